@@ -1,0 +1,37 @@
+"""Millpond: a gevent worker for Amazon SQS.
+
+Everything here is loaded when it is first used: a web process that imports `millpond` to send a message gets no
+monkey patch, no gevent, and boto3 only at its first send.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from millpond.errors import Discard, Reject, Retry, Unavailable
+    from millpond.message import Message
+    from millpond.producer import Producer
+    from millpond.routing import around, handler
+
+__version__ = "0.1.0"
+
+__all__ = ["Discard", "Message", "Producer", "Reject", "Retry", "Unavailable", "around", "handler"]
+
+_HOMES = {
+    "Discard": "millpond.errors",
+    "Message": "millpond.message",
+    "Producer": "millpond.producer",
+    "Reject": "millpond.errors",
+    "Retry": "millpond.errors",
+    "Unavailable": "millpond.errors",
+    "around": "millpond.routing",
+    "handler": "millpond.routing",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'millpond' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,125 @@
+"""Message (one delivery, as its handler sees it) and Outcome (how that delivery ended): values."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import msgspec
+
+# SQS: DelaySeconds is 0 to 900.
+MAX_DELAY_SECONDS = 900
+
+OutcomeName = Literal["succeeded", "retried", "dead_lettered", "discarded", "released", "lease_lost"]
+Cause = Literal["", "failed", "timed_out", "rejected", "undecodable", "unavailable"]
+
+
+class FollowUp(msgspec.Struct, frozen=True):
+    """A job that a handler leaves behind; sent before its original is deleted."""
+
+    event_id: str
+    body: str
+    after_seconds: int = 0
+    reject: str | None = None  # the reason, where it goes to the dead-letter queue
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """How one delivery ended. `delay_seconds` is the time until it is visible again (retried, released)."""
+
+    name: OutcomeName
+    cause: Cause = ""
+    reason: str = ""
+    error: str = ""
+    delay_seconds: int = 0
+    follow_ups: tuple[FollowUp, ...] = ()
+    traceback: str = ""
+
+
+class Message:
+    """One delivery of a message, as its handler sees it.
+
+    `attempt` is ApproximateReceiveCount: it counts give-backs too. `attributes` has the user attributes (str, or
+    bytes for binary ones). `body` is the text as it came.
+    """
+
+    __slots__ = (
+        "_clock",
+        "_deadline",
+        "_received_time",
+        "_sent_ms",
+        "attempt",
+        "attributes",
+        "body",
+        "event_id",
+        "event_type",
+        "follow_ups",
+        "group_id",
+        "id",
+        "queue",
+    )
+
+    def __init__(
+        self,
+        *,
+        id: str,  # noqa: A002  the contract's name
+        event_id: str,
+        event_type: str,
+        queue: str,
+        body: str,
+        attempt: int = 1,
+        sent_ms: int = 0,
+        received_time: float = 0.0,
+        group_id: str = "",
+        attributes: Mapping[str, str | bytes] | None = None,
+        deadline: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.id = id
+        self.event_id = event_id
+        self.event_type = event_type
+        self.queue = queue
+        self.body = body
+        self.attempt = attempt
+        self.group_id = group_id
+        self.attributes = {} if attributes is None else attributes
+        self.follow_ups: list[FollowUp] = []
+        self._sent_ms = sent_ms
+        self._received_time = received_time
+        self._deadline = deadline
+        self._clock = clock
+
+    @property
+    def sent_at(self) -> datetime:
+        """When the producer sent it (UTC)."""
+        return datetime.fromtimestamp(self._sent_ms / 1000, UTC)
+
+    @property
+    def received_at(self) -> datetime:
+        """When this worker received it (UTC)."""
+        return datetime.fromtimestamp(self._received_time, UTC)
+
+    @property
+    def seconds_left(self) -> float:
+        """Seconds until the handler's time limit; never negative."""
+        return max(0.0, self._deadline - self._clock())
+
+    def follow_up(self, payload: Any, after: int = 0, reject: str | None = None) -> str:
+        """Leave a job of the same type behind; it is sent before this message is deleted. Returns its event_id.
+
+        `after`: seconds until it is visible, 0 to 900. With `reject` it goes to the dead-letter queue with that
+        reason. Raises ValueError for a longer delay and TypeError for a payload that is not JSON. Where the message
+        is retried or given back, its follow-ups are forgotten: the next attempt makes them again.
+        """
+        if not 0 <= after <= MAX_DELAY_SECONDS:
+            raise ValueError(f"after={after}: SQS delays a message by 0 to {MAX_DELAY_SECONDS} seconds")
+        event_id = f"{self.event_id}/{len(self.follow_ups) + 1}"
+        body = envelope_text(self.event_type, event_id, payload)
+        self.follow_ups.append(FollowUp(event_id, body, int(after), reject))
+        return event_id
+
+
+def envelope_text(event_type: str, event_id: str, payload: Any) -> str:
+    """The body of a message as Millpond writes it. Raises TypeError for a payload that is not JSON."""
+    return msgspec.json.encode({"event_type": event_type, "event_id": event_id, "payload": payload}).decode()

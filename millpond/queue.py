@@ -1,0 +1,107 @@
+"""What the engine asks of a queue, and the limits that SQS sets.
+
+`sqs.py` fulfils it; the tests have fakes that do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+#: Entries in one batch call, and messages in one receive (SQS quotas).
+MAX_BATCH = 10
+#: Bytes of one message, and of one batch call together: bodies and user attributes (SQS since 2025-08).
+MAX_BYTES = 1_048_576
+#: A receive can keep a message for 12 h at the longest, counted from the receive; extensions do not reset it.
+MAX_HOLD_SECONDS = 43_200
+#: The longest long poll.
+MAX_WAIT_SECONDS = 20
+#: User attributes of one message.
+MAX_ATTRIBUTES = 10
+
+#: Codes that say: this receipt handle is no longer yours. Final, never retried.
+LEASE_LOST_CODES = frozenset(
+    {
+        "ReceiptHandleIsInvalid",
+        "MessageNotInflight",
+        "AWS.SimpleQueueService.MessageNotInflight",
+        "InvalidParameterValue",
+        "InvalidParameterValueException",
+    }
+)
+
+
+class Attribute(msgspec.Struct, frozen=True):
+    """A user attribute: `data_type` as SQS names it (String, Number, Binary, with a suffix of one's own)."""
+
+    data_type: str
+    value: str | bytes
+
+
+class Received(msgspec.Struct, frozen=True):
+    """One message as a receive brought it."""
+
+    message_id: str
+    receipt_handle: str
+    body: str
+    receive_count: int = 1
+    sent_ms: int = 0
+    group_id: str = ""
+    trace_header: str = ""
+    attributes: Mapping[str, Attribute] = {}
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One message to send."""
+
+    body: str
+    delay_seconds: int = 0
+    group_id: str = ""
+    trace_header: str = ""
+    attributes: Mapping[str, Attribute] = {}
+
+    @property
+    def size(self) -> int:
+        """Bytes that count toward MAX_BYTES: the body, and name, type and value of each user attribute."""
+        size = len(self.body.encode("utf-8", "surrogatepass"))
+        for name, attribute in self.attributes.items():
+            size += len(name) + len(attribute.data_type)
+            value = attribute.value
+            size += len(value if isinstance(value, bytes) else value.encode("utf-8", "surrogatepass"))
+        return size
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """Why one entry of a batch was not done. `sender_fault`: trying again cannot help."""
+
+    code: str
+    text: str = ""
+    sender_fault: bool = False
+
+    @property
+    def lease_lost(self) -> bool:
+        """True where the receipt handle is no longer ours."""
+        return self.code in LEASE_LOST_CODES
+
+
+class Queue(Protocol):
+    """One queue. A batch call takes 1 to 10 entries and returns one result an entry, in order: None is done.
+
+    Every call raises QueueError where it fails as a whole.
+    """
+
+    url: str
+
+    def receive(self, max_messages: int, wait_seconds: int, visibility_seconds: int) -> list[Received]: ...
+
+    def delete(self, receipt_handles: Sequence[str]) -> list[Failure | None]: ...
+
+    def extend(self, changes: Sequence[tuple[str, int]]) -> list[Failure | None]:
+        """Each change: a receipt handle, and the seconds from now until the message is visible again."""
+        ...
+
+    def send(self, entries: Sequence[Entry]) -> list[Failure | None]: ...
+
+    def attributes(self) -> dict[str, str]: ...

@@ -1,0 +1,183 @@
+"""@handler and @around, and the Route that each handler becomes: checked once, at boot."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar
+
+import msgspec
+
+from millpond.errors import ConfigError
+from millpond.message import Message
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+Around = Callable[[Message], AbstractContextManager[Any]]
+
+#: Seconds that a handler may take where it names no limit of its own.
+DEFAULT_TIMEOUT_SECONDS = 60.0
+
+
+class Declaration(msgspec.Struct, frozen=True):
+    """What @handler was given, unchecked."""
+
+    event_type: str
+    function: Callable[..., Any]
+    timeout_seconds: float
+    max_attempts: int | None
+    backoff: tuple[float, float] | None
+
+    @property
+    def where(self) -> str:
+        """Module and name, as a finding shows them."""
+        return f"{self.function.__module__}.{self.function.__qualname__}"
+
+
+class Route(msgspec.Struct, frozen=True):
+    """One handler, ready to be called: `call(decode(payload), message)`.
+
+    `decode` takes the payload's bytes and raises ValueError (msgspec.ValidationError is one) for what does not fit.
+    `max_attempts` and `backoff` (base and longest delay in seconds) are None where [retry] decides.
+    """
+
+    event_type: str
+    where: str
+    decode: Callable[[bytes], Any]
+    call: Callable[[Any, Message], object]
+    timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
+    max_attempts: int | None = None
+    backoff: tuple[float, float] | None = None
+    around: Around | None = None
+
+
+_handlers: list[Declaration] = []
+_arounds: list[Callable[..., Any]] = []
+
+
+def handler(
+    event_type: str,
+    *,
+    timeout: float = DEFAULT_TIMEOUT_SECONDS,
+    max_attempts: int | None = None,
+    backoff: tuple[float, float] | None = None,
+) -> Callable[[Function], Function]:
+    """Mark a function as the handler of one message type; the function itself is returned unchanged.
+
+    `timeout`: seconds. `max_attempts` and `backoff` (base and longest delay, seconds) override [retry].
+    What is wrong with a handler is found at boot, all findings at once.
+    """
+    if not isinstance(event_type, str):
+        raise ConfigError('@handler needs the message type: @handler("invoice.created")')
+
+    def declare(function: Function) -> Function:
+        _handlers.append(Declaration(event_type, function, timeout, max_attempts, backoff))
+        return function
+
+    return declare
+
+
+def around(function: Function) -> Function:
+    """Mark one function of a handlers module: a context manager, given the Message, entered around every handler."""
+    _arounds.append(function)
+    return function
+
+
+def routes(modules: Iterable[str]) -> dict[str, Route]:
+    """The routes that these modules declare, by message type. Raises ConfigError with every finding."""
+    names = set(modules)
+    findings: list[str] = []
+    found: dict[str, Route] = {}
+    enclosing = {module: _around_of(module, findings) for module in sorted(names)}
+    for declaration in _handlers:
+        module = declaration.function.__module__
+        if module not in names:
+            continue
+        wrong = _wrong_with(declaration)
+        if declaration.event_type in found:
+            wrong.append(f"{declaration.event_type!r} has a handler already: {found[declaration.event_type].where}")
+        try:
+            route = None if wrong else _route(declaration, enclosing[module])
+        except TypeError as error:
+            wrong.append(f"no payload can be decoded into its first parameter: {error}")
+        findings += [f"{declaration.where}: {text}" for text in wrong]
+        if not wrong and route is not None:
+            found[declaration.event_type] = route
+    if findings:
+        raise ConfigError(*findings)
+    return found
+
+
+def _around_of(module: str, findings: list[str]) -> Around | None:
+    mine = [function for function in _arounds if function.__module__ == module]
+    if len(mine) > 1:
+        findings.append(f"{module}: {len(mine)} functions are marked @around, one at most is allowed")
+    return mine[0] if mine else None
+
+
+def _wrong_with(declaration: Declaration) -> list[str]:
+    function, wrong = declaration.function, []
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        wrong.append("async def cannot run here: write def, gevent makes its I/O cooperative")
+    elif inspect.isgeneratorfunction(function):
+        wrong.append("a generator would never run: a handler returns None")
+    if not declaration.event_type:
+        wrong.append("the message type is empty")
+    if not declaration.timeout_seconds > 0:
+        wrong.append(f"timeout={declaration.timeout_seconds}: more than 0 seconds")
+    if declaration.max_attempts is not None and declaration.max_attempts < 1:
+        wrong.append(f"max_attempts={declaration.max_attempts}: 1 or more")
+    if declaration.backoff is not None and not _is_backoff(declaration.backoff):
+        wrong.append(f"backoff={declaration.backoff!r}: (base_seconds, max_seconds), 0 <= base <= max")
+    return wrong + _wrong_signature(function)
+
+
+def _is_backoff(backoff: Any) -> bool:
+    return isinstance(backoff, tuple) and len(backoff) == 2 and 0 <= backoff[0] <= backoff[1]
+
+
+def _wrong_signature(function: Callable[..., Any]) -> list[str]:
+    parameters = list(inspect.signature(function).parameters.values())
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if len(positional) != len(parameters) or not 1 <= len(positional) <= 2:
+        return ["it takes the payload and, if it likes, the message: (payload: Invoice, message: Message)"]
+    try:
+        hints = typing.get_type_hints(function)
+    except Exception as error:  # get_type_hints evaluates the user's annotations: anything can come out
+        return [f"its annotations cannot be read: {type(error).__name__}: {error}"]
+    wrong = []
+    if positional[0].name not in hints:
+        wrong.append(f"annotate {positional[0].name!r} with the payload's type (dict takes any JSON object)")
+    if len(positional) == 2 and hints.get(positional[1].name, Message) is not Message:
+        wrong.append(f"the second parameter, {positional[1].name!r}, is the millpond.Message")
+    if hints.get("return", type(None)) is not type(None):
+        wrong.append("it returns None: raise Retry, Reject or Discard for anything but success")
+    return wrong
+
+
+def _route(declaration: Declaration, enclosing: Around | None) -> Route:
+    function = declaration.function
+    parameters = list(inspect.signature(function).parameters)
+    payload_type = typing.get_type_hints(function)[parameters[0]]
+    return Route(
+        event_type=declaration.event_type,
+        where=declaration.where,
+        decode=_decoder(payload_type),
+        call=function if len(parameters) == 2 else lambda payload, message: function(payload),
+        timeout_seconds=float(declaration.timeout_seconds),
+        max_attempts=declaration.max_attempts,
+        backoff=declaration.backoff,
+        around=enclosing,
+    )
+
+
+def _decoder(payload_type: Any) -> Callable[[bytes], Any]:
+    if payload_type is str:
+        return bytes.decode
+    if payload_type is bytes:
+        return bytes
+    if hasattr(payload_type, "model_validate_json"):
+        validate: Callable[[bytes], Any] = payload_type.model_validate_json
+        return validate
+    return msgspec.json.Decoder(payload_type).decode
