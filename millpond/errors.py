@@ -1,22 +1,22 @@
 """Every error of Millpond, and what its catcher should do.
 
-    MillpondError
-    ├── ConfigError          settings or handlers are wrong: show the findings, exit 3
-    ├── QueueError           a call to a queue failed: back off and go on
-    │   ├── QueueMissing         there is no such queue
-    │   ├── AccessDenied         credentials or rights are wrong
-    │   ├── Throttled            SQS asks for fewer calls
-    │   └── Unreachable          network, 5xx, or an answer that is no SQS
-    ├── SendError            Producer: some messages were not taken
-    └── Verdict              what a handler raises to say how its message ends
-        ├── Retry                visible again later; counts toward max_attempts
-        ├── Reject               permanent: to the dead-letter queue, with the reason
-        ├── Discard              deleted and counted
-        └── Unavailable          this type cannot work now: the message waits, no failure
-    Interrupt (BaseException)    the engine stops a handler; never catch it without raising it again
-    ├── TimeLimitExceeded    the handler ran past its time limit
-    ├── Stopped              the worker shuts down
-    └── LeaseLost            SQS has given the message to somebody else
+MillpondError
+├── ConfigError          settings or handlers are wrong: show the findings, exit 3
+├── QueueError           a call to a queue failed: back off and go on
+│   ├── QueueMissing         there is no such queue
+│   ├── AccessDenied         credentials or rights are wrong
+│   ├── Throttled            SQS asks for fewer calls
+│   └── Unreachable          network, 5xx, or an answer that is no SQS
+├── SendError            Producer: some messages were not taken
+└── Verdict              what a handler raises to say how its message ends
+    ├── Retry                visible again later; counts toward max_attempts
+    ├── Reject               permanent: to the dead-letter queue, with the reason
+    ├── Discard              deleted and counted
+    └── Unavailable          this type cannot work now: the message waits, no failure
+Interrupt (BaseException)    the engine stops a handler; never catch it without raising it again
+├── TimeLimitExceeded    the handler ran past its time limit
+├── Stopped              the worker shuts down
+└── LeaseLost            SQS has given the message to somebody else
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -45,8 +44,7 @@ class Message:
     """
 
     __slots__ = (
-        "_clock",
-        "_deadline",
+        "_left",
         "_received_time",
         "_sent_ms",
         "attempt",
@@ -73,8 +71,7 @@ class Message:
         received_time: float = 0.0,
         group_id: str = "",
         attributes: Mapping[str, str | bytes] | None = None,
-        deadline: float = 0.0,
-        clock: Callable[[], float] = time.monotonic,
+        left: Callable[[], float] = float,
     ) -> None:
         self.id = id
         self.event_id = event_id
@@ -87,8 +84,7 @@ class Message:
         self.follow_ups: list[FollowUp] = []
         self._sent_ms = sent_ms
         self._received_time = received_time
-        self._deadline = deadline
-        self._clock = clock
+        self._left = left
 
     @property
     def sent_at(self) -> datetime:
@@ -103,7 +99,7 @@ class Message:
     @property
     def seconds_left(self) -> float:
         """Seconds until the handler's time limit; never negative."""
-        return max(0.0, self._deadline - self._clock())
+        return max(0.0, self._left())
 
     def follow_up(self, payload: Any, after: int = 0, reject: str | None = None) -> str:
         """Leave a job of the same type behind; it is sent before this message is deleted. Returns its event_id.

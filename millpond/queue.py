@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
+
+from millpond.errors import QueueError
 
 #: Entries in one batch call, and messages in one receive (SQS quotas).
 MAX_BATCH = 10
@@ -105,3 +107,11 @@ class Queue(Protocol):
     def send(self, entries: Sequence[Entry]) -> list[Failure | None]: ...
 
     def attributes(self) -> dict[str, str]: ...
+
+
+def answers(call: Callable[[], list[Failure | None]], entries: int) -> list[Failure | None]:
+    """The results of a batch call, also where it fails as a whole: that says nothing final of any one entry."""
+    try:
+        return call()
+    except QueueError as error:
+        return [Failure(f"call:{error.code}", str(error))] * entries

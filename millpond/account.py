@@ -1,0 +1,106 @@
+"""Account: what became of every delivery of one queue, in numbers, in StatsD and in the log."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Container
+
+from millpond import log
+from millpond.clock import Clock
+from millpond.delivery import Delivery
+from millpond.message import Outcome
+from millpond.metrics import Metrics
+
+LEVELS = {
+    "succeeded": logging.INFO,
+    "discarded": logging.INFO,
+    "released": logging.INFO,
+    "retried": logging.WARNING,
+    "lease_lost": logging.WARNING,
+    "dead_lettered": logging.ERROR,
+}
+
+
+class Account:
+    """One queue's books: `received` = the sum of `outcomes` + what is in hand.
+
+    `causes` are counted beside the outcomes. `types` are the message types that StatsD may name.
+    """
+
+    def __init__(
+        self, queue: str, types: Container[str], metrics: Metrics, succeeded: log.Allowance, clock: Clock
+    ) -> None:
+        self.queue = queue
+        self.received = 0
+        self.outcomes: Counter[str] = Counter()
+        self.causes: Counter[str] = Counter()
+        self.abandoned = 0  # could not be settled: they wait for their visibility time-out
+        self._types = types
+        self._metrics = metrics
+        self._succeeded = succeeded
+        self._clock = clock
+
+    def receive(self, number: int) -> None:
+        """So many deliveries more."""
+        self.received += number
+        self.count("received", number)
+
+    def count(self, name: str, number: int = 1) -> None:
+        """A counter of this queue."""
+        self._metrics.count(f"{self.queue}.{name}", number)
+
+    def start(self, delivery: Delivery) -> None:
+        """A handler is about to run: how long the message has waited, told for first attempts."""
+        received = delivery.received
+        if received.receive_count == 1 and received.sent_ms:
+            waited_ms = self._clock.time() * 1000 - received.sent_ms
+            self._metrics.timing(f"{self.queue}.latency", max(0.0, waited_ms))
+
+    def finish(self, delivery: Delivery, outcome: Outcome) -> None:
+        """A delivery has ended, and SQS knows it."""
+        self.outcomes[outcome.name] += 1
+        seconds = delivery.ended - delivery.started if delivery.started else 0.0
+        kind = self._kind(delivery)
+        for name in (outcome.name, outcome.cause):
+            if name:
+                self.count(name)
+                self.count(f"type.{kind}.{name}")
+        if outcome.cause:
+            self.causes[outcome.cause] += 1
+        if delivery.started:
+            self._metrics.timing(f"{self.queue}.duration", seconds * 1000)
+            self._metrics.timing(f"{self.queue}.type.{kind}.duration", seconds * 1000)
+        if outcome.name != "succeeded" or self._succeeded.take(self._clock.now()):
+            self._log(delivery, outcome, seconds)
+
+    def abandon(self, delivery: Delivery, error: str) -> None:
+        """A delivery could not be settled."""
+        self.abandoned += 1
+        self.count("abandoned")
+        text = "could not be settled and waits for its visibility time-out"
+        log.event(logging.ERROR, "message.abandoned", text, **self._identity(delivery), error=error)
+
+    def _kind(self, delivery: Delivery) -> str:
+        name = delivery.message.event_type if delivery.message is not None else ""
+        return name.replace(".", "_") if name in self._types else "unknown"
+
+    def _identity(self, delivery: Delivery) -> dict[str, object]:
+        message, received = delivery.message, delivery.received
+        return {
+            "queue": self.queue,
+            "message_id": log.printable(received.message_id),
+            "event_id": log.printable(message.event_id) if message is not None else "",
+            "type": log.printable(message.event_type) if message is not None else "",
+            "attempt": received.receive_count,
+        }
+
+    def _log(self, delivery: Delivery, outcome: Outcome, seconds: float) -> None:
+        fields = self._identity(delivery)
+        fields["seconds"] = round(seconds, 3)
+        for name in ("cause", "reason", "error", "traceback"):
+            if value := getattr(outcome, name):
+                fields[name] = value
+        if outcome.name == "retried":
+            fields["retry_seconds"] = outcome.delay_seconds
+        log.event(LEVELS[outcome.name], f"message.{outcome.name}", "", **fields)

@@ -1,0 +1,196 @@
+"""Boot: settings -> a Service that is ready to run."""
+
+from __future__ import annotations
+
+import json
+import logging
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+
+from millpond import discovery, log
+from millpond.account import Account
+from millpond.backoff import call_seconds
+from millpond.bounded import Bounded
+from millpond.clock import Clock, SystemClock
+from millpond.config import QueueSettings, Settings
+from millpond.consumer import Consumer, ConsumerSettings
+from millpond.discovery import Handlers
+from millpond.errors import AccessDenied, ConfigError, QueueError, QueueMissing
+from millpond.local import LocalSqs
+from millpond.metrics import Metrics
+from millpond.poller import Permits, PollSettings
+from millpond.processor import Processor, RetryPolicy
+from millpond.queue import MAX_BATCH
+from millpond.service import Service
+from millpond.settler import FLUSHERS
+from millpond.sqs import SqsQueue, connect
+
+#: SQS dead-letters by its own count, without a reason: only long after max_attempts, which counts the same receives.
+REDRIVE_MARGIN = 10
+#: The account of the embedded SQS.
+LOCAL_ARN = "arn:aws:sqs:us-east-1:000000000000"
+#: --until-empty believes two empty long polls, and need not wait 20 s for each.
+UNTIL_EMPTY_WAIT_SECONDS = 2
+
+
+def build(settings: Settings, *, until_empty: bool = False, clock: Clock | None = None) -> Service:
+    """Everything wired, signals installed, setup() called. Raises ConfigError."""
+    clock = clock or SystemClock()
+    local = all(queue.is_local for queue in settings.queues.values())
+    handlers = discovery.discover(settings.worker.handlers, settings.folder, settings.handlers, local=local)
+    statsd = settings.statsd
+    metrics = Metrics(statsd.host, statsd.port, statsd.prefix, settings.worker.name)
+    service = Service(settings.worker.concurrency, settings.worker.drain_seconds, metrics, clock)
+    service.until_empty = until_empty
+    service.install_signals()
+    _own_the_hub()
+    for setup in handlers.setups:
+        _set_up(setup)
+    service.teardowns = handlers.teardowns
+    urls = _start_local(settings, service)
+    _Wiring(settings, service, handlers, metrics, clock).wire(urls)
+    metrics.start()
+    return service
+
+
+def _set_up(setup: Callable[[], object]) -> None:
+    try:
+        setup()
+    except ConfigError:
+        raise
+    except Exception as error:  # the user's code
+        raise ConfigError(f"setup() failed: {type(error).__name__}: {error}") from error
+
+
+def _own_the_hub() -> None:
+    """A greenlet that a handler spawned cannot take the process down, and its error goes to the log.
+
+    gevent rethrows SystemExit and KeyboardInterrupt of any greenlet in the main one; ours stop by signal watchers.
+    """
+    hub = gevent.get_hub()
+    hub.SYSTEM_ERROR = ()
+
+    def print_exception(context: object, kind: Any, value: Any, trace: Any) -> None:
+        text = "".join(traceback.format_exception(kind, value, trace))
+        log.event(logging.ERROR, "greenlet.failed", f"{context!r}: {value!r}", traceback=text)
+
+    hub.print_exception = print_exception
+
+
+def _start_local(settings: Settings, service: Service) -> dict[str, str]:
+    """Start the embedded queue where a queue asks for it; the URL of each queue by its name."""
+    urls = {name: queue.url for name, queue in settings.queues.items()}
+    names = [name for name, queue in settings.queues.items() if queue.is_local]
+    if not names:
+        return urls
+    server = LocalSqs(port=settings.local.port)
+    try:
+        server.start()
+    except OSError as error:
+        text = f"[local] port = {settings.local.port}: {error.strerror}; is another worker running?"
+        raise ConfigError(text) from None
+    service.at_drain = server.close_polls
+    count = settings.retry.max_attempts + REDRIVE_MARGIN
+    for name in names:
+        dead_letters = server.create_queue(f"{name}-dead", {})
+        arn = f"{LOCAL_ARN}:{dead_letters.rpartition('/')[2]}"
+        policy = {"deadLetterTargetArn": arn, "maxReceiveCount": count}
+        urls[name] = server.create_queue(name, {"RedrivePolicy": json.dumps(policy)})
+    text = f"the embedded SQS listens on {server.url}; it keeps messages in memory only"
+    log.event(logging.INFO, "local.ready", text, queues=names)
+    return urls
+
+
+class _Wiring:
+    """Builds the consumers of one service."""
+
+    def __init__(
+        self, settings: Settings, service: Service, handlers: Handlers, metrics: Metrics, clock: Clock
+    ) -> None:
+        self._settings = settings
+        self._service = service
+        self._metrics = metrics
+        self._clock = clock
+        retry = settings.retry
+        policy = RetryPolicy(retry.max_attempts, retry.base_seconds, retry.max_seconds)
+        self._processor = Processor(handlers.routes, policy)
+        self._types = frozenset(handlers.routes)
+        self._succeeded = log.Allowance(settings.log.succeeded_per_second)
+        prefetch = sum(queue.prefetch for queue in settings.queues.values())
+        self._total = settings.worker.concurrency + prefetch
+        self._permits = Permits(self._total, len(settings.queues), clock)
+
+    def wire(self, urls: dict[str, str]) -> None:
+        for name, queue in self._settings.queues.items():
+            if self._service.stopping:
+                return
+            self._service.consumers.append(self._consumer(name, queue, urls[name]))
+
+    def _consumer(self, name: str, settings: QueueSettings, url: str) -> Consumer:
+        queue, dead_letters = self._queues(name, settings, url)
+        share = self._permits.share(settings.concurrency + settings.prefetch if settings.concurrency else 0)
+        wait_seconds = settings.wait_seconds
+        if self._service.until_empty:
+            wait_seconds = min(wait_seconds, UNTIL_EMPTY_WAIT_SECONDS)
+        polls = PollSettings(
+            wait_seconds,
+            settings.max_messages,
+            settings.visibility_seconds,
+            settings.pollers,
+            settings.pause_seconds,
+        )
+        return Consumer(
+            ConsumerSettings(
+                name, polls, settings.beat_seconds, limit=max(2 * MAX_BATCH, share.cap), event_type=settings.event_type
+            ),
+            queue,
+            dead_letters,
+            processor=self._processor,
+            account=Account(name, self._types, self._metrics, self._succeeded, self._clock),
+            share=share,
+            submit=self._service.pool.submit,
+            write_off=self._service.pool.write_off,
+            refused=self._service.refused,
+            clock=self._clock,
+            spawn=self._service.spawn,
+        )
+
+    def _queues(self, name: str, settings: QueueSettings, url: str) -> tuple[Bounded, Bounded | None]:
+        clients = connect(
+            url,
+            region=self._settings.sqs.region,
+            endpoint_url=self._settings.sqs.endpoint_url,
+            wait_seconds=settings.wait_seconds,
+            polls=settings.pollers,
+            settles=4 * FLUSHERS,
+        )
+        queue = SqsQueue(url, clients)
+        dead_letter_url = settings.dead_letter_url or self._redrive_target(name, queue)
+        if not dead_letter_url:
+            text = "there is no dead-letter queue: what fails for good stays in the queue"
+            log.event(logging.WARNING, "queue.no_dead_letters", text, queue=name)
+        bounded = Bounded(queue, self._clock)
+        return bounded, Bounded(SqsQueue(dead_letter_url, clients), self._clock) if dead_letter_url else None
+
+    def _redrive_target(self, name: str, queue: SqsQueue) -> str:
+        """The redrive policy's target; waits out an outage, but not a signal."""
+        failures = 0
+        while True:
+            try:
+                attributes = queue.attributes()
+                if attributes.get("FifoQueue") == "true":
+                    raise ConfigError(f"[queues.{name}] FIFO queues are not supported yet")
+                return queue.dead_letter_url(attributes)
+            except QueueMissing as error:
+                raise ConfigError(f"[queues.{name}] url: {error}") from None
+            except AccessDenied as error:
+                log.event(logging.WARNING, "queue.unknown", f"its attributes cannot be read: {error}", queue=name)
+                return ""
+            except QueueError as error:
+                failures += 1
+                log.event(logging.WARNING, "queue.unreachable", str(error), queue=name)
+                if self._service.wait(call_seconds(failures, error)):
+                    return ""

@@ -1,0 +1,61 @@
+"""Bounded: a queue whose every call ends in time, whatever the network does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from millpond.clock import Clock
+from millpond.errors import Unreachable
+from millpond.queue import Entry, Failure, Queue, Received
+
+Answer = TypeVar("Answer")
+
+#: A receive that is not back so long after its wait is over is given up (connect 5 s, answer 10 s).
+RECEIVE_GRACE_SECONDS = 15
+#: A delete, an extension, a send.
+SETTLE_SECONDS = 10.0
+#: The drain leaves even its last call a chance.
+LEAST_SECONDS = 0.5
+
+
+class Bounded:
+    """Wraps a queue: a call past its limit raises Unreachable.
+
+    An SDK's read time-out counts from one byte to the next; a server that drips would hold a call for ever.
+    `deadline` is the end of the drain, on the clock: settling calls take no longer than what is left until then.
+    """
+
+    def __init__(self, queue: Queue, clock: Clock) -> None:
+        self.url = queue.url
+        self.deadline: float | None = None
+        self._queue = queue
+        self._clock = clock
+
+    def receive(self, max_messages: int, wait_seconds: int, visibility_seconds: int) -> list[Received]:
+        limit = wait_seconds + RECEIVE_GRACE_SECONDS
+        return self._within(limit, lambda: self._queue.receive(max_messages, wait_seconds, visibility_seconds))
+
+    def delete(self, receipt_handles: Sequence[str]) -> list[Failure | None]:
+        return self._within(self._settle_seconds(), lambda: self._queue.delete(receipt_handles))
+
+    def extend(self, changes: Sequence[tuple[str, int]]) -> list[Failure | None]:
+        return self._within(self._settle_seconds(), lambda: self._queue.extend(changes))
+
+    def send(self, entries: Sequence[Entry]) -> list[Failure | None]:
+        return self._within(self._settle_seconds(), lambda: self._queue.send(entries))
+
+    def attributes(self) -> dict[str, str]:
+        return self._within(SETTLE_SECONDS, self._queue.attributes)
+
+    def _settle_seconds(self) -> float:
+        if self.deadline is None:
+            return SETTLE_SECONDS
+        return max(LEAST_SECONDS, min(SETTLE_SECONDS, self.deadline - self._clock.now()))
+
+    def _within(self, seconds: float, call: Callable[[], Answer]) -> Answer:
+        try:
+            with self._clock.limit(seconds):
+                return call()
+        except TimeoutError as error:
+            raise Unreachable(str(error)) from None

@@ -1,0 +1,110 @@
+"""Time, as the engine knows it: the only way to it for consumer, lease and batcher, so that a test can replace it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol
+
+import gevent
+from gevent.event import Event as GeventEvent
+
+# A lease runs on while a laptop sleeps, CLOCK_MONOTONIC does not (Linux; elsewhere the monotonic clock has to do).
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+class Timer(Protocol):
+    """A call to come."""
+
+    def cancel(self) -> None: ...
+
+
+class Event(Protocol):
+    """A flag to wait for."""
+
+    def set(self) -> None: ...
+
+    def clear(self) -> None: ...
+
+    def is_set(self) -> bool: ...
+
+    def wait(self, timeout: float | None = None) -> bool: ...
+
+
+class Clock(Protocol):
+    """Seconds throughout."""
+
+    def now(self) -> float:
+        """Monotonic: for deadlines."""
+        ...
+
+    def time(self) -> float:
+        """Since the epoch: for people."""
+        ...
+
+    def sleep(self, seconds: float) -> None: ...
+
+    def event(self) -> Event: ...
+
+    def limit(self, seconds: float) -> AbstractContextManager[None]:
+        """Raises TimeoutError into what runs inside for longer."""
+        ...
+
+    def timer(self, seconds: float, call: Callable[[], object]) -> Timer:
+        """`call` runs in the hub: it must not block, and no greenlet runs beside it."""
+        ...
+
+    def soon(self, call: Callable[[], object]) -> None:
+        """`call` runs in the hub at its next turn: it must not block."""
+        ...
+
+
+class SystemClock:
+    """The machine's own time and gevent's own timers."""
+
+    def now(self) -> float:
+        return time.clock_gettime(_CLOCK)
+
+    def time(self) -> float:
+        return time.time()
+
+    def sleep(self, seconds: float) -> None:
+        gevent.sleep(seconds)
+
+    def event(self) -> Event:
+        event: Event = GeventEvent()
+        return event
+
+    @contextmanager
+    def limit(self, seconds: float) -> Iterator[None]:
+        timeout = gevent.Timeout.start_new(seconds)
+        try:
+            yield
+        except gevent.Timeout as error:
+            if error is not timeout:
+                raise
+            raise TimeoutError(f"no answer in {seconds:.1f} s") from None
+        finally:
+            timeout.close()
+
+    def timer(self, seconds: float, call: Callable[[], object]) -> LoopTimer:
+        return LoopTimer(seconds, call)
+
+    def soon(self, call: Callable[[], object]) -> None:
+        gevent.get_hub().loop.run_callback(call)
+
+
+class LoopTimer:
+    """A timer of the event loop (0.2 us; a sleeping greenlet costs 12)."""
+
+    __slots__ = ("_timer",)
+
+    def __init__(self, seconds: float, call: Callable[[], object]) -> None:
+        self._timer: Any = gevent.get_hub().loop.timer(seconds)
+        # update: the loop's own idea of now is as old as its turn; after a handler that blocked, too old.
+        self._timer.start(call, update=True)
+
+    def cancel(self) -> None:
+        self._timer.stop()
+        self._timer.close()

@@ -1,0 +1,129 @@
+"""Discovery: the folders and modules of [worker] handlers -> loaded modules, their routes and their settings."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import msgspec
+
+from millpond.config import handler_settings
+from millpond.errors import ConfigError
+from millpond.routing import Route, routes
+
+
+class Handlers(msgspec.Struct, frozen=True):
+    """Everything the user's modules bring: routes by message type, and what to call before and after."""
+
+    routes: dict[str, Route]
+    setups: Sequence[Callable[[], object]]
+    teardowns: Sequence[Callable[[], object]]
+
+
+def discover(entries: Sequence[str], folder: Path, tables: Mapping[str, Mapping[str, Any]], *, local: bool) -> Handlers:
+    """Load the handlers. `folder` is the config file's, `tables` are its [handlers.<module>].
+
+    `local`: every queue is the embedded one; passed to a setup(settings, local) that asks for it.
+    Raises ConfigError with every finding.
+    """
+    findings: list[str] = []
+    modules = load(entries, folder, findings)
+    setups: list[Callable[[], object]] = []
+    names = {module.__name__.rpartition(".")[2]: module for module in modules}
+    findings += [f"[handlers.{name}]: there is no handlers module {name!r}" for name in tables if name not in names]
+    for name, module in names.items():
+        setups += _collect(findings, partial(_setup, name, module, tables.get(name), local))
+    found = _collect(findings, lambda: [routes(module.__name__ for module in modules)])
+    if not findings and not found[0]:
+        findings.append(f"[worker] handlers = {list(entries)!r}: no function there is marked @handler")
+    if findings:
+        raise ConfigError(*findings)
+    teardowns = [module.teardown for module in modules if callable(getattr(module, "teardown", None))]
+    return Handlers(found[0], setups, teardowns)
+
+
+def _collect(findings: list[str], find: Callable[[], list[Any]]) -> list[Any]:
+    try:
+        return find()
+    except ConfigError as error:
+        findings += error.findings
+        return []
+
+
+def load(entries: Sequence[str], folder: Path, findings: list[str]) -> list[ModuleType]:
+    """Import every module that the entries name; an import that fails is a finding."""
+    modules: list[ModuleType] = []
+    for entry in entries:
+        path = (folder / entry).resolve()
+        if path.is_dir():
+            names = _package(path, findings)
+        elif all(part.isidentifier() for part in entry.split(".")):
+            names = [entry]
+        else:
+            findings.append(f"[worker] handlers: {entry!r} is neither a folder in {folder} nor a module's name")
+            continue
+        modules += [module for name in names if (module := _import(name, findings)) is not None]
+    return modules
+
+
+def _package(path: Path, findings: list[str]) -> list[str]:
+    """Make the folder a package of its own name; the names of its modules.
+
+    The parent goes on sys.path, the folder never: its `email.py` would shadow the standard library's.
+    """
+    name = path.name
+    known = sys.modules.get(name)
+    if known is not None and str(path) not in [str(Path(where).resolve()) for where in getattr(known, "__path__", [])]:
+        findings.append(f"[worker] handlers: the folder's name {name!r} is a module's already: rename {path}")
+        return []
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
+    if known is None:
+        _load_package(name, path)
+    return [f"{name}.{file.stem}" for file in sorted(path.glob("*.py")) if not file.name.startswith("_")]
+
+
+def _load_package(name: str, path: Path) -> None:
+    init = path / "__init__.py"
+    spec = importlib.util.spec_from_file_location(
+        name, init if init.exists() else None, submodule_search_locations=[str(path)]
+    )
+    if spec is None:  # a folder without __init__.py
+        spec = importlib.machinery.ModuleSpec(name, None, is_package=True)
+        spec.submodule_search_locations = [str(path)]
+    package = importlib.util.module_from_spec(spec)
+    sys.modules[name] = package
+    if spec.loader is not None:
+        spec.loader.exec_module(package)
+
+
+def _import(name: str, findings: list[str]) -> ModuleType | None:
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as error:  # the user's module: anything can come out of it
+        frames = traceback.extract_tb(error.__traceback__)
+        where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+        findings.append(f"{name} cannot be loaded: {type(error).__name__}: {error}{where}")
+        return None
+
+
+def _setup(name: str, module: ModuleType, table: Mapping[str, Any] | None, local: bool) -> list[Callable[[], object]]:
+    setup, settings_type = getattr(module, "setup", None), getattr(module, "Settings", None)
+    if setup is None and settings_type is None:
+        if table:
+            raise ConfigError(f"[handlers.{name}]: {module.__name__} has no class Settings to read it into")
+        return []
+    if not (callable(setup) and isinstance(settings_type, type) and issubclass(settings_type, msgspec.Struct)):
+        raise ConfigError(f"{module.__name__}: settings need both class Settings(msgspec.Struct) and setup(settings)")
+    settings = handler_settings(settings_type, f"handlers.{name}", table or {})
+    if "local" in inspect.signature(setup).parameters:
+        return [lambda: setup(settings, local=local)]
+    return [lambda: setup(settings)]

@@ -1,0 +1,69 @@
+"""Body -> message type, event id and payload, before anybody knows what the payload means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from millpond.errors import MillpondError
+from millpond.queue import Attribute
+
+
+class Undecodable(MillpondError):
+    """A body that names no type, or is no JSON where JSON is needed: for the dead-letter queue."""
+
+
+class Envelope(msgspec.Struct, frozen=True):
+    """`payload` is the payload's text as it came. `path` is where it stands in the body, in msgspec's notation."""
+
+    event_type: str
+    event_id: str
+    payload: bytes
+    path: str
+
+
+class _Wire(msgspec.Struct):
+    event_type: str
+    payload: msgspec.Raw
+    event_id: str | int | None = None
+
+
+_decode = msgspec.json.Decoder(_Wire).decode
+
+
+def unwrap(body: str, attributes: Mapping[str, Attribute], default_type: str, message_id: str) -> Envelope:
+    """The envelope of a body. Raises Undecodable.
+
+    A body `{"event_type", "event_id", "payload"}` speaks for itself. Any other is the payload of the type that the
+    message attribute `event_type`, or else `default_type`, names.
+    """
+    try:
+        wire = _decode(body)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        return _bare(body, attributes, default_type, message_id, error)
+    event_id = message_id if wire.event_id in (None, "") else str(wire.event_id)
+    return Envelope(wire.event_type, event_id, bytes(wire.payload), "$.payload")
+
+
+def _bare(
+    body: str, attributes: Mapping[str, Attribute], default_type: str, message_id: str, error: Exception
+) -> Envelope:
+    named = attributes.get("event_type")
+    event_type = str(named.value) if named is not None else default_type
+    if not event_type:
+        raise Undecodable(
+            f"not an envelope ({type(error).__name__}: {error}), and neither a message attribute event_type "
+            "nor the queue's event_type names its type"
+        )
+    try:
+        return Envelope(event_type, message_id, body.encode(), "$")
+    except UnicodeEncodeError as problem:  # lone surrogates: JSON can name them, UTF-8 cannot hold them
+        raise Undecodable(f"the body is not Unicode text: {problem.reason} at {problem.start}") from None
+
+
+def located(text: str, path: str) -> str:
+    """A msgspec message with its path as seen from the body: `$.to[0]` -> `$.payload.to[0]`."""
+    if "`$" in text:
+        return text.replace("`$", f"`{path}", 1)
+    return f"{text} - at `{path}`"

@@ -1,0 +1,254 @@
+"""StatsD: counters, timers and gauges, gathered in memory and sent once a second.
+
+The statsd package writes the lines and packs them. What it would do to a worker is kept away here: it raises for a
+name that is not ASCII, for a host that cannot be resolved and after close; it resolves the host once, for ever; it
+sends packets as fast as they come.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import re
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import lru_cache
+from typing import Any
+
+import gevent
+from statsd import StatsClient
+
+FLUSH_SECONDS = 1.0
+#: The part of a second over which its packets are spread: in a trial, a burst of them lost 39 % of the lines.
+SPREAD_SECONDS = 0.8
+#: Timings of one name that one flush sends; of more, a random choice of so many, with their @rate.
+MAX_SAMPLES = 200
+#: Bytes of a packet: what any IP network carries in one piece (where one is cut up, a lost piece loses all of it),
+#: the package's own default, and what StatsD's documentation names for the internet.
+PACKET_BYTES = 512
+#: A host name is looked up again after this, and sooner where something failed.
+RESOLVE_SECONDS = 60.0
+RESOLVE_AGAIN_SECONDS = 10.0
+#: The longest that flush() and close() take: a process that drains has no more to give.
+LAST_FLUSH_SECONDS = 1.0
+#: Characters of prefix, name and process each, so that a line always fits a packet.
+NAME_LENGTH = 120
+
+_log = logging.getLogger("millpond")
+
+
+class Metrics:
+    """The metrics of one process. count, timing and gauge neither raise nor send; without a host they do nothing.
+
+    `process` tells this process's gauges from those of others. `clock` and `sleep`: seconds.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        prefix: str,
+        process: str,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] = gevent.sleep,
+    ) -> None:
+        self._on = bool(host)
+        self._line = _Line(host, port)
+        self._packer = _Packer(clean(prefix))
+        self._process = clean(process).replace(".", "_")  # one node of the path: dashboards ask for <name>.*
+        self._clock = clock
+        self._sleep = sleep
+        self._counts: dict[str, int] = {}
+        self._timings: dict[str, _Sample] = {}
+        self._gauges: dict[str, Callable[[], float]] = {}
+        self._packets: deque[str] = deque()
+        self._sender: gevent.Greenlet | None = None
+
+    def count(self, name: str, n: int = 1) -> None:
+        """Add n to the counter `<prefix>.<name>`."""
+        if self._on:
+            self._counts[name] = self._counts.get(name, 0) + n
+
+    def timing(self, name: str, milliseconds: float) -> None:
+        """Add a time to the timer `<prefix>.<name>`."""
+        if not self._on:
+            return
+        sample = self._timings.get(name)
+        if sample is None:
+            sample = self._timings[name] = _Sample()
+        sample.add(milliseconds)
+
+    def gauge(self, name: str, read: Callable[[], float]) -> None:
+        """Send what `read` returns, at each flush, as the gauge `<prefix>.<name>.<process>`."""
+        self._gauges[name] = read
+
+    def start(self) -> None:
+        """Start the greenlet that sends."""
+        if self._on and self._sender is None:
+            self._sender = gevent.spawn(self._run)
+
+    def flush(self) -> None:
+        """Send what there is, at once, and in a second at the longest."""
+        if not self._on:
+            return
+        with suppress(Exception), gevent.Timeout(LAST_FLUSH_SECONDS, False):
+            if self._line.address or self._line.ready(self._clock()):
+                self._gather()
+                self._send(spread_seconds=0)
+
+    def close(self) -> None:
+        """Stop the sender and send what is left. What is counted later is nowhere."""
+        if self._sender is not None:
+            self._sender.kill()
+        self.flush()
+        self._on = False
+        self._line.close()
+
+    def _run(self) -> None:
+        while True:
+            started = self._clock()
+            try:
+                if self._line.ready(started):
+                    self._gather()
+                    self._send(SPREAD_SECONDS)
+            except Exception:
+                _log.warning("a second of metrics is lost", extra={"event": "statsd.failed"}, exc_info=True)
+            self._sleep(max(0.0, started + FLUSH_SECONDS - self._clock()))
+
+    def _gather(self) -> None:
+        """Turn what was counted since the last time into packets. Until there is an address, it goes on counting."""
+        counts, self._counts = self._counts, {}
+        timings, self._timings = self._timings, {}
+        gauges = {f"{clean(name)}.{self._process}": value for name, value in self._read_gauges().items()}
+        self._packets += self._packer.packets(counts, gauges, timings)
+
+    def _read_gauges(self) -> dict[str, float]:
+        values = {}
+        for name, read in list(self._gauges.items()):
+            with suppress(Exception):  # a gauge that cannot be read now is left out
+                value = round(float(read()), 3)
+                if math.isfinite(value):
+                    values[name] = value
+        return values
+
+    def _send(self, spread_seconds: float) -> None:
+        pause = spread_seconds / max(1, len(self._packets))
+        while self._packets:
+            self._line.send(self._packets.popleft())
+            if pause:
+                self._sleep(pause)
+
+
+@lru_cache(maxsize=4096)
+def clean(name: str) -> str:
+    """A name as StatsD and Graphite take it: letters, digits, _, - and single dots between them."""
+    return re.sub(r"\.\.+", ".", re.sub(r"[^a-zA-Z0-9_.-]", "_", name[:NAME_LENGTH])).strip(".")
+
+
+class _Sample:
+    """The times of one name since the last flush: all of them, or MAX_SAMPLES with equal chances for each."""
+
+    __slots__ = ("_seen", "values")
+
+    def __init__(self) -> None:
+        self._seen = 0
+        self.values: list[float] = []
+
+    @property
+    def rate(self) -> float:
+        """The part of the times that `values` has."""
+        return len(self.values) / self._seen
+
+    def add(self, milliseconds: float) -> None:
+        self._seen += 1
+        if len(self.values) < MAX_SAMPLES:
+            self.values.append(milliseconds)
+        elif (place := int(random.random() * self._seen)) < MAX_SAMPLES:
+            self.values[place] = milliseconds
+
+
+class _Packer(StatsClient):  # type: ignore[misc]  # the package has no types
+    """The lines and the packing of the statsd package; its packets are kept instead of sent."""
+
+    def __init__(self, prefix: str) -> None:  # the package's own would resolve the host
+        self._prefix = prefix
+        self._maxudpsize = PACKET_BYTES
+        self._packets: list[str] = []
+
+    def packets(
+        self, counts: Mapping[str, int], gauges: Mapping[str, float], timings: Mapping[str, _Sample]
+    ) -> list[str]:
+        """Counters first, and in packets of their own: where some are dropped on the way, it is rather not those."""
+        with self.pipeline() as pipe:
+            for name, n in counts.items():
+                pipe.incr(clean(name), n)
+        with self.pipeline() as pipe:
+            for name, value in gauges.items():
+                pipe.gauge(name, value)
+        with self.pipeline() as pipe:
+            for name, sample in timings.items():
+                # Not timing(rate=...): that would draw again. A clock behind AWS's makes latencies below 0, which
+                # StatsD refuses.
+                rate = f"|@{sample.rate:.6f}" if sample.rate < 1 else ""
+                for value in sample.values:
+                    pipe._send_stat(clean(name), f"{max(0.0, value):.3f}|ms{rate}", 1)
+        packets, self._packets = self._packets, []
+        return packets
+
+    def _send(self, data: str) -> None:
+        self._packets.append(data)
+
+
+class _Line:
+    """A UDP socket, and the address it sends to: looked up again now and then, kept while that fails."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.address: Any = None
+        self._host = host
+        self._port = port
+        self._socket: socket.socket | None = None
+        self._resolved = True
+        self._asked = -math.inf
+        self._ask_again = -math.inf
+
+    def ready(self, now: float) -> bool:
+        """True where there is an address to send to; looks the name up where that is due."""
+        if now >= self._ask_again:
+            self._asked = now
+            self._resolved = self._resolve()
+            self._ask_again = now + (RESOLVE_SECONDS if self._resolved else RESOLVE_AGAIN_SECONDS)
+        return self.address is not None
+
+    def send(self, packet: str) -> None:
+        """Send a packet. One that cannot be sent is lost, as any may be on its way."""
+        try:
+            if self._socket is not None:
+                self._socket.sendto(packet.encode("ascii"), self.address)
+        except OSError:
+            self._ask_again = min(self._ask_again, self._asked + RESOLVE_AGAIN_SECONDS)
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+        self._socket = None
+
+    def _resolve(self) -> bool:
+        try:
+            found = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_DGRAM)
+            # StatsD listens on IPv4 where it is not told otherwise; "localhost" has ::1 first on many machines.
+            family, *_, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+            if self._socket is None or self._socket.family != family:
+                self.close()
+                self._socket = socket.socket(family, socket.SOCK_DGRAM)
+            self.address = address
+            return True
+        except (OSError, ValueError) as error:  # ValueError: a name that no DNS could hold
+            if self._resolved:  # once for as long as it lasts
+                text = f"[statsd] host {self._host} cannot be resolved: {error}"
+                _log.warning(text, extra={"event": "statsd.unreachable"})
+            return False

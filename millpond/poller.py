@@ -1,0 +1,298 @@
+"""Permits first, then the long poll: what cannot be held is never fetched."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from millpond.backoff import call_seconds
+from millpond.clock import Clock, Event
+from millpond.errors import QueueError
+from millpond.queue import Queue, Received
+
+#: A receive on a busy queue waits this long for more permits, so that it does not fetch messages one by one.
+PATIENCE_SECONDS = 0.05
+#: A receive that is not back this long after its wait is over is given up (connect 5 s, answer 10 s).
+RECEIVE_GRACE_SECONDS = 15
+
+
+class Permits:
+    """The process's permits, shared by its queues: concurrency + prefetch in all.
+
+    Whoever waits is served in order. What one queue's open polls can hold is bounded by its even share, so that a
+    quiet queue's twenty-second poll does not starve a busy one.
+    """
+
+    def __init__(self, total: int, queues: int, clock: Clock) -> None:
+        self.clock = clock
+        self.free = total
+        self.even_share = max(1, total // queues)
+        self._waiters: deque[Waiter] = deque()
+
+    def share(self, cap: int) -> Share:
+        """One queue's access. `cap`: the most it may hold; 0 for no cap of its own."""
+        return Share(self, cap or self.free)
+
+    def wait(self, waiter: Waiter) -> None:
+        """Queue up behind those who wait already, and return when served or dismissed."""
+        self._waiters.append(waiter)
+        self.grant()
+        if not waiter.served.is_set():
+            waiter.wait()
+
+    def grant(self) -> None:
+        """Serve everybody who can be served now, first come first."""
+        if not self._waiters:
+            return
+        for waiter in list(self._waiters):
+            if waiter.try_serve():
+                self._waiters.remove(waiter)
+
+
+class Share:
+    """One queue's permits: `polling` are with its open polls, `held` in all."""
+
+    def __init__(self, permits: Permits, cap: int) -> None:
+        self._permits = permits
+        self.cap = cap
+        self.polling = 0
+        self.held = 0
+
+    def room(self) -> int:
+        """How many permits a poll of this queue could take now."""
+        return min(self._permits.free, self.cap - self.held, self._permits.even_share - self.polling)
+
+    def waiter(self, want: int, patient: bool) -> Waiter:
+        """`patient`: rather wait a moment for a quarter of the permits than go with one."""
+        enough = min(want, max(1, min(self.cap, self._permits.even_share) // 4)) if patient else 1
+        return Waiter(self, want, enough, self._permits.clock)
+
+    def acquire(self, waiter: Waiter) -> int:
+        """Block until there is a permit for a poll; 0 where the waiter was dismissed."""
+        self._permits.wait(waiter)
+        return waiter.granted
+
+    def take(self, number: int) -> None:
+        """Permits go to an open poll."""
+        self._permits.free -= number
+        self.held += number
+        self.polling += number
+
+    def polled(self, asked: int, got: int) -> None:
+        """The poll is over: what it did not bring goes back; the rest stays held, a permit a message."""
+        self.polling -= asked
+        self.release(asked - got)
+
+    def release(self, number: int = 1) -> None:
+        """Permits come back."""
+        self.held -= number
+        self._permits.free += number
+        self._permits.grant()
+
+    def dismiss(self, waiter: Waiter) -> None:
+        """Stop waiting: the queue is drained."""
+        waiter.dismissed = True
+        self._permits.grant()
+
+    def grant(self) -> None:
+        """A waiter's patience has ended."""
+        self._permits.grant()
+
+
+class Waiter:
+    """A poll that waits for permits: at least `enough`, or any once its patience has ended."""
+
+    def __init__(self, share: Share, want: int, enough: int, clock: Clock) -> None:
+        self._share = share
+        self._want = want
+        self._enough = enough
+        self.granted = 0
+        self.dismissed = False
+        self.served: Event = clock.event()
+        self._clock = clock
+
+    def wait(self) -> None:
+        """Block until served or dismissed."""
+        patience = self._clock.timer(PATIENCE_SECONDS, self._lose_patience)
+        self.served.wait()
+        patience.cancel()
+
+    def _lose_patience(self) -> None:
+        self._enough = 1
+        self._share.grant()
+
+    def try_serve(self) -> bool:
+        """Take what there is, where that is enough."""
+        room = min(self._want, self._share.room())
+        if room < self._enough and not self.dismissed:
+            return False
+        if not self.dismissed:
+            self.granted = room
+            self._share.take(room)
+        self.served.set()
+        return True
+
+
+class PollSettings(msgspec.Struct, frozen=True):
+    """What the polls of one queue need to know."""
+
+    wait_seconds: int
+    max_messages: int
+    visibility_seconds: int
+    pollers: int
+    pause_seconds: float = 0.0
+
+
+class Pollers:
+    """The long polls of one queue.
+
+    1. One is open while the queue is quiet; another joins when a receive comes back full, one leaves when it comes
+       back empty. There are never more than `pollers`.
+    2. A receive that fails backs off by the kind of error and never ends the process.
+    3. After `pause` (a handler's Unavailable) one message at a time is a probe, until one of them gets through.
+    4. After `stop` no receive begins; the open ones are left to return, for an aborted poll still takes messages.
+
+    `deliver` gets what each receive brought. `failed` is told the error and how many receives failed in a row.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        settings: PollSettings,
+        share: Share,
+        clock: Clock,
+        spawn: Callable[..., Any],
+        deliver: Callable[[list[Received]], object],
+        failed: Callable[[QueueError, int, bool], object],
+    ) -> None:
+        self._queue = queue
+        self._settings = settings
+        self._share = share
+        self._clock = clock
+        self._spawn = spawn
+        self._deliver = deliver
+        self._failed = failed
+        self._waiters: set[Waiter] = set()
+        self._failures = 0
+        self._paused_until = 0.0
+        self._probing = False
+        self._probe_settled: Event = clock.event()
+        self._stopping: Event = clock.event()
+        self._ends_by: dict[int, float] = {}  # open poll -> when it must be back
+        self._next_key = 0
+        self._delay = 0.0
+        self.active = 0
+        self.empty_in_a_row = 0
+        self.empty_since = 0.0  # when the last receive that came back empty was asked for
+        self.ever_received = False
+        self.ended: Event = clock.event()  # stopped, and no poll is open
+
+    def start(self) -> None:
+        """Open the first poll."""
+        self.active += 1
+        self._spawn(self._run)
+
+    def stop(self) -> None:
+        """Begin no further receive."""
+        self._stopping.set()
+        self._probe_settled.set()
+        for waiter in list(self._waiters):
+            self._share.dismiss(waiter)
+        if self.active == 0:
+            self.ended.set()
+
+    def pause(self, seconds: float) -> None:
+        """No receive for so long, then one message at a time until `probe_passed`."""
+        self._probing = True
+        self._paused_until = max(self._paused_until, self._clock.now() + seconds)
+        self._probe_settled.set()
+
+    def probe_passed(self) -> None:
+        """A message got through: receive as before."""
+        self._probing = False
+        self._probe_settled.set()
+
+    def open_until(self) -> float:
+        """When the last open poll can still take messages; 0.0 where none is open."""
+        return max(self._ends_by.values(), default=0.0)
+
+    def _run(self) -> None:
+        try:
+            while self.step():
+                pass
+        finally:
+            self.active -= 1
+            if self._stopping.is_set() and self.active == 0:
+                self.ended.set()
+
+    def step(self) -> bool:
+        """Permits, one receive, and what it brought handed on. False: this poll leaves."""
+        if self._probing and self.active > 1:
+            return False
+        self._wait_out_pause()
+        asked = self._acquire()
+        if asked == 0:
+            return False
+        self._probe_settled.clear()
+        started = self._clock.now()
+        received = self._receive(asked)
+        got = len(received or ())
+        self._share.polled(asked, got)
+        if received is None:
+            return self._back_off()
+        self._failures = 0
+        self._deliver(received)
+        return self._after(asked, got, started)
+
+    def _acquire(self) -> int:
+        if self._stopping.is_set():
+            return 0
+        want = 1 if self._probing else self._settings.max_messages
+        waiter = self._share.waiter(want, patient=self.empty_in_a_row == 0)
+        self._waiters.add(waiter)
+        asked = self._share.acquire(waiter)
+        self._waiters.remove(waiter)
+        if asked and self._stopping.is_set():
+            self._share.polled(asked, 0)
+            return 0
+        return asked
+
+    def _receive(self, asked: int) -> list[Received] | None:
+        settings = self._settings
+        key = self._next_key = self._next_key + 1
+        self._ends_by[key] = self._clock.now() + settings.wait_seconds
+        try:
+            received = self._queue.receive(asked, settings.wait_seconds, settings.visibility_seconds)
+        except QueueError as error:
+            self._failures += 1
+            self._failed(error, self._failures, self.ever_received)
+            self._delay = call_seconds(self._failures, error)
+            return None
+        finally:
+            del self._ends_by[key]
+        self.ever_received = True
+        return received
+
+    def _back_off(self) -> bool:
+        self._stopping.wait(self._delay)
+        return self.active == 1 and not self._stopping.is_set()
+
+    def _after(self, asked: int, got: int, started: float) -> bool:
+        self.empty_in_a_row = 0 if got else self.empty_in_a_row + 1
+        self.empty_since = 0.0 if got else started
+        if got == 0 and self.active > 1:
+            return False
+        if got == asked and self.active < self._settings.pollers and self._share.room() > 0 and not self._probing:
+            self.start()
+        if self._settings.pause_seconds:
+            self._stopping.wait(self._settings.pause_seconds)
+        return not self._stopping.is_set()
+
+    def _wait_out_pause(self) -> None:
+        if self._probing and self._share.held and not self._stopping.is_set():
+            self._probe_settled.wait(self._settings.visibility_seconds)
+        while not self._stopping.is_set() and (left := self._paused_until - self._clock.now()) > 0:
+            self._stopping.wait(left)

@@ -1,0 +1,228 @@
+"""Processor: one delivery -> one outcome. It never raises."""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import traceback
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from millpond import log
+from millpond.backoff import retry_seconds, whole_seconds
+from millpond.delivery import Delivery
+from millpond.envelope import Envelope, Undecodable, located, unwrap
+from millpond.errors import Discard, Interrupt, LeaseLost, Reject, Retry, Stopped, Unavailable
+from millpond.message import Cause, Message, Outcome
+from millpond.queue import MAX_HOLD_SECONDS
+from millpond.routing import Around, Route
+
+SUCCEEDED = Outcome("succeeded")
+LEASE_LOST = Outcome("lease_lost")
+#: Tracebacks are logged the first time only; so many different ones are remembered.
+MAX_SEEN = 1_000
+
+
+class RetryPolicy(msgspec.Struct, frozen=True):
+    """[retry], which a handler's own max_attempts and backoff override."""
+
+    max_attempts: int = 5
+    base_seconds: float = 2.0
+    max_seconds: float = 900.0
+
+    def for_route(self, route: Route) -> RetryPolicy:
+        base, longest = route.backoff or (self.base_seconds, self.max_seconds)
+        return RetryPolicy(route.max_attempts or self.max_attempts, base, longest)
+
+
+class Processor:
+    """Turns deliveries into outcomes.
+
+    1. Opens the envelope, finds the handler, decodes the payload: what does not fit is a dead letter.
+    2. Calls the handler in a context of its own, within its time limit.
+    3. Reads what came out: a return, a verdict, an interrupt, any exception.
+    """
+
+    def __init__(self, routes: Mapping[str, Route], retry: RetryPolicy) -> None:
+        self._routes = routes
+        self._policies = {name: retry.for_route(route) for name, route in routes.items()}
+        self._seen_tracebacks: set[tuple[str, str, int]] = set()
+        self._seen_values: set[str] = set()
+
+    def process(self, delivery: Delivery, queue: str, default_type: str) -> Outcome:
+        """Work on one delivery. The outcome says everything that is to be done about it."""
+        received = delivery.received
+        try:
+            envelope = unwrap(received.body, received.attributes, default_type, received.message_id)
+        except Undecodable as error:
+            return _undecodable(str(error))
+        delivery.message = message = self._message(delivery, envelope, queue)
+        route = self._routes.get(envelope.event_type)
+        if route is None:
+            return _undecodable(f"no handler for type {log.printable(envelope.event_type)!r}")
+        try:
+            payload = route.decode(envelope.payload)
+        except Exception as error:  # the user's own types decode themselves: anything can come out
+            return _undecodable(_misfit(error, envelope.path))
+        return self._handle(delivery, message, route, payload)
+
+    def _message(self, delivery: Delivery, envelope: Envelope, queue: str) -> Message:
+        received = delivery.received
+        attributes = received.attributes
+        return Message(
+            id=received.message_id,
+            event_id=envelope.event_id,
+            event_type=envelope.event_type,
+            queue=queue,
+            body=received.body,
+            attempt=received.receive_count,
+            sent_ms=received.sent_ms,
+            received_time=delivery.received_time,
+            group_id=received.group_id,
+            attributes={name: attribute.value for name, attribute in attributes.items()} if attributes else None,
+            left=delivery.seconds_left,
+        )
+
+    def _handle(self, delivery: Delivery, message: Message, route: Route, payload: Any) -> Outcome:
+        # Nothing between a handler's end and leave() may switch greenlets: an interrupt would land outside it.
+        try:
+            delivery.enter(route.timeout_seconds)
+            value = contextvars.Context().run(_call, route, payload, message)
+        except BaseException as error:  # sys.exit, KeyboardInterrupt, GreenletExit: all are this message's alone
+            delivery.leave()
+            return self._raised(delivery, message, error)
+        delivery.leave()
+        if delivery.interrupted is not None:
+            return self._interrupted(message, delivery.interrupted)
+        if value is not None:
+            self._warn_of_value(route, value)
+        return Outcome("succeeded", follow_ups=tuple(message.follow_ups)) if message.follow_ups else SUCCEEDED
+
+    def given_up(self, delivery: Delivery) -> Outcome:
+        """The outcome of a delivery whose handler does not end, whatever is thrown into it."""
+        message, interrupt = delivery.message, delivery.interrupted
+        if message is None or interrupt is None:
+            return LEASE_LOST
+        outcome = self._interrupted(message, interrupt)
+        return msgspec.structs.replace(outcome, reason=f"{outcome.reason}, and goes on in spite of interrupts")
+
+    def where(self, message: Message | None) -> str:
+        """The handler of a message, as a dead letter names it; "" where it has none."""
+        route = self._routes.get(message.event_type) if message is not None else None
+        return route.where if route is not None else ""
+
+    def _raised(self, delivery: Delivery, message: Message, error: BaseException) -> Outcome:
+        if delivery.interrupted is not None:
+            return self._interrupted(message, delivery.interrupted)
+        follow_ups = tuple(message.follow_ups)
+        match error:
+            case Retry():
+                return self._failed(message, "failed", error.reason, after=error.after)
+            case Reject():
+                return Outcome("dead_lettered", "rejected", error.reason, follow_ups=follow_ups)
+            case Discard():
+                return Outcome("discarded", "", error.reason, follow_ups=follow_ups)
+            case Unavailable():
+                seconds = _delay(error.after)
+                return Outcome("retried", "unavailable", error.reason, delay_seconds=seconds)
+        return self._failed(message, "failed", "", _describe(error), trace=self._first_trace(error))
+
+    def _interrupted(self, message: Message, interrupt: Interrupt) -> Outcome:
+        match interrupt:
+            case Stopped():
+                return Outcome("released", reason="the worker shuts down")
+            case LeaseLost():
+                return LEASE_LOST
+        return self._failed(message, "timed_out", "the handler ran past its time limit")
+
+    def _failed(
+        self,
+        message: Message,
+        cause: Cause,
+        reason: str,
+        error: str = "",
+        after: float | None = None,
+        trace: str = "",
+    ) -> Outcome:
+        policy = self._policies[message.event_type]
+        if message.attempt >= policy.max_attempts:
+            reason = reason or "every attempt failed"
+            return Outcome("dead_lettered", cause, f"{reason} (attempt {message.attempt})", error, traceback=trace)
+        seconds = self.retry_seconds(message) if after is None else _delay(after)
+        return Outcome("retried", cause, reason, error, seconds, traceback=trace)
+
+    def retry_seconds(self, message: Message | None) -> int:
+        """The back-off of a message: by its handler's policy, or the longest where it has none."""
+        policy = self._policies.get(message.event_type) if message is not None else None
+        if message is None or policy is None:
+            return whole_seconds(RetryPolicy().max_seconds)
+        return retry_seconds(message.attempt, policy.base_seconds, policy.max_seconds)
+
+    def _first_trace(self, error: BaseException) -> str:
+        frames = traceback.extract_tb(error.__traceback__)
+        where = (type(error).__name__, frames[-1].filename, frames[-1].lineno or 0) if frames else ("", "", 0)
+        if where in self._seen_tracebacks or len(self._seen_tracebacks) >= MAX_SEEN:
+            return ""
+        self._seen_tracebacks.add(where)
+        return "".join(traceback.format_exception(error))
+
+    def _warn_of_value(self, route: Route, value: object) -> None:
+        if route.where in self._seen_values:
+            return
+        self._seen_values.add(route.where)
+        text = f"{route.where} returned a {type(value).__name__}, which is ignored: a handler returns None"
+        log.event(logging.WARNING, "handler.returned", f"{text}. False is not a failure here: raise.")
+
+
+def _call(route: Route, payload: Any, message: Message) -> object:
+    log.delivery.set(message)
+    if route.around is None:
+        return route.call(payload, message)
+    return _call_around(route.around, route, payload, message)
+
+
+def _call_around(around: Around, route: Route, payload: Any, message: Message) -> object:
+    """The context manager sees what the handler raises, and cannot change it."""
+    raised: BaseException | None = None
+    value: object = None
+    over = False
+    try:
+        with around(message):
+            try:
+                value = route.call(payload, message)
+            except BaseException as error:
+                raised = error
+                raise
+            finally:
+                over = True
+    except BaseException as error:
+        if not over:
+            raise
+        if error is not raised:
+            log.event(logging.WARNING, "around.failed", f"{route.where}: @around raised {_describe(error)}")
+    if raised is not None:
+        raise raised
+    return value
+
+
+def _undecodable(reason: str) -> Outcome:
+    return Outcome("dead_lettered", "undecodable", reason)
+
+
+def _misfit(error: Exception, path: str) -> str:
+    if isinstance(error, msgspec.MsgspecError):
+        return located(str(error), path)
+    return f"the payload does not fit: {_describe(error)}"
+
+
+def _delay(seconds: float) -> int:
+    return min(MAX_HOLD_SECONDS, whole_seconds(seconds))
+
+
+def _describe(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # a user's __str__ that fails
+        return type(error).__name__

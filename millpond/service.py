@@ -1,0 +1,249 @@
+"""Service: one process, from the first poll to the exit code."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import traceback
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import gevent
+from gevent.event import Event
+
+from millpond import log
+from millpond.clock import Clock
+from millpond.consumer import Consumer
+from millpond.delivery import Delivery
+from millpond.errors import AccessDenied, QueueError, QueueMissing, Stopped
+from millpond.metrics import Metrics
+from millpond.pool import Pool
+
+#: Exit codes.
+STOPPED, LEFT, CRASHED, MISCONFIGURED = 0, 1, 2, 3
+
+#: The end of drain_seconds that is kept for giving back what was interrupted: a fifth, 3 s at the most.
+RESERVE_SHARE, MAX_RESERVE_SECONDS = 0.2, 3.0
+PROGRESS_SECONDS = 30.0
+LAG_SECONDS = 0.25
+#: A second Ctrl-C counts from here on: terminals and wrappers send the first one twice.
+SECOND_SIGNAL_SECONDS = 0.5
+#: Two long polls that come back empty: only then --until-empty believes it.
+EMPTY_POLLS = 2
+
+
+def reserve_seconds(drain_seconds: float) -> float:
+    """How long before the end of the drain handlers are interrupted."""
+    return min(MAX_RESERVE_SECONDS, drain_seconds * RESERVE_SHARE)
+
+
+class Service:
+    """One process.
+
+    1. It owns the pool and hands every core greenlet out: one that dies takes the process down (exit code 2).
+    2. It runs until a signal, until its queues are empty, or until it cannot work.
+    3. It drains: no new receive, handlers finish, what cannot finish is given back, and the account is told.
+    """
+
+    def __init__(self, concurrency: int, drain_seconds: float, metrics: Metrics, clock: Clock) -> None:
+        self.pool: Pool[Delivery] = Pool(concurrency, lambda delivery: delivery.work(delivery), self._crashed)
+        self.consumers: list[Consumer] = []
+        self.teardowns: Sequence[Callable[[], object]] = ()
+        self.until_empty = False
+        self.at_drain: Callable[[], object] = lambda: None  # the embedded queue answers its open polls
+        self.started = clock.now()
+        self._drain_seconds = drain_seconds
+        self._metrics = metrics
+        self._clock = clock
+        self._stop = Event()
+        self._hurry = Event()
+        self._why = ""
+        self._exit_code = STOPPED
+        self._stopped_at = 0.0
+        self._watchers: list[Any] = []
+        self._lag_ms = 0.0
+
+    # Signals, crashes: whoever comes first says why
+
+    def install_signals(self) -> None:
+        """SIGTERM, SIGINT, SIGHUP drain; a second SIGINT gives back at once."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            self._watchers.append(gevent.signal_handler(number, self._signalled, number))
+
+    def _signalled(self, number: signal.Signals) -> None:
+        if not self._stop.is_set():
+            self.stop(signal.Signals(number).name)
+        elif number == signal.SIGINT and self._clock.now() - self._stopped_at > SECOND_SIGNAL_SECONDS:
+            self._hurry.set()
+
+    def stop(self, why: str, exit_code: int = STOPPED) -> None:
+        """Begin the drain. The first reason counts; a crash outweighs it."""
+        if not self._stop.is_set():
+            self._why, self._stopped_at = why, self._clock.now()
+        self._exit_code = max(self._exit_code, exit_code)
+        self._stop.set()
+
+    def spawn(self, function: Callable[..., object], *args: Any) -> gevent.Greenlet:
+        """Start a core greenlet."""
+        greenlet = gevent.spawn(function, *args)
+        greenlet.link_exception(self._crashed)
+        return greenlet
+
+    def _crashed(self, greenlet: gevent.Greenlet) -> None:
+        trace = "".join(traceback.format_exception(greenlet.exception))
+        log.event(logging.CRITICAL, "worker.crashed", f"a core greenlet died: {greenlet.exception!r}", traceback=trace)
+        self.stop("crash", CRASHED)
+        self._hurry.set()
+
+    def refused(self, error: QueueError) -> None:
+        """A receive failed before any has come back: what only a person can mend ends the boot."""
+        if isinstance(error, AccessDenied | QueueMissing):
+            log.event(logging.CRITICAL, "worker.refused", str(error), code=error.code)
+            self.stop("refused", MISCONFIGURED)
+
+    # Run
+
+    @property
+    def stopping(self) -> bool:
+        """True once the drain was asked for."""
+        return bool(self._stop.is_set())
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep, but not past a signal. True: the drain was asked for."""
+        self._stop.wait(seconds)
+        return self.stopping
+
+    def run(self) -> int:
+        """Receive and work until something ends it, drain, and return the exit code."""
+        self._register_gauges()
+        self.spawn(self._watch_lag)
+        if not self.stopping:
+            for consumer in self.consumers:
+                consumer.polls.start()
+            log.event(logging.INFO, "worker.ready", "", queues=[consumer.name for consumer in self.consumers])
+        while self._step():
+            pass
+        if self._exit_code != CRASHED:
+            self._drain()
+        return self._report()
+
+    def _step(self) -> bool:
+        if self.until_empty and self._is_empty():
+            self.stop("empty")
+        if not self._stop.wait(0.1 if self.until_empty else PROGRESS_SECONDS) and not self.until_empty:
+            self._tell_progress()
+        return not self._stop.is_set()
+
+    def _is_empty(self) -> bool:
+        return all(
+            consumer.open == 0
+            and consumer.polls.empty_in_a_row >= EMPTY_POLLS
+            and consumer.polls.empty_since >= consumer.back_off_until
+            for consumer in self.consumers
+        )
+
+    def _tell_progress(self) -> None:
+        for consumer in self.consumers:
+            if consumer.open:
+                log.event(logging.INFO, "worker.progress", "", **self._numbers(consumer))
+
+    def _watch_lag(self) -> None:
+        while True:
+            before = self._clock.now()
+            gevent.sleep(LAG_SECONDS)
+            self._lag_ms = max(self._lag_ms, (self._clock.now() - before - LAG_SECONDS) * 1000)
+
+    def _take_lag_ms(self) -> float:
+        lag_ms, self._lag_ms = self._lag_ms, 0.0
+        return lag_ms
+
+    def _register_gauges(self) -> None:
+        self._metrics.gauge("worker.hub_lag_ms", self._take_lag_ms)
+        for consumer in self.consumers:
+            self._metrics.gauge(f"{consumer.name}.in_flight", partial(getattr, consumer, "open"))
+            self._metrics.gauge(f"{consumer.name}.ready", partial(getattr, consumer, "ready"))
+
+    # Drain
+
+    def _drain(self) -> None:
+        deadline = self._stopped_at + self._drain_seconds
+        self._tell_draining()
+        for consumer in self.consumers:
+            consumer.drain(deadline)
+        self.at_drain()
+        for delivery in self.pool.take_ready():
+            delivery.work(delivery)  # a consumer that drains holds it back
+        settled = gevent.spawn(gevent.joinall, [self.spawn(_settle, consumer) for consumer in self.consumers])
+        self._wait_for([settled, self._hurry], deadline - reserve_seconds(self._drain_seconds))
+        if not settled.ready():
+            self._interrupt(settled, deadline)
+        self._tear_down(deadline)
+
+    def _interrupt(self, settled: gevent.Greenlet, deadline: float) -> None:
+        """What runs is interrupted, what is not started goes back; then what still runs goes back as well."""
+        for consumer in self.consumers:
+            consumer.interrupt(Stopped)
+            consumer.give_back_held()
+        idle = gevent.spawn(lambda: [consumer.idle.wait() for consumer in self.consumers])
+        left = min(deadline - self._clock.now(), reserve_seconds(self._drain_seconds))
+        self._wait_for([idle], self._clock.now() + left / 2)
+        for consumer in self.consumers:
+            consumer.write_off_running()
+        self._wait_for([idle], self._clock.now() + left / 2 - 0.1)
+        gevent.killall([idle, settled], block=False)
+
+    def _wait_for(self, events: Sequence[Any], until: float) -> None:
+        gevent.wait(events, timeout=max(0.0, until - self._clock.now()), count=1)
+
+    def _tear_down(self, deadline: float) -> None:
+        greenlets = [gevent.spawn(teardown) for teardown in self.teardowns]
+        gevent.joinall(greenlets, timeout=max(0.1, deadline - self._clock.now() - 0.1))
+        self.pool.close(0.0 if any(consumer.open for consumer in self.consumers) else 0.1)
+
+    # The account
+
+    def _tell_draining(self) -> None:
+        in_hand = sum(consumer.open for consumer in self.consumers)
+        text = f"{self._why}: {in_hand} messages in hand, at most {self._drain_seconds:g} s"
+        now = self._clock.now()
+        polls = max((consumer.polls.open_until() - now for consumer in self.consumers), default=0.0)
+        if polls > 0:
+            text += f"; an open long poll may last {polls:.0f} s"
+        if self._why == "SIGINT":
+            text += "; Ctrl-C again gives everything back at once"
+        log.event(logging.INFO, "worker.draining", text, why=self._why, in_hand=in_hand)
+
+    def _numbers(self, consumer: Consumer) -> dict[str, Any]:
+        account = consumer.account
+        numbers = {"queue": consumer.name, "received": account.received, **account.outcomes, **account.causes}
+        return {**numbers, "in_hand": consumer.open, "abandoned": account.abandoned}
+
+    def _report(self) -> int:
+        seconds = round(self._clock.now() - self.started, 1)
+        left = sum(consumer.open + consumer.account.abandoned for consumer in self.consumers)
+        if left:
+            self._exit_code = max(self._exit_code, LEFT)
+        if self.until_empty and any(consumer.account.outcomes["dead_lettered"] for consumer in self.consumers):
+            self._exit_code = max(self._exit_code, LEFT)
+        for consumer in self.consumers:
+            numbers = self._numbers(consumer)
+            log.event(
+                logging.INFO,
+                "worker.stopped",
+                self._why,
+                **numbers,
+                seconds=seconds,
+                stuck=self.pool.written_off,
+                exit_code=self._exit_code,
+            )
+        self._metrics.close()
+        log.flush()
+        return self._exit_code
+
+
+def _settle(consumer: Consumer) -> None:
+    """What no slot has taken waits until no open poll of its own queue could fetch it again."""
+    consumer.polls.ended.wait()
+    consumer.give_back_held()
+    consumer.idle.wait()

@@ -1,0 +1,204 @@
+"""A TOML file of settings: tables with ${NAME} resolved, keys checked against Structs, every finding kept.
+
+What the settings mean is config.py's.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import re
+import tomllib
+import typing
+from collections.abc import Callable, Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from millpond.errors import ConfigError
+
+SettingsType = TypeVar("SettingsType", bound=msgspec.Struct)
+
+#: Keys whose values no finding shows. The prefix is one: some StatsD services take their API key there.
+_SECRET = re.compile("passw|secret|token|key|credential|dsn|prefix", re.IGNORECASE)
+_REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^{}]*))?\}")
+
+
+class TomlFile:
+    """The tables of one file, and what was found wrong in them so far. Raises ConfigError where it is not TOML."""
+
+    def __init__(self, path: Path, environ: Mapping[str, str], known: Collection[str]) -> None:
+        self.findings: list[str] = []
+        self._path = path
+        self._environ = environ
+        self._content = _parse(path)
+        for name in (name for name in self._content if name not in known):
+            self.wrong(f"[{bare(name)}]", unknown("table", name, known))
+
+    def wrong(self, where: str, allowed: str) -> None:
+        """Keep a finding: where it is, and what is allowed there."""
+        self.findings.append(f"{self._path}: {where}: {allowed}")
+
+    def table(self, name: str) -> Table:
+        """A table at the top; empty where the file has none."""
+        return self._table(name, self._inside(name))
+
+    def tables(self, name: str) -> dict[str, Table]:
+        """The tables within a table, by their names."""
+        found = {}
+        for inner, content in self._inside(name).items():
+            if isinstance(content, dict):
+                found[inner] = self._table(f"{name}.{bare(inner)}", content)
+            else:
+                self.wrong(f"[{name}] {bare(inner)}", f"keys stand in a table with a name, [{name}.<name>]")
+        return found
+
+    def _inside(self, name: str) -> dict[str, Any]:
+        content = self._content.get(name, {})
+        if isinstance(content, dict):
+            return content
+        self.wrong(name, f"a table is wanted, [{name}]")
+        return {}
+
+    def _table(self, name: str, content: dict[str, Any]) -> Table:
+        return Table(f"{self._path}: [{name}]", content, self._environ, self.findings)
+
+
+class Table:
+    """One table: its values with ${} resolved, and where each of them came from."""
+
+    def __init__(self, where: str, content: dict[str, Any], environ: Mapping[str, str], findings: list[str]) -> None:
+        self._where = where
+        self._environ = environ
+        self._findings = findings
+        self._unsound: set[str] = set()
+        self._origins: dict[str, list[str]] = {}  # key -> the variables that gave its value
+        self.variables: dict[str, list[str]] = {}  # key -> the variables that its text names, set or not
+        self.values: dict[str, Any] = {}
+        for key, value in content.items():
+            self.values[key] = self._resolved(key, value)
+
+    def read(self, settings_type: type[SettingsType]) -> SettingsType:
+        """The table as its Struct. A key with a finding has its default there, so that all the others are checked."""
+        sound = {key: value for key, value in self.values.items() if key not in self._unsound}
+        settings = settings_type(**decode(settings_type, sound, self.wrong))
+        self.values = msgspec.structs.asdict(settings) | self.values
+        return settings
+
+    def wrong(self, key: str, allowed: str) -> None:
+        """Keep a finding on a key of this table, and what is allowed there."""
+        self._findings.append(f"{self._where} {self.said(key)}: {allowed}")
+        self._unsound.add(key)
+
+    def sound(self, *keys: str) -> bool:
+        """True where none of these keys has a finding."""
+        return self._unsound.isdisjoint(keys)
+
+    def said(self, key: str) -> str:
+        """The key as a finding shows it: with its value, or with the variables that its value came from."""
+        if key in self._origins:
+            return f"{bare(key)} (from {', '.join(self._origins[key])})"
+        if key not in self.values or _SECRET.search(key):
+            return bare(key)
+        return f"{bare(key)} = {_shown(self.values[key])}"
+
+    def _resolved(self, key: str, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: self._resolved(key, inner) for name, inner in value.items()}
+        if isinstance(value, list):
+            return [self._resolved(key, inner) for inner in value]
+        return self._text(key, value) if isinstance(value, str) and "${" in value else value
+
+    def _text(self, key: str, text: str) -> str:
+        if "${" in _REFERENCE.sub("", text):
+            self.wrong(key, "write ${NAME} or ${NAME:-default}, not one within another")
+
+        def value_of(reference: re.Match[str]) -> str:
+            name, default = reference.groups()
+            self.variables.setdefault(key, []).append(name)
+            if value := self._environ.get(name):
+                self._origins.setdefault(key, []).append(f"${{{name}}}")
+                return value
+            if default is None:
+                self.wrong(key, f"${{{name}}} is not set: set it, or give it a default, ${{{name}:-default}}")
+            return default or ""
+
+        return _REFERENCE.sub(value_of, text)
+
+
+def decode(
+    settings_type: type[msgspec.Struct], values: Mapping[str, Any], wrong: Callable[[str, str], None]
+) -> dict[str, Any]:
+    """The values that fit the Struct, by attribute; `wrong` is told each other key, and what is allowed."""
+    fields = {field.encode_name: field for field in msgspec.structs.fields(settings_type)}
+    sound: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in fields:
+            wrong(key, unknown("key", key, fields))
+            continue
+        try:
+            sound[fields[key].name] = _converted(value, fields[key].type)
+        except msgspec.ValidationError as error:
+            wrong(key, _allowed(fields[key].type, str(error)))
+    return sound
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """What to say of a name that does not exist: the nearest one that does, or else all of them."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"no such {kind}; " + (f"did you mean {near[0]}?" if near else f"there are: {', '.join(names) or 'none'}")
+
+
+def bare(name: str) -> str:
+    """A key as TOML writes it: in quotes where it needs them."""
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name)
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    data = b""
+    try:
+        data = path.read_bytes()
+        return tomllib.loads(data.decode("utf-8-sig"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{path}: line {line}: not UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
+        text, _, place = str(error).rpartition(" (at ")
+        place = place.removesuffix(")").replace("end of document", f"line {len(data.splitlines())}, at its end")
+        raise ConfigError(f"{path}: {place}: {text}") from None
+    except (ValueError, RecursionError) as error:  # an integer of thousands of digits, thousands of brackets
+        raise ConfigError(f"{path}: no TOML that can be read: {error}") from None
+
+
+def _converted(value: Any, wanted: Any) -> Any:
+    if typing.get_origin(wanted) is Literal and isinstance(value, str) and value.lower() in typing.get_args(wanted):
+        return value.lower()  # LOG_LEVEL=INFO is what most people set
+    converted = msgspec.convert(value, wanted, strict=False)
+    if isinstance(converted, float) and not math.isfinite(converted):
+        raise msgspec.ValidationError("Expected a finite number")
+    return converted
+
+
+def _allowed(wanted: Any, message: str) -> str:
+    """What a key wants: its own description, or what msgspec says, less any value that it quotes."""
+    if typing.get_origin(wanted) is Literal:
+        return " | ".join(map(str, typing.get_args(wanted)))
+    for meta in getattr(wanted, "__metadata__", ()):
+        if isinstance(meta, msgspec.Meta) and meta.description:
+            return meta.description
+    return re.sub(r"^(Invalid (?:enum )?value) .*?( - at `[^`]*`)?\Z", r"\1\2", message, flags=re.DOTALL)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict | list | tuple):
+        return "{...}" if isinstance(value, dict) else "[...]"
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    text = text if text.isprintable() else json.dumps(value, default=str)
+    if "://" in text and "@" in text:
+        return "..."  # a URL with a password in it
+    return text if len(text) <= 100 else text[:97] + "..."

@@ -1,0 +1,97 @@
+"""A clock that moves only when a test says so."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import gevent
+from gevent.event import Event as GeventEvent
+
+
+class VirtualTimer:
+    def __init__(self, call: Callable[[], object]) -> None:
+        self.call: Callable[[], object] | None = call
+
+    def cancel(self) -> None:
+        self.call = None
+
+
+class VirtualEvent:
+    """A gevent event whose time-outs are the virtual clock's."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        self._clock = clock
+        self._event = GeventEvent()
+        self.set, self.clear, self.is_set = self._event.set, self._event.clear, self._event.is_set
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if timeout is None or self.is_set():
+            return bool(self._event.wait())
+        over = GeventEvent()
+        timer = self._clock.timer(timeout, over.set)
+        gevent.wait([self._event, over], count=1)
+        timer.cancel()
+        return bool(self.is_set())
+
+
+class VirtualClock:
+    """Fulfils millpond.clock.Clock. `advance` runs the timers that fall due, and lets greenlets run after each."""
+
+    def __init__(self, start: float = 1_000.0) -> None:
+        self._now = start
+        self._timers: list[tuple[float, int, VirtualTimer]] = []
+        self._order = itertools.count()
+
+    def now(self) -> float:
+        return self._now
+
+    def time(self) -> float:
+        return 1_700_000_000.0 + self._now
+
+    def sleep(self, seconds: float) -> None:
+        over = GeventEvent()
+        self.timer(seconds, over.set)
+        over.wait()
+
+    def event(self) -> VirtualEvent:
+        return VirtualEvent(self)
+
+    @contextmanager
+    def limit(self, seconds: float) -> Iterator[None]:
+        greenlet: Any = gevent.getcurrent()
+        timer = self.timer(seconds, lambda: gevent.get_hub().loop.run_callback(greenlet.throw, TimeoutError("late")))
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def timer(self, seconds: float, call: Callable[[], object]) -> VirtualTimer:
+        timer = VirtualTimer(call)
+        heapq.heappush(self._timers, (self._now + max(0.0, seconds), next(self._order), timer))
+        return timer
+
+    def soon(self, call: Callable[[], object]) -> None:
+        gevent.get_hub().loop.run_callback(call)
+
+    def advance(self, seconds: float) -> None:
+        """Let so much time pass, timer by timer."""
+        end = self._now + seconds
+        settle()
+        while self._timers and self._timers[0][0] <= end:
+            when, _, timer = heapq.heappop(self._timers)
+            self._now = max(self._now, when)
+            if timer.call is not None:
+                gevent.get_hub().loop.run_callback(timer.call)  # in the hub, as the real ones
+                settle()
+        self._now = end
+        settle()
+
+
+def settle(turns: int = 12) -> None:
+    """Let every greenlet that can run do so."""
+    for _ in range(turns):
+        gevent.sleep(0)
