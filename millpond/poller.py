@@ -184,6 +184,7 @@ class Pollers:
         self._ends_by: dict[int, float] = {}  # open poll -> when it must be back
         self._next_key = 0
         self._delay = 0.0
+        self._early = 0
         self.active = 0
         self.empty_in_a_row = 0
         self.empty_since = 0.0  # when the last receive that came back empty was asked for
@@ -283,12 +284,21 @@ class Pollers:
     def _after(self, asked: int, got: int, started: float) -> bool:
         self.empty_in_a_row = 0 if got else self.empty_in_a_row + 1
         self.empty_since = 0.0 if got else started
-        if got == 0 and self.active > 1:
-            return False
         if got == asked and self.active < self._settings.pollers and self._share.room() > 0 and not self._probing:
             self.start()
         if self._settings.pause_seconds:
             self._stopping.wait(self._settings.pause_seconds)
+        return self._after_empty(started) if got == 0 else not self._stopping.is_set()
+
+    def _after_empty(self, started: float) -> bool:
+        """A long poll that comes back empty long before its time (SQS at its in-flight limit, a proxy's error page)
+        must not become a hot loop."""
+        if self.active > 1:
+            return False
+        early = self._clock.now() - started < self._settings.wait_seconds / 2
+        self._early = self._early + 1 if early else 0
+        if early:
+            self._stopping.wait(call_seconds(self._early, None))
         return not self._stopping.is_set()
 
     def _wait_out_pause(self) -> None:

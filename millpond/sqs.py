@@ -163,6 +163,7 @@ class SqsQueue:
                 MessageSystemAttributeNames=SYSTEM_ATTRIBUTES,
                 MessageAttributeNames=["All"],
             )
+            _check_json(answer)
             return [_received(message) for message in answer.get("Messages", ())]
 
     def delete(self, receipt_handles: Sequence[str]) -> list[Failure | None]:
@@ -228,6 +229,13 @@ def _kind(codes: set[str], status: int) -> type[QueueError]:
     if codes & DENIED_CODES:
         return AccessDenied
     return Unreachable if status >= 500 else QueueError
+
+
+def _check_json(answer: Mapping[str, Any]) -> None:
+    """botocore takes a proxy's page with status 200 for an answer that says nothing: for an empty receive."""
+    content_type = answer["ResponseMetadata"]["HTTPHeaders"].get("content-type", "")
+    if "json" not in content_type:
+        raise ValueError(f"the answer is {content_type or 'of no content type'}, not JSON")
 
 
 def _received(message: Mapping[str, Any]) -> Received:

@@ -1,0 +1,144 @@
+"""A queue with visibility, in memory and on the test's clock: what an engine test needs to see and to break."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+from gevent.event import Event
+
+from millpond.clock import Clock
+from millpond.queue import Entry, Failure, Received
+
+
+class Stored(msgspec.Struct):
+    """One message in the fake."""
+
+    id: str
+    entry: Entry
+    visible_at: float
+    receives: int = 0
+    handle: str = ""
+
+
+class FakeQueue:
+    """Fulfils millpond.queue.Queue. `calls` counts; `script` says what goes wrong.
+
+    script[name] is a list of what the next calls of that name do: an exception is raised, a Failure is every entry's
+    answer, a callable is called first. `gates[name]` holds the answers of calls of that name while it is not set.
+    """
+
+    def __init__(self, clock: Clock, url: str = "http://queue.test/000000000000/q") -> None:
+        self.url = url
+        self.clock = clock
+        self.messages: dict[str, Stored] = {}
+        self.deleted: Counter[str] = Counter()
+        self.calls: Counter[str] = Counter()
+        self.batches: defaultdict[str, list[list[Any]]] = defaultdict(list)
+        self.script: defaultdict[str, list[Any]] = defaultdict(list)
+        self.gates: dict[str, Event] = {}
+        self.on_call: Callable[[str], object] = lambda name: None
+        self._ids = itertools.count(1)
+        self._numbers = itertools.count(1)
+        self._order: list[tuple[float, int, Stored]] = []
+        self._arrival = Event()
+
+    def put(self, body: str, number: int = 1, **more: Any) -> list[str]:
+        ids = [f"m{next(self._numbers)}" for _ in range(number)]
+        for one in ids:
+            self.messages[one] = Stored(one, Entry(body, **more), 0.0)
+            self._hide(self.messages[one], 0)
+        self._arrival.set()
+        return ids
+
+    def _hide(self, one: Stored, seconds: float) -> None:
+        one.visible_at = self.clock.now() + seconds
+        heapq.heappush(self._order, (one.visible_at, next(self._ids), one))
+
+    def visible(self) -> list[str]:
+        return [one.id for one in self.messages.values() if one.visible_at <= self.clock.now()]
+
+    def _enter(self, name: str, batch: Sequence[Any]) -> Failure | None:
+        self.calls[name] += 1
+        self.batches[name].append(list(batch))
+        self.on_call(name)
+        step = self.script[name].pop(0) if self.script[name] else None
+        if name in self.gates:
+            self.gates[name].wait()
+        if isinstance(step, BaseException):
+            raise step
+        if callable(step):
+            step()
+        return step if isinstance(step, Failure) else None
+
+    def receive(self, max_messages: int, wait_seconds: int, visibility_seconds: int) -> list[Received]:
+        self._enter("receive", [max_messages])
+        end = self.clock.now() + wait_seconds
+        while not (found := self._take(max_messages, visibility_seconds)) and self.clock.now() < end:
+            self._arrival.clear()
+            self._wait(end)
+        return found
+
+    def _wait(self, end: float) -> None:
+        woken = self.clock.event()
+        self._arrival.rawlink(lambda _: woken.set())
+        next_visible = self._order[0][0] if self._order else end
+        woken.wait(max(0.001, min(end, next_visible) - self.clock.now()))
+
+    def _take(self, number: int, visibility_seconds: int) -> list[Received]:
+        found: list[Received] = []
+        while self._order and self._order[0][0] <= self.clock.now() and len(found) < number:
+            visible_at, _, one = heapq.heappop(self._order)
+            if one.id not in self.messages or one.visible_at != visible_at:
+                continue  # deleted, or its visibility was changed since
+            one.receives += 1
+            one.handle = f"{one.id}#{one.receives}"
+            self._hide(one, visibility_seconds)
+            found.append(
+                Received(
+                    one.id, one.handle, one.entry.body, one.receives, 1, one.entry.group_id, "", one.entry.attributes
+                )
+            )
+        return found
+
+    def delete(self, receipt_handles: Sequence[str]) -> list[Failure | None]:
+        failure = self._enter("delete", receipt_handles)
+        if failure is not None:
+            return [failure] * len(receipt_handles)
+        return [self._delete(handle) for handle in receipt_handles]
+
+    def _delete(self, handle: str) -> Failure | None:
+        one = self.messages.get(handle.split("#")[0])
+        if one is not None and one.handle == handle:  # as AWS: an old handle is answered 200 and deletes nothing
+            del self.messages[one.id]
+            self.deleted[one.id] += 1
+        return None
+
+    def extend(self, changes: Sequence[tuple[str, int]]) -> list[Failure | None]:
+        failure = self._enter("extend", changes)
+        if failure is not None:
+            return [failure] * len(changes)
+        return [self._extend(handle, seconds) for handle, seconds in changes]
+
+    def _extend(self, handle: str, seconds: int) -> Failure | None:
+        one = self.messages.get(handle.split("#")[0])
+        if one is None or one.handle != handle:
+            return Failure("InvalidParameterValue", "not available for visibility timeout change", True)
+        if one.visible_at > self.clock.now():  # as AWS: too late, answered 200, and nothing happens
+            self._hide(one, seconds)
+            self._arrival.set()
+        return None
+
+    def send(self, entries: Sequence[Entry]) -> list[Failure | None]:
+        failure = self._enter("send", entries)
+        if failure is None:
+            for entry in entries:
+                self.put(entry.body, delay_seconds=entry.delay_seconds, attributes=entry.attributes)
+        return [failure] * len(entries)
+
+    def attributes(self) -> dict[str, str]:
+        return {}

@@ -1,0 +1,88 @@
+"""One consumer, wired as boot.py does it, around a fake queue."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+
+from millpond import log
+from millpond.account import Account
+from millpond.bounded import Bounded
+from millpond.consumer import Consumer, ConsumerSettings
+from millpond.metrics import Metrics
+from millpond.poller import Permits, PollSettings
+from millpond.pool import Pool
+from millpond.processor import Processor, RetryPolicy
+from millpond.routing import Route
+from tests.fakes import FakeQueue
+
+
+class Rig:
+    """`ended` has (message id, outcome) of every delivery that is over; a greenlet that dies fails the test."""
+
+    def __init__(
+        self,
+        clock: Any,
+        handlers: dict[str, Callable[..., object]],
+        *,
+        concurrency: int = 10,
+        prefetch: int = 0,
+        timeout: float = 60.0,
+        wait_seconds: int = 20,
+        visibility_seconds: int = 30,
+        dead_letters: bool = True,
+        max_attempts: int = 3,
+        pollers: int = 4,
+    ) -> None:
+        self.clock = clock
+        self.queue = FakeQueue(clock)
+        self.dead = FakeQueue(clock) if dead_letters else None
+        self.ended: list[tuple[str, Any]] = []
+        self.crashes: list[BaseException] = []
+        self.refused: list[Exception] = []
+        routes = {
+            name: Route(name, f"tests.{name}", json.loads, function, timeout) for name, function in handlers.items()
+        }
+        self.pool: Pool[Any] = Pool(concurrency, lambda delivery: delivery.work(delivery), self._crashed)
+        self.permits = Permits(concurrency + prefetch, 1, clock)
+        self.processor = Processor(routes, RetryPolicy(max_attempts, 2, 900))
+        account = Account("q", routes, Metrics("", 0, "millpond", "test"), log.Allowance(0), clock)
+        polls = PollSettings(wait_seconds, 10, visibility_seconds, pollers)
+        self.consumer = Consumer(
+            ConsumerSettings("q", polls, visibility_seconds / 3, limit=max(20, concurrency)),
+            Bounded(self.queue, clock),
+            Bounded(self.dead, clock) if self.dead else None,
+            processor=self.processor,
+            account=account,
+            share=self.permits.share(0),
+            submit=self.pool.submit,
+            write_off=self.pool.write_off,
+            refused=self.refused.append,
+            clock=clock,
+            spawn=self.spawn,
+        )
+        self.account = account
+        finish = account.finish
+
+        def finished(delivery: Any, outcome: Any) -> None:
+            self.ended.append((delivery.received.message_id, outcome))
+            finish(delivery, outcome)
+
+        account.finish = finished  # type: ignore[method-assign]
+
+    def spawn(self, function: Callable[..., object], *args: Any) -> gevent.Greenlet:
+        greenlet = gevent.spawn(function, *args)
+        greenlet.link_exception(self._crashed)
+        return greenlet
+
+    def _crashed(self, greenlet: gevent.Greenlet) -> None:
+        self.crashes.append(greenlet.exception)
+
+    def put(self, event_type: str, payload: Any = None, number: int = 1) -> list[str]:
+        return self.queue.put(json.dumps({"event_type": event_type, "payload": payload}), number)
+
+    def outcomes(self) -> dict[str, str]:
+        return {message_id: outcome.name for message_id, outcome in self.ended}

@@ -1,0 +1,162 @@
+import gevent
+import pytest
+from gevent.event import Event
+
+from millpond.batch import HURRIED_PAUSE_SECONDS, MAX_PAUSE_SECONDS, Batcher
+from millpond.queue import MAX_BYTES
+from tests.virtual import VirtualClock, settle
+
+
+class Calls:
+    """Records the batches; `gate` holds the calls, `again` is what the next ones give back."""
+
+    def __init__(self):
+        self.batches = []
+        self.under_way = 0
+        self.most = 0
+        self.again = []
+        self.gate = Event()
+        self.gate.set()
+
+    def __call__(self, batch):
+        self.batches.append(list(batch))
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        self.gate.wait()
+        self.under_way -= 1
+        return [one for one in batch if self.again.pop(0)] if self.again else []
+
+
+@pytest.fixture
+def clock():
+    return VirtualClock()
+
+
+@pytest.fixture
+def calls():
+    return Calls()
+
+
+@pytest.fixture
+def batcher(clock, calls):
+    return Batcher(calls, clock, gevent.spawn, linger_seconds=0.1, flushers=4, limit=50)
+
+
+def test_ten_items_go_at_once_and_the_rest_after_the_linger(batcher, calls, clock):
+    for n in range(13):
+        batcher.put(n)
+    settle()
+    assert calls.batches == [list(range(10))]
+    clock.advance(0.09)
+    assert len(calls.batches) == 1
+    clock.advance(0.02)
+    assert calls.batches[1] == [10, 11, 12]
+    assert batcher.empty.is_set()
+
+
+def test_one_flusher_serves_a_trickle_and_more_join_with_the_backlog(batcher, calls, clock):
+    calls.gate.clear()
+    for n in range(10):
+        batcher.put(n)
+    settle()
+    assert calls.under_way == 1
+    for n in range(40):
+        batcher.put(n)
+    settle()
+    assert calls.under_way == 4  # as many as allowed, not more
+    calls.gate.set()
+    settle()
+    assert sorted(len(batch) for batch in calls.batches) == [10] * 5
+
+
+def test_a_slow_call_does_not_keep_the_next_few_items_waiting(batcher, calls, clock):
+    calls.gate.clear()
+    for n in range(10):
+        batcher.put(n)
+    settle()
+    batcher.put("late")
+    clock.advance(0.2)
+    assert calls.batches[-1] == ["late"]
+    calls.gate.set()
+    settle()
+
+
+def test_items_that_failed_are_tried_again_after_a_pause_that_is_bounded(batcher, calls, clock):
+    calls.again = [True]
+    batcher.put("a")
+    clock.advance(0.1)
+    assert calls.batches == [["a"]]
+    assert batcher.count == 1
+    clock.advance(MAX_PAUSE_SECONDS)
+    assert calls.batches == [["a"], ["a"]]
+    assert batcher.count == 0
+
+
+def test_only_the_failed_items_of_a_batch_come_again(batcher, calls, clock):
+    calls.again = [False, True, False]
+    for item in "abc":
+        batcher.put(item)
+    clock.advance(0.1)
+    clock.advance(MAX_PAUSE_SECONDS)
+    assert calls.batches == [["a", "b", "c"], ["b"]]
+
+
+def test_a_full_backlog_blocks_those_who_would_fill_it_further(batcher, calls, clock):
+    """Trap c: releasing permits before there is room held 2,950 messages instead of 20."""
+    calls.gate.clear()
+    for n in range(50):
+        batcher.put(n)
+    waiting = gevent.spawn(batcher.wait_for_room)
+    settle()
+    assert not waiting.ready()
+    calls.gate.set()
+    settle()
+    assert waiting.ready()
+
+
+def test_a_hurried_batcher_neither_lingers_nor_pauses_long(batcher, calls, clock):
+    calls.again = [True]
+    batcher.put("a")
+    clock.advance(0.1)
+    batcher.hurry()
+    settle()
+    assert calls.batches == [["a"], ["a"]]  # the pause was cut short
+    calls.again = [True] * 3
+    batcher.put("b")
+    settle()
+    assert calls.batches[2:] == [["b"]]
+    for _ in range(3):
+        clock.advance(HURRIED_PAUSE_SECONDS)
+    assert calls.batches[2:] == [["b"]] * 4
+    assert batcher.empty.is_set()
+
+
+def test_a_batch_ends_before_a_megabyte(clock, calls):
+    batcher = Batcher(calls, clock, gevent.spawn, linger_seconds=0.1, flushers=1, limit=50, size_of=len)
+    big = "x" * (MAX_BYTES // 2)
+    for item in (big, big, "small"):
+        batcher.put(item)
+    clock.advance(0.1)
+    clock.advance(0.1)
+    assert [len(batch) for batch in calls.batches] == [2, 1]
+
+
+def test_an_item_larger_than_a_call_may_be_still_goes_alone(clock, calls):
+    batcher = Batcher(calls, clock, gevent.spawn, linger_seconds=0.1, flushers=1, limit=50, size_of=len)
+    batcher.put("x" * (MAX_BYTES + 1))
+    batcher.put("y")
+    clock.advance(0.3)
+    assert [len(batch) for batch in calls.batches] == [1, 1]
+
+
+def test_sixteen_flushers_send_sixteen_batches_in_one_round_trip(clock, calls):
+    """Trap d: one flusher caps the rate at ten a round trip."""
+    batcher = Batcher(calls, clock, gevent.spawn, linger_seconds=0.1, flushers=16, limit=1_000)
+    calls.gate.clear()
+    for n in range(160):
+        batcher.put(n)
+    settle()
+    assert calls.most == 16
+    calls.gate.set()
+    settle()
+    assert sorted(n for batch in calls.batches for n in batch) == list(range(160))

@@ -1,0 +1,520 @@
+"""One queue, wired, on a virtual clock: what becomes of messages when things go wrong."""
+
+import contextlib
+import json
+
+import gevent
+import pytest
+from gevent.event import Event
+
+from millpond.errors import AccessDenied, Reject, Retry, Stopped, Throttled, Unavailable, Unreachable
+from millpond.lease import MARGIN_SECONDS
+from millpond.queue import Attribute, Failure
+from millpond.settler import GIVE_UP_SECONDS
+from tests.rig import Rig
+from tests.virtual import VirtualClock, settle
+
+GONE = Failure("ReceiptHandleIsInvalid", "", sender_fault=True)
+BROKEN = Failure("InternalError", "try again")
+REFUSED = Failure("InvalidMessageContents", "no", sender_fault=True)
+
+
+@pytest.fixture
+def clock():
+    return VirtualClock()
+
+
+def fine(payload, message):
+    return None
+
+
+def reject(payload, message):
+    raise Reject("no such customer")
+
+
+def fail(payload, message):
+    raise ValueError("boom")
+
+
+class Gate:
+    """A handler that waits until the test lets it go; knows who is inside."""
+
+    def __init__(self):
+        self.event = Event()
+        self.inside = []
+        self.seen = []
+
+    def __call__(self, payload, message):
+        self.inside.append(message.id)
+        self.seen.append((message.id, message.attempt))
+        try:
+            self.event.wait()
+        finally:
+            self.inside.remove(message.id)
+
+
+def run(clock, handlers, **settings):
+    rig = Rig(clock, handlers, **settings)
+    rig.consumer.polls.start()
+    return rig
+
+
+@pytest.fixture(autouse=True)
+def no_core_greenlet_died(monkeypatch):
+    rigs = []
+    init = Rig.__init__
+
+    def keep(self, *args, **kwargs):
+        init(self, *args, **kwargs)
+        rigs.append(self)
+
+    monkeypatch.setattr(Rig, "__init__", keep)
+    yield
+    assert [rig.crashes for rig in rigs if rig.crashes] == []
+
+
+def test_a_message_that_succeeds_is_deleted_once_and_its_books_balance(clock):
+    rig = run(clock, {"job": fine})
+    ids = rig.put("job", {}, 25)
+    clock.advance(1)
+    assert rig.queue.deleted == dict.fromkeys(ids, 1)
+    assert rig.queue.calls["delete"] == 3
+    assert rig.account.received == 25 == rig.account.outcomes["succeeded"]
+    assert rig.consumer.idle.is_set()
+    assert rig.permits.free == 10 - rig.consumer._share.polling
+
+
+def test_a_failed_message_comes_back_after_its_back_off_until_its_attempts_are_used_up(clock):
+    rig = run(clock, {"job": fail}, max_attempts=3)
+    (one,) = rig.put("job")
+    clock.advance(1)
+    assert rig.ended[0][1].name == "retried"
+    assert rig.queue.visible() == []
+    clock.advance(60)
+    assert [outcome.name for _, outcome in rig.ended] == ["retried", "retried", "dead_lettered"]
+    assert rig.queue.deleted == {one: 1}
+    (letter,) = rig.dead.messages.values()
+    reason = json.loads(letter.entry.attributes["millpond"].value)
+    assert reason["error"] == "ValueError: boom"
+    assert reason["attempt"] == 3
+    assert reason["handler"] == "tests.job"
+    assert reason["message_id"] == one
+
+
+def test_the_original_is_deleted_only_after_its_dead_letter_is_confirmed(clock):
+    rig = run(clock, {"job": reject})
+    rig.dead.gates["send"] = Event()
+    rig.put("job")
+    clock.advance(40)  # longer than the visibility time-out: the lease is held till then
+    assert not rig.queue.deleted
+    assert rig.queue.visible() == []
+    rig.dead.gates.pop("send").set()
+    clock.advance(1)
+    assert len(rig.queue.deleted) == 1
+    assert len(rig.dead.messages) == 1
+
+
+@pytest.mark.parametrize("dead_letters", [True, False])
+def test_without_a_place_for_a_dead_letter_the_message_stays_under_back_off(clock, dead_letters):
+    rig = run(clock, {"job": reject}, dead_letters=dead_letters)
+    if dead_letters:
+        rig.dead.script["send"] = [REFUSED]
+    (one,) = rig.put("job")
+    clock.advance(1)
+    assert rig.ended[0][1].name == "retried"
+    assert rig.ended[0][1].cause == "rejected"
+    assert "no such customer" in rig.ended[0][1].reason
+    assert not rig.queue.deleted
+    assert one in rig.queue.messages
+
+
+def test_a_dead_letter_queue_that_fails_for_a_while_gets_the_letter_later(clock):
+    rig = run(clock, {"job": reject})
+    rig.dead.script["send"] = [Unreachable("down"), BROKEN, Throttled("slow down")]
+    rig.put("job")
+    clock.advance(10)
+    assert len(rig.dead.messages) == len(rig.queue.deleted) == 1
+
+
+def test_a_body_that_cannot_be_read_is_a_dead_letter_with_its_reason(clock):
+    rig = run(clock, {"job": fine})
+    rig.queue.put("{not json", attributes={"tenant": Attribute("String", "acme")})
+    rig.put("job.unknown", {})
+    clock.advance(1)
+    letters = [one.entry for one in rig.dead.messages.values()]
+    assert letters[0].body == "{not json"
+    assert letters[0].attributes["tenant"].value == "acme"
+    assert "not an envelope" in json.loads(letters[0].attributes["millpond"].value)["reason"]
+    assert "no handler for type 'job.unknown'" in json.loads(letters[1].attributes["millpond"].value)["reason"]
+
+
+def test_a_follow_up_is_sent_before_its_original_is_deleted(clock):
+    order = []
+
+    def handle(payload, message):
+        if payload == "first":
+            message.follow_up("second", after=5)
+
+    rig = run(clock, {"job": handle})
+    rig.queue.on_call = lambda name: order.append(name) if name in ("send", "delete") else None
+    rig.put("job", "first")
+    clock.advance(1)
+    assert order == ["send", "delete"]
+    (job,) = rig.queue.batches["send"][0]
+    assert json.loads(job.body)["event_id"].endswith("/1")
+    assert job.delay_seconds == 5
+
+
+def test_a_rejected_follow_up_goes_to_the_dead_letter_queue(clock):
+    rig = run(clock, {"job": lambda payload, message: message.follow_up({"to": "x"}, reject="550") and None})
+    rig.put("job")
+    clock.advance(1)
+    (letter,) = rig.dead.messages.values()
+    assert json.loads(letter.entry.body)["payload"] == {"to": "x"}
+    assert json.loads(letter.entry.attributes["millpond"].value)["reason"] == "550"
+    assert len(rig.queue.deleted) == 1
+
+
+def test_a_rejected_follow_up_without_a_dead_letter_queue_waits_in_the_queue_itself(clock):
+    def handle(payload, message):
+        if payload == "first":
+            message.follow_up("rest", reject="550")
+        else:
+            raise Reject("550")
+
+    rig = run(clock, {"job": handle}, dead_letters=False)
+    (one,) = rig.put("job", "first")
+    clock.advance(1)
+    assert rig.queue.deleted == {one: 1}
+    assert [json.loads(stored.entry.body)["payload"] for stored in rig.queue.messages.values()] == ["rest"]
+
+
+def test_a_follow_up_that_is_refused_keeps_its_original(clock):
+    rig = run(clock, {"job": lambda payload, message: message.follow_up({}) and None})
+    rig.queue.script["send"] = [REFUSED]
+    (one,) = rig.put("job")
+    clock.advance(0.5)
+    assert rig.ended[0][1].name == "retried"
+    assert one in rig.queue.messages
+
+
+def test_a_retried_message_leaves_no_follow_up_behind(clock):
+    def handle(payload, message):
+        message.follow_up({})
+        raise Retry("not yet", after=7)
+
+    rig = run(clock, {"job": handle})
+    rig.put("job")
+    clock.advance(1)
+    assert rig.queue.calls["send"] == 0
+    assert rig.ended[0][1].delay_seconds == 7
+
+
+# Deletes
+
+
+def test_trap_a_a_shutdown_interrupts_no_one_who_waits_for_a_delete(clock):
+    """In a trial it hit handlers that were done, and their deletes were lost."""
+    rig = run(clock, {"job": fine}, concurrency=5)
+    rig.queue.gates["delete"] = Event()
+    ids = rig.put("job", {}, 60)
+    clock.advance(1)
+    rig.consumer.interrupt(Stopped)
+    rig.consumer.drain(clock.now() + 30)
+    rig.consumer.give_back_held()
+    clock.advance(1)
+    rig.queue.gates.pop("delete").set()
+    clock.advance(25)
+    finished = {one for one, outcome in rig.ended if outcome.name == "succeeded"}
+    assert finished
+    assert finished == set(rig.queue.deleted)
+    assert set(rig.queue.messages) == set(ids) - finished
+
+
+def test_trap_b_a_lease_outlives_a_slow_delete(clock):
+    """Dropping it before the delete is confirmed made 440 deliveries of 40 messages, and no delete."""
+    rig = run(clock, {"job": fine}, concurrency=40, visibility_seconds=6)
+    rig.queue.on_call = lambda name: clock.sleep(3) if name == "delete" else None
+    rig.queue.script["delete"] = [BROKEN] * 4
+    ids = rig.put("job", {}, 40)
+    for _ in range(60):
+        clock.advance(1)
+    assert rig.queue.deleted == dict.fromkeys(ids, 1)
+    assert len(rig.ended) == 40
+
+
+def test_trap_c_a_slow_delete_holds_back_the_receives(clock):
+    """Releasing the permit before the outcome has its place held 2,950 messages instead of 20."""
+    rig = run(clock, {"job": fine}, concurrency=20)
+    rig.queue.gates["delete"] = Event()
+    rig.put("job", {}, 3_000)
+    clock.advance(5)
+    assert rig.consumer.open <= 20 + 20 + 10  # permits, backlog, one receive
+    rig.queue.gates.pop("delete").set()
+    clock.advance(20)
+    assert rig.account.outcomes["succeeded"] == 3_000
+
+
+def test_a_delete_that_fails_is_tried_again_and_nothing_runs_twice(clock):
+    """DeleteMessageBatch alone is down for 90 s on a 30 s visibility time-out."""
+    gate = Gate()
+    gate.event.set()
+    rig = run(clock, {"job": gate})
+    rig.queue.script["delete"] = [Unreachable("down"), BROKEN, Throttled("slow")] * 20
+    (one,) = rig.put("job")
+    clock.advance(90)
+    assert gate.seen == [(one, 1)]
+    clock.advance(60)
+    assert rig.queue.deleted == {one: 1}
+    assert gate.seen == [(one, 1)]
+
+
+def test_a_delete_is_given_up_after_five_minutes_and_the_message_left_to_its_time_out(clock):
+    rig = run(clock, {"job": fine})
+    rig.queue.script["delete"] = [BROKEN] * 1_000
+    rig.put("job")
+    clock.advance(GIVE_UP_SECONDS + 10)
+    assert rig.account.abandoned >= 1
+    assert rig.account.received == sum(rig.account.outcomes.values()) + rig.account.abandoned + rig.consumer.open
+
+
+def test_a_delete_whose_handle_is_void_is_counted_as_a_lost_lease(clock):
+    rig = run(clock, {"job": fine})
+    rig.queue.script["delete"] = [GONE]
+    rig.put("job")
+    clock.advance(1)
+    assert rig.ended[0][1].name == "lease_lost"
+
+
+# Leases
+
+
+def test_a_message_whose_lease_ran_out_while_it_was_ready_is_not_started(clock):
+    gate = Gate()
+    rig = run(clock, {"job": gate}, concurrency=1, prefetch=1)
+    first, second = rig.put("job", {}, 2)
+    settle()
+    rig.queue.script["extend"] = [Unreachable("down")] * 100
+    clock.advance(30 - MARGIN_SECONDS + 0.5)
+    assert gate.seen == [(first, 1)]
+    assert rig.outcomes() == {first: "lease_lost", second: "lease_lost"}
+    gate.event.set()
+    clock.advance(2)
+    assert gate.seen == [(first, 1), (first, 2), (second, 2)]
+
+
+def test_a_running_handler_hears_that_its_lease_is_lost_and_is_not_acknowledged(clock):
+    gate = Gate()
+    rig = run(clock, {"job": gate})
+    rig.queue.script["extend"] = [GONE]
+    (one,) = rig.put("job")
+    settle()
+    assert gate.inside == [one]
+    clock.advance(11)
+    assert gate.inside == []
+    assert rig.outcomes() == {one: "lease_lost"}
+    assert not rig.queue.deleted
+
+
+def test_a_message_that_comes_again_while_it_is_in_hand_does_not_run_twice(clock):
+    gate = Gate()
+    rig = run(clock, {"job": gate}, concurrency=5)
+    (one,) = rig.put("job")
+    settle()
+    rig.queue._hide(rig.queue.messages[one], 0)  # SQS may give a message out twice
+    rig.queue._arrival.set()
+    clock.advance(1)
+    assert rig.queue.messages[one].receives == 2
+    assert gate.seen == [(one, 1)]
+    gate.event.set()
+    clock.advance(1)
+    assert rig.queue.deleted == {one: 1}  # by the new handle: the old one deletes nothing
+    assert rig.account.received == 1 == sum(rig.account.outcomes.values())
+    assert rig.consumer._share.held == rig.consumer._share.polling
+
+
+def test_a_message_that_comes_again_while_its_delete_is_on_its_way_is_deleted_by_the_new_handle(clock):
+    rig = run(clock, {"job": fine})
+    rig.queue.gates["delete"] = Event()
+    (one,) = rig.put("job")
+    clock.advance(1)
+    rig.queue._hide(rig.queue.messages[one], 0)
+    rig.queue._arrival.set()
+    clock.advance(1)
+    rig.queue.gates.pop("delete").set()
+    clock.advance(5)
+    assert rig.queue.deleted == {one: 1}
+    assert [outcome.name for _, outcome in rig.ended] == ["succeeded"]
+
+
+def test_a_message_that_comes_again_while_its_lost_handler_still_ends_is_let_go(clock):
+    ending = Event()
+
+    def handle(payload, message):
+        try:
+            Event().wait()
+        finally:
+            while not ending.is_set():
+                with contextlib.suppress(BaseException):
+                    ending.wait()
+
+    rig = run(clock, {"job": handle})
+    rig.queue.script["extend"] = [GONE]
+    (one,) = rig.put("job")
+    clock.advance(11)
+    rig.queue._hide(rig.queue.messages[one], 0)
+    rig.queue._arrival.set()
+    clock.advance(0.5)
+    assert [outcome.name for _, outcome in rig.ended] == ["released"]
+    ending.set()
+    clock.advance(0.2)
+    assert [outcome.name for _, outcome in rig.ended] == ["released", "lease_lost"]
+
+
+# Receiving
+
+
+def test_receives_that_fail_back_off_and_go_on(clock):
+    rig = run(clock, {"job": fine})
+    rig.queue.script["receive"] = [Unreachable("down"), Throttled("slow"), AccessDenied("no"), BROKEN]
+    (one,) = rig.put("job")
+    clock.advance(30)
+    assert rig.queue.deleted == {one: 1}
+    assert len(rig.refused) == 3  # before any receive came back, the service hears of each
+
+
+def test_a_receive_that_hangs_is_given_up(clock):
+    rig = run(clock, {"job": fine}, wait_seconds=20)
+    rig.queue.gates["receive"] = Event()
+    clock.advance(34)
+    assert rig.queue.calls["receive"] == 1
+    rig.queue.gates.pop("receive")
+    (one,) = rig.put("job")
+    clock.advance(3)
+    assert rig.queue.deleted == {one: 1}
+
+
+def test_unavailable_pauses_the_receives_then_one_message_at_a_time_probes(clock):
+    up = []
+
+    def handle(payload, message):
+        if not up:
+            raise Unavailable("mail server down", after=60)
+
+    rig = run(clock, {"job": handle}, concurrency=10)
+    ids = rig.put("job", {}, 100)
+    clock.advance(59)
+    burned = {one: rig.queue.messages[one].receives for one in ids}
+    assert sum(burned.values()) <= 20  # what was in hand; nobody else lost an attempt
+    assert all(outcome.cause == "unavailable" and outcome.name == "retried" for _, outcome in rig.ended)
+    before = rig.account.received
+    clock.advance(125)
+    assert rig.account.received - before <= 3  # one probe a minute
+    up.append(True)
+    clock.advance(65)
+    assert rig.queue.messages == {}
+    assert rig.account.outcomes["dead_lettered"] == 0
+
+
+# Drain
+
+
+def drain(rig, clock, seconds):
+    rig.consumer.drain(clock.now() + seconds)
+
+
+def test_a_drain_lets_handlers_finish_and_gives_back_what_was_not_started(clock):
+    gate = Gate()
+    rig = run(clock, {"job": gate}, concurrency=2, prefetch=3, wait_seconds=1)
+    ids = rig.put("job", {}, 5)
+    settle()
+    drain(rig, clock, 10)
+    for delivery in rig.pool.take_ready():
+        delivery.work(delivery)
+    clock.advance(1.1)
+    assert rig.consumer.polls.ended.is_set()
+    rig.consumer.give_back_held()
+    clock.advance(0.2)
+    assert sorted(rig.queue.visible()) == sorted(ids[2:])
+    gate.event.set()
+    clock.advance(0.2)
+    assert rig.consumer.idle.is_set()
+    assert rig.account.outcomes == {"released": 3, "succeeded": 2}
+
+
+def test_what_an_open_poll_brings_after_the_drain_began_is_given_back(clock):
+    gate = Gate()
+    rig = run(clock, {"job": gate})
+    settle()
+    drain(rig, clock, 10)
+    rig.put("job")
+    clock.advance(1)
+    assert gate.seen == []
+    assert rig.consumer.polls.ended.is_set()
+    rig.consumer.give_back_held()
+    clock.advance(1)
+    assert rig.queue.visible() == ["m1"]
+    assert rig.account.outcomes == {"released": 1}
+
+
+def test_what_goes_back_while_a_poll_stays_open_is_hidden_from_that_poll(clock):
+    """An aborted poll still takes messages, which then hang until their visibility time-out."""
+    gate = Gate()
+    rig = run(clock, {"job": gate}, concurrency=5, wait_seconds=20)
+    (one,) = rig.put("job")
+    clock.advance(5)  # its handler runs, and the next poll is open
+    drain(rig, clock, 4)
+    rig.consumer.give_back_held()
+    rig.consumer.interrupt(Stopped)
+    clock.advance(0.5)
+    assert rig.outcomes() == {one: "released"}
+    left = rig.consumer.polls.open_until() - clock.now()
+    assert left > 10
+    assert rig.queue.messages[one].visible_at - clock.now() > left
+
+
+def test_a_handler_that_does_not_end_is_given_back_in_its_name_when_the_drain_is_over(clock):
+    forever = Event()
+
+    def handle(payload, message):
+        while True:
+            try:
+                forever.wait()
+            except BaseException:
+                continue
+
+    rig = run(clock, {"job": handle}, wait_seconds=1)
+    (one,) = rig.put("job")
+    clock.advance(0.5)
+    drain(rig, clock, 4)
+    clock.advance(1)
+    rig.consumer.give_back_held()
+    rig.consumer.interrupt(Stopped)
+    clock.advance(0.5)
+    assert rig.outcomes() == {}
+    rig.consumer.write_off_running()
+    clock.advance(0.5)
+    assert rig.outcomes() == {one: "released"}
+    assert rig.pool.written_off == 1
+
+
+def test_beats_go_on_while_the_drain_waits(clock):
+    gate = Gate()
+    rig = run(clock, {"job": gate}, visibility_seconds=6, wait_seconds=1)
+    rig.put("job")
+    settle()
+    drain(rig, clock, 60)
+    clock.advance(40)
+    assert rig.queue.visible() == []
+    gate.event.set()
+    clock.advance(1)
+    assert len(rig.queue.deleted) == 1
+
+
+def test_many_handlers_under_load_settle_in_full_batches(clock):
+    rig = run(clock, {"job": lambda payload, message: gevent.sleep(0)}, concurrency=100)
+    rig.put("job", {}, 2_000)
+    clock.advance(3)
+    assert len(rig.queue.deleted) == 2_000
+    assert rig.queue.calls["delete"] <= 220
+    assert rig.queue.calls["receive"] <= 230
