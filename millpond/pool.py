@@ -39,6 +39,9 @@ class Pool(Generic[Work]):
     def submit(self, work: Work) -> None:
         """Put work on the ready list; never blocks."""
         self._ready.put(work)
+        self._grow()
+
+    def _grow(self) -> None:
         if self._ready.qsize() > self._idle and self._slots.free_count() > 0:
             self._slots.spawn(self._slot).link_exception(self._crashed)
 
@@ -59,9 +62,10 @@ class Pool(Generic[Work]):
         return int(self._ready.qsize())
 
     def write_off(self, slot: Any) -> None:
-        """Give a stuck slot up; should it ever come back, it ends."""
+        """Give a stuck slot up; should it ever come back, it ends. What is ready gets another in its place."""
         self._written_off.add(slot)
         self._slots.discard(slot)
+        self._grow()
 
     @property
     def written_off(self) -> int:

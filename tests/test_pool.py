@@ -1,0 +1,119 @@
+import time
+
+import gevent
+import pytest
+from gevent.event import Event
+
+from millpond.pool import Pool
+from tests.virtual import settle
+
+
+@pytest.fixture
+def crashes():
+    return []
+
+
+def test_work_runs_in_order_on_no_more_slots_than_allowed_and_slots_are_kept(crashes):
+    gate, inside, slots, order = Event(), [], set(), []
+
+    def do(work):
+        inside.append(work)
+        order.append(work)
+        slots.add(gevent.getcurrent())
+        gate.wait()
+        inside.remove(work)
+
+    pool = Pool(3, do, crashes.append)
+    for work in range(10):
+        pool.submit(work)
+    settle()
+    assert len(inside) == 3
+    assert pool.ready == 7
+    gate.set()
+    settle()
+    assert order == list(range(10))
+    assert len(slots) == 3
+    assert pool.close(1)
+    assert crashes == []
+
+
+def test_a_slot_is_made_only_when_no_other_is_free(crashes):
+    slots = set()
+    pool = Pool(10, lambda work: slots.add(gevent.getcurrent()), crashes.append)
+    for work in range(5):
+        pool.submit(work)
+        settle()
+    assert len(slots) == 1
+
+
+def test_what_no_slot_has_taken_can_be_taken_back(crashes):
+    gate, done = Event(), []
+    pool = Pool(1, lambda work: (gate.wait(), done.append(work)), crashes.append)
+    for work in range(4):
+        pool.submit(work)
+    settle()
+    assert pool.take_ready() == [1, 2, 3]
+    gate.set()
+    settle()
+    assert done == [0]
+
+
+def test_a_slot_that_is_written_off_is_replaced_for_what_is_ready(crashes):
+    gate, done, slots = Event(), [], []
+
+    def do(work):
+        if work == "stuck":
+            slots.append(gevent.getcurrent())
+            gate.wait()
+        else:
+            done.append(work)
+
+    pool = Pool(1, do, crashes.append)
+    pool.submit("stuck")
+    pool.submit("next")
+    settle()
+    assert done == []
+    pool.write_off(slots[0])
+    settle()
+    assert done == ["next"]
+    gate.set()
+    settle()
+    pool.submit("later")
+    settle()
+    assert done == ["next", "later"]
+    assert slots[0].dead
+
+
+def test_handlers_that_never_wait_leave_the_others_their_turn(crashes):
+    """Beats and polls starve otherwise: a slot yields once the hub has stood still for 10 ms."""
+    turns = []
+
+    def burn(work):
+        end = gevent.get_hub().loop.now() + 0.012
+        while time.time() < end:
+            pass
+
+    pool = Pool(1, burn, crashes.append)
+
+    def tick():
+        while len(turns) < 5:
+            turns.append(pool.ready)
+            gevent.sleep(0)
+
+    for work in range(20):
+        pool.submit(work)
+    gevent.spawn(tick).join(5)
+    assert turns[-1] > 10  # five turns were had long before the work was over
+
+
+def test_a_slot_that_dies_is_told(crashes):
+    def do(work):
+        raise ValueError("a bug")
+
+    pool = Pool(1, do, crashes.append)
+    hub = gevent.get_hub()
+    printed, hub.print_exception = hub.print_exception, lambda *args: None
+    pool.submit(1)
+    settle()
+    hub.print_exception = printed
+    assert isinstance(crashes[0].exception, ValueError)
