@@ -21,6 +21,9 @@ LEVELS = {
     "dead_lettered": logging.ERROR,
 }
 
+#: Reasons and errors are cut in the log: an error's text may hold a whole body.
+MAX_TEXT = 500
+
 
 class Account:
     """One queue's books: `received` = the sum of `outcomes` + what is in hand.
@@ -37,6 +40,7 @@ class Account:
         self.causes: Counter[str] = Counter()
         self.abandoned = 0  # could not be settled: they wait for their visibility time-out
         self._types = types
+        self._names: dict[tuple[str, ...], list[str]] = {}  # made once: formatting them cost 2 us a message
         self._metrics = metrics
         self._succeeded = succeeded
         self._clock = clock
@@ -61,16 +65,14 @@ class Account:
         """A delivery has ended, and SQS knows it."""
         self.outcomes[outcome.name] += 1
         seconds = delivery.ended - delivery.started if delivery.started else 0.0
-        kind = self._kind(delivery)
-        for name in (outcome.name, outcome.cause):
-            if name:
-                self.count(name)
-                self.count(f"type.{kind}.{name}")
         if outcome.cause:
             self.causes[outcome.cause] += 1
+        kind = self._kind(delivery)
+        for name in self._counters(kind, outcome):
+            self._metrics.count(name)
         if delivery.started:
-            self._metrics.timing(f"{self.queue}.duration", seconds * 1000)
-            self._metrics.timing(f"{self.queue}.type.{kind}.duration", seconds * 1000)
+            for name in self._timers(kind):
+                self._metrics.timing(name, seconds * 1000)
         if outcome.name != "succeeded" or self._succeeded.take(self._clock.now()):
             self._log(delivery, outcome, seconds)
 
@@ -80,6 +82,19 @@ class Account:
         self.count("abandoned")
         text = "could not be settled and waits for its visibility time-out"
         log.event(logging.ERROR, "message.abandoned", text, **self._identity(delivery), error=error)
+
+    def _counters(self, kind: str, outcome: Outcome) -> list[str]:
+        key = (kind, outcome.name, outcome.cause)
+        if key not in self._names:
+            names = [name for name in (outcome.name, outcome.cause) if name]
+            self._names[key] = [f"{self.queue}.{part}{name}" for name in names for part in ("", f"type.{kind}.")]
+        return self._names[key]
+
+    def _timers(self, kind: str) -> list[str]:
+        key = (kind,)
+        if key not in self._names:
+            self._names[key] = [f"{self.queue}.duration", f"{self.queue}.type.{kind}.duration"]
+        return self._names[key]
 
     def _kind(self, delivery: Delivery) -> str:
         name = delivery.message.event_type if delivery.message is not None else ""
@@ -100,7 +115,7 @@ class Account:
         fields["seconds"] = round(seconds, 3)
         for name in ("cause", "reason", "error", "traceback"):
             if value := getattr(outcome, name):
-                fields[name] = value
+                fields[name] = value if name == "traceback" else value[:MAX_TEXT]
         if outcome.name == "retried":
             fields["retry_seconds"] = outcome.delay_seconds
         log.event(LEVELS[outcome.name], f"message.{outcome.name}", "", **fields)

@@ -106,5 +106,4 @@ class LoopTimer:
         self._timer.start(call, update=True)
 
     def cancel(self) -> None:
-        self._timer.stop()
         self._timer.close()

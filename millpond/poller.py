@@ -126,12 +126,12 @@ class Waiter:
 
     def try_serve(self) -> bool:
         """Take what there is, where that is enough."""
-        room = min(self._want, self._share.room())
+        room = self._share.room()
         if room < self._enough and not self.dismissed:
             return False
         if not self.dismissed:
-            self.granted = room
-            self._share.take(room)
+            self.granted = min(self._want, room)
+            self._share.take(self.granted)
         self.served.set()
         return True
 

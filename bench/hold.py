@@ -1,0 +1,78 @@
+"""Messages held longer than their visibility time-out: one delivery each, extensions ten to a call."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import gevent
+from gevent.server import StreamServer
+from gevent.socket import create_connection
+
+from bench.rig import Server, Worker, config, server
+
+
+class Proxy:
+    """Between worker and server: half a round trip of delay each way; counts the calls by name."""
+
+    def __init__(self, endpoint: str, seconds: float) -> None:
+        host, port = endpoint.removeprefix("http://").split(":")
+        self._target = (host, int(port))
+        self._half = seconds / 2
+        self.calls: dict[str, int] = {}
+        self._server = StreamServer(("127.0.0.1", 0), self._serve)
+        self._server.start()
+        self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
+
+    def _serve(self, client: gevent.socket.socket, _: object) -> None:
+        upstream = create_connection(self._target)
+        both = [gevent.spawn(self._pipe, client, upstream, True), gevent.spawn(self._pipe, upstream, client, False)]
+        gevent.joinall(both)
+
+    def _pipe(self, source: gevent.socket.socket, target: gevent.socket.socket, count: bool) -> None:
+        while data := source.recv(65_536):
+            if count:
+                self._count(data)
+            gevent.spawn_later(self._half, target.sendall, data)
+        gevent.spawn_later(self._half, target.shutdown, 1)
+
+    def _count(self, data: bytes) -> None:
+        for part in data.split(b"AmazonSQS.")[1:]:
+            name = part.split(b"\r", 1)[0].decode()
+            self.calls[name] = self.calls.get(name, 0) + 1
+
+
+def hold(one: Server, number: int, seconds: float, visibility: int, round_trip: float, worker: str) -> None:
+    """Hold so many messages so long; print what SQS was asked and how often each was delivered."""
+    proxy = Proxy(one.endpoint, round_trip)
+    direct = one.queue(VisibilityTimeout=str(visibility))
+    url = direct.replace(one.endpoint, proxy.endpoint)
+    one.fill(direct, number, (seconds, seconds))
+    queue = f"visibility_seconds = {visibility}\nwait_seconds = 1\npollers = 16"
+    process = Worker(config(url, queue=queue, worker=worker, job=f"total = {number}"), "--until-empty")
+    code = gevent.get_hub().threadpool.apply(process.wait, (seconds + 120,))
+    beats = proxy.calls.get("ChangeMessageVisibilityBatch", 0)
+    print(
+        f"{number} messages of {seconds:g} s on {visibility} s of visibility, {round_trip * 1000:.0f} ms a round trip: "
+        f"{process.messages('books')[0]}, calls {proxy.calls}, messages a beat call "
+        f"{beats_due(number, seconds, visibility) / max(1, beats):.1f}, left {one.counts(direct)}, exit {code}",
+        flush=True,
+    )
+
+
+def beats_due(number: int, seconds: float, visibility: int) -> float:
+    """How many extensions were due: one each third of the visibility time-out."""
+    return number * int(seconds / (visibility / 3))
+
+
+def run() -> None:
+    with server() as one:
+        hold(one, 1_000, 10, 12, 0.0, "concurrency = 1000")
+        hold(one, 5_000, 60, 30, 0.05, "concurrency = 5000")
+        hold(one, 1, 95, 30, 0.0, "concurrency = 1")
+
+
+if __name__ == "__main__":
+    began = time.monotonic()
+    run()
+    print(f"{time.monotonic() - began:.0f} s", file=sys.stderr)
