@@ -17,11 +17,9 @@ from millpond.errors import Interrupt, LeaseLost, QueueError
 from millpond.lease import LeaseKeeper
 from millpond.message import Outcome
 from millpond.poller import Pollers, PollSettings, Share
-from millpond.processor import LEASE_LOST, Processor
+from millpond.processor import LEASE_LOST, RELEASED, Processor
 from millpond.queue import Received
 from millpond.settler import FLUSHERS, Settler
-
-RELEASED = Outcome("released", reason="the worker shuts down")
 
 
 class ConsumerSettings(msgspec.Struct, frozen=True):
@@ -112,7 +110,7 @@ class Consumer:
             twin = self.in_hand.get(received.message_id)
             if twin is None or twin.lease.state != "held":
                 self._take(received)
-            elif twin.lease.lost:
+            elif twin.lease.lost and not twin.claimed:
                 self._refuse(received)
             else:
                 self._take_over(twin, received)

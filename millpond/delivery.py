@@ -36,12 +36,12 @@ class Delivery:
     stuck: Callable[[Delivery], object]
 
     __slots__ = (
-        "_claimed",
         "_clock",
         "_limit_at",
         "_timer",
         "_times",
         "_wanted",
+        "claimed",
         "ended",
         "greenlet",
         "interrupted",
@@ -68,7 +68,7 @@ class Delivery:
         self.settling_since = 0.0
         self.unsent = 0  # copies and follow-ups to confirm before the delete
         self._clock = clock
-        self._claimed = False
+        self.claimed = False  # its outcome is known, and somebody settles it
         self._limit_at = 0.0
         self._timer: Timer | None = None
         self._wanted: Callable[[], Interrupt] | None = None
@@ -102,7 +102,7 @@ class Delivery:
 
     def claim(self) -> bool:
         """True for the first who wants to settle this delivery."""
-        first, self._claimed = not self._claimed, True
+        first, self.claimed = not self.claimed, True
         return first
 
     def _throw_first(self) -> None:

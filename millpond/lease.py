@@ -10,7 +10,7 @@ from millpond.batch import Batcher
 from millpond.clock import Clock, Event, Timer
 from millpond.queue import MAX_HOLD_SECONDS, Failure, Queue, answers
 
-#: An answer may have been on its way this long: the lease counts as shorter by it.
+#: An answer may have been on its way this long: the lease counts as shorter by it (a quarter of it at the most).
 MARGIN_SECONDS = 1.0
 #: The 12 h are counted at SQS, from a moment before our receive came back: asking past them is an error there.
 HOLD_MARGIN_SECONDS = 10.0
@@ -61,17 +61,21 @@ class Lease:
         self._woken: Event | None = None  # the heartbeat's bed; there is none before the first beat
         self.on_lost = on_lost
         self.on_returned = on_returned
+        self._timer: Timer | None = None
+        self.lost = True  # not held yet
         self._receive(handle)
-        self._timer: Timer | None = keeper.clock.timer(keeper.beat_seconds, self._start_beating)
 
     def _receive(self, handle: str) -> None:
         now = self._keeper.clock.now()
         self.handle = handle
-        self.deadline = now + self._keeper.visibility_seconds - MARGIN_SECONDS
+        visibility_seconds = self._keeper.visibility_seconds
+        self.deadline = now + visibility_seconds - min(MARGIN_SECONDS, visibility_seconds / 4)
         self.hold_until = now + MAX_HOLD_SECONDS - HOLD_MARGIN_SECONDS
         self.state: State = "held"
         self.withheld = False
-        self.lost = False
+        if self.lost:
+            self.lost = False
+            self._timer = self._keeper.clock.timer(self._keeper.beat_seconds, self._start_beating)
 
     def is_lost(self) -> bool:
         """True where the message may be somebody else's; told once to `on_lost`, by whoever notices first."""

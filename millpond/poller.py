@@ -10,7 +10,7 @@ import msgspec
 
 from millpond.backoff import call_seconds
 from millpond.clock import Clock, Event
-from millpond.errors import QueueError
+from millpond.errors import QueueError, Unreachable
 from millpond.queue import Queue, Received
 
 #: A receive on a busy queue waits this long for more permits, so that it does not fetch messages one by one.
@@ -183,6 +183,7 @@ class Pollers:
         self._stopping: Event = clock.event()
         self._ends_by: dict[int, float] = {}  # open poll -> when it must be back
         self._next_key = 0
+        self._lost_until = 0.0
         self._delay = 0.0
         self._early = 0
         self.active = 0
@@ -217,8 +218,12 @@ class Pollers:
         self._probe_settled.set()
 
     def open_until(self) -> float:
-        """When the last open poll can still take messages; 0.0 where none is open."""
-        return max(self._ends_by.values(), default=0.0)
+        """When the last open poll can still take messages; 0.0 where none is open.
+
+        One whose connection was lost counts until its time is over: SQS does not notice, and takes messages for it.
+        """
+        until = max(self._lost_until, *self._ends_by.values(), 0.0)
+        return until if until > self._clock.now() else 0.0
 
     def _run(self) -> None:
         try:
@@ -268,6 +273,8 @@ class Pollers:
         try:
             received = self._queue.receive(asked, settings.wait_seconds, settings.visibility_seconds)
         except QueueError as error:
+            if isinstance(error, Unreachable):
+                self._lost_until = max(self._lost_until, self._ends_by[key])
             self._failures += 1
             self._failed(error, self._failures, self.ever_received)
             self._delay = call_seconds(self._failures, error)

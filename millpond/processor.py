@@ -21,6 +21,7 @@ from millpond.routing import Around, Route
 
 SUCCEEDED = Outcome("succeeded")
 LEASE_LOST = Outcome("lease_lost")
+RELEASED = Outcome("released", reason="the worker shuts down")
 #: Tracebacks are logged the first time only; so many different ones are remembered.
 MAX_SEEN = 1_000
 
@@ -104,7 +105,7 @@ class Processor:
         """The outcome of a delivery whose handler does not end, whatever is thrown into it."""
         message, interrupt = delivery.message, delivery.interrupted
         if message is None or interrupt is None:
-            return LEASE_LOST
+            return RELEASED
         outcome = self._interrupted(message, interrupt)
         return msgspec.structs.replace(outcome, reason=f"{outcome.reason}, and goes on in spite of interrupts")
 
@@ -132,7 +133,7 @@ class Processor:
     def _interrupted(self, message: Message, interrupt: Interrupt) -> Outcome:
         match interrupt:
             case Stopped():
-                return Outcome("released", reason="the worker shuts down")
+                return RELEASED
             case LeaseLost():
                 return LEASE_LOST
         return self._failed(message, "timed_out", "the handler ran past its time limit")

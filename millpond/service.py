@@ -29,6 +29,8 @@ PROGRESS_SECONDS = 30.0
 LAG_SECONDS = 0.25
 #: A second Ctrl-C counts from here on: terminals and wrappers send the first one twice.
 SECOND_SIGNAL_SECONDS = 0.5
+#: SQS's counts lag behind: what they say is left is asked for again so often.
+LEFT_CHECKS, LEFT_CHECK_SECONDS = 4, 0.5
 #: Two long polls that come back empty: only then --until-empty believes it.
 EMPTY_POLLS = 2
 
@@ -219,12 +221,28 @@ class Service:
         numbers = {"queue": consumer.name, "received": account.received, **account.outcomes, **account.causes}
         return {**numbers, "in_hand": consumer.open, "abandoned": account.abandoned}
 
+    def _is_something_left(self) -> bool:
+        """What --until-empty could not do: messages with other consumers, delayed ones, dead letters."""
+        left = any(consumer.account.outcomes["dead_lettered"] for consumer in self.consumers)
+        for consumer in self.consumers:
+            for _ in range(LEFT_CHECKS):
+                counts = _counts(consumer)
+                if not any(counts.values()):
+                    break
+                gevent.sleep(LEFT_CHECK_SECONDS)
+            else:
+                log.event(
+                    logging.WARNING, "queue.left", "messages are left in the queue", queue=consumer.name, **counts
+                )
+                left = True
+        return left
+
     def _report(self) -> int:
         seconds = round(self._clock.now() - self.started, 1)
         left = sum(consumer.open + consumer.account.abandoned for consumer in self.consumers)
         if left:
             self._exit_code = max(self._exit_code, LEFT)
-        if self.until_empty and any(consumer.account.outcomes["dead_lettered"] for consumer in self.consumers):
+        if self.until_empty and self._exit_code != CRASHED and self._is_something_left():
             self._exit_code = max(self._exit_code, LEFT)
         for consumer in self.consumers:
             numbers = self._numbers(consumer)
@@ -247,3 +265,13 @@ def _settle(consumer: Consumer) -> None:
     consumer.polls.ended.wait()
     consumer.give_back_held()
     consumer.idle.wait()
+
+
+def _counts(consumer: Consumer) -> dict[str, int]:
+    """How many messages SQS says there are; nothing where it does not say."""
+    try:
+        attributes = consumer.queue.attributes()
+    except QueueError:
+        return {}
+    names = {"visible": "", "in_flight": "NotVisible", "delayed": "Delayed"}
+    return {name: int(attributes.get(f"ApproximateNumberOfMessages{part}", 0)) for name, part in names.items()}

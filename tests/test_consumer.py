@@ -518,3 +518,28 @@ def test_many_handlers_under_load_settle_in_full_batches(clock):
     assert len(rig.queue.deleted) == 2_000
     assert rig.queue.calls["delete"] <= 220
     assert rig.queue.calls["receive"] <= 230
+
+
+def test_a_finished_message_that_comes_again_after_its_lease_ran_out_is_deleted_not_run(clock):
+    """A late success can only save a duplicate; and the old handle deletes nothing any more."""
+    gate = Gate()
+    gate.event.set()
+    rig = run(clock, {"job": gate})
+    rig.queue.script["delete"] = [BROKEN] * 25
+    rig.queue.script["extend"] = [Unreachable("down")] * 500
+    (one,) = rig.put("job")
+    clock.advance(75)
+    assert rig.queue.messages.get(one) is None or rig.queue.messages[one].receives > 1
+    clock.advance(30)
+    assert gate.seen == [(one, 1)]
+    assert rig.queue.deleted == {one: 1}
+
+
+def test_a_handler_that_was_never_reached_by_its_interrupt_is_still_given_back(clock):
+    rig = run(clock, {"job": Gate()}, wait_seconds=1)
+    (one,) = rig.put("job")
+    settle()
+    drain(rig, clock, 4)
+    rig.consumer.write_off_running()  # the hub had no turn to throw
+    clock.advance(2)
+    assert rig.outcomes() == {one: "released"}

@@ -239,3 +239,16 @@ def test_five_thousand_leases_with_slow_answers_are_all_kept(keeper, queue, cloc
         clock.advance(1)
     assert heard == []
     assert queue.visible() == []
+
+
+@pytest.mark.parametrize("visibility", [1, 2, 3])
+def test_the_shortest_visibility_time_outs_leave_time_to_work_and_to_beat(clock, queue, visibility):
+    keeper = LeaseKeeper(
+        queue, clock, gevent.spawn, visibility_seconds=visibility, beat_seconds=visibility / 3, flushers=1, limit=10
+    )
+    queue.put("x")
+    lease = keeper.take(queue.receive(1, 0, visibility)[0].receipt_handle, lambda: None, lambda failure: None)
+    for _ in range(50):
+        clock.advance(0.2)
+        assert not lease.is_lost()
+        assert queue.visible() == []

@@ -186,3 +186,24 @@ def test_polls_that_were_never_started_have_ended_when_they_are_stopped(clock):
     polls = Pollers(queue, PollSettings(1, 1, 1, 1), share, clock, gevent.spawn, lambda batch: None, lambda *a: None)
     polls.stop()
     assert polls.ended.is_set()
+
+
+def test_a_poll_whose_connection_was_lost_counts_as_open_until_its_time_is_over(clock):
+    """SQS does not notice that we are gone, and takes messages for it."""
+    from millpond.errors import Throttled, Unreachable
+
+    rig = Polls(clock)
+    rig.queue.script["receive"] = [Unreachable("reset")]
+    settle()
+    rig.polls.stop()
+    clock.advance(1)
+    assert rig.polls.ended.is_set()
+    assert rig.polls.open_until() == pytest.approx(clock.now() + 19)
+    clock.advance(19)
+    assert rig.polls.open_until() == 0.0
+    refused = Polls(clock)
+    refused.queue.script["receive"] = [Throttled("slow")]  # an answer: nothing is open behind it
+    settle()
+    refused.polls.stop()
+    clock.advance(1)
+    assert refused.polls.open_until() == 0.0
