@@ -5,57 +5,52 @@ from __future__ import annotations
 import signal
 import time
 
-from bench.rig import Server, Worker, config, server
+from bench.rig import config, fill, said, server, wait_until, worker
+from tests.worker_process import LocalQueues
 
 MESSAGES = 2_000
 DRAIN_SECONDS = 5
 
 
 def run() -> None:
-    with server() as one:
+    with server() as queues:
         for wait_seconds in (1, 20):
             for concurrency, prefetch in ((100, 0), (100, 50), (2_500, 0)):
-                once(one, wait_seconds, concurrency, prefetch)
+                once(queues, wait_seconds, concurrency, prefetch)
 
 
-def once(one: Server, wait_seconds: int, concurrency: int, prefetch: int) -> None:
-    url = one.queue()
-    one.fill(url, MESSAGES, (0, 3))
-    text = config(
-        url,
-        queue=f"wait_seconds = {wait_seconds}\nprefetch = {prefetch}",
-        worker=f"concurrency = {concurrency}\ndrain_seconds = {DRAIN_SECONDS}",
-        job="tell_each = true",
-    )
-    worker = Worker(text)
-    worker.expect(MESSAGES // 4, "handled", 60)
-    began = time.monotonic()
-    worker.signal(signal.SIGTERM)
-    code = worker.wait(DRAIN_SECONDS + 10)
-    seconds = time.monotonic() - began
-    counts = one.counts(url)
-    hidden_for = wait_until_visible(one, url)
-    ended = [message.split()[1] for message in worker.messages("handled")]
-    stopped = next(line for line in worker.lines if line.get("event") == "worker.stopped")
-    second = Worker(text.replace(f"concurrency = {concurrency}", "concurrency = 1000"), "--until-empty")
-    second.wait(120)
-    again = [message.split()[1] for message in second.messages("handled")]
-    twice = len(ended) + len(again) - len(set(ended) | set(again))
+def once(queues: LocalQueues, wait_seconds: int, concurrency: int, prefetch: int) -> None:
+    name = f"w{wait_seconds}-c{concurrency}-p{prefetch}"
+    url = queues.create(name, max_receive_count=1_000)
+    fill(queues, name, MESSAGES, (0, 3))
+    queue = f"wait_seconds = {wait_seconds}\nprefetch = {prefetch}"
+    text = config(url, queue=queue, worker=f"concurrency = {concurrency}\ndrain_seconds = 5", job="tell_each = true")
+    with worker(text) as process:
+        wait_until(lambda: len(said(process, "handled")) > MESSAGES // 4, 60)
+        began = time.monotonic()
+        process.signal(signal.SIGTERM)
+        code = process.exit_code(DRAIN_SECONDS + 10)
+        seconds = time.monotonic() - began
+    visible, hidden, _ = queues.counts(name)
+    hidden_for = wait_until(lambda: queues.counts(name)[1] == 0, 90)
+    ended = [message.split()[1] for message in said(process, "handled")]
+    released = process.all("worker.stopped")[0].get("released", 0)
+    again = the_rest(config(url, worker="concurrency = 1000", job="tell_each = true", queue="wait_seconds = 1"))
+    both = set(ended) | set(again)
     print(
         f"wait {wait_seconds} s, concurrency {concurrency}, prefetch {prefetch}: out in {seconds:.2f} s, exit {code}; "
-        f"deleted {MESSAGES - sum(counts.values())}, visible at once {counts['Visible']}, "
-        f"invisible {counts['NotVisible']} (for {hidden_for:.0f} s); released {stopped.get('released', 0)}; "
-        f"handled to the end twice {twice}, never {MESSAGES - len(set(ended) | set(again))}",
+        f"deleted {MESSAGES - visible - hidden}, visible at once {visible}, "
+        f"invisible {hidden} (for {hidden_for:.0f} s); released {released}; "
+        f"handled to the end twice {len(ended) + len(again) - len(both)}, never {MESSAGES - len(both)}",
         flush=True,
     )
 
 
-def wait_until_visible(one: Server, url: str) -> float:
-    """Seconds until nothing is in flight any more."""
-    began = time.monotonic()
-    while one.counts(url)["NotVisible"] and time.monotonic() - began < 90:
-        time.sleep(0.2)
-    return time.monotonic() - began
+def the_rest(text: str) -> list[str]:
+    """What a second worker handles to the end."""
+    with worker(text, "--until-empty") as process:
+        process.exit_code(120)
+    return [message.split()[1] for message in said(process, "handled")]
 
 
 if __name__ == "__main__":

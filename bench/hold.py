@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-import time
-
 import gevent
 from gevent.server import StreamServer
 from gevent.socket import create_connection
 
-from bench.rig import Server, Worker, config, server
+from bench.rig import config, fill, said, server, worker
+from tests.worker_process import LocalQueues
 
 
 class Proxy:
@@ -42,20 +40,21 @@ class Proxy:
             self.calls[name] = self.calls.get(name, 0) + 1
 
 
-def hold(one: Server, number: int, seconds: float, visibility: int, round_trip: float, worker: str) -> None:
+def hold(queues: LocalQueues, number: int, seconds: float, visibility: int, round_trip: float) -> None:
     """Hold so many messages so long; print what SQS was asked and how often each was delivered."""
-    proxy = Proxy(one.endpoint, round_trip)
-    direct = one.queue(VisibilityTimeout=str(visibility))
-    url = direct.replace(one.endpoint, proxy.endpoint)
-    one.fill(direct, number, (seconds, seconds))
+    name = f"hold-{number}"
+    proxy = Proxy(queues.endpoint, round_trip)
+    url = queues.create(name).replace(queues.endpoint, proxy.endpoint)
+    fill(queues, name, number, (seconds, seconds))
     queue = f"visibility_seconds = {visibility}\nwait_seconds = 1\npollers = 16"
-    process = Worker(config(url, queue=queue, worker=worker, job=f"total = {number}"), "--until-empty")
-    code = gevent.get_hub().threadpool.apply(process.wait, (seconds + 120,))
+    text = config(url, queue=queue, worker=f"concurrency = {number}", job=f"total = {number}")
+    with worker(text, "--until-empty") as process:
+        code = process.exit_code(seconds + 120)
     beats = proxy.calls.get("ChangeMessageVisibilityBatch", 0)
     print(
         f"{number} messages of {seconds:g} s on {visibility} s of visibility, {round_trip * 1000:.0f} ms a round trip: "
-        f"{process.messages('books')[0]}, calls {proxy.calls}, messages a beat call "
-        f"{beats_due(number, seconds, visibility) / max(1, beats):.1f}, left {one.counts(direct)}, exit {code}",
+        f"{said(process, 'books')[0]}, calls {proxy.calls}, messages a beat call "
+        f"{beats_due(number, seconds, visibility) / max(1, beats):.1f}, left {queues.counts(name)}, exit {code}",
         flush=True,
     )
 
@@ -66,13 +65,11 @@ def beats_due(number: int, seconds: float, visibility: int) -> float:
 
 
 def run() -> None:
-    with server() as one:
-        hold(one, 1_000, 10, 12, 0.0, "concurrency = 1000")
-        hold(one, 5_000, 60, 30, 0.05, "concurrency = 5000")
-        hold(one, 1, 95, 30, 0.0, "concurrency = 1")
+    with server() as queues:
+        hold(queues, 1_000, 10, 12, 0.0)
+        hold(queues, 5_000, 60, 30, 0.05)
+        hold(queues, 1, 95, 30, 0.0)
 
 
 if __name__ == "__main__":
-    began = time.monotonic()
     run()
-    print(f"{time.monotonic() - began:.0f} s", file=sys.stderr)

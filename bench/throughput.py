@@ -2,38 +2,43 @@
 
 from __future__ import annotations
 
-from bench.rig import Worker, config, server
+import time
+
+from bench.rig import config, fill, mark, said, server, worker
+from tests.worker_process import LocalQueues, WorkerProcess
 
 MESSAGES = 10_000
 SECONDS = 0.02
 CONCURRENCY = 100
+RUNS = 5
 
 
 def run() -> None:
-    with server() as one:
+    with server() as queues:
         for prefetch in (0, 100):
-            for _ in range(3):
-                url = one.queue()
-                one.fill(url, MESSAGES, (SECONDS, SECONDS))
-                text = config(
-                    url,
-                    queue=f"prefetch = {prefetch}\nwait_seconds = 1",
-                    worker=f"concurrency = {CONCURRENCY}",
-                    job=f"total = {MESSAGES}",
-                )
-                worker = Worker(text, "--until-empty")
-                code = worker.wait(120)
-                print(f"prefetch {prefetch:3}: {told(worker)}, left {one.counts(url)}, exit {code}", flush=True)
+            for number in range(RUNS):
+                once(queues, f"p{prefetch}-{number}", prefetch)
 
 
-def told(worker: Worker) -> str:
+def once(queues: LocalQueues, name: str, prefetch: int) -> None:
+    url = queues.create(name)
+    fill(queues, name, MESSAGES, (SECONDS, SECONDS))
+    queue = f"prefetch = {prefetch}\nwait_seconds = 1"
+    text = config(url, queue=queue, worker=f"concurrency = {CONCURRENCY}", job=f"total = {MESSAGES}")
+    began = time.monotonic()
+    with worker(text, "--until-empty") as process:
+        code = process.exit_code(120)
+    print(f"prefetch {prefetch}: {told(process, began)}, left {queues.counts(name)}, exit {code}", flush=True)
+
+
+def told(process: WorkerProcess, began: float) -> str:
     """What the marks of one run say."""
     ideal = MESSAGES * SECONDS / CONCURRENCY
-    (first, _), (_, cpu), (last, all_cpu) = [worker.mark(name) for name in ("first", "thousandth", "last")]
+    (first, _), (_, cpu), (last, all_cpu) = [mark(process, name) for name in ("first", "thousandth", "last")]
     micros = (all_cpu - cpu) / (MESSAGES - 1_000) * 1e6
     return (
         f"{last - first:.2f} s (the sleep alone {ideal:.2f} s, x{(last - first) / ideal:.2f}), start to first message "
-        f"{first - worker.started:.2f} s, {micros:.0f} us CPU a message, {worker.messages('books')[0]}"
+        f"{first - began:.2f} s, {micros:.0f} us CPU a message, {said(process, 'books')[0]}"
     )
 
 
