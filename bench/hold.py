@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from socket import SHUT_WR
+
 import gevent
 from gevent.server import StreamServer
 from gevent.socket import create_connection
@@ -32,7 +35,9 @@ class Proxy:
             if count:
                 self._count(data)
             gevent.spawn_later(self._half, target.sendall, data)
-        gevent.spawn_later(self._half, target.shutdown, 1)
+        gevent.sleep(self._half)
+        with suppress(OSError):  # the other side may have gone first
+            target.shutdown(SHUT_WR)
 
     def _count(self, data: bytes) -> None:
         for part in data.split(b"AmazonSQS.")[1:]:

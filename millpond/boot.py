@@ -21,7 +21,8 @@ from millpond.discovery import Handlers
 from millpond.errors import AccessDenied, ConfigError, QueueError, QueueMissing
 from millpond.local import LocalSqs
 from millpond.metrics import Metrics
-from millpond.poller import Permits, PollSettings
+from millpond.permits import Permits
+from millpond.poller import PollSettings
 from millpond.processor import Processor, RetryPolicy
 from millpond.queue import MAX_BATCH
 from millpond.service import Service

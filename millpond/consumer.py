@@ -16,7 +16,8 @@ from millpond.delivery import Delivery
 from millpond.errors import Interrupt, LeaseLost, QueueError
 from millpond.lease import LeaseKeeper
 from millpond.message import Outcome
-from millpond.poller import Pollers, PollSettings, Share
+from millpond.permits import Share
+from millpond.poller import Pollers, PollSettings
 from millpond.processor import LEASE_LOST, RELEASED, Processor
 from millpond.queue import Received
 from millpond.settler import FLUSHERS, Settler

@@ -13,7 +13,8 @@ from millpond.account import Account
 from millpond.bounded import Bounded
 from millpond.consumer import Consumer, ConsumerSettings
 from millpond.metrics import Metrics
-from millpond.poller import Permits, PollSettings
+from millpond.permits import Permits
+from millpond.poller import PollSettings
 from millpond.pool import Pool
 from millpond.processor import Processor, RetryPolicy
 from millpond.routing import Route

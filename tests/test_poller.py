@@ -1,7 +1,8 @@
 import gevent
 import pytest
 
-from millpond.poller import PATIENCE_SECONDS, Permits, Pollers, PollSettings
+from millpond.permits import PATIENCE_SECONDS, Permits
+from millpond.poller import Pollers, PollSettings
 from tests.fakes import FakeQueue
 from tests.virtual import VirtualClock, settle
 
