@@ -63,7 +63,7 @@ def delivery_fields(message: Message) -> dict[str, Any]:
         "queue": message.queue,
         "message_id": printable(message.id),
         "event_id": printable(message.event_id),
-        "event_type": printable(message.event_type),
+        "type": printable(message.event_type),
         "attempt": message.attempt,
     }
 

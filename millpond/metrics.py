@@ -33,8 +33,8 @@ PACKET_BYTES = 512
 #: A host name is looked up again after this, and sooner where something failed.
 RESOLVE_SECONDS = 60.0
 RESOLVE_AGAIN_SECONDS = 10.0
-#: The longest that flush() and close() take: a process that drains has no more to give.
-LAST_FLUSH_SECONDS = 1.0
+#: The longest that flush() and close() wait for an address: a process that drains has no more to give.
+LAST_FLUSH_SECONDS = 0.5
 #: Characters of prefix, name and process each, so that a line always fits a packet.
 NAME_LENGTH = 120
 
@@ -93,7 +93,7 @@ class Metrics:
             self._sender = gevent.spawn(self._run)
 
     def flush(self) -> None:
-        """Send what there is, at once, and in a second at the longest."""
+        """Send what there is, at once and unspread."""
         if not self._on:
             return
         with suppress(Exception), gevent.Timeout(LAST_FLUSH_SECONDS, False):
