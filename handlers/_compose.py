@@ -75,7 +75,7 @@ class Mail(NamedTuple):
 
 def compose(email: Email, message: Message, default_from: str) -> Mail:
     """The mail of a job. Raises Reject for what can never be sent; its reason quotes nothing of the mail."""
-    sender = _sender(email.from_ or default_from)
+    sender = _address.parse(email.from_ or default_from, "from")
     to, cc, bcc = (_addresses(getattr(email, field), field) for field in ("to", "cc", "bcc"))
     reply_to = [_address.parse(email.reply_to, "reply_to")] if email.reply_to else []
     recipients = _recipients([*to, *cc, *bcc], email.only)
@@ -107,12 +107,6 @@ def compose(email: Email, message: Message, default_from: str) -> Mail:
 
 def _digest(text: str) -> str:
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-
-
-def _sender(text: str) -> Address:
-    if not text:
-        raise Reject("no sender: give the job a from, or set from in [handlers.email]")
-    return _address.parse(text, "from")
 
 
 def _addresses(texts: list[str], field: str) -> list[Address]:

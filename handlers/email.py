@@ -30,6 +30,8 @@ from ._wire import Reply
 WAIT_SECONDS = (5, 30, 180, 900)
 #: The port where none is set: submission (RFC 6409), submission over TLS (RFC 8314), SMTP.
 PORTS = {"starttls": 587, "tls": 465, "none": 25}
+#: The sender of mails that are only written to the outbox, where none is set.
+OUTBOX_SENDER = "Millpond <millpond@localhost>"
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +104,10 @@ def setup(settings: Settings, local: bool = True) -> None:
     global _office
     if findings := _wrong_with(settings, local):
         raise ConfigError(*(f"[handlers.email] {finding}" for finding in findings))
-    _office = Office(_pool(settings) if settings.uses_smtp else Outbox(settings.outbox), settings.from_)
+    if settings.uses_smtp:
+        _office = Office(_pool(settings), settings.from_)
+    else:
+        _office = Office(Outbox(settings.outbox), settings.from_ or OUTBOX_SENDER)
 
 
 def teardown() -> None:
@@ -178,6 +183,8 @@ def _wrong_with(settings: Settings, local: bool) -> list[str]:
             'transport = "auto" without a host keeps mails as files, which a real queue only does where it is asked '
             'to: set host (SMTP_HOST), or write transport = "outbox"'
         )
+    if settings.uses_smtp and not settings.from_:
+        wrong.append("from is empty: set the sender of mails that name none (MAIL_FROM)")
     if not _is_host(settings.host):
         wrong.append("host is the bare name or address of a server, without a scheme, a user or spaces")
     if not 0 <= settings.port <= 65_535:

@@ -163,35 +163,48 @@ class _Wiring:
         clients = connect(
             url,
             region=self._settings.sqs.region,
-            endpoint_url=self._settings.sqs.endpoint_url,
+            endpoint_url="" if settings.is_local else self._settings.sqs.endpoint_url,
             wait_seconds=settings.wait_seconds,
             polls=settings.pollers,
             settles=4 * FLUSHERS,
         )
         queue = SqsQueue(url, clients)
-        dead_letter_url = settings.dead_letter_url or self._redrive_target(name, queue)
-        if not dead_letter_url:
-            text = "there is no dead-letter queue: what fails for good stays in the queue"
-            log.event(logging.WARNING, "queue.no_dead_letters", text, queue=name)
         bounded = Bounded(queue, self._clock)
+        dead_letter_url = settings.dead_letter_url or self._redrive_target(name, queue)
         return bounded, Bounded(SqsQueue(dead_letter_url, clients), self._clock) if dead_letter_url else None
 
     def _redrive_target(self, name: str, queue: SqsQueue) -> str:
-        """The redrive policy's target; waits out an outage, but not a signal."""
+        """The redrive policy's target, "" where there is none or it may not be known. Waits out an outage."""
         failures = 0
-        while True:
+        while not self._service.stopping:
             try:
-                attributes = queue.attributes()
-                if attributes.get("FifoQueue") == "true":
-                    raise ConfigError(f"[queues.{name}] FIFO queues are not supported yet")
-                return queue.dead_letter_url(attributes)
-            except QueueMissing as error:
-                raise ConfigError(f"[queues.{name}] url: {error}") from None
+                return _dead_letter_url(name, queue)
             except AccessDenied as error:
-                log.event(logging.WARNING, "queue.unknown", f"its attributes cannot be read: {error}", queue=name)
+                text = (
+                    f"its redrive policy cannot be read; without dead_letter_url it has no dead-letter queue: {error}"
+                )
+                log.event(logging.WARNING, "queue.unknown", text, queue=name)
                 return ""
             except QueueError as error:
                 failures += 1
                 log.event(logging.WARNING, "queue.unreachable", str(error), queue=name)
-                if self._service.wait(call_seconds(failures, error)):
-                    return ""
+                self._service.wait(call_seconds(failures, error))
+        return ""
+
+
+def _dead_letter_url(name: str, queue: SqsQueue) -> str:
+    """Raises ConfigError where the worker cannot run on this queue at all."""
+    try:
+        attributes = queue.attributes()
+    except QueueMissing as error:
+        raise ConfigError(f"[queues.{name}] url: {error}") from None
+    if attributes.get("FifoQueue") == "true":
+        raise ConfigError(f"[queues.{name}] url: FIFO queues are not supported yet")
+    try:
+        url = queue.dead_letter_url(attributes)
+    except QueueMissing as error:
+        raise ConfigError(f"[queues.{name}] the dead-letter queue of its redrive policy: {error}") from None
+    if not url:
+        text = "there is no dead-letter queue: what fails for good stays in the queue"
+        log.event(logging.WARNING, "queue.no_dead_letters", text, queue=name)
+    return url

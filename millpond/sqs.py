@@ -101,6 +101,8 @@ def _client(session: boto3.Session, endpoint: str | None, read_seconds: int, con
         # No SDK retries: after a read time-out each would strand another batch, and settling has its own back-off.
         retries={"mode": "standard", "total_max_attempts": 1},
         tcp_keepalive=True,
+        # HTTP_PROXY is not meant for this machine itself, and NO_PROXY often forgets it.
+        proxies={} if endpoint is not None and is_loopback(endpoint) else None,
         # We build every request ourselves: checking it again costs 100 us a call; so does the long user agent.
         parameter_validation=False,
         user_agent="millpond",

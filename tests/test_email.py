@@ -66,7 +66,7 @@ def findings(settings: Settings, local: bool = True) -> str:
 def test_auto_is_smtp_where_a_host_is_set_else_the_outbox(tmp_path):
     setup(Settings(outbox=str(tmp_path)))
     assert isinstance(email._office.transport, Outbox)
-    setup(Settings(host="mail.example.org", outbox=str(tmp_path / "unused")))
+    setup(Settings(host="mail.example.org", from_="me@a.org", outbox=str(tmp_path / "unused")))
     assert isinstance(email._office.transport, Pool)
     assert not (tmp_path / "unused").exists()
     setup(Settings(host="mail.example.org", transport="outbox", outbox=str(tmp_path)))
@@ -76,7 +76,7 @@ def test_auto_is_smtp_where_a_host_is_set_else_the_outbox(tmp_path):
 def test_on_a_real_queue_the_outbox_is_only_used_where_it_is_written_out(tmp_path):
     assert 'transport = "auto" without a host' in findings(Settings(outbox=str(tmp_path)), local=False)
     setup(Settings(transport="outbox", outbox=str(tmp_path)), local=False)
-    setup(Settings(host="mail.example.org"), local=False)
+    setup(Settings(host="mail.example.org", from_="me@a.org"), local=False)
 
 
 @pytest.mark.parametrize(
@@ -87,6 +87,7 @@ def test_on_a_real_queue_the_outbox_is_only_used_where_it_is_written_out(tmp_pat
         (Settings(host="mail.example.org "), "host is the bare name"),
         (Settings(host="mail..example.org"), "host is the bare name"),
         (Settings(host="h" * 64), "host is the bare name"),
+        (Settings(host="h"), "from is empty: set the sender of mails that name none (MAIL_FROM)"),
         (Settings(host="h", port=65_536), "port = 65536: 1 to 65535"),
         (Settings(host="h", port=-1), "port = -1: 1 to 65535"),
         (Settings(host="h", user="u"), "user and password: give both"),
@@ -104,20 +105,20 @@ def test_wrong_settings_are_found_at_boot(settings, finding, tmp_path, monkeypat
 
 
 def test_all_findings_come_at_once():
-    assert findings(Settings(transport="smtp", port=-1, user="u", max_connections=0)).count("\n") == 3
+    assert findings(Settings(transport="smtp", port=-1, user="u", max_connections=0)).count("\n") == 4
 
 
 def test_the_port_follows_from_security_where_it_is_not_set():
     for security, port in (("starttls", 587), ("tls", 465), ("none", 25)):
-        setup(Settings(host="h", security=security))
+        setup(Settings(host="h", from_="me@a.org", security=security))
         server = email._office.transport._server
         assert (server.port, server.starttls, server.tls is None) == (port, security == "starttls", security == "none")
-    setup(Settings(host="h", port=2525))
+    setup(Settings(host="h", from_="me@a.org", port=2525))
     assert email._office.transport._server.port == 2525
 
 
 def test_credentials_in_the_clear_are_warned_of(caplog):
-    setup(Settings(host="h", security="none", user="u", password="hunter2"))
+    setup(Settings(host="h", from_="me@a.org", security="none", user="u", password="hunter2"))
     assert "in the clear" in caplog.text
     assert "hunter2" not in caplog.text
 
@@ -201,11 +202,11 @@ def test_a_mail_that_can_never_be_sent_is_rejected(fields, reason, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_mail_without_any_sender_is_rejected(tmp_path):
+def test_the_outbox_needs_no_sender_but_a_server_does(tmp_path):
     setup(Settings(outbox=str(tmp_path)))
-    with pytest.raises(Reject, match=r"no sender: give the job a from, or set from in \[handlers.email\]"):
-        send_email(job(), message())
-    send_email(job(from_="me@a.org"), message())
+    send_email(job(), message())
+    (file,) = tmp_path.iterdir()
+    assert b"From: Millpond <millpond@localhost>\r\n" in file.read_bytes()
 
 
 def test_a_mail_for_several_that_leaves_no_room_for_a_follow_up_is_rejected_before_it_is_sent(tmp_path):

@@ -1,0 +1,12 @@
+"""The worker without a worker.py: `python -m millpond -c config.toml`."""
+
+from gevent import monkey
+
+monkey.patch_all()
+
+import sys
+
+from millpond.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""`worker.py check`: everything that can be known before the first message, as a table of findings."""
+
+from __future__ import annotations
+
+import socket
+from collections import Counter
+from collections.abc import Generator, Iterator, Mapping
+from functools import partial
+
+from millpond import discovery, screen
+from millpond.check_queue import Finding, check_queue, sqs_queue
+from millpond.config import PLATFORM_VARIABLES, Settings, StatsdSettings
+from millpond.errors import ConfigError
+from millpond.routing import Route
+from millpond.service import MISCONFIGURED, STOPPED
+
+STYLES = {"ok": "green", "note": "dim", "warning": "yellow", "error": "bold red"}
+#: Heroku, ECS (stopTimeout) and Kubernetes (terminationGracePeriodSeconds) kill 30 s after SIGTERM if not told other.
+KILL_SECONDS, MAX_DRAIN_SECONDS = 30, 25
+PLATFORMS = dict(zip(PLATFORM_VARIABLES, ("Heroku", "ECS", "Kubernetes"), strict=True))
+
+
+def run(settings: Settings, environ: Mapping[str, str]) -> int:
+    """Draw every finding as a table; the exit code."""
+    findings = list(preflight(settings, environ))
+    screen.table(["", "where", "finding"], [(one.level, one.where, one.text) for one in findings], STYLES)
+    counts = Counter(finding.level for finding in findings)
+    verdict = "it cannot work" if counts["error"] else "it can work"
+    print(f"{verdict}: {counts['error']} errors, {counts['warning']} warnings", flush=True)
+    return MISCONFIGURED if counts["error"] else STOPPED
+
+
+def preflight(settings: Settings, environ: Mapping[str, str]) -> Iterator[Finding]:
+    """Every finding on settings that load."""
+    yield Finding("ok", "settings", f"queues: {', '.join(settings.queues)}")
+    routes = yield from _handlers(settings)
+    for name, queue in settings.queues.items():
+        try:
+            yield from check_queue(name, settings, routes, partial(sqs_queue, queue=queue, settings=settings))
+        except ConfigError as error:
+            yield from _errors(f"queues.{name}", error)
+    yield _statsd(settings.statsd)
+    yield _platform(settings.worker.drain_seconds, environ)
+
+
+def _handlers(settings: Settings) -> Generator[Finding, None, Mapping[str, Route]]:
+    """Returns the routes; empty where the handlers cannot be loaded."""
+    worker, local = settings.worker, all(queue.is_local for queue in settings.queues.values())
+    try:
+        found = discovery.discover(worker.handlers, settings.folder, settings.handlers, local=local)
+    except ConfigError as error:
+        yield from _errors("handlers", error)
+        return {}
+    yield Finding("ok", "handlers", f"types: {', '.join(sorted(found.routes))}")
+    try:
+        for call in (*found.setups, *found.teardowns):
+            call()
+    except ConfigError as error:
+        yield from _errors("handlers", error)
+    except Exception as error:  # the user's code
+        yield Finding("error", "handlers", f"setup() or teardown() failed: {type(error).__name__}: {error}")
+    return found.routes
+
+
+def _errors(where: str, error: ConfigError) -> Iterator[Finding]:
+    return (Finding("error", where, text) for text in error.findings)
+
+
+def _statsd(statsd: StatsdSettings) -> Finding:
+    if not statsd.host:
+        return Finding("note", "statsd", "host is empty: no metrics")
+    try:
+        socket.getaddrinfo(statsd.host, statsd.port, type=socket.SOCK_DGRAM)
+    except (OSError, UnicodeError) as error:  # UnicodeError: a label that is too long
+        return Finding("warning", "statsd", f"host = {statsd.host} cannot be found, metrics are lost: {error}")
+    return Finding("ok", "statsd", f"metrics go to {statsd.host}:{statsd.port}, if somebody listens there")
+
+
+def _platform(drain_seconds: float, environ: Mapping[str, str]) -> Finding:
+    name = next((PLATFORMS[variable] for variable in PLATFORM_VARIABLES if environ.get(variable)), "")
+    if not name:
+        return Finding("note", "platform", "neither Heroku nor ECS nor Kubernetes")
+    if drain_seconds > MAX_DRAIN_SECONDS:
+        text = f"{name} kills {KILL_SECONDS} s after SIGTERM, if not told otherwise: drain_seconds = {drain_seconds:g}"
+        return Finding("warning", "platform", f"{text} is too long, {MAX_DRAIN_SECONDS} leaves it room")
+    return Finding("ok", "platform", f"{name}; drain_seconds = {drain_seconds:g} fits into its {KILL_SECONDS} s")

@@ -1,0 +1,166 @@
+"""The command line: `worker.py [options] [check | send]`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+from millpond import log, patch
+from millpond.config import Settings, load
+from millpond.errors import ConfigError
+from millpond.service import CRASHED, LEFT, MISCONFIGURED, STOPPED
+
+DESCRIPTION = "Millpond, a worker for Amazon SQS. Without a command it runs until SIGTERM or Ctrl-C."
+EXAMPLES = """\
+examples:
+  %(prog)s -c config.toml                 run
+  %(prog)s -c config.toml --until-empty   run, and stop when nothing is left
+  %(prog)s -c config.toml --demo 25       run, with 25 sample e-mails in the local queue
+  %(prog)s -c config.toml check           tell what is wrong before it matters
+  %(prog)s -c config.toml send email.send '{"to": ["ann@example.com"], "subject": "Hello", "text": "Hi"}'
+
+exit codes: 0 stopped in order, 1 something is left, 2 crash, 3 bad configuration or boot
+"""
+SEND_EXAMPLES = """\
+examples:
+  %(prog)s email.send @mail.json
+  %(prog)s invoice.created '{"number": "7"}' --queue invoices --delay 60 --attribute tenant=acme
+  jq '.payload' event.json | %(prog)s invoice.created - --count 100
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what the command line says, and return the exit code.
+
+    A worker that ran, and any command that came without `argv`, ends the process here instead: nothing may hold it.
+    """
+    if text := patch.wrong_with_process():
+        return _refuse([text])
+    options = _parse(argv)
+    if not options.command:
+        _take_signals()
+    log.setup("info", "auto", sys.stderr)
+    try:
+        code = _obey(options)
+    except ConfigError as error:
+        code = _refuse(error.findings)
+    except KeyboardInterrupt:
+        code = LEFT
+    except BaseException as error:  # a setup() can call sys.exit
+        text = f"{type(error).__name__}: {error}"
+        log.event(logging.CRITICAL, "worker.crashed", text, traceback=traceback.format_exc())
+        code = CRASHED
+    if argv is None or not options.command:
+        _leave(code)
+    return code
+
+
+def _obey(options: argparse.Namespace) -> int:
+    settings = load(options.config, os.environ)
+    # What a command prints for people stands alone on standard output.
+    log.setup(settings.log.level, settings.log.format, sys.stderr if options.command else None)
+    # Each loads boto3 or rich, and none needs what the others do.
+    if options.command == "check":
+        from millpond import check
+
+        return check.run(settings, os.environ)
+    if options.command == "send":
+        from millpond import send
+
+        return send.run(settings, options)
+    return _run(settings, options)
+
+
+def _run(settings: Settings, options: argparse.Namespace) -> int:
+    from millpond import boot
+    from millpond.demo import Demo
+
+    demo = Demo(settings, options.demo) if options.demo else None
+    service = boot.build(settings, until_empty=options.until_empty)
+    if demo is None:
+        return service.run()
+    demo.put(service)
+    code = service.run()
+    if options.until_empty:
+        demo.tell(service)
+    return code
+
+
+def _take_signals() -> None:
+    """Until the service takes them over, nothing is in hand: a signal ends the process at once, without a traceback.
+
+    Not by KeyboardInterrupt, which gevent prints, and which an import of the user's can swallow.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda number, frame: _leave(STOPPED))
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process at once: no stuck handler, no thread and no poll left open may hold it."""
+    log.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):  # closed, never there, or a signal came amid a flush
+            stream.flush()
+    os._exit(code)
+
+
+def _refuse(findings: Sequence[str]) -> int:
+    for finding in findings:
+        print(finding, file=sys.stderr)
+    return MISCONFIGURED
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with a command line by the exit code for bad configuration; argparse's own, 2, is a crash."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(MISCONFIGURED, f"{self.prog}: {message}\n")
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    options = parser.parse_args(argv, argparse.Namespace(config=Path("config.toml")))
+    if options.command and (options.until_empty or options.demo):
+        parser.error(f"--until-empty and --demo are for running, not for {options.command}")
+    return options
+
+
+def _parser() -> argparse.ArgumentParser:
+    # SUPPRESS: or the default of a command's -c would undo the one before the command.
+    common = _Parser(add_help=False)
+    help_text = "the settings (default: config.toml)"
+    common.add_argument("-c", "--config", type=Path, metavar="PATH", default=argparse.SUPPRESS, help=help_text)
+    parser = _Parser(description=DESCRIPTION, epilog=EXAMPLES, parents=[common])
+    parser.add_argument("--until-empty", action="store_true", help="stop when nothing is left to do")
+    parser.add_argument("--demo", type=_number, metavar="N", help="first put N sample e-mails into the local queue")
+    commands = parser.add_subparsers(dest="command", metavar="command")
+    commands.add_parser("check", help="tell what is wrong before it matters", parents=[common])
+    send = commands.add_parser("send", help="put messages into a queue", epilog=SEND_EXAMPLES, parents=[common])
+    send.add_argument("type", metavar="TYPE", help="the message type, such as email.send")
+    send.add_argument("payload", metavar="PAYLOAD", help="JSON, @file, or - for standard input")
+    send.add_argument("--queue", default="", metavar="NAME", help="which [queues.NAME], where there are several")
+    send.add_argument("--count", type=_number, default=1, metavar="N", help="send it N times (default: 1)")
+    send.add_argument("--delay", type=int, default=0, metavar="SECONDS", help="visible after this, at most 900")
+    send.add_argument("--group", default="", metavar="ID", help="its MessageGroupId")
+    help_text = "a user attribute (String); repeatable"
+    send.add_argument("--attribute", action="append", default=[], metavar="NAME=VALUE", help=help_text)
+    return parser
+
+
+def _number(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text}: 1 or more")
+    return number

@@ -1,0 +1,55 @@
+"""What commands draw: with rich on a terminal, as plain text elsewhere. rich is loaded by what draws with it, only."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+Rows = Sequence[Sequence[str]]
+
+
+def table(columns: Sequence[str], rows: Rows, styles: Mapping[str, str] | None = None) -> None:
+    """Print a table. `styles`: a rich style for the rows whose first cell is this."""
+    rows = [[" ".join(cell.split()) for cell in row] for row in rows]
+    if _on_terminal():
+        _draw_table(columns, rows, styles or {})
+    else:
+        print("\n".join(plain_table(columns, rows)), flush=True)
+
+
+def plain_table(columns: Sequence[str], rows: Rows) -> list[str]:
+    """The lines of a table whose columns stand below each other."""
+    lines = [columns, *rows]
+    widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
+    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
+
+
+@contextmanager
+def progress(text: str, total: int) -> Iterator[Callable[[int], object]]:
+    """A bar while a terminal is looking, nothing elsewhere. Yields what is told of each step: its size."""
+    if not _on_terminal():
+        yield lambda step: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    with Progress(TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn()) as bar:
+        task = bar.add_task(text, total=total)
+        yield lambda step: bar.advance(task, step)
+
+
+def _on_terminal() -> bool:
+    return sys.stdout is not None and sys.stdout.isatty()  # None where the process was started without one
+
+
+def _draw_table(columns: Sequence[str], rows: Rows, styles: Mapping[str, str]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(*columns, box=box.SIMPLE_HEAD)
+    for row in rows:
+        # Text: rich would read [queues.emails] as a style.
+        drawn.add_row(*map(Text, row), style=styles.get(row[0]))
+    Console().print(drawn)

@@ -1,0 +1,179 @@
+"""`worker.py send`: messages into a queue, from the command line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from uuid import uuid4
+
+import msgspec
+from gevent.pool import Pool
+
+from millpond import screen
+from millpond.config import Settings
+from millpond.errors import AccessDenied, ConfigError, QueueError, QueueMissing, Unreachable
+from millpond.local.settings import ACCOUNT_ID
+from millpond.message import MAX_DELAY_SECONDS, envelope_text
+from millpond.producer import batches
+from millpond.queue import MAX_ATTRIBUTES, MAX_BYTES, Attribute, Entry, Failure, Queue, answers
+from millpond.service import LEFT, STOPPED
+from millpond.sqs import SqsQueue, connect
+
+#: Calls on their way at once: 10,000 messages at 20 ms a call take 3 s instead of 20.
+SENDERS = 8
+#: Failed messages that are named one by one.
+MAX_NAMED = 10
+
+
+def run(settings: Settings, options: Namespace) -> int:
+    """Send what the command line says; the exit code. Raises ConfigError where nothing can be sent at all."""
+    name = _queue_name(settings, options.queue)
+    ids = [uuid4().hex for _ in range(options.count)]
+    entries = _entries(options, ids)
+    tally = _Tally(ids)
+    try:
+        with screen.progress(f"to {name}", len(entries)) as advance:
+            tally.advance = advance
+            _send(settings, name, entries, tally.told)
+    except KeyboardInterrupt:
+        tally.why = "interrupted"
+    except QueueError as error:
+        tally.why = str(error)
+    return tally.report(f"{options.type} sent to {name}")
+
+
+class _Tally:
+    """What became of each message. `why`: what ended the sending before its end."""
+
+    def __init__(self, ids: Sequence[str]) -> None:
+        self.why = ""
+        self.advance: Callable[[int], object] = lambda step: None
+        self._ids = ids
+        self._sent: list[int] = []
+        self._failed: dict[int, Failure] = {}
+
+    def told(self, index: int, failure: Failure | None) -> None:
+        if failure is None:
+            self._sent.append(index)
+        else:
+            self._failed[index] = failure
+        self.advance(1)
+
+    def report(self, what: str) -> int:
+        """Say it; the exit code."""
+        number, sent = len(self._ids), len(self._sent)
+        if sent:
+            count = "" if number == 1 else f"{sent} messages, the first with "
+            print(f"{what}: {count}event_id {self._ids[min(self._sent)]}", flush=True)
+        for index in sorted(self._failed)[:MAX_NAMED]:
+            failure = self._failed[index]
+            print(f"not sent: event_id {self._ids[index]}: {failure.code}: {failure.text}", file=sys.stderr)
+        if sent < number:
+            print(f"{number - sent} of {number} were not sent" + (f": {self.why}" if self.why else ""), file=sys.stderr)
+        return STOPPED if sent == number else LEFT
+
+
+def send_all(queue: Queue, entries: Sequence[Entry], told: Callable[[int, Failure | None], object]) -> None:
+    """Send many entries, ten to a call. `told` hears what became of each, by its index; None: it was sent.
+
+    Raises QueueError where the first call fails: none is sent then.
+    """
+
+    def send(indexes: Sequence[int]) -> list[tuple[int, Failure | None]]:
+        batch = [entries[index] for index in indexes]
+        return list(zip(indexes, answers(lambda: queue.send(batch), len(batch)), strict=True))
+
+    first, *rest = batches(entries)
+    results = queue.send([entries[index] for index in first])
+    for index, failure in zip(first, results, strict=True):
+        told(index, failure)
+    for answered in Pool(SENDERS).imap_unordered(send, rest):
+        for index, failure in answered:
+            told(index, failure)
+
+
+def read_payload(text: str) -> str:
+    """PAYLOAD -> JSON, as it was written: the text itself, @file, or - for standard input. Raises ConfigError."""
+    try:
+        if text == "-":
+            text = sys.stdin.buffer.read().decode("utf-8-sig")
+        elif text.startswith("@"):
+            text = Path(text[1:]).read_bytes().decode("utf-8-sig")
+        json.loads(text, parse_constant=_refuse_constant)
+        text.encode()
+    except OSError as error:
+        raise ConfigError(f"PAYLOAD {text}: cannot be read: {error.strerror}") from None
+    except UnicodeError:
+        raise ConfigError("PAYLOAD is not UTF-8") from None
+    except RecursionError:
+        raise ConfigError("PAYLOAD is nested too deeply") from None
+    except ValueError as error:
+        hint = "" if text.startswith(("{", "[")) and '"' in text else """; in a shell: '{"to": ["ann@example.com"]}'"""
+        raise ConfigError(f"PAYLOAD is no JSON: {error}{hint}") from None
+    return text
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON value")
+
+
+def _entries(options: Namespace, ids: Sequence[str]) -> list[Entry]:
+    if not 0 <= options.delay <= MAX_DELAY_SECONDS:
+        text = f"--delay {options.delay}: SQS delays a message by 0 to {MAX_DELAY_SECONDS} seconds"
+        raise ConfigError(f"{text}; EventBridge Scheduler sends to a queue at any later time")
+    payload = msgspec.Raw(read_payload(options.payload).encode())
+    attributes = _attributes(options.attribute)
+    bodies = (envelope_text(options.type, event_id, payload) for event_id in ids)
+    entries = [Entry(body, options.delay, options.group, attributes=attributes) for body in bodies]
+    if entries[0].size > MAX_BYTES:
+        raise ConfigError(f"the message has {entries[0].size:,} bytes, SQS takes {MAX_BYTES:,}: send where the data is")
+    return entries
+
+
+def _attributes(pairs: Sequence[str]) -> dict[str, Attribute]:
+    attributes = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not (name and equals and value):
+            raise ConfigError(f"--attribute {pair}: NAME=VALUE is wanted, neither of them empty")
+        attributes[name] = Attribute("String", value)
+    if len(attributes) > MAX_ATTRIBUTES:
+        raise ConfigError(f"--attribute: {len(attributes)} of them, SQS takes {MAX_ATTRIBUTES}")
+    return attributes
+
+
+def _queue_name(settings: Settings, name: str) -> str:
+    names = ", ".join(settings.queues)
+    if not name and len(settings.queues) > 1:
+        raise ConfigError(f"--queue is needed, since there are several: {names}")
+    if name and name not in settings.queues:
+        raise ConfigError(f"--queue {name}: no such queue; there are: {names}")
+    return name or names
+
+
+def _send(
+    settings: Settings, name: str, entries: Sequence[Entry], told: Callable[[int, Failure | None], object]
+) -> None:
+    try:
+        send_all(_connect(settings, name), entries, told)
+    except Unreachable as error:
+        if not settings.queues[name].is_local:
+            raise
+        text = f"no worker runs the local queue on port {settings.local.port}"
+        raise ConfigError(f"{text}: start one first, python worker.py ({error})") from None
+    except (QueueMissing, AccessDenied) as error:
+        raise ConfigError(f"[queues.{name}] url: {error}") from None
+
+
+def _connect(settings: Settings, name: str) -> SqsQueue:
+    url, endpoint_url = settings.queues[name].url, settings.sqs.endpoint_url
+    if settings.queues[name].is_local:
+        if not settings.local.port:
+            raise ConfigError("[local] port = 0: the worker took any free port; set one to send to it")
+        url, endpoint_url = f"http://127.0.0.1:{settings.local.port}/{ACCOUNT_ID}/{name}", ""
+    region = settings.sqs.region
+    clients = connect(url, region=region, endpoint_url=endpoint_url, wait_seconds=0, polls=1, settles=SENDERS)
+    return SqsQueue(url, clients)
