@@ -118,4 +118,6 @@ class Message:
 
 def envelope_text(event_type: str, event_id: str, payload: Any) -> str:
     """The body of a message as Millpond writes it. Raises TypeError for a payload that is not JSON."""
-    return msgspec.json.encode({"event_type": event_type, "event_id": event_id, "payload": payload}).decode()
+    text = msgspec.json.encode({"event_type": event_type, "event_id": event_id, "payload": payload}).decode()
+    # The two characters that JSON leaves as they are and SQS does not take (InvalidMessageContents).
+    return text.replace("\ufffe", "\\ufffe").replace("\uffff", "\\uffff")

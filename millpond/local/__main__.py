@@ -1,0 +1,77 @@
+"""The embedded SQS alone: `python -m millpond.local --port 9324 --queue jobs`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from gevent import monkey, signal_handler
+from gevent.event import Event
+
+from millpond.local import DEFAULT_PORT
+from millpond.local.errors import SqsError
+from millpond.local.settings import arn
+
+if TYPE_CHECKING:
+    from millpond.local.server import LocalSqs
+
+#: Receives after which a queue of --queue gives a message to its dead-letter queue.
+MAX_RECEIVE_COUNT = 15
+#: Exit code for a port that is taken, or a name that no queue can have.
+EXIT_CONFIG = 3
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until SIGTERM or SIGINT. Returns the exit code."""
+    monkey.patch_all()
+    from millpond.local.server import LocalSqs  # it loads ssl, which must not be loaded before the patch
+
+    options = _options(arguments)
+    stop = Event()
+    watchers = [signal_handler(number, stop.set) for number in (signal.SIGTERM, signal.SIGINT)]
+    server = LocalSqs(options.port, options.host)
+    try:
+        server.start()
+        urls = [url for name in options.queue for url in _create(server, name)]
+    except OSError as error:
+        where = f"{options.host}:{options.port}"
+        return _refuse(f"cannot listen on {where}: {error.strerror}; --port takes another one, 0 any that is free")
+    except SqsError as error:
+        return _refuse(f"--queue: {error}")
+    print(f"millpond.local listens on {server.url} - messages are in memory only and gone when it ends", flush=True)
+    print("".join(f"{url}\n" for url in urls), end="", flush=True)
+    stop.wait()
+    server.stop()
+    for watcher in watchers:
+        watcher.cancel()
+    return 0
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m millpond.local", description="An SQS in memory, for any SDK that speaks the JSON protocol."
+    )
+    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="0 takes a free one (default: %(default)s)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    help_text = f"make this queue, and NAME-dead for messages received {MAX_RECEIVE_COUNT} times; can be repeated"
+    parser.add_argument("--queue", action="append", default=[], metavar="NAME", help=help_text)
+    return parser.parse_args(arguments)
+
+
+def _create(server: LocalSqs, name: str) -> list[str]:
+    dead_url = server.create_queue(f"{name}-dead")
+    policy = {"deadLetterTargetArn": arn(f"{name}-dead"), "maxReceiveCount": MAX_RECEIVE_COUNT}
+    return [server.create_queue(name, {"RedrivePolicy": json.dumps(policy)}), dead_url]
+
+
+def _refuse(text: str) -> int:
+    print(f"millpond.local: {text}", file=sys.stderr)
+    return EXIT_CONFIG
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,267 @@
+"""Account: the queues by name, and every operation of the API on them, without I/O."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+
+from millpond.local import batch
+from millpond.local.batch import MAX_BATCH
+from millpond.local.convert import parcel
+from millpond.local.errors import SqsError, invalid_parameter, invalid_value, missing_parameter
+from millpond.local.message import MAX_BYTES, Message, size_bytes
+from millpond.local.queue import MAX_HOLD_SECONDS, Poll, Queue
+from millpond.local.settings import SETTABLE, Redrive, Settings, as_attributes, parse
+from millpond.local.wire import (
+    BatchAnswer,
+    ChangeMessageVisibility,
+    ChangeMessageVisibilityBatch,
+    CreateQueue,
+    DeleteMessage,
+    DeleteMessageBatch,
+    Done,
+    GetQueueAttributes,
+    GetQueueUrl,
+    ListDeadLetterSourceQueues,
+    ListQueues,
+    Nothing,
+    QueueAttributes,
+    QueueRequest,
+    ReceiveMessage,
+    SendMessage,
+    SendMessageBatch,
+    Sent,
+    SetQueueAttributes,
+)
+
+#: The longest long poll, in seconds.
+MAX_WAIT_SECONDS = 20
+#: Names in one page of a list.
+MAX_PAGE = 1000
+
+_QUEUE_NAME = re.compile(r"[A-Za-z0-9_-]{1,80}")
+_COUNTED = (
+    "ApproximateNumberOfMessages",
+    "ApproximateNumberOfMessagesNotVisible",
+    "ApproximateNumberOfMessagesDelayed",
+)
+_READABLE = SETTABLE | {*_COUNTED, "All", "CreatedTimestamp", "LastModifiedTimestamp", "QueueArn"}
+
+
+class Account:
+    """All queues of one server. `clock` gives seconds since 1970; `alarm` as in Queue."""
+
+    def __init__(self, clock: Callable[[], float], alarm: Callable[[Queue, float], object]) -> None:
+        self._clock = clock
+        self._alarm = alarm
+        self._queues: dict[str, Queue] = {}
+        self._waits = True
+
+    def create_queue(self, request: CreateQueue) -> str:
+        """Returns the queue's name. One that exists is left as it is, if no attribute asked for differs."""
+        name = request.queue_name
+        if name.endswith(".fifo") or request.attributes.get("FifoQueue") == "true":
+            raise SqsError("UnsupportedOperation", "millpond.local has no FIFO queues yet: create a standard queue.")
+        if not _QUEUE_NAME.fullmatch(name):
+            reason = "Can only include alphanumeric characters, hyphens, or underscores. 1 to 80 in length"
+            raise invalid_value("QueueName", name, reason) if name else missing_parameter("QueueName")
+        if name in self._queues:
+            _check_same(self._queues[name].settings, request.attributes)
+        else:
+            settings = parse(request.attributes, Settings())
+            target = self._redrive_target(settings.redrive)
+            queue = self._queues[name] = Queue(name, settings, self._clock(), self._alarm)
+            queue.dead_letters = target
+        return name
+
+    def get_queue_url(self, request: GetQueueUrl) -> str:
+        """Returns the queue's name."""
+        return self._find(request.queue_name, "QueueName").name
+
+    def list_queues(self, request: ListQueues) -> tuple[list[str], str]:
+        """Returns names, sorted, and the token of the next page ("" for none)."""
+        names = [name for name in self._queues if name.startswith(request.queue_name_prefix)]
+        return _page(names, request.max_results, request.next_token)
+
+    def list_dead_letter_source_queues(self, request: ListDeadLetterSourceQueues) -> tuple[list[str], str]:
+        """The queues whose dead letters go to this one; as list_queues."""
+        target = self._queue(request)
+        names = [queue.name for queue in self._queues.values() if queue.dead_letters is target]
+        return _page(names, request.max_results, request.next_token)
+
+    def delete_queue(self, request: QueueRequest) -> Nothing:
+        """Its messages go with it, and polls that wait are answered. Queues that dead-letter to it keep theirs."""
+        gone = self._queue(request)
+        del self._queues[gone.name]
+        gone.close_polls()
+        for queue in self._queues.values():
+            if queue.dead_letters is gone:
+                queue.dead_letters = None
+        return Nothing()
+
+    def purge_queue(self, request: QueueRequest) -> Nothing:
+        self._queue(request).purge(self._clock())
+        return Nothing()
+
+    def get_queue_attributes(self, request: GetQueueAttributes) -> QueueAttributes:
+        queue = self._queue(request)
+        for name in request.attribute_names:
+            if name not in _READABLE:
+                raise SqsError("InvalidAttributeName", f"Unknown Attribute {name}.")
+        counts = queue.counts(self._clock())
+        shown = {
+            **as_attributes(queue.settings),
+            **dict(zip(_COUNTED, map(str, (counts.visible, counts.in_flight, counts.delayed)), strict=True)),
+            "CreatedTimestamp": str(int(queue.created)),
+            "LastModifiedTimestamp": str(int(queue.modified)),
+            "QueueArn": queue.arn,
+        }
+        wanted = set(request.attribute_names)
+        return QueueAttributes(shown if "All" in wanted else {k: v for k, v in shown.items() if k in wanted})
+
+    def set_queue_attributes(self, request: SetQueueAttributes) -> Nothing:
+        queue = self._queue(request)
+        settings = parse(request.attributes, queue.settings)
+        queue.dead_letters = self._redrive_target(settings.redrive)
+        queue.settings = settings
+        queue.modified = self._clock()
+        return Nothing()
+
+    def send_message(self, request: SendMessage) -> Sent:
+        queue = self._queue(request)
+        limit = queue.settings.max_message_bytes
+        if size_bytes(request.message_body, request.message_attributes) > limit:
+            raise _too_long("One or more parameters are invalid", limit)
+        now = self._clock()
+        message, delay_seconds, sent = parcel(request, queue.settings, now)
+        queue.send([(message, delay_seconds)], now)
+        return sent
+
+    def send_message_batch(self, request: SendMessageBatch) -> BatchAnswer:
+        queue = self._queue(request)
+        batch.check(request.entries, "SendMessage")
+        sizes = {e.id: size_bytes(e.message_body, e.message_attributes) for e in request.entries}
+        total, limit = sum(sizes.values()), queue.settings.max_message_bytes
+        if total > MAX_BYTES:
+            text = f"Batch requests cannot be longer than {MAX_BYTES} bytes. You have sent {total} bytes."
+            raise SqsError("BatchRequestTooLong", text)
+        now = self._clock()
+        parcels: list[tuple[Message, int]] = []
+
+        def pack(entry: SendMessage) -> Sent:
+            if sizes[entry.id] > limit:
+                raise _too_long("One or more parameters cannot be validated", limit)
+            message, delay_seconds, sent = parcel(entry, queue.settings, now)
+            parcels.append((message, delay_seconds))
+            return sent
+
+        answer = batch.each(request.entries, pack)
+        queue.send(parcels, now)
+        return answer
+
+    def receive_message(self, request: ReceiveMessage) -> tuple[Queue, Poll]:
+        """The poll is answered, or waits in the queue's line until the caller ends that with `queue.leave(poll)`."""
+        queue = self._queue(request)
+        wait_seconds = queue.settings.wait_seconds if request.wait_time_seconds is None else request.wait_time_seconds
+        if not 1 <= request.max_number_of_messages <= MAX_BATCH:
+            reason = f"Must be between 1 and {MAX_BATCH}, if provided."
+            raise invalid_value("MaxNumberOfMessages", request.max_number_of_messages, reason)
+        if not 0 <= wait_seconds <= MAX_WAIT_SECONDS:
+            reason = f"Must be >= 0 and <= {MAX_WAIT_SECONDS}, if provided."
+            raise invalid_value("WaitTimeSeconds", wait_seconds, reason)
+        if request.visibility_timeout is not None:
+            _check_visibility(request.visibility_timeout)
+        poll = Poll(request.max_number_of_messages, request.visibility_timeout, wait_seconds if self._waits else 0)
+        queue.receive(poll, self._clock())
+        return queue, poll
+
+    def delete_message(self, request: DeleteMessage) -> Nothing:
+        self._queue(request).delete(_handle(request), self._clock())
+        return Nothing()
+
+    def delete_message_batch(self, request: DeleteMessageBatch) -> BatchAnswer:
+        queue, now = self._queue(request), self._clock()
+        batch.check(request.entries, "DeleteMessage")
+
+        def delete(entry: DeleteMessage) -> Done:
+            queue.delete(_handle(entry), now)
+            return Done(entry.id)
+
+        return batch.each(request.entries, delete)
+
+    def change_message_visibility(self, request: ChangeMessageVisibility) -> Nothing:
+        self._queue(request).change_visibility(_handle(request), _timeout(request), self._clock())
+        return Nothing()
+
+    def change_message_visibility_batch(self, request: ChangeMessageVisibilityBatch) -> BatchAnswer:
+        queue, now = self._queue(request), self._clock()
+        batch.check(request.entries, "ChangeMessageVisibility")
+
+        def change(entry: ChangeMessageVisibility) -> Done:
+            queue.change_visibility(_handle(entry), _timeout(entry), now)
+            return Done(entry.id)
+
+        return batch.each(request.entries, change)
+
+    def close_polls(self) -> None:
+        """Answer every waiting poll now, and let no later one wait."""
+        self._waits = False
+        for queue in self._queues.values():
+            queue.close_polls()
+
+    def _queue(self, request: QueueRequest) -> Queue:
+        return self._find(request.queue_url.rpartition("/")[2], "QueueUrl")
+
+    def _find(self, name: str, parameter: str) -> Queue:
+        if not name:
+            raise missing_parameter(parameter)
+        if name not in self._queues:
+            raise SqsError("QueueDoesNotExist", "The specified queue does not exist.")
+        return self._queues[name]
+
+    def _redrive_target(self, redrive: Redrive | None) -> Queue | None:
+        if redrive is None:
+            return None
+        if redrive.target not in self._queues:
+            text = f"Value {redrive.target_arn} for parameter RedrivePolicy is invalid."
+            raise invalid_parameter(f"{text} Reason: Dead letter target does not exist.")
+        return self._queues[redrive.target]
+
+
+def _handle(entry: DeleteMessage | ChangeMessageVisibility) -> str:
+    if not entry.receipt_handle:
+        raise missing_parameter("ReceiptHandle")
+    return entry.receipt_handle
+
+
+def _timeout(entry: ChangeMessageVisibility) -> int:
+    if entry.visibility_timeout is None:
+        raise missing_parameter("VisibilityTimeout")
+    return _check_visibility(entry.visibility_timeout)
+
+
+def _check_visibility(seconds: int) -> int:
+    if not 0 <= seconds <= MAX_HOLD_SECONDS:
+        raise invalid_value("VisibilityTimeout", seconds, f"Must be >= 0 and <= {MAX_HOLD_SECONDS}, if provided.")
+    return seconds
+
+
+def _too_long(text: str, limit: int) -> SqsError:
+    return invalid_parameter(f"{text}. Reason: Message must be shorter than {limit} bytes.")
+
+
+def _check_same(settings: Settings, attributes: Mapping[str, str]) -> None:
+    wanted, present = as_attributes(parse(attributes, settings)), as_attributes(settings)
+    for name in attributes:
+        if wanted.get(name) != present.get(name):
+            text = f"A queue already exists with the same name and a different value for attribute {name}"
+            raise SqsError("QueueNameExists", text)
+
+
+def _page(names: list[str], max_results: int | None, token: str) -> tuple[list[str], str]:
+    """The token is the last name of the page before."""
+    size = MAX_PAGE if max_results is None else max_results
+    if not 1 <= size <= MAX_PAGE:
+        raise invalid_value("MaxResults", size, f"MaxResults must be an integer between 1 and {MAX_PAGE}.")
+    rest = sorted(name for name in names if name > token)
+    return rest[:size], rest[size - 1] if len(rest) > size else ""

@@ -1,0 +1,92 @@
+"""Api: one call of the JSON protocol, from its name and its bytes to its answer's bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from millpond.local import wire
+from millpond.local.account import Account
+from millpond.local.convert import received
+from millpond.local.errors import SqsError
+from millpond.local.queue import Poll, Queue
+from millpond.local.settings import ACCOUNT_ID
+
+#: What the header X-Amz-Target begins with.
+TARGET_PREFIX = "AmazonSQS."
+
+#: Blocks until the poll is answered, its seconds at the longest, and leaves the queue's line.
+Wait = Callable[[Queue, Poll], object]
+Operation = Callable[[Account, Any], msgspec.Struct]
+
+_encode = msgspec.json.Encoder().encode
+# UnknownOperationException and SerializationException are not SQS's own, but of the framework below it.
+_FRAMEWORK_ERRORS = frozenset({"SerializationException", "UnknownOperationException"})
+
+
+class Api:
+    """Every operation by its name. `base_url`, such as http://127.0.0.1:9324, begins the queue URLs in the answers."""
+
+    def __init__(self, account: Account, wait: Wait) -> None:
+        self._account = account
+        self._wait = wait
+
+    def call(self, target: str, body: bytes, base_url: str) -> bytes:
+        """Raises SqsError for a call that is refused, with what is wrong with it."""
+        name = target.removeprefix(TARGET_PREFIX)
+        if name not in _DECODERS or not target.startswith(TARGET_PREFIX):
+            text = f"millpond.local has no operation {target!r}: the header X-Amz-Target is {TARGET_PREFIX}<Operation>."
+            raise SqsError("UnknownOperationException", text)
+        try:
+            request = _DECODERS[name].decode(body or b"{}")
+        except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
+            raise SqsError("SerializationException", f"The request is no {name}: {error}") from error
+        if name == "ReceiveMessage":
+            return _encode(self._receive(request))
+        if name in _PLAIN:
+            return _encode(_PLAIN[name](self._account, request))
+        return _encode(self._with_urls(name, request, f"{base_url}/{ACCOUNT_ID}/"))
+
+    def _receive(self, request: wire.ReceiveMessage) -> wire.Received:
+        queue, poll = self._account.receive_message(request)
+        if poll.deliveries is None:
+            self._wait(queue, poll)
+        return received(poll, request)
+
+    def _with_urls(self, name: str, request: Any, base: str) -> msgspec.Struct:
+        if name == "CreateQueue":
+            return wire.QueueUrl(base + self._account.create_queue(request))
+        if name == "GetQueueUrl":
+            return wire.QueueUrl(base + self._account.get_queue_url(request))
+        if name == "ListQueues":
+            names, token = self._account.list_queues(request)
+            return wire.QueueUrls([base + name for name in names], token)
+        names, token = self._account.list_dead_letter_source_queues(request)
+        return wire.SourceQueueUrls([base + name for name in names], token)
+
+
+def error_body(error: SqsError) -> bytes:
+    """The answer of a call that is refused."""
+    namespace = "com.amazon.coral.service" if error.shape in _FRAMEWORK_ERRORS else "com.amazonaws.sqs"
+    return _encode({"__type": f"{namespace}#{error.shape}", "message": error.text})
+
+
+_PLAIN: dict[str, Operation] = {
+    "ChangeMessageVisibility": Account.change_message_visibility,
+    "ChangeMessageVisibilityBatch": Account.change_message_visibility_batch,
+    "DeleteMessage": Account.delete_message,
+    "DeleteMessageBatch": Account.delete_message_batch,
+    "DeleteQueue": Account.delete_queue,
+    "GetQueueAttributes": Account.get_queue_attributes,
+    "PurgeQueue": Account.purge_queue,
+    "SendMessage": Account.send_message,
+    "SendMessageBatch": Account.send_message_batch,
+    "SetQueueAttributes": Account.set_queue_attributes,
+}
+_WITH_URLS = ("CreateQueue", "GetQueueUrl", "ListDeadLetterSourceQueues", "ListQueues")
+
+_DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
+    name: msgspec.json.Decoder(getattr(wire, name)) for name in (*_PLAIN, *_WITH_URLS, "ReceiveMessage")
+}

@@ -1,0 +1,45 @@
+"""A batch: what all of them have in common, and one result an entry."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from millpond.local.errors import SqsError
+from millpond.local.wire import BatchAnswer, ChangeMessageVisibility, DeleteMessage, Done, Failed, SendMessage, Sent
+
+#: Entries in one batch call, and messages in one receive (SQS quotas).
+MAX_BATCH = 10
+
+_ENTRY_ID = re.compile(r"[A-Za-z0-9_-]{1,80}")
+
+Entry = TypeVar("Entry", SendMessage, DeleteMessage, ChangeMessageVisibility)
+
+
+def check(entries: Sequence[Entry], action: str) -> None:
+    """Raises SqsError for what makes SQS refuse a batch as a whole."""
+    if not entries:
+        raise SqsError("EmptyBatchRequest", f"There should be at least one {action}BatchRequestEntry in the request.")
+    if len(entries) > MAX_BATCH:
+        text = f"Maximum number of entries per request are {MAX_BATCH}. You have sent {len(entries)}."
+        raise SqsError("TooManyEntriesInBatchRequest", text)
+    seen: set[str] = set()
+    for entry in entries:
+        if not _ENTRY_ID.fullmatch(entry.id):
+            text = "A batch entry id can only contain alphanumeric characters, hyphens and underscores."
+            raise SqsError("InvalidBatchEntryId", f"{text} It can be at most 80 letters long.")
+        if entry.id in seen:
+            raise SqsError("BatchEntryIdsNotDistinct", f"Id {entry.id} repeated.")
+        seen.add(entry.id)
+
+
+def each(entries: Sequence[Entry], act: Callable[[Entry], Sent | Done]) -> BatchAnswer:
+    """`act` on each entry; what it raises is that entry's failure alone."""
+    answer = BatchAnswer()
+    for entry in entries:
+        try:
+            answer.successful.append(act(entry))
+        except SqsError as error:
+            answer.failed.append(Failed(entry.id, error.code, error.text, error.sender_fault))
+    return answer

@@ -1,0 +1,60 @@
+"""SqsError: an answer that is no success, with everything the wire wants to know of it."""
+
+from __future__ import annotations
+
+# SQS kept the codes of its older protocol: the header x-amzn-query-error carries them, and SDKs show them as
+# Error.Code (the shape's own name is their QueryErrorCode). A shape that is not listed is its own code.
+_CODES = {
+    "BatchEntryIdsNotDistinct": "AWS.SimpleQueueService.BatchEntryIdsNotDistinct",
+    "BatchRequestTooLong": "AWS.SimpleQueueService.BatchRequestTooLong",
+    "EmptyBatchRequest": "AWS.SimpleQueueService.EmptyBatchRequest",
+    "InvalidBatchEntryId": "AWS.SimpleQueueService.InvalidBatchEntryId",
+    "InvalidParameterValueException": "InvalidParameterValue",
+    "MissingRequiredParameterException": "MissingParameter",
+    "PurgeQueueInProgress": "AWS.SimpleQueueService.PurgeQueueInProgress",
+    "QueueDoesNotExist": "AWS.SimpleQueueService.NonExistentQueue",
+    "QueueNameExists": "QueueAlreadyExists",
+    "TooManyEntriesInBatchRequest": "AWS.SimpleQueueService.TooManyEntriesInBatchRequest",
+    "UnknownOperationException": "InvalidAction",
+    "UnsupportedOperation": "AWS.SimpleQueueService.UnsupportedOperation",
+}
+
+# All others are 400.
+_STATUSES = {
+    "OverLimit": 403,
+    "PurgeQueueInProgress": 403,
+    "ReceiptHandleIsInvalid": 404,
+    "RequestEntityTooLarge": 413,
+    "InternalFailure": 500,
+}
+
+
+class SqsError(Exception):
+    """A call, or one entry of a batch, that is refused. `shape` is the error's name in SQS's model."""
+
+    def __init__(self, shape: str, text: str) -> None:
+        super().__init__(text)
+        self.shape = shape
+        self.text = text
+        self.code = _CODES.get(shape, shape)
+        self.status = _STATUSES.get(shape, 400)
+
+    @property
+    def sender_fault(self) -> bool:
+        """True where the same call would fail again."""
+        return self.status < 500
+
+
+def invalid_parameter(text: str) -> SqsError:
+    """The error that SQS gives for most wrong values."""
+    return SqsError("InvalidParameterValueException", text)
+
+
+def invalid_value(name: str, value: object, reason: str) -> SqsError:
+    """The same, in the words that SQS uses for one parameter."""
+    return invalid_parameter(f"Value {value} for parameter {name} is invalid. Reason: {reason}")
+
+
+def missing_parameter(name: str) -> SqsError:
+    """A required parameter that is absent or empty."""
+    return SqsError("MissingRequiredParameterException", f"The request must contain the parameter {name}.")

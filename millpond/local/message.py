@@ -1,0 +1,129 @@
+"""Message: what a producer sent and what SQS adds to it; its limits, its size and its MD5s."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from hashlib import md5
+
+import msgspec
+
+from millpond.local.errors import SqsError, invalid_parameter, missing_parameter
+
+#: Bytes of one message, and of one batch together: body and user attributes (SQS since 2025-08).
+MAX_BYTES = 1_048_576
+#: User attributes of one message, and characters of a name or a type.
+MAX_ATTRIBUTES = 10
+MAX_NAME_CHARACTERS = 256
+
+# SQS takes what XML 1.0 takes, no other control characters and no noncharacters.
+_FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_NAME = re.compile(r"(?!\.)(?!.*\.\.)(?!(?i:aws|amazon)\.)[\w.-]{1,256}(?<!\.)")
+_TYPE = re.compile(r"(String|Number|Binary)(\.[\w.-]+)?")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?")
+
+
+class UserAttribute(msgspec.Struct, frozen=True, rename="pascal", omit_defaults=True):
+    """One user attribute, on the wire too: a `string_value` (String, Number) or a `binary_value`."""
+
+    data_type: str = ""
+    string_value: str | None = None
+    binary_value: bytes | None = None
+
+    @property
+    def value(self) -> bytes:
+        """The value as bytes, empty where there is none."""
+        return self.binary_value or (self.string_value or "").encode()
+
+
+class Message(msgspec.Struct, eq=False, gc=False):  # no cycle runs through it; tracked, sends cost a fifth more
+    """One message in a queue. Times are seconds since 1970; `key` is its number within the queue that holds it."""
+
+    id: str
+    body: str
+    body_md5: str
+    sent: float
+    attributes: dict[str, UserAttribute] = {}
+    attributes_md5: str = ""
+    group_id: str | None = None
+    trace_header: str | None = None
+    source_arn: str | None = None  # the queue it was dead-lettered from
+    key: int = 0
+    receive_count: int = 0
+    receives_before: int = 0  # of these, the ones in the queues that it was dead-lettered from
+    received: float = 0.0
+    first_received: float = 0.0
+
+
+def body_md5(body: str) -> str:
+    """MD5OfMessageBody."""
+    return md5(body.encode(), usedforsecurity=False).hexdigest()
+
+
+def attributes_md5(attributes: Mapping[str, UserAttribute]) -> str:
+    """MD5OfMessageAttributes, "" for none: names sorted; each part after its length, each value after its kind."""
+    if not attributes:
+        return ""
+    digest = md5(usedforsecurity=False)
+    for name in sorted(attributes):
+        attribute = attributes[name]
+        kind = b"\x01" if attribute.binary_value is None else b"\x02"
+        parts = [_measured(name.encode()), _measured(attribute.data_type.encode()), kind, _measured(attribute.value)]
+        digest.update(b"".join(parts))
+    return digest.hexdigest()
+
+
+def _measured(part: bytes) -> bytes:
+    return len(part).to_bytes(4, "big") + part
+
+
+def size_bytes(body: str, attributes: Mapping[str, UserAttribute]) -> int:
+    """Bytes that count toward MAX_BYTES: the body, and name, type and value of each user attribute."""
+    size = len(body) if body.isascii() else len(body.encode())
+    for name, attribute in attributes.items():
+        size += len(name.encode()) + len(attribute.data_type.encode()) + len(attribute.value)
+    return size
+
+
+def check_body(body: str) -> None:
+    """Raises SqsError for a body that is empty or has a character that SQS does not take."""
+    if not body:
+        raise missing_parameter("MessageBody")
+    if _FORBIDDEN.search(body):
+        raise SqsError(
+            "InvalidMessageContents",
+            "Invalid characters found. Valid unicode characters are #x9 | #xA | #xD | #x20 to #xD7FF | "
+            "#xE000 to #xFFFD | #x10000 to #x10FFFF",
+        )
+
+
+def check_attributes(attributes: Mapping[str, UserAttribute]) -> None:
+    """Raises SqsError for user attributes that SQS refuses."""
+    if len(attributes) > MAX_ATTRIBUTES:
+        raise invalid_parameter(
+            f"Number of message attributes [{len(attributes)}] exceeds the allowed maximum [{MAX_ATTRIBUTES}]."
+        )
+    for name, attribute in attributes.items():
+        _check_attribute(name, attribute)
+
+
+def _check_attribute(name: str, attribute: UserAttribute) -> None:
+    if not _NAME.fullmatch(name):
+        raise invalid_parameter(
+            f"The message attribute name '{name}' is invalid: 1 to {MAX_NAME_CHARACTERS} letters, digits, '_', '-' "
+            "and '.', no '.' at either end or twice in a row, and no 'AWS.' or 'Amazon.' before it."
+        )
+    kind = _TYPE.fullmatch(attribute.data_type)
+    if not kind or len(attribute.data_type) > MAX_NAME_CHARACTERS:
+        raise invalid_parameter(
+            f"The type '{attribute.data_type}' of message (user) attribute '{name}' is invalid. "
+            "The set of supported type prefixes is Binary, Number, and String."
+        )
+    if (attribute.binary_value is None) != (kind[1] != "Binary") or not attribute.value:
+        raise invalid_parameter(
+            f"Message (user) attribute '{name}' must contain a non-empty value of type '{attribute.data_type}'."
+        )
+    if kind[1] == "Number" and not _NUMBER.fullmatch(attribute.string_value or ""):
+        raise invalid_parameter(f"Can't cast the value of message (user) attribute '{name}' to a number.")
+    if attribute.string_value is not None and _FORBIDDEN.search(attribute.string_value):
+        raise invalid_parameter(f"Message (user) attribute '{name}' has invalid characters in its value.")

@@ -1,0 +1,270 @@
+"""Queue: what SQS does with messages, without I/O. Every call is given `now`, in seconds since 1970.
+
+A message is delayed, visible or in flight (received, and invisible until its visibility time-out). What time alone
+changes is done at the next call, or when the alarm that the queue asked for rings: nothing is ever scanned.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from millpond.local.errors import SqsError, invalid_value
+from millpond.local.message import Message
+from millpond.local.schedule import Schedule
+from millpond.local.settings import Settings, arn
+
+#: A receive holds a message for 12 h at the longest, counted from the receive; extensions do not reset it.
+MAX_HOLD_SECONDS = 43_200
+#: Messages of one standard queue that can be in flight at a time (SQS quotas).
+MAX_IN_FLIGHT = 120_000
+#: A queue can be purged once in so many seconds.
+PURGE_SECONDS = 60
+
+# Keys of messages that are gone, which the line of visible ones may keep before it is rebuilt.
+_SLACK = 64
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """A message as one receive brings it: the count and the handle are this receive's."""
+
+    message: Message
+    receipt_handle: str
+    receive_count: int
+
+
+class Poll:
+    """One receive: answered at once, or waiting in its queue's line. `visibility_seconds` None: as the queue has it."""
+
+    def __init__(self, max_messages: int, visibility_seconds: int | None, wait_seconds: int) -> None:
+        self.max_messages = max_messages
+        self.visibility_seconds = visibility_seconds
+        self.wait_seconds = wait_seconds
+        self.deliveries: list[Delivery] | None = None
+        self.on_answer: Callable[[], object] | None = None
+
+    def answer(self, deliveries: list[Delivery]) -> None:
+        """Called once, by the queue."""
+        self.deliveries = deliveries
+        if self.on_answer:
+            self.on_answer()
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """How many messages a queue has, by what they are."""
+
+    visible: int
+    in_flight: int
+    delayed: int
+
+
+class Queue:
+    """One standard queue.
+
+    1. Keeps messages until they are deleted, purged or older than the retention period.
+    2. Hands each visible one to one receive at a time, and to waiting polls in the order in which they came.
+    3. Moves those that were received too often to `dead_letters`, at the receive that would have been one too many.
+
+    `alarm(queue, time)` asks for a call of `advance` at that time: something then becomes visible, and a poll waits.
+    """
+
+    def __init__(
+        self, name: str, settings: Settings, created: float = 0.0, alarm: Callable[[Queue, float], object] | None = None
+    ) -> None:
+        self.name = name
+        self.arn = arn(name)
+        self.settings = settings
+        self.created = self.modified = created
+        self.dead_letters: Queue | None = None
+        self._alarm = alarm
+        self._alarm_time: float | None = None
+        self._messages: dict[int, Message] = {}
+        self._visible: deque[int] = deque()
+        self._delayed = Schedule()
+        self._in_flight = Schedule()
+        self._ages = Schedule()  # by the time they were sent, which a dead letter keeps
+        self._polls: OrderedDict[Poll, None] = OrderedDict()
+        self._last_key = 0
+        self._purged: float | None = None
+        # A handle names the queue, the message and the receive; a queue made anew does not know the old one's.
+        self._handle_prefix = secrets.token_hex(8)
+        self._handle = re.compile(rf"{self._handle_prefix}-([0-9]{{1,18}})-([0-9]{{1,9}})")
+
+    def counts(self, now: float) -> Counts:
+        """What GetQueueAttributes counts."""
+        self.advance(now)
+        return Counts(self._visible_count, len(self._in_flight), len(self._delayed))
+
+    def send(self, parcels: Sequence[tuple[Message, int]], now: float) -> None:
+        """Take messages in, each with its delay in seconds; one waiting poll can get up to ten of them."""
+        for message, delay_seconds in parcels:
+            self._admit(message)
+            if delay_seconds:
+                self._delayed.set(message.key, now + delay_seconds)
+            else:
+                self._visible.append(message.key)
+        self.advance(now)
+
+    def receive(self, poll: Poll, now: float) -> None:
+        """Answer the poll, or let it wait in line. Raises SqsError (OverLimit), never for a poll that can wait."""
+        self.advance(now)
+        deliveries = self._take(poll, now)
+        if deliveries:
+            poll.answer(deliveries)
+        elif poll.wait_seconds:
+            self._polls[poll] = None
+            self._set_alarm()
+        elif len(self._in_flight) >= MAX_IN_FLIGHT:
+            raise SqsError("OverLimit", f"Too many messages in flight: {MAX_IN_FLIGHT} is the limit.")
+        else:
+            poll.answer([])
+
+    def leave(self, poll: Poll) -> None:
+        """The poll has waited long enough: it is answered, with nothing, unless it has its answer already."""
+        if poll in self._polls:
+            del self._polls[poll]
+            poll.answer([])
+
+    def close_polls(self) -> None:
+        """Answer every waiting poll with nothing."""
+        for poll in list(self._polls):
+            self.leave(poll)
+
+    def delete(self, receipt_handle: str, now: float) -> None:
+        """Delete the message, unless it was received again since. Raises SqsError for a handle that is wrong or old."""
+        message = self._held(receipt_handle)
+        if message is None:
+            return
+        if now - message.received > MAX_HOLD_SECONDS:
+            raise invalid_value("ReceiptHandle", receipt_handle, "The receipt handle has expired.")
+        self._forget(message.key)
+        self._serve(now)  # a poll can wait for room in flight
+
+    def change_visibility(self, receipt_handle: str, seconds: int, now: float) -> None:
+        """The message becomes visible in so many seconds from now.
+
+        SQS answers 200 and does nothing where the visibility time-out has passed and nobody has received the message
+        since. Raises SqsError for a handle that is none, a message that is gone or received again, and beyond 12 h.
+        """
+        self.advance(now)
+        message = self._held(receipt_handle)
+        if message is None:
+            reason = "Message does not exist or is not available for visibility timeout change."
+            raise invalid_value("ReceiptHandle", receipt_handle, reason)
+        if message.key not in self._in_flight:
+            return
+        if now + seconds - message.received > MAX_HOLD_SECONDS:
+            reason = f"Total VisibilityTimeout for the message is beyond the limit [{MAX_HOLD_SECONDS} seconds]"
+            raise invalid_value("VisibilityTimeout", seconds, reason)
+        self._hide(message.key, seconds, now)
+        self._serve(now)
+
+    def purge(self, now: float) -> None:
+        """Delete every message, those in flight too. Raises SqsError where the last purge was under 60 s ago."""
+        if self._purged is not None and now - self._purged < PURGE_SECONDS:
+            text = f"Only one PurgeQueue operation on {self.name} is allowed every {PURGE_SECONDS} seconds."
+            raise SqsError("PurgeQueueInProgress", text)
+        self._purged = now
+        self._messages.clear()
+        self._visible.clear()
+        for schedule in (self._delayed, self._in_flight, self._ages):
+            schedule.clear()
+
+    def advance(self, now: float) -> None:
+        """Do what time has brought since the last call: messages that are too old, or visible now."""
+        for key in self._ages.pop_due(now - self.settings.retention_seconds):
+            self._forget(key)
+        self._visible.extend(self._delayed.pop_due(now))
+        self._visible.extend(self._in_flight.pop_due(now))
+        self._serve(now)
+
+    @property
+    def _visible_count(self) -> int:
+        return len(self._messages) - len(self._in_flight) - len(self._delayed)
+
+    def _admit(self, message: Message) -> None:
+        self._last_key += 1
+        message.key = self._last_key
+        self._messages[message.key] = message
+        self._ages.set(message.key, message.sent)
+
+    def _forget(self, key: int) -> None:
+        del self._messages[key]
+        for schedule in (self._delayed, self._in_flight, self._ages):
+            schedule.drop(key)
+        if len(self._visible) > 2 * self._visible_count + _SLACK:
+            self._visible = deque(key for key in self._visible if key in self._messages)
+
+    def _hide(self, key: int, seconds: int, now: float) -> None:
+        if seconds:
+            self._in_flight.set(key, now + seconds)
+        else:
+            self._in_flight.drop(key)
+            self._visible.append(key)
+
+    def _serve(self, now: float) -> None:
+        while self._polls and self._visible_count:
+            poll, _ = self._polls.popitem(last=False)
+            deliveries = self._take(poll, now)
+            if not deliveries:  # they went to the dead-letter queue, or nothing more may be in flight
+                self._polls[poll] = None
+                self._polls.move_to_end(poll, last=False)
+                break
+            poll.answer(deliveries)
+        self._set_alarm()
+
+    def _set_alarm(self) -> None:
+        if not self._polls or not self._alarm:
+            return
+        times = [time for time in (self._delayed.next_time(), self._in_flight.next_time()) if time is not None]
+        time = min(times, default=None)
+        if time is not None and time != self._alarm_time:
+            self._alarm(self, time)
+        self._alarm_time = time
+
+    def _take(self, poll: Poll, now: float) -> list[Delivery]:
+        seconds = self.settings.visibility_seconds if poll.visibility_seconds is None else poll.visibility_seconds
+        limit = min(poll.max_messages, MAX_IN_FLIGHT - len(self._in_flight))
+        deliveries: list[Delivery] = []
+        untouched = len(self._visible)  # what comes back at once (0 s) is not taken twice
+        while untouched and self._visible and len(deliveries) < limit:
+            untouched -= 1
+            message = self._messages.get(self._visible.popleft())
+            if message is None:
+                continue  # deleted, or too old, while it was visible
+            if self.dead_letters is not None and self._is_spent(message):
+                self._move(message, self.dead_letters, now)
+            else:
+                deliveries.append(self._deliver(message, seconds, now))
+        return deliveries
+
+    def _deliver(self, message: Message, seconds: int, now: float) -> Delivery:
+        message.receive_count += 1
+        message.received = now
+        message.first_received = message.first_received or now
+        self._hide(message.key, seconds, now)
+        handle = f"{self._handle_prefix}-{message.key}-{message.receive_count}"
+        return Delivery(message, handle, message.receive_count)
+
+    def _is_spent(self, message: Message) -> bool:
+        redrive = self.settings.redrive
+        return redrive is not None and message.receive_count - message.receives_before >= redrive.max_receive_count
+
+    def _move(self, message: Message, target: Queue, now: float) -> None:
+        self._forget(message.key)
+        message.source_arn = self.arn
+        message.receives_before = message.receive_count
+        target.send([(message, 0)], now)
+
+    def _held(self, receipt_handle: str) -> Message | None:
+        """The message, if this handle is from its latest receive; None where it is gone or received again."""
+        numbers = self._handle.fullmatch(receipt_handle)
+        if not numbers:
+            text = f'The input receipt handle "{receipt_handle}" is not a valid receipt handle.'
+            raise SqsError("ReceiptHandleIsInvalid", text)
+        message = self._messages.get(int(numbers[1]))
+        return message if message is not None and message.receive_count == int(numbers[2]) else None

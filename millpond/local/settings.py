@@ -1,0 +1,128 @@
+"""Settings: the attributes of a queue that its owner sets, checked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from millpond.local.errors import SqsError, invalid_value
+from millpond.local.message import MAX_BYTES
+
+#: The account and the region in the name (ARN) of every queue.
+ACCOUNT_ID = "000000000000"
+REGION = "us-east-1"
+
+_ARN = re.compile(rf"arn:[\w-]+:sqs:[\w-]+:{ACCOUNT_ID}:([\w-]{{1,80}}(?:\.fifo)?)")
+_MAX_RECEIVE_COUNT = 1000
+
+
+class Redrive(msgspec.Struct, frozen=True):
+    """A message that was received `max_receive_count` times goes to the queue `target` at the next receive."""
+
+    target_arn: str
+    max_receive_count: int
+
+    @property
+    def target(self) -> str:
+        """The name of the dead-letter queue."""
+        return self.target_arn.rpartition(":")[2]
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """What the owner of a queue has set. `inert`: attributes that are shown again and have no effect here."""
+
+    delay_seconds: int = 0
+    max_message_bytes: int = MAX_BYTES
+    retention_seconds: int = 345_600
+    wait_seconds: int = 0
+    visibility_seconds: int = 30
+    redrive: Redrive | None = None
+    inert: Mapping[str, str] = {}
+
+
+# Attribute: the field, the least and the greatest value (CreateQueue in the API reference).
+_NUMBERS = {
+    "DelaySeconds": ("delay_seconds", 0, 900),
+    "MaximumMessageSize": ("max_message_bytes", 1024, MAX_BYTES),
+    "MessageRetentionPeriod": ("retention_seconds", 60, 1_209_600),
+    "ReceiveMessageWaitTimeSeconds": ("wait_seconds", 0, 20),
+    "VisibilityTimeout": ("visibility_seconds", 0, 43_200),
+}
+_INERT = frozenset({"KmsDataKeyReusePeriodSeconds", "KmsMasterKeyId", "Policy", "RedriveAllowPolicy"}) | {
+    "SqsManagedSseEnabled"
+}
+
+#: Every attribute that can be set.
+SETTABLE = frozenset(_NUMBERS) | _INERT | {"RedrivePolicy"}
+
+
+def arn(name: str) -> str:
+    """The Amazon resource name of a queue here."""
+    return f"arn:aws:sqs:{REGION}:{ACCOUNT_ID}:{name}"
+
+
+def parse(attributes: Mapping[str, str], base: Settings) -> Settings:
+    """`base` with these attributes set; an empty text takes a policy away. Raises SqsError for a wrong one."""
+    changes: dict[str, Any] = {}
+    inert = dict(base.inert)
+    for name, text in attributes.items():
+        if name in _NUMBERS:
+            field, least, greatest = _NUMBERS[name]
+            changes[field] = _number(name, text, least, greatest)
+        elif name == "RedrivePolicy":
+            changes["redrive"] = _redrive(text)
+        elif name in _INERT:
+            inert[name] = text
+        else:
+            raise SqsError("InvalidAttributeName", f"Unknown Attribute {name}.")
+    changes["inert"] = {name: text for name, text in inert.items() if text}
+    return msgspec.structs.replace(base, **changes)
+
+
+def as_attributes(settings: Settings) -> dict[str, str]:
+    """The settings as GetQueueAttributes shows them."""
+    shown = {name: str(getattr(settings, field)) for name, (field, _, _) in _NUMBERS.items()}
+    if settings.redrive:
+        policy = {
+            "deadLetterTargetArn": settings.redrive.target_arn,
+            "maxReceiveCount": settings.redrive.max_receive_count,
+        }
+        shown["RedrivePolicy"] = msgspec.json.encode(policy).decode()
+    return {**shown, **settings.inert}
+
+
+def _number(name: str, text: str, least: int, greatest: int) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", text) or not least <= int(text) <= greatest:
+        raise SqsError("InvalidAttributeValue", f"Invalid value for the parameter {name}.")
+    return int(text)
+
+
+class _Policy(msgspec.Struct):
+    target: str | None = msgspec.field(name="deadLetterTargetArn", default=None)
+    count: int | str | None = msgspec.field(name="maxReceiveCount", default=None)
+
+
+def _redrive(text: str) -> Redrive | None:
+    if text in ("", "{}"):
+        return None
+
+    def invalid(reason: str) -> SqsError:
+        return invalid_value("RedrivePolicy", text, reason)
+
+    try:
+        policy = msgspec.json.decode(text, type=_Policy)
+    except msgspec.MsgspecError as error:
+        raise invalid("Redrive policy is not a valid JSON map.") from error
+    if policy.target is None or policy.count is None:
+        absent = "deadLetterTargetArn" if policy.target is None else "maxReceiveCount"
+        raise invalid(f"Redrive policy does not contain mandatory attribute: {absent}.")
+    if not _ARN.fullmatch(policy.target):
+        raise invalid("Invalid value for deadLetterTargetArn.")
+    count = str(policy.count)
+    if not re.fullmatch(r"[0-9]{1,4}", count) or not 1 <= int(count) <= _MAX_RECEIVE_COUNT:
+        allowed = f"valid values are from 1 to {_MAX_RECEIVE_COUNT} both inclusive"
+        raise invalid(f"Invalid value for maxReceiveCount: {count}, {allowed}.")
+    return Redrive(policy.target, int(count))

@@ -1,0 +1,171 @@
+"""Requests and answers as the wire has them (awsJson1.0): msgspec Structs, one for each operation."""
+
+from __future__ import annotations
+
+import msgspec
+
+from millpond.local.message import UserAttribute
+
+
+class Request(msgspec.Struct, rename="pascal"):
+    """What an SDK sends; a key that is not named here is ignored."""
+
+
+class QueueRequest(Request):
+    """A call to one queue. `queue_url`: its URL, or just its name."""
+
+    queue_url: str = ""
+
+
+class CreateQueue(Request):
+    queue_name: str = ""
+    attributes: dict[str, str] = {}
+
+
+class GetQueueUrl(Request):
+    queue_name: str = ""
+
+
+class ListQueues(Request):
+    queue_name_prefix: str = ""
+    max_results: int | None = None
+    next_token: str = ""
+
+
+class ListDeadLetterSourceQueues(QueueRequest):
+    max_results: int | None = None
+    next_token: str = ""
+
+
+class DeleteQueue(QueueRequest):
+    pass
+
+
+class PurgeQueue(QueueRequest):
+    pass
+
+
+class GetQueueAttributes(QueueRequest):
+    attribute_names: list[str] = []
+
+
+class SetQueueAttributes(QueueRequest):
+    attributes: dict[str, str] = {}
+
+
+class SendMessage(QueueRequest):
+    """Also an entry of a batch, which has an `id` and no `queue_url`."""
+
+    id: str = ""
+    message_body: str = ""
+    delay_seconds: int | None = None
+    message_attributes: dict[str, UserAttribute] = {}
+    message_system_attributes: dict[str, UserAttribute] = {}
+    message_group_id: str | None = None
+    message_deduplication_id: str | None = None
+
+
+class SendMessageBatch(QueueRequest):
+    entries: list[SendMessage] = []
+
+
+class ReceiveMessage(QueueRequest):
+    attribute_names: list[str] = []
+    message_system_attribute_names: list[str] = []
+    message_attribute_names: list[str] = []
+    max_number_of_messages: int = 1
+    visibility_timeout: int | None = None
+    wait_time_seconds: int | None = None
+
+
+class DeleteMessage(QueueRequest):
+    """Also an entry of a batch."""
+
+    id: str = ""
+    receipt_handle: str = ""
+
+
+class DeleteMessageBatch(QueueRequest):
+    entries: list[DeleteMessage] = []
+
+
+class ChangeMessageVisibility(QueueRequest):
+    """Also an entry of a batch."""
+
+    id: str = ""
+    receipt_handle: str = ""
+    visibility_timeout: int | None = None
+
+
+class ChangeMessageVisibilityBatch(QueueRequest):
+    entries: list[ChangeMessageVisibility] = []
+
+
+class Answer(msgspec.Struct, rename="pascal", omit_defaults=True):
+    """What an SDK gets; SQS leaves out what is empty."""
+
+
+class QueueUrl(Answer):
+    queue_url: str
+
+
+class QueueUrls(Answer):
+    queue_urls: list[str] = []
+    next_token: str = ""
+
+
+class SourceQueueUrls(Answer):
+    queue_urls: list[str] = msgspec.field(name="queueUrls")  # so in SQS's model, and always there
+    next_token: str = ""
+
+
+class QueueAttributes(Answer):
+    attributes: dict[str, str] = {}
+
+
+class Sent(Answer):
+    """Also an entry of a batch, with its `id`."""
+
+    message_id: str
+    body_md5: str = msgspec.field(name="MD5OfMessageBody")
+    attributes_md5: str = msgspec.field(name="MD5OfMessageAttributes", default="")
+    system_attributes_md5: str = msgspec.field(name="MD5OfMessageSystemAttributes", default="")
+    id: str = ""
+
+
+class Done(Answer):
+    """An entry of a batch that has nothing to tell."""
+
+    id: str
+
+
+class Failed(Answer):
+    """An entry of a batch that was refused."""
+
+    id: str
+    code: str
+    message: str
+    sender_fault: bool
+
+
+class BatchAnswer(Answer):
+    successful: list[Sent | Done] = []
+    failed: list[Failed] = []
+
+
+class ReceivedMessage(Answer):
+    message_id: str
+    receipt_handle: str
+    body_md5: str = msgspec.field(name="MD5OfBody")
+    body: str
+    attributes: dict[str, str] = {}
+    attributes_md5: str = msgspec.field(name="MD5OfMessageAttributes", default="")
+    message_attributes: dict[str, UserAttribute] = {}
+
+
+class Received(Answer):
+    messages: list[ReceivedMessage] = []
+
+
+class Nothing(Answer):
+    """The answer of a call that has nothing to tell."""

@@ -1,0 +1,74 @@
+"""`python -m millpond.local`, as a process: what it prints, and how it ends."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tests.local.conftest import client_of
+
+FIRST_LINE = re.compile(
+    r"millpond\.local listens on (http://127\.0\.0\.1:\d+) - messages are in memory only and gone when it ends\n"
+)
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-m", "millpond.local", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.fixture
+def process() -> Iterator[subprocess.Popen[str]]:
+    with start("--port", "0", "--queue", "jobs", "--queue", "other") as process:
+        yield process
+        process.kill()
+
+
+def first_line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    found = FIRST_LINE.fullmatch(process.stdout.readline())
+    assert found
+    return found[1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_names_itself_and_its_queues_and_ends_in_order(process: subprocess.Popen[str], number: int) -> None:
+    url = first_line(process)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    names = ["jobs", "jobs-dead", "other", "other-dead"]
+    assert [process.stdout.readline() for _ in names] == [f"{url}/000000000000/{name}\n" for name in names]
+    sqs = client_of(url)
+    sqs.send_message(QueueUrl=f"{url}/000000000000/jobs", MessageBody="m")
+    policy = sqs.get_queue_attributes(QueueUrl=f"{url}/000000000000/jobs", AttributeNames=["RedrivePolicy"])
+    assert policy["Attributes"]["RedrivePolicy"] == (
+        '{"deadLetterTargetArn":"arn:aws:sqs:us-east-1:000000000000:jobs-dead","maxReceiveCount":15}'
+    )
+    sqs.close()
+    process.send_signal(number)
+    assert process.wait(10) == 0
+    assert (process.stdout.read(), process.stderr.read()) == ("", "")
+
+
+def test_a_taken_port_is_one_line_and_exit_3(process: subprocess.Popen[str]) -> None:
+    port = first_line(process).rpartition(":")[2]
+    with start("--port", port) as second:
+        out, error = second.communicate(timeout=10)
+    assert (second.returncode, out) == (3, "")
+    assert re.fullmatch(r"millpond\.local: cannot listen on 127\.0\.0\.1:\d+: .*in use.*--port.*\n", error)
+
+
+def test_a_name_that_no_queue_can_have_is_one_line_and_exit_3() -> None:
+    with start("--port", "0", "--queue", "no/name") as process:
+        out, error = process.communicate(timeout=10)
+    assert (process.returncode, out) == (3, "")
+    assert re.fullmatch(r"millpond\.local: --queue: .*no/name.*\n", error)
