@@ -37,10 +37,10 @@ def discover(entries: Sequence[str], folder: Path, tables: Mapping[str, Mapping[
     findings: list[str] = []
     modules = load(entries, folder, findings)
     setups: list[Callable[[], object]] = []
-    names = {module.__name__.rpartition(".")[2]: module for module in modules}
+    names = _by_name(modules, findings)
     findings += [f"[handlers.{name}]: there is no handlers module {name!r}" for name in tables if name not in names]
     for name, module in names.items():
-        setups += _collect(findings, partial(_setup, name, module, tables.get(name), local))
+        setups += _collect(findings, partial(setup_calls, name, module, tables.get(name), local))
     found = _collect(findings, lambda: [routes(module.__name__ for module in modules)])
     if not findings and not found[0]:
         findings.append(f"[worker] handlers = {list(entries)!r}: no function there is marked @handler")
@@ -48,6 +48,16 @@ def discover(entries: Sequence[str], folder: Path, tables: Mapping[str, Mapping[
         raise ConfigError(*findings)
     teardowns = [module.teardown for module in modules if callable(getattr(module, "teardown", None))]
     return Handlers(found[0], setups, teardowns)
+
+
+def _by_name(modules: Sequence[ModuleType], findings: list[str]) -> dict[str, ModuleType]:
+    """The modules by the name of their table."""
+    names: dict[str, ModuleType] = {}
+    for module in modules:
+        name = module.__name__.rpartition(".")[2]
+        if names.setdefault(name, module) is not module:
+            findings.append(f"[handlers.{name}] is the table of two: {names[name].__name__} and {module.__name__}")
+    return names
 
 
 def _collect(findings: list[str], find: Callable[[], list[Any]]) -> list[Any]:
@@ -60,18 +70,22 @@ def _collect(findings: list[str], find: Callable[[], list[Any]]) -> list[Any]:
 
 def load(entries: Sequence[str], folder: Path, findings: list[str]) -> list[ModuleType]:
     """Import every module that the entries name; an import that fails is a finding."""
-    modules: list[ModuleType] = []
+    modules: dict[str, ModuleType] = {}
     for entry in entries:
         path = (folder / entry).resolve()
         if path.is_dir():
             names = _package(path, findings)
-        elif all(part.isidentifier() for part in entry.split(".")):
+        elif all(part.isidentifier() for part in entry.split(".")) and _is_found(entry):
             names = [entry]
         else:
-            findings.append(f"[worker] handlers: {entry!r} is neither a folder in {folder} nor a module's name")
+            findings.append(f"[worker] handlers: {entry!r} is neither a folder in {folder} nor a module that is found")
             continue
-        modules += [module for name in names if (module := _import(name, findings)) is not None]
-    return modules
+        modules |= {name: module for name in names if (module := _import(name, findings)) is not None}
+    return list(modules.values())
+
+
+def _is_found(module: str) -> bool:
+    return module in sys.modules or importlib.util.find_spec(module.partition(".")[0]) is not None
 
 
 def _package(path: Path, findings: list[str]) -> list[str]:
@@ -80,15 +94,26 @@ def _package(path: Path, findings: list[str]) -> list[str]:
     The parent goes on sys.path, the folder never: its `email.py` would shadow the standard library's.
     """
     name = path.name
-    known = sys.modules.get(name)
-    if known is not None and str(path) not in [str(Path(where).resolve()) for where in getattr(known, "__path__", [])]:
+    if _is_taken(name, path):
         findings.append(f"[worker] handlers: the folder's name {name!r} is a module's already: rename {path}")
         return []
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))
-    if known is None:
-        _load_package(name, path)
+    if name not in sys.modules:
+        try:
+            _load_package(name, path)
+        except (Exception, SystemExit) as error:
+            del sys.modules[name]
+            findings.append(_cannot_load(name, error))
+            return []
     return [f"{name}.{file.stem}" for file in sorted(path.glob("*.py")) if not file.name.startswith("_")]
+
+
+def _is_taken(name: str, path: Path) -> bool:
+    """Whether this name leads to another module than the folder."""
+    if name not in sys.modules:
+        return name in sys.stdlib_module_names
+    return path not in [Path(place).resolve() for place in getattr(sys.modules[name], "__path__", ())]
 
 
 def _load_package(name: str, path: Path) -> None:
@@ -109,13 +134,20 @@ def _import(name: str, findings: list[str]) -> ModuleType | None:
     try:
         return importlib.import_module(name)
     except (Exception, SystemExit) as error:  # the user's module: anything can come out of it
-        frames = traceback.extract_tb(error.__traceback__)
-        where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
-        findings.append(f"{name} cannot be loaded: {type(error).__name__}: {error}{where}")
+        findings.append(_cannot_load(name, error))
         return None
 
 
-def _setup(name: str, module: ModuleType, table: Mapping[str, Any] | None, local: bool) -> list[Callable[[], object]]:
+def _cannot_load(name: str, error: BaseException) -> str:
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames[1:] else ""  # the first frame is ours
+    return f"{name} cannot be loaded: {type(error).__name__}: {error}{where}"
+
+
+def setup_calls(
+    name: str, module: ModuleType, table: Mapping[str, Any] | None, local: bool
+) -> list[Callable[[], object]]:
+    """What sets a module up with this table: its setup(), or nothing. Raises ConfigError for what does not fit."""
     setup, settings_type = getattr(module, "setup", None), getattr(module, "Settings", None)
     if setup is None and settings_type is None:
         if table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import logging
+import math
 import traceback
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +15,7 @@ from millpond import log
 from millpond.backoff import retry_seconds, whole_seconds
 from millpond.delivery import Delivery
 from millpond.envelope import Envelope, Undecodable, located, unwrap
-from millpond.errors import Discard, Interrupt, LeaseLost, Reject, Retry, Stopped, Unavailable
+from millpond.errors import Discard, Interrupt, LeaseLost, Reject, Retry, Stopped, Unavailable, Verdict
 from millpond.message import Cause, Message, Outcome
 from millpond.queue import MAX_HOLD_SECONDS
 from millpond.routing import Around, Route
@@ -22,6 +23,8 @@ from millpond.routing import Around, Route
 SUCCEEDED = Outcome("succeeded")
 LEASE_LOST = Outcome("lease_lost")
 RELEASED = Outcome("released", reason="the worker shuts down")
+#: How long a type of message that cannot work now waits, where Unavailable does not say.
+UNAVAILABLE_SECONDS = 60
 #: Tracebacks are logged the first time only; so many different ones are remembered.
 MAX_SEEN = 1_000
 
@@ -65,7 +68,7 @@ class Processor:
             return _undecodable(f"no handler for type {log.printable(envelope.event_type)!r}")
         try:
             payload = route.decode(envelope.payload)
-        except Exception as error:  # the user's own types decode themselves: anything can come out
+        except BaseException as error:  # the user's own types decode themselves: anything can come out
             return _undecodable(_misfit(error, envelope.path))
         return self._handle(delivery, message, route, payload)
 
@@ -120,14 +123,15 @@ class Processor:
         follow_ups = tuple(message.follow_ups)
         match error:
             case Retry():
-                return self._failed(message, "failed", error.reason, after=error.after)
+                return self._failed(message, "failed", _reason(error), after=_after(error))
             case Reject():
-                return Outcome("dead_lettered", "rejected", error.reason, follow_ups=follow_ups)
+                return Outcome("dead_lettered", "rejected", _reason(error), follow_ups=follow_ups)
             case Discard():
-                return Outcome("discarded", "", error.reason, follow_ups=follow_ups)
+                return Outcome("discarded", "", _reason(error), follow_ups=follow_ups)
             case Unavailable():
-                seconds = _delay(error.after)
-                return Outcome("retried", "unavailable", error.reason, delay_seconds=seconds)
+                seconds = _after(error)
+                seconds = UNAVAILABLE_SECONDS if seconds is None else seconds
+                return Outcome("retried", "unavailable", _reason(error), delay_seconds=seconds)
         return self._failed(message, "failed", "", _describe(error), trace=self._first_trace(error))
 
     def _interrupted(self, message: Message, interrupt: Interrupt) -> Outcome:
@@ -144,14 +148,14 @@ class Processor:
         cause: Cause,
         reason: str,
         error: str = "",
-        after: float | None = None,
+        after: int | None = None,
         trace: str = "",
     ) -> Outcome:
         policy = self._policies[message.event_type]
         if message.attempt >= policy.max_attempts:
             reason = reason or "every attempt failed"
             return Outcome("dead_lettered", cause, f"{reason} (attempt {message.attempt})", error, traceback=trace)
-        seconds = self.retry_seconds(message) if after is None else _delay(after)
+        seconds = self.retry_seconds(message) if after is None else after
         return Outcome("retried", cause, reason, error, seconds, traceback=trace)
 
     def retry_seconds(self, message: Message | None) -> int:
@@ -212,18 +216,32 @@ def _undecodable(reason: str) -> Outcome:
     return Outcome("dead_lettered", "undecodable", reason)
 
 
-def _misfit(error: Exception, path: str) -> str:
+def _misfit(error: BaseException, path: str) -> str:
     if isinstance(error, msgspec.MsgspecError):
         return located(str(error), path)
     return f"the payload does not fit: {_describe(error)}"
 
 
-def _delay(seconds: float) -> int:
-    return min(MAX_HOLD_SECONDS, whole_seconds(seconds))
+def _after(verdict: Verdict) -> int | None:
+    """The whole seconds that a verdict asks for; None where it names none, or no number of seconds."""
+    after = getattr(verdict, "after", None)
+    if not isinstance(after, int | float) or not math.isfinite(after):
+        return None
+    return min(MAX_HOLD_SECONDS, whole_seconds(after))
+
+
+def _reason(verdict: Verdict) -> str:
+    reason = getattr(verdict, "reason", "")
+    return reason if isinstance(reason, str) else _text(reason, "")
 
 
 def _describe(error: BaseException) -> str:
+    name = type(error).__name__
+    return _text(error, name, f"{name}: ")
+
+
+def _text(value: object, otherwise: str, before: str = "") -> str:
     try:
-        return f"{type(error).__name__}: {error}"
-    except Exception:  # a user's __str__ that fails
-        return type(error).__name__
+        return before + str(value)
+    except BaseException:  # a user's __str__ may do anything, sys.exit() included
+        return otherwise

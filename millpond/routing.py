@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import typing
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
@@ -32,13 +33,14 @@ class Declaration(msgspec.Struct, frozen=True):
     @property
     def where(self) -> str:
         """Module and name, as a finding shows them."""
-        return f"{self.function.__module__}.{self.function.__qualname__}"
+        return _where(self.function)
 
 
 class Route(msgspec.Struct, frozen=True):
     """One handler, ready to be called: `call(decode(payload), message)`.
 
-    `decode` takes the payload's bytes and raises ValueError (msgspec.ValidationError is one) for what does not fit.
+    `decode` takes the payload's bytes and raises msgspec.MsgspecError, or what the type's own code raises, for what
+    does not fit.
     `max_attempts` and `backoff` (base and longest delay in seconds) are None where [retry] decides.
     """
 
@@ -113,28 +115,45 @@ def _around_of(module: str, findings: list[str]) -> Around | None:
     mine = [function for function in _arounds if function.__module__ == module]
     if len(mine) > 1:
         findings.append(f"{module}: {len(mine)} functions are marked @around, one at most is allowed")
+    findings += [
+        f"{_where(function)}: @around marks a context manager: put @contextmanager below it"
+        for function in mine
+        if inspect.isgeneratorfunction(function)
+    ]
     return mine[0] if mine else None
+
+
+def _where(function: Callable[..., Any]) -> str:
+    return f"{function.__module__}.{getattr(function, '__qualname__', type(function).__name__)}"
 
 
 def _wrong_with(declaration: Declaration) -> list[str]:
     function, wrong = declaration.function, []
+    if not inspect.isroutine(function):
+        return [f"a handler is a function, not a {type(function).__name__}"]
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         wrong.append("async def cannot run here: write def, gevent makes its I/O cooperative")
     elif inspect.isgeneratorfunction(function):
         wrong.append("a generator would never run: a handler returns None")
     if not declaration.event_type:
         wrong.append("the message type is empty")
-    if not declaration.timeout_seconds > 0:
-        wrong.append(f"timeout={declaration.timeout_seconds}: more than 0 seconds")
-    if declaration.max_attempts is not None and declaration.max_attempts < 1:
-        wrong.append(f"max_attempts={declaration.max_attempts}: 1 or more")
+    if not (_is_number(declaration.timeout_seconds) and declaration.timeout_seconds > 0):
+        wrong.append(f"timeout={declaration.timeout_seconds!r}: more than 0 seconds")
+    attempts = declaration.max_attempts
+    if attempts is not None and not (isinstance(attempts, int) and attempts >= 1):
+        wrong.append(f"max_attempts={attempts!r}: 1 or more, a whole number")
     if declaration.backoff is not None and not _is_backoff(declaration.backoff):
         wrong.append(f"backoff={declaration.backoff!r}: (base_seconds, max_seconds), 0 <= base <= max")
     return wrong + _wrong_signature(function)
 
 
 def _is_backoff(backoff: Any) -> bool:
-    return isinstance(backoff, tuple) and len(backoff) == 2 and 0 <= backoff[0] <= backoff[1]
+    pair = isinstance(backoff, tuple) and len(backoff) == 2 and all(map(_is_number, backoff))
+    return pair and 0 <= backoff[0] <= backoff[1]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _wrong_signature(function: Callable[..., Any]) -> list[str]:
@@ -143,7 +162,7 @@ def _wrong_signature(function: Callable[..., Any]) -> list[str]:
     if len(positional) != len(parameters) or not 1 <= len(positional) <= 2:
         return ["it takes the payload and, if it likes, the message: (payload: Invoice, message: Message)"]
     try:
-        hints = typing.get_type_hints(function)
+        hints = typing.get_type_hints(function, include_extras=True)
     except Exception as error:  # get_type_hints evaluates the user's annotations: anything can come out
         return [f"its annotations cannot be read: {type(error).__name__}: {error}"]
     wrong = []
@@ -159,7 +178,7 @@ def _wrong_signature(function: Callable[..., Any]) -> list[str]:
 def _route(declaration: Declaration, enclosing: Around | None) -> Route:
     function = declaration.function
     parameters = list(inspect.signature(function).parameters)
-    payload_type = typing.get_type_hints(function)[parameters[0]]
+    payload_type = typing.get_type_hints(function, include_extras=True)[parameters[0]]
     return Route(
         event_type=declaration.event_type,
         where=declaration.where,
@@ -180,4 +199,5 @@ def _decoder(payload_type: Any) -> Callable[[bytes], Any]:
     if hasattr(payload_type, "model_validate_json"):
         validate: Callable[[bytes], Any] = payload_type.model_validate_json
         return validate
+    msgspec.json.schema(payload_type)  # raises TypeError where no JSON becomes this type
     return msgspec.json.Decoder(payload_type).decode
