@@ -1,0 +1,192 @@
+"""For your own tests, with pytest: deliver a message to its handler without a queue, or get a queue on this machine.
+
+    from millpond.testing import deliver
+
+    def test_an_invoice_without_a_number_is_rejected():
+        assert deliver("invoice.created", {"number": "", "cents": 5}).name == "dead_lettered"
+
+The fixture local_queue is there for tests that import it, or by pytest_plugins = ["millpond.testing"] in conftest.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+import pytest
+
+from millpond.clock import SystemClock
+from millpond.config import load
+from millpond.delivery import Delivery
+from millpond.discovery import load as load_modules
+from millpond.discovery import setup_calls
+from millpond.errors import ConfigError
+from millpond.message import Outcome, envelope_text
+from millpond.processor import Processor, RetryPolicy
+from millpond.queue import Attribute, Received
+from millpond.routing import routes
+from millpond.sqs import connect
+from millpond.tables import unknown
+
+#: Where config.toml is, or else handlers/. Kept at the import, since a test may well go to a folder of its own.
+FOLDER = Path.cwd()
+#: Receives after which a local_queue gives a message to its dead-letter queue.
+MAX_RECEIVE_COUNT = 15
+#: The local queue's process has so long to end by itself.
+STOP_SECONDS = 10
+
+
+def deliver(
+    event_type: str,
+    payload: Any,
+    attempt: int = 1,
+    *,
+    event_id: str = "",
+    attributes: Mapping[str, str | bytes] | None = None,
+) -> Outcome:
+    """Deliver one message to its handler, as the worker would, and return how that ended.
+
+    The handlers are those of config.toml in the folder where pytest was started, or of the folder handlers/ there;
+    [retry] counts, and a module with setup() is set up from its [handlers.<module>] before its first message.
+    Raises ConfigError where the worker could not start with them, and whatever setup() raises.
+
+    A time limit acts only while the handler waits in gevent: where the process is not patched, an ordinary sleep or
+    socket call is not cut short.
+    """
+    project = _project()
+    project.set_up_for(event_type)
+    received = Received(
+        message_id=str(uuid4()),
+        receipt_handle="",
+        body=envelope_text(event_type, event_id or uuid4().hex, payload),
+        receive_count=attempt,
+        sent_ms=int(time.time() * 1000),
+        attributes={name: _attribute(value) for name, value in (attributes or {}).items()},
+    )
+    delivery = Delivery(received, SystemClock())
+    delivery.stuck = lambda _: None  # there is no slot to write off
+    return Processor(project.routes, project.retry).process(delivery, "test", "")
+
+
+def configure(module: str, **settings: Any) -> None:
+    """Set a module of handlers up with these settings instead of config.toml's; without any, with those again.
+
+    `module`: its name as in [handlers.<module>]; keys that are not given stay as they are there. Raises ConfigError
+    for what does not fit, and whatever setup() raises.
+    """
+    _project().set_up(module, settings)
+
+
+@pytest.fixture
+def local_queue(pytestconfig: pytest.Config) -> Iterator[str]:
+    """The URL of a fresh queue on an SQS in memory, in a process of its own that ends with the tests.
+
+    Its dead-letter queue is there too, at the same URL with "-dead" behind it.
+    """
+    server = pytestconfig.stash.get(_server, None)
+    if server is None:
+        server = pytestconfig.stash[_server] = _LocalServer()
+        pytestconfig.add_cleanup(server.stop)
+    url = server.create_queue(f"test-{uuid4().hex}")
+    yield url
+    server.delete_queue(url)
+
+
+class _Project:
+    """The settings and handlers of one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        file = folder / "config.toml"
+        settings = load(file, os.environ) if file.exists() else None
+        if settings is None and not (folder / "handlers").is_dir():
+            raise ConfigError(f"{folder} has neither config.toml nor a folder handlers/: start pytest where they are")
+        self.retry = RetryPolicy(**msgspec.structs.asdict(settings.retry)) if settings else RetryPolicy()
+        self._tables = settings.handlers if settings else {}
+        self._local = settings is None or all(queue.is_local for queue in settings.queues.values())
+        findings: list[str] = []
+        modules = load_modules(settings.worker.handlers if settings else ["handlers"], folder, findings)
+        if findings:
+            raise ConfigError(*findings)
+        self.routes = routes(module.__name__ for module in modules)
+        self._modules = {module.__name__.rpartition(".")[2]: module for module in modules}
+        self._module_of = {
+            event_type: name for name, module in self._modules.items() for event_type in routes([module.__name__])
+        }
+        self._ready: set[str] = set()
+
+    def set_up_for(self, event_type: str) -> None:
+        name = self._module_of.get(event_type)
+        if name is not None and name not in self._ready:
+            self.set_up(name, {})
+
+    def set_up(self, name: str, settings: Mapping[str, Any]) -> None:
+        if name not in self._modules:
+            raise ConfigError(f"{name}: {unknown('handlers module', name, self._modules)}")
+        module = self._modules[name]
+        calls = setup_calls(name, module, {**self._tables.get(name, {}), **settings}, self._local)
+        if name in self._ready and callable(teardown := getattr(module, "teardown", None)):
+            self._ready.remove(name)
+            teardown()
+        for call in calls:
+            call()
+        self._ready.add(name)
+
+
+class _LocalServer:
+    """`python -m millpond.local` on a free port."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "millpond.local", "--port", "0"],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parent.parent,  # so that it finds millpond where this process did
+        )
+        stdout = self._process.stdout
+        url = re.search(r"http://\S+", stdout.readline() if stdout else "")
+        if url is None:
+            self.stop()
+            raise RuntimeError("the local queue did not start: its standard error says why")
+        clients = connect(url[0], region="", endpoint_url="", wait_seconds=1, polls=1, settles=1)
+        self._sqs = clients.settle
+
+    def create_queue(self, name: str) -> str:
+        dead = self._sqs.create_queue(QueueName=f"{name}-dead")["QueueUrl"]
+        attributes = self._sqs.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]
+        policy = {"deadLetterTargetArn": attributes["QueueArn"], "maxReceiveCount": MAX_RECEIVE_COUNT}
+        created = self._sqs.create_queue(QueueName=name, Attributes={"RedrivePolicy": json.dumps(policy)})
+        return str(created["QueueUrl"])
+
+    def delete_queue(self, url: str) -> None:
+        self._sqs.delete_queue(QueueUrl=url)
+        self._sqs.delete_queue(QueueUrl=f"{url}-dead")
+
+    def stop(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.communicate(timeout=STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.communicate()
+
+
+_server = pytest.StashKey[_LocalServer]()
+
+
+@cache
+def _project() -> _Project:
+    return _Project(FOLDER)
+
+
+def _attribute(value: str | bytes) -> Attribute:
+    return Attribute("Binary" if isinstance(value, bytes) else "String", value)
