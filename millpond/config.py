@@ -167,9 +167,7 @@ def load(path: Path, environ: Mapping[str, str]) -> Settings:
     return settings
 
 
-def handler_settings(
-    settings_type: type[SettingsType], table_name: str, table: Mapping[str, Any], file: str = "config.toml"
-) -> SettingsType:
+def handler_settings(settings_type: type[SettingsType], table_name: str, table: Mapping[str, Any]) -> SettingsType:
     """A handlers module's own table, "handlers.email", as its Settings.
 
     Raises ConfigError with every finding. None shows a value: what is a secret there, only the module knows.
@@ -177,7 +175,7 @@ def handler_settings(
     findings: list[str] = []
 
     def wrong(key: str, allowed: str) -> None:
-        findings.append(f"{file}: [{table_name}] {bare(key)}: {allowed}")
+        findings.append(f"[{table_name}] {bare(key)}: {allowed}")
 
     values = decode(settings_type, table, wrong)
     for field in msgspec.structs.fields(settings_type):
@@ -188,7 +186,7 @@ def handler_settings(
     try:
         return settings_type(**values)
     except (ValueError, TypeError) as error:  # its own __post_init__, in its author's words
-        raise ConfigError(f"{file}: [{table_name}]: {error}") from None
+        raise ConfigError(f"[{table_name}]: {error}") from None
 
 
 def _named(worker: WorkerSettings, environ: Mapping[str, str]) -> WorkerSettings:

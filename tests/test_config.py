@@ -446,14 +446,14 @@ def test_a_handlers_table_becomes_its_settings():
 def test_a_handlers_table_has_all_findings_at_once_and_never_shows_a_value():
     table = {"from": "hush", "port": "hush", "security": "hush", "limits": {"day": "hush"}, "hots": "hush"}
     with pytest.raises(ConfigError) as caught:
-        handler_settings(Mail, "handlers.email", table, "mine.toml")
+        handler_settings(Mail, "handlers.email", table)
     assert list(caught.value.findings) == [
-        "mine.toml: [handlers.email] from: an address",
-        "mine.toml: [handlers.email] port: Expected `int`, got `str`",
-        "mine.toml: [handlers.email] security: starttls | tls",
-        "mine.toml: [handlers.email] limits: Expected `int`, got `str` - at `$[...]`",
-        "mine.toml: [handlers.email] hots: no such key; did you mean host?",
-        "mine.toml: [handlers.email] host: is missing",
+        "[handlers.email] from: an address",
+        "[handlers.email] port: Expected `int`, got `str`",
+        "[handlers.email] security: starttls | tls",
+        "[handlers.email] limits: Expected `int`, got `str` - at `$[...]`",
+        "[handlers.email] hots: no such key; did you mean host?",
+        "[handlers.email] host: is missing",
     ]
 
 
@@ -463,13 +463,13 @@ def test_a_value_that_msgspec_would_quote_is_not_shown():
 
     with pytest.raises(ConfigError) as caught:
         handler_settings(Nested, "handlers.x", {"modes": ["hush ' - at `$` hush"]})
-    assert caught.value.findings == ("config.toml: [handlers.x] modes: Invalid enum value - at `$[0]`",)
+    assert caught.value.findings == ("[handlers.x] modes: Invalid enum value - at `$[0]`",)
 
 
 def test_what_a_structs_own_check_says_is_a_finding():
     with pytest.raises(ConfigError) as caught:
         handler_settings(Mail, "handlers.email", {"host": "mail", "port": 465})
-    assert caught.value.findings == ("config.toml: [handlers.email]: port 465 speaks tls",)
+    assert caught.value.findings == ("[handlers.email]: port 465 speaks tls",)
 
 
 def test_a_name_that_does_not_exist_gets_the_nearest_one():

@@ -324,9 +324,9 @@ def test_without_a_table_the_settings_have_their_defaults(application):
 @pytest.mark.parametrize(
     ("table", "finding"),
     [
-        ({"size": "large"}, "config.toml: [handlers.a] size: Expected `int`"),
-        ({"sise": 5}, "config.toml: [handlers.a] sise: no such key; did you mean size?"),
-        ({"size": 13}, "config.toml: [handlers.a]: size: 13 brings bad luck"),
+        ({"size": "large"}, "[handlers.a] size: Expected `int`"),
+        ({"sise": 5}, "[handlers.a] sise: no such key; did you mean size?"),
+        ({"size": 13}, "[handlers.a]: size: 13 brings bad luck"),
     ],
 )
 def test_settings_that_do_not_fit_are_a_finding(application, table, finding):
