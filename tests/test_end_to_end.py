@@ -15,7 +15,8 @@ import pytest
 from gevent.server import StreamServer
 
 from tests.local.conftest import end, start
-from tests.worker_process import LocalQueues, WorkerProcess, local_sqs, write_project
+from tests.smtp_server import ScriptedServer
+from tests.worker_process import ROOT, LocalQueues, WorkerProcess, local_sqs, write_project
 
 HANDLERS = """
 import logging, time
@@ -293,3 +294,47 @@ def _packet(daemon: socket.socket) -> str:
         return daemon.recv(65_536).decode()
     except BlockingIOError:
         return ""
+
+
+RECIPIENT_ANSWERS = [
+    "250 2.1.5 fine",
+    "451 4.7.1 greylisted",
+    "550 5.1.1 nobody here",
+    "421 4.3.2 going down",
+    "452 4.5.3 later",
+]
+
+
+def test_no_accepted_recipient_of_a_scripted_server_is_mailed_twice(sqs: LocalQueues, tmp_path: Path) -> None:
+    chance = random.Random(11)
+    script = {
+        "RCPT": chance.choices(RECIPIENT_ANSWERS, weights=[4, 2, 2, 1, 1], k=60),
+        "end": ["250 2.0.0 taken"] * 5 + ["451 4.3.0 try again", "554 5.6.0 refused", "421 4.3.2 going down"],
+    }
+    sqs.create("q")
+    jobs = {f"mail-{n}": [f"u{n}-{k}@example.com" for k in range(1 + n % 4)] for n in range(25)}
+    for event_id, recipients in jobs.items():
+        payload = {"to": recipients, "subject": event_id, "text": "Hi"}
+        body = json.dumps({"event_type": "email.send", "event_id": event_id, "payload": payload})
+        sqs.sqs.send_message(QueueUrl=sqs.url("q"), MessageBody=body)
+    with ScriptedServer(script) as server:
+        mail = (
+            f'[handlers.email]\nhost = "127.0.0.1"\nport = {server.port}\nsecurity = "none"\nfrom = "Shop <shop@a.org>"'
+        )
+        text = config(sqs.url("q"), tables=mail).replace('"jobs"', f'"{ROOT / "handlers"}"')
+        (tmp_path / "config.toml").write_text(text)
+        with WorkerProcess(tmp_path, "--until-empty") as worker:
+            assert worker.exit_code(90) == 1, worker.told()
+    mailed = Counter(recipient for taken in server.taken for recipient in taken.recipients)
+    dead = Counter(recipient for letter in letters(sqs, "q-dead") for recipient in _still_to_serve(letter))
+    assert sqs.counts("q") == (0, 0, 0)
+    assert set(mailed.values()) == {1}
+    assert mailed + dead == Counter(recipient for recipients in jobs.values() for recipient in recipients)
+    assert len(dead) > 5
+    message_ids = {re.findall(rb"(?m)^Message-ID: (.+)\r$", taken.content)[0] for taken in server.taken}
+    assert len(message_ids) <= len(jobs) < len(server.taken)  # what was divided is still the same mail
+
+
+def _still_to_serve(letter: dict) -> list[str]:
+    payload = json.loads(letter["Body"])["payload"]
+    return payload.get("only") or payload["to"]
