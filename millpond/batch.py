@@ -73,7 +73,8 @@ class Batcher(Generic[Item]):
 
     def wait_for_room(self) -> None:
         """Return once the backlog is below its limit."""
-        self._room.wait()
+        if self.count >= self._limit:
+            self._room.wait()
 
     def hurry(self) -> None:
         """From now on nothing lingers and no pause is long: the drain has begun."""

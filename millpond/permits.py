@@ -39,7 +39,7 @@ class Permits:
         if not self._waiters:
             return
         for waiter in list(self._waiters):
-            if waiter.try_serve():
+            if (waiter.enough <= self.free or waiter.dismissed) and waiter.try_serve():
                 self._waiters.remove(waiter)
 
 
@@ -99,7 +99,7 @@ class Waiter:
     def __init__(self, share: Share, want: int, enough: int, clock: Clock) -> None:
         self._share = share
         self._want = want
-        self._enough = enough
+        self.enough = enough
         self.granted = 0
         self.dismissed = False
         self.served: Event = clock.event()
@@ -112,13 +112,13 @@ class Waiter:
         patience.cancel()
 
     def _lose_patience(self) -> None:
-        self._enough = 1
+        self.enough = 1
         self._share.grant()
 
     def try_serve(self) -> bool:
         """Take what there is, where that is enough."""
         room = self._share.room()
-        if room < self._enough and not self.dismissed:
+        if room < self.enough and not self.dismissed:
             return False
         if not self.dismissed:
             self.granted = min(self._want, room)

@@ -92,8 +92,9 @@ class Pollers:
 
     def probe_passed(self) -> None:
         """A message got through: receive as before."""
-        self._probing = False
-        self._probe_settled.set()
+        if self._probing:
+            self._probing = False
+            self._probe_settled.set()
 
     def open_until(self) -> float:
         """When the last open poll can still take messages; 0.0 where none is open.
