@@ -1,4 +1,4 @@
-"""The queue on SQS: the only module that knows boto3."""
+"""The queue on SQS, by boto3: nobody else knows it, but transport.py, which it sends through."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
+import botocore.session
 import msgspec
 from botocore.config import Config
 from botocore.exceptions import (
@@ -23,6 +24,7 @@ from botocore.exceptions import (
 
 from millpond.errors import AccessDenied, ConfigError, QueueError, QueueMissing, Throttled, Unreachable
 from millpond.queue import Attribute, Entry, Failure, Received
+from millpond.transport import install
 
 CONNECT_SECONDS = 5
 #: A poll's answer may come this long after its wait: SQS needs a read time-out above the wait.
@@ -75,18 +77,22 @@ class Clients(msgspec.Struct, frozen=True):
 def connect(queue_url: str, *, region: str, endpoint_url: str, wait_seconds: int, polls: int, settles: int) -> Clients:
     """The clients for the queue at this URL.
 
-    `polls` and `settles` are how many calls of each kind can be under way at once: the sizes of the connection pools
-    (beyond its pool urllib3 opens throw-away connections). Region and endpoint come from the settings, or else from
-    the URL. Raises ConfigError where no region is to be found.
+    `polls` and `settles` are how many calls of each kind can be under way at once: so many connections are kept.
+    Region and endpoint come from the settings, or else from the URL. Raises ConfigError where no region is to be
+    found, and where the AWS configuration is unreadable or names a CA bundle that is.
     """
     region = region or _region_of(queue_url)
     endpoint = endpoint_url or _endpoint_of(queue_url)
-    session = boto3.Session(region_name=region or None, **_credentials(endpoint))
+    core = botocore.session.get_session()
+    session = boto3.Session(botocore_session=core, region_name=region or None, **_credentials(endpoint))
     try:
-        return Clients(
+        clients = Clients(
             poll=_client(session, endpoint, wait_seconds + POLL_GRACE_SECONDS, polls),
             settle=_client(session, endpoint, SETTLE_SECONDS, settles),
         )
+        for client in (clients.poll, clients.settle):
+            install(client, core.get_config_variable("ca_bundle"))
+        return clients
     except NoRegionError:
         raise ConfigError(f"{queue_url}: no region; set [sqs] region (AWS_REGION)") from None
     except (BotoCoreError, ValueError) as error:

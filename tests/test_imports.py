@@ -18,8 +18,8 @@ ENGINE = ROOT / "millpond"
 
 #: A file imports only from floors below its own. `__init__` is not on a floor: it loads the others when asked.
 FLOORS = [
-    {"errors", "message", "clock", "metrics", "pool", "patch", "samples", "screen"},
-    {"backoff", "queue", "routing", "log", "tables", "permits"},
+    {"errors", "message", "clock", "metrics", "pool", "patch", "samples", "screen", "connection"},
+    {"backoff", "queue", "routing", "log", "tables", "permits", "transport"},
     {"config", "envelope", "bounded", "batch", "poller", "sqs"},
     {"lease", "discovery", "producer"},
     {"delivery"},
@@ -33,7 +33,18 @@ FLOORS = [
 ]
 FLOOR_OF = {name: number for number, floor in enumerate(FLOORS) for name in floor}
 #: What an application loads that only sends; `sqs`, and boto3 with it, at its first send.
-UNPATCHED = {"__init__", "backoff", "errors", "message", "producer", "queue", "routing", "sqs"}
+UNPATCHED = {
+    "__init__",
+    "backoff",
+    "connection",
+    "errors",
+    "message",
+    "producer",
+    "queue",
+    "routing",
+    "sqs",
+    "transport",
+}
 
 
 @cache
@@ -98,11 +109,11 @@ def test_the_engine_never_imports_handlers_or_tests(path):
     assert {name.partition(".")[0] for name in imports(path)} & {"handlers", "tests", "bench", "worker"} == set()
 
 
-def test_only_sqs_knows_boto3():
+def test_only_sqs_and_its_transport_know_boto3():
     knowing = {
         path.stem for path in ENGINE.rglob("*.py") if {"boto3", "botocore"} & {n.split(".")[0] for n in imports(path)}
     }
-    assert knowing == {"sqs"}
+    assert knowing == {"sqs", "transport"}
 
 
 @pytest.mark.parametrize("name", sorted(UNPATCHED))
