@@ -6,11 +6,12 @@ import logging
 from collections import Counter
 from collections.abc import Container
 
-from millpond import log
+from millpond import deadletter, log
 from millpond.clock import Clock
 from millpond.delivery import Delivery
 from millpond.message import Outcome
 from millpond.metrics import Metrics
+from millpond.queue import Entry
 
 LEVELS = {
     "succeeded": logging.INFO,
@@ -39,6 +40,8 @@ class Account:
         self.outcomes: Counter[str] = Counter()
         self.causes: Counter[str] = Counter()
         self.abandoned = 0  # could not be settled: they wait for their visibility time-out
+        self.rejected_follow_ups = 0  # dead letters that handlers left behind
+        self._unlogged = 0
         self._types = types
         self._names: dict[tuple[str, ...], list[str]] = {}  # made once: formatting them cost 2 us a message
         self._metrics = metrics
@@ -75,6 +78,16 @@ class Account:
                 self._metrics.timing(name, seconds * 1000)
         if outcome.name != "succeeded" or self._succeeded.take(self._clock.now()):
             self._log(delivery, outcome, seconds)
+        else:
+            self._leave_out()
+
+    def reject_follow_up(self, delivery: Delivery, letter: Entry) -> None:
+        """A handler has left a job that went to the dead-letter queue."""
+        self.rejected_follow_ups += 1
+        self.count("follow_up_dead_lettered")
+        reason = letter.attributes.get(deadletter.ATTRIBUTE)
+        text = str(reason.value) if reason is not None else ""
+        log.event(logging.ERROR, "follow_up.dead_lettered", "", **self._identity(delivery), reason=text[:MAX_TEXT])
 
     def abandon(self, delivery: Delivery, error: str) -> None:
         """A delivery could not be settled."""
@@ -82,6 +95,17 @@ class Account:
         self.count("abandoned")
         text = "could not be settled and waits for its visibility time-out"
         log.event(logging.ERROR, "message.abandoned", text, **self._identity(delivery), error=error)
+
+    def _leave_out(self) -> None:
+        """More succeed than are logged one by one: say how many, once a second."""
+        self._unlogged += 1
+        if self._unlogged == 1:
+            self._clock.timer(1.0, self._tell_left_out)
+
+    def _tell_left_out(self) -> None:
+        text = f"{self._unlogged} more, not shown one by one ([log] succeeded_per_second)"
+        log.event(logging.INFO, "message.succeeded", text, queue=self.queue, more=self._unlogged)
+        self._unlogged = 0
 
     def _counters(self, kind: str, outcome: Outcome) -> list[str]:
         key = (kind, outcome.name, outcome.cause)

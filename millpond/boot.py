@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import gevent
+import msgspec
 
 from millpond import discovery, log
 from millpond.account import Account
@@ -27,7 +28,7 @@ from millpond.processor import Processor, RetryPolicy
 from millpond.queue import MAX_BATCH
 from millpond.service import Service
 from millpond.settler import FLUSHERS
-from millpond.sqs import SqsQueue, connect
+from millpond.sqs import Clients, SqsQueue, connect
 
 #: SQS dead-letters by its own count, without a reason: only long after max_attempts, which counts the same receives.
 REDRIVE_MARGIN = 10
@@ -131,7 +132,12 @@ class _Wiring:
             self._service.consumers.append(self._consumer(name, queue, urls[name]))
 
     def _consumer(self, name: str, settings: QueueSettings, url: str) -> Consumer:
-        queue, dead_letters = self._queues(name, settings, url)
+        remote, clients = self._connect(settings, url)
+        redrive = self._redrive(name, remote)
+        dead_letter_url = settings.dead_letter_url or redrive.url
+        if not dead_letter_url and not self._service.stopping:
+            text = "there is no dead-letter queue: what fails for good stays in the queue"
+            log.event(logging.WARNING, "queue.no_dead_letters", text, queue=name)
         share = self._permits.share(settings.concurrency + settings.prefetch if settings.concurrency else 0)
         wait_seconds = settings.wait_seconds
         if self._service.until_empty:
@@ -145,10 +151,16 @@ class _Wiring:
         )
         return Consumer(
             ConsumerSettings(
-                name, polls, settings.beat_seconds, limit=max(2 * MAX_BATCH, share.cap), event_type=settings.event_type
+                name,
+                polls,
+                settings.beat_seconds,
+                limit=max(2 * MAX_BATCH, share.cap),
+                event_type=settings.event_type,
+                max_receive_count=redrive.max_receive_count,
+                in_memory=settings.is_local,
             ),
-            queue,
-            dead_letters,
+            Bounded(remote, self._clock),
+            Bounded(SqsQueue(dead_letter_url, clients), self._clock) if dead_letter_url else None,
             processor=self._processor,
             account=Account(name, self._types, self._metrics, self._succeeded, self._clock),
             share=share,
@@ -159,7 +171,7 @@ class _Wiring:
             spawn=self._service.spawn,
         )
 
-    def _queues(self, name: str, settings: QueueSettings, url: str) -> tuple[Bounded, Bounded | None]:
+    def _connect(self, settings: QueueSettings, url: str) -> tuple[SqsQueue, Clients]:
         clients = connect(
             url,
             region=self._settings.sqs.region,
@@ -168,43 +180,42 @@ class _Wiring:
             polls=settings.pollers,
             settles=4 * FLUSHERS,
         )
-        queue = SqsQueue(url, clients)
-        bounded = Bounded(queue, self._clock)
-        dead_letter_url = settings.dead_letter_url or self._redrive_target(name, queue)
-        return bounded, Bounded(SqsQueue(dead_letter_url, clients), self._clock) if dead_letter_url else None
+        return SqsQueue(url, clients), clients
 
-    def _redrive_target(self, name: str, queue: SqsQueue) -> str:
-        """The redrive policy's target, "" where there is none or it may not be known. Waits out an outage."""
+    def _redrive(self, name: str, queue: SqsQueue) -> Redrive:
+        """The queue's redrive policy; empty where there is none or it may not be known. Waits out an outage."""
         failures = 0
         while not self._service.stopping:
             try:
-                return _dead_letter_url(name, queue)
+                return _read_redrive(name, queue)
             except AccessDenied as error:
-                text = (
-                    f"its redrive policy cannot be read; without dead_letter_url it has no dead-letter queue: {error}"
-                )
+                text = f"its redrive policy cannot be read; without dead_letter_url it has no dead letters: {error}"
                 log.event(logging.WARNING, "queue.unknown", text, queue=name)
-                return ""
+                return Redrive()
             except QueueError as error:
                 failures += 1
                 log.event(logging.WARNING, "queue.unreachable", str(error), queue=name)
                 self._service.wait(call_seconds(failures, error))
-        return ""
+        return Redrive()
 
 
-def _dead_letter_url(name: str, queue: SqsQueue) -> str:
+class Redrive(msgspec.Struct, frozen=True):
+    """A redrive policy: where SQS moves a message, and after how many receives."""
+
+    url: str = ""
+    max_receive_count: int = 0
+
+
+def _read_redrive(name: str, queue: SqsQueue) -> Redrive:
     """Raises ConfigError where the worker cannot run on this queue at all."""
     try:
         attributes = queue.attributes()
     except QueueMissing as error:
-        raise ConfigError(f"[queues.{name}] url: {error}") from None
+        raise ConfigError(f"[queues.{name}] url = {queue.url}: {error}") from None
     if attributes.get("FifoQueue") == "true":
         raise ConfigError(f"[queues.{name}] url: FIFO queues are not supported yet")
     try:
         url = queue.dead_letter_url(attributes)
     except QueueMissing as error:
         raise ConfigError(f"[queues.{name}] the dead-letter queue of its redrive policy: {error}") from None
-    if not url:
-        text = "there is no dead-letter queue: what fails for good stays in the queue"
-        log.event(logging.WARNING, "queue.no_dead_letters", text, queue=name)
-    return url
+    return Redrive(url, int(json.loads(attributes["RedrivePolicy"])["maxReceiveCount"]) if url else 0)

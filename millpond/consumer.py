@@ -31,6 +31,8 @@ class ConsumerSettings(msgspec.Struct, frozen=True):
     beat_seconds: float
     limit: int
     event_type: str = ""
+    max_receive_count: int = 0  # the redrive policy's; 0: there is none
+    in_memory: bool = False  # the embedded queue: what is in it ends with the process
 
 
 class Consumer:
@@ -60,6 +62,7 @@ class Consumer:
         spawn: Callable[..., Any],
     ) -> None:
         self.name = settings.name
+        self.in_memory = settings.in_memory
         self.account = account
         self.in_hand: dict[str, Delivery] = {}
         self.open = 0  # deliveries that are not settled
@@ -97,6 +100,7 @@ class Consumer:
             limit=settings.limit,
             finished=self._finished,
             abandoned=self._abandoned,
+            rejected=account.reject_follow_up,
             put_off_seconds=lambda delivery: processor.retry_seconds(delivery.message),
             letters=self._letters,
         )
@@ -182,6 +186,8 @@ class Consumer:
         if not delivery.claim():
             return
         self._notice(outcome)
+        if outcome.name == "retried" and 0 < self._settings.max_receive_count <= delivery.received.receive_count:
+            outcome = _before_sqs(outcome, self._settings.max_receive_count)
         if outcome.name in ("retried", "released"):
             seconds = max(outcome.delay_seconds, self._own_polls_seconds())
             outcome = msgspec.structs.replace(outcome, delay_seconds=seconds)
@@ -191,8 +197,13 @@ class Consumer:
 
     def _notice(self, outcome: Outcome) -> None:
         if outcome.cause == "unavailable":
+            if not self.polls.probing:
+                text = f"{outcome.reason}: no receive for {outcome.delay_seconds} s, then one message at a time"
+                log.event(logging.WARNING, "queue.paused", text, queue=self.name)
             self.polls.pause(outcome.delay_seconds)
         elif outcome.name in ("succeeded", "discarded", "dead_lettered", "retried"):
+            if self.polls.probing:
+                log.event(logging.INFO, "queue.resumed", "a message got through", queue=self.name)
             self.polls.probe_passed()
 
     def _letters(self, delivery: Delivery, outcome: Outcome) -> Any:
@@ -255,3 +266,9 @@ class Consumer:
         if not self._draining or not (until := self.polls.open_until()):
             return 0
         return max(0, round(until - self._clock.now() + 0.5)) + 1
+
+
+def _before_sqs(outcome: Outcome, max_receive_count: int) -> Outcome:
+    """At the next receive SQS would move it to the dead-letter queue itself, without a reason."""
+    reason = f"{outcome.reason or outcome.cause} (maxReceiveCount = {max_receive_count} is reached)"
+    return msgspec.structs.replace(outcome, name="dead_lettered", reason=reason, delay_seconds=0)

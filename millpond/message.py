@@ -86,6 +86,9 @@ class Message:
         self._received_time = received_time
         self._left = left
 
+    def __repr__(self) -> str:
+        return f"<Message {self.event_type} {self.event_id}, attempt {self.attempt} on {self.queue}>"
+
     @property
     def sent_at(self) -> datetime:
         """When the producer sent it (UTC)."""

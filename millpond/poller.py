@@ -56,7 +56,7 @@ class Pollers:
         self._waiters: set[Waiter] = set()
         self._failures = 0
         self._paused_until = 0.0
-        self._probing = False
+        self.probing = False  # after a pause, until a message gets through
         self._probe_settled: Event = clock.event()
         self._stopping: Event = clock.event()
         self._ends_by: dict[int, float] = {}  # open poll -> when it must be back
@@ -86,14 +86,14 @@ class Pollers:
 
     def pause(self, seconds: float) -> None:
         """No receive for so long, then one message at a time until `probe_passed`."""
-        self._probing = True
+        self.probing = True
         self._paused_until = max(self._paused_until, self._clock.now() + seconds)
         self._probe_settled.set()
 
     def probe_passed(self) -> None:
         """A message got through: receive as before."""
-        if self._probing:
-            self._probing = False
+        if self.probing:
+            self.probing = False
             self._probe_settled.set()
 
     def open_until(self) -> float:
@@ -115,7 +115,7 @@ class Pollers:
 
     def step(self) -> bool:
         """Permits, one receive, and what it brought handed on. False: this poll leaves."""
-        if self._probing and self.active > 1:
+        if self.probing and self.active > 1:
             return False
         self._wait_out_pause()
         asked = self._acquire()
@@ -135,7 +135,7 @@ class Pollers:
     def _acquire(self) -> int:
         if self._stopping.is_set():
             return 0
-        want = 1 if self._probing else self._settings.max_messages
+        want = 1 if self.probing else self._settings.max_messages
         waiter = self._share.waiter(want, patient=self.empty_in_a_row == 0)
         self._waiters.add(waiter)
         asked = self._share.acquire(waiter)
@@ -170,7 +170,7 @@ class Pollers:
     def _after(self, asked: int, got: int, started: float) -> bool:
         self.empty_in_a_row = 0 if got else self.empty_in_a_row + 1
         self.empty_since = 0.0 if got else started
-        if got == asked and self.active < self._settings.pollers and self._share.room() > 0 and not self._probing:
+        if got == asked and self.active < self._settings.pollers and self._share.room() > 0 and not self.probing:
             self.start()
         if self._settings.pause_seconds:
             self._stopping.wait(self._settings.pause_seconds)
@@ -188,7 +188,7 @@ class Pollers:
         return not self._stopping.is_set()
 
     def _wait_out_pause(self) -> None:
-        if self._probing and self._share.held and not self._stopping.is_set():
+        if self.probing and self._share.held and not self._stopping.is_set():
             self._probe_settled.wait(self._settings.visibility_seconds)
         while not self._stopping.is_set() and (left := self._paused_until - self._clock.now()) > 0:
             self._stopping.wait(left)

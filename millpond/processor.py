@@ -100,6 +100,8 @@ class Processor:
         delivery.leave()
         if delivery.interrupted is not None:
             return self._interrupted(message, delivery.interrupted)
+        if isinstance(value, BaseException):  # return Retry(...): surely a raise was meant
+            return self._raised(delivery, message, value)
         if value is not None:
             self._warn_of_value(route, value)
         return Outcome("succeeded", follow_ups=tuple(message.follow_ups)) if message.follow_ups else SUCCEEDED

@@ -123,7 +123,8 @@ class Service:
         if not self.stopping:
             for consumer in self.consumers:
                 consumer.polls.start()
-            log.event(logging.INFO, "worker.ready", "", queues=[consumer.name for consumer in self.consumers])
+            text = "waiting for messages; Ctrl-C or SIGTERM finishes what is in hand and stops"
+            log.event(logging.INFO, "worker.ready", text, queues=[consumer.name for consumer in self.consumers])
         while self._step():
             pass
         if self._exit_code != CRASHED:
@@ -219,11 +220,17 @@ class Service:
     def _numbers(self, consumer: Consumer) -> dict[str, Any]:
         account = consumer.account
         numbers = {"queue": consumer.name, "received": account.received, **account.outcomes, **account.causes}
+        numbers |= {"follow_ups_dead_lettered": account.rejected_follow_ups} if account.rejected_follow_ups else {}
         return {**numbers, "in_hand": consumer.open, "abandoned": account.abandoned}
 
     def _is_something_left(self) -> bool:
         """What --until-empty could not do: messages with other consumers, delayed ones, dead letters."""
-        left = any(consumer.account.outcomes["dead_lettered"] for consumer in self.consumers)
+        left = False
+        for consumer in self.consumers:
+            if letters := consumer.account.outcomes["dead_lettered"] + consumer.account.rejected_follow_ups:
+                text = f"{letters} dead letters: see the dead-letter queue"
+                log.event(logging.WARNING, "queue.left", text, queue=consumer.name)
+                left = True
         for consumer in self.consumers:
             for _ in range(LEFT_CHECKS):
                 counts = _counts(consumer)
@@ -255,9 +262,18 @@ class Service:
                 stuck=self.pool.written_off,
                 exit_code=self._exit_code,
             )
+            self._tell_what_is_gone(consumer)
         self._metrics.close()
         log.flush()
         return self._exit_code
+
+    def _tell_what_is_gone(self, consumer: Consumer) -> None:
+        """The embedded queue keeps messages in memory only."""
+        letters = consumer.account.outcomes["dead_lettered"] + consumer.account.rejected_follow_ups
+        waiting = sum(_counts(consumer).values()) if consumer.in_memory else 0
+        if consumer.in_memory and waiting + letters:
+            text = f"{waiting} waiting messages and {letters} dead letters end with the local queue"
+            log.event(logging.WARNING, "local.gone", text, queue=consumer.name)
 
 
 def _settle(consumer: Consumer) -> None:

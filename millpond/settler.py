@@ -39,7 +39,8 @@ class Settler:
        it is retried instead.
     3. Retried, released: its visibility changes.
 
-    `finished` hears of each delivery once it is confirmed, `abandoned` of one that could not be settled.
+    `finished` hears of each delivery once it is confirmed, `abandoned` of one that could not be settled, `rejected` of
+    each follow-up that is a dead letter now.
     `put_off_seconds` is the back-off of a message that should be a dead letter and cannot be one. `letters` makes the
     dead letters of a delivery: that of the message itself, and those of its rejected follow-ups.
     """
@@ -55,6 +56,7 @@ class Settler:
         limit: int,
         finished: Callable[[Delivery, Outcome], object],
         abandoned: Callable[[Delivery, str], object],
+        rejected: Callable[[Delivery, Entry], object],
         put_off_seconds: Callable[[Delivery], int],
         letters: Callable[[Delivery, Outcome], tuple[list[Entry], list[Entry]]],
     ) -> None:
@@ -64,6 +66,7 @@ class Settler:
         self._clock = clock
         self._finished = finished
         self._abandoned = abandoned
+        self._rejected = rejected
         self._put_off_seconds = put_off_seconds
         self._letters = letters
 
@@ -141,14 +144,17 @@ class Settler:
         again = []
         for sending, failure in zip(batch, results, strict=True):
             if failure is None:
-                self._sent(sending.delivery)
+                self._sent(sending, queue is self._dead_letters)
             elif failure.sender_fault or self._is_late(sending.delivery):
                 refused(sending, f"{failure.code} {failure.text}".strip())
             else:
                 again.append(sending)
         return again
 
-    def _sent(self, delivery: Delivery) -> None:
+    def _sent(self, sending: Sending, is_dead_letter: bool) -> None:
+        delivery = sending.delivery
+        if is_dead_letter and not sending.original:
+            self._rejected(delivery, sending.entry)
         delivery.unsent -= 1
         if delivery.unsent == 0:
             self.deletes.put(delivery)

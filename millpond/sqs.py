@@ -220,7 +220,8 @@ def _errors(call: str) -> Iterator[None]:
 
 def _queue_error(call: str, error: Exception) -> QueueError:
     if isinstance(error, NoCredentialsError | PartialCredentialsError | TokenRetrievalError):
-        return AccessDenied(f"{call}: {error}", type(error).__name__)
+        text = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the task or pod a role"
+        return AccessDenied(f"{call}: {error}: {text}", type(error).__name__)
     if not isinstance(error, ClientError):
         return Unreachable(f"{call}: {type(error).__name__}: {error}")
     body = error.response.get("Error", {})

@@ -37,6 +37,7 @@ class Rig:
         dead_letters: bool = True,
         max_attempts: int = 3,
         pollers: int = 4,
+        max_receive_count: int = 0,
     ) -> None:
         self.clock = clock
         self.queue = FakeQueue(clock)
@@ -53,7 +54,13 @@ class Rig:
         account = Account("q", routes, Metrics("", 0, "millpond", "test"), log.Allowance(0), clock)
         polls = PollSettings(wait_seconds, 10, visibility_seconds, pollers)
         self.consumer = Consumer(
-            ConsumerSettings("q", polls, visibility_seconds / 3, limit=max(20, concurrency)),
+            ConsumerSettings(
+                "q",
+                polls,
+                visibility_seconds / 3,
+                limit=max(20, concurrency),
+                max_receive_count=max_receive_count,
+            ),
             Bounded(self.queue, clock),
             Bounded(self.dead, clock) if self.dead else None,
             processor=self.processor,

@@ -543,3 +543,56 @@ def test_a_handler_that_was_never_reached_by_its_interrupt_is_still_given_back(c
     rig.consumer.write_off_running()  # the hub had no turn to throw
     clock.advance(2)
     assert rig.outcomes() == {one: "released"}
+
+
+def test_a_message_that_sqs_would_move_next_is_moved_with_its_reason(clock):
+    """At maxReceiveCount SQS dead-letters by itself, silently: also what only waited for a server to come back."""
+
+    def handle(payload, message):
+        raise Unavailable("mail server down", after=60)
+
+    rig = run(clock, {"job": handle}, max_receive_count=4, wait_seconds=1)
+    (one,) = rig.put("job")
+    for _ in range(300):
+        clock.advance(1)
+    assert [outcome.name for _, outcome in rig.ended] == ["retried"] * 3 + ["dead_lettered"]
+    (letter,) = rig.dead.messages.values()
+    reason = json.loads(letter.entry.attributes["millpond"].value)["reason"]
+    assert reason == "mail server down (maxReceiveCount = 4 is reached)"
+    assert rig.queue.deleted == {one: 1}
+
+
+def test_a_rejected_follow_up_is_told_and_counted(clock, caplog):
+    rig = run(clock, {"job": lambda payload, message: message.follow_up({}, reject="550 5.1.1") and None})
+    rig.put("job")
+    clock.advance(1)
+    assert rig.account.rejected_follow_ups == 1
+    (record,) = [one for one in caplog.records if getattr(one, "event", "") == "follow_up.dead_lettered"]
+    assert "550 5.1.1" in str(vars(record))
+
+
+def test_a_pause_and_its_end_are_told_once_each(clock, caplog):
+    caplog.set_level("INFO")
+    up = []
+
+    def handle(payload, message):
+        if not up:
+            raise Unavailable("mail server down", after=60)
+
+    rig = run(clock, {"job": handle}, concurrency=10)
+    rig.put("job", {}, 30)
+    clock.advance(59)
+    up.append(True)
+    clock.advance(70)
+    events = [getattr(one, "event", "") for one in caplog.records]
+    assert rig.queue.messages == {}
+    assert events.count("queue.paused") == events.count("queue.resumed") == 1
+
+
+def test_successes_that_are_not_logged_one_by_one_are_counted_in_one_line(clock, caplog):
+    caplog.set_level("INFO")
+    rig = run(clock, {"job": fine})  # the rig's allowance is none a second
+    rig.put("job", {}, 25)
+    clock.advance(3)
+    lines = [one for one in caplog.records if getattr(one, "event", "") == "message.succeeded"]
+    assert ["25 more" in one.getMessage() for one in lines] == [True]

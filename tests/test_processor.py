@@ -756,3 +756,10 @@ def test_no_body_gets_past_the_processor_without_an_outcome(body, payload):
             outcome = recorder.take(one, default_type=default_type)
             assert (outcome.name, outcome.cause) in [("succeeded", ""), ("dead_lettered", "undecodable")]
             assert json.dumps(outcome.reason)
+
+
+def test_an_exception_that_is_returned_counts_as_raised():
+    """`return Retry(...)`: to acknowledge that message would lose it."""
+    outcome = process(lambda payload, message: Retry("later", after=7))
+    assert (outcome.name, outcome.delay_seconds) == ("retried", 7)
+    assert process(lambda payload, message: Reject("never")).name == "dead_lettered"
