@@ -121,16 +121,16 @@ class Account:
         return self._names[key]
 
     def _kind(self, delivery: Delivery) -> str:
-        name = delivery.message.event_type if delivery.message is not None else ""
+        name = delivery.envelope.event_type if delivery.envelope is not None else ""
         return name.replace(".", "_") if name in self._types else "unknown"
 
     def _identity(self, delivery: Delivery) -> dict[str, object]:
-        message, received = delivery.message, delivery.received
+        envelope, received = delivery.envelope, delivery.received
         return {
             "queue": self.queue,
             "message_id": log.printable(received.message_id),
-            "event_id": log.printable(message.event_id) if message is not None else "",
-            "type": log.printable(message.event_type) if message is not None else "",
+            "event_id": log.printable(envelope.event_id) if envelope is not None else "",
+            "type": log.printable(envelope.event_type) if envelope is not None else "",
             "attempt": received.receive_count,
         }
 

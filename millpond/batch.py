@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 from millpond.backoff import call_seconds
-from millpond.clock import Clock, Event, Timer
+from millpond.clock import Clock, Timer
 from millpond.queue import MAX_BATCH, MAX_BYTES
 
 Item = TypeVar("Item")
@@ -25,7 +25,7 @@ class Batcher(Generic[Item]):
     2. There are as many flushers as the backlog needs, up to `flushers`: one alone caps the rate at ten a round trip
        (632 a second at 15 ms, where four made 2,514).
     3. What `call` gives back is tried again, after a pause that grows.
-    4. `wait_for_room` holds back who would fill it faster than it empties.
+    4. It never blocks: `is_full` tells who fills it to hold back, `on_room` that it may go on.
 
     `call` takes a batch and returns the items to try again; it handles its own errors.
     """
@@ -40,6 +40,7 @@ class Batcher(Generic[Item]):
         flushers: int,
         limit: int,
         size_of: Callable[[Item], int] = lambda item: 0,
+        on_room: Callable[[], object] = lambda: None,
     ) -> None:
         self._call = call
         self._clock = clock
@@ -48,6 +49,7 @@ class Batcher(Generic[Item]):
         self._flushers = flushers
         self._limit = limit
         self._size_of = size_of
+        self._on_room = on_room
         self._waiting: deque[Item] = deque()
         self._pausing: dict[int, tuple[Timer, list[Item]]] = {}
         self._linger: Timer | None = None
@@ -56,25 +58,18 @@ class Batcher(Generic[Item]):
         self._active = 0  # flushers
         self._starting = 0  # flushers that have not looked at what waits yet
         self._failures = 0
-        self._room: Event = clock.event()
-        self._room.set()
         self.count = 0  # items put and not yet through: waiting, on their way, or pausing before another try
-        self.empty: Event = clock.event()
-        self.empty.set()
 
     def put(self, item: Item) -> None:
         """Take an item; never blocks."""
         self.count += 1
-        self.empty.clear()
-        if self.count >= self._limit:
-            self._room.clear()
         self._waiting.append(item)
         self._kick()
 
-    def wait_for_room(self) -> None:
-        """Return once the backlog is below its limit."""
-        if self.count >= self._limit:
-            self._room.wait()
+    @property
+    def is_full(self) -> bool:
+        """More items are under way than the limit allows."""
+        return self.count >= self._limit
 
     def hurry(self) -> None:
         """From now on nothing lingers and no pause is long: the drain has begun."""
@@ -146,11 +141,10 @@ class Batcher(Generic[Item]):
         return batch
 
     def _done(self, number: int) -> None:
+        was_full = self.is_full
         self.count -= number
-        if self.count < self._limit:
-            self._room.set()
-        if self.count == 0:
-            self.empty.set()
+        if was_full and not self.is_full:
+            self._on_room()
 
     def _pause(self, items: list[Item]) -> None:
         self._failures += 1

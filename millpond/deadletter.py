@@ -45,13 +45,13 @@ def letters(
 
     `handler` is where the handler stands, `now` the time since the epoch.
     """
-    received, message = delivery.received, delivery.message
+    received, envelope = delivery.received, delivery.envelope
 
     def reason(text: str, error: str, event_id: str) -> Reason:
         count = received.receive_count
         return Reason(text, error, handler, count, received.message_id, event_id, queue, utc(now))
 
-    event_id = message.event_id if message is not None else ""
+    event_id = envelope.event_id if envelope is not None else ""
     rejected = [
         copy(Received("", "", job.body, group_id=received.group_id), reason(job.reject, "", job.event_id))
         for job in outcome.follow_ups

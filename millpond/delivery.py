@@ -8,6 +8,7 @@ from typing import Any
 from gevent import getcurrent
 
 from millpond.clock import Clock, Timer
+from millpond.envelope import Envelope
 from millpond.errors import Interrupt, TimeLimitExceeded
 from millpond.lease import Lease
 from millpond.message import Message, Outcome
@@ -43,6 +44,7 @@ class Delivery:
         "_wanted",
         "claimed",
         "ended",
+        "envelope",
         "greenlet",
         "interrupted",
         "lease",
@@ -60,7 +62,9 @@ class Delivery:
     def __init__(self, received: Received, clock: Clock) -> None:
         self.received = received
         self.received_time = clock.time()
-        self.message: Message | None = None  # known once the envelope is open
+        # Both are known once the envelope is open; the engine reads the envelope, for the message is its handler's.
+        self.envelope: Envelope | None = None
+        self.message: Message | None = None
         self.greenlet: Any = None  # the one inside the handler
         self.interrupted: Interrupt | None = None  # what was thrown into the handler, first of all
         self.started = 0.0  # on the clock; 0.0 where the handler never ran

@@ -96,7 +96,9 @@ class Lease:
     def resume(self) -> None:
         """The delete failed: beat on, at once where a beat was missed."""
         self.withheld = False
-        if self.deadline - self._keeper.clock.now() < self._keeper.visibility_seconds - self._keeper.beat_seconds:
+        keeper = self._keeper
+        was_missed = self.deadline - keeper.clock.now() < keeper.visibility_seconds - keeper.beat_seconds
+        if was_missed and not self.lost:
             self._beat()
 
     def give_back(self, seconds: float) -> None:
@@ -116,19 +118,19 @@ class Lease:
     def _start_beating(self) -> None:
         self._stop_timer()
         self._woken = self._keeper.clock.event()
-        self._keeper.spawn(self._beats)
+        self._keeper.spawn(self._beats, self._woken)
 
-    def _beats(self) -> None:
-        while self._beat_step():
+    def _beats(self, woken: Event) -> None:
+        while self._beat_step(woken):
             pass
 
-    def _beat_step(self) -> bool:
-        if self.state != "held" or self.is_lost() or self._woken is None:
+    def _beat_step(self, woken: Event) -> bool:
+        if woken is not self._woken or self.is_lost():
             return False
         self._beat()
         left = self.deadline - self._keeper.clock.now()
-        self._woken.wait(max(0.0, min(self._keeper.beat_seconds, left)))
-        return self.state == "held"
+        woken.wait(max(0.0, min(self._keeper.beat_seconds, left)))
+        return True
 
     def _beat(self) -> None:
         seconds = self._clamped(self._keeper.visibility_seconds)
@@ -142,6 +144,7 @@ class Lease:
         self._stop_timer()
         if self._woken is not None:
             self._woken.set()
+            self._woken = None
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
@@ -212,6 +215,7 @@ class LeaseKeeper:
         beat_seconds: float,
         flushers: int,
         limit: int,
+        on_room: Callable[[], object] = lambda: None,
     ) -> None:
         self.clock = clock
         self.spawn = spawn
@@ -219,7 +223,7 @@ class LeaseKeeper:
         self.beat_seconds = beat_seconds
         self._queue = queue
         self.changes: Batcher[Lease] = Batcher(
-            self._send, clock, spawn, linger_seconds=LINGER_SECONDS, flushers=flushers, limit=limit
+            self._send, clock, spawn, linger_seconds=LINGER_SECONDS, flushers=flushers, limit=limit, on_room=on_room
         )
 
     def take(

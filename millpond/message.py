@@ -44,6 +44,7 @@ class Message:
     """
 
     __slots__ = (
+        "_follow_ups",
         "_left",
         "_received_time",
         "_sent_ms",
@@ -52,7 +53,6 @@ class Message:
         "body",
         "event_id",
         "event_type",
-        "follow_ups",
         "group_id",
         "id",
         "queue",
@@ -81,7 +81,7 @@ class Message:
         self.attempt = attempt
         self.group_id = group_id
         self.attributes = {} if attributes is None else attributes
-        self.follow_ups: list[FollowUp] = []
+        self._follow_ups: list[FollowUp] = []
         self._sent_ms = sent_ms
         self._received_time = received_time
         self._left = left
@@ -113,10 +113,16 @@ class Message:
         """
         if not 0 <= after <= MAX_DELAY_SECONDS:
             raise ValueError(f"after={after}: SQS delays a message by 0 to {MAX_DELAY_SECONDS} seconds")
-        event_id = f"{self.event_id}/{len(self.follow_ups) + 1}"
+        event_id = f"{self.event_id}/{len(self._follow_ups) + 1}"
         body = envelope_text(self.event_type, event_id, payload)
-        self.follow_ups.append(FollowUp(event_id, body, int(after), reject))
+        # An exception is a natural reason to give.
+        self._follow_ups.append(FollowUp(event_id, body, int(after), None if reject is None else str(reject)))
         return event_id
+
+    @property
+    def follow_ups(self) -> tuple[FollowUp, ...]:
+        """The jobs left behind so far."""
+        return tuple(self._follow_ups)
 
 
 def envelope_text(event_type: str, event_id: str, payload: Any) -> str:

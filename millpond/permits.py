@@ -14,18 +14,21 @@ class Permits:
     """The process's permits, shared by its queues: concurrency + prefetch in all.
 
     Whoever waits is served in order. What one queue's open polls can hold is bounded by its even share, so that a
-    quiet queue's twenty-second poll does not starve a busy one.
+    quiet queue's twenty-second poll does not starve a busy one; and one queue cannot hold them all: a tenth is kept
+    for the others, or one whose handlers or deletes hang would stop them too.
     """
 
     def __init__(self, total: int, queues: int, clock: Clock) -> None:
         self.clock = clock
         self.free = total
         self.even_share = max(1, total // queues)
+        others = queues - 1
+        self._most = total - others * max(1, total // (10 * others)) if others else total
         self._waiters: deque[Waiter] = deque()
 
     def share(self, cap: int) -> Share:
         """One queue's access. `cap`: the most it may hold; 0 for no cap of its own."""
-        return Share(self, cap or self.free)
+        return Share(self, min(cap or self._most, self._most))
 
     def wait(self, waiter: Waiter) -> None:
         """Queue up behind those who wait already, and return when served or dismissed."""

@@ -15,7 +15,17 @@ from millpond import log
 from millpond.backoff import retry_seconds, whole_seconds
 from millpond.delivery import Delivery
 from millpond.envelope import Envelope, Undecodable, located, unwrap
-from millpond.errors import Discard, Interrupt, LeaseLost, Reject, Retry, Stopped, Unavailable, Verdict
+from millpond.errors import (
+    Discard,
+    Interrupt,
+    LeaseLost,
+    MillpondError,
+    Reject,
+    Retry,
+    Stopped,
+    Unavailable,
+    Verdict,
+)
 from millpond.message import Cause, Message, Outcome
 from millpond.queue import MAX_HOLD_SECONDS
 from millpond.routing import Around, Route
@@ -51,6 +61,7 @@ class Processor:
 
     def __init__(self, routes: Mapping[str, Route], retry: RetryPolicy) -> None:
         self._routes = routes
+        self._retry = retry
         self._policies = {name: retry.for_route(route) for name, route in routes.items()}
         self._seen_tracebacks: set[tuple[str, str, int]] = set()
         self._seen_values: set[str] = set()
@@ -62,15 +73,12 @@ class Processor:
             envelope = unwrap(received.body, received.attributes, default_type, received.message_id)
         except Undecodable as error:
             return _undecodable(str(error))
+        delivery.envelope = envelope
         delivery.message = message = self._message(delivery, envelope, queue)
         route = self._routes.get(envelope.event_type)
         if route is None:
             return _undecodable(f"no handler for type {log.printable(envelope.event_type)!r}")
-        try:
-            payload = route.decode(envelope.payload)
-        except BaseException as error:  # the user's own types decode themselves: anything can come out
-            return _undecodable(_misfit(error, envelope.path))
-        return self._handle(delivery, message, route, payload)
+        return self._handle(delivery, envelope, message, route)
 
     def _message(self, delivery: Delivery, envelope: Envelope, queue: str) -> Message:
         received = delivery.received
@@ -89,83 +97,97 @@ class Processor:
             left=delivery.seconds_left,
         )
 
-    def _handle(self, delivery: Delivery, message: Message, route: Route, payload: Any) -> Outcome:
+    def _handle(self, delivery: Delivery, envelope: Envelope, message: Message, route: Route) -> Outcome:
         # Nothing between a handler's end and leave() may switch greenlets: an interrupt would land outside it.
+        error: BaseException | None = None
+        value: object = None
         try:
             delivery.enter(route.timeout_seconds)
-            value = contextvars.Context().run(_call, route, payload, message)
-        except BaseException as error:  # sys.exit, KeyboardInterrupt, GreenletExit: all are this message's alone
-            delivery.leave()
-            return self._raised(delivery, message, error)
+            value = contextvars.Context().run(_call, route, envelope, message)
+        except BaseException as raised:  # sys.exit, KeyboardInterrupt, GreenletExit: all are this message's alone
+            error = raised
         delivery.leave()
         if delivery.interrupted is not None:
-            return self._interrupted(message, delivery.interrupted)
-        if isinstance(value, BaseException):  # return Retry(...): surely a raise was meant
-            return self._raised(delivery, message, value)
-        if value is not None:
-            self._warn_of_value(route, value)
-        return Outcome("succeeded", follow_ups=tuple(message.follow_ups)) if message.follow_ups else SUCCEEDED
+            return self._interrupted(delivery, delivery.interrupted)
+        if error is None and value is not None:
+            error = self._read_value(route, value)
+        if error is not None:
+            return self._raised(delivery, message, error)
+        return Outcome("succeeded", follow_ups=message.follow_ups) if message.follow_ups else SUCCEEDED
+
+    def _read_value(self, route: Route, value: object) -> BaseException | None:
+        """`return Retry(...)`: surely a raise was meant. Any other value is told of once, and ignored."""
+        if isinstance(value, BaseException):
+            return value
+        if route.where not in self._seen_values:
+            self._seen_values.add(route.where)
+            text = f"{route.where} returned a {type(value).__name__}, which is ignored: a handler returns None"
+            log.event(logging.WARNING, "handler.returned", f"{text}. False is not a failure here: raise.")
+        return None
 
     def given_up(self, delivery: Delivery) -> Outcome:
         """The outcome of a delivery whose handler does not end, whatever is thrown into it."""
-        message, interrupt = delivery.message, delivery.interrupted
-        if message is None or interrupt is None:
+        if delivery.interrupted is None:
             return RELEASED
-        outcome = self._interrupted(message, interrupt)
+        outcome = self._interrupted(delivery, delivery.interrupted)
         return msgspec.structs.replace(outcome, reason=f"{outcome.reason}, and goes on in spite of interrupts")
 
-    def where(self, message: Message | None) -> str:
-        """The handler of a message, as a dead letter names it; "" where it has none."""
-        route = self._routes.get(message.event_type) if message is not None else None
+    def where(self, delivery: Delivery) -> str:
+        """The handler of a delivery, as a dead letter names it; "" where it has none."""
+        route = self._routes.get(delivery.envelope.event_type) if delivery.envelope is not None else None
         return route.where if route is not None else ""
 
     def _raised(self, delivery: Delivery, message: Message, error: BaseException) -> Outcome:
-        if delivery.interrupted is not None:
-            return self._interrupted(message, delivery.interrupted)
-        follow_ups = tuple(message.follow_ups)
         match error:
+            case _Misfit():
+                return _undecodable(error.reason)
             case Retry():
-                return self._failed(message, "failed", _reason(error), after=_after(error))
+                return self.failed(delivery, "failed", _reason(error), after=_after(error))
             case Reject():
-                return Outcome("dead_lettered", "rejected", _reason(error), follow_ups=follow_ups)
+                return Outcome("dead_lettered", "rejected", _reason(error), follow_ups=message.follow_ups)
             case Discard():
-                return Outcome("discarded", "", _reason(error), follow_ups=follow_ups)
+                return Outcome("discarded", "", _reason(error), follow_ups=message.follow_ups)
             case Unavailable():
                 seconds = _after(error)
                 seconds = UNAVAILABLE_SECONDS if seconds is None else seconds
                 return Outcome("retried", "unavailable", _reason(error), delay_seconds=seconds)
-        return self._failed(message, "failed", "", _describe(error), trace=self._first_trace(error))
+        return self.failed(delivery, "failed", "", _describe(error), trace=self._first_trace(error))
 
-    def _interrupted(self, message: Message, interrupt: Interrupt) -> Outcome:
+    def _interrupted(self, delivery: Delivery, interrupt: Interrupt) -> Outcome:
         match interrupt:
             case Stopped():
                 return RELEASED
             case LeaseLost():
                 return LEASE_LOST
-        return self._failed(message, "timed_out", "the handler ran past its time limit")
+        return self.failed(delivery, "timed_out", "the handler ran past its time limit")
 
-    def _failed(
+    def failed(
         self,
-        message: Message,
+        delivery: Delivery,
         cause: Cause,
         reason: str,
         error: str = "",
         after: int | None = None,
         trace: str = "",
     ) -> Outcome:
-        policy = self._policies[message.event_type]
-        if message.attempt >= policy.max_attempts:
-            reason = reason or "every attempt failed"
-            return Outcome("dead_lettered", cause, f"{reason} (attempt {message.attempt})", error, traceback=trace)
-        seconds = self.retry_seconds(message) if after is None else after
+        """A failure: retried, or a dead letter where its attempts are used up."""
+        attempt = delivery.received.receive_count
+        if attempt >= self._policy(delivery).max_attempts:
+            reason = f"{reason or 'every attempt failed'} (attempt {attempt})"
+            return Outcome("dead_lettered", cause, reason, error, traceback=trace)
+        seconds = self.retry_seconds(delivery) if after is None else after
         return Outcome("retried", cause, reason, error, seconds, traceback=trace)
 
-    def retry_seconds(self, message: Message | None) -> int:
-        """The back-off of a message: by its handler's policy, or the longest where it has none."""
-        policy = self._policies.get(message.event_type) if message is not None else None
-        if message is None or policy is None:
-            return whole_seconds(RetryPolicy().max_seconds)
-        return retry_seconds(message.attempt, policy.base_seconds, policy.max_seconds)
+    def retry_seconds(self, delivery: Delivery) -> int:
+        """The back-off of a delivery, by its handler's policy; the longest where it has no handler."""
+        policy = self._policy(delivery)
+        if not self.where(delivery):
+            return whole_seconds(policy.max_seconds)
+        return retry_seconds(delivery.received.receive_count, policy.base_seconds, policy.max_seconds)
+
+    def _policy(self, delivery: Delivery) -> RetryPolicy:
+        event_type = delivery.envelope.event_type if delivery.envelope is not None else ""
+        return self._policies.get(event_type, self._retry)
 
     def _first_trace(self, error: BaseException) -> str:
         frames = traceback.extract_tb(error.__traceback__)
@@ -175,16 +197,23 @@ class Processor:
         self._seen_tracebacks.add(where)
         return "".join(traceback.format_exception(error))
 
-    def _warn_of_value(self, route: Route, value: object) -> None:
-        if route.where in self._seen_values:
-            return
-        self._seen_values.add(route.where)
-        text = f"{route.where} returned a {type(value).__name__}, which is ignored: a handler returns None"
-        log.event(logging.WARNING, "handler.returned", f"{text}. False is not a failure here: raise.")
+
+class _Misfit(MillpondError):
+    """A payload that does not become what its handler takes."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
-def _call(route: Route, payload: Any, message: Message) -> object:
+def _call(route: Route, envelope: Envelope, message: Message) -> object:
     log.delivery.set(message)
+    try:
+        payload = route.decode(envelope.payload)
+    except Interrupt:
+        raise
+    except BaseException as error:  # the user's own types decode themselves: anything can come out
+        raise _Misfit(_misfit(error, envelope.path)) from None
     if route.around is None:
         return route.call(payload, message)
     return _call_around(route.around, route, payload, message)
@@ -227,14 +256,16 @@ def _misfit(error: BaseException, path: str) -> str:
 def _after(verdict: Verdict) -> int | None:
     """The whole seconds that a verdict asks for; None where it names none, or no number of seconds."""
     after = getattr(verdict, "after", None)
-    if not isinstance(after, int | float) or not math.isfinite(after):
+    if not isinstance(after, int | float) or (isinstance(after, float) and not math.isfinite(after)):
         return None
-    return min(MAX_HOLD_SECONDS, whole_seconds(after))
+    return whole_seconds(min(MAX_HOLD_SECONDS, after))
 
 
 def _reason(verdict: Verdict) -> str:
-    reason = getattr(verdict, "reason", "")
-    return reason if isinstance(reason, str) else _text(reason, "")
+    try:
+        return str(getattr(verdict, "reason", ""))
+    except BaseException:  # a user's own verdict may do anything
+        return ""
 
 
 def _describe(error: BaseException) -> str:

@@ -83,7 +83,8 @@ class Service:
         """Begin the drain. The first reason counts; a crash outweighs it."""
         if not self._stop.is_set():
             self._why, self._stopped_at = why, self._clock.now()
-        self._exit_code = max(self._exit_code, exit_code)
+        if exit_code == CRASHED or self._exit_code == STOPPED:
+            self._exit_code = exit_code
         self._stop.set()
 
     def spawn(self, function: Callable[..., object], *args: Any) -> gevent.Greenlet:
@@ -246,11 +247,9 @@ class Service:
 
     def _report(self) -> int:
         seconds = round(self._clock.now() - self.started, 1)
-        left = sum(consumer.open + consumer.account.abandoned for consumer in self.consumers)
-        if left:
-            self._exit_code = max(self._exit_code, LEFT)
-        if self.until_empty and self._exit_code != CRASHED and self._is_something_left():
-            self._exit_code = max(self._exit_code, LEFT)
+        left = any(consumer.left for consumer in self.consumers) or (self._why == "empty" and self._is_something_left())
+        if left and self._exit_code == STOPPED:
+            self._exit_code = LEFT
         for consumer in self.consumers:
             numbers = self._numbers(consumer)
             log.event(

@@ -27,6 +27,7 @@ class Sending(msgspec.Struct, eq=False):
     """A copy or a follow-up that must be confirmed before its delivery's original is deleted."""
 
     delivery: Delivery
+    outcome: Outcome  # which it belongs to: void once its delivery has another
     entry: Entry
     original: bool = False  # the dead letter of the message itself
 
@@ -58,6 +59,8 @@ class Settler:
         abandoned: Callable[[Delivery, str], object],
         rejected: Callable[[Delivery, Entry], object],
         put_off_seconds: Callable[[Delivery], int],
+        failed: Callable[[Delivery, str], Outcome],
+        on_room: Callable[[], object],
         letters: Callable[[Delivery, Outcome], tuple[list[Entry], list[Entry]]],
     ) -> None:
         self._queue = queue
@@ -68,11 +71,14 @@ class Settler:
         self._abandoned = abandoned
         self._rejected = rejected
         self._put_off_seconds = put_off_seconds
+        self._failed = failed
         self._letters = letters
 
         def batcher(call: Any, linger_seconds: float, size_of: Callable[[Any], int]) -> Batcher[Any]:
             limits = {"flushers": FLUSHERS, "limit": limit}
-            return Batcher(call, clock, spawn, linger_seconds=linger_seconds, size_of=size_of, **limits)
+            return Batcher(
+                call, clock, spawn, linger_seconds=linger_seconds, size_of=size_of, on_room=on_room, **limits
+            )
 
         self.deletes: Batcher[Delivery] = batcher(self._delete, DELETE_LINGER_SECONDS, lambda item: 0)
         self.follow_ups: Batcher[Sending] = batcher(self._send_follow_ups, SEND_LINGER_SECONDS, _size)
@@ -102,10 +108,10 @@ class Settler:
         else:
             self._abandon(delivery, failure)
 
-    def wait_for_room(self) -> None:
-        """Block while more waits to be settled than the limit allows."""
-        for batcher in (self.deletes, self.follow_ups, self.copies, self._leases.changes):
-            batcher.wait_for_room()
+    @property
+    def is_full(self) -> bool:
+        """More waits to be settled than the limit allows."""
+        return self.deletes.is_full or self._leases.changes.is_full or self.copies.is_full or self.follow_ups.is_full
 
     def hurry(self) -> None:
         """The drain has begun: nothing lingers."""
@@ -122,11 +128,11 @@ class Settler:
         if not delivery.unsent:
             self.deletes.put(delivery)
         for entry in jobs:
-            self.follow_ups.put(Sending(delivery, entry))
+            self.follow_ups.put(Sending(delivery, outcome, entry))
         for entry in rejected:
-            self.copies.put(Sending(delivery, entry))
+            self.copies.put(Sending(delivery, outcome, entry))
         for entry in own:
-            self.copies.put(Sending(delivery, entry, original=True))
+            self.copies.put(Sending(delivery, outcome, entry, original=True))
 
     def _send_follow_ups(self, batch: list[Sending]) -> list[Sending]:
         return self._send(self._queue, batch, self._follow_up_refused)
@@ -139,8 +145,9 @@ class Settler:
         return self._send(self._dead_letters, batch, self._copy_refused)
 
     def _send(self, queue: Queue, batch: list[Sending], refused: Callable[[Sending, str], object]) -> list[Sending]:
+        batch = [sending for sending in batch if not self._is_void(sending)]
         entries = [sending.entry for sending in batch]
-        results = answers(lambda: queue.send(entries), len(entries))
+        results = answers(lambda: queue.send(entries), len(entries)) if entries else []
         again = []
         for sending, failure in zip(batch, results, strict=True):
             if failure is None:
@@ -151,33 +158,39 @@ class Settler:
                 again.append(sending)
         return again
 
+    def _is_void(self, sending: Sending) -> bool:
+        """Its delivery has another outcome by now, or the message is somebody else's, who will send its own."""
+        delivery = sending.delivery
+        if sending.outcome is delivery.outcome and sending.original and delivery.lease.is_lost():
+            self._finish(delivery)
+        return sending.outcome is not delivery.outcome
+
     def _sent(self, sending: Sending, is_dead_letter: bool) -> None:
         delivery = sending.delivery
         if is_dead_letter and not sending.original:
             self._rejected(delivery, sending.entry)
-        delivery.unsent -= 1
-        if delivery.unsent == 0:
-            self.deletes.put(delivery)
+        if sending.outcome is delivery.outcome:
+            delivery.unsent -= 1
+            if delivery.unsent == 0:
+                self.deletes.put(delivery)
 
     def _copy_refused(self, sending: Sending, why: str) -> None:
         if sending.original:
             self._put_off(sending.delivery, f"the dead-letter queue refused it: {why}")
         else:  # its original must not run again: the rejected job waits in the queue itself
-            self.follow_ups.put(Sending(sending.delivery, sending.entry))
+            self.follow_ups.put(sending)
 
     def _follow_up_refused(self, sending: Sending, why: str) -> None:
-        self._put_off(sending.delivery, f"a follow-up was refused: {why}")
+        """That makes its original a failure: the handler runs again, or the message is a dead letter."""
+        if sending.outcome is sending.delivery.outcome:
+            self.settle(sending.delivery, self._failed(sending.delivery, f"a follow-up was refused: {why}"))
 
     def _put_off(self, delivery: Delivery, why: str) -> None:
-        """It cannot be settled as it should: it stays in the queue, under back-off."""
+        """It should be a dead letter and cannot be one now: it stays in the queue, under back-off."""
         was = delivery.outcome
-        if was.name == "retried":
-            return
-        delivery.unsent = -1  # what is still on its way deletes nothing
         reason = f"{was.reason} ({why})" if was.reason else why
         seconds = self._put_off_seconds(delivery)
-        delivery.outcome = Outcome("retried", was.cause, reason, was.error, seconds, traceback=was.traceback)
-        delivery.lease.give_back(seconds)
+        self.settle(delivery, Outcome("retried", was.cause, reason, was.error, seconds, traceback=was.traceback))
 
     # Deleting
 
@@ -216,7 +229,9 @@ class Settler:
     def _finish(self, delivery: Delivery) -> None:
         outcome = delivery.outcome
         if delivery.lease.lost and outcome.name != "lease_lost":
-            outcome = msgspec.structs.replace(outcome, name="lease_lost", reason=f"too late: {outcome.name}")
+            delivery.outcome = outcome = msgspec.structs.replace(
+                outcome, name="lease_lost", reason=f"too late: {outcome.name}"
+            )
         delivery.lease.end()
         self._finished(delivery, outcome)
 

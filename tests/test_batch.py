@@ -51,7 +51,7 @@ def test_ten_items_go_at_once_and_the_rest_after_the_linger(batcher, calls, cloc
     assert len(calls.batches) == 1
     clock.advance(0.02)
     assert calls.batches[1] == [10, 11, 12]
-    assert batcher.empty.is_set()
+    assert batcher.count == 0
 
 
 def test_one_flusher_serves_a_trickle_and_more_join_with_the_backlog(batcher, calls, clock):
@@ -101,17 +101,24 @@ def test_only_the_failed_items_of_a_batch_come_again(batcher, calls, clock):
     assert calls.batches == [["a", "b", "c"], ["b"]]
 
 
-def test_a_full_backlog_blocks_those_who_would_fill_it_further(batcher, calls, clock):
+def test_a_full_backlog_says_so_and_tells_when_there_is_room_again(clock, calls):
     """Trap c: releasing permits before there is room held 2,950 messages instead of 20."""
+    room = []
+    batcher = Batcher(
+        calls, clock, gevent.spawn, linger_seconds=0.1, flushers=1, limit=50, on_room=lambda: room.append(batcher.count)
+    )
     calls.gate.clear()
-    for n in range(50):
+    for n in range(49):
         batcher.put(n)
-    waiting = gevent.spawn(batcher.wait_for_room)
+    assert not batcher.is_full
+    batcher.put(49)
     settle()
-    assert not waiting.ready()
+    assert batcher.is_full
+    assert room == []
     calls.gate.set()
     settle()
-    assert waiting.ready()
+    assert room == [40]
+    assert not batcher.is_full
 
 
 def test_a_hurried_batcher_neither_lingers_nor_pauses_long(batcher, calls, clock):
@@ -128,7 +135,7 @@ def test_a_hurried_batcher_neither_lingers_nor_pauses_long(batcher, calls, clock
     for _ in range(3):
         clock.advance(HURRIED_PAUSE_SECONDS)
     assert calls.batches[2:] == [["b"]] * 4
-    assert batcher.empty.is_set()
+    assert batcher.count == 0
 
 
 def test_a_batch_ends_before_a_megabyte(clock, calls):

@@ -109,7 +109,7 @@ def test_a_handler_that_swallows_every_interrupt_is_written_off_and_the_next_mes
     assert "goes on in spite of" in rig.ended[0][1].reason
     assert rig.pool.written_off == 1
     release.set()  # it comes back after all: its result counts for nothing
-    gevent.sleep(0.05)
+    gevent.sleep(0.15)  # three times the linger in which a second settling would travel
     assert len(rig.ended) == 2
     assert not rig.crashes
 

@@ -41,11 +41,11 @@ def test_a_quiet_queues_open_polls_never_starve_a_busy_one(clock):
 
 
 def test_permits_go_to_those_who_waited_longest(clock):
-    permits = Permits(2, 2, clock)
+    permits = Permits(4, 2, clock)
     first, second = permits.share(0), permits.share(0)
     for share in (first, second):
-        assert acquire(share).value == 1
-        share.polled(1, 1)
+        assert acquire(share).value == 2
+        share.polled(2, 2)
     waiting = [acquire(first), acquire(second)]
     first.release()
     settle()
@@ -53,6 +53,17 @@ def test_permits_go_to_those_who_waited_longest(clock):
     first.polled(1, 0)  # it came back empty
     settle()
     assert waiting[1].ready()
+
+
+def test_one_queue_cannot_hold_every_permit_for_a_tenth_is_kept_for_the_others(clock):
+    permits = Permits(100, 2, clock)
+    hanging, other = permits.share(0), permits.share(0)
+    while (poll := acquire(hanging)).ready():
+        hanging.polled(poll.value, poll.value)
+    assert hanging.held == 90
+    assert acquire(other).value == 10
+    assert Permits(100, 1, clock).share(0).cap == 100
+    assert Permits(3, 3, clock).share(0).cap == 1
 
 
 def test_a_queue_holds_no_more_than_its_cap(clock):

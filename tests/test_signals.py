@@ -151,15 +151,15 @@ def test_an_open_long_poll_of_20_seconds_outlasts_neither_the_drain_nor_the_embe
 
 def test_handlers_finish_within_the_drain_and_repeated_sigterms_change_nothing(start, queues, name):
     queues.create(name)
-    queues.send(name, "nap", 1.0, number=5)
+    queues.send(name, "nap", 2.0, number=5)
     worker = start(queues.url(name))
     for _ in range(5):
         worker.expect("log", message="napping")
-    for _ in range(5):
-        worker.signal(SIGTERM)
+    worker.signal(SIGTERM)
     assert worker.expect("worker.draining")["in_hand"] == 5
-    worker.signal(SIGTERM)
-    worker.signal(SIGTERM)
+    while worker.running and not worker.all("worker.stopped"):  # also after the half second that a Ctrl-C has to wait
+        worker.signal(SIGTERM)
+        time.sleep(0.1)
     assert worker.expect("worker.stopped")["succeeded"] == 5
     assert worker.exit_code() == 0
     assert len(worker.all("worker.draining")) == 1
@@ -173,6 +173,7 @@ def test_a_handler_longer_than_the_drain_is_interrupted_and_its_message_is_visib
     worker.expect("log", message="napping")
     worker.signal(SIGTERM)
     worker.expect("message.released")
+    assert worker.expect("worker.stopped")["stuck"] == 0  # it was interrupted, not written off
     assert worker.exit_code() == 0
     [message] = queues.receive(name, wait_seconds=10)
     assert message["Attributes"]["ApproximateReceiveCount"] == "2"
@@ -201,6 +202,7 @@ def test_what_is_given_back_is_not_taken_by_the_poll_that_the_process_leaves_ope
     worker.expect("log", message="napping")
     worker.signal(SIGTERM)
     worker.expect("message.released")
+    assert worker.expect("worker.stopped")["stuck"] == 0  # it was interrupted, not written off
     assert worker.exit_code() == 0
     [message] = queues.receive(name, wait_seconds=10)  # that poll would have kept it for 30 s
     assert message["Attributes"]["ApproximateReceiveCount"] == "2"
