@@ -46,7 +46,7 @@ class Bounded:
         return self._within(self._settle_seconds(), lambda: self._queue.send(entries))
 
     def attributes(self) -> dict[str, str]:
-        return self._within(SETTLE_SECONDS, self._queue.attributes)
+        return self._within(self._settle_seconds(), self._queue.attributes)
 
     def _settle_seconds(self) -> float:
         if self.deadline is None:

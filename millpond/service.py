@@ -233,7 +233,7 @@ class Service:
                 log.event(logging.WARNING, "queue.left", text, queue=consumer.name)
                 left = True
         for consumer in self.consumers:
-            for _ in range(LEFT_CHECKS):
+            for _ in range(LEFT_CHECKS if self._why == "empty" else 1):  # a signal leaves no time to ask again
                 counts = _counts(consumer)
                 if not any(counts.values()):
                     break
@@ -247,7 +247,7 @@ class Service:
 
     def _report(self) -> int:
         seconds = round(self._clock.now() - self.started, 1)
-        left = any(consumer.left for consumer in self.consumers) or (self._why == "empty" and self._is_something_left())
+        left = any(consumer.left for consumer in self.consumers) or (self.until_empty and self._is_something_left())
         if left and self._exit_code == STOPPED:
             self._exit_code = LEFT
         for consumer in self.consumers:
