@@ -309,7 +309,7 @@ def test_where_all_recipients_share_a_fate_it_is_the_mails(answers, verdict, rea
         with pytest.raises(verdict) as raised:
             send_email(job(cc=["c@b.org"]), mine)
         assert raised.value.reason == reason
-        assert mine.follow_ups == []
+        assert mine.follow_ups == ()
         teardown()
 
 
@@ -362,7 +362,7 @@ def test_no_error_quotes_an_address_or_the_server():
             assert "@" not in raised.value.reason
             assert "you" not in raised.value.reason
             assert "@" not in str(raised.value.__cause__)
-            assert mine.follow_ups == []
+            assert mine.follow_ups == ()
             teardown()
 
 
@@ -375,7 +375,7 @@ def test_an_interrupt_leaves_the_handler_as_it_came():
         gevent.get_hub().loop.run_callback(sender.throw, TimeLimitExceeded("900 s"))
         with pytest.raises(Interrupt):
             sender.get()
-        assert mine.follow_ups == []
+        assert mine.follow_ups == ()
         send_email(job(), message())
         teardown()
     assert len(server.taken) == 1
