@@ -128,10 +128,10 @@ class Account:
         envelope, received = delivery.envelope, delivery.received
         return {
             "queue": self.queue,
-            "message_id": log.printable(received.message_id),
-            "event_id": log.printable(envelope.event_id) if envelope is not None else "",
             "type": log.printable(envelope.event_type) if envelope is not None else "",
             "attempt": received.receive_count,
+            "event_id": log.printable(envelope.event_id) if envelope is not None else "",
+            "message_id": log.printable(received.message_id),
         }
 
     def _log(self, delivery: Delivery, outcome: Outcome, seconds: float) -> None:
