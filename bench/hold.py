@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from socket import SHUT_WR
 
@@ -64,9 +65,9 @@ def hold(queues: LocalQueues, number: int, seconds: float, visibility: int, roun
     )
 
 
-def beats_due(number: int, seconds: float, visibility: int) -> float:
-    """How many extensions were due: one each third of the visibility time-out."""
-    return number * int(seconds / (visibility / 3))
+def beats_due(number: int, seconds: float, visibility: int) -> int:
+    """How many extensions were due: one each third of the visibility time-out, while the handler runs."""
+    return number * (math.ceil(seconds / (visibility / 3)) - 1)
 
 
 def run() -> None:
