@@ -30,7 +30,7 @@ LAG_SECONDS = 0.25
 #: A second Ctrl-C counts from here on: terminals and wrappers send the first one twice.
 SECOND_SIGNAL_SECONDS = 0.5
 #: SQS's counts lag behind: what they say is left is asked for again so often.
-LEFT_CHECKS, LEFT_CHECK_SECONDS = 4, 0.5
+LEFT_CHECKS, LEFT_CHECK_SECONDS = 3, 0.5
 #: Two long polls that come back empty: only then --until-empty believes it.
 EMPTY_POLLS = 2
 
@@ -233,17 +233,21 @@ class Service:
                 log.event(logging.WARNING, "queue.left", text, queue=consumer.name)
                 left = True
         for consumer in self.consumers:
-            for _ in range(LEFT_CHECKS if self._why == "empty" else 1):  # a signal leaves no time to ask again
-                counts = _counts(consumer)
-                if not any(counts.values()):
-                    break
-                gevent.sleep(LEFT_CHECK_SECONDS)
-            else:
-                log.event(
-                    logging.WARNING, "queue.left", "messages are left in the queue", queue=consumer.name, **counts
-                )
+            counts = self._counts_left(consumer)
+            if any(counts.values()):
+                text = "messages are left in the queue"
+                log.event(logging.WARNING, "queue.left", text, queue=consumer.name, **counts)
                 left = True
         return left
+
+    def _counts_left(self, consumer: Consumer) -> dict[str, int]:
+        counts = _counts(consumer)
+        for _ in range(LEFT_CHECKS if self._why == "empty" else 0):  # a signal leaves no time to ask again
+            if not any(counts.values()):
+                break
+            gevent.sleep(LEFT_CHECK_SECONDS)
+            counts = _counts(consumer)
+        return counts
 
     def _report(self) -> int:
         seconds = round(self._clock.now() - self.started, 1)
