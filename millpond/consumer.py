@@ -84,32 +84,38 @@ class Consumer:
         self._owed = 0  # permits that wait until what is to be settled falls below the limit
         self._abandoned_until: list[float] = []
         self._held_back: list[Delivery] | None = []  # None once they are given back: later ones go back at once
-        self._leases = LeaseKeeper(
-            queue,
-            clock,
-            spawn,
-            visibility_seconds=settings.polls.visibility_seconds,
-            beat_seconds=settings.beat_seconds,
+        self._leases = self._make_lease_keeper()
+        self._settler = self._make_settler()
+        self.polls = Pollers(queue, settings.polls, share, clock, spawn, self.accept, self._receive_failed)
+
+    def _make_lease_keeper(self) -> LeaseKeeper:
+        return LeaseKeeper(
+            self.queue,
+            self._clock,
+            self._spawn,
+            visibility_seconds=self._settings.polls.visibility_seconds,
+            beat_seconds=self._settings.beat_seconds,
             flushers=FLUSHERS,
-            limit=settings.limit,
+            limit=self._settings.limit,
             on_room=self._on_room,
         )
-        self._settler = Settler(
-            queue,
-            dead_letters,
+
+    def _make_settler(self) -> Settler:
+        return Settler(
+            self.queue,
+            self._dead_letters,
             self._leases,
-            clock,
-            spawn,
-            limit=settings.limit,
+            self._clock,
+            self._spawn,
+            limit=self._settings.limit,
             finished=self._finished,
             abandoned=self._abandoned,
-            rejected=account.reject_follow_up,
-            put_off_seconds=processor.retry_seconds,
-            failed=lambda delivery, why: processor.failed(delivery, "failed", why),
+            rejected=self.account.reject_follow_up,
+            put_off_seconds=self._processor.retry_seconds,
+            failed=lambda delivery, why: self._processor.failed(delivery, "failed", why),
             on_room=self._on_room,
             letters=self._letters,
         )
-        self.polls = Pollers(queue, settings.polls, share, clock, spawn, self.accept, self._receive_failed)
 
     # Receive
 

@@ -175,6 +175,8 @@ class Settler:
                 self.deletes.put(delivery)
 
     def _copy_refused(self, sending: Sending, why: str) -> None:
+        if sending.outcome is not sending.delivery.outcome:
+            return  # it was settled otherwise while this was on its way
         if sending.original:
             self._put_off(sending.delivery, f"the dead-letter queue refused it: {why}")
         else:  # its original must not run again: the rejected job waits in the queue itself

@@ -394,3 +394,27 @@ def test_a_late_answer_to_an_extension_counts_from_its_request(clock):
     queue.on_call = lambda name: clock.sleep(5) if name == "extend" else None
     clock.advance(16)
     assert lease.deadline == pytest.approx(1_000 + 10.05 + 30, abs=0.1)
+
+
+def test_a_dead_letter_that_is_refused_after_its_delivery_was_put_off_settles_nothing_twice(clock):
+    """Its follow-up was refused first, and the message given back for that."""
+
+    def handle(payload, message):
+        message.follow_up({})
+        raise Reject("never")
+
+    rig = run(clock, {"job": handle}, wait_seconds=1)
+    rig.queue.script["send"] = [REFUSED]
+    rig.dead.script["send"] = [REFUSED]
+    rig.queue.gates["send"], rig.dead.gates["send"] = Event(), Event()
+    rig.put("job")
+    clock.advance(0.2)
+    assert rig.queue.calls["send"] == rig.dead.calls["send"] == 1  # both are on their way
+    rig.queue.gates.pop("send").set()
+    clock.advance(0.3)
+    assert [outcome.name for _, outcome in rig.ended] == ["retried"]
+    rig.dead.gates.pop("send").set()
+    clock.advance(0.3)
+    assert [outcome.name for _, outcome in rig.ended] == ["retried"]
+    assert rig.queue.calls["extend"] == 1
+    assert rig.consumer.open == 0

@@ -417,3 +417,4 @@ def test_a_forked_child_has_a_client_of_its_own_even_where_it_was_forked_during_
 def test_a_queue_on_this_machine_is_reached_past_a_proxy(local_queue):
     send = "import sys, millpond; millpond.Producer(sys.argv[1]).send('a', 1)"
     run(send, local_queue, HTTP_PROXY="http://127.0.0.1:9", http_proxy="http://127.0.0.1:9", NO_PROXY="", no_proxy="")
+    assert len(received(local_queue)) == 1
