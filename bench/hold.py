@@ -53,7 +53,7 @@ def hold(queues: LocalQueues, number: int, seconds: float, visibility: int, roun
     url = queues.create(name).replace(queues.endpoint, proxy.endpoint)
     fill(queues, name, number, (seconds, seconds))
     queue = f"visibility_seconds = {visibility}\nwait_seconds = 1\npollers = 16"
-    text = config(url, queue=queue, worker=f"concurrency = {number}", job=f"total = {number}")
+    text = config(url, queue=queue, worker=f"concurrency = {number}")
     with worker(text, "--until-empty") as process:
         code = process.exit_code(seconds + 120)
     beats = proxy.calls.get("ChangeMessageVisibilityBatch", 0)

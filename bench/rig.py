@@ -46,12 +46,6 @@ def said(process: WorkerProcess, start: str) -> list[str]:
     return [line["message"] for line in process.lines if line["message"].startswith(start)]
 
 
-def mark(process: WorkerProcess, name: str) -> tuple[float, float]:
-    """Monotonic time and CPU seconds at a mark of the handler."""
-    moment, cpu = said(process, f"mark {name}")[0].split()[2:]
-    return float(moment), float(cpu)
-
-
 def wait_until(condition: Callable[[], bool], seconds: float) -> float:
     """Seconds until the condition holds, looked at ten times a second; no longer than `seconds`."""
     began = time.monotonic()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from email.utils import format_datetime
+from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -75,25 +76,26 @@ class Mail(NamedTuple):
 
 def compose(email: Email, message: Message, default_from: str) -> Mail:
     """The mail of a job. Raises Reject for what can never be sent; its reason quotes nothing of the mail."""
-    sender = _address.parse(email.from_ or default_from, "from")
-    to, cc, bcc = (_addresses(getattr(email, field), field) for field in ("to", "cc", "bcc"))
+    sender = _sender(email.from_ or default_from)
+    to, cc, bcc = _addresses(email.to, "to"), _addresses(email.cc, "cc"), _addresses(email.bcc, "bcc")
     reply_to = [_address.parse(email.reply_to, "reply_to")] if email.reply_to else []
-    recipients = _recipients([*to, *cc, *bcc], email.only)
+    everyone = [*to, *cc, *bcc]
+    recipients = _recipients(everyone, email.only)
     _check_room(recipients, message)
     if not (email.text or email.html):
         raise Reject("a mail needs text or html")
     name = _digest(message.event_id)
     message_id, date = _identity(email, message, name, sender)
     headers = [
-        ("Date", format_datetime(date)),
-        ("From", sender.header),
-        *(
-            (field, _list(addresses))
+        f"Date: {_date(date)}",
+        _mime.folded("From", sender.header),
+        *[
+            _mime.folded(field, ", ".join([address.header for address in addresses]))
             for field, addresses in (("To", to), ("Cc", cc), ("Reply-To", reply_to))
             if addresses
-        ),
+        ],
         *_subject(email.subject),
-        ("Message-ID", message_id),
+        _mime.folded("Message-ID", message_id),
         *_extra_headers(email.headers),
     ]
     files = [_mime.File(file.filename, file.content_type, file.content) for file in email.attachments]
@@ -101,12 +103,26 @@ def compose(email: Email, message: Message, default_from: str) -> Mail:
         content = _mime.build(headers, email.text, email.html, files, _digest(message_id)[:24])
     except UnicodeEncodeError:
         raise Reject("text or html holds half a character (a lone surrogate)") from None
-    utf8 = not all(address.local.isascii() for address in (sender, *to, *cc, *bcc, *reply_to))
+    utf8 = not "".join([address.local for address in (sender, *everyone, *reply_to)]).isascii()
     return Mail(name, sender.spec, recipients, content, message_id, date, utf8)
+
+
+@lru_cache(maxsize=256)
+def _sender(text: str) -> Address:
+    """Most jobs of a program have the same few senders."""
+    return _address.parse(text, "from")
 
 
 def _digest(text: str) -> str:
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def _date(date: datetime) -> str:
+    """RFC 5322 3.3; email.utils.format_datetime at a third of its cost, for the dates that SQS gives."""
+    if date.tzinfo is not UTC:
+        return format_datetime(date)
+    text = date.ctime()  # Sat Mar 14 15:09:26 2026, in every locale
+    return f"{text[:3]}, {date.day:02d} {text[4:7]} {text[20:]} {text[11:19]} +0000"
 
 
 def _addresses(texts: list[str], field: str) -> list[Address]:
@@ -114,7 +130,7 @@ def _addresses(texts: list[str], field: str) -> list[Address]:
 
 
 def _recipients(everyone: list[Address], only: list[str]) -> tuple[str, ...]:
-    specs = dict.fromkeys(address.spec for address in everyone)
+    specs = dict.fromkeys([address.spec for address in everyone])
     if only:
         wanted = dict.fromkeys(address.spec for address in _addresses(only, "only"))
         if not wanted.keys() <= specs.keys():
@@ -140,18 +156,16 @@ def _identity(email: Email, message: Message, name: str, sender: Address) -> tup
     return email.message_id or f"<{name}@{sender.domain}>", email.date or message.sent_at
 
 
-def _list(addresses: list[Address]) -> str:
-    return ", ".join([address.header for address in addresses])
-
-
-def _subject(subject: str) -> list[tuple[str, str]]:
+def _subject(subject: str) -> list[str]:
     if _mime.has_unsafe(subject):
         raise Reject("subject has a line break or a control character")
     value = _mime.text_value(subject)
-    return [("Subject", value)] if value else []
+    return [_mime.folded("Subject", value)] if value else []
 
 
-def _extra_headers(headers: dict[str, str]) -> list[tuple[str, str]]:
+def _extra_headers(headers: dict[str, str]) -> list[str]:
+    if not headers:
+        return []
     seen, extra = set(), []
     for index, (name, value) in enumerate(headers.items()):
         key, value = name.lower(), value.strip()
@@ -162,5 +176,5 @@ def _extra_headers(headers: dict[str, str]) -> list[tuple[str, str]]:
         if not value or not value.isascii() or _mime.has_unsafe(value):
             raise Reject(f"headers: the value of {name} is ASCII, on one line, not empty")
         seen.add(key)
-        extra.append((name, value))
+        extra.append(_mime.folded(name, value))
     return extra

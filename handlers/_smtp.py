@@ -86,6 +86,8 @@ class Connection:
         self._server = server
         self._wire = wire
         self._extensions: dict[str, str] = {}
+        self._max_bytes = 0  # as for SIZE (RFC 1870): 0 says nothing
+        self._step = 1
 
     @classmethod
     def open(cls, server: Server) -> Connection:
@@ -187,6 +189,9 @@ class Connection:
         # Some servers still say AUTH=PLAIN.
         offers = [line[4:].decode("ascii", "replace").upper().replace("=", " ").split() for line in lines[1:]]
         self._extensions = {offer[0]: " ".join(offer[1:]) for offer in offers if offer}
+        size = self._extensions.get("SIZE", "")
+        self._max_bytes = int(size) if size.isdecimal() else 0
+        self._step = PIPELINED_COMMANDS if "PIPELINING" in self._extensions else 1
 
     def _log_in(self) -> None:
         mechanisms = self._extensions.get("AUTH", "").split()
@@ -215,43 +220,44 @@ class Connection:
     def _check_extensions(self, mail: Mail) -> None:
         if mail.utf8 and "SMTPUTF8" not in self._extensions:
             raise Reject("an address needs SMTPUTF8, which the server does not offer")
-        limit = self._extensions.get("SIZE", "")
-        if limit.isdecimal() and 0 < int(limit) < len(mail.content):
-            raise Reject(f"a mail of {len(mail.content)} bytes, the server takes {int(limit)}")
+        if 0 < self._max_bytes < len(mail.content):
+            raise Reject(f"a mail of {len(mail.content)} bytes, the server takes {self._max_bytes}")
 
     def _transact(self, mail: Mail, kept: bool) -> Mapping[str, Reply]:
         replies = self._envelope(mail)
-        for phase, reply in replies:
-            if kept and reply.code == 421 and phase == "MAIL":  # so some servers end a session that was long enough
-                raise StaleError
+        for index, reply in enumerate(replies):
             if reply.code == 421 or reply.code in CREDENTIAL_CODES:
+                phase = _phase(index, mail)
+                if kept and reply.code == 421 and phase == "MAIL":  # so some servers end a session that was long enough
+                    raise StaleError
                 raise refusal(phase, reply)
-        self._settle(replies[-1][1])
-        if not replies[0][1].accepted:
-            raise refusal(*replies[0])
-        rcpt = [reply for phase, reply in replies if phase == "RCPT"]
-        refused = {name: reply for name, reply in zip(mail.recipients, rcpt, strict=True) if not reply.accepted}
+        self._settle(replies[-1])
+        if not replies[0].accepted:
+            raise refusal("MAIL", replies[0])
+        refused = {name: reply for name, reply in zip(mail.recipients, replies[1:], strict=False) if not reply.accepted}
         if len(refused) < len(mail.recipients):
-            self._send_content(mail, replies[-1][1])
+            self._send_content(mail, replies[-1])
         return refused
 
-    def _envelope(self, mail: Mail) -> list[tuple[str, Reply]]:
-        """MAIL, each RCPT, DATA, in as few writes as the server allows; ends early where going on is pointless."""
+    def _envelope(self, mail: Mail) -> list[Reply]:
+        """The replies to MAIL, each RCPT and DATA, in as few writes as the server allows; it may end early.
+
+        It ends where going on is pointless: all is refused, or the server says good-bye.
+        """
         parameters = " BODY=8BITMIME SMTPUTF8" if mail.utf8 else ""
         commands = [f"MAIL FROM:<{mail.sender}>{parameters}\r\n"]
         commands += [f"RCPT TO:<{recipient}>\r\n" for recipient in mail.recipients]
         commands.append("DATA\r\n")
-        step = PIPELINED_COMMANDS if "PIPELINING" in self._extensions else 1
-        replies: list[tuple[str, Reply]] = []
-        for start in range(0, len(commands), step):
-            group = commands[start : start + step]
+        replies: list[Reply] = []
+        for start in range(0, len(commands), self._step):
+            group = commands[start : start + self._step]
             if replies and not _worthwhile(replies, group):
                 break
             self._wire.send(group[0][:4], "".join(group).encode(), COMMAND_SECONDS)
             for command in group:
-                phase = command[:4]
-                reply = self._wire.reply(phase, DATA_SECONDS if phase == "DATA" else COMMAND_SECONDS)
-                replies.append((phase, reply))
+                seconds = DATA_SECONDS if command == "DATA\r\n" else COMMAND_SECONDS
+                reply = self._wire.reply(command[:4], seconds)
+                replies.append(reply)
                 if reply.code == 421:  # nothing follows it
                     return replies
         return replies
@@ -280,10 +286,15 @@ def unavailable(server: Server, text: str) -> Unavailable:
     return Unavailable(f"SMTP server {server.host}:{server.port}: {text}")
 
 
-def _worthwhile(replies: list[tuple[str, Reply]], group: list[str]) -> bool:
-    if not replies[0][1].accepted:
+def _phase(index: int, mail: Mail) -> str:
+    """The command that the reply number `index` answers."""
+    return "MAIL" if index == 0 else "RCPT" if index <= len(mail.recipients) else "DATA"
+
+
+def _worthwhile(replies: list[Reply], group: list[str]) -> bool:
+    if not replies[0].accepted:
         return False
-    return group != ["DATA\r\n"] or any(reply.accepted for _, reply in replies[1:])
+    return group != ["DATA\r\n"] or any(reply.accepted for reply in replies[1:])
 
 
 def _own_name(wire: Wire) -> str:

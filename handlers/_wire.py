@@ -6,7 +6,10 @@ import re
 import socket
 import ssl
 from contextlib import suppress
+from functools import lru_cache
 from typing import NamedTuple
+
+from ._watch import Watch
 
 #: Seconds to open a TCP connection, for each address of the host. RFC 5321 names none; what has not answered by then
 #: is down.
@@ -15,7 +18,11 @@ CONNECT_SECONDS = 30.0
 MAX_LINE_BYTES = 8_192
 MAX_REPLY_LINES = 200
 
-_REPLY_LINE = re.compile(rb"([2-5]\d\d)(?:[ -](?:([245]\.\d{1,3}\.\d{1,3})\b)?.*)?", re.DOTALL)
+_LINE = rb"([2-5]\d\d)(?:%b(?:([245]\.\d{1,3}\.\d{1,3})\b)?[^\n]*|\r)?"
+_REPLY_LINE = re.compile(_LINE % rb"[ -]")
+_ONE_LINE = re.compile(_LINE % rb" " + rb"\n")
+
+_watch = Watch()
 
 
 class Reply(NamedTuple):
@@ -48,12 +55,13 @@ class Wire:
         self.phase = "connect"
         self._host = host
         self._buffer = b""
+        self._late = False
         self._sock = _connect(host, port)
 
     @property
     def is_quiet(self) -> bool:
-        """Whether nothing has come in that was not read."""
-        return not self._buffer
+        """Whether nothing has come in that was not read, and the connection was not given up."""
+        return not self._buffer and not self._late
 
     @property
     def own_address(self) -> str:
@@ -69,17 +77,25 @@ class Wire:
         self._sock.settimeout(seconds)
         self._sock = tls.wrap_socket(self._sock, server_hostname=self._host, do_handshake_on_connect=False)
         self._sock.do_handshake()  # apart from wrap_socket(), so that an interrupt leaves a socket to close
+        self._sock.settimeout(None)
 
     def send(self, phase: str, data: bytes, seconds: float) -> None:
         """Send all of it, `seconds` for each piece that the network takes (sendall() counts the whole)."""
         self.phase = phase
-        self._sock.settimeout(seconds)
-        rest = memoryview(data)
-        while rest:
-            rest = rest[self._sock.send(rest) :]
+        sent = self._send(data, seconds)
+        if sent < len(data):
+            rest = memoryview(data)[sent:]
+            while rest:
+                rest = rest[self._send(rest, seconds) :]
 
     def reply(self, phase: str, seconds: float) -> Reply:
         """The next reply."""
+        self.phase = phase
+        if not self._buffer:
+            self._receive(seconds)
+        if match := _ONE_LINE.match(self._buffer):  # as nearly all are
+            self._buffer = self._buffer[match.end() :]
+            return _reply(*match.groups())
         return parse(self.reply_lines(phase, seconds))
 
     def reply_lines(self, phase: str, seconds: float) -> list[bytes]:
@@ -92,6 +108,12 @@ class Wire:
                 raise BadReplyError("no SMTP reply")
         return lines
 
+    def give_up(self) -> None:
+        """End the wait that is on: it raises TimeoutError, and the connection is of no more use."""
+        self._late = True
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         """Close at once; never waits, may be called twice."""
         with suppress(OSError):
@@ -101,13 +123,34 @@ class Wire:
         while b"\n" not in self._buffer:
             if len(self._buffer) > MAX_LINE_BYTES:
                 raise BadReplyError("no SMTP reply")
-            self._sock.settimeout(seconds)
-            data = self._sock.recv(4_096)
-            if not data:
-                raise BadReplyError("connection closed")
-            self._buffer += data
+            self._receive(seconds)
         line, _, self._buffer = self._buffer.partition(b"\n")
         return line
+
+    def _receive(self, seconds: float) -> None:
+        try:
+            _watch.begin(self, seconds)
+            data = self._sock.recv(4_096)
+        except OSError:
+            if self._late:
+                raise TimeoutError from None
+            raise
+        finally:
+            _watch.end(self)
+        if not data:
+            raise TimeoutError if self._late else BadReplyError("connection closed")
+        self._buffer += data
+
+    def _send(self, data: bytes | memoryview, seconds: float) -> int:
+        try:
+            _watch.begin(self, seconds)
+            return self._sock.send(data)
+        except OSError:
+            if self._late:
+                raise TimeoutError from None
+            raise
+        finally:
+            _watch.end(self)
 
 
 def parse(lines: list[bytes]) -> Reply:
@@ -115,7 +158,12 @@ def parse(lines: list[bytes]) -> Reply:
     match = _REPLY_LINE.fullmatch(lines[-1])
     if match is None:
         raise BadReplyError("no SMTP reply")
-    return Reply(int(match[1]), match[2].decode() if match[2] else "")
+    return _reply(*match.groups())
+
+
+@lru_cache(maxsize=256)
+def _reply(code: bytes, status: bytes | None) -> Reply:
+    return Reply(int(code), status.decode() if status else "")
 
 
 def describe(error: Exception) -> str:
@@ -140,6 +188,7 @@ def _connect(host: str, port: int) -> socket.socket:
         try:
             sock.settimeout(CONNECT_SECONDS)
             sock.connect(address)
+            sock.settimeout(None)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connected = True
             return sock

@@ -29,7 +29,7 @@ from millpond.processor import Processor, RetryPolicy
 from millpond.queue import MAX_BATCH
 from millpond.service import Service
 from millpond.settler import FLUSHERS
-from millpond.sqs import Clients, SqsQueue, connect
+from millpond.sqs import Sqs, SqsQueue, connect
 
 #: SQS dead-letters by its own count, without a reason: only long after max_attempts, which counts the same receives.
 REDRIVE_MARGIN = 10
@@ -129,7 +129,7 @@ class _Wiring:
         self._clock = clock
         retry = settings.retry
         policy = RetryPolicy(retry.max_attempts, retry.base_seconds, retry.max_seconds)
-        self._processor = Processor(handlers.routes, policy)
+        self._processor = Processor(handlers.routes, policy, clock)
         self._types = frozenset(handlers.routes)
         self._succeeded = log.Allowance(settings.log.succeeded_per_second)
         prefetch = sum(queue.prefetch for queue in settings.queues.values())
@@ -143,7 +143,8 @@ class _Wiring:
             self._service.consumers.append(self._consumer(name, queue, urls[name]))
 
     def _consumer(self, name: str, settings: QueueSettings, url: str) -> Consumer:
-        remote, clients = self._connect(settings, url)
+        sqs = self._connect(name, settings, url)
+        remote = sqs.queue(url)
         redrive = self._redrive(name, remote)
         dead_letter_url = settings.dead_letter_url or redrive.url
         if not dead_letter_url and not self._service.stopping:
@@ -171,7 +172,7 @@ class _Wiring:
                 in_memory=settings.is_local,
             ),
             Bounded(remote, self._clock),
-            Bounded(SqsQueue(dead_letter_url, clients), self._clock) if dead_letter_url else None,
+            Bounded(sqs.queue(dead_letter_url), self._clock) if dead_letter_url else None,
             processor=self._processor,
             account=Account(name, self._types, self._metrics, self._succeeded, self._clock),
             share=share,
@@ -182,16 +183,20 @@ class _Wiring:
             spawn=self._service.spawn,
         )
 
-    def _connect(self, settings: QueueSettings, url: str) -> tuple[SqsQueue, Clients]:
-        clients = connect(
+    def _connect(self, name: str, settings: QueueSettings, url: str) -> Sqs:
+        wanted = self._settings.sqs
+        sqs = connect(
             url,
-            region=self._settings.sqs.region,
-            endpoint_url="" if settings.is_local else self._settings.sqs.endpoint_url,
+            client=wanted.client,
+            region=wanted.region,
+            endpoint_url="" if settings.is_local else wanted.endpoint_url,
             wait_seconds=settings.wait_seconds,
             polls=settings.pollers,
             settles=4 * FLUSHERS,
         )
-        return SqsQueue(url, clients), clients
+        if sqs.client != wanted.client:
+            log.event(logging.INFO, "queue.proxied", f"a proxy is in the way: client = {sqs.client}", queue=name)
+        return sqs
 
     def _redrive(self, name: str, queue: SqsQueue) -> Redrive:
         """The queue's redrive policy; empty where there is none or it may not be known. Waits out an outage."""

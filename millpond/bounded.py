@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from gevent import getcurrent
 
 from millpond.clock import Clock
+from millpond.countdown import Countdown
 from millpond.errors import Unreachable
 from millpond.queue import Entry, Failure, Queue, Received
 
@@ -29,33 +32,48 @@ class Bounded:
     def __init__(self, queue: Queue, clock: Clock) -> None:
         self.url = queue.url
         self.deadline: float | None = None
+        self.calls = 0  # what SQS bills: each a request
         self._queue = queue
         self._clock = clock
+        self._limits: dict[float, Countdown[Any]] = {}  # greenlets inside a call, by its limit in seconds
 
     def receive(self, max_messages: int, wait_seconds: int, visibility_seconds: int) -> list[Received]:
         limit = wait_seconds + RECEIVE_GRACE_SECONDS
         return self._within(limit, lambda: self._queue.receive(max_messages, wait_seconds, visibility_seconds))
 
     def delete(self, receipt_handles: Sequence[str]) -> list[Failure | None]:
-        return self._within(self._settle_seconds(), lambda: self._queue.delete(receipt_handles))
+        return self._settle(lambda: self._queue.delete(receipt_handles))
 
     def extend(self, changes: Sequence[tuple[str, int]]) -> list[Failure | None]:
-        return self._within(self._settle_seconds(), lambda: self._queue.extend(changes))
+        return self._settle(lambda: self._queue.extend(changes))
 
     def send(self, entries: Sequence[Entry]) -> list[Failure | None]:
-        return self._within(self._settle_seconds(), lambda: self._queue.send(entries))
+        return self._settle(lambda: self._queue.send(entries))
 
     def attributes(self) -> dict[str, str]:
-        return self._within(self._settle_seconds(), self._queue.attributes)
+        return self._settle(self._queue.attributes)
 
-    def _settle_seconds(self) -> float:
+    def _settle(self, call: Callable[[], Answer]) -> Answer:
         if self.deadline is None:
-            return SETTLE_SECONDS
-        return max(LEAST_SECONDS, min(SETTLE_SECONDS, self.deadline - self._clock.now()))
+            return self._within(SETTLE_SECONDS, call)
+        left = round(self.deadline - self._clock.now(), 1)
+        return self._within(max(LEAST_SECONDS, min(SETTLE_SECONDS, left)), call)
 
     def _within(self, seconds: float, call: Callable[[], Answer]) -> Answer:
+        self.calls += 1
+        limit = self._limits.get(seconds)
+        if limit is None:
+            limit = self._limits[seconds] = Countdown(seconds, _cut, self._clock)
+        caller = getcurrent()
+        limit.add(caller, self._clock.now())
         try:
-            with self._clock.limit(seconds):
-                return call()
-        except TimeoutError as error:
-            raise Unreachable(str(error)) from None
+            return call()
+        except TimeoutError:
+            raise Unreachable(f"no answer in {seconds:g} s") from None
+        finally:
+            limit.remove(caller)
+
+
+def _cut(caller: Any) -> None:
+    """In the hub, which has control only while the caller waits inside its call."""
+    caller.throw(TimeoutError())

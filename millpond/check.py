@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterator, Mapping
 from functools import partial
 
 from millpond import discovery, screen
+from millpond.aws import find_endpoint
 from millpond.check_queue import Finding, check_queue, sqs_queue
 from millpond.config import PLATFORM_VARIABLES, Settings, StatsdSettings
 from millpond.errors import ConfigError
@@ -37,6 +38,7 @@ def preflight(settings: Settings, environ: Mapping[str, str]) -> Iterator[Findin
     for name, queue in settings.queues.items():
         try:
             yield from check_queue(name, settings, routes, partial(sqs_queue, queue=queue, settings=settings))
+            yield from _client(name, settings)
         except ConfigError as error:
             yield from _errors(f"queues.{name}", error)
     yield _statsd(settings.statsd)
@@ -60,6 +62,15 @@ def _handlers(settings: Settings) -> Generator[Finding, None, Mapping[str, Route
     except Exception as error:  # the user's code
         yield Finding("error", "handlers", f"setup() or teardown() failed: {type(error).__name__}: {error}")
     return found.routes
+
+
+def _client(name: str, settings: Settings) -> Iterator[Finding]:
+    queue, sqs = settings.queues[name], settings.sqs
+    if queue.is_local or sqs.client == "boto3":
+        return
+    endpoint = find_endpoint(queue.url, sqs.region, sqs.endpoint_url)
+    if endpoint.proxied:
+        yield Finding("note", f"queues.{name}", f"there is a proxy before {endpoint.url}: boto3 speaks to it, not wire")
 
 
 def _errors(where: str, error: ConfigError) -> Iterator[Finding]:

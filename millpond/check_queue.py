@@ -8,12 +8,13 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from millpond.codes import DENIED_CODES
 from millpond.config import QueueSettings, Settings
 from millpond.errors import AccessDenied, QueueError
-from millpond.queue import Failure
+from millpond.queue import SETTLE_SECONDS, Failure
 from millpond.routing import Route
 from millpond.service import reserve_seconds
-from millpond.sqs import DENIED_CODES, SETTLE_SECONDS, SqsQueue, connect
+from millpond.sqs import SqsQueue, connect
 
 #: maxReceiveCount should be above max_attempts by more than this: give-backs count as receives too, and what SQS
 #: dead-letters by itself has no reason with it. (The embedded queue has 10 more.)
@@ -70,15 +71,16 @@ def check_queue(
 
 def sqs_queue(url: str, queue: QueueSettings, settings: Settings) -> SqsQueue:
     """The queue at this URL, reached as the worker would reach it. Raises ConfigError."""
-    clients = connect(
+    sqs = connect(
         url,
+        client=settings.sqs.client,
         region=settings.sqs.region,
         endpoint_url=settings.sqs.endpoint_url,
         wait_seconds=queue.wait_seconds,
         polls=1,
         settles=1,
     )
-    return SqsQueue(url, clients)
+    return sqs.queue(url)
 
 
 def _lease(where: str, queue: QueueSettings, routes: Mapping[str, Route]) -> Finding:

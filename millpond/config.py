@@ -63,6 +63,7 @@ class SqsSettings(msgspec.Struct, frozen=True):
 
     region: Text = ""
     endpoint_url: Url = ""
+    client: Literal["wire", "boto3"] = "wire"
 
 
 class QueueSettings(msgspec.Struct, frozen=True):

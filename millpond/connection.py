@@ -4,32 +4,55 @@ from __future__ import annotations
 
 import os
 import re
-import socket
-import ssl
 from collections.abc import Iterator
 from contextlib import suppress
 from time import monotonic
+from typing import NamedTuple
+
+from millpond.stream import Stream
 
 #: Of one answer, chunk sizes and all. The longest has ten messages of 1 MiB together; JSON can make that six times.
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
 MAX_HEAD_BYTES = 65_536
-RECV_BYTES = 65_536
 
+_NAME, _VALUE = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++", rb"[^\0\r\n]*+"
 #: RFC 9112, without folded fields. What is not exactly this is no answer.
-HEAD = re.compile(
-    rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: [^\0\r\n]*)?\r\n((?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\0\r\n]*\r\n)*)\r\n"
+HEAD = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: %b)?\r\n(?:%b:%b\r\n)*+\r\n" % (_VALUE, _NAME, _VALUE))
+#: The fields that say where the body ends and whether the connection goes on. Nobody pays for the others.
+FRAMING = re.compile(rb"(?i)\n(content-length|transfer-encoding|connection):[ \t]*([^\r]*)")
+_OTHERS = rb"(?:(?!(?i:content-length|transfer-encoding|connection):)%b:%b\r\n|(?i:connection: keep-alive)\r\n)*+"
+_OTHERS %= (_NAME, _VALUE)
+#: A head as SQS sends them: the same rules, one length, and the connection is kept.
+USUAL = re.compile(
+    rb"HTTP/1\.1 ([2-5][0-9]{2})(?: %b)?\r\n%b(?i:content-length):[ \t]*([0-9]{1,9})[ \t]*\r\n%b\r\n"
+    % (_VALUE, _OTHERS, _OTHERS)
 )
 CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\0\r\n]*)?\r\n")
-LENGTH = re.compile(r"[0-9]{1,9}")
+LENGTH = re.compile(rb"[0-9]{1,9}")
+#: Statuses whose answers have no body, whatever their head says.
+EMPTY = frozenset({204, 304})
+
+
+class Answer(NamedTuple):
+    """One answer. `head`: as it came, status line and all."""
+
+    status: int
+    head: bytes
+    body: bytes
+
+    def header(self, name: str) -> str:
+        """The field of this name (in lower case); of several, with ", " between them; "" for none."""
+        fields = (line.partition(":") for line in self.head.decode("latin-1").split("\r\n")[1:])
+        return ", ".join(value.strip(" \t") for one, _, value in fields if one.lower() == name)
 
 
 class Connection:
     """One connection, in the hands of one call at a time, and what was read from it and not yet used."""
 
-    __slots__ = ("_buffer", "_bytes_left", "_deadline", "_pid", "_socket", "clean")
+    __slots__ = ("_buffer", "_bytes_left", "_deadline", "_pid", "_stream", "clean")
 
-    def __init__(self, sock: socket.socket) -> None:
-        self._socket = sock
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
         self._pid = os.getpid()
         self._buffer = bytearray()
         self._bytes_left = 0
@@ -38,65 +61,65 @@ class Connection:
         self.clean = False
 
     def close(self) -> None:
-        self._socket.close()
+        self._stream.close()
 
     def usable(self) -> bool:
         """Whether nothing came since the last answer, not even the end, and this process is the one that opened it.
 
         A forked child has its parent's: if both used one, each would read the other's answers.
         """
-        if self._pid != os.getpid():
-            return False
-        self._socket.settimeout(0)
-        try:
-            self._socket.recv(1)  # no peek: only a read passes over TLS records that carry nothing
-        except (BlockingIOError, ssl.SSLWantReadError):
-            return True
-        except OSError:
-            pass
-        return False
+        return self._pid == os.getpid() and self._stream.silent()
 
-    def exchange(self, wire: bytes, seconds: float) -> tuple[int, dict[str, str], bytes]:
-        """Status, headers (names in lower case) and body of the answer, all of it within these seconds.
+    def exchange(self, wire: bytes, seconds: float) -> Answer:
+        """Send a request and read its answer, all of it within these seconds.
 
         Raises TimeoutError, EOFError, OSError and, for what is no HTTP answer, ValueError.
         """
         self.clean = False
         self._bytes_left = MAX_ANSWER_BYTES
         self._deadline = monotonic() + seconds
-        self._socket.settimeout(seconds)
-        self._socket.sendall(wire)
-        status = 100
-        while status < 200:  # 100 Continue and its like: the answer comes after them
-            minor, status, headers = self._head()
-        closing = "close" in headers.get("connection", "").lower()
-        body = self._body(status, headers, closing)
-        self.clean = minor == b"1" and not closing and not self._buffer
-        return status, headers, body
+        self._stream.limit(seconds)
+        self._stream.send(wire)
+        self._stream.wait()
+        data = self._recv()
+        return self._at_once(data) or self._in_pieces(data)
 
-    def _head(self) -> tuple[bytes, int, dict[str, str]]:
-        match = HEAD.fullmatch(self._through(b"\r\n\r\n"))
+    def _at_once(self, data: bytes) -> Answer | None:
+        """The answer, where one read brought it, of the usual kind and nothing else: no byte is copied twice."""
+        match = USUAL.match(data)
+        if match is None or match.end() + int(match[2]) != len(data):
+            return None
+        status = int(match[1])
+        if status in EMPTY:
+            return None
+        self.clean = True
+        return Answer(status, match[0], data[match.end() :])
+
+    def _in_pieces(self, data: bytes) -> Answer:
+        self._buffer += data
+        minor, status, head = self._head()
+        while status < 200:  # 100 Continue and its like: the answer comes after them
+            minor, status, head = self._head()
+        length, coding, closing = _framing(head, len(head))
+        body = b"" if status in EMPTY else self._body(length, coding, closing)
+        self.clean = minor == b"1" and not closing and not self._buffer
+        return Answer(status, head, body)
+
+    def _head(self) -> tuple[bytes, int, bytes]:
+        head = self._through(b"\r\n\r\n")
+        match = HEAD.fullmatch(head)
         if match is None:
             raise ValueError("the answer is not HTTP/1.1")
-        minor, status, fields = match.groups()
-        headers: dict[str, str] = {}
-        for field in fields.decode("latin-1").split("\r\n")[:-1]:
-            name, _, value = field.partition(":")
-            name, value = name.lower(), value.strip(" \t")
-            headers[name] = f"{headers[name]}, {value}" if name in headers else value
-        return minor, int(status), headers
+        return match[1], int(match[2]), head
 
-    def _body(self, status: int, headers: dict[str, str], closing: bool) -> bytes:
-        length, coding = headers.get("content-length"), headers.get("transfer-encoding")
-        if status in (204, 304):
-            return b""
+    def _body(self, length: bytes | None, coding: bytes | None, closing: bool) -> bytes:
         if coding is None and length is not None and LENGTH.fullmatch(length):
             return self._exactly(int(length))
-        if length is None and coding is not None and coding.lower() == "chunked":
+        if length is None and coding == b"chunked":
             return b"".join(self._chunks())
         if length is None and coding is None and closing:
             return self._rest()
-        raise ValueError(f"no telling where the answer ends: length {length}, coding {coding}")
+        raise ValueError(f"no telling where the answer ends: length {length!r}, coding {coding!r}")
 
     def _chunks(self) -> Iterator[bytes]:
         while size := self._chunk_size():
@@ -143,14 +166,36 @@ class Connection:
         seconds = self._deadline - monotonic()
         if seconds <= 0:
             raise TimeoutError
-        self._socket.settimeout(seconds)
-        data = self._socket.recv(RECV_BYTES)
+        self._stream.limit(seconds)
+        self._buffer += self._recv()
+
+    def _recv(self) -> bytes:
+        data = self._stream.recv()
         if not data:
             raise EOFError
         self._bytes_left -= len(data)
         if self._bytes_left < 0:
             raise _too_long()
-        self._buffer += data
+        return data
+
+
+def _framing(head: bytes, end: int) -> tuple[bytes | None, bytes | None, bool]:
+    """Content-Length and Transfer-Encoding (several of one joined by a comma; None: absent), and whether it closes."""
+    length = coding = connection = None
+    for name, value in FRAMING.findall(head, 0, end):
+        match len(name):
+            case 14:
+                length = _joined(length, value)
+            case 17:
+                coding = _joined(coding, value.lower())
+            case _:
+                connection = _joined(connection, value.lower())
+    return length, coding, connection is not None and b"close" in connection
+
+
+def _joined(before: bytes | None, value: bytes) -> bytes:
+    value = value.rstrip(b" \t")
+    return value if before is None else b"%b,%b" % (before, value)
 
 
 def _too_long() -> ValueError:

@@ -55,7 +55,7 @@ class Consumer:
         processor: Processor,
         account: Account,
         share: Share,
-        submit: Callable[[Delivery], object],
+        submit: Callable[[Callable[[Delivery], object], Delivery], object],
         write_off: Callable[[Any], object],
         refused: Callable[[QueueError], object],
         clock: Clock,
@@ -97,6 +97,8 @@ class Consumer:
             beat_seconds=self._settings.beat_seconds,
             flushers=FLUSHERS,
             limit=self._settings.limit,
+            on_lost=lambda delivery: delivery.interrupt(LeaseLost),
+            on_returned=lambda delivery, failure: self._settler.returned(delivery, failure),
             on_room=self._on_room,
         )
 
@@ -122,35 +124,31 @@ class Consumer:
     def accept(self, messages: list[Received]) -> None:
         """Take what a receive brought; a permit is held for each."""
         self.account.receive(len(messages))
+        now, wall_time = self._clock.now(), self._clock.time()
         for received in messages:
             twin = self.in_hand.get(received.message_id)
             if twin is None or twin.lease.state != "held":
-                self._take(received)
+                self._take(received, now, wall_time)
             elif twin.lease.lost and twin.greenlet is not None:
-                self._refuse(received)
+                self._refuse(self._deliver(received, now, wall_time))
             else:
                 self._take_over(twin, received)
 
-    def _take(self, received: Received) -> None:
-        delivery = self._deliver(received)
+    def _take(self, received: Received, now: float, wall_time: float) -> None:
+        delivery = self._deliver(received, now, wall_time)
         self.in_hand[received.message_id] = delivery
         if self._draining:
             self._hold_back(delivery)
         else:
             self.ready += 1
-            self._submit(delivery)
+            self._submit(self.work, delivery)
 
-    def _deliver(self, received: Received) -> Delivery:
-        delivery = Delivery(received, self._clock)
-        delivery.work = self.work
-        delivery.stuck = self._stuck
-        delivery.lease = self._leases.take(
-            received.receipt_handle,
-            on_lost=lambda: delivery.interrupt(LeaseLost),
-            on_returned=lambda failure: self._settler.returned(delivery, failure),
-        )
+    def _deliver(self, received: Received, now: float, wall_time: float) -> Delivery:
+        delivery = Delivery(received, self, self._clock, wall_time)
+        delivery.lease = self._leases.take(delivery, received.receipt_handle, now)
+        if not self.open:
+            self.idle.clear()
         self.open += 1
-        self.idle.clear()
         return delivery
 
     def _take_over(self, twin: Delivery, received: Received) -> None:
@@ -160,10 +158,10 @@ class Consumer:
         self.account.count("taken_over")
         self._share.release()
 
-    def _refuse(self, received: Received) -> None:
+    def _refuse(self, delivery: Delivery) -> None:
         """It came again while the handler that lost it still ends: it does not run beside itself."""
         outcome = Outcome("released", reason="its handler still ends", delay_seconds=round(self._settings.beat_seconds))
-        self._spawn(self._end, self._deliver(received), outcome)
+        self._spawn(self._end, delivery, outcome)
 
     def _receive_failed(self, error: QueueError, in_a_row: int, ever_received: bool) -> None:
         self.account.count("receive_failed")
@@ -178,13 +176,13 @@ class Consumer:
         self.ready -= 1
         if self._draining:
             self._hold_back(delivery)
-        elif delivery.lease.is_lost():
+        elif delivery.lease.is_lost(self._clock.now()):
             self._end(delivery, LEASE_LOST)
         else:
             self.account.start(delivery)
             self._end(delivery, self._processor.process(delivery, self.name, self._settings.event_type))
 
-    def _stuck(self, delivery: Delivery) -> None:
+    def stuck(self, delivery: Delivery) -> None:
         """In the hub: the handler swallows its interrupts. Its slot is written off, the message goes on without it."""
         slot, delivery.greenlet = delivery.greenlet, None
         delivery.ended = self._clock.now()
@@ -194,17 +192,26 @@ class Consumer:
 
     def _end(self, delivery: Delivery, outcome: Outcome) -> None:
         """Queue an outcome for settling; then, as soon as there is room, its permit comes back. Never blocks."""
-        if not delivery.claim():
+        if delivery.claimed:
             return
-        self._notice(outcome)
+        delivery.claimed = True
+        if outcome.cause or self.polls.probing:
+            self._notice(outcome)
+        if outcome.name != "succeeded":
+            outcome = self._adjusted(delivery, outcome)
+        self._settler.settle(delivery, outcome)
+        self._owed += 1
+        if self._owed == 1:  # handlers end in swarms, as they began: their permits come back together
+            self._clock.soon(self._on_room)
+
+    def _adjusted(self, delivery: Delivery, outcome: Outcome) -> Outcome:
+        """An outcome, in the light of what this queue does with a message that is given back."""
         if outcome.name == "retried" and 0 < self._settings.max_receive_count <= delivery.received.receive_count:
             outcome = _before_sqs(outcome, self._settings.max_receive_count)
         if outcome.name in ("retried", "released"):
             seconds = max(outcome.delay_seconds, self._own_polls_seconds())
             outcome = msgspec.structs.replace(outcome, delay_seconds=seconds)
-        self._settler.settle(delivery, outcome)
-        self._owed += 1
-        self._on_room()
+        return outcome
 
     def _on_room(self) -> None:
         """Permits come back while there is room for what their messages will have to settle."""
@@ -218,9 +225,8 @@ class Consumer:
                 text = f"{outcome.reason}: no receive for {outcome.delay_seconds} s, then one message at a time"
                 log.event(logging.WARNING, "queue.paused", text, queue=self.name)
             self.polls.pause(outcome.delay_seconds)
-        elif outcome.name in ("succeeded", "discarded", "dead_lettered", "retried"):
-            if self.polls.probing:
-                log.event(logging.INFO, "queue.resumed", "a message got through", queue=self.name)
+        elif self.polls.probing and outcome.name in ("succeeded", "discarded", "dead_lettered", "retried"):
+            log.event(logging.INFO, "queue.resumed", "a message got through", queue=self.name)
             self.polls.probe_passed()
 
     def _letters(self, delivery: Delivery, outcome: Outcome) -> Any:
@@ -244,6 +250,16 @@ class Consumer:
         self.open -= 1
         if self.open == 0:
             self.idle.set()
+
+    @property
+    def requests(self) -> int:
+        """What SQS was asked so far, and bills."""
+        return self.queue.calls + (self._dead_letters.calls if self._dead_letters is not None else 0)
+
+    @property
+    def requests_per_1000(self) -> float:
+        """Requests for a thousand messages received, since the start; 0.0 where none was."""
+        return round(1000 * self.requests / self.account.received, 1) if self.account.received else 0.0
 
     @property
     def left(self) -> int:
@@ -283,7 +299,7 @@ class Consumer:
         """The drain is over: what is still inside a handler is given back in its name."""
         for delivery in list(self.in_hand.values()):
             if delivery.greenlet is not None:
-                self._stuck(delivery)
+                self.stuck(delivery)
 
     def _own_polls_seconds(self) -> int:
         """How long a poll of ours, left open behind us, could still take what we give back now."""

@@ -51,7 +51,7 @@ def letters(
         count = received.receive_count
         return Reason(text, error, handler, count, received.message_id, event_id, queue, utc(now))
 
-    event_id = envelope.event_id if envelope is not None else ""
+    event_id = str(envelope.event_id) if envelope is not None else ""
     rejected = [
         copy(Received("", "", job.body, group_id=received.group_id), reason(job.reject, "", job.event_id))
         for job in outcome.follow_ups

@@ -14,22 +14,28 @@ class Undecodable(MillpondError):
     """A body that names no type, or is no JSON where JSON is needed: for the dead-letter queue."""
 
 
-class Envelope(msgspec.Struct, frozen=True):
-    """`payload` is the payload's text as it came. `path` is where it stands in the body, in msgspec's notation."""
+class Envelope(msgspec.Struct):
+    """A body that is an envelope. `payload` is the payload's text as it came."""
 
-    event_type: str
-    event_id: str
-    payload: bytes
-    path: str
-
-
-class _Wire(msgspec.Struct):
     event_type: str
     payload: msgspec.Raw
     event_id: str | int | None = None
 
+    @property
+    def path(self) -> str:
+        """Where the payload stands in the body, in msgspec's notation."""
+        return "$.payload"
 
-_decode = msgspec.json.Decoder(_Wire).decode
+
+class Bare(Envelope):
+    """A body that is the payload itself."""
+
+    @property
+    def path(self) -> str:
+        return "$"
+
+
+_decode = msgspec.json.Decoder(Envelope).decode
 
 
 def unwrap(body: str, attributes: Mapping[str, Attribute], default_type: str, message_id: str) -> Envelope:
@@ -39,11 +45,13 @@ def unwrap(body: str, attributes: Mapping[str, Attribute], default_type: str, me
     message attribute `event_type`, or else `default_type`, names.
     """
     try:
-        wire = _decode(body)
+        envelope = _decode(body)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         return _bare(body, attributes, default_type, message_id, error)
-    event_id = message_id if wire.event_id in (None, "") else str(wire.event_id)
-    return Envelope(wire.event_type, event_id, bytes(wire.payload), "$.payload")
+    event_id = envelope.event_id
+    if not isinstance(event_id, str) or not event_id:
+        envelope.event_id = message_id if event_id in (None, "") else str(event_id)
+    return envelope
 
 
 def _bare(
@@ -57,7 +65,7 @@ def _bare(
             "nor the queue's event_type names its type"
         )
     try:
-        return Envelope(event_type, message_id, body.encode(), "$")
+        return Bare(event_type, msgspec.Raw(body.encode()), message_id)
     except UnicodeEncodeError as problem:  # lone surrogates: JSON can name them, UTF-8 cannot hold them
         raise Undecodable(f"the body is not Unicode text: {problem.reason} at {problem.start}") from None
 

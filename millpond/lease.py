@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
+import msgspec
+
 from millpond.backoff import whole_seconds
 from millpond.batch import Batcher
-from millpond.clock import Clock, Event, Timer
+from millpond.clock import Clock, Event
+from millpond.countdown import Countdown
 from millpond.queue import MAX_HOLD_SECONDS, Failure, Queue, answers
 
 #: An answer may have been on its way this long: the lease counts as shorter by it (a quarter of it at the most).
@@ -20,10 +23,10 @@ LINGER_SECONDS = 0.05
 State = Literal["held", "returning", "ended"]
 
 
-class Lease:
+class Lease(msgspec.Struct, eq=False):
     """One message's visibility, and the only writer of it.
 
-    1. A timer (0.2 us) starts the heartbeat greenlet when the first beat is due: short work never pays for one.
+    1. Its heartbeat greenlet starts when the first beat is due: short work never pays for one.
     2. At most one change is on its way; the newest wish waits for its answer. So a beat never overwrites a back-off
        (it did in 23 of 60 trial runs without this rule).
     3. `give_back` makes unsent beats void; the lease ends when that change, or the delete, is confirmed.
@@ -32,66 +35,43 @@ class Lease:
     `deadline` is on the keeper's clock: past it the message may be somebody else's.
     """
 
-    __slots__ = (
-        "_asking",
-        "_keeper",
-        "_timer",
-        "_wish",
-        "_woken",
-        "deadline",
-        "handle",
-        "hold_until",
-        "lost",
-        "on_lost",
-        "on_returned",
-        "state",
-        "withheld",
-    )
+    _keeper: LeaseKeeper
+    item: Any
+    handle: str
+    received_at: float
+    deadline: float
+    state: State = "held"
+    lost: bool = False
+    withheld: bool = False
+    _wish: int | None = None
+    _asking: bool = False
+    _woken: Event | None = None  # the heartbeat's bed; there is none before the first beat
 
-    def __init__(
-        self,
-        keeper: LeaseKeeper,
-        handle: str,
-        on_lost: Callable[[], object],
-        on_returned: Callable[[Failure | None], object],
-    ) -> None:
-        self._keeper = keeper
-        self._wish: int | None = None
-        self._asking = False
-        self._woken: Event | None = None  # the heartbeat's bed; there is none before the first beat
-        self.on_lost = on_lost
-        self.on_returned = on_returned
-        self._timer: Timer | None = None
-        self.lost = True  # not held yet
-        self._receive(handle)
+    def __repr__(self) -> str:  # gevent writes it to the log where a greenlet fails: without any body
+        return f"<Lease {self.state}>"
 
-    def _receive(self, handle: str) -> None:
-        now = self._keeper.clock.now()
-        self.handle = handle
-        visibility_seconds = self._keeper.visibility_seconds
-        self.deadline = now + visibility_seconds - min(MARGIN_SECONDS, visibility_seconds / 4)
-        self.hold_until = now + MAX_HOLD_SECONDS - HOLD_MARGIN_SECONDS
-        self.state: State = "held"
-        self.withheld = False
-        if self.lost:
-            self.lost = False
-            self._timer = self._keeper.clock.timer(self._keeper.beat_seconds, self._start_beating)
-
-    def is_lost(self) -> bool:
+    def is_lost(self, now: float) -> bool:
         """True where the message may be somebody else's; told once to `on_lost`, by whoever notices first."""
-        if not self.lost and self.state == "held" and self._keeper.clock.now() >= self.deadline:
+        if now >= self.deadline and not self.lost and self.state == "held":
             self._lose()
         return self.lost
 
     def take_over(self, handle: str) -> None:
         """The same message came again while it is in hand: hold it by the new handle."""
-        self._receive(handle)
-        self._wish = None
+        now = self._keeper.clock.now()
+        self.handle = handle
+        self.received_at = now
+        self.deadline = now + self._keeper.lease_seconds
+        self.state, self.withheld, self._wish = "held", False, None
+        if self.lost:
+            self.lost = False
+            self._keeper.quiet.add(self, now)
 
-    def withhold(self) -> None:
-        """The delete is on its way: no beat may follow it."""
+    def withhold(self) -> str:
+        """The delete is on its way, by the handle that is returned: no beat may follow it."""
         self.withheld = True
         self._wish = None
+        return self.handle
 
     def resume(self) -> None:
         """The delete failed: beat on, at once where a beat was missed."""
@@ -110,13 +90,17 @@ class Lease:
     def end(self) -> None:
         """The message is settled: nothing more is sent for it."""
         self.state = "ended"
+        self.item = None  # which has this lease: so that neither needs the garbage collector
         self._wish = None
-        self._stop_beating()
+        if self._woken is None:
+            self._keeper.quiet.remove(self)
+        else:
+            self._stop_beating()
 
     # The heartbeat
 
-    def _start_beating(self) -> None:
-        self._stop_timer()
+    def start_beating(self) -> None:
+        """The first beat is due."""
         self._woken = self._keeper.clock.event()
         self._keeper.spawn(self._beats, self._woken)
 
@@ -125,10 +109,11 @@ class Lease:
             pass
 
     def _beat_step(self, woken: Event) -> bool:
-        if woken is not self._woken or self.is_lost():
+        now = self._keeper.clock.now()
+        if woken is not self._woken or self.is_lost(now):
             return False
         self._beat()
-        left = self.deadline - self._keeper.clock.now()
+        left = self.deadline - now
         woken.wait(max(0.0, min(self._keeper.beat_seconds, left)))
         return True
 
@@ -138,24 +123,21 @@ class Lease:
             self._ask(seconds)
 
     def _clamped(self, seconds: float) -> int:
-        return whole_seconds(max(0.0, min(seconds, int(self.hold_until - self._keeper.clock.now()))))
+        left = self.received_at + MAX_HOLD_SECONDS - HOLD_MARGIN_SECONDS - self._keeper.clock.now()
+        return whole_seconds(max(0.0, min(seconds, int(left))))
 
     def _stop_beating(self) -> None:
-        self._stop_timer()
-        if self._woken is not None:
+        if self._woken is None:
+            self._keeper.quiet.remove(self)
+        else:
             self._woken.set()
             self._woken = None
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
     def _lose(self) -> None:
         self.lost = True
         self._wish = None
         self._stop_beating()
-        self.on_lost()
+        self._keeper.on_lost(self.item)
 
     # One writer
 
@@ -189,8 +171,9 @@ class Lease:
         if self.state == "returning":
             if failure is not None and not lost and self._keeper.clock.now() < self.deadline:
                 return True
+            item = self.item
             self.end()
-            self.on_returned(failure)
+            self._keeper.on_returned(item, failure)
         elif self.withheld or self.lost:
             return False
         elif failure is None:
@@ -203,7 +186,11 @@ class Lease:
 
 
 class LeaseKeeper:
-    """The leases of one queue: their visibility time-out and beat, and the calls in which changes travel."""
+    """The leases of one queue: their visibility time-out and beat, and the calls in which changes travel.
+
+    `on_lost` hears of each lease that is lost, `on_returned` of each that was given back, or could not be (why); both
+    are given the lease's item, and must not block.
+    """
 
     def __init__(
         self,
@@ -215,22 +202,28 @@ class LeaseKeeper:
         beat_seconds: float,
         flushers: int,
         limit: int,
+        on_lost: Callable[[Any], object],
+        on_returned: Callable[[Any, Failure | None], object],
         on_room: Callable[[], object] = lambda: None,
     ) -> None:
         self.clock = clock
         self.spawn = spawn
         self.visibility_seconds = visibility_seconds
+        self.lease_seconds = visibility_seconds - min(MARGIN_SECONDS, visibility_seconds / 4)
         self.beat_seconds = beat_seconds
+        self.on_lost = on_lost
+        self.on_returned = on_returned
+        self.quiet: Countdown[Lease] = Countdown(beat_seconds, Lease.start_beating, clock)  # no beat was due yet
         self._queue = queue
         self.changes: Batcher[Lease] = Batcher(
             self._send, clock, spawn, linger_seconds=LINGER_SECONDS, flushers=flushers, limit=limit, on_room=on_room
         )
 
-    def take(
-        self, handle: str, on_lost: Callable[[], object], on_returned: Callable[[Failure | None], object]
-    ) -> Lease:
-        """The lease of a message that was received just now. Both callbacks must not block."""
-        return Lease(self, handle, on_lost, on_returned)
+    def take(self, item: Any, handle: str, now: float) -> Lease:
+        """The lease of a message (`item`) that was received just now."""
+        lease = Lease(self, item, handle, now, now + self.lease_seconds)
+        self.quiet.add(lease, now)
+        return lease
 
     def _send(self, leases: list[Lease]) -> list[Lease]:
         asked = [(lease, lease.handle, wish) for lease in leases if (wish := lease.take_wish()) is not None]

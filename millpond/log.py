@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import re
 import sys
@@ -88,14 +89,16 @@ class Allowance:
 
     def __init__(self, per_second: float) -> None:
         self._taken: deque[float] = deque(maxlen=max(1, int(per_second)) if per_second > 0 else 0)
-        self._seconds = max(1.0, 1 / per_second) if per_second > 0 else 0.0
+        self._seconds = max(1.0, 1 / per_second) if per_second > 0 else math.inf
+        self._none_before = -math.inf if per_second > 0 else math.inf
 
     def take(self, now: float) -> bool:
         """True, and one more is taken, where that is allowed at `now` (seconds on a clock that never goes back)."""
-        taken = self._taken
-        if not taken.maxlen or (len(taken) == taken.maxlen and now - taken[0] < self._seconds):
+        if now < self._none_before:
             return False
-        taken.append(now)
+        self._taken.append(now)
+        if len(self._taken) == self._taken.maxlen:
+            self._none_before = self._taken[0] + self._seconds
         return True
 
 

@@ -36,55 +36,25 @@ class Outcome(msgspec.Struct, frozen=True):
     traceback: str = ""
 
 
-class Message:
+class Message(msgspec.Struct, eq=False):
     """One delivery of a message, as its handler sees it.
 
     `attempt` is ApproximateReceiveCount: it counts give-backs too. `attributes` has the user attributes (str, or
     bytes for binary ones). `body` is the text as it came.
     """
 
-    __slots__ = (
-        "_follow_ups",
-        "_left",
-        "_received_time",
-        "_sent_ms",
-        "attempt",
-        "attributes",
-        "body",
-        "event_id",
-        "event_type",
-        "group_id",
-        "id",
-        "queue",
-    )
-
-    def __init__(
-        self,
-        *,
-        id: str,  # noqa: A002  the contract's name
-        event_id: str,
-        event_type: str,
-        queue: str,
-        body: str,
-        attempt: int = 1,
-        sent_ms: int = 0,
-        received_time: float = 0.0,
-        group_id: str = "",
-        attributes: Mapping[str, str | bytes] | None = None,
-        left: Callable[[], float] = float,
-    ) -> None:
-        self.id = id
-        self.event_id = event_id
-        self.event_type = event_type
-        self.queue = queue
-        self.body = body
-        self.attempt = attempt
-        self.group_id = group_id
-        self.attributes = {} if attributes is None else attributes
-        self._follow_ups: list[FollowUp] = []
-        self._sent_ms = sent_ms
-        self._received_time = received_time
-        self._left = left
+    id: str
+    event_id: str
+    event_type: str
+    queue: str
+    body: str
+    attempt: int = 1
+    _sent_ms: int = 0
+    _received_time: float = 0.0
+    group_id: str = ""
+    attributes: Mapping[str, str | bytes] = {}
+    _left: Callable[[], float] = float
+    _follow_ups: list[FollowUp] = []
 
     def __repr__(self) -> str:
         return f"<Message {self.event_type} {self.event_id}, attempt {self.attempt} on {self.queue}>"

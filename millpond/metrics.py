@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import gevent
 from statsd import StatsClient
@@ -42,7 +42,9 @@ _log = logging.getLogger("millpond")
 
 
 class Metrics:
-    """The metrics of one process. count, timing and gauge neither raise nor send; without a host they do nothing.
+    """The metrics of one process. Nothing here raises or sends before the next flush; without a host, nothing does.
+
+    What is counted for each message is counted in a Tally and a Sample that were asked for once.
 
     `process` tells this process's gauges from those of others. `clock` and `sleep`: seconds.
     """
@@ -63,25 +65,19 @@ class Metrics:
         self._process = clean(process).replace(".", "_")  # one node of the path: dashboards ask for <name>.*
         self._clock = clock
         self._sleep = sleep
-        self._counts: dict[str, int] = {}
-        self._timings: dict[str, _Sample] = {}
+        self._tallies: dict[tuple[str, ...], Tally] = {}
+        self._samples: dict[str, Sample] = {}
         self._gauges: dict[str, Callable[[], float]] = {}
         self._packets: deque[str] = deque()
         self._sender: gevent.Greenlet | None = None
 
-    def count(self, name: str, n: int = 1) -> None:
-        """Add n to the counter `<prefix>.<name>`."""
-        if self._on:
-            self._counts[name] = self._counts.get(name, 0) + n
+    def tally(self, *names: str) -> Tally:
+        """What the counter `<prefix>.<name>` of each of these names counts."""
+        return self._tallies.setdefault(names, Tally())
 
-    def timing(self, name: str, milliseconds: float) -> None:
-        """Add a time to the timer `<prefix>.<name>`."""
-        if not self._on:
-            return
-        sample = self._timings.get(name)
-        if sample is None:
-            sample = self._timings[name] = _Sample()
-        sample.add(milliseconds)
+    def sample(self, name: str) -> Sample:
+        """The timer `<prefix>.<name>`."""
+        return self._samples.setdefault(name, Sample(self._on))
 
     def gauge(self, name: str, read: Callable[[], float]) -> None:
         """Send what `read` returns, at each flush, as the gauge `<prefix>.<name>.<process>`."""
@@ -116,16 +112,30 @@ class Metrics:
                 if self._line.ready(started):
                     self._gather()
                     self._send(SPREAD_SECONDS)
+                else:
+                    self._drop_times()
             except Exception:
                 _log.warning("a second of metrics is lost", extra={"event": "statsd.failed"}, exc_info=True)
             self._sleep(max(0.0, started + FLUSH_SECONDS - self._clock()))
 
     def _gather(self) -> None:
         """Turn what was counted since the last time into packets. Until there is an address, it goes on counting."""
-        counts, self._counts = self._counts, {}
-        timings, self._timings = self._timings, {}
+        counts = self._take_counts()
+        timings = {name: taken for name, sample in list(self._samples.items()) if (taken := sample.take()).values}
         gauges = {f"{clean(name)}.{self._process}": value for name, value in self._read_gauges().items()}
         self._packets += self._packer.packets(counts, gauges, timings)
+
+    def _drop_times(self) -> None:
+        """Counters can wait for an address; times would fill the memory."""
+        for sample in list(self._samples.values()):
+            sample.take()
+
+    def _take_counts(self) -> dict[str, int]:
+        counts: dict[str, int] = {}
+        for names, tally in list(self._tallies.items()):
+            if n := tally.take():
+                counts |= {name: counts.get(name, 0) + n for name in names}
+        return counts
 
     def _read_gauges(self) -> dict[str, float]:
         values = {}
@@ -150,26 +160,48 @@ def clean(name: str) -> str:
     return re.sub(r"\.\.+", ".", re.sub(r"[^a-zA-Z0-9_.-]", "_", name[:NAME_LENGTH])).strip(".")
 
 
-class _Sample:
-    """The times of one name since the last flush: all of them, or MAX_SAMPLES with equal chances for each."""
+class Tally:
+    """A counter: `n` since the last flush."""
 
-    __slots__ = ("_seen", "values")
+    __slots__ = ("n",)
 
     def __init__(self) -> None:
-        self._seen = 0
-        self.values: list[float] = []
+        self.n = 0
 
-    @property
-    def rate(self) -> float:
-        """The part of the times that `values` has."""
-        return len(self.values) / self._seen
+    def take(self) -> int:
+        """What was counted, and begin again."""
+        n, self.n = self.n, 0
+        return n
 
-    def add(self, milliseconds: float) -> None:
-        self._seen += 1
-        if len(self.values) < MAX_SAMPLES:
-            self.values.append(milliseconds)
-        elif (place := int(random.random() * self._seen)) < MAX_SAMPLES:
-            self.values[place] = milliseconds
+
+class Sample:
+    """A timer: its times since the last flush. `add(milliseconds)` is one more."""
+
+    __slots__ = ("_times", "add")
+
+    def __init__(self, kept: bool) -> None:
+        self._times: list[float] = []
+        # Three times a message: a method of our own would cost 0.2 us each.
+        self.add: Callable[[float], object] = self._times.append if kept else _ignore
+
+    def take(self) -> Times:
+        """What was added, and begin again."""
+        times = self._times.copy()
+        self._times.clear()
+        if len(times) <= MAX_SAMPLES:
+            return Times(times, 1.0)
+        return Times(random.sample(times, MAX_SAMPLES), MAX_SAMPLES / len(times))
+
+
+def _ignore(milliseconds: float) -> None:
+    pass
+
+
+class Times(NamedTuple):
+    """Some times of one name in milliseconds, and the part of all that they are."""
+
+    values: list[float]
+    rate: float
 
 
 class _Packer(StatsClient):  # type: ignore[misc]  # the package has no types
@@ -181,7 +213,7 @@ class _Packer(StatsClient):  # type: ignore[misc]  # the package has no types
         self._packets: list[str] = []
 
     def packets(
-        self, counts: Mapping[str, int], gauges: Mapping[str, float], timings: Mapping[str, _Sample]
+        self, counts: Mapping[str, int], gauges: Mapping[str, float], timings: Mapping[str, Times]
     ) -> list[str]:
         """Counters first, and in packets of their own: where some are dropped on the way, it is rather not those."""
         with self.pipeline() as pipe:

@@ -23,6 +23,7 @@ class Permits:
         self.free = total
         self.even_share = max(1, total // queues)
         others = queues - 1
+        self._least = 0  # permits that the most modest waiter waits for
         self._most = total - others * max(1, total // (10 * others)) if others else total
         self._waiters: deque[Waiter] = deque()
 
@@ -37,13 +38,18 @@ class Permits:
         if not waiter.served.is_set():
             waiter.wait()
 
+    def put(self, number: int) -> None:
+        """So many permits come back."""
+        self.free += number
+        if self._waiters and self.free >= self._least:
+            self.grant()
+
     def grant(self) -> None:
         """Serve everybody who can be served now, first come first."""
-        if not self._waiters:
-            return
         for waiter in list(self._waiters):
             if (waiter.enough <= self.free or waiter.dismissed) and waiter.try_serve():
                 self._waiters.remove(waiter)
+        self._least = min((waiter.enough for waiter in self._waiters), default=0)
 
 
 class Share:
@@ -83,8 +89,7 @@ class Share:
     def release(self, number: int = 1) -> None:
         """Permits come back."""
         self.held -= number
-        self._permits.free += number
-        self._permits.grant()
+        self._permits.put(number)
 
     def dismiss(self, waiter: Waiter) -> None:
         """Stop waiting: the queue is drained."""

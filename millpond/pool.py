@@ -3,69 +3,82 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 import gevent
 import gevent.pool
-from gevent.queue import Empty, SimpleQueue
 
-Work = TypeVar("Work")
+Item = TypeVar("Item")
 
 #: A slot lets the others run once the hub has stood still for so long, or handlers that never wait would starve
 #: beats and polls.
 TURN_SECONDS = 0.010
 
 
-class Pool(Generic[Work]):
+class Pool(Generic[Item]):
     """Up to `size` slots that take work from the ready list, in order.
 
     1. A slot is a greenlet that is never ended by force: an interrupt is aimed at a delivery, never at a slot.
-       (A long-lived greenlet fed by a queue costs 3 to 5 us a message, a spawned one 12 to 20.)
-    2. Slots are made when they are first needed.
+       (A long-lived greenlet costs 3 to 5 us a message, a spawned one 12 to 20.)
+    2. Slots are made when they are first needed. One without work is parked; it is woken from the hub, which looks in
+       the same step whether it is still parked.
     3. One that is stuck for good is written off, and another may take its place.
 
-    `do` handles one piece of work and never raises; `crashed` hears of it, should it do so all the same.
+    A piece of work is a call and what it is called with; it never raises. `crashed` hears of it, should it do so all
+    the same.
     """
 
-    def __init__(self, size: int, do: Callable[[Work], object], crashed: Callable[[gevent.Greenlet], object]) -> None:
-        self._do = do
+    def __init__(self, size: int, crashed: Callable[[gevent.Greenlet], object]) -> None:
         self._crashed = crashed
-        self._ready: SimpleQueue[Work | None] = SimpleQueue()
-        self._slots = gevent.pool.Pool(size)
-        self._idle = 0
+        self._size = size
+        self._hub = gevent.get_hub()
+        self._loop = self._hub.loop
+        self._ready: deque[tuple[Callable[[Item], object], Item]] = deque()
+        self._parked: list[Any] = []  # the last one first: its memory is still warm
+        self._waking = False  # _wake is to come
+        self._slots = gevent.pool.Group()
         self._written_off: set[Any] = set()
+        self._closed = False
 
-    def submit(self, work: Work) -> None:
+    def submit(self, do: Callable[[Item], object], item: Item) -> None:
         """Put work on the ready list; never blocks."""
-        self._ready.put(work)
-        self._grow()
+        self._ready.append((do, item))
+        if len(self._parked) >= len(self._ready):
+            if not self._waking:
+                self._waking = True
+                self._loop.run_callback(self._wake)
+        elif len(self._slots) < self._size:
+            self._spawn()
 
-    def _grow(self) -> None:
-        if self._ready.qsize() > self._idle and self._slots.free_count() > 0:
-            self._slots.spawn(self._slot).link_exception(self._crashed)
+    def _spawn(self) -> None:
+        self._slots.spawn(self._slot).link_exception(self._crashed)
 
-    def take_ready(self) -> list[Work]:
+    def _wake(self) -> None:
+        """In the hub."""
+        self._waking = False
+        while self._parked and (self._ready or self._closed):
+            self._parked.pop().switch()
+
+    def take_ready(self) -> list[tuple[Callable[[Item], object], Item]]:
         """Take back everything that no slot has taken yet."""
-        taken: list[Work] = []
-        while True:
-            try:
-                work = self._ready.get_nowait()
-            except Empty:
-                return taken
-            if work is not None:
-                taken.append(work)
+        taken = list(self._ready)
+        self._ready.clear()
+        return taken
 
     @property
     def ready(self) -> int:
         """How much work waits for a slot."""
-        return int(self._ready.qsize())
+        return len(self._ready)
 
     def write_off(self, slot: Any) -> None:
         """Give a stuck slot up; should it ever come back, it ends. What is ready gets another in its place."""
         self._written_off.add(slot)
         self._slots.discard(slot)
-        self._grow()
+        if self._ready:
+            self._spawn()
 
     @property
     def written_off(self) -> int:
@@ -74,8 +87,8 @@ class Pool(Generic[Work]):
 
     def close(self, timeout_seconds: float) -> bool:
         """Let the slots end once the ready list is empty, and join them. False where one is still busy."""
-        for _ in range(len(self._slots)):
-            self._ready.put(None)
+        self._closed = True
+        self._loop.run_callback(self._wake)
         return bool(self._slots.join(timeout_seconds))
 
     def _slot(self) -> None:
@@ -83,12 +96,22 @@ class Pool(Generic[Work]):
             pass
 
     def _step(self) -> bool:
-        self._idle += 1
-        work = self._ready.get()
-        self._idle -= 1
-        if work is None:
-            return False
-        self._do(work)
-        if time.time() - gevent.get_hub().loop.now() > TURN_SECONDS:
-            gevent.sleep(0)
+        if not self._ready:
+            return not self._closed and self._park()
+        do, item = self._ready.popleft()
+        do(item)
+        if self._ready and time.time() - self._loop.now() > TURN_SECONDS:
+            with suppress(BaseException):  # see _park
+                gevent.sleep(0)
         return not self._written_off or gevent.getcurrent() not in self._written_off
+
+    def _park(self) -> bool:
+        """Wait to be woken. A gevent.Timeout that a handler has left running comes here: it is nobody's."""
+        slot = gevent.getcurrent()
+        self._parked.append(slot)
+        try:
+            self._hub.switch()
+        except BaseException:
+            if slot in self._parked:
+                self._parked.remove(slot)
+        return True

@@ -13,6 +13,8 @@ import msgspec
 
 from millpond import log
 from millpond.backoff import retry_seconds, whole_seconds
+from millpond.clock import Clock
+from millpond.countdown import Countdown
 from millpond.delivery import Delivery
 from millpond.envelope import Envelope, Undecodable, located, unwrap
 from millpond.errors import (
@@ -59,8 +61,13 @@ class Processor:
     3. Reads what came out: a return, a verdict, an interrupt, any exception.
     """
 
-    def __init__(self, routes: Mapping[str, Route], retry: RetryPolicy) -> None:
+    def __init__(self, routes: Mapping[str, Route], retry: RetryPolicy, clock: Clock) -> None:
         self._routes = routes
+        limits = {
+            seconds: Countdown(seconds, Delivery.exceed_limit, clock)
+            for seconds in {route.timeout_seconds for route in routes.values()}
+        }
+        self._limits = {name: limits[route.timeout_seconds] for name, route in routes.items()}
         self._retry = retry
         self._policies = {name: retry.for_route(route) for name, route in routes.items()}
         self._seen_tracebacks: set[tuple[str, str, int]] = set()
@@ -74,35 +81,31 @@ class Processor:
         except Undecodable as error:
             return _undecodable(str(error))
         delivery.envelope = envelope
-        delivery.message = message = self._message(delivery, envelope, queue)
         route = self._routes.get(envelope.event_type)
         if route is None:
             return _undecodable(f"no handler for type {log.printable(envelope.event_type)!r}")
-        return self._handle(delivery, envelope, message, route)
-
-    def _message(self, delivery: Delivery, envelope: Envelope, queue: str) -> Message:
-        received = delivery.received
         attributes = received.attributes
-        return Message(
-            id=received.message_id,
-            event_id=envelope.event_id,
-            event_type=envelope.event_type,
-            queue=queue,
-            body=received.body,
-            attempt=received.receive_count,
-            sent_ms=received.sent_ms,
-            received_time=delivery.received_time,
-            group_id=received.group_id,
-            attributes={name: attribute.value for name, attribute in attributes.items()} if attributes else None,
-            left=delivery.seconds_left,
+        message = Message(
+            received.message_id,
+            str(envelope.event_id),
+            envelope.event_type,
+            queue,
+            received.body,
+            received.receive_count,
+            received.sent_ms,
+            delivery.received_time,
+            received.group_id,
+            {name: attribute.value for name, attribute in attributes.items()} if attributes else {},
+            delivery.seconds_left,
         )
+        return self._handle(delivery, envelope, message, route)
 
     def _handle(self, delivery: Delivery, envelope: Envelope, message: Message, route: Route) -> Outcome:
         # Nothing between a handler's end and leave() may switch greenlets: an interrupt would land outside it.
         error: BaseException | None = None
         value: object = None
         try:
-            delivery.enter(route.timeout_seconds)
+            delivery.enter(self._limits[route.event_type])
             value = contextvars.Context().run(_call, route, envelope, message)
         except BaseException as raised:  # sys.exit, KeyboardInterrupt, GreenletExit: all are this message's alone
             error = raised

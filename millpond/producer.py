@@ -101,9 +101,9 @@ class Producer:
         return connected[1]
 
     def _connect(self) -> SqsQueue:
-        from millpond.sqs import SqsQueue, connect  # boto3: 0.2 s that an application pays at its first send
+        from millpond.sqs import connect  # botocore: 0.2 s that an application pays at its first send
 
-        clients = connect(
+        sqs = connect(
             self.url,
             region=self._region,
             endpoint_url=self._endpoint_url,
@@ -111,7 +111,7 @@ class Producer:
             polls=1,
             settles=CONNECTIONS,
         )
-        return SqsQueue(self.url, clients)
+        return sqs.queue(self.url)
 
 
 class _Sending:

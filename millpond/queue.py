@@ -1,11 +1,13 @@
 """What the engine asks of a queue, and the limits that SQS sets.
 
-`sqs.py` fulfils it; the tests have fakes that do.
+`wire.py` and `boto.py` fulfil it; the tests have fakes that do.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol
 
 import msgspec
@@ -20,8 +22,16 @@ MAX_BYTES = 1_048_576
 MAX_HOLD_SECONDS = 43_200
 #: The longest long poll.
 MAX_WAIT_SECONDS = 20
+#: How the entries of a batch are named: by number, since one message can be in it twice.
+ENTRY_IDS = [str(number) for number in range(MAX_BATCH)]
 #: User attributes of one message.
 MAX_ATTRIBUTES = 10
+#: A poll's answer may come this long after its wait: SQS needs a read time-out above the wait.
+POLL_GRACE_SECONDS = 10
+#: A delete, an extension, a send: an answer later than this is taken for lost.
+SETTLE_SECONDS = 10
+#: What a receive asks for about each message: all that anybody here reads.
+SYSTEM_ATTRIBUTES = ("ApproximateReceiveCount", "SentTimestamp", "MessageGroupId", "AWSTraceHeader")
 
 #: Codes that say: this receipt handle is no longer yours. Final, never retried.
 LEASE_LOST_CODES = frozenset(
@@ -40,6 +50,10 @@ class Attribute(msgspec.Struct, frozen=True):
 
     data_type: str
     value: str | bytes
+
+
+#: A message without any: one for all, since most have none.
+NO_ATTRIBUTES: Mapping[str, Attribute] = MappingProxyType({})
 
 
 class Received(msgspec.Struct, frozen=True):
@@ -88,6 +102,10 @@ class Failure(msgspec.Struct, frozen=True):
         return self.code in LEASE_LOST_CODES
 
 
+#: For an entry that the answer of its call does not name: it may have been done.
+MISSING = Failure("Missing", "the answer does not name it")
+
+
 class Queue(Protocol):
     """One queue. A batch call takes 1 to 10 entries and returns one result an entry, in order: None is done.
 
@@ -115,3 +133,12 @@ def answers(call: Callable[[], list[Failure | None]], entries: int) -> list[Fail
         return call()
     except QueueError as error:
         return [Failure(f"call:{error.code}", str(error))] * entries
+
+
+def redrive_target(policy: str) -> tuple[str, str]:
+    """Account and name of the dead-letter queue in a redrive policy. Raises ValueError where it names none."""
+    try:
+        account, name = json.loads(policy)["deadLetterTargetArn"].split(":")[-2:]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(f"the redrive policy {policy} names no queue") from None
+    return account, name

@@ -46,7 +46,7 @@ class Route(msgspec.Struct, frozen=True):
 
     event_type: str
     where: str
-    decode: Callable[[bytes], Any]
+    decode: Callable[[bytes | msgspec.Raw], Any]
     call: Callable[[Any, Message], object]
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
     max_attempts: int | None = None
@@ -191,13 +191,12 @@ def _route(declaration: Declaration, enclosing: Around | None) -> Route:
     )
 
 
-def _decoder(payload_type: Any) -> Callable[[bytes], Any]:
+def _decoder(payload_type: Any) -> Callable[[bytes | msgspec.Raw], Any]:
     if payload_type is str:
-        return bytes.decode
+        return lambda payload: bytes(payload).decode()
     if payload_type is bytes:
         return bytes
     if hasattr(payload_type, "model_validate_json"):
-        validate: Callable[[bytes], Any] = payload_type.model_validate_json
-        return validate
+        return lambda payload: payload_type.model_validate_json(bytes(payload))
     msgspec.json.schema(payload_type)  # raises TypeError where no JSON becomes this type
     return msgspec.json.Decoder(payload_type).decode

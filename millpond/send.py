@@ -174,6 +174,13 @@ def _connect(settings: Settings, name: str) -> SqsQueue:
         if not settings.local.port:
             raise ConfigError("[local] port = 0: the worker took any free port; set one to send to it")
         url, endpoint_url = f"http://127.0.0.1:{settings.local.port}/{ACCOUNT_ID}/{name}", ""
-    region = settings.sqs.region
-    clients = connect(url, region=region, endpoint_url=endpoint_url, wait_seconds=0, polls=1, settles=SENDERS)
-    return SqsQueue(url, clients)
+    sqs = connect(
+        url,
+        client=settings.sqs.client,
+        region=settings.sqs.region,
+        endpoint_url=endpoint_url,
+        wait_seconds=0,
+        polls=1,
+        settles=SENDERS,
+    )
+    return sqs.queue(url)

@@ -49,7 +49,7 @@ class Service:
     """
 
     def __init__(self, concurrency: int, drain_seconds: float, metrics: Metrics, clock: Clock) -> None:
-        self.pool: Pool[Delivery] = Pool(concurrency, lambda delivery: delivery.work(delivery), self._crashed)
+        self.pool: Pool[Delivery] = Pool(concurrency, self._crashed)
         self.consumers: list[Consumer] = []
         self.teardowns: Sequence[Callable[[], object]] = ()
         self.until_empty = False
@@ -167,6 +167,7 @@ class Service:
         for consumer in self.consumers:
             self._metrics.gauge(f"{consumer.name}.in_flight", partial(getattr, consumer, "open"))
             self._metrics.gauge(f"{consumer.name}.ready", partial(getattr, consumer, "ready"))
+            self._metrics.gauge(f"{consumer.name}.requests_per_1000", partial(getattr, consumer, "requests_per_1000"))
 
     # Drain
 
@@ -176,8 +177,8 @@ class Service:
         for consumer in self.consumers:
             consumer.drain(deadline)
         self.at_drain()
-        for delivery in self.pool.take_ready():
-            delivery.work(delivery)  # a consumer that drains holds it back
+        for work, delivery in self.pool.take_ready():
+            work(delivery)  # a consumer that drains holds it back
         settled = gevent.spawn(gevent.joinall, [self.spawn(_settle, consumer) for consumer in self.consumers])
         self._wait_for([settled, self._hurry], deadline - reserve_seconds(self._drain_seconds))
         if not settled.ready():
@@ -261,6 +262,8 @@ class Service:
                 "worker.stopped",
                 self._why,
                 **numbers,
+                requests=consumer.requests,
+                requests_per_1000=consumer.requests_per_1000,
                 seconds=seconds,
                 stuck=self.pool.written_off,
                 exit_code=self._exit_code,

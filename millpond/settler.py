@@ -65,7 +65,7 @@ class Settler:
     ) -> None:
         self._queue = queue
         self._dead_letters = dead_letters
-        self._leases = leases
+        self._changes = leases.changes
         self._clock = clock
         self._finished = finished
         self._abandoned = abandoned
@@ -74,13 +74,13 @@ class Settler:
         self._failed = failed
         self._letters = letters
 
-        def batcher(call: Any, linger_seconds: float, size_of: Callable[[Any], int]) -> Batcher[Any]:
+        def batcher(call: Any, linger_seconds: float, size_of: Callable[[Any], int] | None = None) -> Batcher[Any]:
             limits = {"flushers": FLUSHERS, "limit": limit}
             return Batcher(
                 call, clock, spawn, linger_seconds=linger_seconds, size_of=size_of, on_room=on_room, **limits
             )
 
-        self.deletes: Batcher[Delivery] = batcher(self._delete, DELETE_LINGER_SECONDS, lambda item: 0)
+        self.deletes: Batcher[Delivery] = batcher(self._delete, DELETE_LINGER_SECONDS)
         self.follow_ups: Batcher[Sending] = batcher(self._send_follow_ups, SEND_LINGER_SECONDS, _size)
         self.copies: Batcher[Sending] = batcher(self._send_copies, SEND_LINGER_SECONDS, _size)
 
@@ -89,14 +89,14 @@ class Settler:
         delivery.outcome = outcome
         delivery.settling_since = self._clock.now()
         match outcome.name:
+            case "succeeded" if not outcome.follow_ups:
+                self.deletes.put(delivery)
             case "retried" | "released":
                 delivery.lease.give_back(outcome.delay_seconds)
             case "lease_lost":
                 self._finish(delivery)
             case "dead_lettered" if self._dead_letters is None:
                 self._put_off(delivery, "there is no dead-letter queue")
-            case "succeeded" if not outcome.follow_ups:
-                self.deletes.put(delivery)
             case _:
                 self._send_then_delete(delivery, outcome)
 
@@ -111,11 +111,11 @@ class Settler:
     @property
     def is_full(self) -> bool:
         """More waits to be settled than the limit allows."""
-        return self.deletes.is_full or self._leases.changes.is_full or self.copies.is_full or self.follow_ups.is_full
+        return self.deletes.is_full or self._changes.is_full or self.copies.is_full or self.follow_ups.is_full
 
     def hurry(self) -> None:
         """The drain has begun: nothing lingers."""
-        for batcher in (self.deletes, self.follow_ups, self.copies, self._leases.changes):
+        for batcher in (self.deletes, self.follow_ups, self.copies, self._changes):
             batcher.hurry()
 
     # Sending
@@ -161,7 +161,7 @@ class Settler:
     def _is_void(self, sending: Sending) -> bool:
         """Its delivery has another outcome by now, or the message is somebody else's, who will send its own."""
         delivery = sending.delivery
-        if sending.outcome is delivery.outcome and sending.original and delivery.lease.is_lost():
+        if sending.outcome is delivery.outcome and sending.original and delivery.lease.is_lost(self._clock.now()):
             self._finish(delivery)
         return sending.outcome is not delivery.outcome
 
@@ -197,16 +197,13 @@ class Settler:
     # Deleting
 
     def _delete(self, batch: list[Delivery]) -> list[Delivery]:
-        handles = [delivery.lease.handle for delivery in batch]
-        for delivery in batch:
-            delivery.lease.withhold()
+        handles = [delivery.lease.withhold() for delivery in batch]
         results = answers(lambda: self._queue.delete(handles), len(handles))
         again = []
         for delivery, handle, failure in zip(batch, handles, results, strict=True):
-            if self._deleted(delivery, handle, failure):
-                continue
-            delivery.lease.resume()
-            again.append(delivery)
+            if not self._deleted(delivery, handle, failure):
+                delivery.lease.resume()
+                again.append(delivery)
         return again
 
     def _deleted(self, delivery: Delivery, handle: str, failure: Failure | None) -> bool:

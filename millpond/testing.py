@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.request import ProxyHandler, Request, build_opener
 from uuid import uuid4
 
 import msgspec
@@ -35,7 +36,6 @@ from millpond.message import Outcome, envelope_text
 from millpond.processor import Processor, RetryPolicy
 from millpond.queue import Attribute, Received
 from millpond.routing import routes
-from millpond.sqs import connect
 from millpond.tables import unknown
 
 #: Where config.toml is, or else handlers/. Kept at the import, since a test may well go to a folder of its own.
@@ -73,9 +73,9 @@ def deliver(
         sent_ms=int(time.time() * 1000),
         attributes={name: _attribute(value) for name, value in (attributes or {}).items()},
     )
-    delivery = Delivery(received, SystemClock())
-    delivery.stuck = lambda _: None  # there is no slot to write off
-    return Processor(project.routes, project.retry).process(delivery, "test", "")
+    clock = SystemClock()
+    delivery = Delivery(received, _Hands(), clock, clock.time())
+    return Processor(project.routes, project.retry, clock).process(delivery, "test", "")
 
 
 def configure(module: str, **settings: Any) -> None:
@@ -100,6 +100,12 @@ def local_queue(pytestconfig: pytest.Config) -> Iterator[str]:
     url = server.create_queue(f"test-{uuid4().hex}")
     yield url
     server.delete_queue(url)
+
+
+class _Hands:
+    """A delivery that is in no worker's hands: there is no slot to write off."""
+
+    def stuck(self, delivery: Delivery) -> None: ...
 
 
 class _Project:
@@ -157,19 +163,25 @@ class _LocalServer:
         if url is None:
             self.stop()
             raise RuntimeError("the local queue did not start: its standard error says why")
-        clients = connect(url[0], region="", endpoint_url="", wait_seconds=1, polls=1, settles=1)
-        self._sqs = clients.settle
+        self._url = url[0]
 
     def create_queue(self, name: str) -> str:
-        dead = self._sqs.create_queue(QueueName=f"{name}-dead")["QueueUrl"]
-        attributes = self._sqs.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]
+        dead = self._call("CreateQueue", QueueName=f"{name}-dead")["QueueUrl"]
+        attributes = self._call("GetQueueAttributes", QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]
         policy = {"deadLetterTargetArn": attributes["QueueArn"], "maxReceiveCount": MAX_RECEIVE_COUNT}
-        created = self._sqs.create_queue(QueueName=name, Attributes={"RedrivePolicy": json.dumps(policy)})
+        created = self._call("CreateQueue", QueueName=name, Attributes={"RedrivePolicy": json.dumps(policy)})
         return str(created["QueueUrl"])
 
     def delete_queue(self, url: str) -> None:
-        self._sqs.delete_queue(QueueUrl=url)
-        self._sqs.delete_queue(QueueUrl=f"{url}-dead")
+        self._call("DeleteQueue", QueueUrl=url)
+        self._call("DeleteQueue", QueueUrl=f"{url}-dead")
+
+    def _call(self, name: str, **parameters: object) -> Any:
+        """The local queue checks no signature."""
+        target = {"X-Amz-Target": f"AmazonSQS.{name}", "Content-Type": "application/x-amz-json-1.0"}
+        request = Request(self._url, json.dumps(parameters).encode(), target)  # noqa: S310  to this machine
+        with _direct.open(request, timeout=STOP_SECONDS) as answer:
+            return json.load(answer)
 
     def stop(self) -> None:
         self._process.terminate()
@@ -180,6 +192,7 @@ class _LocalServer:
             self._process.communicate()
 
 
+_direct = build_opener(ProxyHandler({}))  # HTTP_PROXY is not meant for this machine itself
 _server = pytest.StashKey[_LocalServer]()
 
 

@@ -142,3 +142,7 @@ class FakeQueue:
 
     def attributes(self) -> dict[str, str]:
         return {}
+
+
+#: For a LeaseKeeper whose leases' items are lists: each hears what becomes of its lease.
+TELL: dict[str, Any] = {"on_lost": lambda heard: heard.append("lost"), "on_returned": list.append}

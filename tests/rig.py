@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import gevent
+import msgspec
 
 from millpond import log
 from millpond.account import Account
@@ -46,11 +47,12 @@ class Rig:
         self.crashes: list[BaseException] = []
         self.refused: list[Exception] = []
         routes = {
-            name: Route(name, f"tests.{name}", json.loads, function, timeout) for name, function in handlers.items()
+            name: Route(name, f"tests.{name}", msgspec.json.decode, function, timeout)
+            for name, function in handlers.items()
         }
-        self.pool: Pool[Any] = Pool(concurrency, lambda delivery: delivery.work(delivery), self._crashed)
+        self.pool: Pool[Any] = Pool(concurrency, self._crashed)
         self.permits = Permits(concurrency + prefetch, 1, clock)
-        self.processor = Processor(routes, RetryPolicy(max_attempts, 2, 900))
+        self.processor = Processor(routes, RetryPolicy(max_attempts, 2, 900), clock)
         account = Account("q", routes, Metrics("", 0, "millpond", "test"), log.Allowance(0), clock)
         polls = PollSettings(wait_seconds, 10, visibility_seconds, pollers)
         self.consumer = Consumer(

@@ -2,7 +2,8 @@
 
 The scripted one lives in the suite's own hub. `Script` maps a phase (banner, EHLO, STARTTLS, AUTH, MAIL, RCPT, DATA,
 end, RSET, QUIT) to the answers it gives, in turn; then, and where nothing is scripted, it is an obliging server.
-An answer is a line; bytes, after which it closes; CLOSE; or HANG, until the client goes away.
+An answer is a line; bytes, after which it closes; CLOSE; HANG, until the client goes away; or, to DATA, DEAF: it says
+354, and reads no further.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from gevent.server import StreamServer
 
 CLOSE = b""
 HANG = object()
-Answer = object  # str, bytes or HANG
+DEAF = object()
+Answer = object  # str, bytes, HANG or DEAF
 Script = Mapping[str, Sequence[Answer]]
 
 DEFAULTS = {
@@ -78,6 +80,7 @@ class ScriptedServer:
         self.sessions = 0
         self.most_open = 0
         self.hung = Event()
+        self.deaf = Event()  # set at the end
         self.all_closed = Event()
         self.all_closed.set()
         self._sessions: set[_Session] = set()
@@ -89,6 +92,7 @@ class ScriptedServer:
 
     def __exit__(self, *_: object) -> None:
         self._server.close()
+        self.deaf.set()
         self.drop()
         assert self.all_closed.wait(5)
 
@@ -205,6 +209,10 @@ class _Session:
             self.server.hung.set()
             while self.sock.recv(4096):
                 pass
+            raise _EndSession
+        if answer is DEAF:
+            self._say("354 I am all ears")
+            self.server.deaf.wait()
             raise _EndSession
         if isinstance(answer, bytes):
             self.sock.sendall(answer)

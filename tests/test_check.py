@@ -436,3 +436,17 @@ def test_a_queue_without_a_region_is_an_error_and_not_the_end_of_the_check(setti
     )
     assert any(finding.level == "error" and "[sqs] region" in finding.text for finding in found)
     assert found[-1].where == "platform"
+
+
+def test_where_a_proxy_takes_boto3_to_speak_to_it_the_check_says_so(settings, monkeypatch):
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    told = {
+        client: [
+            one for one in check.preflight(settings(more=f'[sqs]\nclient = "{client}"'), {}) if "proxy" in one.text
+        ]
+        for client in ("wire", "boto3")
+    }
+    assert [one.level for one in told["wire"] if "boto3 speaks to it" in one.text] == ["note"]
+    assert [one for one in told["boto3"] if "boto3 speaks to it" in one.text] == []

@@ -31,7 +31,7 @@ from millpond.errors import ConfigError, Throttled
 from millpond.local import LocalSqs
 from millpond.queue import MAX_BYTES, Entry, Failure
 from tests.fakes import FakeQueue
-from tests.worker_process import ROOT, LocalQueues, WorkerProcess, embedded_queues, write_project
+from tests.worker_process import ROOT, LocalQueues, WorkerProcess, embedded_queues, with_client, write_project
 
 REAL = "https://sqs.eu-west-1.amazonaws.com/1/mails"
 NUMBERS = itertools.count()
@@ -226,7 +226,7 @@ def test_commands_leave_the_signals_as_they_are(main, project):
 def demo_project(folder: Path, more: str = "") -> Path:
     config = f'[queues.emails]\nurl = "local"\n[local]\nport = 0\n[handlers.email]\nfrom = "a@example.com"\n{more}'
     folder.mkdir()
-    (folder / "config.toml").write_text(config)
+    (folder / "config.toml").write_text(with_client(config))
     (folder / "handlers").symlink_to(ROOT / "handlers")
     return folder
 

@@ -73,6 +73,20 @@ def no_core_greenlet_died(monkeypatch):
     assert [rig.crashes for rig in rigs if rig.crashes] == []
 
 
+def test_every_call_is_a_request_those_to_the_dead_letter_queue_too(clock):
+    def refuse(payload, message):
+        raise Reject("no")
+
+    rig = run(clock, {"job": refuse}, wait_seconds=20)
+    assert rig.consumer.requests_per_1000 == 0.0
+    rig.put("job", {}, 10)
+    clock.advance(1)
+    assert rig.queue.calls == {"receive": 2, "delete": 1}
+    assert rig.dead.calls == {"send": 1}
+    assert rig.consumer.requests == 4
+    assert rig.consumer.requests_per_1000 == 400.0
+
+
 def test_a_message_that_succeeds_is_deleted_once_and_its_books_balance(clock):
     rig = run(clock, {"job": fine})
     ids = rig.put("job", {}, 25)
@@ -432,8 +446,8 @@ def test_a_drain_lets_handlers_finish_and_gives_back_what_was_not_started(clock)
     ids = rig.put("job", {}, 5)
     settle()
     drain(rig, clock, 10)
-    for delivery in rig.pool.take_ready():
-        delivery.work(delivery)
+    for work, delivery in rig.pool.take_ready():
+        work(delivery)
     clock.advance(1.1)
     assert rig.consumer.polls.ended.is_set()
     rig.consumer.give_back_held()

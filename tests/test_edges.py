@@ -14,7 +14,7 @@ from millpond.lease import LeaseKeeper
 from millpond.metrics import Metrics
 from millpond.queue import Failure
 from millpond.service import Service
-from tests.fakes import FakeQueue
+from tests.fakes import TELL, FakeQueue
 from tests.rig import Rig
 from tests.test_consumer import BROKEN, GONE, Gate, drain, fine, run
 from tests.virtual import VirtualClock, settle
@@ -51,9 +51,9 @@ def test_a_lease_lost_and_taken_over_in_one_turn_of_the_hub_does_not_spin(clock,
         greenlet.link_exception(lambda g: crashed.append(g.exception))
         return greenlet
 
-    keeper = LeaseKeeper(queue, clock, spawn, visibility_seconds=30, beat_seconds=10, flushers=4, limit=100)
+    keeper = LeaseKeeper(queue, clock, spawn, visibility_seconds=30, beat_seconds=10, flushers=4, limit=100, **TELL)
     queue.put("x")
-    lease = keeper.take(queue.receive(1, 0, 30)[0].receipt_handle, lambda: None, lambda failure: None)
+    lease = keeper.take([], queue.receive(1, 0, 30)[0].receipt_handle, clock.now())
 
     def again():  # SQS gives it out again; that answer is read in the same turn of the hub as the beat's
         queue.messages["m1"].handle = "m1#2"
@@ -109,8 +109,8 @@ def test_what_is_held_back_goes_back_though_the_deletes_are_stuck(clock):
     ready = rig.consumer.ready
     assert ready > 0
     drain(rig, clock, 25)
-    for delivery in rig.pool.take_ready():
-        delivery.work(delivery)
+    for work, delivery in rig.pool.take_ready():
+        work(delivery)
     clock.advance(2)
     assert rig.consumer.polls.ended.is_set()
     giver = gevent.spawn(rig.consumer.give_back_held)
@@ -194,8 +194,7 @@ def test_a_queue_whose_deletes_are_stuck_keeps_no_slot_busy(clock):
     clock.advance(10)
     assert rig.consumer.open >= 20
     done = []
-    rig.pool._do = done.append  # another queue's work, on the same pool
-    rig.pool.submit("other")
+    rig.pool.submit(done.append, "other")  # another queue's work, on the same pool
     settle()
     assert done == ["other"]
 
@@ -388,9 +387,11 @@ def test_a_delivery_that_comes_while_every_slot_is_busy_in_a_drain_is_given_back
 def test_a_late_answer_to_an_extension_counts_from_its_request(clock):
     """Kills the mutant `lease: deadline from answer`."""
     queue = FakeQueue(clock)
-    keeper = LeaseKeeper(queue, clock, gevent.spawn, visibility_seconds=30, beat_seconds=10, flushers=1, limit=100)
+    keeper = LeaseKeeper(
+        queue, clock, gevent.spawn, visibility_seconds=30, beat_seconds=10, flushers=1, limit=100, **TELL
+    )
     queue.put("x")
-    lease = keeper.take(queue.receive(1, 0, 30)[0].receipt_handle, lambda: None, lambda failure: None)
+    lease = keeper.take([], queue.receive(1, 0, 30)[0].receipt_handle, clock.now())
     queue.on_call = lambda name: clock.sleep(5) if name == "extend" else None
     clock.advance(16)
     assert lease.deadline == pytest.approx(1_000 + 10.05 + 30, abs=0.1)

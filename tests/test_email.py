@@ -38,7 +38,7 @@ def certificate(tmp_path_factory):
 
 def message(event_id: str = "e-1", attempt: int = 1, body: str = "{}", sent_ms: int = SENT_MS) -> Message:
     names = {"id": "m-1", "event_id": event_id, "event_type": "email.send", "queue": "q"}
-    return Message(**names, body=body, attempt=attempt, sent_ms=sent_ms)
+    return Message(**names, body=body, attempt=attempt, _sent_ms=sent_ms)
 
 
 def job(**fields: object) -> Email:

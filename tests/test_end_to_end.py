@@ -16,7 +16,7 @@ from gevent.server import StreamServer
 
 from tests.local.conftest import end, start
 from tests.smtp_server import ScriptedServer
-from tests.worker_process import ROOT, LocalQueues, WorkerProcess, local_sqs, write_project
+from tests.worker_process import CLIENT, ROOT, LocalQueues, WorkerProcess, local_sqs, with_client, write_project
 
 HANDLERS = """
 import logging, time
@@ -238,6 +238,17 @@ def _read_request(stream) -> bytes | None:
     return head + stream.read(length)
 
 
+def test_a_worker_behind_a_proxy_goes_through_it_by_boto3_and_says_so(sqs: LocalQueues, tmp_path: Path) -> None:
+    sqs.create("q")
+    sqs.send("q", "ok", {"n": 1})
+    write_project(tmp_path / "app", HANDLERS, config("http://sqs.internal.example/000000000000/q"))
+    environ = {"HTTP_PROXY": sqs.endpoint, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+    with WorkerProcess(tmp_path / "app", "--until-empty", **environ) as worker:
+        assert worker.exit_code() == 0, worker.told()
+    assert bool(worker.all("queue.proxied")) == (CLIENT == "wire")
+    assert sqs.counts("q") == (0, 0, 0)
+
+
 def test_on_a_bad_network_nothing_is_lost(sqs: LocalQueues, tmp_path: Path) -> None:
     sqs.create("q")
     network = BadNetwork(sqs.endpoint, calls=100)
@@ -287,7 +298,10 @@ def test_a_worker_tells_statsd_what_it_does(sqs: LocalQueues, tmp_path: Path) ->
     assert counters["millpond.q.received"] == counters["millpond.q.succeeded"] == 50
     assert counters["millpond.q.type.ok.succeeded"] == 50
     assert {"millpond.q.duration", "millpond.q.latency", "millpond.q.in_flight.test_1"} <= names
-    assert "millpond.worker.hub_lag_ms.test_1" in names
+    assert {"millpond.worker.hub_lag_ms.test_1", "millpond.q.requests_per_1000.test_1"} <= names
+    [account] = worker.all("worker.stopped")
+    assert account["requests"] >= 10  # five receives of ten, five deletes of ten, and the polls that came back empty
+    assert account["requests_per_1000"] == account["requests"] * 20
     daemon.close()
 
 
@@ -324,7 +338,7 @@ def test_no_accepted_recipient_of_a_scripted_server_is_mailed_twice(sqs: LocalQu
             f'[handlers.email]\nhost = "127.0.0.1"\nport = {server.port}\nsecurity = "none"\nfrom = "Shop <shop@a.org>"'
         )
         text = config(sqs.url("q"), tables=mail).replace('"jobs"', f'"{ROOT / "handlers"}"')
-        (tmp_path / "config.toml").write_text(text)
+        (tmp_path / "config.toml").write_text(with_client(text))
         with WorkerProcess(tmp_path, "--until-empty") as worker:
             assert worker.exit_code(90) == 1, worker.told()
     mailed = Counter(recipient for taken in server.taken for recipient in taken.recipients)

@@ -18,10 +18,24 @@ ENGINE = ROOT / "millpond"
 
 #: A file imports only from floors below its own. `__init__` is not on a floor: it loads the others when asked.
 FLOORS = [
-    {"errors", "message", "clock", "metrics", "pool", "patch", "samples", "screen", "connection"},
-    {"backoff", "queue", "routing", "log", "tables", "permits", "transport"},
-    {"config", "envelope", "bounded", "batch", "poller", "sqs"},
-    {"lease", "discovery", "producer"},
+    {"errors", "message", "clock", "metrics", "pool", "patch", "samples", "screen", "stream", "sigv4"},
+    {
+        "backoff",
+        "queue",
+        "routing",
+        "log",
+        "tables",
+        "permits",
+        "countdown",
+        "codes",
+        "connection",
+        "credentials",
+        "aws",
+    },
+    {"config", "envelope", "bounded", "batch", "poller", "connections"},
+    {"lease", "discovery", "boto", "wire"},
+    {"sqs"},
+    {"producer"},
     {"delivery"},
     {"processor", "settler", "deadletter"},
     {"account"},
@@ -33,18 +47,25 @@ FLOORS = [
     {"__main__"},
 ]
 FLOOR_OF = {name: number for number, floor in enumerate(FLOORS) for name in floor}
-#: What an application loads that only sends; `sqs`, and boto3 with it, at its first send.
+#: What an application loads that only sends; `sqs`, and botocore with it, at its first send.
 UNPATCHED = {
     "__init__",
+    "aws",
     "backoff",
+    "boto",
+    "codes",
     "connection",
+    "connections",
+    "credentials",
     "errors",
     "message",
     "producer",
     "queue",
     "routing",
+    "sigv4",
     "sqs",
-    "transport",
+    "stream",
+    "wire",
 }
 
 
@@ -110,11 +131,9 @@ def test_the_engine_never_imports_handlers_or_tests(path):
     assert {name.partition(".")[0] for name in imports(path)} & {"handlers", "tests", "bench", "worker"} == set()
 
 
-def test_only_sqs_and_its_transport_know_boto3():
-    knowing = {
-        path.stem for path in ENGINE.rglob("*.py") if {"boto3", "botocore"} & {n.split(".")[0] for n in imports(path)}
-    }
-    assert knowing == {"sqs", "transport"}
+@pytest.mark.parametrize(("package", "where"), [("boto3", {"boto"}), ("botocore", {"aws", "boto", "credentials"})])
+def test_only_what_asks_the_sdk_knows_it(package, where):
+    assert {path.stem for path in ENGINE.rglob("*.py") if package in {n.split(".")[0] for n in imports(path)}} == where
 
 
 @pytest.mark.parametrize("name", sorted(UNPATCHED))

@@ -7,7 +7,7 @@ from gevent.event import Event
 from millpond.errors import Unreachable
 from millpond.lease import HOLD_MARGIN_SECONDS, MARGIN_SECONDS, LeaseKeeper
 from millpond.queue import MAX_HOLD_SECONDS, Failure
-from tests.fakes import FakeQueue
+from tests.fakes import TELL, FakeQueue
 from tests.virtual import VirtualClock, settle
 
 VISIBILITY = 30
@@ -28,7 +28,14 @@ def queue(clock):
 @pytest.fixture
 def keeper(clock, queue):
     return LeaseKeeper(
-        queue, clock, gevent.spawn, visibility_seconds=VISIBILITY, beat_seconds=BEAT, flushers=4, limit=10_000
+        queue,
+        clock,
+        gevent.spawn,
+        visibility_seconds=VISIBILITY,
+        beat_seconds=BEAT,
+        flushers=4,
+        limit=10_000,
+        **TELL,
     )
 
 
@@ -40,7 +47,7 @@ def take(keeper, queue):
         queue.put(body)
         received = queue.receive(1, 0, VISIBILITY)[0]
         heard = []
-        lease = keeper.take(received.receipt_handle, lambda: heard.append("lost"), heard.append)
+        lease = keeper.take(heard, received.receipt_handle, keeper.clock.now())
         return lease, heard
 
     return one
@@ -51,9 +58,9 @@ def test_a_heartbeat_extends_the_visibility_before_the_time_out_expires(clock):
     queue = Mock()
     queue.extend.return_value = [None]
     keeper = LeaseKeeper(
-        queue, clock, gevent.spawn, visibility_seconds=VISIBILITY, beat_seconds=BEAT, flushers=1, limit=10
+        queue, clock, gevent.spawn, visibility_seconds=VISIBILITY, beat_seconds=BEAT, flushers=1, limit=10, **TELL
     )
-    keeper.take("handle-1", Mock(), Mock())
+    keeper.take([], "handle-1", clock.now())
     clock.advance(BEAT - 0.1)
     queue.extend.assert_not_called()
     clock.advance(1)
@@ -92,7 +99,7 @@ def test_a_lease_ends_before_sqs_says_so_and_is_told_once(take, queue, clock):
     assert heard == []
     clock.advance(1)
     assert heard == ["lost"]
-    assert lease.is_lost()
+    assert lease.is_lost(clock.now())
     assert heard == ["lost"]
 
 
@@ -234,7 +241,7 @@ def test_five_thousand_leases_with_slow_answers_are_all_kept(keeper, queue, cloc
     heard = []
     for _ in range(500):
         for received in queue.receive(10, 0, VISIBILITY):
-            keeper.take(received.receipt_handle, lambda: heard.append("lost"), heard.append)
+            keeper.take(heard, received.receipt_handle, keeper.clock.now())
     for _ in range(100):
         clock.advance(1)
     assert heard == []
@@ -244,11 +251,18 @@ def test_five_thousand_leases_with_slow_answers_are_all_kept(keeper, queue, cloc
 @pytest.mark.parametrize("visibility", [1, 2, 3])
 def test_the_shortest_visibility_time_outs_leave_time_to_work_and_to_beat(clock, queue, visibility):
     keeper = LeaseKeeper(
-        queue, clock, gevent.spawn, visibility_seconds=visibility, beat_seconds=visibility / 3, flushers=1, limit=10
+        queue,
+        clock,
+        gevent.spawn,
+        visibility_seconds=visibility,
+        beat_seconds=visibility / 3,
+        flushers=1,
+        limit=10,
+        **TELL,
     )
     queue.put("x")
-    lease = keeper.take(queue.receive(1, 0, visibility)[0].receipt_handle, lambda: None, lambda failure: None)
+    lease = keeper.take([], queue.receive(1, 0, visibility)[0].receipt_handle, clock.now())
     for _ in range(50):
         clock.advance(0.2)
-        assert not lease.is_lost()
+        assert not lease.is_lost(clock.now())
         assert queue.visible() == []

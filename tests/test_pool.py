@@ -23,9 +23,9 @@ def test_work_runs_in_order_on_no_more_slots_than_allowed_and_slots_are_kept(cra
         gate.wait()
         inside.remove(work)
 
-    pool = Pool(3, do, crashes.append)
+    pool = Pool(3, crashes.append)
     for work in range(10):
-        pool.submit(work)
+        pool.submit(do, work)
     settle()
     assert len(inside) == 3
     assert pool.ready == 7
@@ -39,20 +39,20 @@ def test_work_runs_in_order_on_no_more_slots_than_allowed_and_slots_are_kept(cra
 
 def test_a_slot_is_made_only_when_no_other_is_free(crashes):
     slots = set()
-    pool = Pool(10, lambda work: slots.add(gevent.getcurrent()), crashes.append)
+    pool = Pool(10, crashes.append)
     for work in range(5):
-        pool.submit(work)
+        pool.submit(lambda work: slots.add(gevent.getcurrent()), work)
         settle()
     assert len(slots) == 1
 
 
 def test_what_no_slot_has_taken_can_be_taken_back(crashes):
     gate, done = Event(), []
-    pool = Pool(1, lambda work: (gate.wait(), done.append(work)), crashes.append)
+    pool = Pool(1, crashes.append)
     for work in range(4):
-        pool.submit(work)
+        pool.submit(lambda work: (gate.wait(), done.append(work)), work)
     settle()
-    assert pool.take_ready() == [1, 2, 3]
+    assert [work for _, work in pool.take_ready()] == [1, 2, 3]
     gate.set()
     settle()
     assert done == [0]
@@ -68,9 +68,9 @@ def test_a_slot_that_is_written_off_is_replaced_for_what_is_ready(crashes):
         else:
             done.append(work)
 
-    pool = Pool(1, do, crashes.append)
-    pool.submit("stuck")
-    pool.submit("next")
+    pool = Pool(1, crashes.append)
+    pool.submit(do, "stuck")
+    pool.submit(do, "next")
     settle()
     assert done == []
     pool.write_off(slots[0])
@@ -78,7 +78,7 @@ def test_a_slot_that_is_written_off_is_replaced_for_what_is_ready(crashes):
     assert done == ["next"]
     gate.set()
     settle()
-    pool.submit("later")
+    pool.submit(do, "later")
     settle()
     assert done == ["next", "later"]
     assert slots[0].dead
@@ -93,7 +93,7 @@ def test_handlers_that_never_wait_leave_the_others_their_turn(crashes):
         while time.time() < end:
             pass
 
-    pool = Pool(1, burn, crashes.append)
+    pool = Pool(1, crashes.append)
 
     def tick():
         while len(turns) < 5:
@@ -101,7 +101,7 @@ def test_handlers_that_never_wait_leave_the_others_their_turn(crashes):
             gevent.sleep(0)
 
     for work in range(20):
-        pool.submit(work)
+        pool.submit(burn, work)
     gevent.spawn(tick).join(5)
     assert turns[-1] > 10  # five turns were had long before the work was over
 
@@ -110,10 +110,39 @@ def test_a_slot_that_dies_is_told(crashes):
     def do(work):
         raise ValueError("a bug")
 
-    pool = Pool(1, do, crashes.append)
+    pool = Pool(1, crashes.append)
     hub = gevent.get_hub()
     printed, hub.print_exception = hub.print_exception, lambda *args: None
-    pool.submit(1)
+    pool.submit(do, 1)
     settle()
     hub.print_exception = printed
     assert isinstance(crashes[0].exception, ValueError)
+
+
+def test_a_time_out_that_a_handler_left_running_ends_nobody(crashes):
+    """gevent throws it into the slot wherever that is by then: here it is parked, or gives way to the others."""
+    done = []
+
+    def leave_a_time_out(seconds):
+        gevent.Timeout(seconds).start()
+        done.append(seconds)
+
+    def burn(seconds):
+        gevent.Timeout(0.001).start()
+        end = time.time() + seconds
+        while time.time() < end:
+            pass
+        done.append(seconds)
+
+    pool = Pool(1, crashes.append)
+    pool.submit(leave_a_time_out, 0.001)
+    gevent.sleep(0.02)
+    pool.submit(burn, 0.012)
+    pool.submit(done.append, "next")
+    gevent.sleep(0.05)
+    assert done == [0.001, 0.012, "next"]
+    assert crashes == []
+    pool.submit(done.append, "last")
+    settle()
+    assert done[-1] == "last"
+    assert pool.close(1)

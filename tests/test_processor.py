@@ -36,15 +36,24 @@ def route(call: Callable[..., object], **more: Any) -> Route:
     return Route("job", "jobs.run", more.pop("decode", decode), call, more.pop("timeout", LIMIT), **more)
 
 
+class Hands:
+    """Whose slot a stuck delivery is in."""
+
+    def __init__(self) -> None:
+        self.written_off: list[Delivery] = []
+
+    def stuck(self, delivery: Delivery) -> None:
+        self.written_off.append(delivery)
+
+
 def delivery_of(body: str = "", *, attempt: int = 1, clock: Any = None, **more: Any) -> Delivery:
     body = body or '{"event_type": "job", "event_id": "e1", "payload": null}'
-    delivery = Delivery(Received("m1", "r1", body, attempt, **more), clock or VirtualClock())
-    delivery.stuck = lambda _: None
-    return delivery
+    clock = clock or VirtualClock()
+    return Delivery(Received("m1", "r1", body, attempt, **more), Hands(), clock, clock.time())
 
 
 def process(call: Callable[..., object], body: str = "", *, attempt: int = 1, **more: Any) -> Outcome:
-    processor = Processor({"job": route(call, **more)}, RETRY)
+    processor = Processor({"job": route(call, **more)}, RETRY, VirtualClock())
     return processor.process(delivery_of(body, attempt=attempt), "q", "")
 
 
@@ -207,7 +216,7 @@ def test_a_traceback_is_told_the_first_time_only():
             raise ValueError("here")
         raise ValueError("there")
 
-    processor = Processor({"job": route(run)}, RETRY)
+    processor = Processor({"job": route(run)}, RETRY, VirtualClock())
     first, again, elsewhere = (
         processor.process(delivery_of(attempt=attempt), "q", "").traceback for attempt in (1, 2, 3)
     )
@@ -217,7 +226,7 @@ def test_a_traceback_is_told_the_first_time_only():
 
 
 def test_a_returned_value_is_told_once_a_handler_and_is_no_failure(caplog):
-    processor = Processor({"job": route(lambda payload, message: False)}, RETRY)
+    processor = Processor({"job": route(lambda payload, message: False)}, RETRY, VirtualClock())
     for _ in range(3):
         assert processor.process(delivery_of(), "q", "") == Outcome("succeeded")
     [record] = caplog.records
@@ -374,7 +383,7 @@ def test_each_call_runs_in_a_fresh_context_that_its_around_shares():
         seen.append(SEEN.get())
         SEEN.set("handler")
 
-    processor = Processor({"job": route(run, around=around)}, RETRY)
+    processor = Processor({"job": route(run, around=around)}, RETRY, VirtualClock())
     SEEN.set("outside")
     for _ in range(2):
         processor.process(delivery_of(), "q", "")
@@ -390,7 +399,7 @@ def test_thread_locals_live_as_long_as_the_slot():
         seen.append(getattr(LOCAL, "value", "nothing"))
         LOCAL.value = message.attempt
 
-    processor = Processor({"job": route(run)}, RETRY)
+    processor = Processor({"job": route(run)}, RETRY, VirtualClock())
 
     def slot() -> None:
         for attempt in (1, 2):
@@ -419,7 +428,7 @@ class Slot:
         self.clock = VirtualClock()
         self.outcomes: list[Outcome] = []
         self.deliveries = [delivery_of(attempt=attempt, clock=self.clock) for _ in range(deliveries)]
-        processor = Processor({"job": route(lambda *given: call(self, *given), **more)}, RETRY)
+        processor = Processor({"job": route(lambda *given: call(self, *given), **more)}, RETRY, self.clock)
 
         def work() -> None:
             for delivery in self.deliveries:
@@ -546,10 +555,9 @@ def test_an_interrupt_that_comes_after_the_handlers_end_reaches_nobody():
 
 
 def test_a_handler_that_swallows_every_interrupt_is_told_again_each_second_and_then_called_stuck():
-    interrupts, stuck = [], []
+    interrupts = []
 
     def run(slot: Slot, payload: Any, message: Message) -> None:
-        slot.deliveries[0].stuck = stuck.append
         while True:
             try:
                 slot.clock.sleep(1_000)
@@ -560,11 +568,12 @@ def test_a_handler_that_swallows_every_interrupt_is_told_again_each_second_and_t
     start = slot.clock.now()
     slot.clock.advance(LIMIT + MAX_INTERRUPTS - 0.5)
     assert interrupts == [start + LIMIT + second for second in range(MAX_INTERRUPTS)]
+    stuck = slot.deliveries[0].hands.written_off
     assert stuck == []
     slot.clock.advance(1_000)
     assert len(interrupts) == MAX_INTERRUPTS
     assert stuck == slot.deliveries
-    given_up = Processor({"job": route(print)}, RETRY).given_up(slot.deliveries[0])
+    given_up = Processor({"job": route(print)}, RETRY, VirtualClock()).given_up(slot.deliveries[0])
     assert (given_up.name, given_up.cause) == ("retried", "timed_out")
     assert given_up.reason == f"{TIMED_OUT}, and goes on in spite of interrupts"
     slot.greenlet.kill(block=False)
@@ -597,7 +606,7 @@ class Recorder:
     def __init__(self, payload_type: Any = Any, **more: Any) -> None:
         self.calls: list[tuple[Any, Message]] = []
         call = lambda payload, message: self.calls.append((payload, message))  # noqa: E731
-        self.processor = Processor({"job": route(call, type=payload_type, **more)}, RETRY)
+        self.processor = Processor({"job": route(call, type=payload_type, **more)}, RETRY, VirtualClock())
 
     def take(self, body: str, attributes: Mapping[str, Attribute] | None = None, default_type: str = "") -> Outcome:
         return self.processor.process(delivery_of(body or " ", attributes=attributes or {}), "q", default_type)
@@ -736,7 +745,7 @@ def test_the_message_is_what_was_received():
     recorder = Recorder()
     attributes = {"tenant": Attribute("String", "a"), "key": Attribute("Binary", b"\0")}
     received = Received("m7", "r", ENVELOPE % "1", 4, 1_700_000_000_123, "group", "trace", attributes)
-    recorder.processor.process(Delivery(received, VirtualClock()), "mails", "")
+    recorder.processor.process(Delivery(received, Hands(), VirtualClock(), VirtualClock().time()), "mails", "")
     [(_, message)] = recorder.calls
     assert (message.id, message.event_id, message.event_type, message.queue) == ("m7", "e1", "job", "mails")
     assert (message.attempt, message.group_id, message.body) == (4, "group", ENVELOPE % "1")

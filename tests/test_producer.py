@@ -71,7 +71,7 @@ def on(monkeypatch, naps):
 
 
 def queue_at(url: str) -> SqsQueue:
-    return SqsQueue(url, connect(url, region="", endpoint_url="", wait_seconds=1, polls=1, settles=1))
+    return connect(url, wait_seconds=1, polls=1, settles=1).queue(url)
 
 
 def received(url: str) -> list[Any]:
@@ -348,21 +348,21 @@ def run(code: str, *arguments: str, **environ: str) -> str:
 
 
 WEB_PROCESS = """
-import sys, socket, threading
+import os, sys, socket, threading
 import millpond
 producer = millpond.Producer(sys.argv[1])
 loaded = {name.partition(".")[0] for name in sys.modules}
 assert not loaded & {"gevent", "greenlet", "boto3", "botocore", "rich", "statsd"}, loaded
 producer.send("a", {"from": "the web"})
 loaded = {name.partition(".")[0] for name in sys.modules}
-assert "boto3" in loaded
+assert "botocore" in loaded and ("boto3" in loaded) == (os.environ.get("SQS_CLIENT") == "boto3"), loaded
 assert not loaded & {"gevent", "greenlet", "rich", "statsd"}, loaded
 assert socket.socket.__module__ == "socket", socket.socket
 assert threading.Lock().__class__.__module__ == "_thread"
 """
 
 
-def test_a_web_process_loads_no_gevent_and_boto3_only_at_its_first_send(local_queue):
+def test_a_web_process_loads_no_gevent_and_botocore_only_at_its_first_send(local_queue):
     run(WEB_PROCESS, local_queue)
     [one] = received(local_queue)
     assert json.loads(one.body)["payload"] == {"from": "the web"}

@@ -12,7 +12,7 @@ from millpond.lease import LeaseKeeper
 from millpond.permits import Permits
 from millpond.poller import Pollers, PollSettings
 from millpond.queue import Failure
-from tests.fakes import FakeQueue
+from tests.fakes import TELL, FakeQueue
 from tests.rig import Rig
 from tests.virtual import VirtualClock, settle
 
@@ -571,11 +571,18 @@ class Held:
         self.queue = FakeQueue(clock)
         self.heard = []
         keeper = LeaseKeeper(
-            self.queue, clock, gevent.spawn, visibility_seconds=VISIBILITY, beat_seconds=BEAT, flushers=4, limit=100
+            self.queue,
+            clock,
+            gevent.spawn,
+            visibility_seconds=VISIBILITY,
+            beat_seconds=BEAT,
+            flushers=4,
+            limit=100,
+            **TELL,
         )
         self.queue.put("x")
         handle = self.queue.receive(1, 0, VISIBILITY)[0].receipt_handle
-        self.lease = keeper.take(handle, lambda: self.heard.append("lost"), self.heard.append)
+        self.lease = keeper.take(self.heard, handle, clock.now())
 
     def receive_again(self):
         give_out_again(self.queue, "m1")
@@ -635,7 +642,7 @@ def test_an_answer_that_comes_after_the_lease_was_lost_says_nothing(clock, answe
     hold.set()
     clock.advance(30)
     assert held.heard == ["lost"]
-    assert held.lease.is_lost()
+    assert held.lease.is_lost(clock.now())
     assert held.queue.calls["extend"] == 1
 
 
@@ -647,7 +654,7 @@ def test_a_lost_lease_that_is_taken_over_beats_again(clock):
     held.queue.script.clear()
     handle = held.receive_again()
     held.lease.take_over(handle)
-    assert not held.lease.is_lost()
+    assert not held.lease.is_lost(clock.now())
     for _ in range(10):
         clock.advance(BEAT)
         assert held.queue.visible() == []

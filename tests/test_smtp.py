@@ -9,14 +9,15 @@ from datetime import UTC, datetime
 
 import gevent
 import pytest
+from gevent.event import Event
 
-from handlers import _pool, _smtp, _wire
+from handlers import _pool, _smtp, _watch, _wire
 from handlers._compose import Mail
 from handlers._pool import Pool
 from handlers._smtp import Server
 from handlers._wire import Reply
 from millpond import Reject, Retry, Unavailable
-from tests.smtp_server import CLOSE, EXTENSIONS, HANG, ScriptedServer, make_certificate
+from tests.smtp_server import CLOSE, DEAF, EXTENSIONS, HANG, ScriptedServer, make_certificate
 
 ONE_BY_ONE = [name for name in EXTENSIONS if name != "PIPELINING"]
 MODES = pytest.mark.parametrize("extensions", [EXTENSIONS, ONE_BY_ONE], ids=["pipelined", "one by one"])
@@ -39,7 +40,8 @@ def pool(
 
 
 @pytest.fixture(autouse=True)
-def _bounded():
+def _bounded(monkeypatch):
+    monkeypatch.setattr(_watch, "LOOK_SECONDS", 0.02)
     with gevent.Timeout(20):
         yield
         while _pools:
@@ -75,11 +77,22 @@ def test_a_connection_carries_the_next_mail(extensions):
     assert (len(server.taken), server.sessions) == (5, 1)
 
 
-def test_pipelined_commands_travel_in_one_write_and_a_hundred_at_most():
-    everyone = [f"r{i}@b.org" for i in range(250)]
+def test_pipelined_commands_travel_in_one_write_and_a_hundred_at_most(monkeypatch):
+    everyone, writes = [f"r{i}@b.org" for i in range(250)], []
+    send = _wire.Wire.send
+
+    def spy(self, phase, data, seconds):
+        writes.append(data.count(b"\r\n"))
+        send(self, phase, data, seconds)
+
+    monkeypatch.setattr(_wire.Wire, "send", spy)
     with ScriptedServer() as server:
-        pool(server).send(mail(*everyone))
+        senders = pool(server)
+        senders.send(mail(*everyone))
+        senders.send(mail())
     assert server.taken[0].recipients == tuple(everyone)
+    content = 4  # its three lines and the final dot's
+    assert writes == [1, 100, 100, 52, content, 3, content]  # the first is EHLO
 
 
 @pytest.mark.parametrize(
@@ -172,6 +185,15 @@ def test_a_421_at_a_later_recipient_means_that_nobody_has_the_mail(extensions, a
             server.script.clear()
             senders.send(mail())
             server.taken.clear()
+
+
+@MODES
+def test_a_421_at_the_last_recipient_is_told_as_one_at_rcpt(extensions):
+    with (
+        ScriptedServer({"RCPT": ["250 yes", "421 4.3.2 closing"]}, extensions=extensions) as server,
+        pytest.raises(Retry, match=r"^SMTP 421 4\.3\.2 at RCPT$"),
+    ):
+        pool(server).send(mail("a@b.org", "b@b.org"))
 
 
 @MODES
@@ -520,6 +542,31 @@ def test_what_is_no_reply_line_is_refused(line):
         _wire.parse([line])
 
 
+@MODES
+def test_a_reply_without_a_text_is_a_reply(extensions):
+    """RFC 5321 4.2: Reply-code [ SP textstring ] CRLF."""
+    bare = {"banner": ["220"], "MAIL": ["250"], "RCPT": ["250-\r\n250"], "DATA": ["354"], "end": ["250 "]}
+    with ScriptedServer(bare, extensions=extensions) as server:
+        senders = pool(server)
+        assert senders.send(mail()) == {}
+        assert len(senders._idle) == 1
+    assert len(server.taken) == 1
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_replies_are_read_however_the_network_cuts_them(size, monkeypatch):
+    """Pieces of `size` bytes: two replies in one, or one in many."""
+    receive = socket.socket.recv
+    monkeypatch.setattr(socket.socket, "recv", lambda sock, count: receive(sock, size if count == 4_096 else count))
+    answers = {"b@b.org": "550-5.1.1 no\r\n550-5.1.1 really\r\n550 5.1.1 no", "c@b.org": "451 4.7.1 later"}
+    with ScriptedServer(rcpt=answers.get) as server:
+        senders = pool(server)
+        for _ in range(2):
+            refused = senders.send(mail("a@b.org", "b@b.org", "c@b.org"))
+            assert refused == {"b@b.org": Reply(550, "5.1.1"), "c@b.org": Reply(451, "4.7.1")}
+    assert (len(server.taken), server.sessions) == (2, 1)
+
+
 def test_an_ehlo_name_needs_no_name_server(monkeypatch):
     def no_dns(*_: object) -> str:
         raise AssertionError("asked a name server")
@@ -543,14 +590,122 @@ def test_the_time_outs_are_those_of_rfc_5321():
 
 def test_each_phase_waits_for_its_own_time(monkeypatch):
     waits = []
-    reply_lines = _wire.Wire.reply_lines
+    begin = _watch.Watch.begin
 
-    def spy(self, phase, seconds):
-        waits.append((phase, seconds))
-        return reply_lines(self, phase, seconds)
+    def spy(self, wire, seconds):
+        waits.append((wire.phase, seconds))
+        begin(self, wire, seconds)
 
-    monkeypatch.setattr(_wire.Wire, "reply_lines", spy)
-    with ScriptedServer() as server, contextlib.suppress(Retry):
+    monkeypatch.setattr(_watch.Watch, "begin", spy)
+    with ScriptedServer(extensions=ONE_BY_ONE) as server, contextlib.suppress(Retry):
         pool(server).send(mail())
-    expected = {"the banner": 300, "EHLO": 300, "MAIL": 300, "RCPT": 300, "DATA": 120, "end of data": 600}
-    assert dict(waits) == expected
+    assert set(waits) == {
+        ("the banner", 300),
+        ("EHLO", 300),
+        ("MAIL", 300),
+        ("RCPT", 300),
+        ("DATA", 300),  # to send the word
+        ("DATA", 120),
+        ("the content", 180),
+        ("end of data", 600),
+    }
+
+
+# The watch
+
+
+class Napper:
+    def __init__(self) -> None:
+        self.given_up = Event()
+        self.give_up = self.given_up.set
+
+
+def test_only_a_wait_past_its_deadline_is_given_up():
+    watch, patient, hasty, done = _watch.Watch(), Napper(), Napper(), Napper()
+    watch.begin(patient, 1000)
+    watch.begin(hasty, 0)
+    watch.begin(done, 0)
+    watch.end(done)
+    assert hasty.given_up.wait(5)
+    assert not patient.given_up.is_set()
+    assert not done.given_up.is_set()
+
+
+def test_the_watch_ends_when_nothing_waits_and_begins_anew():
+    watch = _watch.Watch()
+    for _ in range(2):
+        napper = Napper()
+        watch.begin(napper, 0)
+        assert napper.given_up.wait(5)
+        watch.end(napper)
+        while watch._looking:
+            gevent.sleep(0.01)
+
+
+def test_a_kept_connection_is_not_ended_while_it_carries_nothing(monkeypatch):
+    monkeypatch.setattr(_smtp, "FINAL_SECONDS", 0.05)
+    with ScriptedServer() as server:
+        senders = pool(server)
+        senders.send(mail())
+        assert _wire._watch._deadlines == {}
+        watch, other = _wire._watch, Napper()
+        watch.begin(other, 0.1)  # by the time that this is given up, a wait of the connection's would be
+        assert other.given_up.wait(5)
+        watch.end(other)
+        senders.send(mail())
+    assert (len(server.taken), server.sessions) == (2, 1)
+
+
+def test_a_server_that_hangs_under_tls_is_given_up(certificate, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate.pem))
+    monkeypatch.setattr(_smtp, "FINAL_SECONDS", 0.05)
+    with ScriptedServer({"end": [HANG]}, tls=certificate.server_context(), implicit_tls=True) as server:
+        senders = pool(server, tls=_smtp.ssl.create_default_context())
+        with pytest.raises(Retry, match="no answer in time at end of data, it may or may not have been sent"):
+            senders.send(mail())
+        assert server.all_closed.wait(5)
+        senders.send(mail())
+    assert len(server.taken) == 1
+
+
+@pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "tls"])
+def test_a_server_that_reads_no_further_is_given_up(encrypted, certificate, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate.pem))
+    monkeypatch.setattr(_smtp, "BLOCK_SECONDS", 0.05)
+    tls = {"tls": certificate.server_context(), "implicit_tls": True} if encrypted else {}
+    with ScriptedServer({"DATA": [DEAF]}, **tls) as server:
+        senders = pool(server, tls=_smtp.ssl.create_default_context() if encrypted else None)
+        with pytest.raises(Retry, match="no answer in time at the content"):
+            senders.send(mail(content=b"Subject: x\r\n\r\n" + b"0123456789abcdef\r\n" * 1_000_000))
+        assert senders._idle == []
+        assert server.taken == []
+
+
+def test_a_connection_that_was_given_up_is_not_taken_for_one_that_the_server_closed():
+    """As the end of the wait may be seen: as an error at once, or as the end of the stream."""
+    with ScriptedServer() as server:
+        wire = _wire.Wire("127.0.0.1", server.port)
+        wire.reply("the banner", 5)
+        wire.give_up()
+        with pytest.raises(TimeoutError):
+            wire.reply("MAIL", 5)
+        wire.close()
+
+
+def test_a_connection_that_was_given_up_while_its_last_reply_came_is_not_kept():
+    with ScriptedServer() as server:
+        senders = pool(server)
+        reply = _wire.Wire.reply
+
+        def just_late(wire, phase, seconds):
+            answer = reply(wire, phase, seconds)
+            if phase == "end of data":
+                wire.give_up()
+            return answer
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_wire.Wire, "reply", just_late)
+            assert senders.send(mail()) == {}
+        assert senders._idle == []
+        senders.send(mail())
+    assert len(server.taken) == 2

@@ -1,118 +1,204 @@
-"""What boto3 answers, and what the engine hears."""
+"""What SQS answers over a real socket, and what the engine hears: the same by either client."""
+
+from __future__ import annotations
 
 import json
+import socket
+import time
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from typing import Any
 
+import gevent
 import pytest
-from botocore.awsrequest import AWSResponse
-from botocore.exceptions import EndpointConnectionError, NoCredentialsError, ReadTimeoutError
 
-from millpond.errors import AccessDenied, ConfigError, QueueError, QueueMissing, Throttled, Unreachable
+from millpond.errors import AccessDenied, QueueError, QueueMissing, Throttled, Unreachable
 from millpond.queue import Attribute, Entry, Failure
-from millpond.sqs import SqsQueue, connect
+from millpond.sqs import connect
+from tests.http_server import HANG_UP, Server, sqs_answer
+from tests.smtp_server import make_certificate
 
-URL = "http://127.0.0.1:9/000000000000/q"
+CLIENTS = ["wire", "boto3"]
+EMPTY = {"Messages": []}
 
 
-class Raw:
-    def __init__(self, content):
-        self.content = content
+@pytest.fixture(autouse=True)
+def _bounded():
+    with gevent.Timeout(30):
+        yield
 
-    def stream(self, **kwargs):
-        yield self.content
+
+@pytest.fixture(autouse=True)
+def _keys(monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    for name in ("AWS_SESSION_TOKEN", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "AWS_ENDPOINT_URL", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+class Wire:
+    """A queue on a server that plays a script. `answer` and `error` add to it; `sent` has what was asked."""
+
+    def __init__(self, client: str, tls: Any = None) -> None:
+        self.server = Server(tls)
+        self.url = f"{self.server.url}/1/q"
+        self.sqs = connect(self.url, client=client, region="eu-west-1", wait_seconds=1, polls=2, settles=2)
+        self.queue = self.sqs.queue(self.url)
+
+    def answer(self, body: Any, status: str = "200 OK", **headers: str) -> None:
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        fields = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
+        self.server.script.append(sqs_answer(content, status.encode(), fields.encode()))
+
+    def error(self, status: int, shape: str, code: str | None = None, text: str = "because", **headers: str) -> None:
+        if code:
+            headers["x-amzn-query-error"] = f"{code};Sender"
+        self.answer({"__type": f"com.amazonaws.sqs#{shape}", "message": text}, f"{status} x", **headers)
+
+    @property
+    def heads(self) -> list[dict[str, str]]:
+        heads = [wire.partition(b"\r\n\r\n")[0].decode().split("\r\n")[1:] for wire in self.server.requests]
+        return [{name.lower(): value for name, _, value in (line.partition(": ") for line in head)} for head in heads]
+
+    @property
+    def sent(self) -> list[Any]:
+        return [json.loads(wire.partition(b"\r\n\r\n")[2]) for wire in self.server.requests]
+
+
+@pytest.fixture(params=CLIENTS)
+def wire(request):
+    wire = Wire(request.param)
+    yield wire
+    wire.server.close()
 
 
 @pytest.fixture
-def wire():
-    """A queue whose network is a script: `wire.answer(status, body, headers)`; `wire.requests` has what was sent."""
+def ours():
+    wire = Wire("wire")
+    yield wire
+    wire.server.close()
 
-    class Wire:
-        def __init__(self):
-            self.requests = []
-            self.clients = connect(URL, region="eu-west-1", endpoint_url="", wait_seconds=20, polls=1, settles=1)
-            self.queue = SqsQueue(URL, self.clients)
-            self.answer(200, {})
-            for client in (self.clients.poll, self.clients.settle):
-                client.meta.events.register("before-send.sqs.*", self._send)
 
-        def answer(self, status, body, **headers):
-            content = body if isinstance(body, bytes) else json.dumps(body).encode()
-            self._answer = status, {"content-type": "application/x-amz-json-1.0"} | headers, content
-
-        def error(self, status, shape, code=None, text="because"):
-            headers = {"x-amzn-query-error": f"{code};Sender"} if code else {}
-            self.answer(status, {"__type": f"com.amazonaws.sqs#{shape}", "message": text}, **headers)
-
-        def _send(self, request, **kwargs):
-            self.requests.append((request.headers, json.loads(request.body)))
-            if isinstance(self._answer, Exception):
-                raise self._answer
-            status, headers, content = self._answer
-            return AWSResponse(request.url, status, headers, Raw(content))
-
-    return Wire()
+# --- calls
 
 
 def test_a_receive_asks_for_what_is_used_and_reads_it_all(wire):
-    wire.answer(
-        200,
-        {
-            "Messages": [
-                {
-                    "MessageId": "m1",
-                    "ReceiptHandle": "h1",
-                    "Body": "b",
-                    "Attributes": {
-                        "ApproximateReceiveCount": "3",
-                        "SentTimestamp": "1700000000123",
-                        "MessageGroupId": "g",
-                        "AWSTraceHeader": "Root=1",
-                    },
-                    "MessageAttributes": {
-                        "a": {"DataType": "String", "StringValue": "x"},
-                        "b": {"DataType": "Binary", "BinaryValue": "AAE="},
-                    },
-                }
-            ]
+    message = {
+        "MessageId": "m1",
+        "ReceiptHandle": "h1",
+        "MD5OfBody": "x",
+        "Body": 'b "\u00e4\u20ac\U0001f600',
+        "Attributes": {
+            "ApproximateReceiveCount": "3",
+            "SentTimestamp": "1700000000123",
+            "MessageGroupId": "g",
+            "AWSTraceHeader": "Root=1",
         },
-    )
-    (one,) = wire.queue.receive(7, 20, 60)
+        "MessageAttributes": {
+            "a": {"DataType": "String", "StringValue": "x"},
+            "b": {"DataType": "Binary", "BinaryValue": "AAE="},
+        },
+    }
+    wire.answer({"Messages": [message, {"MessageId": "m2", "ReceiptHandle": "h2", "Body": ""}]})
+    one, plain = wire.queue.receive(7, 1, 60)
     assert (one.message_id, one.receipt_handle, one.receive_count, one.sent_ms) == ("m1", "h1", 3, 1700000000123)
-    assert (one.group_id, one.trace_header) == ("g", "Root=1")
+    assert (one.body, one.group_id, one.trace_header) == ('b "\u00e4\u20ac\U0001f600', "g", "Root=1")
     assert one.attributes == {"a": Attribute("String", "x"), "b": Attribute("Binary", b"\x00\x01")}
-    _, sent = wire.requests[0]
-    assert (sent["MaxNumberOfMessages"], sent["WaitTimeSeconds"], sent["VisibilityTimeout"]) == (7, 20, 60)
+    assert (plain.body, plain.receive_count, plain.sent_ms, plain.group_id) == ("", 1, 0, "")
+    assert plain.attributes == {}
+    assert wire.sent == [
+        {
+            "QueueUrl": wire.url,
+            "MaxNumberOfMessages": 7,
+            "WaitTimeSeconds": 1,
+            "VisibilityTimeout": 60,
+            "MessageSystemAttributeNames": [
+                "ApproximateReceiveCount",
+                "SentTimestamp",
+                "MessageGroupId",
+                "AWSTraceHeader",
+            ],
+            "MessageAttributeNames": ["All"],
+        }
+    ]
+    [head] = wire.heads
+    assert (head["x-amz-target"], head["content-type"]) == ("AmazonSQS.ReceiveMessage", "application/x-amz-json-1.0")
+    assert head["x-amzn-query-mode"] == "true"
+    assert head["authorization"].startswith("AWS4-HMAC-SHA256 Credential=test/")
 
 
-def test_an_empty_receive_has_no_messages_key(wire):
+@pytest.mark.parametrize("body", [{}, EMPTY])
+def test_an_empty_receive_has_no_messages_key(wire, body):
+    wire.answer(body)
     assert wire.queue.receive(10, 1, 60) == []
 
 
 def test_every_entry_of_a_batch_has_its_own_answer(wire):
-    wire.answer(
-        200,
-        {
-            "Successful": [{"Id": "1"}],
-            "Failed": [{"Id": "0", "Code": "ReceiptHandleIsInvalid", "SenderFault": True, "Message": "void"}],
-        },
-    )
-    lost, done, unnamed = wire.queue.delete(["a", "a", "c"])  # the same handle twice: entries are numbered
+    failed = {"Id": "0", "Code": "ReceiptHandleIsInvalid", "SenderFault": True, "Message": "void"}
+    wire.answer({"Successful": [{"Id": "1"}], "Failed": [failed]})
+    lost, done, unnamed = wire.queue.delete(["a", "a", 'c"\\'])  # the same handle twice: entries are numbered
     assert lost == Failure("ReceiptHandleIsInvalid", "void", sender_fault=True)
     assert lost.lease_lost
     assert done is None
-    assert unnamed is not None
+    assert unnamed == Failure("Missing", "the answer does not name it")
     assert not unnamed.lease_lost
-    assert [entry["Id"] for entry in wire.requests[0][1]["Entries"]] == ["0", "1", "2"]
+    handles = [{"Id": str(index), "ReceiptHandle": handle} for index, handle in enumerate(["a", "a", 'c"\\'])]
+    assert wire.sent == [{"QueueUrl": wire.url, "Entries": handles}]
+    assert wire.heads[0]["x-amz-target"] == "AmazonSQS.DeleteMessageBatch"
+
+
+def test_an_extension_can_be_a_give_back(wire):
+    wire.answer({"Successful": [{"Id": str(index)} for index in range(10)]})
+    changes = [(f"h{index}", 0 if index else 43_200) for index in range(10)]
+    assert wire.queue.extend(changes) == [None] * 10
+    assert [(entry["ReceiptHandle"], entry["VisibilityTimeout"]) for entry in wire.sent[0]["Entries"]] == changes
+    assert wire.heads[0]["x-amz-target"] == "AmazonSQS.ChangeMessageVisibilityBatch"
 
 
 def test_what_is_sent_carries_delay_group_trace_and_attributes(wire):
-    wire.answer(200, {"Successful": [{"Id": "0"}]})
-    entry = Entry("b", 5, "g", "Root=1", {"a": Attribute("String", "x"), "b": Attribute("Binary", b"\x00")})
-    assert wire.queue.send([entry]) == [None]
-    (sent,) = wire.requests[0][1]["Entries"]
-    assert (sent["DelaySeconds"], sent["MessageGroupId"]) == (5, "g")
-    assert sent["MessageSystemAttributes"]["AWSTraceHeader"]["StringValue"] == "Root=1"
-    assert sent["MessageAttributes"]["a"] == {"DataType": "String", "StringValue": "x"}
-    assert "BinaryValue" in sent["MessageAttributes"]["b"]
+    wire.answer({"Successful": [{"Id": "1", "MessageId": "m", "MD5OfMessageBody": "x"}, {"Id": "0"}]})
+    attributes = {"a": Attribute("String", "x"), "b": Attribute("Binary", b"\x00")}
+    assert wire.queue.send([Entry("\u20ac", 5, "g", "Root=1", attributes), Entry("plain")]) == [None, None]
+    full, plain = wire.sent[0]["Entries"]
+    assert full == {
+        "Id": "0",
+        "MessageBody": "\u20ac",
+        "DelaySeconds": 5,
+        "MessageGroupId": "g",
+        "MessageSystemAttributes": {"AWSTraceHeader": {"DataType": "String", "StringValue": "Root=1"}},
+        "MessageAttributes": {
+            "a": {"DataType": "String", "StringValue": "x"},
+            "b": {"DataType": "Binary", "BinaryValue": "AA=="},
+        },
+    }
+    assert plain == {"Id": "1", "MessageBody": "plain"}
+
+
+def test_attributes_are_texts(wire):
+    wire.answer({"Attributes": {"FifoQueue": "true", "ApproximateNumberOfMessages": "3"}})
+    assert wire.queue.attributes() == {"FifoQueue": "true", "ApproximateNumberOfMessages": "3"}
+    assert wire.sent == [{"QueueUrl": wire.url, "AttributeNames": ["All"]}]
+
+
+def test_the_redrive_policys_target_is_the_dead_letter_queue(wire):
+    wire.answer({"QueueUrl": "http://x/1/dead"})
+    policy = json.dumps({"deadLetterTargetArn": "arn:aws:sqs:eu-west-1:1:dead", "maxReceiveCount": 15})
+    assert wire.queue.dead_letter_url({"RedrivePolicy": policy}) == "http://x/1/dead"
+    assert wire.sent == [{"QueueName": "dead", "QueueOwnerAWSAccountId": "1"}]
+    assert wire.queue.dead_letter_url({}) == ""
+    with pytest.raises(QueueError, match="GetQueueUrl"):
+        wire.queue.dead_letter_url({"RedrivePolicy": "nonsense"})
+
+
+def test_the_queues_of_one_endpoint_share_its_connections(wire):
+    for name in ("a", "b", "a"):
+        wire.answer({"Successful": [{"Id": "0"}]})
+        assert wire.sqs.queue(f"{wire.server.url}/1/{name}").delete(["h"]) == [None]
+    assert [sent["QueueUrl"][-1] for sent in wire.sent] == ["a", "b", "a"]
+    assert wire.server.connections == 1
+
+
+# --- refusals
 
 
 @pytest.mark.parametrize(
@@ -120,6 +206,7 @@ def test_what_is_sent_carries_delay_group_trace_and_attributes(wire):
     [
         (400, "QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue", QueueMissing),
         (400, "QueueDoesNotExist", None, QueueMissing),
+        (404, "InvalidAddress", "InvalidAddress", QueueMissing),
         (403, "RequestThrottled", "RequestThrottled", Throttled),
         (400, "KmsThrottled", "KMS.ThrottlingException", Throttled),
         (403, "OverLimit", "OverLimit", Throttled),
@@ -128,106 +215,262 @@ def test_what_is_sent_carries_delay_group_trace_and_attributes(wire):
         (403, "AccessDeniedException", None, AccessDenied),
         (403, "ExpiredTokenException", None, AccessDenied),
         (403, "InvalidSecurity", "InvalidSecurity", AccessDenied),
+        (403, "InvalidSignatureException", None, AccessDenied),
+        (403, "RequestExpired", None, AccessDenied),
         (500, "InternalFailure", None, Unreachable),
         (503, "ServiceUnavailable", None, Unreachable),
         (400, "Other", None, QueueError),
+        (400, "Other", "Another", QueueError),
     ],
 )
 def test_errors_are_told_apart_by_code_and_query_code(wire, status, shape, code, kind):
     wire.error(status, shape, code)
-    with pytest.raises(QueueError) as caught:
+    with pytest.raises(QueueError, match=r"ReceiveMessage: .*because") as caught:
         wire.queue.receive(1, 1, 1)
     assert type(caught.value) is kind
+    assert caught.value.code == code or shape
+    assert len(wire.sent) == 1  # an SDK's retry would strand another batch
+
+
+def test_an_error_can_spell_its_message_with_a_capital(wire):
+    wire.answer({"__type": "AccessDeniedException", "Message": "not for you"}, "403 x")
+    with pytest.raises(AccessDenied, match="not for you"):
+        wire.queue.delete(["h"])
 
 
 @pytest.mark.parametrize(
     "garbage",
-    [b"[1,2]", b'{"Messages": 5}', b'{"Messages":[{"MessageId":"x"}]}', b"\xff\xfe"],
+    [
+        b"",
+        b"{",
+        b"[1,2]",
+        b"null",
+        b"\xff\xfe",
+        b'{"Messages": 5}',
+        b'{"Messages": [5]}',
+        b'{"Messages": [{"MessageId": "x"}]}',
+        b'{"Messages": [{"MessageId": "x", "ReceiptHandle": "h", "Body": 5, "Attributes": {}}',
+        b'{"Messages":[{"MessageId":"x","ReceiptHandle":"h","Body":"b","Attributes":{"SentTimestamp":"soon"}}]}',
+        b'{"Messages":[{"MessageId":"x","ReceiptHandle":"h","Body":"b","MessageAttributes":{"a":{"DataType":"S"}}}]}',
+    ],
 )
 def test_an_answer_that_is_no_sqs_is_unreachable(wire, garbage):
-    wire.answer(200, garbage)
-    with pytest.raises(Unreachable):
+    wire.answer(garbage)
+    with pytest.raises(Unreachable, match="ReceiveMessage: "):
         wire.queue.receive(1, 1, 1)
 
 
-def test_a_proxys_page_with_status_200_is_no_empty_receive(wire):
-    wire.answer(200, b"<html>please log in", **{"content-type": "text/html"})
+@pytest.mark.parametrize("body", [b"<html>please log in", b"{}", b'{"error": "please log in"}'])
+def test_a_proxys_page_with_status_200_is_no_empty_receive(wire, body):
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: %d\r\n\r\n"
+    wire.server.script.append(head % len(body) + body)
     with pytest.raises(Unreachable, match="text/html"):
         wire.queue.receive(1, 1, 1)
 
 
-@pytest.mark.parametrize("garbage", [b"", b"<html>bad gateway</html>", b"{"])
-def test_a_broken_error_page_is_unreachable_too(wire, garbage):
-    wire.answer(502, garbage)
+@pytest.mark.parametrize("status", ["301 x", "400 x", "403 x", "404 x", "502 x"])
+@pytest.mark.parametrize("garbage", [b"", b"<html>bad gateway</html>", b"{", b"[]", b"{}"])
+def test_a_refusal_that_is_no_sqs_is_unreachable_too(wire, status, garbage):
+    wire.answer(garbage, status)
     with pytest.raises(Unreachable):
         wire.queue.delete(["h"])
 
 
-@pytest.mark.parametrize("status", [200, 500])
-def test_a_batch_answer_with_odd_ids_is_unreachable(wire, status):
-    wire.answer(status, {"Successful": [{"Id": "77"}]})
+def test_a_proxy_that_says_429_is_throttling(wire):
+    wire.answer(b"<html>slow down</html>", "429 x")
+    with pytest.raises(Throttled):
+        wire.queue.delete(["h"])
+
+
+@pytest.mark.parametrize("odd", ["77", "1", "-1", "", "0x0"])
+@pytest.mark.parametrize("status", ["200 OK", "500 x"])
+def test_a_batch_answer_with_odd_ids_is_unreachable(wire, status, odd):
+    wire.answer({"Successful": [{"Id": odd}]}, status)
     with pytest.raises(Unreachable):
         wire.queue.delete(["h"])
+
+
+# --- the way
+
+
+def test_a_server_that_hangs_up_in_the_middle_is_unreachable_and_is_not_asked_again(wire):
+    answer = sqs_answer(b'{"Messages": []}')
+    for at in (0, 10, len(answer) - 1):
+        wire.server.script.append([answer[:at], HANG_UP])
+        with pytest.raises(Unreachable, match="ReceiveMessage: "):
+            wire.queue.receive(1, 1, 1)
+    assert len(wire.sent) == 3
+    wire.answer(EMPTY)
+    assert wire.queue.receive(1, 1, 1) == []
+
+
+def test_a_connection_that_was_closed_while_it_was_idle_is_noticed_before_it_is_used(wire):
+    wire.answer(EMPTY)
+    wire.queue.receive(1, 1, 1)
+    for sock in list(wire.server.open):
+        sock.shutdown(socket.SHUT_RDWR)
+    wire.server.wait_until_open(0)
+    gevent.sleep(0.01)
+    wire.answer(EMPTY)
+    assert wire.queue.receive(1, 1, 1) == []
+
+
+def test_nobody_listens(wire):
+    wire.server.close()
+    with pytest.raises(Unreachable, match="ReceiveMessage: "):
+        wire.queue.receive(1, 1, 1)
+
+
+def test_no_answer_in_time_is_unreachable(wire, monkeypatch):
+    later = gevent.event.Event()
+    wire.server.script.append([later.wait])
+    if wire.sqs.client == "boto3":
+        wire.sqs.settle._endpoint.http_session._timeout = 0.05
+    else:
+        monkeypatch.setattr("millpond.wire.SETTLE_SECONDS", 0.05)
+    with pytest.raises(Unreachable, match="DeleteMessageBatch: "):
+        wire.queue.delete(["h"])
+    later.set()
+
+
+def test_a_call_without_credentials_is_denied(monkeypatch, wire):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    url = "https://sqs.eu-west-1.amazonaws.com/1/q"
+    sqs = connect(url, client=wire.sqs.client, wait_seconds=1, polls=1, settles=1)
+    with pytest.raises(AccessDenied, match=r"ReceiveMessage: .*set AWS_ACCESS_KEY_ID"):
+        sqs.queue(url).receive(1, 1, 1)
+
+
+def test_a_proxy_is_spoken_to_by_boto3(monkeypatch):
+    proxy = Server()
+    for name in ("NO_PROXY", "no_proxy", "http_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTP_PROXY", proxy.url)
+    url = "http://sqs.internal.example/1/q"
+    sqs = connect(url, client="wire", region="eu-west-1", wait_seconds=1, polls=1, settles=1)
+    proxy.script.append(sqs_answer(b"{}"))
+    assert sqs.queue(url).receive(1, 1, 1) == []
+    assert proxy.requests[0].startswith(b"POST http://sqs.internal.example/ HTTP/1.1\r\n")
+    assert sqs.client == "boto3"
+    proxy.close()
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    return make_certificate(tmp_path_factory.mktemp("certificate"))
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_over_tls_the_servers_certificate_is_checked_with_the_ca_bundle(certificate, monkeypatch, client):
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate.pem))
+    trusting = Wire(client, certificate.server_context())
+    for _ in range(3):
+        trusting.answer(EMPTY)
+        assert trusting.queue.receive(1, 1, 1) == []
+    assert trusting.server.connections == 1
+    monkeypatch.delenv("AWS_CA_BUNDLE")
+    careful = Wire(client, certificate.server_context())
+    with pytest.raises(Unreachable, match="CERTIFICATE_VERIFY_FAILED"):
+        careful.queue.receive(1, 1, 1)
+    assert careful.sent == []
+    for wire in (trusting, careful):
+        wire.server.close()
+
+
+# --- what ours does beyond: a call is sent twice only where SQS has refused its signature
+
+
+def seconds_of(date: str) -> float:
+    return datetime.strptime(date, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
+
+
+def http_date(seconds: float) -> str:
+    return format_datetime(datetime.fromtimestamp(seconds, UTC), usegmt=True)
 
 
 @pytest.mark.parametrize(
-    ("error", "kind"),
+    ("shape", "text"),
     [
-        (EndpointConnectionError(endpoint_url=URL), Unreachable),
-        (ReadTimeoutError(endpoint_url=URL), Unreachable),
-        (NoCredentialsError(), AccessDenied),
+        ("InvalidSignatureException", "Signature expired: 20261122T000000Z is now earlier than 20261122T010000Z"),
+        ("InvalidSignatureException", "Signature not yet current: 20261122T020000Z is still later than ..."),
+        ("RequestExpired", "Request has expired"),
+        ("RequestTimeTooSkewed", "The difference is too large"),
     ],
 )
-def test_network_and_credentials_trouble(wire, error, kind):
-    wire._answer = error
-    with pytest.raises(kind):
-        wire.queue.receive(1, 1, 1)
+@pytest.mark.parametrize("hours", [-5, 5])
+def test_a_wrong_clock_is_set_by_the_servers_and_the_call_is_signed_again(ours, shape, text, hours):
+    server_time = time.time() + hours * 3600
+    ours.error(403, shape, text=text, date=http_date(server_time))
+    ours.answer(EMPTY)
+    assert ours.queue.receive(1, 1, 1) == []
+    ours.answer({"Successful": [{"Id": "0"}]})
+    assert ours.queue.delete(["h"]) == [None]
+    first, second, third = (seconds_of(head["x-amz-date"]) for head in ours.heads)
+    assert abs(first - time.time()) < 30
+    assert abs(second - server_time) < 30
+    assert abs(third - server_time) < 30  # the next call knows
+    assert ours.sent[0] == ours.sent[1]
 
 
-def test_a_failing_call_is_made_once(wire):
-    """After a read time-out each SDK retry would strand another batch."""
-    wire.error(503, "ServiceUnavailable")
-    with pytest.raises(Unreachable):
-        wire.queue.receive(1, 1, 1)
-    assert len(wire.requests) == 1
+def test_a_clock_that_is_still_wrong_then_is_told(ours):
+    for _ in range(2):
+        ours.error(403, "RequestExpired", text="Request has expired", date=http_date(0))
+    with pytest.raises(AccessDenied, match="Request has expired"):
+        ours.queue.receive(1, 1, 1)
+    assert len(ours.sent) == 2
 
 
-def test_the_two_clients_share_a_session_and_have_their_own_time_outs(wire):
-    poll, settle = wire.clients.poll.meta.config, wire.clients.settle.meta.config
-    assert (poll.read_timeout, settle.read_timeout) == (30, 10)
-    assert poll.connect_timeout == settle.connect_timeout == 5
-    credentials = [client._get_credentials() for client in (wire.clients.poll, wire.clients.settle)]
-    assert credentials[0] is credentials[1]
+@pytest.mark.parametrize("headers", [{}, {"date": "yesterday"}])
+def test_without_the_servers_time_there_is_no_second_try(ours, headers):
+    ours.error(403, "RequestExpired", **headers)
+    with pytest.raises(AccessDenied):
+        ours.queue.receive(1, 1, 1)
+    assert len(ours.sent) == 1
 
 
-def test_region_and_endpoint_come_from_the_url():
-    at_aws = connect(
-        "https://sqs.eu-central-1.amazonaws.com/123456789012/q",
-        region="",
-        endpoint_url="",
-        wait_seconds=1,
-        polls=3,
-        settles=4,
-    )
-    assert at_aws.poll.meta.region_name == "eu-central-1"
-    assert at_aws.poll.meta.endpoint_url == "https://sqs.eu-central-1.amazonaws.com"
-    assert at_aws.poll.meta.config.max_pool_connections == 3
-    assert at_aws.settle.meta.config.max_pool_connections == 4
-    here = connect(URL, region="", endpoint_url="", wait_seconds=1, polls=1, settles=1)
-    assert here.poll.meta.endpoint_url == "http://127.0.0.1:9"
+def test_a_wrong_secret_is_not_tried_twice(ours):
+    ours.error(403, "InvalidSignatureException", text="The request signature we calculated does not match", date="x")
+    with pytest.raises(AccessDenied):
+        ours.queue.receive(1, 1, 1)
+    assert len(ours.sent) == 1
 
 
-def test_a_missing_region_is_a_finding(monkeypatch):
-    for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
-    with pytest.raises(ConfigError, match="AWS_REGION"):
-        connect("https://queue.amazonaws.com/1/q", region="", endpoint_url="", wait_seconds=1, polls=1, settles=1)
+@pytest.mark.parametrize("shape", ["ExpiredTokenException", "ExpiredToken"])
+def test_an_expired_token_is_renewed_and_the_call_is_sent_again(ours, monkeypatch, shape):
+    ours.answer(EMPTY)
+    ours.queue.receive(1, 1, 1)
+    ours.error(403, shape)
+    ours.answer(EMPTY)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "fresh")
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "token")
+    assert ours.queue.receive(1, 1, 1) == []
+    keys = [head["authorization"].split("Credential=")[1].partition("/")[0] for head in ours.heads]
+    assert keys == ["test", "test", "fresh"]
+    assert [head.get("x-amz-security-token") for head in ours.heads] == [None, None, "token"]
 
 
-def test_the_redrive_policys_target_is_the_dead_letter_queue(wire):
-    wire.answer(200, {"QueueUrl": "http://x/1/dead"})
-    policy = json.dumps({"deadLetterTargetArn": "arn:aws:sqs:eu-west-1:1:dead", "maxReceiveCount": 15})
-    assert wire.queue.dead_letter_url({"RedrivePolicy": policy}) == "http://x/1/dead"
-    assert wire.requests[0][1] == {"QueueName": "dead", "QueueOwnerAWSAccountId": "1"}
-    assert wire.queue.dead_letter_url({}) == ""
+def test_a_token_that_is_expired_all_the_same_is_not_tried_twice(ours):
+    ours.error(403, "ExpiredTokenException")
+    with pytest.raises(AccessDenied):
+        ours.queue.receive(1, 1, 1)
+    assert len(ours.sent) == 1
+
+
+def test_a_receive_is_signed_once_a_second_and_a_delete_by_its_own_handles(ours, monkeypatch):
+    now = [1_795_305_599.2]
+    monkeypatch.setattr("millpond.wire.time", lambda: now[0])
+    for at in (0.0, 0.5, 0.9):
+        now[0] = 1_795_305_599.2 + at
+        ours.answer(EMPTY)
+        ours.queue.receive(1, 1, 1)
+    assert [head["x-amz-date"] for head in ours.heads] == ["20261121T235959Z"] * 2 + ["20261122T000000Z"]
+    signatures = [head["authorization"] for head in ours.heads]
+    assert signatures[0] == signatures[1] != signatures[2]
+    for handle in "ab":
+        ours.answer({"Successful": [{"Id": "0"}]})
+        ours.queue.delete([handle])
+    assert ours.heads[3]["authorization"] != ours.heads[4]["authorization"]

@@ -18,7 +18,7 @@ import pytest
 from millpond import testing
 from millpond.errors import ConfigError
 from millpond.message import Outcome
-from millpond.sqs import SqsQueue, connect
+from millpond.sqs import connect
 from millpond.testing import configure, deliver
 
 ROOT = Path(__file__).parent.parent
@@ -364,13 +364,12 @@ def test_in_an_unpatched_process_a_time_limit_acts_only_where_the_handler_waits_
 SEND = """
 from pathlib import Path
 from millpond import Producer
-from millpond.sqs import SqsQueue, connect
+from millpond.sqs import connect
 
 def only_message(url):
     with Path("urls").open("a") as file:
         print(url, file=file)
-    clients = connect(url, region="", endpoint_url="", wait_seconds=1, polls=1, settles=1)
-    [one] = SqsQueue(url, clients).receive(10, 1, 30)
+    [one] = connect(url, wait_seconds=1, polls=1, settles=1).queue(url).receive(10, 1, 30)
     return one.body
 
 def test_first(local_queue):
@@ -394,8 +393,7 @@ def test_each_test_has_a_fresh_local_queue_on_one_server_that_ends_with_the_test
 
 
 def test_a_local_queue_has_a_dead_letter_queue(local_queue):
-    clients = connect(local_queue, region="", endpoint_url="", wait_seconds=1, polls=1, settles=1)
-    queue = SqsQueue(local_queue, clients)
+    queue = connect(local_queue, wait_seconds=1, polls=1, settles=1).queue(local_queue)
     attributes = queue.attributes()
     assert json.loads(attributes["RedrivePolicy"])["maxReceiveCount"] == testing.MAX_RECEIVE_COUNT
     assert queue.dead_letter_url(attributes) == f"{local_queue}-dead"

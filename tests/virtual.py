@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
 
 import gevent
 from gevent.event import Event as GeventEvent
@@ -59,15 +57,6 @@ class VirtualClock:
 
     def event(self) -> VirtualEvent:
         return VirtualEvent(self)
-
-    @contextmanager
-    def limit(self, seconds: float) -> Iterator[None]:
-        greenlet: Any = gevent.getcurrent()
-        timer = self.timer(seconds, lambda: gevent.get_hub().loop.run_callback(greenlet.throw, TimeoutError("late")))
-        try:
-            yield
-        finally:
-            timer.cancel()
 
     def timer(self, seconds: float, call: Callable[[], object]) -> VirtualTimer:
         timer = VirtualTimer(call)

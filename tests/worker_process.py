@@ -20,6 +20,8 @@ from botocore.config import Config
 ROOT = Path(__file__).parent.parent
 WORKER = (str(ROOT / "worker.py"),)
 LOCAL_SQS = ("-m", "millpond.local", "--port", "0")
+#: By which client the workers under test speak to SQS.
+CLIENT = os.environ.get("SQS_CLIENT") or "wire"
 #: What a process may take for one step before a test fails: the machine may be busy.
 SECONDS = 20.0
 
@@ -190,5 +192,11 @@ def write_project(folder: Path, handlers: str, config: str, package: str = "jobs
     """A config.toml, and handlers/work.py beside it with this text, in a folder of this name."""
     (folder / package).mkdir(parents=True)
     (folder / package / "work.py").write_text(handlers)
-    (folder / "config.toml").write_text(config)
+    (folder / "config.toml").write_text(with_client(config))
     return folder
+
+
+def with_client(config: str) -> str:
+    """This config.toml, with the client that is under test."""
+    table = f'[sqs]\nclient = "{CLIENT}"\n'
+    return config.replace("[sqs]\n", table) if "[sqs]\n" in config else f"{config}\n{table}"

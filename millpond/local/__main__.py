@@ -17,6 +17,8 @@ from millpond.local.errors import SqsError
 from millpond.local.settings import arn
 
 if TYPE_CHECKING:
+    from ssl import SSLContext
+
     from millpond.local.server import LocalSqs
 
 #: Receives after which a queue of --queue gives a message to its dead-letter queue.
@@ -33,7 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     stop = Event()
     watchers = [signal_handler(number, stop.set) for number in (signal.SIGTERM, signal.SIGINT)]
-    server = LocalSqs(options.port, options.host)
+    try:
+        tls = _tls(options.certificate, options.key) if options.certificate else None
+    except OSError as error:  # ssl's own errors are OSErrors
+        return _refuse(f"--certificate {options.certificate}: {error.strerror}; it takes PEM files")
+    server = LocalSqs(options.port, options.host, tls)
     try:
         server.start()
         urls = [url for name in options.queue for url in _create(server, name)]
@@ -57,6 +63,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="0 takes a free one (default: %(default)s)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--certificate", metavar="FILE", help="speak TLS with this certificate (PEM)")
+    parser.add_argument("--key", metavar="FILE", help="the certificate's key (PEM), unless that file has it too")
     help_text = f"make this queue, and NAME-dead for messages received {MAX_RECEIVE_COUNT} times; can be repeated"
     parser.add_argument("--queue", action="append", default=[], metavar="NAME", help=help_text)
     return parser.parse_args(arguments)
@@ -66,6 +74,14 @@ def _create(server: LocalSqs, name: str) -> list[str]:
     dead_url = server.create_queue(f"{name}-dead")
     policy = {"deadLetterTargetArn": arn(f"{name}-dead"), "maxReceiveCount": MAX_RECEIVE_COUNT}
     return [server.create_queue(name, {"RedrivePolicy": json.dumps(policy)}), dead_url]
+
+
+def _tls(certificate: str, key: str | None) -> SSLContext:
+    from ssl import PROTOCOL_TLS_SERVER, SSLContext
+
+    context = SSLContext(PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context
 
 
 def _refuse(text: str) -> int:

@@ -3,77 +3,71 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
-from http import HTTPStatus
+from collections.abc import Mapping
+from contextlib import suppress
 from itertools import count
-from socket import IPPROTO_TCP, SO_REUSEADDR, SOL_SOCKET, TCP_NODELAY
+from socket import IPPROTO_TCP, SHUT_WR, SO_REUSEADDR, SOL_SOCKET, TCP_NODELAY
+from ssl import SSLContext
 from typing import Any
 
-from gevent import get_hub
+from gevent import Timeout, get_hub
 from gevent.event import Event
 from gevent.pool import Pool
-from gevent.pywsgi import WSGIServer
+from gevent.server import StreamServer
 from gevent.socket import socket as Socket  # noqa: N812  a class
 
-from millpond.local import DEFAULT_PORT
+from millpond.local import DEFAULT_PORT, http
 from millpond.local.account import Account
 from millpond.local.api import TARGET_PREFIX, Api, error_body
 from millpond.local.errors import SqsError
+from millpond.local.http import Request, Requests, Unreadable
 from millpond.local.queue import Poll, Queue
 from millpond.local.settings import ACCOUNT_ID
 from millpond.local.wire import CreateQueue
 
-#: A request's bytes: 1 MiB of message, each byte six in JSON at the most (\u0001), and room for the rest.
-MAX_REQUEST_BYTES = 7 * 1_048_576
 #: Connections that wait to be accepted.
 BACKLOG = 1024
-#: Seconds that answers have to go out once the server is told to stop.
+#: Seconds that answers have to go out once the server is told to stop, and that a refused client has to stop sending.
 STOP_SECONDS = 0.5
 
 _JSON = "application/x-amz-json-1.0"
 
-Headers = list[tuple[str, str]]
-
-
-class UnreadBody(SqsError):
-    """A request whose body was not read to its end: nothing more can be read from its connection."""
-
 
 class LocalSqs:
-    """An SQS of one account on one port; what it holds is in memory only.
+    """An SQS of one account on one port, over TLS where there is a context for it; what it holds is in memory only.
 
     1. Speaks the JSON protocol to any SDK; nothing is signed in, `GET /health` answers 200.
     2. Lets long polls wait; one whose client went away still takes messages, as on AWS.
     3. Rings the queues' alarms.
     """
 
-    def __init__(self, port: int = DEFAULT_PORT, host: str = "127.0.0.1") -> None:
+    def __init__(self, port: int = DEFAULT_PORT, host: str = "127.0.0.1", tls: SSLContext | None = None) -> None:
         self._account = Account(time.time, self._set_alarm)
         self._api = Api(self._account, _wait)
         self._alarms: dict[Queue, Any] = {}
         self._request_ids = count(1)
-        self._http: WSGIServer | None = None
+        self._listening: StreamServer | None = None
         self._host = host
         self._port = port
+        self._tls = tls
+        self._scheme = "https" if tls else "http"
 
     @property
     def url(self) -> str:
         """Such as http://127.0.0.1:9324; with port 0 the real one is known once it is started."""
-        return f"http://{self._host}:{self._port}"
+        return f"{self._scheme}://{self._host}:{self._port}"
 
     def start(self) -> None:
         """Listen. Raises OSError where the port is taken or the host is not this machine's."""
-        environ = {"SERVER_NAME": self._host}  # or pywsgi asks the DNS for it
-        listener = _listener(self._host, self._port)
-        self._http = WSGIServer(listener, self._serve, spawn=Pool(), log=None, error_log=None, environ=environ)
-        self._http.start()
-        self._port = self._http.server_port
+        self._listening = StreamServer(_listener(self._host, self._port), self._converse, spawn=Pool())
+        self._listening.start()
+        self._port = self._listening.server_port
 
     def stop(self) -> None:
         """Answer the polls that wait, and close every connection."""
         self.close_polls()
-        if self._http is not None:
-            self._http.stop(timeout=STOP_SECONDS)
+        if self._listening is not None:
+            self._listening.stop(timeout=STOP_SECONDS)
         for queue in list(self._alarms):
             self._drop_alarm(queue)
 
@@ -85,27 +79,50 @@ class LocalSqs:
         """Answer every open long poll at once; later ones do not wait."""
         self._account.close_polls()
 
-    def _serve(self, environ: dict[str, Any], start_response: Callable[[str, Headers], object]) -> Iterable[bytes]:
-        """The WSGI application."""
-        headers = [("x-amzn-RequestId", f"00000000-0000-0000-0000-{next(self._request_ids):012d}")]
-        try:
-            status, body = 200, self._answer(environ)
-        except SqsError as error:
-            status, body = error.status, error_body(error)
-            fault = "Sender" if error.sender_fault else "Receiver"
-            headers.append(("x-amzn-query-error", f"{error.code};{fault}"))
-            if isinstance(error, UnreadBody):
-                headers.append(("Connection", "close"))
-        headers += [("Content-Type", _JSON), ("Content-Length", str(len(body)))]
-        start_response(f"{status} {HTTPStatus(status).phrase}", headers)
-        return [body]
+    def _converse(self, socket: Socket, _address: object) -> None:
+        """One connection, from its first request to its end."""
+        with suppress(OSError), self._secured(socket) as secured:  # OSError: the client went away, or speaks no TLS
+            requests = Requests(secured)
+            while self._step(secured, requests):
+                pass
 
-    def _answer(self, environ: dict[str, Any]) -> bytes:
-        if environ["REQUEST_METHOD"] != "POST":
-            return _health(environ["REQUEST_METHOD"], environ["PATH_INFO"])
-        body = _body(environ)
-        base_url = f"http://{environ.get('HTTP_HOST') or self.url.removeprefix('http://')}"
-        return self._api.call(environ.get("HTTP_X_AMZ_TARGET", ""), body, base_url)
+    def _secured(self, socket: Socket) -> Socket:
+        return self._tls.wrap_socket(socket, server_side=True) if self._tls else socket
+
+    def _step(self, socket: Socket, requests: Requests) -> bool:
+        """Answer one request. Returns whether another one can come."""
+        try:
+            request = requests.next()
+        except Unreadable as error:
+            socket.sendall(self._refusal(error, Connection="close"))
+            _hang_up(socket)
+            return False
+        if request is None:
+            return False
+        socket.sendall(self._answer(request))
+        return request.stays
+
+    def _answer(self, request: Request) -> bytes:
+        try:
+            body = self._call(request) if request.method == "POST" else _health(request)
+        except SqsError as error:
+            return self._refusal(error)
+        return self._bytes(200, body)
+
+    def _call(self, request: Request) -> bytes:
+        host = request.headers.get("host")
+        base_url = f"{self._scheme}://{host}" if host else self.url
+        return self._api.call(request.headers.get("x-amz-target", ""), request.body, base_url)
+
+    def _refusal(self, error: SqsError, **headers: str) -> bytes:
+        fault = "Sender" if error.sender_fault else "Receiver"
+        headers["x-amzn-query-error"] = f"{error.code};{fault}"
+        return self._bytes(error.status, error_body(error), **headers)
+
+    def _bytes(self, status: int, body: bytes, **headers: str) -> bytes:
+        headers["x-amzn-RequestId"] = f"00000000-0000-0000-0000-{next(self._request_ids):012d}"
+        headers["Content-Type"] = _JSON
+        return http.answer(status, headers, body, int(time.time()))
 
     def _set_alarm(self, queue: Queue, when: float) -> None:
         self._drop_alarm(queue)
@@ -151,20 +168,16 @@ def _wait(queue: Queue, poll: Poll) -> None:
         queue.leave(poll)
 
 
-def _health(method: str, path: str) -> bytes:
-    if method == "GET" and path == "/health":
+def _health(request: Request) -> bytes:
+    if request.method == "GET" and request.path == "/health":
         return b'{"status": "ok"}'
     text = f"millpond.local takes POST with the header X-Amz-Target: {TARGET_PREFIX}<Operation>, and GET /health."
-    raise SqsError("UnknownOperationException", f"{method} {path[:100]}: {text}")
+    raise SqsError("UnknownOperationException", f"{request.method} {request.path[:100]}: {text}")
 
 
-def _body(environ: dict[str, Any]) -> bytes:
-    length = environ.get("CONTENT_LENGTH")
-    try:
-        too_large = int(length or 0) > MAX_REQUEST_BYTES
-        body: bytes = b"" if too_large else environ["wsgi.input"].read(MAX_REQUEST_BYTES + 1)
-    except OSError as error:
-        raise UnreadBody("SerializationException", f"The request's body cannot be read: {error}.") from error
-    if too_large or len(body) > MAX_REQUEST_BYTES:
-        raise UnreadBody("RequestEntityTooLarge", f"A request has {MAX_REQUEST_BYTES} bytes at most.")
-    return body
+def _hang_up(socket: Socket) -> None:
+    """Read on for a moment: a connection closed with bytes unread is reset, and the client may never see its answer."""
+    socket.shutdown(SHUT_WR)
+    with Timeout(STOP_SECONDS, False):
+        while socket.recv(65_536):
+            pass

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import gevent
@@ -14,8 +15,8 @@ from gevent import socket
 from gevent.event import AsyncResult
 
 from millpond.local import LocalSqs
+from millpond.local.http import MAX_REQUEST_BYTES
 from millpond.local.queue import Poll, Queue
-from millpond.local.server import MAX_REQUEST_BYTES
 from millpond.local.settings import Settings
 
 JSON = "application/x-amz-json-1.0"
@@ -188,6 +189,9 @@ def test_a_missing_parameter_is_named(
         b"POST / HTTP/9.9\r\n\r\n",
         b"POST / HTTP/1.1\r\nContent-Length: many\r\n\r\n",
         b"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+        b"POST / HTTP/1.1\r\nContent-Length: 1_0\r\n\r\n",
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n",
+        b"POST / HTTP/1.1\r\nno header\r\n\r\n",
         b"POST / HTTP/1.1\r\nX: " + b"x" * 70_000 + b"\r\n\r\n",
         b"POST / HTTP/1.1\r\n" + b"X: x\r\n" * 1000 + b"\r\n",
         b"POST /" + b"x" * 70_000 + b" HTTP/1.1\r\n\r\n",
@@ -259,6 +263,45 @@ def test_chunks_are_one_body(connection: Connection) -> None:
     connection.send(b"0\r\n\r\n")
     assert connection.answer()[0] == 200
     assert connection.call("GetQueueUrl", QueueName="chunked")[0] == 200
+
+
+def test_a_chunks_extension_and_the_trailers_are_passed_over(connection: Connection) -> None:
+    raw = b'12;note="x"\r\n{"QueueName": "q"}\r\n0\r\nChecksum: 1\r\nOther: 2\r\n\r\n'
+    connection.send(connection.request("CreateQueue", raw, "Transfer-Encoding: chunked"))
+    assert connection.answer()[0] == 200
+    assert connection.call("GetQueueUrl", QueueName="q")[0] == 200
+
+
+def test_a_chunk_that_is_longer_than_it_says_is_refused(connection: Connection) -> None:
+    raw = b'5\r\n{"QueueName": "q"}\r\n0\r\n\r\n'
+    connection.send(connection.request("CreateQueue", raw, "Transfer-Encoding: chunked"))
+    status, headers, body = connection.answer()
+    assert (status, headers["connection"]) == (400, "close")
+    assert json.loads(body)["message"].endswith(": a chunk is longer than it says.")
+    assert_closed(connection)
+
+
+def test_a_request_that_comes_byte_by_byte_is_one_request(connection: Connection) -> None:
+    for byte in connection.request("CreateQueue", b'{"QueueName": "q"}'):
+        connection.send(bytes([byte]))
+        gevent.sleep(0)
+    assert connection.answer()[0] == 200
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"GET /health HTTP/1.0\r\n\r\n", b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: Close\r\n\r\n"],
+    ids=["HTTP/1.0", "Connection: Close"],
+)
+def test_a_client_that_asks_once_is_answered_and_hung_up_on(connection: Connection, raw: bytes) -> None:
+    connection.send(raw)
+    assert connection.answer()[0] == 200
+    assert_closed(connection)
+
+
+def test_an_answer_tells_the_time(connection: Connection) -> None:
+    _, headers, _ = connection.call("ListQueues")
+    assert abs(parsedate_to_datetime(headers["date"]).timestamp() - time.time()) < 60
 
 
 def test_a_client_that_asks_before_it_sends_is_told_to_go_on(connection: Connection) -> None:

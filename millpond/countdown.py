@@ -1,0 +1,44 @@
+"""Countdown: many things that each fall due the same time after they began, on one timer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+from millpond.clock import Clock, Timer
+
+Item = TypeVar("Item", bound=Hashable)
+
+
+class Countdown(Generic[Item]):
+    """Calls `due` with each item that is still in after `seconds`; in the hub, so `due` must not block.
+
+    Most messages are done long before their first beat and their time limit: a timer of its own for each of the two
+    costs 1.6 us a message, an entry here 0.2. Who began first is due first, so only the first one needs a timer.
+    """
+
+    def __init__(self, seconds: float, due: Callable[[Item], object], clock: Clock) -> None:
+        self.seconds = seconds
+        self._due = due
+        self._clock = clock
+        self._due_at: dict[Item, float] = {}
+        self._timer: Timer | None = None
+
+    def add(self, item: Item, now: float) -> None:
+        """It begins now. `item` must not be in already."""
+        self._due_at[item] = now + self.seconds
+        if self._timer is None:
+            self._timer = self._clock.timer(self.seconds, self._ring)
+
+    def remove(self, item: Item) -> None:
+        """It is over, or was due already."""
+        self._due_at.pop(item, None)
+
+    def _ring(self) -> None:
+        now = self._clock.now()
+        while (first := next(iter(self._due_at), None)) is not None and self._due_at[first] <= now:
+            del self._due_at[first]
+            self._due(first)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if first is None else self._clock.timer(self._due_at[first] - now, self._ring)

@@ -1,0 +1,211 @@
+"""Where SQS is: as botocore has it, and with the few rules of our own."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import botocore.session
+import pytest
+from botocore.awsrequest import AWSResponse
+from botocore.config import Config
+from botocore.exceptions import EndpointVariantError
+
+from millpond.aws import Endpoint, credentials_loader, find_endpoint
+from millpond.boto import BotoSqs
+from millpond.errors import ConfigError
+from millpond.sqs import connect
+
+QUEUE = "https://sqs.eu-central-1.amazonaws.com/123456789012/q"
+LOCAL = "http://127.0.0.1:9324/000000000000/q"
+SESSION = botocore.session.get_session()
+PROXY = "http://proxy.example:3128"
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch, tmp_path):
+    """No setting of this machine counts."""
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+
+
+def found(queue_url: str = QUEUE, region: str = "", endpoint_url: str = "") -> Endpoint:
+    return find_endpoint(queue_url, region, endpoint_url)
+
+
+class Nothing:
+    def stream(self) -> tuple[bytes]:
+        return (b"{}",)
+
+
+def real_call(**settings: Any) -> str:
+    """Where botocore would send a call to."""
+    urls: list[str] = []
+
+    def answer(request: Any, **_: Any) -> AWSResponse:
+        urls.append(request.url)
+        return AWSResponse(request.url, 200, {}, Nothing())
+
+    client = SESSION.create_client("sqs", aws_access_key_id="a", aws_secret_access_key="b", config=Config(**settings))
+    client.meta.events.register("before-send.sqs", answer)
+    client.list_queues()
+    return urls[0]
+
+
+@pytest.mark.parametrize("region", ["us-east-1", "us-gov-west-1", "cn-north-1", "us-iso-east-1", "xx-nowhere-9"])
+def test_partitions_fips_and_dual_stack_are_botocores(monkeypatch, region):
+    for fips, dual_stack in itertools.product(["true", "false"], repeat=2):
+        monkeypatch.setenv("AWS_USE_FIPS_ENDPOINT", fips)
+        monkeypatch.setenv("AWS_USE_DUALSTACK_ENDPOINT", dual_stack)
+        try:
+            theirs = real_call(region_name=region)
+        except EndpointVariantError:
+            continue
+        ours = found("https://queue.amazonaws.com/1/q", region)
+        assert (ours.url, ours.region) == (theirs, region)
+
+
+def test_a_region_that_has_no_such_endpoint_is_a_finding(monkeypatch):
+    monkeypatch.setenv("AWS_USE_DUALSTACK_ENDPOINT", "true")
+    with pytest.raises(ConfigError, match=r"\[sqs\] cannot connect: .*dualstack"):
+        found("https://queue.amazonaws.com/1/q", "eu-isoe-west-1")
+
+
+@pytest.mark.parametrize(
+    ("settings", "url", "region"),
+    [
+        ({}, "https://sqs.eu-central-1.amazonaws.com/", "eu-central-1"),
+        ({"region": "us-west-2"}, "https://sqs.us-west-2.amazonaws.com/", "us-west-2"),
+        ({"endpoint_url": "https://vpce-1.sqs.eu-west-1.vpce.amazonaws.com"}, None, "eu-central-1"),
+        ({"queue_url": LOCAL}, "http://127.0.0.1:9324/", "us-east-1"),
+        ({"queue_url": "https://sqs.us-gov-west-1.api.aws/1/q"}, None, "us-gov-west-1"),
+    ],
+)
+def test_region_and_endpoint_come_from_the_settings_or_else_from_the_url(settings, url, region):
+    one = found(**settings)
+    assert one.region == region
+    assert one.url.startswith(url or settings.get("endpoint_url", "https://sqs.us-gov-west-1.amazonaws.com"))
+
+
+@pytest.mark.parametrize("source", ["AWS_ENDPOINT_URL_SQS", "AWS_ENDPOINT_URL", "services", "profile"])
+def test_an_endpoint_can_come_from_where_the_sdk_has_it(monkeypatch, tmp_path, source):
+    mine = "https://sqs.mine.example:8443"
+    if source == "services":
+        text = f"[default]\nservices = here\n[services here]\nsqs =\n  endpoint_url = {mine}\n"
+        (tmp_path / "config").write_text(text)
+    elif source == "profile":
+        (tmp_path / "config").write_text(f"[default]\nendpoint_url = {mine}\n")
+    else:
+        monkeypatch.setenv(source, mine)
+    assert found().url == f"{mine}/"
+    assert found(queue_url=LOCAL).url == "http://127.0.0.1:9324/"  # an emulator's URL is its own endpoint
+    monkeypatch.setenv("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true")
+    assert found().url == "https://sqs.eu-central-1.amazonaws.com/"
+
+
+def test_a_region_can_come_from_where_the_sdk_has_it(monkeypatch, tmp_path):
+    (tmp_path / "config").write_text("[default]\nregion = eu-south-2\n[profile other]\nregion = eu-north-1\n")
+    anywhere = "https://queue.amazonaws.com/1/q"
+    assert found(anywhere).region == "eu-south-2"
+    monkeypatch.setenv("AWS_PROFILE", "other")
+    assert found(anywhere).region == "eu-north-1"
+
+
+@pytest.mark.parametrize("client", ["wire", "boto3"])
+def test_a_missing_region_and_a_missing_profile_are_findings(monkeypatch, client):
+    anywhere = {"queue_url": "https://queue.amazonaws.com/1/q", "wait_seconds": 1, "polls": 1, "settles": 1}
+    with pytest.raises(ConfigError, match="AWS_REGION"):
+        connect(client=client, **anywhere)
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    with pytest.raises(ConfigError, match="nobody"):
+        connect(client=client, region="eu-west-1", **anywhere)
+
+
+@pytest.mark.parametrize("source", ["AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "profile"])
+def test_the_ca_bundle_is_found_where_botocore_finds_it(monkeypatch, tmp_path, source):
+    if source == "profile":
+        (tmp_path / "config").write_text("[default]\nca_bundle = /mine.pem\n")
+    else:
+        monkeypatch.setenv(source, "/mine.pem")
+    assert found().ca_file == "/mine.pem"
+
+
+@pytest.mark.parametrize("client", ["wire", "boto3"])
+def test_an_empty_ca_bundle_is_a_finding_and_never_trust_in_everyone(monkeypatch, client):
+    for name in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"):
+        with monkeypatch.context() as one:
+            one.setenv(name, "")
+            with pytest.raises(ConfigError, match="Invalid CA bundle"):
+                connect(QUEUE, client=client, wait_seconds=1, polls=1, settles=1)
+
+
+def test_without_a_ca_bundle_of_ones_own_it_is_everybodys():
+    assert found().ca_file.endswith("cacert.pem")
+
+
+@pytest.mark.parametrize(
+    ("url", "environment", "client"),
+    [
+        (QUEUE, {}, "wire"),
+        (QUEUE, {"HTTPS_PROXY": PROXY}, "boto3"),
+        (QUEUE, {"https_proxy": PROXY}, "boto3"),
+        (QUEUE, {"HTTP_PROXY": PROXY}, "wire"),
+        (QUEUE, {"HTTPS_PROXY": PROXY, "NO_PROXY": ".amazonaws.com"}, "wire"),
+        ("http://emulator.example:4566/1/q", {"HTTP_PROXY": PROXY}, "boto3"),
+        ("http://127.0.0.1:4566/1/q", {"HTTP_PROXY": PROXY}, "wire"),
+        ("http://localhost:4566/1/q", {"HTTP_PROXY": PROXY}, "wire"),
+    ],
+)
+def test_where_a_proxy_applies_boto3_takes_over(monkeypatch, url, environment, client):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert connect(url, client="wire", wait_seconds=1, polls=1, settles=1).client == client
+
+
+def test_the_client_is_the_settings_or_else_the_environments_or_else_ours(monkeypatch):
+    def chosen(client: Any = None) -> str:
+        return connect(LOCAL, client=client, wait_seconds=1, polls=1, settles=1).client
+
+    monkeypatch.delenv("SQS_CLIENT", raising=False)
+    assert chosen() == "wire"
+    monkeypatch.setenv("SQS_CLIENT", "boto3")
+    assert chosen() == "boto3"
+    assert chosen("wire") == "wire"
+    monkeypatch.setenv("SQS_CLIENT", "")
+    assert chosen() == "wire"
+
+
+def test_an_emulator_on_this_machine_gets_made_up_credentials_and_nobody_else(monkeypatch):
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
+    assert credentials_loader(found(LOCAL))().access_key == "local"
+    assert credentials_loader(found())() is None
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "mine")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    assert credentials_loader(found(LOCAL))().access_key == "mine"
+
+
+def test_credentials_are_searched_anew_each_time(tmp_path, monkeypatch):
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
+    load = credentials_loader(found())
+    for key in ("first", "second"):
+        (tmp_path / "credentials").write_text(f"[default]\naws_access_key_id = {key}\naws_secret_access_key = s\n")
+        assert load().access_key == key
+
+
+def test_the_two_boto3_clients_share_a_session_and_have_their_own_time_outs_and_no_retries(monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "mine")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    sqs = BotoSqs(QUEUE, "", "", wait_seconds=20, polls=3, settles=4)
+    configs = [client.meta.config for client in (sqs.poll, sqs.settle)]
+    assert [one.read_timeout for one in configs] == [30, 10]
+    assert [one.connect_timeout for one in configs] == [5, 5]
+    assert [one.max_pool_connections for one in configs] == [3, 4]
+    assert [one.retries["total_max_attempts"] for one in configs] == [1, 1]
+    assert sqs.poll._get_credentials() is sqs.settle._get_credentials()
+    assert sqs.poll.meta.endpoint_url == "https://sqs.eu-central-1.amazonaws.com"

@@ -1,0 +1,83 @@
+import random
+
+import pytest
+
+from millpond.countdown import Countdown
+from tests.virtual import VirtualClock
+
+
+@pytest.fixture
+def clock():
+    return VirtualClock(start=0.0)
+
+
+def test_each_is_due_the_same_time_after_it_began(clock):
+    due = []
+    countdown = Countdown(10, lambda item: due.append((item, clock.now())), clock)
+    for item in range(3):
+        countdown.add(item, clock.now())
+        clock.advance(2)
+    clock.advance(20)
+    assert due == [(0, 10), (1, 12), (2, 14)]
+
+
+def test_what_was_removed_is_never_due(clock):
+    due = []
+    countdown = Countdown(10, due.append, clock)
+    for item in range(3):
+        countdown.add(item, clock.now())
+        clock.advance(1)
+    countdown.remove(0)
+    countdown.remove(2)
+    countdown.remove(2)
+    clock.advance(20)
+    assert due == [1]
+    countdown.add(0, clock.now())
+    clock.advance(10)
+    assert due == [1, 0]
+
+
+def test_one_timer_serves_all(clock):
+    countdown = Countdown(10, lambda item: None, clock)
+    for item in range(1_000):
+        countdown.add(item, clock.now())
+        if item >= 10:
+            countdown.remove(item - 10)
+        clock.advance(0.1)
+    assert len(clock._timers) <= 2
+
+
+def test_what_is_due_may_begin_again_at_once_and_take_others_out(clock):
+    """An interrupt runs the handler's own code, and what that frees, in the middle of a ring."""
+    due = []
+
+    def ring(item):
+        due.append((item, clock.now()))
+        countdown.remove("other")
+        if len(due) < 3:
+            countdown.add(item, clock.now())
+
+    countdown = Countdown(10, ring, clock)
+    countdown.add("one", clock.now())
+    countdown.add("other", clock.now())
+    clock.advance(100)
+    assert due == [("one", 10), ("one", 20), ("one", 30)]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_at_any_order_of_events_what_is_in_is_due_on_time_once(clock, seed):
+    chance = random.Random(seed)
+    due, expected, began = {}, {}, {}
+    countdown = Countdown(5, lambda item: due.setdefault(item, []).append(clock.now()), clock)
+    for item in range(200):
+        if chance.random() < 0.7:
+            countdown.add(item, clock.now())
+            began[item] = clock.now()
+        elif running := [one for one, at in began.items() if one not in due]:
+            gone = chance.choice(running)
+            countdown.remove(gone)
+            del began[gone]
+        clock.advance(chance.random() * 2)
+    clock.advance(5)
+    expected = {item: [at + 5] for item, at in began.items()}
+    assert due == expected
