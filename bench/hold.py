@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from contextlib import suppress
 from socket import SHUT_WR
 
@@ -10,6 +11,7 @@ import gevent
 from gevent.server import StreamServer
 from gevent.socket import create_connection
 
+from bench.process import cpu_seconds
 from bench.rig import config, fill, said, server, worker
 from tests.worker_process import LocalQueues
 
@@ -55,14 +57,24 @@ def hold(queues: LocalQueues, number: int, seconds: float, visibility: int, roun
     queue = f"visibility_seconds = {visibility}\nwait_seconds = 1\npollers = 16"
     text = config(url, queue=queue, worker=f"concurrency = {number}")
     with worker(text, "--until-empty") as process:
+        share = core_share(process.pid, seconds)
         code = process.exit_code(seconds + 120)
     beats = proxy.calls.get("ChangeMessageVisibilityBatch", 0)
     print(
         f"{number} messages of {seconds:g} s on {visibility} s of visibility, {round_trip * 1000:.0f} ms a round trip: "
         f"{said(process, 'books')[0]}, calls {proxy.calls}, messages a beat call "
-        f"{beats_due(number, seconds, visibility) / max(1, beats):.1f}, left {queues.counts(name)}, exit {code}",
+        f"{beats_due(number, seconds, visibility) / max(1, beats):.1f}, {share:.2%} of a core while all are held, "
+        f"left {queues.counts(name)}, exit {code}",
         flush=True,
     )
+
+
+def core_share(process: int, seconds: float) -> float:
+    """The part of a core that a process takes in the middle of the hold, when all messages are there and none ends."""
+    gevent.sleep(seconds * 0.2)
+    began, before = time.monotonic(), cpu_seconds(process)
+    gevent.sleep(seconds * 0.7)
+    return (cpu_seconds(process) - before) / (time.monotonic() - began)
 
 
 def beats_due(number: int, seconds: float, visibility: int) -> int:
@@ -72,6 +84,7 @@ def beats_due(number: int, seconds: float, visibility: int) -> int:
 
 def run() -> None:
     with server() as queues:
+        hold(queues, 10_000, 60, 60, 0.0)
         hold(queues, 1_000, 10, 12, 0.0)
         hold(queues, 5_000, 60, 30, 0.05)
         hold(queues, 1, 95, 30, 0.0)

@@ -37,13 +37,18 @@ def find_endpoint(queue_url: str, region: str, endpoint_url: str) -> Endpoint:
     try:
         session = botocore.session.get_session()
         url, region = _asked(session, region or region_of(queue_url), own)
-        ca_file = session.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE") or True
     except NoRegionError:
         raise ConfigError(f"{queue_url}: no region; set [sqs] region (AWS_REGION)") from None
     except (BotoCoreError, ValueError) as error:
         raise ConfigError(f"[sqs] cannot connect: {error}") from None
     proxied = not is_loopback(url) and urlsplit(url).scheme in get_environ_proxies(url)
-    return Endpoint(url, region, str(get_cert_path(ca_file)), proxied)
+    return Endpoint(url, region, ca_file(session), proxied)
+
+
+def ca_file(session: Any) -> str:
+    """The certificates that servers are checked with: what the configuration names, or else certifi's."""
+    bundle = session.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE")
+    return str(get_cert_path(bundle or True))
 
 
 def _asked(session: Any, region: str, endpoint_url: str | None) -> tuple[str, str]:

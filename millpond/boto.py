@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import boto3
+import botocore.session
 import msgspec
 from botocore.config import Config
 from botocore.exceptions import (
@@ -18,9 +19,9 @@ from botocore.exceptions import (
     TokenRetrievalError,
 )
 
-from millpond.aws import is_loopback, needs_no_credentials, own_endpoint, region_of
+from millpond.aws import ca_file, is_loopback, needs_no_credentials, own_endpoint, region_of
 from millpond.codes import error_kind
-from millpond.connections import CONNECT_SECONDS
+from millpond.connections import CONNECT_SECONDS, tls_context
 from millpond.credentials import HINT
 from millpond.errors import AccessDenied, ConfigError, QueueError, Unreachable
 from millpond.queue import (
@@ -55,9 +56,11 @@ class BotoSqs:
         if needs_no_credentials(endpoint):
             keys = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
         try:
-            session = boto3.Session(region_name=region or region_of(queue_url) or None, **keys)
+            core = botocore.session.get_session()
+            session = boto3.Session(botocore_session=core, region_name=region or region_of(queue_url) or None, **keys)
             self.poll = _client(session, endpoint, wait_seconds + POLL_GRACE_SECONDS, polls)
             self.settle = _client(session, endpoint, SETTLE_SECONDS, settles)
+            tls_context(ca_file(core))  # botocore would find at the first call that it cannot be read
         except NoRegionError:
             raise ConfigError(f"{queue_url}: no region; set [sqs] region (AWS_REGION)") from None
         except (BotoCoreError, ValueError) as error:

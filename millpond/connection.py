@@ -163,10 +163,7 @@ class Connection:
         return taken
 
     def _more(self) -> None:
-        seconds = self._deadline - monotonic()
-        if seconds <= 0:
-            raise TimeoutError
-        self._stream.limit(seconds)
+        self._stream.limit(self._deadline - monotonic())
         self._buffer += self._recv()
 
     def _recv(self) -> bytes:

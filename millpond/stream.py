@@ -31,7 +31,9 @@ class Stream:
         self._socket.close()
 
     def limit(self, seconds: float) -> None:
-        """From now on, each wait takes so long at most."""
+        """From now on, each wait takes so long at most. Raises TimeoutError where that is no time at all."""
+        if seconds <= 0:
+            raise TimeoutError("timed out")
         if seconds != self._seconds:
             self._seconds = seconds
             self._socket.settimeout(seconds)
@@ -62,8 +64,7 @@ class Stream:
 
     def silent(self) -> bool:
         """Whether there is nothing to read now, not even the end."""
-        if self._hub is None:
-            self.limit(0)
+        self._hurry()
         try:
             self._raw.recv(1)
         except BlockingIOError:
@@ -71,6 +72,12 @@ class Stream:
         except OSError:
             pass
         return False
+
+    def _hurry(self) -> None:
+        """No wait at all, until the next limit."""
+        if self._hub is None:
+            self._seconds = 0.0
+            self._socket.settimeout(0)
 
 
 class TlsStream(Stream):
@@ -105,8 +112,7 @@ class TlsStream(Stream):
                 self._feed(end)
 
     def silent(self) -> bool:
-        if self._hub is None:
-            self.limit(0)
+        self._hurry()
         try:
             while True:
                 data = self._raw.recv(RECV_BYTES)
@@ -135,10 +141,7 @@ class TlsStream(Stream):
         return True
 
     def _feed(self, end: float) -> None:
-        seconds = end - monotonic()
-        if seconds <= 0:
-            raise TimeoutError("timed out")
-        self.limit(seconds)
+        self.limit(end - monotonic())
         data = self._socket.recv(RECV_BYTES)
         if data:
             self._incoming.write(data)

@@ -6,128 +6,20 @@ from collections.abc import Callable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from functools import lru_cache, partial
 from time import monotonic, time
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 from urllib.parse import quote, urlsplit
 
-import msgspec
-
-from millpond import sigv4
+from millpond import shapes, sigv4
 from millpond.codes import EXPIRED_CODES, error_kind, is_skew
 from millpond.connection import Answer
 from millpond.connections import Connections
 from millpond.credentials import Credentials
 from millpond.errors import QueueError, Unreachable
-from millpond.queue import (
-    ENTRY_IDS,
-    MISSING,
-    NO_ATTRIBUTES,
-    POLL_GRACE_SECONDS,
-    SETTLE_SECONDS,
-    SYSTEM_ATTRIBUTES,
-    Attribute,
-    Entry,
-    Failure,
-    Received,
-    redrive_target,
-)
+from millpond.queue import POLL_GRACE_SECONDS, SETTLE_SECONDS, Entry, Failure, Received, redrive_target
 from millpond.sigv4 import Keys
 
 CONTENT_TYPE = "application/x-amz-json-1.0"
-_INDEX = {entry_id: index for index, entry_id in enumerate(ENTRY_IDS)}
-
 Answered = TypeVar("Answered")
-
-
-class _Shape(msgspec.Struct, rename="pascal", omit_defaults=True):
-    """What is sent or answered, with the names that the wire has."""
-
-
-class _Value(_Shape, gc=False):
-    data_type: str
-    string_value: str | None = None
-    binary_value: bytes | None = None
-
-
-class _SystemAttributes(msgspec.Struct, frozen=True, gc=False, rename="pascal"):
-    approximate_receive_count: int = 1
-    sent_timestamp: int = 0
-    message_group_id: str = ""
-    trace_header: str = msgspec.field(name="AWSTraceHeader", default="")
-
-
-class _Message(_Shape):
-    message_id: str
-    receipt_handle: str
-    body: str
-    attributes: _SystemAttributes = _SystemAttributes()
-    message_attributes: dict[str, _Value] | None = None
-
-
-class _Messages(_Shape):
-    messages: list[_Message] = []
-
-
-class _Handle(_Shape, gc=False):
-    id: str
-    receipt_handle: str
-
-
-class _Change(_Shape, gc=False):
-    id: str
-    receipt_handle: str
-    visibility_timeout: int
-
-
-class _Sent(_Shape):
-    id: str
-    message_body: str
-    delay_seconds: int = 0
-    message_group_id: str = ""
-    message_attributes: dict[str, _Value] = {}
-    message_system_attributes: dict[str, _Value] = {}
-
-
-class _Batch(_Shape):
-    queue_url: str
-    entries: list[_Handle] | list[_Change] | list[_Sent]
-
-
-class _Done(_Shape, gc=False):
-    id: str
-
-
-class _Failed(_Shape, gc=False):
-    id: str
-    code: str = ""
-    message: str = ""
-    sender_fault: bool = False
-
-
-class _Results(_Shape):
-    successful: list[_Done] = []
-    failed: list[_Failed] = []
-
-
-class _Attributes(_Shape):
-    attributes: dict[str, str]
-
-
-class _QueueUrl(_Shape):
-    queue_url: str
-
-
-class _Error(msgspec.Struct, rename={"kind": "__type", "text": "message", "other_text": "Message"}):
-    kind: str = ""
-    text: str | None = None
-    other_text: str | None = None
-
-
-_encode = msgspec.json.Encoder().encode
-_decode_messages = msgspec.json.Decoder(_Messages, strict=False).decode  # numbers come as texts
-_decode_results = msgspec.json.Decoder(_Results).decode
-_decode_attributes = msgspec.json.Decoder(_Attributes).decode
-_decode_queue_url = msgspec.json.Decoder(_QueueUrl).decode
-_decode_error = msgspec.json.Decoder(_Error).decode
 
 
 class Site(NamedTuple):
@@ -182,10 +74,10 @@ class WireSqs:
     def _better(self, answer: Answer, keys: Keys) -> Keys | None:
         """The keys for a second try, with the server's own time; None where a second try could not help."""
         codes, text = _reason(answer)
-        if codes & EXPIRED_CODES:
+        if EXPIRED_CODES.intersection(codes):
             renewed = self._credentials.renew(keys)
             return renewed if renewed != keys else None
-        if is_skew(codes, text):
+        if is_skew(frozenset(codes), text):
             try:
                 self._skew_seconds = parsedate_to_datetime(answer.header("date")).timestamp() - time()
             except ValueError:
@@ -234,22 +126,22 @@ class WireQueue:
         self._call = sqs.call
 
     def receive(self, max_messages: int, wait_seconds: int, visibility_seconds: int) -> list[Received]:
-        body = _receive_body(self.url, max_messages, wait_seconds, visibility_seconds)
-        return self._call("ReceiveMessage", body, wait_seconds + POLL_GRACE_SECONDS, _messages)
+        body = shapes.receive_body(self.url, max_messages, wait_seconds, visibility_seconds)
+        return self._call("ReceiveMessage", body, wait_seconds + POLL_GRACE_SECONDS, shapes.read_messages)
 
     def delete(self, receipt_handles: Sequence[str]) -> list[Failure | None]:
-        return self._batch("DeleteMessageBatch", list(map(_Handle, ENTRY_IDS, receipt_handles)))
+        body = shapes.delete_body(self.url, receipt_handles)
+        return self._batch("DeleteMessageBatch", body, len(receipt_handles))
 
     def extend(self, changes: Sequence[tuple[str, int]]) -> list[Failure | None]:
-        entries = [_Change(one, handle, seconds) for one, (handle, seconds) in zip(ENTRY_IDS, changes, strict=False)]
-        return self._batch("ChangeMessageVisibilityBatch", entries)
+        return self._batch("ChangeMessageVisibilityBatch", shapes.extend_body(self.url, changes), len(changes))
 
     def send(self, entries: Sequence[Entry]) -> list[Failure | None]:
-        return self._batch("SendMessageBatch", list(map(_sent, ENTRY_IDS, entries)))
+        return self._batch("SendMessageBatch", shapes.send_body(self.url, entries), len(entries))
 
     def attributes(self) -> dict[str, str]:
-        body = _encode({"QueueUrl": self.url, "AttributeNames": ["All"]})
-        return self._call("GetQueueAttributes", body, SETTLE_SECONDS, _decode_attributes).attributes
+        body = shapes.attributes_body(self.url)
+        return self._call("GetQueueAttributes", body, SETTLE_SECONDS, shapes.read_attributes)
 
     def dead_letter_url(self, attributes: Mapping[str, str]) -> str:
         if "RedrivePolicy" not in attributes:
@@ -258,93 +150,26 @@ class WireQueue:
             account, name = redrive_target(attributes["RedrivePolicy"])
         except ValueError as error:
             raise Unreachable(f"GetQueueUrl: {error}") from None
-        body = _encode({"QueueName": name, "QueueOwnerAWSAccountId": account})
-        return self._call("GetQueueUrl", body, SETTLE_SECONDS, _decode_queue_url).queue_url
+        body = shapes.queue_url_body(account, name)
+        return self._call("GetQueueUrl", body, SETTLE_SECONDS, shapes.read_queue_url)
 
-    def _batch(self, name: str, entries: list[Any]) -> list[Failure | None]:
-        body = _encode(_Batch(self.url, entries))
-        return self._call(name, body, SETTLE_SECONDS, partial(_results, len(entries)))
-
-
-@lru_cache(maxsize=32)
-def _receive_body(url: str, max_messages: int, wait_seconds: int, visibility_seconds: int) -> bytes:
-    return _encode(
-        {
-            "QueueUrl": url,
-            "MaxNumberOfMessages": max_messages,
-            "WaitTimeSeconds": wait_seconds,
-            "VisibilityTimeout": visibility_seconds,
-            "MessageSystemAttributeNames": SYSTEM_ATTRIBUTES,
-            "MessageAttributeNames": ["All"],
-        }
-    )
-
-
-def _messages(body: bytes) -> list[Received]:
-    return [
-        Received(
-            message.message_id,
-            message.receipt_handle,
-            message.body,
-            (system := message.attributes).approximate_receive_count,
-            system.sent_timestamp,
-            system.message_group_id,
-            system.trace_header,
-            _attributes(message.message_attributes) if message.message_attributes else NO_ATTRIBUTES,
-        )
-        for message in _decode_messages(body).messages
-    ]
-
-
-def _attributes(values: Mapping[str, _Value]) -> dict[str, Attribute]:
-    return {name: _attribute(value) for name, value in values.items()}
-
-
-def _attribute(value: _Value) -> Attribute:
-    content = value.string_value if value.binary_value is None else value.binary_value
-    if content is None:
-        raise ValueError("a message attribute has no value")
-    return Attribute(value.data_type, content)
-
-
-def _results(entries: int, body: bytes) -> list[Failure | None]:
-    """What became of each entry. One that the answer does not name counts as failed: it may have been done."""
-    answer = _decode_results(body)
-    results: list[Failure | None] = [MISSING] * entries
-    for done in answer.successful:
-        results[_INDEX[done.id]] = None
-    for failed in answer.failed:
-        results[_INDEX[failed.id]] = Failure(failed.code, failed.message, failed.sender_fault)
-    return results
-
-
-def _sent(entry_id: str, entry: Entry) -> _Sent:
-    system = {"AWSTraceHeader": _Value("String", entry.trace_header)} if entry.trace_header else {}
-    user = {name: _value(attribute) for name, attribute in entry.attributes.items()} if entry.attributes else {}
-    return _Sent(entry_id, entry.body, entry.delay_seconds, entry.group_id, user, system)
-
-
-def _value(attribute: Attribute) -> _Value:
-    value = attribute.value
-    if isinstance(value, bytes):
-        return _Value(attribute.data_type, binary_value=value)
-    return _Value(attribute.data_type, string_value=value)
+    def _batch(self, name: str, body: bytes, entries: int) -> list[Failure | None]:
+        return self._call(name, body, SETTLE_SECONDS, partial(shapes.read_results, entries))
 
 
 def _refused(answer: Answer) -> QueueError:
     codes, text = _reason(answer)
-    code = answer.header("x-amzn-query-error").partition(";")[0] or next(iter(codes), "")
-    return error_kind(codes, answer.status)(text or f"HTTP {answer.status}", code)
+    return error_kind(frozenset(codes), answer.status)(text or f"HTTP {answer.status}", next(iter(codes), ""))
 
 
-def _reason(answer: Answer) -> tuple[set[str], str]:
-    """All names of the error, none where the answer is not from SQS, and what it says."""
+def _reason(answer: Answer) -> tuple[list[str], str]:
+    """All names of the error, the one that SDKs show first; none where the answer is not from SQS. And what it says."""
     try:
-        error = _decode_error(answer.body)
+        shape, text = shapes.read_error(answer.body)
     except ValueError:
-        return set(), ""
-    codes = {answer.header("x-amzn-query-error").partition(";")[0], error.kind.rpartition("#")[2].partition(":")[0]}
-    return codes - {""}, error.text or error.other_text or ""
+        return [], ""
+    codes = [answer.header("x-amzn-query-error").partition(";")[0], shape]
+    return [code for code in codes if code], text
 
 
 def site_of(endpoint_url: str, region: str) -> Site:

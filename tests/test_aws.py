@@ -145,6 +145,13 @@ def test_an_empty_ca_bundle_is_a_finding_and_never_trust_in_everyone(monkeypatch
                 connect(QUEUE, client=client, wait_seconds=1, polls=1, settles=1)
 
 
+@pytest.mark.parametrize("client", ["wire", "boto3"])
+def test_a_ca_bundle_that_is_not_there_is_a_finding_at_boot(monkeypatch, client):
+    monkeypatch.setenv("AWS_CA_BUNDLE", "/nowhere.pem")
+    with pytest.raises(ConfigError, match=r"the CA bundle /nowhere\.pem \(AWS_CA_BUNDLE"):
+        connect(QUEUE, client=client, wait_seconds=1, polls=1, settles=1)
+
+
 def test_without_a_ca_bundle_of_ones_own_it_is_everybodys():
     assert found().ca_file.endswith("cacert.pem")
 

@@ -54,6 +54,10 @@ class WorkerProcess:
         for reader in self._readers:
             reader.start()
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def __enter__(self) -> WorkerProcess:
         return self
 
