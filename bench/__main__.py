@@ -10,11 +10,14 @@ monkey.patch_all()
 
 import argparse  # noqa: E402
 import importlib  # noqa: E402
+import os  # noqa: E402
 import signal  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
 
+from bench.consumers import CONSUMERS  # noqa: E402
 from bench.options import Options  # noqa: E402
+from bench.process import SERVER_CORE  # noqa: E402
 
 #: In the order in which they run: latency's rates come of compare's figures.
 SECTIONS = ["compare", "latency", "idle", "floor", "growth", "mail", "report", "drain", "hold"]
@@ -29,9 +32,14 @@ def main() -> None:
     given = parser.parse_args()
     if unknown := set(given.sections) - set(SECTIONS):
         parser.error(f"no section {', '.join(sorted(unknown))}; there are {', '.join(SECTIONS)}")
+    only = [name for name in given.only.split(",") if name]
+    if unknown := set(only) - {consumer.name for consumer in CONSUMERS}:
+        names = ", ".join(consumer.name for consumer in CONSUMERS)
+        parser.error(f"no consumer {', '.join(sorted(unknown))}; there are {names}")
     runs = given.runs or (1 if given.quick else 5)
-    options = Options(runs, given.quick, [name for name in given.only.split(",") if name])
+    options = Options(runs, given.quick, only)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that consumers and servers end with it
+    os.sched_setaffinity(0, {SERVER_CORE})  # the last core is the consumer's alone
     for name in given.sections or SECTIONS:
         module = importlib.import_module(f"bench.{name}")
         print(f"\n{name}: {(module.__doc__ or '').splitlines()[0]}", flush=True)

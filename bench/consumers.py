@@ -72,6 +72,7 @@ class Consumer:
     module: str = ""
     tls: bool = True
     most: int = 50_000  # messages of one run: fewer where they would take minutes
+    slow: bool = False
 
 
 def plain_body(number: int, pad: int = PAD) -> str:
@@ -160,7 +161,8 @@ CONSUMERS = [
         _peer("taskiq worker bench.peers.taskiq_app:broker --workers 1 --max-async-tasks {n} --log-level WARNING"),
         _no_python,
         "bench.peers.taskiq_app",
-        most=5_000,
+        most=3_000,
+        slow=True,
     ),
     Consumer(
         "dramatiq",
@@ -169,6 +171,7 @@ CONSUMERS = [
         _no_python,
         "bench.peers.dramatiq_app",
         most=2_000,
+        slow=True,
     ),
     Consumer(
         "celery",
@@ -176,7 +179,8 @@ CONSUMERS = [
         _peer("celery -A bench.peers.celery_app worker -P gevent -c {n} --without-gossip --without-mingle"),
         _no_python,
         "bench.peers.celery_app",
-        most=5_000,
+        most=3_000,
+        slow=True,
     ),
 ]
 

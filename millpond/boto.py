@@ -117,7 +117,7 @@ class BotoQueue:
                 MessageSystemAttributeNames=list(SYSTEM_ATTRIBUTES),
                 MessageAttributeNames=["All"],
             )
-            return [_received(message) for message in answer.get("Messages", ())]
+            return [_received(message) for message in answer.get("Messages") or ()]
 
     def delete(self, receipt_handles: Sequence[str]) -> list[Failure | None]:
         entries = [
@@ -217,9 +217,9 @@ def _entry(entry_id: str, entry: Entry) -> dict[str, Any]:
 def _results(number: int, answer: Mapping[str, Any]) -> list[Failure | None]:
     """What became of each entry. One that the answer does not name counts as failed: it may have been done."""
     results: list[Failure | None] = [MISSING] * number
-    for done in answer.get("Successful", ()):
+    for done in answer.get("Successful") or ():
         results[ENTRY_IDS.index(done["Id"])] = None
-    for failed in answer.get("Failed", ()):
+    for failed in answer.get("Failed") or ():
         failure = Failure(failed.get("Code", ""), failed.get("Message", ""), bool(failed.get("SenderFault")))
         results[ENTRY_IDS.index(failed["Id"])] = failure
     return results

@@ -32,7 +32,7 @@ class Bounded:
     def __init__(self, queue: Queue, clock: Clock) -> None:
         self.url = queue.url
         self.deadline: float | None = None
-        self.calls = 0  # what SQS bills: each a request
+        self.calls = 0  # each a request, which SQS bills where it arrives
         self._queue = queue
         self._clock = clock
         self._limits: dict[float, Countdown[Any]] = {}  # greenlets inside a call, by its limit in seconds
@@ -68,7 +68,7 @@ class Bounded:
         limit.add(caller, self._clock.now())
         try:
             return call()
-        except TimeoutError:
+        except _Cut:
             raise Unreachable(f"no answer in {seconds:g} s") from None
         finally:
             limit.remove(caller)
@@ -76,4 +76,8 @@ class Bounded:
 
 def _cut(caller: Any) -> None:
     """In the hub, which has control only while the caller waits inside its call."""
-    caller.throw(TimeoutError())
+    caller.throw(_Cut())
+
+
+class _Cut(BaseException):
+    """No Exception: an SDK's own loops would take it for an error of the network, and try again."""

@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterator, Mapping
 from functools import partial
 
 from millpond import discovery, screen
-from millpond.aws import find_endpoint
+from millpond.aws import find_endpoint, is_aws, region_of
 from millpond.check_queue import Finding, check_queue, sqs_queue
 from millpond.config import PLATFORM_VARIABLES, Settings, StatsdSettings
 from millpond.errors import ConfigError
@@ -66,10 +66,14 @@ def _handlers(settings: Settings) -> Generator[Finding, None, Mapping[str, Route
 
 def _client(name: str, settings: Settings) -> Iterator[Finding]:
     queue, sqs = settings.queues[name], settings.sqs
-    if queue.is_local or sqs.client == "boto3":
+    if queue.is_local:
         return
     endpoint = find_endpoint(queue.url, sqs.region, sqs.endpoint_url)
-    if endpoint.proxied:
+    named = region_of(queue.url) if is_aws(queue.url) else ""
+    if named and named != endpoint.region:
+        text = f"its URL names {named}, [sqs] region (AWS_REGION) is {endpoint.region}, and {endpoint.url} is asked"
+        yield Finding("warning", f"queues.{name}", text)
+    if endpoint.proxied and sqs.client != "boto3":
         yield Finding("note", f"queues.{name}", f"there is a proxy before {endpoint.url}: boto3 speaks to it, not wire")
 
 

@@ -106,18 +106,18 @@ class Connections:
             self._opening.release()
 
     def _open(self, limit: float) -> Connection:
-        sock = None
+        sock, missing = None, "no connection"
         try:
             sock = socket.create_connection((self._host, self._port), max(0.001, limit - monotonic()))
             for option in _TCP_OPTIONS:
                 sock.setsockopt(*option)
+            missing = "no TLS" if self._tls else missing
             connection = Connection(self._stream(sock, limit))
         except BaseException as error:
             if sock is not None:
                 sock.close()
             if isinstance(error, OSError | UnicodeError):  # UnicodeError: a name that cannot be in the DNS
-                what = "no TLS" if isinstance(error, ssl.SSLError) else "no connection"
-                raise Unreachable(f"{what} to {self._host}:{self._port}: {error}") from error
+                raise Unreachable(f"{missing} to {self._host}:{self._port}: {error}") from error
             raise
         self.opened += 1
         return connection

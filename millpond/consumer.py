@@ -253,7 +253,7 @@ class Consumer:
 
     @property
     def requests(self) -> int:
-        """What SQS was asked so far, and bills."""
+        """Calls to SQS so far, those too that failed on their way: it bills each that reaches it."""
         return self.queue.calls + (self._dead_letters.calls if self._dead_letters is not None else 0)
 
     @property

@@ -33,12 +33,21 @@ class Countdown(Generic[Item]):
     def remove(self, item: Item) -> None:
         """It is over, or was due already."""
         self._due_at.pop(item, None)
+        if not self._due_at and self._timer is not None:  # nobody waits for a timer that nobody needs
+            self._timer.cancel()
+            self._timer = None
 
     def _ring(self) -> None:
         now = self._clock.now()
-        while (first := next(iter(self._due_at), None)) is not None and self._due_at[first] <= now:
-            del self._due_at[first]
-            self._due(first)
+        try:
+            while (first := next(iter(self._due_at), None)) is not None and self._due_at[first] <= now:
+                del self._due_at[first]
+                self._due(first)
+        finally:  # what raises is one item's; the others are due all the same
+            self._set_timer()
+
+    def _set_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = None if first is None else self._clock.timer(self._due_at[first] - now, self._ring)
+        first = next(iter(self._due_at.values()), None)
+        self._timer = None if first is None else self._clock.timer(first - self._clock.now(), self._ring)

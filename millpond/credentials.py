@@ -55,17 +55,16 @@ class Credentials:
     def _look(self) -> Keys:
         keys = self._keys
         if keys is None or self._expires_within(0):
-            with self._lock:
-                if self._keys is None or self._expires_within(0):
-                    self._source, self._keys = self._obtain(self._source)
+            with self._lock:  # a provider asks once, and answers those who waited here with what it has then
+                self._source, self._keys = self._obtain(self._source)
                 keys = self._keys
-        elif self._expires_within(ADVISORY_SECONDS) and not self._lock.locked():
+        elif self._expires_within(ADVISORY_SECONDS):
             threading.Thread(target=self._renew, name="credentials", daemon=True).start()
         self._look_at = monotonic() + LOOK_SECONDS
         return keys
 
     def _renew(self) -> None:
-        if not self._lock.acquire(blocking=False):
+        if not self._lock.acquire(blocking=False):  # somebody else is at it
             return
         try:
             self._source, self._keys = self._obtain(self._source)

@@ -16,6 +16,8 @@ Item = TypeVar("Item")
 #: A slot lets the others run once the hub has stood still for so long, or handlers that never wait would starve
 #: beats and polls.
 TURN_SECONDS = 0.010
+#: How long it is parked then; with 0 it would be back before the loop has looked at timers and sockets.
+LET_OTHERS_SECONDS = 0.0001
 
 
 class Pool(Generic[Item]):
@@ -37,7 +39,7 @@ class Pool(Generic[Item]):
         self._hub = gevent.get_hub()
         self._loop = self._hub.loop
         self._ready: deque[tuple[Callable[[Item], object], Item]] = deque()
-        self._parked: list[Any] = []  # the last one first: its memory is still warm
+        self._parked: dict[Any, None] = {}  # the last one first: its memory is still warm
         self._waking = False  # _wake is to come
         self._slots = gevent.pool.Group()
         self._written_off: set[Any] = set()
@@ -47,20 +49,40 @@ class Pool(Generic[Item]):
         """Put work on the ready list; never blocks."""
         self._ready.append((do, item))
         if len(self._parked) >= len(self._ready):
-            if not self._waking:
-                self._waking = True
-                self._loop.run_callback(self._wake)
+            self._wake_soon()
         elif len(self._slots) < self._size:
             self._spawn()
 
     def _spawn(self) -> None:
         self._slots.spawn(self._slot).link_exception(self._crashed)
 
+    def _wake_soon(self) -> None:
+        if not self._waking:
+            self._waking = True
+            self._loop.run_callback(self._wake)
+
     def _wake(self) -> None:
-        """In the hub."""
+        """In the hub: as many as there is work for, but only for a turn."""
         self._waking = False
+        began = time.time()
         while self._parked and (self._ready or self._closed):
-            self._parked.pop().switch()
+            self._parked.popitem()[0].switch()
+            if time.time() - began > TURN_SECONDS:
+                self._wake_later()
+                break
+
+    def _wake_later(self) -> None:
+        """After the others' turn: a timer comes behind what is due, a callback before it."""
+        if self._waking:
+            return
+        self._waking = True
+        timer = self._loop.timer(LET_OTHERS_SECONDS)
+
+        def wake() -> None:
+            timer.close()
+            self._wake()
+
+        timer.start(wake)
 
     def take_ready(self) -> list[tuple[Callable[[Item], object], Item]]:
         """Take back everything that no slot has taken yet."""
@@ -88,7 +110,7 @@ class Pool(Generic[Item]):
     def close(self, timeout_seconds: float) -> bool:
         """Let the slots end once the ready list is empty, and join them. False where one is still busy."""
         self._closed = True
-        self._loop.run_callback(self._wake)
+        self._wake_soon()
         return bool(self._slots.join(timeout_seconds))
 
     def _slot(self) -> None:
@@ -101,17 +123,15 @@ class Pool(Generic[Item]):
         do, item = self._ready.popleft()
         do(item)
         if self._ready and time.time() - self._loop.now() > TURN_SECONDS:
-            with suppress(BaseException):  # see _park
-                gevent.sleep(0)
+            self._wake_later()
+            self._park()
         return not self._written_off or gevent.getcurrent() not in self._written_off
 
     def _park(self) -> bool:
         """Wait to be woken. A gevent.Timeout that a handler has left running comes here: it is nobody's."""
         slot = gevent.getcurrent()
-        self._parked.append(slot)
-        try:
+        self._parked[slot] = None
+        with suppress(BaseException):
             self._hub.switch()
-        except BaseException:
-            if slot in self._parked:
-                self._parked.remove(slot)
+        self._parked.pop(slot, None)  # it was not _wake that woke it
         return True

@@ -26,6 +26,9 @@ class Keys(NamedTuple):
     secret_key: str
     token: str = ""
 
+    def __repr__(self) -> str:  # whoever shows a traceback's variables must not show these
+        return f"<Keys {self.access_key}>"
+
 
 @lru_cache(maxsize=4)
 def moment(seconds: int) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Literal, Protocol
+from typing import Literal, Protocol, cast, get_args
 
 from millpond.aws import credentials_loader, find_endpoint
 from millpond.connections import Connections
 from millpond.credentials import Credentials
+from millpond.errors import ConfigError
 from millpond.queue import Queue
 from millpond.wire import WireSqs
 
@@ -34,6 +35,13 @@ class Sqs(Protocol):
     def queue(self, url: str) -> SqsQueue: ...
 
 
+def _client_by_environment() -> Client:
+    name = os.environ.get("SQS_CLIENT") or "wire"
+    if name not in get_args(Client):
+        raise ConfigError(f"SQS_CLIENT = {name!r}: {' or '.join(get_args(Client))}")
+    return cast(Client, name)
+
+
 def connect(
     queue_url: str,
     *,
@@ -50,10 +58,11 @@ def connect(
     `polls` and `settles` are how many calls of each kind can be under way at once: so many connections are kept.
     `wait_seconds`: the longest wait of a poll. Region and endpoint come from the settings, or else from the URL.
     Where a proxy is in the way it is boto3 in any case, which knows how to speak to one.
-    Raises ConfigError where no region is to be found, and where the AWS configuration is unreadable or names a CA
-    bundle that is.
+    Raises ConfigError for another SQS_CLIENT, where no region is to be found, and where the AWS configuration is
+    unreadable or names a CA bundle that is.
     """
-    if (client or os.environ.get("SQS_CLIENT") or "wire") == "wire":
+    client = client or _client_by_environment()
+    if client == "wire":
         endpoint = find_endpoint(queue_url, region, endpoint_url)
         if not endpoint.proxied:
             connections = Connections(endpoint.url, polls + settles, endpoint.ca_file)

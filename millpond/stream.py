@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import sys
 from time import monotonic
 from typing import Any
 
@@ -52,7 +53,8 @@ class Stream:
         if self._hub is None:
             return
         timer = self._hub.loop.timer(self._seconds)
-        timer.start(self._hub.cancel_wait, self._readable, TimeoutError("timed out"), update=True)
+        # From the timer itself: hub.cancel_wait would throw a turn later, into whoever waits on this socket then.
+        timer.start(sys.modules["gevent"].getcurrent().throw, TimeoutError("timed out"), update=True)
         try:
             self._hub.wait(self._readable)
         finally:
@@ -112,6 +114,8 @@ class TlsStream(Stream):
                 self._feed(end)
 
     def silent(self) -> bool:
+        if (self._incoming.pending or self._tls.pending()) and not self._carries_nothing():
+            return False
         self._hurry()
         try:
             while True:

@@ -137,7 +137,11 @@ class WireQueue:
         return self._batch("ChangeMessageVisibilityBatch", shapes.extend_body(self.url, changes), len(changes))
 
     def send(self, entries: Sequence[Entry]) -> list[Failure | None]:
-        return self._batch("SendMessageBatch", shapes.send_body(self.url, entries), len(entries))
+        try:
+            body = shapes.send_body(self.url, entries)
+        except ValueError as error:  # half a character, which JSON in UTF-8 cannot hold
+            raise QueueError(f"SendMessageBatch: {error}") from error
+        return self._batch("SendMessageBatch", body, len(entries))
 
     def attributes(self) -> dict[str, str]:
         body = shapes.attributes_body(self.url)

@@ -22,6 +22,7 @@ class Server:
         self.script: deque = deque()
         self.requests: list[bytes] = []
         self.connections = 0
+        self.lost: list[str] = []
         self.open: set[socket.socket] = set()
         self._tls = tls
         self._server = StreamServer(("127.0.0.1", 0), self._serve)
@@ -42,8 +43,8 @@ class Server:
                 while wire := _request(stream):
                     self.requests.append(wire)
                     self._answer(sock, self.script.popleft() if self.script else echo(wire))
-        except OSError:
-            pass  # the client has gone, or never wanted this certificate
+        except OSError as error:
+            self.lost.append(str(error))  # the client has gone, or never wanted this certificate
         finally:
             self.open.discard(sock)
             sock.close()

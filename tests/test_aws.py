@@ -13,8 +13,12 @@ from botocore.exceptions import EndpointVariantError
 
 from millpond.aws import Endpoint, credentials_loader, find_endpoint
 from millpond.boto import BotoSqs
+from millpond.credentials import Credentials
 from millpond.errors import ConfigError
+from millpond.sigv4 import Keys
 from millpond.sqs import connect
+from tests.http_server import Server
+from tests.sdk import _models_are_read_once  # noqa: F401  an autouse fixture
 
 QUEUE = "https://sqs.eu-central-1.amazonaws.com/123456789012/q"
 LOCAL = "http://127.0.0.1:9324/000000000000/q"
@@ -195,6 +199,28 @@ def test_an_emulator_on_this_machine_gets_made_up_credentials_and_nobody_else(mo
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "mine")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     assert credentials_loader(found(LOCAL))().access_key == "mine"
+
+
+ASSUMED = b"""<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleResult><Credentials>
+<AccessKeyId>assumed</AccessKeyId><SecretAccessKey>s</SecretAccessKey><SessionToken>t</SessionToken>
+<Expiration>2099-01-01T00:00:00Z</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>"""
+
+
+def test_a_role_is_assumed_in_the_region_of_the_queue(monkeypatch, tmp_path):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    sts = Server()
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nContent-Length: %d\r\n\r\n"
+    sts.script.append(head % len(ASSUMED) + ASSUMED)
+    (tmp_path / "config").write_text(
+        "[profile base]\naws_access_key_id = a\naws_secret_access_key = s\n"
+        "[profile deploy]\nrole_arn = arn:aws:iam::123456789012:role/mail\nsource_profile = base\n"
+    )
+    monkeypatch.setenv("AWS_PROFILE", "deploy")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", sts.url)
+    assert Credentials(credentials_loader(found())).keys() == Keys("assumed", "s", "t")
+    assert b"/eu-central-1/sts/aws4_request" in sts.requests[0]
+    sts.close()
 
 
 def test_credentials_are_searched_anew_each_time(tmp_path, monkeypatch):

@@ -450,3 +450,18 @@ def test_where_a_proxy_takes_boto3_to_speak_to_it_the_check_says_so(settings, mo
     }
     assert [one.level for one in told["wire"] if "boto3 speaks to it" in one.text] == ["note"]
     assert [one for one in told["boto3"] if "boto3 speaks to it" in one.text] == []
+
+
+def test_a_region_that_is_not_the_urls_is_a_warning(tmp_path):
+    """SQS at the other region says only that there is no such queue."""
+    file = tmp_path / "config.toml"
+    file.write_text(
+        '[queues.work]\nurl = "https://sqs.eu-west-1.amazonaws.com/123456789012/work"\n[sqs]\nregion = "us-west-2"\n'
+    )
+    [finding] = list(check._client("work", load(file, {})))
+    assert (finding.level, finding.where) == ("warning", "queues.work")
+    assert finding.text == (
+        "its URL names eu-west-1, [sqs] region (AWS_REGION) is us-west-2, and https://sqs.us-west-2.amazonaws.com/ is asked"
+    )
+    file.write_text('[queues.work]\nurl = "https://sqs.eu-west-1.amazonaws.com/123456789012/work"\n')
+    assert list(check._client("work", load(file, {}))) == []

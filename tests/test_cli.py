@@ -477,6 +477,7 @@ def test_a_first_call_that_fails_ends_it_with_exit_1_and_nothing_sent(main, proj
 
 def test_ctrl_c_in_the_middle_tells_how_many_were_sent(main, project, capsys, monkeypatch):
     project()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as a process begins, whatever watched it here before
     queue = FakeQueue(SystemClock())
     queue.script["send"] = [None, lambda: signal.raise_signal(signal.SIGINT)]
     monkeypatch.setattr(send, "_connect", lambda settings, name: queue)

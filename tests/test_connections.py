@@ -12,12 +12,14 @@ import subprocess
 import sys
 from contextlib import suppress
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import gevent
 import greenlet
 import pytest
 from botocore.httpsession import get_cert_path
+from gevent.monkey import get_original
 from gevent.select import select
 from gevent.server import StreamServer
 
@@ -25,6 +27,7 @@ from millpond import connection
 from millpond.connection import Answer
 from millpond.connections import CONNECT_SECONDS, MAX_OPENING, Connections
 from millpond.errors import ConfigError, Interrupt, TimeLimitExceeded, Unreachable
+from millpond.stream import Stream
 from tests.http_server import HANG_UP, Server, pieces
 from tests.smtp_server import make_certificate
 
@@ -187,6 +190,12 @@ def test_some_answers_have_no_body(client, server, status):
     assert send(client).body == b""
     works(client, server)
     assert server.connections == 1
+
+
+def test_a_length_does_not_give_an_answer_a_body_that_can_have_none(client, server):
+    server.script.append(b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\nhello")
+    assert send(client).body == b""
+    assert not client._kept
 
 
 def test_a_large_answer_is_read_whole(client, server):
@@ -487,6 +496,45 @@ def secure(certificate):
     server.close()
 
 
+def test_what_comes_with_an_answer_over_tls_is_not_the_next_calls(certificate):
+    """In one segment with the answer it was in our memory already, where the system's socket does not tell of it."""
+    server = Server(certificate.server_context())
+    client = Connections(server.url, 4, str(certificate.pem))
+
+    def cork(on: int):
+        return lambda: next(iter(server.open)).setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, on)
+
+    server.script.append([cork(1), LENGTH, LENGTH, cork(0)])
+    assert send(client).body == b"hello world"
+    assert [send(client, body).body for body in (b"one", b"two")] == [b"one", b"two"]
+    assert server.connections == 2
+    server.close()
+
+
+def test_a_limit_that_lost_the_race_against_the_answer_cuts_no_later_wait():
+    """Where the hub stood still across both: the limit's error came a turn later, into the next call."""
+    ours, theirs = socket.socketpair()
+    stream, got = Stream(ours), []
+
+    def call() -> None:
+        stream.limit(0.02)
+        with suppress(TimeoutError):
+            stream.wait()
+        got.append(stream.recv())
+        stream.limit(5)
+        stream.wait()
+        got.append(stream.recv())
+
+    caller = gevent.spawn(call)
+    gevent.sleep(0)
+    theirs.send(b"one")
+    get_original("time", "sleep")(0.05)
+    gevent.sleep(0.01)
+    theirs.send(b"two")
+    caller.get(timeout=5)
+    assert got == [b"one", b"two"]
+
+
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_a_connection_over_tls_is_kept_too(certificate, version):
     """TLS 1.3 sends session tickets of its own accord: they are no rubbish."""
@@ -518,7 +566,10 @@ def test_the_certificate_is_for_a_name_or_an_address(certificate, secure, host):
 def test_a_certificate_that_nobody_trusts_is_refused(secure):
     with pytest.raises(Unreachable, match=r"no TLS to .*certificate verify failed"):
         send(Connections(secure.url, 4, EVERYBODYS))
+    while not secure.lost:
+        gevent.sleep(0.001)
     assert secure.requests == []
+    assert "alert unknown ca" in secure.lost[0]  # it is told why
 
 
 def test_a_certificate_for_another_host_is_refused(tmp_path):
@@ -564,23 +615,23 @@ def test_a_record_that_trickles_has_the_same_time_as_one_that_stops(certificate,
     works(client, secure)
     [sock] = secure.open
     header = b"\x17\x03\x03\x40\x00"  # a record of 16 KiB
-    steps = [lambda byte=byte: sock._sock.send(bytes([byte])) for byte in header]
-    steps += [lambda: sock._sock.send(b"x"), lambda: gevent.sleep(0.01)] * 500
-    secure.script.append(steps)
-    with pytest.raises(Unreachable, match=r"no answer in 0.1 s"):
+    drip = (piece for _ in iter(int, 1) for piece in (lambda: sock._sock.send(b"x"), lambda: gevent.sleep(0.01)))
+    secure.script.append(chain([lambda: sock._sock.send(header)], drip))
+    with gevent.Timeout(5), pytest.raises(Unreachable, match=r"no answer in 0.1 s"):
         send(client, seconds=0.1)
 
 
 def test_a_handshake_that_trickles_has_the_same_time_as_one_that_stops(certificate):
     def trickle(sock, address):
         with suppress(OSError):
-            for byte in b"\x16\x03\x03\x40\x00" + bytes(500):
-                sock.send(bytes([byte]))
+            sock.send(b"\x16\x03\x03\x40\x00")
+            while True:
+                sock.send(b"\0")
                 gevent.sleep(0.01)
 
     server = StreamServer(("127.0.0.1", 0), trickle)
     server.start()
-    with pytest.raises(Unreachable, match="timed out"):
+    with gevent.Timeout(5), pytest.raises(Unreachable, match="timed out"):
         send(Connections(f"https://127.0.0.1:{server.server_port}", 4, str(certificate.pem)), seconds=0.1)
     server.stop(0)
 

@@ -1,5 +1,6 @@
 import random
 
+import gevent
 import pytest
 
 from millpond.countdown import Countdown
@@ -81,3 +82,30 @@ def test_at_any_order_of_events_what_is_in_is_due_on_time_once(clock, seed):
     clock.advance(5)
     expected = {item: [at + 5] for item, at in began.items()}
     assert due == expected
+
+
+def test_what_is_due_after_one_that_raised_is_due_all_the_same(clock):
+    due = []
+
+    def ring(item):
+        due.append(item)
+        if item == "bad":
+            raise ValueError("a bug")
+
+    countdown = Countdown(10, ring, clock)
+    for item in ("bad", "good"):
+        countdown.add(item, clock.now())
+    hub = gevent.get_hub()
+    printed, hub.handle_error = hub.handle_error, lambda *args: None
+    clock.advance(20)
+    hub.handle_error = printed
+    assert due == ["bad", "good"]
+
+
+def test_where_nothing_is_in_no_timer_keeps_anybody_waiting(clock):
+    """`gevent.wait()` waits for timers too: a test of a handler would end with its time limit."""
+    countdown = Countdown(10, lambda item: None, clock)
+    for item in range(3):
+        countdown.add(item, clock.now())
+        countdown.remove(item)
+    assert [timer for _, _, timer in clock._timers if timer.call is not None] == []

@@ -8,6 +8,7 @@ import gevent
 import pytest
 from gevent.event import Event
 
+from millpond.bounded import SETTLE_SECONDS, Bounded
 from millpond.clock import SystemClock
 from millpond.errors import QueueMissing, Reject, Retry, Stopped, Unreachable
 from millpond.lease import LeaseKeeper
@@ -419,3 +420,20 @@ def test_a_dead_letter_that_is_refused_after_its_delivery_was_put_off_settles_no
     assert [outcome.name for _, outcome in rig.ended] == ["retried"]
     assert rig.queue.calls["extend"] == 1
     assert rig.consumer.open == 0
+
+
+def test_no_loop_inside_a_call_swallows_its_limit(clock):
+    """botocore takes a TimeoutError in a provider of credentials for the network's, and tries again, for ever."""
+
+    class Stubborn(FakeQueue):
+        def delete(self, receipt_handles):
+            while True:
+                with contextlib.suppress(Exception):
+                    clock.sleep(1_000)
+
+    bounded = Bounded(Stubborn(clock), clock)
+    deleting = gevent.spawn(bounded.delete, ["handle"])
+    clock.advance(SETTLE_SECONDS + 1)
+    assert deleting.ready()
+    with pytest.raises(Unreachable, match="no answer in 10 s"):
+        deleting.get()

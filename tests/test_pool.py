@@ -1,4 +1,5 @@
 import time
+from itertools import pairwise
 
 import gevent
 import pytest
@@ -146,3 +147,54 @@ def test_a_time_out_that_a_handler_left_running_ends_nobody(crashes):
     settle()
     assert done[-1] == "last"
     assert pool.close(1)
+
+
+def test_a_switch_that_a_handler_left_behind_lets_no_later_wake_up_into_a_handler(crashes):
+    """A slot that was woken otherwise is parked no more: to wake it again would end its next handler's wait."""
+    gate, woken = Event(), []
+
+    def leave_a_switch(work):
+        gevent.get_hub().loop.run_callback(gevent.getcurrent().switch)
+
+    def wait(work):
+        woken.append(gate.wait())
+
+    pool = Pool(1, crashes.append)
+    pool.submit(leave_a_switch, 1)
+    settle()
+    pool.submit(wait, 2)
+    settle()
+    pool.submit(wait, 3)
+    settle()
+    assert woken == []
+    gate.set()
+    gevent.sleep(0.05)
+    assert woken == [True, True]
+    assert crashes == []
+
+
+def test_work_that_never_waits_is_not_woken_all_in_one_turn_of_the_hub(crashes):
+    """Forty of 20 ms each in one turn would hold up beats and polls for 0.8 s."""
+    parked, done, seen = 40, [], []
+    pool = Pool(parked, crashes.append)
+    for _ in range(parked):
+        pool.submit(lambda _: gevent.sleep(0.001), None)
+    gevent.sleep(0.01)
+
+    def burn(work):
+        end = time.time() + 0.02
+        while time.time() < end:
+            pass
+        done.append(work)
+
+    def watch():
+        while len(done) < parked:
+            seen.append(len(done))
+            gevent.sleep(0.001)
+
+    watcher = gevent.spawn(watch)
+    gevent.sleep(0)
+    for work in range(parked):
+        pool.submit(burn, work)
+    watcher.join(10)
+    assert max(after - before for before, after in pairwise(seen)) <= 5

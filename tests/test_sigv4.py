@@ -86,3 +86,10 @@ def test_nothing_of_a_session_token_is_left_when_the_next_keys_have_none():
         wire = signed_request(site, "A", b"", Keys("id", "secret", token), moment(AT))
         assert fields(wire).get("x-amz-security-token", "") == token
         assert ("x-amz-security-token" in fields(wire)["authorization"]) == bool(token)
+
+
+def test_the_keys_are_not_shown():
+    shown = repr(Keys("AKIA", "the secret", "the token"))
+    assert "AKIA" in shown
+    assert "the secret" not in shown
+    assert "the token" not in shown

@@ -16,6 +16,7 @@ from millpond.errors import AccessDenied, QueueError, QueueMissing, Throttled, U
 from millpond.queue import Attribute, Entry, Failure
 from millpond.sqs import connect
 from tests.http_server import HANG_UP, Server, sqs_answer
+from tests.sdk import _models_are_read_once  # noqa: F401  an autouse fixture
 from tests.smtp_server import make_certificate
 
 CLIENTS = ["wire", "boto3"]
@@ -127,10 +128,17 @@ def test_a_receive_asks_for_what_is_used_and_reads_it_all(wire):
     assert head["authorization"].startswith("AWS4-HMAC-SHA256 Credential=test/")
 
 
-@pytest.mark.parametrize("body", [{}, EMPTY])
+@pytest.mark.parametrize("body", [{}, EMPTY, {"Messages": None}])
 def test_an_empty_receive_has_no_messages_key(wire, body):
     wire.answer(body)
     assert wire.queue.receive(10, 1, 60) == []
+
+
+def test_a_message_that_is_no_text_is_refused_before_it_is_sent(ours):
+    """Half a character, which JSON can name and UTF-8 cannot hold; an error of another kind would end the process."""
+    with pytest.raises(QueueError, match="SendMessageBatch: "):
+        ours.queue.send([Entry("\ud800")])
+    assert ours.server.requests == []
 
 
 def test_every_entry_of_a_batch_has_its_own_answer(wire):
@@ -321,16 +329,17 @@ def test_nobody_listens(wire):
         wire.queue.receive(1, 1, 1)
 
 
-def test_no_answer_in_time_is_unreachable(wire, monkeypatch):
+@pytest.mark.parametrize("client", CLIENTS)
+def test_no_answer_in_time_is_unreachable(monkeypatch, client):
+    for module in ("wire", "boto"):
+        monkeypatch.setattr(f"millpond.{module}.SETTLE_SECONDS", 0.05)
     later = gevent.event.Event()
+    wire = Wire(client)
     wire.server.script.append([later.wait])
-    if wire.sqs.client == "boto3":
-        wire.sqs.settle._endpoint.http_session._timeout = 0.05
-    else:
-        monkeypatch.setattr("millpond.wire.SETTLE_SECONDS", 0.05)
     with pytest.raises(Unreachable, match="DeleteMessageBatch: "):
         wire.queue.delete(["h"])
     later.set()
+    wire.server.close()
 
 
 def test_a_call_without_credentials_is_denied(monkeypatch, wire):
@@ -433,7 +442,8 @@ def test_without_the_servers_time_there_is_no_second_try(ours, headers):
 
 
 def test_a_wrong_secret_is_not_tried_twice(ours):
-    ours.error(403, "InvalidSignatureException", text="The request signature we calculated does not match", date="x")
+    text, date = "The request signature we calculated does not match", http_date(time.time())
+    ours.error(403, "InvalidSignatureException", text=text, date=date)
     with pytest.raises(AccessDenied):
         ours.queue.receive(1, 1, 1)
     assert len(ours.sent) == 1
