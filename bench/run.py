@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from bench.consumers import Consumer, Job, bodies
-from bench.marks import Marks
+from bench.marks import PATIENCE_SECONDS, Marks
 from bench.process import CONSUMER_CORE, on_core, tree_cpu_seconds, tree_peak_mib
 from bench.servers import Server
 
 #: CPU and time are counted from the end of this message on: connections stand then, and code is warm.
 WARM = 1_000
+#: Messages a second that a run may be as slow as, beyond that patience.
+SLOW = 1_000
 #: Seconds that the last deletes have.
 SETTLE_SECONDS = 10
 #: Calls that only the driver makes.
@@ -116,7 +118,7 @@ def throughput(
             first = Moment.now(process, server)
             marks.wait("thousandth", process.is_running)
             warm = Moment.now(process, server)
-            marks.wait("last", process.is_running)
+            marks.wait("last", process.is_running, PATIENCE_SECONDS + total / SLOW)
             last = Moment.now(process, server)
             left = _settled(server, queue_url)
             calls = _difference(server.calls(queue_url), calls_before)
