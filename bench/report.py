@@ -60,7 +60,7 @@ def _consumers(rows: list[Row]) -> str:
 def _consumer(name: str, rows: list[Row], ours: float | None) -> list[str]:
     good = _good(rows)
     if not good:
-        why = "failed" if rows else "not run on this machine"
+        why = "failed" if rows else "not in this series"
         return [LABELS[name], why, *[""] * 9]
     cpu = median(values(good, "cpu_us"))
     calls = middle(good, "calls_per_message")
