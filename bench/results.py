@@ -48,7 +48,7 @@ def machine() -> dict[str, str]:
     """What the figures depend on."""
     return {
         "processor": _processor(),
-        "cores": str(len(os.sched_getaffinity(0))),
+        "cores": str(os.cpu_count()),
         "system": f"{platform.system()} {platform.release().partition('-')[0]}",
         "python": f"{platform.python_version()} ({_build()})",
         **{name: found for name in ("gevent", "boto3", "msgspec") if (found := _version(name))},

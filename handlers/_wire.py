@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import socket
 import ssl
+from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from ._watch import Watch
 
@@ -23,6 +24,9 @@ _REPLY_LINE = re.compile(_LINE % rb"[ -]")
 _ONE_LINE = re.compile(_LINE % rb" " + rb"\n")
 
 _watch = Watch()
+
+Given = TypeVar("Given")
+Answer = TypeVar("Answer")
 
 
 class Reply(NamedTuple):
@@ -128,23 +132,18 @@ class Wire:
         return line
 
     def _receive(self, seconds: float) -> None:
-        try:
-            _watch.begin(self, seconds)
-            data = self._sock.recv(4_096)
-        except OSError:
-            if self._late:
-                raise TimeoutError from None
-            raise
-        finally:
-            _watch.end(self)
+        data = self._within(seconds, self._sock.recv, 4_096)
         if not data:
             raise TimeoutError if self._late else BadReplyError("connection closed")
         self._buffer += data
 
     def _send(self, data: bytes | memoryview, seconds: float) -> int:
+        return self._within(seconds, self._sock.send, data)
+
+    def _within(self, seconds: float, call: Callable[[Given], Answer], given: Given) -> Answer:
         try:
             _watch.begin(self, seconds)
-            return self._sock.send(data)
+            return call(given)
         except OSError:
             if self._late:
                 raise TimeoutError from None

@@ -12,6 +12,8 @@ from millpond.clock import Clock, Timer
 from millpond.countdown import Countdown
 from millpond.envelope import Envelope
 from millpond.errors import Interrupt, TimeLimitExceeded
+from millpond.lease import Lease
+from millpond.message import Outcome
 from millpond.queue import Received
 
 #: A handler that is still inside after an interrupt gets it again each second ...
@@ -41,8 +43,8 @@ class Delivery(msgspec.Struct, eq=False):
     hands: Hands
     _clock: Clock
     received_time: float  # since the epoch
-    lease: Any = None  # a Lease, in a worker's hands
-    outcome: Any = None  # an Outcome, once it is settled
+    lease: Lease = None  # type: ignore[assignment]  # taken at once, by the consumer
+    outcome: Outcome = None  # type: ignore[assignment]  # given when it is settled
     envelope: Envelope | None = None  # until it is opened
     greenlet: Any = None  # the one inside the handler
     interrupted: Interrupt | None = None  # what was thrown into the handler, first of all
