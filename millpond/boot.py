@@ -21,15 +21,17 @@ from millpond.config import QueueSettings, Settings
 from millpond.consumer import Consumer, ConsumerSettings
 from millpond.discovery import Handlers
 from millpond.errors import AccessDenied, ConfigError, QueueError, QueueMissing
+from millpond.lifeline import rescue
 from millpond.local import LocalSqs
 from millpond.metrics import Metrics
 from millpond.permits import Permits
 from millpond.poller import PollSettings
-from millpond.processor import Processor, RetryPolicy
+from millpond.processor import HANDLER_CODE, Processor, RetryPolicy
 from millpond.queue import MAX_BATCH
 from millpond.service import Service
 from millpond.settler import FLUSHERS
 from millpond.sqs import Sqs, SqsQueue, connect
+from millpond.watchdog import Guard, Watchdog
 
 #: SQS dead-letters by its own count, without a reason: only long after max_attempts, which counts the same receives.
 REDRIVE_MARGIN = 10
@@ -48,7 +50,7 @@ def build(settings: Settings, *, until_empty: bool = False, clock: Clock | None 
     handlers = discovery.discover(settings.worker.handlers, settings.folder, settings.handlers, local=local)
     statsd = settings.statsd
     metrics = Metrics(statsd.host, statsd.port, statsd.prefix, settings.worker.name)
-    service = Service(settings.worker.concurrency, settings.worker.drain_seconds, metrics, clock)
+    service = Service(settings.worker.concurrency, settings.worker.drain_limit, metrics, clock)
     service.until_empty = until_empty
     service.install_signals()
     _own_the_hub()
@@ -129,21 +131,49 @@ class _Wiring:
         self._clock = clock
         retry = settings.retry
         policy = RetryPolicy(retry.max_attempts, retry.base_seconds, retry.max_seconds)
-        self._processor = Processor(handlers.routes, policy, clock)
+        self._processor = Processor(handlers.routes, policy, service.pulse, settings.worker.threads)
         self._types = frozenset(handlers.routes)
         self._succeeded = log.Allowance(settings.log.succeeded_per_second)
         prefetch = sum(queue.prefetch for queue in settings.queues.values())
         self._total = settings.worker.concurrency + prefetch
         self._permits = Permits(self._total, len(settings.queues), clock)
 
+        self._guards: list[Guard] = []
+        self._hand_overs: list[Callable[[], object]] = []
+
     def wire(self, urls: dict[str, str]) -> None:
         for name, queue in self._settings.queues.items():
             if self._service.stopping:
                 return
-            self._service.consumers.append(self._consumer(name, queue, urls[name]))
+            sqs = self._connect(name, queue, urls[name])
+            consumer = self._consumer(name, queue, urls[name], sqs)
+            self._service.consumers.append(consumer)
+            if not queue.is_local:  # the embedded queue stands still with the hub: nobody could answer
+                self._guard(name, consumer, sqs)
+        self._service.watchdog = self._watchdog()
+        self._service.hand_overs = self._hand_overs
 
-    def _consumer(self, name: str, settings: QueueSettings, url: str) -> Consumer:
-        sqs = self._connect(name, settings, url)
+    def _guard(self, name: str, consumer: Consumer, sqs: Sqs) -> None:
+        wanted = self._settings.sqs
+        way = rescue(sqs, consumer.queue.url, wanted.region, wanted.endpoint_url)
+        if way is None:
+            text = "a proxy is in the way: while a handler blocks the hub, no lease of this queue is kept"
+            log.event(logging.WARNING, "queue.unguarded", text, queue=name)
+        else:
+            self._guards.append(Guard(consumer.leases, way.extend))
+            self._hand_overs.append(way.hand_over)
+
+    def _watchdog(self) -> Watchdog:
+        return Watchdog(
+            self._service.pulse,
+            self._clock,
+            self._guards,
+            beat_seconds=min(queue.beat_seconds for queue in self._settings.queues.values()),
+            max_block_seconds=self._settings.worker.max_block_seconds,
+            handler_code=HANDLER_CODE,
+        )
+
+    def _consumer(self, name: str, settings: QueueSettings, url: str, sqs: Sqs) -> Consumer:
         remote = sqs.queue(url)
         redrive = self._redrive(name, remote)
         dead_letter_url = settings.dead_letter_url or redrive.url
@@ -160,6 +190,7 @@ class _Wiring:
             settings.visibility_seconds,
             settings.pollers,
             settings.pause_seconds,
+            settings.is_fifo,
         )
         return Consumer(
             ConsumerSettings(
@@ -167,6 +198,8 @@ class _Wiring:
                 polls,
                 settings.beat_seconds,
                 limit=max(2 * MAX_BATCH, share.cap),
+                hold_seconds=settings.max_hold_seconds,
+                fifo=settings.is_fifo,
                 event_type=settings.event_type,
                 max_receive_count=redrive.max_receive_count,
                 in_memory=settings.is_local,
@@ -228,8 +261,6 @@ def _read_redrive(name: str, queue: SqsQueue) -> Redrive:
         attributes = queue.attributes()
     except QueueMissing as error:
         raise ConfigError(f"[queues.{name}] url = {queue.url}: {error}") from None
-    if attributes.get("FifoQueue") == "true":
-        raise ConfigError(f"[queues.{name}] url: FIFO queues are not supported yet")
     try:
         url = queue.dead_letter_url(attributes)
     except QueueMissing as error:

@@ -107,7 +107,10 @@ class BotoQueue:
         self._poll = poll
         self._settle = settle
 
-    def receive(self, max_messages: int, wait_seconds: int, visibility_seconds: int) -> list[Received]:
+    def receive(
+        self, max_messages: int, wait_seconds: int, visibility_seconds: int, attempt_id: str = ""
+    ) -> list[Received]:
+        attempt = {"ReceiveRequestAttemptId": attempt_id} if attempt_id else {}
         with _errors("ReceiveMessage"):
             answer = self._poll.receive_message(
                 QueueUrl=self.url,
@@ -116,6 +119,7 @@ class BotoQueue:
                 VisibilityTimeout=visibility_seconds,
                 MessageSystemAttributeNames=list(SYSTEM_ATTRIBUTES),
                 MessageAttributeNames=["All"],
+                **attempt,
             )
             return [_received(message) for message in answer.get("Messages") or ()]
 
@@ -201,6 +205,8 @@ def _entry(entry_id: str, entry: Entry) -> dict[str, Any]:
         wire["DelaySeconds"] = entry.delay_seconds
     if entry.group_id:
         wire["MessageGroupId"] = entry.group_id
+    if entry.dedup_id:
+        wire["MessageDeduplicationId"] = entry.dedup_id
     if entry.trace_header:
         wire["MessageSystemAttributes"] = {"AWSTraceHeader": {"DataType": "String", "StringValue": entry.trace_header}}
     if entry.attributes:

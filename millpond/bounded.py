@@ -37,9 +37,11 @@ class Bounded:
         self._clock = clock
         self._limits: dict[float, Countdown[Any]] = {}  # greenlets inside a call, by its limit in seconds
 
-    def receive(self, max_messages: int, wait_seconds: int, visibility_seconds: int) -> list[Received]:
-        limit = wait_seconds + RECEIVE_GRACE_SECONDS
-        return self._within(limit, lambda: self._queue.receive(max_messages, wait_seconds, visibility_seconds))
+    def receive(
+        self, max_messages: int, wait_seconds: int, visibility_seconds: int, attempt_id: str = ""
+    ) -> list[Received]:
+        limit, asked = wait_seconds + RECEIVE_GRACE_SECONDS, (max_messages, wait_seconds, visibility_seconds)
+        return self._within(limit, lambda: self._queue.receive(*asked, attempt_id))
 
     def delete(self, receipt_handles: Sequence[str]) -> list[Failure | None]:
         return self._settle(lambda: self._queue.delete(receipt_handles))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import socket
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping
 from functools import partial
+from typing import NamedTuple
 
 from millpond import discovery, screen
 from millpond.aws import find_endpoint, is_aws, region_of
@@ -18,7 +20,26 @@ from millpond.service import MISCONFIGURED, STOPPED
 STYLES = {"ok": "green", "note": "dim", "warning": "yellow", "error": "bold red"}
 #: Heroku, ECS (stopTimeout) and Kubernetes (terminationGracePeriodSeconds) kill 30 s after SIGTERM if not told other.
 KILL_SECONDS, MAX_DRAIN_SECONDS = 30, 25
-PLATFORMS = dict(zip(PLATFORM_VARIABLES, ("Heroku", "ECS", "Kubernetes"), strict=True))
+
+
+class Platform(NamedTuple):
+    """Where the worker runs, and how its owner can make it wait for longer."""
+
+    name: str
+    longest: str
+
+
+PLATFORMS = dict(
+    zip(
+        PLATFORM_VARIABLES,
+        (
+            Platform("Heroku", "always"),
+            Platform("ECS", "or after stopTimeout, which Fargate takes up to 120 s"),
+            Platform("Kubernetes", "or after terminationGracePeriodSeconds, which may be as long as the longest job"),
+        ),
+        strict=True,
+    )
+)
 
 
 def run(settings: Settings, environ: Mapping[str, str]) -> int:
@@ -42,7 +63,7 @@ def preflight(settings: Settings, environ: Mapping[str, str]) -> Iterator[Findin
         except ConfigError as error:
             yield from _errors(f"queues.{name}", error)
     yield _statsd(settings.statsd)
-    yield _platform(settings.worker.drain_seconds, environ)
+    yield _platform(settings.worker.drain_limit, environ)
 
 
 def _handlers(settings: Settings) -> Generator[Finding, None, Mapping[str, Route]]:
@@ -92,10 +113,16 @@ def _statsd(statsd: StatsdSettings) -> Finding:
 
 
 def _platform(drain_seconds: float, environ: Mapping[str, str]) -> Finding:
-    name = next((PLATFORMS[variable] for variable in PLATFORM_VARIABLES if environ.get(variable)), "")
-    if not name:
+    """`drain_seconds`: infinite for "until done"."""
+    platform = next((PLATFORMS[variable] for variable in PLATFORM_VARIABLES if environ.get(variable)), None)
+    if platform is None:
         return Finding("note", "platform", "neither Heroku nor ECS nor Kubernetes")
+    if math.isinf(drain_seconds):
+        text = f'drain_seconds = "until done": {platform.name} kills {KILL_SECONDS} s after SIGTERM, {platform.longest}'
+        return Finding("warning", "platform", f"{text}; what is killed runs again a visibility time-out later")
     if drain_seconds > MAX_DRAIN_SECONDS:
-        text = f"{name} kills {KILL_SECONDS} s after SIGTERM, if not told otherwise: drain_seconds = {drain_seconds:g}"
-        return Finding("warning", "platform", f"{text} is too long, {MAX_DRAIN_SECONDS} leaves it room")
-    return Finding("ok", "platform", f"{name}; drain_seconds = {drain_seconds:g} fits into its {KILL_SECONDS} s")
+        text = f"{platform.name} kills {KILL_SECONDS} s after SIGTERM, {platform.longest}"
+        text += f": drain_seconds = {drain_seconds:g} may be too long, {MAX_DRAIN_SECONDS} leaves {KILL_SECONDS} s room"
+        return Finding("warning", "platform", text)
+    text = f"{platform.name}; drain_seconds = {drain_seconds:g} fits into its {KILL_SECONDS} s"
+    return Finding("ok", "platform", text)

@@ -54,7 +54,11 @@ def check_queue(
         yield Finding("ok", where, "the embedded queue, in memory: it starts with the worker, nothing to reach")
         return
     yield _lease(where, queue, routes)
-    yield _drain(where, queue, settings.worker.drain_seconds)
+    yield from _hold(where, queue, routes)
+    yield _drain(where, queue, settings.worker.drain_limit)
+    if queue.is_fifo:
+        text = "FIFO: messages of one group run one after another; where one fails, those behind it in hand go back"
+        yield Finding("note", where, f"{text} too, and their attempt counts that")
     remote = connect(queue.url)
     attributes = yield from _reach(where, remote)
     if attributes is None:
@@ -94,8 +98,16 @@ def _lease(where: str, queue: QueueSettings, routes: Mapping[str, Route]) -> Fin
     return Finding("ok", where, f"{text} (longest time limit: {longest:g} s)")
 
 
+def _hold(where: str, queue: QueueSettings, routes: Mapping[str, Route]) -> Iterator[Finding]:
+    """A handler that may run for longer than its message can be kept."""
+    for event_type, route in sorted(routes.items()):
+        if route.timeout_seconds > queue.max_hold_seconds:
+            text = f"the time limit of {event_type} is {route.timeout_seconds:g} s, but a message is kept for"
+            yield Finding("warning", where, f"{text} max_hold_seconds = {queue.max_hold_seconds} at most")
+
+
 def _drain(where: str, queue: QueueSettings, drain_seconds: float) -> Finding:
-    longest = drain_seconds - reserve_seconds(drain_seconds)
+    longest = drain_seconds - reserve_seconds(drain_seconds)  # infinite for "until done"
     if queue.wait_seconds <= longest:
         return Finding("ok", where, f"wait_seconds = {queue.wait_seconds}: open polls end within the drain")
     text = f"wait_seconds = {queue.wait_seconds}: an open poll can outlast the drain ({drain_seconds:g} s), and what it"
@@ -113,9 +125,6 @@ def _reach(where: str, remote: Checked) -> Generator[Finding, None, dict[str, st
             yield Finding("warning", where, text)
             return {}
         yield Finding("error", where, f"cannot be reached: {error}")
-        return None
-    if attributes.get("FifoQueue") == "true":
-        yield Finding("error", where, "FIFO queues are not supported yet")
         return None
     waiting, in_flight = (attributes.get(f"ApproximateNumberOfMessages{end}", "?") for end in ("", "NotVisible"))
     yield Finding("ok", where, f"reachable; about {waiting} messages wait, {in_flight} are in flight")

@@ -5,6 +5,7 @@ Each key stands here once, with its type, its limits, what is allowed in words, 
 
 from __future__ import annotations
 
+import math
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from millpond.errors import ConfigError
+from millpond.queue import is_fifo
 from millpond.tables import SettingsType, Table, TomlFile, bare, decode
 
 #: One of them is set on Heroku, on ECS, on Kubernetes.
@@ -36,7 +38,13 @@ Folders = Annotated[tuple[str, ...], Meta(min_length=1, description='a list of f
 Positive = Annotated[int, Meta(ge=1, description="a whole number, 1 or more")]
 Seconds = Annotated[float, Meta(ge=0, description="0 seconds or more")]
 Rate = Annotated[float, Meta(ge=0, description="0 or more")]
-DrainSeconds = Annotated[float, Meta(ge=1, description="1 second or more")]
+#: A drain without an end, for platforms that wait.
+UNTIL_DONE = "until done"
+DrainSeconds = Annotated[
+    Annotated[float, Meta(ge=1)] | Literal["until done"], Meta(description='1 second or more, or "until done"')
+]
+BlockSeconds = Annotated[float, Meta(ge=5, description="5 seconds or more")]
+Threads = Annotated[int, Meta(ge=1, le=1_000, description="1 to 1000")]
 # SQS: at most 120,000 messages of a standard queue are in flight.
 Concurrency = Annotated[int, Meta(ge=1, le=120_000, description="1 to 120000")]
 Share = Annotated[int, Meta(ge=0, le=120_000, description="0 to 120000")]
@@ -56,6 +64,13 @@ class WorkerSettings(msgspec.Struct, frozen=True):
     handlers: Folders = ("handlers",)
     concurrency: Concurrency = 100
     drain_seconds: DrainSeconds = 25.0
+    max_block_seconds: BlockSeconds = 120.0
+    threads: Threads = 4
+
+    @property
+    def drain_limit(self) -> float:
+        """drain_seconds as a number: infinite for "until done"."""
+        return math.inf if isinstance(self.drain_seconds, str) else self.drain_seconds
 
 
 class SqsSettings(msgspec.Struct, frozen=True):
@@ -77,6 +92,7 @@ class QueueSettings(msgspec.Struct, frozen=True):
     max_messages: MaxMessages = 10
     visibility_seconds: VisibilitySeconds = 60
     heartbeat_seconds: Seconds = 0.0
+    max_hold_seconds: VisibilitySeconds = 43_200
     dead_letter_url: Url = ""
     event_type: Text = ""
     pause_seconds: Seconds = 0.0
@@ -85,6 +101,11 @@ class QueueSettings(msgspec.Struct, frozen=True):
     def is_local(self) -> bool:
         """True for the embedded queue."""
         return self.url == "local"
+
+    @property
+    def is_fifo(self) -> bool:
+        """True where messages of one group run one after another: the suffix alone tells, on AWS too."""
+        return is_fifo(self.url)
 
     @property
     def beat_seconds(self) -> float:
@@ -210,6 +231,8 @@ def _check_queues(file: TomlFile, tables: dict[str, Table], worker: Table, setti
         table = tables[name]
         if bare(name) != name:
             file.wrong(f"[queues.{bare(name)}]", "letters, digits, _ and -, since the name is a part of StatsD names")
+        if table.sound("max_hold_seconds", "visibility_seconds") and queue.max_hold_seconds < queue.visibility_seconds:
+            table.wrong("max_hold_seconds", f"not less than {table.said('visibility_seconds')}")
         if table.sound("heartbeat_seconds", "visibility_seconds") and (allowed := _allowed_beat(table, queue)):
             table.wrong("heartbeat_seconds", allowed)
         caps_sound = table.sound("concurrency") and worker.sound("concurrency")
@@ -234,8 +257,7 @@ def _check_urls(table: Table, queue: QueueSettings, environ: Mapping[str, str]) 
     if queue.is_local and platform:
         variable = " or ".join(table.variables.get("url", ["SQS_QUEUE_URL"]))
         table.wrong("url", f"set {variable}: {platform} is set, and a queue in memory is no place for real mail")
-    for key, url in (("url", queue.url), ("dead_letter_url", queue.dead_letter_url)):
-        if url.endswith(".fifo"):
-            table.wrong(key, "FIFO queues are not supported yet")
+    if queue.url and queue.dead_letter_url and queue.is_fifo != is_fifo(queue.dead_letter_url):
+        table.wrong("dead_letter_url", "a FIFO queue (.fifo) for a FIFO queue, a standard one for a standard one")
     if queue.url and queue.url == queue.dead_letter_url:
         table.wrong("dead_letter_url", "another queue than url, or each dead letter would come back at once")

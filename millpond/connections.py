@@ -43,9 +43,9 @@ class Connections:
     def __init__(self, endpoint_url: str, kept: int, ca_file: str = "") -> None:
         self._kept: deque[Connection] = deque()
         parts = urlsplit(endpoint_url)
-        self._host = parts.hostname or ""
-        self._port = parts.port or (443 if parts.scheme == "https" else 80)
-        self._tls = tls_context(ca_file) if parts.scheme == "https" else None
+        self.host = parts.hostname or ""
+        self.port = parts.port or (443 if parts.scheme == "https" else 80)
+        self.tls = tls_context(ca_file) if parts.scheme == "https" else None
         self._most = kept
         self._opening = BoundedSemaphore(MAX_OPENING)
         #: How many were opened so far.
@@ -57,13 +57,7 @@ class Connections:
         if connection is None:
             end = monotonic() + seconds
             connection, left = self._new(end), end - monotonic()
-        try:
-            answer = connection.exchange(wire, left)
-        except BaseException as error:  # an interrupt too: nobody reads the rest of this answer
-            connection.close()
-            if isinstance(error, OSError | EOFError | ValueError):
-                raise Unreachable(_loss(error, seconds)) from error
-            raise
+        answer = exchanged(connection, wire, left, seconds)
         self._keep(connection)
         return answer
 
@@ -99,7 +93,7 @@ class Connections:
     def _new(self, end: float) -> Connection:
         limit = min(end, monotonic() + CONNECT_SECONDS)
         if not self._opening.acquire(timeout=max(0.0, limit - monotonic())):
-            raise Unreachable(f"no connection to {self._host}:{self._port}: others wait for one too")
+            raise Unreachable(f"no connection to {self.host}:{self.port}: others wait for one too")
         try:
             return self._usable() or self._open(limit)  # one may have come free meanwhile
         finally:
@@ -108,26 +102,40 @@ class Connections:
     def _open(self, limit: float) -> Connection:
         sock, missing = None, "no connection"
         try:
-            sock = socket.create_connection((self._host, self._port), max(0.001, limit - monotonic()))
+            sock = socket.create_connection((self.host, self.port), max(0.001, limit - monotonic()))
             for option in _TCP_OPTIONS:
                 sock.setsockopt(*option)
-            missing = "no TLS" if self._tls else missing
+            missing = "no TLS" if self.tls else missing
             connection = Connection(self._stream(sock, limit))
         except BaseException as error:
             if sock is not None:
                 sock.close()
             if isinstance(error, OSError | UnicodeError):  # UnicodeError: a name that cannot be in the DNS
-                raise Unreachable(f"{missing} to {self._host}:{self._port}: {error}") from error
+                raise Unreachable(f"{missing} to {self.host}:{self.port}: {error}") from error
             raise
         self.opened += 1
         return connection
 
     def _stream(self, sock: socket.socket, limit: float) -> Stream:
-        if self._tls is None:
+        if self.tls is None:
             return Stream(sock)
-        stream = TlsStream(sock, self._tls, self._host)
+        stream = TlsStream(sock, self.tls, self.host)
         stream.handshake(limit)
         return stream
+
+
+def exchanged(connection: Connection, wire: bytes, left: float, seconds: float) -> Answer:
+    """The answer to this request; where none comes, the connection is closed. Raises Unreachable.
+
+    `left`: what is left of the `seconds` that the whole call has.
+    """
+    try:
+        return connection.exchange(wire, left)
+    except BaseException as error:  # an interrupt too: nobody reads the rest of this answer
+        connection.close()
+        if isinstance(error, OSError | EOFError | ValueError):
+            raise Unreachable(_loss(error, seconds)) from error
+        raise
 
 
 def _loss(error: Exception, seconds: float) -> str:

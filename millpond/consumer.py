@@ -13,14 +13,19 @@ from millpond.account import Account
 from millpond.bounded import Bounded
 from millpond.clock import Clock, Event
 from millpond.delivery import Delivery
-from millpond.errors import Interrupt, LeaseLost, QueueError
-from millpond.lease import LeaseKeeper
+from millpond.errors import Interrupt, QueueError
+from millpond.groups import Groups
+from millpond.lease import Lease, LeaseKeeper
 from millpond.message import Outcome
 from millpond.permits import Share
 from millpond.poller import Pollers, PollSettings
 from millpond.processor import LEASE_LOST, RELEASED, Processor
-from millpond.queue import Received
+from millpond.queue import MAX_HOLD_SECONDS, Received
 from millpond.settler import FLUSHERS, Settler
+
+#: Outcomes after which a message is gone from its queue.
+DONE = frozenset({"succeeded", "discarded", "dead_lettered"})
+BEHIND_FAILED = Outcome("released", reason="a message of its group before it is not done")
 
 
 class ConsumerSettings(msgspec.Struct, frozen=True):
@@ -30,6 +35,8 @@ class ConsumerSettings(msgspec.Struct, frozen=True):
     polls: PollSettings
     beat_seconds: float
     limit: int
+    hold_seconds: float = MAX_HOLD_SECONDS
+    fifo: bool = False
     event_type: str = ""
     max_receive_count: int = 0  # the redrive policy's; 0: there is none
     in_memory: bool = False  # the embedded queue: what is in it ends with the process
@@ -41,7 +48,8 @@ class Consumer:
     1. What the polls bring becomes deliveries: leased, and put on the ready list (`submit`).
     2. A slot of the pool calls `work`: the processor's outcome is queued for settling; then, and not before, and
        only while settling keeps up, the permit comes back (released at once, 2,950 messages were held instead of 20).
-    3. `drain` stops receiving; what is not started is held back, and given back by `give_back_held`.
+    3. On a FIFO queue a message waits until those of its group before it are done, and goes back where one is not.
+    4. `drain` stops receiving; what is not started is held back, and given back by `give_back_held`.
 
     `write_off` gives a stuck slot up. `refused` hears of receives that fail before any has come back.
     """
@@ -84,6 +92,7 @@ class Consumer:
         self._owed = 0  # permits that wait until what is to be settled falls below the limit
         self._abandoned_until: list[float] = []
         self._held_back: list[Delivery] | None = []  # None once they are given back: later ones go back at once
+        self._groups = Groups(self._start, self._behind_failed) if settings.fifo else None
         self._leases = self._make_lease_keeper()
         self._settler = self._make_settler()
         self.polls = Pollers(queue, settings.polls, share, clock, spawn, self.accept, self._receive_failed)
@@ -97,7 +106,8 @@ class Consumer:
             beat_seconds=self._settings.beat_seconds,
             flushers=FLUSHERS,
             limit=self._settings.limit,
-            on_lost=lambda delivery: delivery.interrupt(LeaseLost),
+            hold_seconds=self._settings.hold_seconds,
+            on_lost=Delivery.lose,
             on_returned=lambda delivery, failure: self._settler.returned(delivery, failure),
             on_room=self._on_room,
         )
@@ -110,6 +120,7 @@ class Consumer:
             self._clock,
             self._spawn,
             limit=self._settings.limit,
+            fifo=self._settings.fifo,
             finished=self._finished,
             abandoned=self._abandoned,
             rejected=self.account.reject_follow_up,
@@ -129,7 +140,7 @@ class Consumer:
             twin = self.in_hand.get(received.message_id)
             if twin is None or twin.lease.state != "held":
                 self._take(received, now, wall_time)
-            elif twin.lease.lost and twin.greenlet is not None:
+            elif twin.lease.lost and twin.greenlet is not None and not twin.finishes:
                 self._refuse(self._deliver(received, now, wall_time))
             else:
                 self._take_over(twin, received)
@@ -139,9 +150,17 @@ class Consumer:
         self.in_hand[received.message_id] = delivery
         if self._draining:
             self._hold_back(delivery)
+        elif self._groups is not None:
+            self._groups.join(delivery)
         else:
-            self.ready += 1
-            self._submit(self.work, delivery)
+            self._start(delivery)
+
+    def _start(self, delivery: Delivery) -> None:
+        self.ready += 1
+        self._submit(self.work, delivery)
+
+    def _behind_failed(self, delivery: Delivery) -> None:
+        self._spawn(self._end, delivery, BEHIND_FAILED)
 
     def _deliver(self, received: Received, now: float, wall_time: float) -> Delivery:
         delivery = Delivery(received, self, self._clock, wall_time)
@@ -199,6 +218,8 @@ class Consumer:
             self._notice(outcome)
         if outcome.name != "succeeded":
             outcome = self._adjusted(delivery, outcome)
+            if self._groups is not None and outcome.name not in DONE:
+                self._groups.fail(delivery)
         self._settler.settle(delivery, outcome)
         self._owed += 1
         if self._owed == 1:  # handlers end in swarms, as they began: their permits come back together
@@ -231,25 +252,31 @@ class Consumer:
 
     def _letters(self, delivery: Delivery, outcome: Outcome) -> Any:
         where = self._processor.where(delivery)
-        return deadletter.letters(delivery, outcome, where, self.name, self._clock.time())
+        return deadletter.letters(delivery, outcome, where, self.name, self._clock.time(), self._settings.fifo)
 
     def _finished(self, delivery: Delivery, outcome: Outcome) -> None:
         if outcome.name in ("retried", "released"):
             self.back_off_until = max(self.back_off_until, self._clock.now() + outcome.delay_seconds)
         self.account.finish(delivery, outcome)
-        self._forget(delivery)
+        self._forget(delivery, outcome.name in DONE)
 
     def _abandoned(self, delivery: Delivery, error: str) -> None:
         self.account.abandon(delivery, error)
         self._abandoned_until.append(delivery.lease.deadline)
-        self._forget(delivery)
+        self._forget(delivery, done=False)
 
-    def _forget(self, delivery: Delivery) -> None:
+    def _forget(self, delivery: Delivery, done: bool) -> None:
+        if self._groups is not None:
+            (self._groups.leave if done else self._groups.fail)(delivery)
         if self.in_hand.get(delivery.received.message_id) is delivery:
             del self.in_hand[delivery.received.message_id]
         self.open -= 1
         if self.open == 0:
             self.idle.set()
+
+    def leases(self) -> list[Lease]:
+        """Those in hand now. For the watchdog's thread too: one step of the interpreter's takes the list."""
+        return [delivery.lease for delivery in list(self.in_hand.values())]
 
     @property
     def requests(self) -> int:
@@ -274,6 +301,8 @@ class Consumer:
         self._draining = True
         self.polls.stop()
         self._settler.hurry()
+        for delivery in self._groups.take_waiting() if self._groups is not None else ():
+            self._hold_back(delivery)
         self.queue.deadline = deadline
         if self._dead_letters is not None:
             self._dead_letters.deadline = deadline

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
-from millpond.clock import Clock, Timer
+from millpond.clock import Timer
 
 Item = TypeVar("Item", bound=Hashable)
+
+
+class Time(Protocol):
+    """What a countdown needs of a Clock."""
+
+    def now(self) -> float: ...
+
+    def timer(self, seconds: float, call: Callable[[], object]) -> Timer: ...
 
 
 class Countdown(Generic[Item]):
@@ -17,18 +25,23 @@ class Countdown(Generic[Item]):
     costs 1.6 us a message, an entry here 0.2. Who began first is due first, so only the first one needs a timer.
     """
 
-    def __init__(self, seconds: float, due: Callable[[Item], object], clock: Clock) -> None:
+    def __init__(self, seconds: float, due: Callable[[Item], object], clock: Time) -> None:
         self.seconds = seconds
+        self.now = clock.now
         self._due = due
         self._clock = clock
         self._due_at: dict[Item, float] = {}
         self._timer: Timer | None = None
 
     def add(self, item: Item, now: float) -> None:
-        """It begins now. `item` must not be in already."""
+        """It begins now, by the countdown's own clock. `item` must not be in already."""
         self._due_at[item] = now + self.seconds
         if self._timer is None:
             self._timer = self._clock.timer(self.seconds, self._ring)
+
+    def left(self, item: Item) -> float:
+        """Seconds until it is due; 0.0 where it is not in."""
+        return max(0.0, self._due_at.get(item, 0.0) - self.now())
 
     def remove(self, item: Item) -> None:
         """It is over, or was due already."""

@@ -9,7 +9,7 @@ import msgspec
 
 from millpond.delivery import Delivery
 from millpond.message import Outcome
-from millpond.queue import MAX_ATTRIBUTES, MAX_BYTES, Attribute, Entry, Received
+from millpond.queue import MAX_ATTRIBUTES, MAX_BYTES, Attribute, Entry, Received, dedup_id_of
 
 #: The attribute that carries the reason, and the longest value it takes.
 ATTRIBUTE = "millpond"
@@ -39,11 +39,11 @@ def reason_text(reason: Reason) -> str:
 
 
 def letters(
-    delivery: Delivery, outcome: Outcome, handler: str, queue: str, now: float
+    delivery: Delivery, outcome: Outcome, handler: str, queue: str, now: float, fifo: bool = False
 ) -> tuple[list[Entry], list[Entry]]:
     """The dead letters of one delivery: of the message itself (one or none), and of its rejected follow-ups.
 
-    `handler` is where the handler stands, `now` the time since the epoch.
+    `handler` is where the handler stands, `now` the time since the epoch. `fifo`: they go to a FIFO queue.
     """
     received, envelope = delivery.received, delivery.envelope
 
@@ -53,20 +53,24 @@ def letters(
 
     event_id = str(envelope.event_id) if envelope is not None else ""
     rejected = [
-        copy(Received("", "", job.body, group_id=received.group_id), reason(job.reject, "", job.event_id))
+        copy(Received("", "", job.body, group_id=received.group_id), reason(job.reject, "", job.event_id), fifo)
         for job in outcome.follow_ups
         if job.reject is not None
     ]
     if outcome.name != "dead_lettered":
         return [], rejected
-    return [copy(received, reason(outcome.reason, outcome.error, event_id))], rejected
+    return [copy(received, reason(outcome.reason, outcome.error, event_id), fifo)], rejected
 
 
-def copy(received: Received, reason: Reason) -> Entry:
-    """Body, user attributes, trace header and group as they came, and the reason where it fits beside them."""
-    bare = Entry(received.body, 0, received.group_id, received.trace_header, received.attributes)
+def copy(received: Received, reason: Reason, fifo: bool) -> Entry:
+    """Body, user attributes, trace header and group as they came, and the reason where it fits beside them.
+
+    A FIFO queue takes it once in five minutes: by the message's id, or a rejected job's event id.
+    """
+    dedup_id = dedup_id_of(received.message_id or reason.event_id) if fifo else ""
+    bare = Entry(received.body, 0, received.group_id, received.trace_header, received.attributes, dedup_id)
     attributes = {**received.attributes, ATTRIBUTE: Attribute("String", reason_text(reason))}
-    told = Entry(received.body, 0, received.group_id, received.trace_header, attributes)
+    told = msgspec.structs.replace(bare, attributes=attributes)
     return told if len(attributes) <= MAX_ATTRIBUTES and told.size <= MAX_BYTES else bare
 
 

@@ -11,7 +11,7 @@ from gevent import getcurrent
 from millpond.clock import Clock, Timer
 from millpond.countdown import Countdown
 from millpond.envelope import Envelope
-from millpond.errors import Interrupt, TimeLimitExceeded
+from millpond.errors import Interrupt, LeaseLost, TimeLimitExceeded
 from millpond.lease import Lease
 from millpond.message import Outcome
 from millpond.queue import Received
@@ -53,6 +53,7 @@ class Delivery(msgspec.Struct, eq=False):
     settling_since: float = 0.0
     unsent: int = 0  # copies and follow-ups to confirm before the delete
     claimed: bool = False  # its outcome is known, and somebody settles it
+    finishes: bool = False  # its handler may end where the lease is lost (on_lease_lost = "finish")
     _limit: Countdown[Delivery] | None = None  # the time limits that this one's is among
     _timer: Timer | None = None
     _wanted: Callable[[], Interrupt] | None = None
@@ -63,14 +64,18 @@ class Delivery(msgspec.Struct, eq=False):
 
     def seconds_left(self) -> float:
         """Until the handler's time limit."""
-        return self.started + self._limit.seconds - self._clock.now() if self._limit is not None else 0.0
+        return self._limit.left(self) if self._limit is not None else 0.0
 
-    def enter(self, limit: Countdown[Delivery]) -> None:
-        """This greenlet goes into the handler, for as long as `limit` says, whose `due` is `exceed_limit`."""
-        self.started = now = self._clock.now()
-        self._limit = limit
-        limit.add(self, now)
+    def enter(self, finishes: bool = False) -> None:
+        """This greenlet goes into the handler: it can be interrupted from here on."""
+        self.started = self._clock.now()
+        self.finishes = finishes
         self.greenlet = getcurrent()
+
+    def limit(self, limit: Countdown[Delivery]) -> None:
+        """From now on its time counts. `limit`: those with the same limit, whose `due` is `exceed_limit`."""
+        self._limit = limit
+        limit.add(self, limit.now())
 
     def leave(self) -> None:
         """The handler is over. From here on no interrupt can land."""
@@ -87,6 +92,11 @@ class Delivery(msgspec.Struct, eq=False):
         if self.interrupted is None:
             self._wanted = TimeLimitExceeded
             self._throw()
+
+    def lose(self) -> None:
+        """The lease is lost: the handler is interrupted, unless it asked to finish."""
+        if not self.finishes:
+            self.interrupt(LeaseLost)
 
     def interrupt(self, kind: Callable[[], Interrupt]) -> None:
         """Throw into the handler, if it still runs by then. From any greenlet, or the hub; returns at once."""

@@ -31,6 +31,9 @@ class Lease(msgspec.Struct, eq=False):
        (it did in 23 of 60 trial runs without this rule).
     3. `give_back` makes unsent beats void; the lease ends when that change, or the delete, is confirmed.
     4. It keeps its own deadline: on a standard queue SQS answers 200 to an extension that came too late.
+    5. While the hub stands still the watchdog's thread extends it. The thread marks it first, and nothing is sent for
+       it from here until the mark is gone. (A beat of ours may be on its way: of two extensions the later one keeps
+       the message longer, whatever their order. It is a give-back, or a delete, that none may follow.)
 
     `deadline` is on the keeper's clock: past it the message may be somebody else's.
     """
@@ -43,6 +46,8 @@ class Lease(msgspec.Struct, eq=False):
     state: State = "held"
     lost: bool = False
     withheld: bool = False
+    marked: bool = False  # written by the watchdog's thread alone
+    _kept: tuple[str, float] | None = None  # as well: the handle that it has extended, and the deadline that this gave
     _wish: int | None = None
     _asking: bool = False
     _woken: Event | None = None  # the heartbeat's bed; there is none before the first beat
@@ -53,7 +58,9 @@ class Lease(msgspec.Struct, eq=False):
     def is_lost(self, now: float) -> bool:
         """True where the message may be somebody else's; told once to `on_lost`, by whoever notices first."""
         if now >= self.deadline and not self.lost and self.state == "held":
-            self._lose()
+            self.deadline = self.known_until()
+            if now >= self.deadline:
+                self._lose()
         return self.lost
 
     def take_over(self, handle: str) -> None:
@@ -67,11 +74,14 @@ class Lease(msgspec.Struct, eq=False):
             self.lost = False
             self._keeper.quiet.add(self, now)
 
-    def withhold(self) -> str:
-        """The delete is on its way, by the handle that is returned: no beat may follow it."""
-        self.withheld = True
+    def withhold(self) -> bool:
+        """The delete goes now: no beat may follow it. False where it must wait, for the watchdog is at it."""
+        self.withheld = True  # before the look at the mark: the thread sets that before it looks here
+        if self.marked:
+            self.withheld = False
+            return False
         self._wish = None
-        return self.handle
+        return True
 
     def resume(self) -> None:
         """The delete failed: beat on, at once where a beat was missed."""
@@ -97,6 +107,31 @@ class Lease(msgspec.Struct, eq=False):
         else:
             self._stop_beating()
 
+    # The watchdog's thread. It can run between any two steps of the hub: so it only marks, and leaves word.
+
+    def mark(self, now: float) -> tuple[str, int] | None:
+        """The change that keeps this lease, where a beat is overdue; then nothing else is sent until `unmark`."""
+        self.marked = True  # before the look at the rest: whoever gives back or deletes does it the other way round
+        keeper, handle = self._keeper, self.handle
+        overdue = now < self.known_until() < now + keeper.visibility_seconds - keeper.beat_seconds
+        if overdue and self.state == "held" and not self.withheld and not self.lost:
+            seconds = self._clamped(keeper.visibility_seconds)
+            if seconds > 0:
+                return handle, seconds
+        self.marked = False
+        return None
+
+    def known_until(self) -> float:
+        """The deadline, with what the thread itself has added; it leaves writing it down to the hub."""
+        kept = self._kept
+        return max(self.deadline, kept[1]) if kept is not None and kept[0] == self.handle else self.deadline
+
+    def unmark(self, handle: str, until: float) -> None:
+        """SQS has answered; `until`: the deadline that the extension gave, 0.0 where it did not get through in time."""
+        if until:
+            self._kept = (handle, until)
+        self.marked = False
+
     # The heartbeat
 
     def start_beating(self) -> None:
@@ -113,7 +148,7 @@ class Lease(msgspec.Struct, eq=False):
         if woken is not self._woken or self.is_lost(now):
             return False
         self._beat()
-        left = self.deadline - now
+        left = self.known_until() - now
         woken.wait(max(0.0, min(self._keeper.beat_seconds, left)))
         return True
 
@@ -123,7 +158,7 @@ class Lease(msgspec.Struct, eq=False):
             self._ask(seconds)
 
     def _clamped(self, seconds: float) -> int:
-        left = self.received_at + MAX_HOLD_SECONDS - HOLD_MARGIN_SECONDS - self._keeper.clock.now()
+        left = self.received_at + self._keeper.hold_seconds - self._keeper.clock.now()
         return whole_seconds(max(0.0, min(seconds, int(left))))
 
     def _stop_beating(self) -> None:
@@ -177,7 +212,8 @@ class Lease(msgspec.Struct, eq=False):
         elif self.withheld or self.lost:
             return False
         elif failure is None:
-            self.deadline = started + seconds
+            if not self.is_lost(self._keeper.clock.now()):  # an answer past the deadline proves nothing
+                self.deadline = started + seconds
         elif lost:
             self._lose()
         else:
@@ -187,6 +223,8 @@ class Lease(msgspec.Struct, eq=False):
 
 class LeaseKeeper:
     """The leases of one queue: their visibility time-out and beat, and the calls in which changes travel.
+
+    `hold_seconds`: a message is not kept for longer, counted from its receive.
 
     `on_lost` hears of each lease that is lost, `on_returned` of each that was given back, or could not be (why); both
     are given the lease's item, and must not block.
@@ -202,6 +240,7 @@ class LeaseKeeper:
         beat_seconds: float,
         flushers: int,
         limit: int,
+        hold_seconds: float = MAX_HOLD_SECONDS,
         on_lost: Callable[[Any], object],
         on_returned: Callable[[Any, Failure | None], object],
         on_room: Callable[[], object] = lambda: None,
@@ -211,6 +250,7 @@ class LeaseKeeper:
         self.visibility_seconds = visibility_seconds
         self.lease_seconds = visibility_seconds - min(MARGIN_SECONDS, visibility_seconds / 4)
         self.beat_seconds = beat_seconds
+        self.hold_seconds = min(hold_seconds, MAX_HOLD_SECONDS - HOLD_MARGIN_SECONDS)
         self.on_lost = on_lost
         self.on_returned = on_returned
         self.quiet: Countdown[Lease] = Countdown(beat_seconds, Lease.start_beating, clock)  # no beat was due yet
@@ -226,13 +266,18 @@ class LeaseKeeper:
         return lease
 
     def _send(self, leases: list[Lease]) -> list[Lease]:
-        asked = [(lease, lease.handle, wish) for lease in leases if (wish := lease.take_wish()) is not None]
+        marked = [lease for lease in leases if lease.marked]
+        asked = [
+            (lease, lease.handle, wish)
+            for lease in leases
+            if lease not in marked and (wish := lease.take_wish()) is not None
+        ]
         if not asked:
-            return []
+            return marked
         started = self.clock.now()
         changes = [(handle, seconds) for _, handle, seconds in asked]
         results = answers(lambda: self._queue.extend(changes), len(changes))
-        return [
+        return marked + [
             lease
             for (lease, handle, seconds), failure in zip(asked, results, strict=True)
             if lease.answered(handle, seconds, started, failure)

@@ -13,9 +13,11 @@ from collections import deque
 from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from select import POLLOUT
 from typing import Any, TextIO
 
 import msgspec
+from gevent.monkey import get_original
 
 from millpond.message import Message
 
@@ -56,6 +58,18 @@ def event(level: int, name: str, message: str = "", /, **fields: Any) -> None:
     record = logging.LogRecord(_engine.name, level, "", 0, message, None, None)
     record.__dict__.update(event=name, fields=fields)
     _engine.handle(record)
+
+
+def from_thread(level: int, name: str, message: str, /, **fields: Any) -> None:
+    """The same, from a native thread while the hub stands still: by none of logging's locks, which a greenlet may hold.
+
+    A pipe that is full is not waited for: the line is lost, since whoever reads the log may be what the hub waits for.
+    The line should be shorter than 4 KiB (PIPE_BUF): so much a pipe that is not full takes at once.
+    """
+    record = logging.LogRecord(_engine.name, level, "", 0, message, None, None)
+    record.__dict__.update(event=name, fields=fields)
+    for output in _outputs():
+        output.write_past_locks(record)
 
 
 def delivery_fields(message: Message) -> dict[str, Any]:
@@ -117,6 +131,15 @@ class _Output(logging.Handler):
     def flush(self) -> None:
         with suppress(Exception):
             self._write("")
+
+    def write_past_locks(self, record: logging.LogRecord) -> None:
+        with suppress(Exception):
+            if record.levelno >= logging.getLogger().level and self._stream is not None:
+                number = self._stream.fileno()
+                poll = get_original("select", "poll")()
+                poll.register(number, POLLOUT)
+                if poll.poll(0):
+                    os.write(number, (self._line(record) + "\n").encode())
 
     def _line(self, record: logging.LogRecord) -> str:
         try:

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from uuid import uuid4
 
 import msgspec
 
 from millpond.backoff import call_seconds
 from millpond.clock import Clock, Event
+from millpond.countdown import Countdown
 from millpond.errors import QueueError, Unreachable
 from millpond.permits import Share, Waiter
 from millpond.queue import Queue, Received
+
+#: An answer that comes so long after its poll's wait is missed.
+OVERDUE_SECONDS = 1.0
+#: SQS knows an attempt id for five minutes; an answer of the last moment is no use.
+ATTEMPT_SECONDS = 240.0
 
 
 class PollSettings(msgspec.Struct, frozen=True):
@@ -22,6 +29,7 @@ class PollSettings(msgspec.Struct, frozen=True):
     visibility_seconds: int
     pollers: int
     pause_seconds: float = 0.0
+    fifo: bool = False
 
 
 class Pollers:
@@ -29,9 +37,12 @@ class Pollers:
 
     1. One is open while the queue is quiet; another joins when a receive comes back full, one leaves when it comes
        back empty. There are never more than `pollers`.
-    2. A receive that fails backs off by the kind of error and never ends the process.
+    2. A receive that fails backs off by the kind of error and never ends the process. One that backs off, or whose
+       answer is overdue, is not counted on: the others stay, and another takes the place of the last one.
     3. After `pause` (a handler's Unavailable) one message at a time is a probe, until one of them gets through.
-    4. After `stop` no receive begins; the open ones are left to return, for an aborted poll still takes messages.
+    4. A receive of a FIFO queue whose answer was lost is made again, by the same ReceiveRequestAttemptId: its messages
+       come, where else they and their groups would be stuck until the visibility time-out.
+    5. After `stop` no receive begins; the open ones are left to return, for an aborted poll still takes messages.
 
     `deliver` gets what each receive brought. `failed` is told the error and how many receives failed in a row.
     """
@@ -60,7 +71,11 @@ class Pollers:
         self._probe_settled: Event = clock.event()
         self._stopping: Event = clock.event()
         self._ends_by: dict[int, float] = {}  # open poll -> when it must be back
+        self._overdue: Countdown[int] = Countdown(settings.wait_seconds + OVERDUE_SECONDS, self._miss, clock)
+        self._missed: set[int] = set()  # open polls that should be back
+        self._resting = 0  # those that back off
         self._next_key = 0
+        self._unanswered: list[tuple[str, float]] = []  # attempt ids of receives whose answer was lost, and since when
         self._lost_until = 0.0
         self._delay = 0.0
         self._early = 0
@@ -148,24 +163,53 @@ class Pollers:
     def _receive(self, asked: int) -> list[Received] | None:
         settings = self._settings
         key = self._next_key = self._next_key + 1
-        self._ends_by[key] = self._clock.now() + settings.wait_seconds
+        now = self._clock.now()
+        self._ends_by[key] = now + settings.wait_seconds
+        self._overdue.add(key, now)
+        attempt, since = self._attempt()
         try:
-            received = self._queue.receive(asked, settings.wait_seconds, settings.visibility_seconds)
+            received = self._queue.receive(asked, settings.wait_seconds, settings.visibility_seconds, attempt)
         except QueueError as error:
             if isinstance(error, Unreachable):
                 self._lost_until = max(self._lost_until, self._ends_by[key])
+                if attempt:
+                    self._unanswered.append((attempt, since))
             self._failures += 1
             self._failed(error, self._failures, self.ever_received)
             self._delay = call_seconds(self._failures, error)
             return None
         finally:
             del self._ends_by[key]
+            self._overdue.remove(key)
+            self._missed.discard(key)
         self.ever_received = True
         return received
 
+    def _attempt(self) -> tuple[str, float]:
+        """The attempt id of a receive, and when it was first used; "" on a standard queue."""
+        now = self._clock.now()
+        while self._unanswered:
+            attempt, since = self._unanswered.pop(0)
+            if now - since < ATTEMPT_SECONDS:
+                return attempt, since
+        return uuid4().hex if self._settings.fifo else "", now
+
+    def _miss(self, key: int) -> None:
+        """In the hub: this poll hangs. Where no other is at work, one more is opened: nobody else would receive."""
+        self._missed.add(key)
+        if self._at_work() == 0 and self.active < self._settings.pollers and not self._stopping.is_set():
+            self.start()
+
+    def _at_work(self) -> int:
+        return self.active - self._resting - len(self._missed)
+
     def _back_off(self) -> bool:
+        """Rest; then leave, if another poll is at work, or has asked meanwhile: in an outage one alone goes on."""
+        begun = self._next_key
+        self._resting += 1
         self._stopping.wait(self._delay)
-        return self.active == 1 and not self._stopping.is_set()
+        self._resting -= 1
+        return begun == self._next_key and self._at_work() == 1 and not self._stopping.is_set()
 
     def _after(self, asked: int, got: int, started: float) -> bool:
         self.empty_in_a_row = 0 if got else self.empty_in_a_row + 1
@@ -179,12 +223,14 @@ class Pollers:
     def _after_empty(self, started: float) -> bool:
         """A long poll that comes back empty long before its time (SQS at its in-flight limit, a proxy's error page)
         must not become a hot loop."""
-        if self.active > 1:
+        if self._at_work() > 1:
             return False
         early = self._clock.now() - started < self._settings.wait_seconds / 2
         self._early = self._early + 1 if early else 0
         if early:
+            self._resting += 1
             self._stopping.wait(call_seconds(self._early, None))
+            self._resting -= 1
         return not self._stopping.is_set()
 
     def _wait_out_pause(self) -> None:

@@ -13,8 +13,7 @@ import msgspec
 
 from millpond import log
 from millpond.backoff import retry_seconds, whole_seconds
-from millpond.clock import Clock
-from millpond.countdown import Countdown
+from millpond.countdown import Countdown, Time
 from millpond.delivery import Delivery
 from millpond.envelope import Envelope, Undecodable, located, unwrap
 from millpond.errors import (
@@ -31,12 +30,15 @@ from millpond.errors import (
 from millpond.message import Cause, Message, Outcome
 from millpond.queue import MAX_HOLD_SECONDS
 from millpond.routing import Around, Route
+from millpond.threads import Threads
 
 SUCCEEDED = Outcome("succeeded")
 LEASE_LOST = Outcome("lease_lost")
 RELEASED = Outcome("released", reason="the worker shuts down")
 #: How long a type of message that cannot work now waits, where Unavailable does not say.
 UNAVAILABLE_SECONDS = 60
+#: Threads for handlers that ask for one.
+THREADS = 4
 #: Tracebacks are logged the first time only; so many different ones are remembered.
 MAX_SEEN = 1_000
 
@@ -57,14 +59,15 @@ class Processor:
     """Turns deliveries into outcomes.
 
     1. Opens the envelope, finds the handler, decodes the payload: what does not fit is a dead letter.
-    2. Calls the handler in a context of its own, within its time limit.
+    2. Calls the handler in a context of its own, within its time limit (by `time`), in this greenlet or in a thread.
     3. Reads what came out: a return, a verdict, an interrupt, any exception.
     """
 
-    def __init__(self, routes: Mapping[str, Route], retry: RetryPolicy, clock: Clock) -> None:
+    def __init__(self, routes: Mapping[str, Route], retry: RetryPolicy, time: Time, threads: int = THREADS) -> None:
         self._routes = routes
+        self._threads = Threads(threads)
         limits = {
-            seconds: Countdown(seconds, Delivery.exceed_limit, clock)
+            seconds: Countdown(seconds, Delivery.exceed_limit, time)
             for seconds in {route.timeout_seconds for route in routes.values()}
         }
         self._limits = {name: limits[route.timeout_seconds] for name, route in routes.items()}
@@ -105,8 +108,7 @@ class Processor:
         error: BaseException | None = None
         value: object = None
         try:
-            delivery.enter(self._limits[route.event_type])
-            value = contextvars.Context().run(_call, route, envelope, message)
+            value = self._run(delivery, envelope, message, route)
         except BaseException as raised:  # sys.exit, KeyboardInterrupt, GreenletExit: all are this message's alone
             error = raised
         delivery.leave()
@@ -117,6 +119,16 @@ class Processor:
         if error is not None:
             return self._raised(delivery, message, error)
         return Outcome("succeeded", follow_ups=message.follow_ups) if message.follow_ups else SUCCEEDED
+
+    def _run(self, delivery: Delivery, envelope: Envelope, message: Message, route: Route) -> object:
+        delivery.enter(route.finishes)
+        limit, context = self._limits[route.event_type], contextvars.Context()
+        if route.thread:  # the wait for a free one is not the handler's time
+            begun = self._threads.begin(lambda: context.run(_call, route, envelope, message))
+            delivery.limit(limit)
+            return begun()
+        delivery.limit(limit)
+        return context.run(_call, route, envelope, message)
 
     def _read_value(self, route: Route, value: object) -> BaseException | None:
         """`return Retry(...)`: surely a raise was meant. Any other value is told of once, and ignored."""
@@ -220,6 +232,10 @@ def _call(route: Route, envelope: Envelope, message: Message) -> object:
     if route.around is None:
         return route.call(payload, message)
     return _call_around(route.around, route, payload, message)
+
+
+#: The function below which every handler runs: the watchdog looks for it in a stack.
+HANDLER_CODE = _call.__code__
 
 
 def _call_around(around: Around, route: Route, payload: Any, message: Message) -> object:

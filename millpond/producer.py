@@ -9,10 +9,12 @@ from time import sleep
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
+from msgspec import structs
+
 from millpond.backoff import call_seconds, whole_seconds
 from millpond.errors import QueueError, SendError, Throttled, Unreachable
 from millpond.message import MAX_DELAY_SECONDS, envelope_text
-from millpond.queue import MAX_BATCH, MAX_BYTES, Entry
+from millpond.queue import MAX_BATCH, MAX_BYTES, Entry, dedup_id_of, is_fifo
 
 if TYPE_CHECKING:
     from millpond.sqs import SqsQueue
@@ -71,7 +73,8 @@ class Producer:
     ) -> str:
         """Send one message and return its event_id. `payload` is anything that msgspec makes JSON of.
 
-        `delay`: seconds until it is visible, 0 to 900. Raises ValueError or TypeError for a message that no queue
+        `delay`: seconds until it is visible, 0 to 900. A FIFO queue needs a `group` and knows no delay; there SQS drops
+        what comes with an event_id of the last five minutes. Raises ValueError or TypeError for a message that no queue
         would take, QueueError where the call fails, SendError where SQS refuses the message. A send whose answer got
         lost is made again: a message can arrive twice, with one event_id.
         """
@@ -86,7 +89,8 @@ class Producer:
         """
         jobs = [Job(*message) for message in messages]
         event_ids = [str(job.event_id or uuid4().hex) for job in jobs]
-        entries = [_entry(job, event_id) for job, event_id in zip(jobs, event_ids, strict=True)]
+        make = _fifo_entry if is_fifo(self.url) else _entry
+        entries = [make(job, event_id) for job, event_id in zip(jobs, event_ids, strict=True)]
         if entries:
             _Sending(self._queue(), entries).run()
         return event_ids
@@ -190,3 +194,11 @@ def _entry(job: Job, event_id: str) -> Entry:
     if entry.size > MAX_BYTES:
         raise ValueError(f"the message has {entry.size:,} bytes, SQS takes {MAX_BYTES:,}: send where the data is")
     return entry
+
+
+def _fifo_entry(job: Job, event_id: str) -> Entry:
+    if not job.group:
+        raise ValueError("a FIFO queue needs a group: messages of one group are handled one after another")
+    if job.delay:
+        raise ValueError(f"delay={job.delay}: a FIFO queue delays no single message (DelaySeconds is the queue's own)")
+    return structs.replace(_entry(job, event_id), dedup_id=dedup_id_of(event_id))

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
 from types import MappingProxyType
 from typing import Protocol
 
@@ -32,6 +34,8 @@ POLL_GRACE_SECONDS = 10
 SETTLE_SECONDS = 10
 #: What a receive asks for about each message: all that anybody here reads.
 SYSTEM_ATTRIBUTES = ("ApproximateReceiveCount", "SentTimestamp", "MessageGroupId", "AWSTraceHeader")
+
+_DEDUP_ID = re.compile(r"[!-~]{1,128}")
 
 #: Codes that say: this receipt handle is no longer yours. Final, never retried.
 LEASE_LOST_CODES = frozenset(
@@ -70,13 +74,14 @@ class Received(msgspec.Struct, frozen=True):
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """One message to send."""
+    """One message to send. `dedup_id`: for a FIFO queue, which needs a group too."""
 
     body: str
     delay_seconds: int = 0
     group_id: str = ""
     trace_header: str = ""
     attributes: Mapping[str, Attribute] = {}
+    dedup_id: str = ""
 
     @property
     def size(self) -> int:
@@ -114,7 +119,11 @@ class Queue(Protocol):
 
     url: str
 
-    def receive(self, max_messages: int, wait_seconds: int, visibility_seconds: int) -> list[Received]: ...
+    def receive(
+        self, max_messages: int, wait_seconds: int, visibility_seconds: int, attempt_id: str = ""
+    ) -> list[Received]:
+        """`attempt_id`: of a FIFO queue; the one of a receive whose answer was lost brings that answer again."""
+        ...
 
     def delete(self, receipt_handles: Sequence[str]) -> list[Failure | None]: ...
 
@@ -133,6 +142,16 @@ def answers(call: Callable[[], list[Failure | None]], entries: int) -> list[Fail
         return call()
     except QueueError as error:
         return [Failure(f"call:{error.code}", str(error))] * entries
+
+
+def is_fifo(url: str) -> bool:
+    """Whether messages of one group come in order: the name's suffix alone tells. (A group is a tenant elsewhere.)"""
+    return url.endswith(".fifo")
+
+
+def dedup_id_of(event_id: str) -> str:
+    """A deduplication id: 1 to 128 letters, digits and punctuation (SQS). What is none is hashed."""
+    return event_id if _DEDUP_ID.fullmatch(event_id) else sha256(event_id.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def redrive_target(policy: str) -> tuple[str, str]:

@@ -7,7 +7,7 @@ import math
 import typing
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import msgspec
 
@@ -15,6 +15,7 @@ from millpond.errors import ConfigError
 from millpond.message import Message
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+OnLeaseLost = Literal["interrupt", "finish"]
 Around = Callable[[Message], AbstractContextManager[Any]]
 
 #: Seconds that a handler may take where it names no limit of its own.
@@ -29,6 +30,8 @@ class Declaration(msgspec.Struct, frozen=True):
     timeout_seconds: float
     max_attempts: int | None
     backoff: tuple[float, float] | None
+    on_lease_lost: str
+    thread: Any
 
     @property
     def where(self) -> str:
@@ -52,6 +55,8 @@ class Route(msgspec.Struct, frozen=True):
     max_attempts: int | None = None
     backoff: tuple[float, float] | None = None
     around: Around | None = None
+    finishes: bool = False  # also where its lease is lost
+    thread: bool = False
 
 
 _handlers: list[Declaration] = []
@@ -64,17 +69,22 @@ def handler(
     timeout: float = DEFAULT_TIMEOUT_SECONDS,
     max_attempts: int | None = None,
     backoff: tuple[float, float] | None = None,
+    on_lease_lost: OnLeaseLost = "interrupt",
+    thread: bool = False,
 ) -> Callable[[Function], Function]:
     """Mark a function as the handler of one message type; the function itself is returned unchanged.
 
     `timeout`: seconds. `max_attempts` and `backoff` (base and longest delay, seconds) override [retry].
+    `on_lease_lost`: where SQS may have given the message to somebody else, "interrupt" stops the handler, "finish"
+    lets it end. `thread`: for code that blocks or computes; it runs in one of [worker] threads, where no interrupt
+    can reach it: at its time limit, or at the end of the drain, the message is given back and the code runs on.
     What is wrong with a handler is found at boot, all findings at once.
     """
     if not isinstance(event_type, str):
         raise ConfigError('@handler needs the message type: @handler("invoice.created")')
 
     def declare(function: Function) -> Function:
-        _handlers.append(Declaration(event_type, function, timeout, max_attempts, backoff))
+        _handlers.append(Declaration(event_type, function, timeout, max_attempts, backoff, on_lease_lost, thread))
         return function
 
     return declare
@@ -144,6 +154,10 @@ def _wrong_with(declaration: Declaration) -> list[str]:
         wrong.append(f"max_attempts={attempts!r}: 1 or more, a whole number")
     if declaration.backoff is not None and not _is_backoff(declaration.backoff):
         wrong.append(f"backoff={declaration.backoff!r}: (base_seconds, max_seconds), 0 <= base <= max")
+    if declaration.on_lease_lost not in get_args(OnLeaseLost):
+        wrong.append(f"on_lease_lost={declaration.on_lease_lost!r}: {' or '.join(get_args(OnLeaseLost))}")
+    if not isinstance(declaration.thread, bool):
+        wrong.append(f"thread={declaration.thread!r}: True or False")
     return wrong + _wrong_signature(function)
 
 
@@ -188,6 +202,8 @@ def _route(declaration: Declaration, enclosing: Around | None) -> Route:
         max_attempts=declaration.max_attempts,
         backoff=declaration.backoff,
         around=enclosing,
+        finishes=declaration.on_lease_lost == "finish",
+        thread=declaration.thread,
     )
 
 

@@ -18,7 +18,7 @@ from millpond.errors import AccessDenied, ConfigError, QueueError, QueueMissing,
 from millpond.local.settings import ACCOUNT_ID
 from millpond.message import MAX_DELAY_SECONDS, envelope_text
 from millpond.producer import batches
-from millpond.queue import MAX_ATTRIBUTES, MAX_BYTES, Attribute, Entry, Failure, Queue, answers
+from millpond.queue import MAX_ATTRIBUTES, MAX_BYTES, Attribute, Entry, Failure, Queue, answers, dedup_id_of
 from millpond.service import LEFT, STOPPED
 from millpond.sqs import SqsQueue, connect
 
@@ -32,7 +32,7 @@ def run(settings: Settings, options: Namespace) -> int:
     """Send what the command line says; the exit code. Raises ConfigError where nothing can be sent at all."""
     name = _queue_name(settings, options.queue)
     ids = [uuid4().hex for _ in range(options.count)]
-    entries = _entries(options, ids)
+    entries = _entries(options, ids, settings.queues[name].is_fifo)
     tally = _Tally(ids)
     try:
         with screen.progress(f"to {name}", len(entries)) as advance:
@@ -120,14 +120,20 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a JSON value")
 
 
-def _entries(options: Namespace, ids: Sequence[str]) -> list[Entry]:
+def _entries(options: Namespace, ids: Sequence[str], fifo: bool) -> list[Entry]:
+    if fifo and (options.delay or not options.group):
+        raise ConfigError("a FIFO queue needs --group, and delays no single message")
     if not 0 <= options.delay <= MAX_DELAY_SECONDS:
         text = f"--delay {options.delay}: SQS delays a message by 0 to {MAX_DELAY_SECONDS} seconds"
         raise ConfigError(f"{text}; EventBridge Scheduler sends to a queue at any later time")
     payload = msgspec.Raw(read_payload(options.payload).encode())
     attributes = _attributes(options.attribute)
-    bodies = (envelope_text(options.type, event_id, payload) for event_id in ids)
-    entries = [Entry(body, options.delay, options.group, attributes=attributes) for body in bodies]
+    dedup_ids = [dedup_id_of(event_id) if fifo else "" for event_id in ids]
+    bodies = [envelope_text(options.type, event_id, payload) for event_id in ids]
+    entries = [
+        Entry(body, options.delay, options.group, attributes=attributes, dedup_id=dedup_id)
+        for body, dedup_id in zip(bodies, dedup_ids, strict=True)
+    ]
     if entries[0].size > MAX_BYTES:
         raise ConfigError(f"the message has {entries[0].size:,} bytes, SQS takes {MAX_BYTES:,}: send where the data is")
     return entries

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import traceback
 from collections.abc import Callable, Sequence
@@ -10,15 +11,16 @@ from functools import partial
 from typing import Any
 
 import gevent
-from gevent.event import Event
 
 from millpond import log
-from millpond.clock import Clock
+from millpond.clock import Clock, Event
 from millpond.consumer import Consumer
 from millpond.delivery import Delivery
 from millpond.errors import AccessDenied, QueueError, QueueMissing, Stopped
 from millpond.metrics import Metrics
 from millpond.pool import Pool
+from millpond.pulse import Pulse
+from millpond.watchdog import Watchdog
 
 #: Exit codes.
 STOPPED, LEFT, CRASHED, MISCONFIGURED = 0, 1, 2, 3
@@ -26,9 +28,12 @@ STOPPED, LEFT, CRASHED, MISCONFIGURED = 0, 1, 2, 3
 #: The end of drain_seconds that is kept for giving back what was interrupted: a fifth, 3 s at the most.
 RESERVE_SHARE, MAX_RESERVE_SECONDS = 0.2, 3.0
 PROGRESS_SECONDS = 30.0
-LAG_SECONDS = 0.25
+#: How often the watchdog's counts are read, and its keys renewed.
+KEEP_SECONDS = 10.0
 #: A second Ctrl-C counts from here on: terminals and wrappers send the first one twice.
 SECOND_SIGNAL_SECONDS = 0.5
+#: teardown() has so long at the most.
+TEARDOWN_SECONDS = 10.0
 #: SQS's counts lag behind: what they say is left is asked for again so often.
 LEFT_CHECKS, LEFT_CHECK_SECONDS = 3, 0.5
 #: Two long polls that come back empty: only then --until-empty believes it.
@@ -45,7 +50,8 @@ class Service:
 
     1. It owns the pool and hands every core greenlet out: one that dies takes the process down (exit code 2).
     2. It runs until a signal, until its queues are empty, or until it cannot work.
-    3. It drains: no new receive, handlers finish, what cannot finish is given back, and the account is told.
+    3. It drains (`drain_seconds` may be infinite): no new receive, handlers finish, what cannot finish is given back,
+       and the account is told.
     """
 
     def __init__(self, concurrency: int, drain_seconds: float, metrics: Metrics, clock: Clock) -> None:
@@ -58,13 +64,15 @@ class Service:
         self._drain_seconds = drain_seconds
         self._metrics = metrics
         self._clock = clock
-        self._stop = Event()
-        self._hurry = Event()
+        self.pulse = Pulse(clock)
+        self.watchdog: Watchdog | None = None
+        self.hand_overs: Sequence[Callable[[], object]] = ()  # keys for the watchdog's own calls
+        self._stop: Event = clock.event()
+        self._over: Event = clock.event()  # all is settled, or nothing more is to be waited for
         self._why = ""
         self._exit_code = STOPPED
         self._stopped_at = 0.0
         self._watchers: list[Any] = []
-        self._lag_ms = 0.0
 
     # Signals, crashes: whoever comes first says why
 
@@ -77,7 +85,7 @@ class Service:
         if not self._stop.is_set():
             self.stop(signal.Signals(number).name)
         elif number == signal.SIGINT and self._clock.now() - self._stopped_at > SECOND_SIGNAL_SECONDS:
-            self._hurry.set()
+            self._over.set()
 
     def stop(self, why: str, exit_code: int = STOPPED) -> None:
         """Begin the drain. The first reason counts; a crash outweighs it."""
@@ -97,7 +105,7 @@ class Service:
         trace = "".join(traceback.format_exception(greenlet.exception))
         log.event(logging.CRITICAL, "worker.crashed", f"a core greenlet died: {greenlet.exception!r}", traceback=trace)
         self.stop("crash", CRASHED)
-        self._hurry.set()
+        self._over.set()
 
     def refused(self, error: QueueError) -> None:
         """A receive failed before any has come back: what only a person can mend ends the boot."""
@@ -120,7 +128,10 @@ class Service:
     def run(self) -> int:
         """Receive and work until something ends it, drain, and return the exit code."""
         self._register_gauges()
-        self.spawn(self._watch_lag)
+        self.pulse.start()
+        if self.watchdog is not None:
+            self.watchdog.start()
+            self.spawn(self._keep_watchdog, self.watchdog)
         if not self.stopping:
             for consumer in self.consumers:
                 consumer.polls.start()
@@ -152,18 +163,20 @@ class Service:
             if consumer.open:
                 log.event(logging.INFO, "worker.progress", "", **self._numbers(consumer))
 
-    def _watch_lag(self) -> None:
+    def _keep_watchdog(self, watchdog: Watchdog) -> None:
+        """What the watchdog's thread may not do itself: count, and ask for keys."""
+        blocked, extended = self._metrics.tally("worker.hub_blocked"), self._metrics.tally("worker.leases_rescued")
+        blocks = leases = 0
         while True:
-            before = self._clock.now()
-            gevent.sleep(LAG_SECONDS)
-            self._lag_ms = max(self._lag_ms, (self._clock.now() - before - LAG_SECONDS) * 1000)
-
-    def _take_lag_ms(self) -> float:
-        lag_ms, self._lag_ms = self._lag_ms, 0.0
-        return lag_ms
+            for hand_over in self.hand_overs:
+                hand_over()
+            blocked.n += watchdog.blocks - blocks
+            extended.n += watchdog.extended - leases
+            blocks, leases = watchdog.blocks, watchdog.extended
+            self._clock.sleep(KEEP_SECONDS)
 
     def _register_gauges(self) -> None:
-        self._metrics.gauge("worker.hub_lag_ms", self._take_lag_ms)
+        self._metrics.gauge("worker.hub_lag_ms", self.pulse.take_lag_ms)
         for consumer in self.consumers:
             self._metrics.gauge(f"{consumer.name}.in_flight", partial(getattr, consumer, "open"))
             self._metrics.gauge(f"{consumer.name}.ready", partial(getattr, consumer, "ready"))
@@ -180,7 +193,8 @@ class Service:
         for work, delivery in self.pool.take_ready():
             work(delivery)  # a consumer that drains holds it back
         settled = gevent.spawn(gevent.joinall, [self.spawn(_settle, consumer) for consumer in self.consumers])
-        self._wait_for([settled, self._hurry], deadline - reserve_seconds(self._drain_seconds))
+        settled.rawlink(lambda _: self._over.set())
+        self._wait(self._over, deadline - reserve_seconds(self._drain_seconds))
         if not settled.ready():
             self._interrupt(settled, deadline)
         self._tear_down(deadline)
@@ -190,27 +204,30 @@ class Service:
         for consumer in self.consumers:
             consumer.interrupt(Stopped)
             consumer.give_back_held()
-        idle = gevent.spawn(lambda: [consumer.idle.wait() for consumer in self.consumers])
+        idle = self._clock.event()
+        waiting = gevent.spawn(lambda: [consumer.idle.wait() for consumer in self.consumers])
+        waiting.rawlink(lambda _: idle.set())
         left = min(deadline - self._clock.now(), reserve_seconds(self._drain_seconds))
-        self._wait_for([idle], self._clock.now() + left / 2)
+        self._wait(idle, self._clock.now() + left / 2)
         for consumer in self.consumers:
             consumer.write_off_running()
-        self._wait_for([idle], self._clock.now() + left / 2 - 0.1)
-        gevent.killall([idle, settled], block=False)
+        self._wait(idle, self._clock.now() + left / 2 - 0.1)
+        gevent.killall([waiting, settled], block=False)
 
-    def _wait_for(self, events: Sequence[Any], until: float) -> None:
-        gevent.wait(events, timeout=max(0.0, until - self._clock.now()), count=1)
+    def _wait(self, event: Event, until: float) -> None:
+        event.wait(None if math.isinf(until) else max(0.0, until - self._clock.now()))
 
     def _tear_down(self, deadline: float) -> None:
         greenlets = [gevent.spawn(teardown) for teardown in self.teardowns]
-        gevent.joinall(greenlets, timeout=max(0.1, deadline - self._clock.now() - 0.1))
+        gevent.joinall(greenlets, timeout=max(0.1, min(TEARDOWN_SECONDS, deadline - self._clock.now() - 0.1)))
         self.pool.close(0.0 if any(consumer.open for consumer in self.consumers) else 0.1)
 
     # The account
 
     def _tell_draining(self) -> None:
         in_hand = sum(consumer.open for consumer in self.consumers)
-        text = f"{self._why}: {in_hand} messages in hand, at most {self._drain_seconds:g} s"
+        limit = "until all is done" if math.isinf(self._drain_seconds) else f"at most {self._drain_seconds:g} s"
+        text = f"{self._why}: {in_hand} messages in hand, {limit}"
         now = self._clock.now()
         polls = max((consumer.polls.open_until() - now for consumer in self.consumers), default=0.0)
         if polls > 0:

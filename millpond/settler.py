@@ -11,8 +11,8 @@ from millpond.batch import Batcher
 from millpond.clock import Clock
 from millpond.delivery import Delivery
 from millpond.lease import LeaseKeeper
-from millpond.message import Outcome
-from millpond.queue import Entry, Failure, Queue, answers
+from millpond.message import FollowUp, Outcome
+from millpond.queue import Entry, Failure, Queue, answers, dedup_id_of
 
 #: A delete or a copy that fails is tried for so long; then the message is left to its visibility time-out.
 GIVE_UP_SECONDS = 300.0
@@ -55,6 +55,7 @@ class Settler:
         spawn: Callable[..., Any],
         *,
         limit: int,
+        fifo: bool = False,
         finished: Callable[[Delivery, Outcome], object],
         abandoned: Callable[[Delivery, str], object],
         rejected: Callable[[Delivery, Entry], object],
@@ -74,13 +75,17 @@ class Settler:
         self._failed = failed
         self._letters = letters
 
+        self._fifo = fifo
+
         def batcher(call: Any, linger_seconds: float, size_of: Callable[[Any], int] | None = None) -> Batcher[Any]:
-            limits = {"flushers": FLUSHERS, "limit": limit}
+            # One at a time keeps what is sent to a FIFO queue in order.
+            limits = {"flushers": 1 if fifo and size_of is not None else FLUSHERS, "limit": limit}
             return Batcher(
                 call, clock, spawn, linger_seconds=linger_seconds, size_of=size_of, on_room=on_room, **limits
             )
 
-        self.deletes: Batcher[Delivery] = batcher(self._delete, DELETE_LINGER_SECONDS)
+        # The next message of a group waits for the delete of the one before it.
+        self.deletes: Batcher[Delivery] = batcher(self._delete, 0.0 if fifo else DELETE_LINGER_SECONDS)
         self.follow_ups: Batcher[Sending] = batcher(self._send_follow_ups, SEND_LINGER_SECONDS, _size)
         self.copies: Batcher[Sending] = batcher(self._send_copies, SEND_LINGER_SECONDS, _size)
 
@@ -91,9 +96,9 @@ class Settler:
         match outcome.name:
             case "succeeded" if not outcome.follow_ups:
                 self.deletes.put(delivery)
-            case "retried" | "released":
+            case "retried" | "released" if not delivery.lease.is_lost(delivery.settling_since):
                 delivery.lease.give_back(outcome.delay_seconds)
-            case "lease_lost":
+            case "lease_lost" | "retried" | "released":  # it is somebody else's to give back
                 self._finish(delivery)
             case "dead_lettered" if self._dead_letters is None:
                 self._put_off(delivery, "there is no dead-letter queue")
@@ -122,7 +127,7 @@ class Settler:
 
     def _send_then_delete(self, delivery: Delivery, outcome: Outcome) -> None:
         group = delivery.received.group_id
-        jobs = [Entry(job.body, job.after_seconds, group) for job in outcome.follow_ups if job.reject is None]
+        jobs = [self._job(job, group) for job in outcome.follow_ups if job.reject is None]
         own, rejected = self._letters(delivery, outcome)
         delivery.unsent = len(jobs) + len(own) + len(rejected)
         if not delivery.unsent:
@@ -133,6 +138,10 @@ class Settler:
             self.copies.put(Sending(delivery, outcome, entry))
         for entry in own:
             self.copies.put(Sending(delivery, outcome, entry, original=True))
+
+    def _job(self, job: FollowUp, group_id: str) -> Entry:
+        dedup_id = dedup_id_of(job.event_id) if self._fifo else ""
+        return Entry(job.body, job.after_seconds, group_id, dedup_id=dedup_id)
 
     def _send_follow_ups(self, batch: list[Sending]) -> list[Sending]:
         return self._send(self._queue, batch, self._follow_up_refused)
@@ -197,10 +206,12 @@ class Settler:
     # Deleting
 
     def _delete(self, batch: list[Delivery]) -> list[Delivery]:
-        handles = [delivery.lease.withhold() for delivery in batch]
-        results = answers(lambda: self._queue.delete(handles), len(handles))
-        again = []
-        for delivery, handle, failure in zip(batch, handles, results, strict=True):
+        ready = [delivery for delivery in batch if delivery.lease.withhold()]
+        # The watchdog is at the others: they wait.
+        again = [] if len(ready) == len(batch) else [delivery for delivery in batch if delivery not in ready]
+        handles = [delivery.lease.handle for delivery in ready]
+        results = answers(lambda: self._queue.delete(handles), len(handles)) if handles else []
+        for delivery, handle, failure in zip(ready, handles, results, strict=True):
             if not self._deleted(delivery, handle, failure):
                 delivery.lease.resume()
                 again.append(delivery)

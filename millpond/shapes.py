@@ -69,6 +69,7 @@ class _Sent(_Shape):
     message_body: str
     delay_seconds: int = 0
     message_group_id: str = ""
+    message_deduplication_id: str = ""
     message_attributes: dict[str, _Value] = {}
     message_system_attributes: dict[str, _Value] = {}
 
@@ -117,7 +118,10 @@ _error = msgspec.json.Decoder(_Error)
 
 
 @lru_cache(maxsize=32)
-def receive_body(url: str, max_messages: int, wait_seconds: int, visibility_seconds: int) -> bytes:
+def receive_body(
+    url: str, max_messages: int, wait_seconds: int, visibility_seconds: int, attempt_id: str = ""
+) -> bytes:
+    attempt = {"ReceiveRequestAttemptId": attempt_id} if attempt_id else {}
     return _encode(
         {
             "QueueUrl": url,
@@ -126,6 +130,7 @@ def receive_body(url: str, max_messages: int, wait_seconds: int, visibility_seco
             "VisibilityTimeout": visibility_seconds,
             "MessageSystemAttributeNames": SYSTEM_ATTRIBUTES,
             "MessageAttributeNames": ["All"],
+            **attempt,
         }
     )
 
@@ -206,7 +211,7 @@ def _attribute(value: _Value) -> Attribute:
 def _sent(entry_id: str, entry: Entry) -> _Sent:
     system = {"AWSTraceHeader": _Value("String", entry.trace_header)} if entry.trace_header else {}
     user = {name: _value(attribute) for name, attribute in entry.attributes.items()} if entry.attributes else {}
-    return _Sent(entry_id, entry.body, entry.delay_seconds, entry.group_id, user, system)
+    return _Sent(entry_id, entry.body, entry.delay_seconds, entry.group_id, entry.dedup_id, user, system)
 
 
 def _value(attribute: Attribute) -> _Value:

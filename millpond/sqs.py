@@ -62,11 +62,18 @@ def connect(
     unreadable or names a CA bundle that is.
     """
     client = client or _client_by_environment()
-    if client == "wire":
-        endpoint = find_endpoint(queue_url, region, endpoint_url)
-        if not endpoint.proxied:
-            connections = Connections(endpoint.url, polls + settles, endpoint.ca_file)
-            return WireSqs(endpoint.url, endpoint.region, Credentials(credentials_loader(endpoint)), connections)
+    wire = wire_sqs(queue_url, region, endpoint_url, polls + settles) if client == "wire" else None
+    if wire is not None:
+        return wire
     from millpond.boto import BotoSqs  # boto3: 10 MiB that only this client needs
 
     return BotoSqs(queue_url, region, endpoint_url, wait_seconds, polls, settles)
+
+
+def wire_sqs(queue_url: str, region: str, endpoint_url: str, connections: int) -> WireSqs | None:
+    """SQS by our own client, with so many connections kept; None where a proxy is in the way. Raises ConfigError."""
+    endpoint = find_endpoint(queue_url, region, endpoint_url)
+    if endpoint.proxied:
+        return None
+    kept = Connections(endpoint.url, connections, endpoint.ca_file)
+    return WireSqs(endpoint.url, endpoint.region, Credentials(credentials_loader(endpoint)), kept)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from functools import lru_cache, partial
 from time import monotonic, time
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 from urllib.parse import quote, urlsplit
 
 from millpond import shapes, sigv4
 from millpond.codes import EXPIRED_CODES, error_kind, is_skew
 from millpond.connection import Answer
-from millpond.connections import Connections
-from millpond.credentials import Credentials
 from millpond.errors import QueueError, Unreachable
 from millpond.queue import POLL_GRACE_SECONDS, SETTLE_SECONDS, Entry, Failure, Received, redrive_target
 from millpond.sigv4 import Keys
@@ -30,14 +29,34 @@ class Site(NamedTuple):
     region: str
 
 
+class Keyring(Protocol):
+    """Credentials: see there."""
+
+    def keys(self) -> Keys: ...
+
+    def renew(self, refused: Keys) -> Keys: ...
+
+
+class Exchange(Protocol):
+    """Connections: see there."""
+
+    host: str
+    port: int
+    tls: ssl.SSLContext | None
+
+    def exchange(self, wire: bytes, seconds: float) -> Answer: ...
+
+
 class WireSqs:
     """SQS at one endpoint: signs and sends calls. All its queues share credentials, connections and the clock."""
 
     client = "wire"
 
-    def __init__(self, endpoint_url: str, region: str, credentials: Credentials, connections: Connections) -> None:
-        self._credentials = credentials
-        self._connections = connections
+    def __init__(self, endpoint_url: str, region: str, credentials: Keyring, connections: Exchange) -> None:
+        self.endpoint_url = endpoint_url
+        self.region = region
+        self.credentials = credentials
+        self.connections = connections
         self._site = site_of(endpoint_url, region)
         self._skew_seconds = 0.0
 
@@ -62,20 +81,20 @@ class WireSqs:
     def _answer(self, name: str, body: bytes, seconds: float) -> Answer:
         """Sent once; once more only where SQS has refused its signature and there is a better one."""
         end = monotonic() + seconds
-        keys = self._credentials.keys()
-        answer = self._connections.exchange(self._signed(name, body, keys), seconds)
+        keys = self.credentials.keys()
+        answer = self.connections.exchange(self._signed(name, body, keys), seconds)
         if answer.status == 200:
             return answer
         better = self._better(answer, keys)
         if better is None:
             return answer
-        return self._connections.exchange(self._signed(name, body, better), end - monotonic())
+        return self.connections.exchange(self._signed(name, body, better), end - monotonic())
 
     def _better(self, answer: Answer, keys: Keys) -> Keys | None:
         """The keys for a second try, with the server's own time; None where a second try could not help."""
         codes, text = _reason(answer)
         if EXPIRED_CODES.intersection(codes):
-            renewed = self._credentials.renew(keys)
+            renewed = self.credentials.renew(keys)
             return renewed if renewed != keys else None
         if is_skew(frozenset(codes), text):
             try:
@@ -125,8 +144,10 @@ class WireQueue:
         self.url = url
         self._call = sqs.call
 
-    def receive(self, max_messages: int, wait_seconds: int, visibility_seconds: int) -> list[Received]:
-        body = shapes.receive_body(self.url, max_messages, wait_seconds, visibility_seconds)
+    def receive(
+        self, max_messages: int, wait_seconds: int, visibility_seconds: int, attempt_id: str = ""
+    ) -> list[Received]:
+        body = shapes.receive_body(self.url, max_messages, wait_seconds, visibility_seconds, attempt_id)
         return self._call("ReceiveMessage", body, wait_seconds + POLL_GRACE_SECONDS, shapes.read_messages)
 
     def delete(self, receipt_handles: Sequence[str]) -> list[Failure | None]:

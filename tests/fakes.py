@@ -75,7 +75,9 @@ class FakeQueue:
             step()
         return step if isinstance(step, Failure) else None
 
-    def receive(self, max_messages: int, wait_seconds: int, visibility_seconds: int) -> list[Received]:
+    def receive(
+        self, max_messages: int, wait_seconds: int, visibility_seconds: int, attempt_id: str = ""
+    ) -> list[Received]:
         self._enter("receive", [max_messages])
         end = self.clock.now() + wait_seconds
         while not (found := self._take(max_messages, visibility_seconds)) and self.clock.now() < end:

@@ -148,8 +148,9 @@ def test_attributes_that_may_not_be_read_are_a_warning_since_a_worker_goes_on_wi
     assert "sqs:DeleteMessage is allowed" in [finding.text for finding in found]
 
 
-def test_a_fifo_queue_is_an_error(settings):
-    assert the(findings(settings(), FakeSqs(attributes={"FifoQueue": "true"})), "error").startswith("FIFO queues")
+def test_a_handler_that_may_run_for_longer_than_its_message_is_kept_is_a_warning(settings):
+    found = findings(settings("max_hold_seconds = 120"), FakeSqs(), route(timeout_seconds=121))
+    assert the(found, "warning").startswith("the time limit of ok is 121 s, but a message is kept for max_hold_seconds")
 
 
 @pytest.mark.parametrize(

@@ -198,7 +198,12 @@ def test_a_byte_order_mark_and_windows_line_ends_are_read(read):
         ("wait_second = 3", "wait_second = 3: no such key; did you mean wait_seconds?"),
         ('"a\\nb" = 3', '"a\\nb" = 3: no such key; there are: ' + ", ".join(QueueSettings.__struct_fields__)),
         ('dead_letter_url = "local"', 'dead_letter_url = "local": a URL, https://...'),
-        (f'dead_letter_url = "{REAL}.fifo"', f'dead_letter_url = "{REAL}.fifo": FIFO queues are not supported yet'),
+        (
+            f'dead_letter_url = "{REAL}.fifo"',
+            f'dead_letter_url = "{REAL}.fifo": a FIFO queue (.fifo) for a FIFO queue, '
+            "a standard one for a standard one",
+        ),
+        ("max_hold_seconds = 59", "max_hold_seconds = 59: not less than visibility_seconds = 60"),
         (
             f'dead_letter_url = "{REAL}"',
             f'dead_letter_url = "{REAL}": another queue than url, or each dead letter would come back at once',
@@ -216,10 +221,9 @@ def test_a_finding_names_table_key_value_and_what_is_allowed(findings, line, fin
         ("mails", 'url = "mails": "local", or the URL of a queue, https://...'),
         (REAL + r"\n", f'url = "{REAL}\\n": "local", or the URL of a queue, https://...'),
         ("ftp://u:hush@host/q", 'url = ...: "local", or the URL of a queue, https://...'),
-        (REAL + ".fifo", f'url = "{REAL}.fifo": FIFO queues are not supported yet'),
     ],
 )
-def test_a_url_is_local_or_that_of_a_standard_queue(findings, url, finding):
+def test_a_url_is_local_or_that_of_a_queue(findings, url, finding):
     assert findings(f'[queues.emails]\nurl = "{url}"') == [f"config.toml: [queues.emails] {finding}"]
 
 
@@ -229,8 +233,8 @@ def test_a_url_is_local_or_that_of_a_standard_queue(findings, url, finding):
         ("[worker]\nhandlers = []", '[worker] handlers = [...]: a list of folders and modules, ["handlers"]'),
         ('[worker]\nhandlers = "x"', '[worker] handlers = "x": a list of folders and modules, ["handlers"]'),
         ("[worker]\nconcurrency = 0", "[worker] concurrency = 0: 1 to 120000"),
-        ("[worker]\ndrain_seconds = 0.5", "[worker] drain_seconds = 0.5: 1 second or more"),
-        ("[worker]\ndrain_seconds = inf", "[worker] drain_seconds = Infinity: 1 second or more"),
+        ("[worker]\ndrain_seconds = 0.5", '[worker] drain_seconds = 0.5: 1 second or more, or "until done"'),
+        ("[worker]\ndrain_seconds = inf", '[worker] drain_seconds = Infinity: 1 second or more, or "until done"'),
         ("[retry]\nmax_attempts = 0", "[retry] max_attempts = 0: a whole number, 1 or more"),
         ("[retry]\nmax_seconds = 43201", "[retry] max_seconds = 43201: 0 to 43200 seconds"),
         ("[retry]\nbase_seconds = 901", "[retry] base_seconds = 901: not more than max_seconds = 900.0"),

@@ -640,8 +640,8 @@ def test_a_handshake_that_trickles_has_the_same_time_as_one_that_stops(certifica
 
 def test_one_context_serves_all_connections_to_a_bundle(certificate):
     url, bundle = "https://queue.example", str(certificate.pem)
-    assert Connections(url, 4, bundle)._tls is Connections(url, 4, bundle)._tls
-    assert Connections(url, 4, EVERYBODYS)._tls is not Connections(url, 4, bundle)._tls
+    assert Connections(url, 4, bundle).tls is Connections(url, 4, bundle).tls
+    assert Connections(url, 4, EVERYBODYS).tls is not Connections(url, 4, bundle).tls
 
 
 def test_a_ca_bundle_that_is_not_there_or_is_empty_is_a_finding(tmp_path):

@@ -18,7 +18,7 @@ ENGINE = ROOT / "millpond"
 
 #: A file imports only from floors below its own. `__init__` is not on a floor: it loads the others when asked.
 FLOORS = [
-    {"errors", "message", "clock", "metrics", "pool", "patch", "samples", "screen", "stream", "sigv4"},
+    {"errors", "message", "clock", "metrics", "pool", "patch", "samples", "screen", "stream", "sigv4", "threads"},
     {
         "backoff",
         "queue",
@@ -27,6 +27,7 @@ FLOORS = [
         "tables",
         "permits",
         "countdown",
+        "pulse",
         "codes",
         "connection",
         "credentials",
@@ -34,10 +35,10 @@ FLOORS = [
     },
     {"config", "envelope", "bounded", "batch", "poller", "connections", "shapes"},
     {"lease", "discovery", "boto", "wire"},
-    {"sqs"},
-    {"producer"},
+    {"sqs", "watchdog"},
+    {"producer", "lifeline"},
     {"delivery"},
-    {"processor", "settler", "deadletter"},
+    {"processor", "settler", "deadletter", "groups"},
     {"account"},
     {"consumer", "testing"},
     {"service"},

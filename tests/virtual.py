@@ -9,13 +9,23 @@ from collections.abc import Callable
 import gevent
 from gevent.event import Event as GeventEvent
 
+#: More turns of the hub at one moment than this is a loop that never waits.
+MAX_TURNS = 100_000
+
 
 class VirtualTimer:
+    __slots__ = ("call",)
+
     def __init__(self, call: Callable[[], object]) -> None:
         self.call: Callable[[], object] | None = call
 
     def cancel(self) -> None:
         self.call = None
+
+    def ring(self) -> None:
+        """In the hub; what was cancelled a moment before does not ring."""
+        if self.call is not None:
+            self.call()
 
 
 class VirtualEvent:
@@ -30,9 +40,17 @@ class VirtualEvent:
         if timeout is None or self.is_set():
             return bool(self._event.wait())
         over = GeventEvent()
+
+        def wake(_: object) -> None:
+            over.set()
+
         timer = self._clock.timer(timeout, over.set)
-        gevent.wait([self._event, over], count=1)
-        timer.cancel()
+        self._event.rawlink(wake)
+        try:
+            over.wait()
+        finally:
+            self._event.unlink(wake)
+            timer.cancel()
         return bool(self.is_set())
 
 
@@ -72,15 +90,19 @@ class VirtualClock:
         settle()
         while self._timers and self._timers[0][0] <= end:
             when, _, timer = heapq.heappop(self._timers)
-            self._now = max(self._now, when)
             if timer.call is not None:
-                gevent.get_hub().loop.run_callback(timer.call)  # in the hub, as the real ones
+                self._now = max(self._now, when)
+                gevent.get_hub().loop.run_callback(timer.ring)  # in the hub, as the real ones
                 settle()
         self._now = end
         settle()
 
 
-def settle(turns: int = 12) -> None:
-    """Let every greenlet that can run do so."""
-    for _ in range(turns):
+def settle(turns: int = 1) -> None:
+    """Let every greenlet that can run do so, until all of them wait for something; at least so many turns of the hub."""
+    callbacks = gevent.get_hub().loop._callbacks  # whatever wakes a greenlet passes through here
+    for turn in range(MAX_TURNS):
+        if turn >= turns and not callbacks:
+            return
         gevent.sleep(0)
+    raise RuntimeError("the hub never comes to rest: some greenlet spins")

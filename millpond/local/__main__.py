@@ -14,7 +14,7 @@ from gevent.event import Event
 
 from millpond.local import DEFAULT_PORT
 from millpond.local.errors import SqsError
-from millpond.local.settings import arn
+from millpond.local.settings import FIFO_SUFFIX, arn
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -65,15 +65,19 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--certificate", metavar="FILE", help="speak TLS with this certificate (PEM)")
     parser.add_argument("--key", metavar="FILE", help="the certificate's key (PEM), unless that file has it too")
-    help_text = f"make this queue, and NAME-dead for messages received {MAX_RECEIVE_COUNT} times; can be repeated"
+    help_text = f"make this queue, and NAME-dead for messages received {MAX_RECEIVE_COUNT} times; can be repeated; "
+    help_text += "NAME.fifo is a FIFO queue, and has NAME-dead.fifo"
     parser.add_argument("--queue", action="append", default=[], metavar="NAME", help=help_text)
     return parser.parse_args(arguments)
 
 
 def _create(server: LocalSqs, name: str) -> list[str]:
-    dead_url = server.create_queue(f"{name}-dead")
-    policy = {"deadLetterTargetArn": arn(f"{name}-dead"), "maxReceiveCount": MAX_RECEIVE_COUNT}
-    return [server.create_queue(name, {"RedrivePolicy": json.dumps(policy)}), dead_url]
+    is_fifo = name.endswith(FIFO_SUFFIX)
+    kind = {"FifoQueue": "true"} if is_fifo else {}
+    dead = f"{name.removesuffix(FIFO_SUFFIX)}-dead{FIFO_SUFFIX}" if is_fifo else f"{name}-dead"
+    dead_url = server.create_queue(dead, kind)
+    policy = {"deadLetterTargetArn": arn(dead), "maxReceiveCount": MAX_RECEIVE_COUNT}
+    return [server.create_queue(name, {**kind, "RedrivePolicy": json.dumps(policy)}), dead_url]
 
 
 def _tls(certificate: str, key: str | None) -> SSLContext:

@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping
 
 from millpond.local import batch
 from millpond.local.batch import MAX_BATCH
-from millpond.local.convert import parcel
+from millpond.local.convert import attempt_id, check_fifo_batch, parcel
 from millpond.local.errors import SqsError, invalid_parameter, invalid_value, missing_parameter
-from millpond.local.message import MAX_BYTES, Message, size_bytes
+from millpond.local.fifo import FifoQueue
+from millpond.local.message import MAX_BYTES, size_bytes
 from millpond.local.queue import MAX_HOLD_SECONDS, Poll, Queue
-from millpond.local.settings import SETTABLE, Redrive, Settings, as_attributes, parse
+from millpond.local.settings import FIFO_SUFFIX, SETTABLE, Fifo, Settings, as_attributes, parse
 from millpond.local.wire import (
     BatchAnswer,
     ChangeMessageVisibility,
@@ -40,6 +41,7 @@ MAX_WAIT_SECONDS = 20
 MAX_PAGE = 1000
 
 _QUEUE_NAME = re.compile(r"[A-Za-z0-9_-]{1,80}")
+_FIFO_QUEUE_NAME = re.compile(r"[A-Za-z0-9_-]{1,75}\.fifo")
 _COUNTED = (
     "ApproximateNumberOfMessages",
     "ApproximateNumberOfMessagesNotVisible",
@@ -60,17 +62,15 @@ class Account:
     def create_queue(self, request: CreateQueue) -> str:
         """Returns the queue's name. One that exists is left as it is, if no attribute asked for differs."""
         name = request.queue_name
-        if name.endswith(".fifo") or request.attributes.get("FifoQueue") == "true":
-            raise SqsError("UnsupportedOperation", "millpond.local has no FIFO queues yet: create a standard queue.")
-        if not _QUEUE_NAME.fullmatch(name):
-            reason = "Can only include alphanumeric characters, hyphens, or underscores. 1 to 80 in length"
-            raise invalid_value("QueueName", name, reason) if name else missing_parameter("QueueName")
+        is_fifo = request.attributes.get("FifoQueue", "").lower() == "true"
+        _check_name(name, is_fifo)
         if name in self._queues:
             _check_same(self._queues[name].settings, request.attributes)
         else:
-            settings = parse(request.attributes, Settings())
-            target = self._redrive_target(settings.redrive)
-            queue = self._queues[name] = Queue(name, settings, self._clock(), self._alarm)
+            settings = parse(request.attributes, Settings(fifo=Fifo() if is_fifo else None))
+            target = self._redrive_target(settings)
+            make = FifoQueue if is_fifo else Queue
+            queue = self._queues[name] = make(name, settings, self._clock(), self._alarm)
             queue.dead_letters = target
         return name
 
@@ -122,7 +122,7 @@ class Account:
     def set_queue_attributes(self, request: SetQueueAttributes) -> Nothing:
         queue = self._queue(request)
         settings = parse(request.attributes, queue.settings)
-        queue.dead_letters = self._redrive_target(settings.redrive)
+        queue.dead_letters = self._redrive_target(settings)
         queue.settings = settings
         queue.modified = self._clock()
         return Nothing()
@@ -133,30 +133,29 @@ class Account:
         if size_bytes(request.message_body, request.message_attributes) > limit:
             raise _too_long("One or more parameters are invalid", limit)
         now = self._clock()
-        message, delay_seconds, sent = parcel(request, queue.settings, now)
-        queue.send([(message, delay_seconds)], now)
+        sent = _admit(request, queue, now)
+        queue.advance(now)
         return sent
 
     def send_message_batch(self, request: SendMessageBatch) -> BatchAnswer:
         queue = self._queue(request)
         batch.check(request.entries, "SendMessage")
+        if queue.settings.fifo:
+            check_fifo_batch(request.entries, queue.settings.fifo)
         sizes = {e.id: size_bytes(e.message_body, e.message_attributes) for e in request.entries}
         total, limit = sum(sizes.values()), queue.settings.max_message_bytes
         if total > MAX_BYTES:
             text = f"Batch requests cannot be longer than {MAX_BYTES} bytes. You have sent {total} bytes."
             raise SqsError("BatchRequestTooLong", text)
         now = self._clock()
-        parcels: list[tuple[Message, int]] = []
 
-        def pack(entry: SendMessage) -> Sent:
+        def admit(entry: SendMessage) -> Sent:
             if sizes[entry.id] > limit:
                 raise _too_long("One or more parameters cannot be validated", limit)
-            message, delay_seconds, sent = parcel(entry, queue.settings, now)
-            parcels.append((message, delay_seconds))
-            return sent
+            return _admit(entry, queue, now)
 
-        answer = batch.each(request.entries, pack)
-        queue.send(parcels, now)
+        answer = batch.each(request.entries, admit)
+        queue.advance(now)
         return answer
 
     def receive_message(self, request: ReceiveMessage) -> tuple[Queue, Poll]:
@@ -171,7 +170,9 @@ class Account:
             raise invalid_value("WaitTimeSeconds", wait_seconds, reason)
         if request.visibility_timeout is not None:
             _check_visibility(request.visibility_timeout)
-        poll = Poll(request.max_number_of_messages, request.visibility_timeout, wait_seconds if self._waits else 0)
+        attempt = attempt_id(request, queue.settings)
+        wait_seconds = wait_seconds if self._waits else 0
+        poll = Poll(request.max_number_of_messages, request.visibility_timeout, wait_seconds, attempt)
         queue.receive(poll, self._clock())
         return queue, poll
 
@@ -219,13 +220,37 @@ class Account:
             raise SqsError("QueueDoesNotExist", "The specified queue does not exist.")
         return self._queues[name]
 
-    def _redrive_target(self, redrive: Redrive | None) -> Queue | None:
+    def _redrive_target(self, settings: Settings) -> Queue | None:
+        redrive = settings.redrive
         if redrive is None:
             return None
-        if redrive.target not in self._queues:
-            text = f"Value {redrive.target_arn} for parameter RedrivePolicy is invalid."
-            raise invalid_parameter(f"{text} Reason: Dead letter target does not exist.")
-        return self._queues[redrive.target]
+        target = self._queues.get(redrive.target)
+        if target is None:
+            raise invalid_value("RedrivePolicy", redrive.target_arn, "Dead letter target does not exist.")
+        if (target.settings.fifo is None) != (settings.fifo is None):
+            reason = "Dead-letter queue must be same type of queue as the source."
+            raise invalid_value("RedrivePolicy", redrive.target_arn, reason)
+        return target
+
+
+def _check_name(name: str, is_fifo: bool) -> None:
+    if not name:
+        raise missing_parameter("QueueName")
+    allowed = "can only include alphanumeric characters, hyphens, or underscores"
+    if is_fifo and not _FIFO_QUEUE_NAME.fullmatch(name):
+        reason = f"The name of a FIFO queue {allowed}, must end with {FIFO_SUFFIX} suffix and be 1 to 80 in length"
+        raise invalid_value("QueueName", name, reason)
+    if not is_fifo and not _QUEUE_NAME.fullmatch(name):
+        hint = "; a name with .fifo needs the attribute FifoQueue=true" if name.endswith(FIFO_SUFFIX) else ""
+        raise invalid_value("QueueName", name, f"{allowed.capitalize()}. 1 to 80 in length{hint}")
+
+
+def _admit(entry: SendMessage, queue: Queue, now: float) -> Sent:
+    message, delay_seconds, sent = parcel(entry, queue.settings, now)
+    known_as = queue.admit(message, delay_seconds, now)
+    if known_as:
+        sent.message_id, sent.sequence_number = known_as
+    return sent
 
 
 def _handle(entry: DeleteMessage | ChangeMessageVisibility) -> str:

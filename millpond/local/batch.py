@@ -41,5 +41,5 @@ def each(entries: Sequence[Entry], act: Callable[[Entry], Sent | Done]) -> Batch
         try:
             answer.successful.append(act(entry))
         except SqsError as error:
-            answer.failed.append(Failed(entry.id, error.code, error.text, error.sender_fault))
+            answer.failed.append(Failed(entry.id, error.entry_code, error.text, error.sender_fault))
     return answer

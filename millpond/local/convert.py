@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from uuid import uuid4
 
 from millpond.local import message as content
-from millpond.local.errors import invalid_parameter, invalid_value
+from millpond.local.errors import SqsError, invalid_parameter, invalid_value, missing_parameter
 from millpond.local.message import Message, UserAttribute
 from millpond.local.queue import Delivery, Poll
-from millpond.local.settings import Settings
+from millpond.local.settings import Fifo, Settings
 from millpond.local.wire import Received, ReceivedMessage, ReceiveMessage, SendMessage, Sent
 
 #: SQS: DelaySeconds is 0 to 900.
@@ -18,17 +19,15 @@ MAX_DELAY_SECONDS = 900
 #: SenderId of every message: nobody signs in here.
 SENDER_ID = "AIDALOCAL"
 
-_GROUP_ID = re.compile(r"[!-~]{1,128}")
+_ID = re.compile(r"[!-~]{1,128}")
 
 
 def parcel(entry: SendMessage, settings: Settings, now: float) -> tuple[Message, int, Sent]:
     """The checked message, the seconds until it is visible, and what its sender is told."""
     content.check_body(entry.message_body)
     content.check_attributes(entry.message_attributes)
-    delay_seconds = settings.delay_seconds if entry.delay_seconds is None else entry.delay_seconds
-    if not 0 <= delay_seconds <= MAX_DELAY_SECONDS:
-        reason = f"DelaySeconds must be >= 0 and <= {MAX_DELAY_SECONDS}."
-        raise invalid_value("DelaySeconds", delay_seconds, reason)
+    delay_seconds = settings.delay_seconds if entry.delay_seconds is None else _own_delay(entry.delay_seconds, settings)
+    group_id, deduplication_id = _fifo_ids(entry, settings.fifo) if settings.fifo else (_tenant(entry), "")
     message = Message(
         str(uuid4()),
         entry.message_body,
@@ -36,22 +35,76 @@ def parcel(entry: SendMessage, settings: Settings, now: float) -> tuple[Message,
         now,
         entry.message_attributes,
         content.attributes_md5(entry.message_attributes),
-        _group_id(entry),
+        group_id,
+        deduplication_id,
         _trace_header(entry.message_system_attributes),
     )
     system_md5 = content.attributes_md5(entry.message_system_attributes)
     return message, delay_seconds, Sent(message.id, message.body_md5, message.attributes_md5, system_md5, entry.id)
 
 
-def _group_id(entry: SendMessage) -> str | None:
+def _own_delay(seconds: int, settings: Settings) -> int:
+    """The delay of a message whose sender names one."""
+    if settings.fifo:
+        if seconds:
+            raise _not_of_this_type("DelaySeconds", seconds)
+        return settings.delay_seconds  # 0 does not override the queue's (localstack's recordings of AWS)
+    if not 0 <= seconds <= MAX_DELAY_SECONDS:
+        raise invalid_value("DelaySeconds", seconds, f"DelaySeconds must be >= 0 and <= {MAX_DELAY_SECONDS}.")
+    return seconds
+
+
+def _tenant(entry: SendMessage) -> str | None:
+    """The group id, which locks and orders nothing in a standard queue."""
     if entry.message_deduplication_id is not None:
-        reason = "The request include parameter that is not valid for this queue type."
-        raise invalid_value("MessageDeduplicationId", entry.message_deduplication_id, reason)
-    group_id = entry.message_group_id
-    if group_id is not None and not _GROUP_ID.fullmatch(group_id):
-        reason = "MessageGroupId can only include alphanumeric and punctuation characters. 1 to 128 in length."
-        raise invalid_value("MessageGroupId", group_id, reason)
-    return group_id
+        raise _not_of_this_type("MessageDeduplicationId", entry.message_deduplication_id)
+    return None if entry.message_group_id is None else _checked_id("MessageGroupId", entry.message_group_id)
+
+
+def _fifo_ids(entry: SendMessage, fifo: Fifo) -> tuple[str, str]:
+    """The ids of the group and for deduplication."""
+    if entry.message_group_id is None:
+        raise missing_parameter("MessageGroupId")
+    group_id = _checked_id("MessageGroupId", entry.message_group_id)
+    if entry.message_deduplication_id is not None:
+        return group_id, _checked_id("MessageDeduplicationId", entry.message_deduplication_id)
+    if not fifo.content_based:
+        raise _undeduplicable()
+    return group_id, sha256(entry.message_body.encode()).hexdigest()
+
+
+def check_fifo_batch(entries: Sequence[SendMessage], fifo: Fifo) -> None:
+    """Raises SqsError where an entry lacks an id: then SQS refuses all of them (localstack's recordings of AWS)."""
+    for entry in entries:
+        if entry.message_deduplication_id is None and not fifo.content_based:
+            raise _undeduplicable()
+        if entry.message_group_id is None:  # not the code that it is for a single message
+            raise invalid_parameter("The request must contain the parameter MessageGroupId.")
+
+
+def attempt_id(request: ReceiveMessage, settings: Settings) -> str | None:
+    """The checked id for trying this receive again."""
+    if request.receive_request_attempt_id is None:
+        return None
+    if not settings.fifo:
+        raise _not_of_this_type("ReceiveRequestAttemptId", request.receive_request_attempt_id)
+    return _checked_id("ReceiveRequestAttemptId", request.receive_request_attempt_id)
+
+
+def _checked_id(name: str, text: str) -> str:
+    if not _ID.fullmatch(text):
+        reason = f"{name} can only include alphanumeric and punctuation characters. 1 to 128 in length."
+        raise invalid_value(name, text, reason)
+    return text
+
+
+def _not_of_this_type(name: str, value: object) -> SqsError:
+    return invalid_value(name, value, "The request include parameter that is not valid for this queue type.")
+
+
+def _undeduplicable() -> SqsError:
+    wanted = "ContentBasedDeduplication enabled or MessageDeduplicationId provided explicitly"
+    return invalid_parameter(f"The queue should either have {wanted}")
 
 
 def _trace_header(attributes: Mapping[str, UserAttribute]) -> str | None:
@@ -99,6 +152,9 @@ def _system_attributes(delivery: Delivery, names: frozenset[str]) -> dict[str, s
     }
     if message.group_id is not None:
         attributes["MessageGroupId"] = message.group_id
+    if message.sequence_number:
+        attributes["SequenceNumber"] = message.sequence_number
+        attributes["MessageDeduplicationId"] = message.deduplication_id
     if message.trace_header is not None:
         attributes["AWSTraceHeader"] = message.trace_header
     if message.source_arn is not None:

@@ -30,13 +30,17 @@ _STATUSES = {
 
 
 class SqsError(Exception):
-    """A call, or one entry of a batch, that is refused. `shape` is the error's name in SQS's model."""
+    """A call, or one entry of a batch, that is refused. `shape` is the error's name in SQS's model.
 
-    def __init__(self, shape: str, text: str) -> None:
+    `code` is that of a call, `entry_code` that of an entry; few errors have two.
+    """
+
+    def __init__(self, shape: str, text: str, entry_code: str | None = None) -> None:
         super().__init__(text)
         self.shape = shape
         self.text = text
         self.code = _CODES.get(shape, shape)
+        self.entry_code = entry_code or self.code
         self.status = _STATUSES.get(shape, 400)
 
     @property
@@ -58,3 +62,9 @@ def invalid_value(name: str, value: object, reason: str) -> SqsError:
 def missing_parameter(name: str) -> SqsError:
     """A required parameter that is absent or empty."""
     return SqsError("MissingRequiredParameterException", f"The request must contain the parameter {name}.")
+
+
+def expired_handle(receipt_handle: str) -> SqsError:
+    """A delete by a handle whose time is over. In a batch it has another code (recorded in smaskalik/sqsmover#54)."""
+    text = f"Value {receipt_handle} for parameter ReceiptHandle is invalid. Reason: The receipt handle has expired."
+    return SqsError("InvalidParameterValueException", text, entry_code="ReceiptHandleIsInvalid")

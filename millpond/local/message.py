@@ -46,8 +46,10 @@ class Message(msgspec.Struct, eq=False, gc=False):  # no cycle runs through it; 
     attributes: dict[str, UserAttribute] = {}
     attributes_md5: str = ""
     group_id: str | None = None
+    deduplication_id: str = ""  # only in a FIFO queue, as is the sequence number
     trace_header: str | None = None
     source_arn: str | None = None  # the queue it was dead-lettered from
+    sequence_number: str = ""  # 20 digits
     key: int = 0
     receive_count: int = 0
     receives_before: int = 0  # of these, the ones in the queues that it was dead-lettered from

@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 import secrets
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
-from millpond.local.errors import SqsError, invalid_value
+from millpond.local.errors import SqsError, expired_handle, invalid_value
 from millpond.local.message import Message
 from millpond.local.schedule import Schedule
 from millpond.local.settings import Settings, arn
@@ -38,12 +38,18 @@ class Delivery(msgspec.Struct, frozen=True):
 
 
 class Poll:
-    """One receive: answered at once, or waiting in its queue's line. `visibility_seconds` None: as the queue has it."""
+    """One receive: answered at once, or waiting in its queue's line. `visibility_seconds` None: as the queue has it.
 
-    def __init__(self, max_messages: int, visibility_seconds: int | None, wait_seconds: int) -> None:
+    `attempt_id`: a FIFO queue gives a receive with the same one the same messages.
+    """
+
+    def __init__(
+        self, max_messages: int, visibility_seconds: int | None, wait_seconds: int, attempt_id: str | None = None
+    ) -> None:
         self.max_messages = max_messages
         self.visibility_seconds = visibility_seconds
         self.wait_seconds = wait_seconds
+        self.attempt_id = attempt_id
         self.deliveries: list[Delivery] | None = None
         self.on_answer: Callable[[], object] | None = None
 
@@ -102,12 +108,20 @@ class Queue:
     def send(self, parcels: Sequence[tuple[Message, int]], now: float) -> None:
         """Take messages in, each with its delay in seconds; one waiting poll can get up to ten of them."""
         for message, delay_seconds in parcels:
-            self._admit(message)
-            if delay_seconds:
-                self._delayed.set(message.key, now + delay_seconds)
-            else:
-                self._visible.append(message.key)
+            self.admit(message, delay_seconds, now)
         self.advance(now)
+
+    def admit(self, message: Message, delay_seconds: int, now: float) -> tuple[str, str] | None:
+        """Take one message in; `advance` gives it to a poll. Returns the id and the sequence number of a FIFO queue."""
+        self._last_key += 1
+        message.key = self._last_key
+        self._messages[message.key] = message
+        self._ages.set(message.key, message.sent)
+        if delay_seconds:
+            self._delayed.set(message.key, now + delay_seconds)
+        else:
+            self._visible.append(message.key)
+        return None
 
     def receive(self, poll: Poll, now: float) -> None:
         """Answer the poll, or let it wait in line. Raises SqsError (OverLimit), never for a poll that can wait."""
@@ -118,10 +132,8 @@ class Queue:
         elif poll.wait_seconds:
             self._polls[poll] = None
             self._set_alarm()
-        elif len(self._in_flight) >= MAX_IN_FLIGHT:
-            raise SqsError("OverLimit", f"Too many messages in flight: {MAX_IN_FLIGHT} is the limit.")
         else:
-            poll.answer([])
+            self._answer_empty(poll)
 
     def leave(self, poll: Poll) -> None:
         """The poll has waited long enough: it is answered, with nothing, unless it has its answer already."""
@@ -140,7 +152,7 @@ class Queue:
         if message is None:
             return
         if now - message.received > MAX_HOLD_SECONDS:
-            raise invalid_value("ReceiptHandle", receipt_handle, "The receipt handle has expired.")
+            raise expired_handle(receipt_handle)
         self._forget(message.key)
         self._serve(now)  # a poll can wait for room in flight
 
@@ -178,19 +190,18 @@ class Queue:
         """Do what time has brought since the last call: messages that are too old, or visible now."""
         for key in self._ages.pop_due(now - self.settings.retention_seconds):
             self._forget(key)
-        self._visible.extend(self._delayed.pop_due(now))
-        self._visible.extend(self._in_flight.pop_due(now))
+        self._reveal(self._delayed.pop_due(now))
+        self._reveal(self._in_flight.pop_due(now))
         self._serve(now)
 
     @property
     def _visible_count(self) -> int:
         return len(self._messages) - len(self._in_flight) - len(self._delayed)
 
-    def _admit(self, message: Message) -> None:
-        self._last_key += 1
-        message.key = self._last_key
-        self._messages[message.key] = message
-        self._ages.set(message.key, message.sent)
+    @property
+    def _has_ready(self) -> bool:
+        """Whether a poll can get a message now."""
+        return self._visible_count > 0
 
     def _forget(self, key: int) -> None:
         del self._messages[key]
@@ -204,10 +215,19 @@ class Queue:
             self._in_flight.set(key, now + seconds)
         else:
             self._in_flight.drop(key)
-            self._visible.append(key)
+            self._reveal((key,))
+
+    def _reveal(self, keys: Iterable[int]) -> None:
+        """These messages have become visible."""
+        self._visible.extend(keys)
+
+    def _answer_empty(self, poll: Poll) -> None:
+        if len(self._in_flight) >= MAX_IN_FLIGHT:
+            raise SqsError("OverLimit", f"Too many messages in flight: {MAX_IN_FLIGHT} is the limit.")
+        poll.answer([])
 
     def _serve(self, now: float) -> None:
-        while self._polls and self._visible_count:
+        while self._polls and self._has_ready:
             poll, _ = self._polls.popitem(last=False)
             deliveries = self._take(poll, now)
             if not deliveries:  # they went to the dead-letter queue, or nothing more may be in flight
@@ -227,7 +247,7 @@ class Queue:
         self._alarm_time = time
 
     def _take(self, poll: Poll, now: float) -> list[Delivery]:
-        seconds = self.settings.visibility_seconds if poll.visibility_seconds is None else poll.visibility_seconds
+        seconds = self._seconds(poll)
         limit = min(poll.max_messages, MAX_IN_FLIGHT - len(self._in_flight))
         deliveries: list[Delivery] = []
         untouched = len(self._visible)  # what comes back at once (0 s) is not taken twice
@@ -241,6 +261,9 @@ class Queue:
             else:
                 deliveries.append(self._deliver(message, seconds, now))
         return deliveries
+
+    def _seconds(self, poll: Poll) -> int:
+        return self.settings.visibility_seconds if poll.visibility_seconds is None else poll.visibility_seconds
 
     def _deliver(self, message: Message, seconds: int, now: float) -> Delivery:
         message.receive_count += 1

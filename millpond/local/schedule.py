@@ -22,6 +22,10 @@ class Schedule:
     def __contains__(self, key: int) -> bool:
         return key in self._times
 
+    def time(self, key: int) -> float | None:
+        """When the key is due."""
+        return self._times.get(key)
+
     def set(self, key: int, time: float) -> None:
         """The key is due at `time`, and at no other."""
         self._times[key] = time

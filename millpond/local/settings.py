@@ -14,6 +14,8 @@ from millpond.local.message import MAX_BYTES
 #: The account and the region in the name (ARN) of every queue.
 ACCOUNT_ID = "000000000000"
 REGION = "us-east-1"
+#: How the name of a FIFO queue ends, and of no other.
+FIFO_SUFFIX = ".fifo"
 
 _ARN = re.compile(rf"arn:[\w-]+:sqs:[\w-]+:{ACCOUNT_ID}:([\w-]{{1,80}}(?:\.fifo)?)")
 _MAX_RECEIVE_COUNT = 1000
@@ -31,8 +33,19 @@ class Redrive(msgspec.Struct, frozen=True):
         return self.target_arn.rpartition(":")[2]
 
 
+class Fifo(msgspec.Struct, frozen=True):
+    """What only a FIFO queue has. `content_based`: a body's SHA-256 is its deduplication id, if it has no other."""
+
+    content_based: bool = False
+    deduplicates_by_group: bool = False
+    limited_by_group: bool = False  # no effect: nothing is throttled here
+
+
 class Settings(msgspec.Struct, frozen=True):
-    """What the owner of a queue has set. `inert`: attributes that are shown again and have no effect here."""
+    """What the owner of a queue has set. `inert`: attributes that are shown again and have no effect here.
+
+    `fifo` is None for a standard queue.
+    """
 
     delay_seconds: int = 0
     max_message_bytes: int = MAX_BYTES
@@ -40,6 +53,7 @@ class Settings(msgspec.Struct, frozen=True):
     wait_seconds: int = 0
     visibility_seconds: int = 30
     redrive: Redrive | None = None
+    fifo: Fifo | None = None
     inert: Mapping[str, str] = {}
 
 
@@ -54,9 +68,20 @@ _NUMBERS = {
 _INERT = frozenset({"KmsDataKeyReusePeriodSeconds", "KmsMasterKeyId", "Policy", "RedriveAllowPolicy"}) | {
     "SqsManagedSseEnabled"
 }
+# Attribute: the field of Fifo, and the texts for False and True.
+_FIFO = {
+    "ContentBasedDeduplication": ("content_based", ("false", "true")),
+    "DeduplicationScope": ("deduplicates_by_group", ("queue", "messageGroup")),
+    "FifoThroughputLimit": ("limited_by_group", ("perQueue", "perMessageGroupId")),
+}
+# Of two, AWS says more than that a standard queue does not know them.
+_NOT_FIFO = {
+    name: f"You can specify the {name} only when FifoQueue is set to true."
+    for name in ("DeduplicationScope", "FifoThroughputLimit")
+}
 
 #: Every attribute that can be set.
-SETTABLE = frozenset(_NUMBERS) | _INERT | {"RedrivePolicy"}
+SETTABLE = frozenset(_NUMBERS) | frozenset(_FIFO) | _INERT | {"FifoQueue", "RedrivePolicy"}
 
 
 def arn(name: str) -> str:
@@ -66,7 +91,7 @@ def arn(name: str) -> str:
 
 def parse(attributes: Mapping[str, str], base: Settings) -> Settings:
     """`base` with these attributes set; an empty text takes a policy away. Raises SqsError for a wrong one."""
-    changes: dict[str, Any] = {}
+    changes: dict[str, Any] = {"fifo": _fifo(attributes, base.fifo)}
     inert = dict(base.inert)
     for name, text in attributes.items():
         if name in _NUMBERS:
@@ -76,7 +101,7 @@ def parse(attributes: Mapping[str, str], base: Settings) -> Settings:
             changes["redrive"] = _redrive(text)
         elif name in _INERT:
             inert[name] = text
-        else:
+        elif name not in _FIFO and name != "FifoQueue":
             raise SqsError("InvalidAttributeName", f"Unknown Attribute {name}.")
     changes["inert"] = {name: text for name, text in inert.items() if text}
     return msgspec.structs.replace(base, **changes)
@@ -91,6 +116,9 @@ def as_attributes(settings: Settings) -> dict[str, str]:
             "maxReceiveCount": settings.redrive.max_receive_count,
         }
         shown["RedrivePolicy"] = msgspec.json.encode(policy).decode()
+    if settings.fifo:
+        shown["FifoQueue"] = "true"
+        shown |= {name: texts[getattr(settings.fifo, field)] for name, (field, texts) in _FIFO.items()}
     return {**shown, **settings.inert}
 
 
@@ -98,6 +126,34 @@ def _number(name: str, text: str, least: int, greatest: int) -> int:
     if not re.fullmatch(r"[0-9]{1,9}", text) or not least <= int(text) <= greatest:
         raise SqsError("InvalidAttributeValue", f"Invalid value for the parameter {name}.")
     return int(text)
+
+
+def _fifo(attributes: Mapping[str, str], base: Fifo | None) -> Fifo | None:
+    """`base`, which is None for a standard queue, with those of the attributes set that only a FIFO queue has."""
+    changes: dict[str, bool] = {}
+    for name in attributes.keys() & {*_FIFO, "FifoQueue"}:
+        if base is None:
+            raise SqsError("InvalidAttributeName", _NOT_FIFO.get(name, f"Unknown Attribute {name}."))
+        if name != "FifoQueue":
+            field, texts = _FIFO[name]
+            changes[field] = _flag(name, attributes[name], texts)
+        elif attributes[name].lower() != "true":
+            text = "Invalid value for the parameter FifoQueue. Reason: Modifying queue type is not supported."
+            raise SqsError("InvalidAttributeValue", text)
+    fifo = msgspec.structs.replace(base, **changes) if base else None
+    if fifo and fifo.limited_by_group and not fifo.deduplicates_by_group:
+        reason = "perMessageGroupId is allowed only where DeduplicationScope is messageGroup."
+        raise SqsError(
+            "InvalidAttributeValue", f"Invalid value for the parameter FifoThroughputLimit. Reason: {reason}"
+        )
+    return fifo
+
+
+def _flag(name: str, text: str, texts: tuple[str, str]) -> bool:
+    spelled = text.lower() if texts[1] == "true" else text  # AWS takes True, too
+    if spelled not in texts:
+        raise SqsError("InvalidAttributeValue", f"Invalid value for the parameter {name}.")
+    return spelled == texts[1]
 
 
 class _Policy(msgspec.Struct):

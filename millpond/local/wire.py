@@ -76,6 +76,7 @@ class ReceiveMessage(QueueRequest):
     max_number_of_messages: int = 1
     visibility_timeout: int | None = None
     wait_time_seconds: int | None = None
+    receive_request_attempt_id: str | None = None
 
 
 class DeleteMessage(QueueRequest):
@@ -131,6 +132,7 @@ class Sent(Answer):
     attributes_md5: str = msgspec.field(name="MD5OfMessageAttributes", default="")
     system_attributes_md5: str = msgspec.field(name="MD5OfMessageSystemAttributes", default="")
     id: str = ""
+    sequence_number: str = ""
 
 
 class Done(Answer):

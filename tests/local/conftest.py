@@ -108,3 +108,15 @@ def new_queue(sqs: Any) -> Callable[..., str]:
         return sqs.create_queue(QueueName=f"q{next(_names)}", Attributes=attributes)["QueueUrl"]
 
     return create
+
+
+@pytest.fixture
+def new_fifo_queue(sqs: Any) -> Callable[..., str]:
+    """The same for FIFO queues."""
+
+    def create(**attributes: str) -> str:
+        return sqs.create_queue(QueueName=f"q{next(_names)}.fifo", Attributes={"FifoQueue": "true", **attributes})[
+            "QueueUrl"
+        ]
+
+    return create

@@ -59,6 +59,22 @@ def test_it_names_itself_and_its_queues_and_ends_in_order(process: subprocess.Po
     assert (process.stdout.read(), process.stderr.read()) == ("", "")
 
 
+def test_a_name_that_ends_with_fifo_makes_a_fifo_queue_and_its_dead_letter_queue() -> None:
+    with start("--port", "0", "--queue", "orders.fifo") as process:
+        url = first_line(process)
+        assert process.stdout is not None
+        names = ["orders.fifo", "orders-dead.fifo"]
+        assert [process.stdout.readline() for _ in names] == [f"{url}/000000000000/{name}\n" for name in names]
+        sqs = client_of(url)
+        shown = [sqs.get_queue_attributes(QueueUrl=name, AttributeNames=["All"])["Attributes"] for name in names]
+        sqs.close()
+        process.terminate()
+    assert [(each["FifoQueue"], each["ContentBasedDeduplication"]) for each in shown] == [("true", "false")] * 2
+    assert shown[0]["RedrivePolicy"] == (
+        '{"deadLetterTargetArn":"arn:aws:sqs:us-east-1:000000000000:orders-dead.fifo","maxReceiveCount":15}'
+    )
+
+
 def test_a_taken_port_is_one_line_and_exit_3(process: subprocess.Popen[str]) -> None:
     port = first_line(process).rpartition(":")[2]
     with start("--port", port) as second:

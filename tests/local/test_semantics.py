@@ -69,16 +69,6 @@ def test_a_name_that_no_queue_can_have_is_refused(sqs: Any, wrong: str) -> None:
     assert error_of(sqs.create_queue, QueueName=wrong)["Code"] == "InvalidParameterValue"
 
 
-@moto_differs("it has FIFO queues")
-@pytest.mark.parametrize(
-    "arguments", [{"QueueName": "jobs.fifo"}, {"QueueName": "jobs", "Attributes": {"FifoQueue": "true"}}]
-)
-def test_a_fifo_queue_is_refused_for_now(sqs: Any, arguments: dict[str, Any]) -> None:
-    error = error_of(sqs.create_queue, **arguments)
-    assert error["Code"] == "AWS.SimpleQueueService.UnsupportedOperation"
-    assert "FIFO" in error["Message"]
-
-
 def test_a_queue_that_is_not_there_is_an_error_of_every_call(sqs: Any, queue_url: str) -> None:
     url = f"{queue_url}-missing"
     calls = [

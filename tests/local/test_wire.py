@@ -364,6 +364,42 @@ def test_a_poll_whose_client_went_away_still_takes_the_message(
     assert [message["Attributes"] for message in answer["Messages"]] == [{"ApproximateReceiveCount": "2"}]
 
 
+def test_a_lost_attempt_is_found_again_with_the_handles_of_the_answer_that_nobody_read(
+    server: LocalSqs, connection: Connection, polls: gevent.queue.Queue
+) -> None:
+    server.create_queue("q.fifo", {"FifoQueue": "true", "ContentBasedDeduplication": "true"})
+    gone = Connection(server)
+    attempt = {"QueueUrl": "q.fifo", "WaitTimeSeconds": 20, "ReceiveRequestAttemptId": "try-1"}
+    gone.send(gone.request("ReceiveMessage", json.dumps(attempt).encode()))
+    polls.get(timeout=5)
+    gone.close()
+    connection.call("SendMessage", QueueUrl="q.fifo", MessageBody="m", MessageGroupId="g")
+    names = ["ApproximateReceiveCount"]
+    again = [
+        connection.call("ReceiveMessage", **attempt, MessageSystemAttributeNames=names)[2]["Messages"][0]
+        for _ in range(2)
+    ]
+    assert again[0] == again[1]
+    assert again[0]["Attributes"] == {"ApproximateReceiveCount": "1"}
+    connection.call("DeleteMessage", QueueUrl="q.fifo", ReceiptHandle=again[0]["ReceiptHandle"])
+    assert connection.call("ReceiveMessage", **attempt)[0] == 400
+
+
+def test_a_long_poll_behind_a_locked_group_costs_nothing_and_wakes_when_its_time_is_over(
+    server: LocalSqs, connection: Connection
+) -> None:
+    server.create_queue("q.fifo", {"FifoQueue": "true", "VisibilityTimeout": "1"})
+    for body in ("1", "2"):
+        sent = {"MessageBody": body, "MessageGroupId": "g", "MessageDeduplicationId": body}
+        connection.call("SendMessage", QueueUrl="q.fifo", **sent)
+    connection.call("ReceiveMessage", QueueUrl="q.fifo")
+    started, cpu = time.monotonic(), time.process_time()
+    got = connection.call("ReceiveMessage", QueueUrl="q.fifo", WaitTimeSeconds=20, MaxNumberOfMessages=10)[2]
+    assert [message["Body"] for message in got["Messages"]] == ["1", "2"]
+    assert 0.5 < time.monotonic() - started < 5
+    assert time.process_time() - cpu < 0.2
+
+
 def test_closing_the_polls_answers_them_and_later_ones_do_not_wait(
     server: LocalSqs, connection: Connection, polls: gevent.queue.Queue
 ) -> None:

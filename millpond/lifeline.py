@@ -1,0 +1,110 @@
+"""Lifeline: a way to SQS for a native thread while the hub stands still. Nothing in it is gevent's, no lock shared."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from time import monotonic
+from typing import Any, NamedTuple
+
+from gevent.monkey import get_original
+
+from millpond.connection import Answer, Connection
+from millpond.connections import CONNECT_SECONDS, exchanged
+from millpond.errors import AccessDenied, QueueError, Unreachable
+from millpond.queue import Failure
+from millpond.sigv4 import Keys
+from millpond.sqs import Sqs, wire_sqs
+from millpond.stream import Stream, TlsStream
+from millpond.wire import Keyring, WireSqs
+
+_Socket: Any = get_original("socket", "socket")
+_getaddrinfo: Any = get_original("socket", "getaddrinfo")
+_STREAM: Any = get_original("socket", "SOCK_STREAM")
+
+
+class FrozenKeys:
+    """The keys that the hub has handed over last: to ask a provider takes locks and sockets that are the hub's."""
+
+    def __init__(self, credentials: Keyring) -> None:
+        self._credentials = credentials
+        self._keys: Keys | None = None
+
+    def hand_over(self) -> None:
+        """In a greenlet: the keys as they are now. Where there are none, those of last time stay."""
+        with suppress(QueueError):
+            self._keys = self._credentials.keys()
+
+    def keys(self) -> Keys:
+        """Raises AccessDenied where the hub never had any."""
+        if self._keys is None:
+            raise AccessDenied("no credentials yet")
+        return self._keys
+
+    def renew(self, refused: Keys) -> Keys:
+        return refused
+
+
+class Lifeline:
+    """One connection to one endpoint, by native sockets; one thread uses it. Reconnects when it must."""
+
+    def __init__(self, host: str, port: int, tls: ssl.SSLContext | None) -> None:
+        self.host = host
+        self.port = port
+        self.tls = tls
+        self._kept: Connection | None = None
+
+    def exchange(self, wire: bytes, seconds: float) -> Answer:
+        """Send a request, once, and read its answer, within these seconds. Raises Unreachable."""
+        end = monotonic() + seconds
+        connection, self._kept = self._kept, None
+        if connection is None or not connection.usable():
+            connection = self._open(min(end, monotonic() + CONNECT_SECONDS))
+        answer = exchanged(connection, wire, end - monotonic(), seconds)
+        if connection.clean:
+            self._kept = connection
+        else:
+            connection.close()
+        return answer
+
+    def _open(self, end: float) -> Connection:
+        try:
+            found = _getaddrinfo(self.host, self.port, type=_STREAM)
+        except (OSError, UnicodeError) as error:
+            raise Unreachable(f"no connection to {self.host}:{self.port}: {error}") from error
+        problem: OSError = OSError("no address")
+        for family, kind, protocol, _, address in found:
+            sock = _Socket(family, kind, protocol)
+            try:
+                return Connection(self._stream(sock, address, end))
+            except OSError as error:
+                sock.close()
+                problem = error
+        raise Unreachable(f"no connection to {self.host}:{self.port}: {problem}") from problem
+
+    def _stream(self, sock: Any, address: Any, end: float) -> Stream:
+        sock.settimeout(max(0.001, end - monotonic()))
+        sock.connect(address)
+        if self.tls is None:
+            return Stream(sock)
+        stream = TlsStream(sock, self.tls, self.host)
+        stream.handshake(end)
+        return stream
+
+
+class Rescue(NamedTuple):
+    """How a native thread extends leases of one queue; `hand_over` is called in a greenlet, now and then."""
+
+    extend: Callable[[Sequence[tuple[str, int]]], list[Failure | None]]
+    hand_over: Callable[[], object]
+
+
+def rescue(sqs: Sqs, queue_url: str, region: str, endpoint_url: str) -> Rescue | None:
+    """For a queue of `sqs`; None where it is reached by a proxy, to which no thread here can speak."""
+    wire = sqs if isinstance(sqs, WireSqs) else wire_sqs(queue_url, region, endpoint_url, connections=1)
+    if wire is None:
+        return None
+    keys, to = FrozenKeys(wire.credentials), wire.connections
+    own = WireSqs(wire.endpoint_url, wire.region, keys, Lifeline(to.host, to.port, to.tls))
+    return Rescue(own.queue(queue_url).extend, keys.hand_over)

@@ -1,0 +1,55 @@
+"""Pulse: tells when the hub stands still, and what time it has had."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from millpond.clock import Clock, Timer
+
+#: The hub shows this often that it turns.
+PULSE_SECONDS = 0.25
+
+
+class Pulse:
+    """The hub's pulse, and a clock that stops with it.
+
+    1. While the hub turns, `last` is never much older than PULSE_SECONDS. The watchdog's thread reads it.
+    2. `now` and `timer` are for time limits of handlers: time in which the hub stood still, because one of them
+       computed or blocked, is charged to nobody. What a pulse is late by is such time.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lost_seconds = 0.0  # in which the hub stood still, so far
+        self._worst_seconds = 0.0
+        self.last = clock.now()
+
+    def start(self) -> None:
+        """From the hub's own thread."""
+        self.last = self._clock.now()
+        self._clock.timer(PULSE_SECONDS, self._beat)
+
+    def _beat(self) -> None:
+        now = self._clock.now()
+        late = self._late(now)
+        self._worst_seconds = max(self._worst_seconds, late)
+        self._lost_seconds += late
+        self.last = now
+        self._clock.timer(PULSE_SECONDS, self._beat)
+
+    def _late(self, now: float) -> float:
+        return max(0.0, now - self.last - PULSE_SECONDS)
+
+    def now(self) -> float:
+        """Seconds that the hub has had: they stop where it does."""
+        now = self._clock.now()
+        return now - self._lost_seconds - self._late(now)
+
+    def timer(self, seconds: float, call: Callable[[], object]) -> Timer:
+        """Of the real clock: after a standstill it rings early, and whoever set it looks at `now` again."""
+        return self._clock.timer(seconds, call)
+
+    def take_lag_ms(self) -> float:
+        """The longest standstill since the last look, in milliseconds."""
+        worst, self._worst_seconds = self._worst_seconds, 0.0
+        return worst * 1000

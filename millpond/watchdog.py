@@ -1,0 +1,182 @@
+"""Watchdog: keeps the leases, from a thread of its own, while a handler that computes or blocks holds up the hub."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from types import CodeType, FrameType
+from typing import Any, NamedTuple, NoReturn
+
+from gevent.monkey import get_original
+
+from millpond import log
+from millpond.clock import Clock
+from millpond.lease import Lease
+from millpond.pulse import PULSE_SECONDS, Pulse
+from millpond.queue import MAX_BATCH, Failure, answers
+
+# Native ones: gevent's belong to the hub, which stands still just when they are needed.
+_start_thread: Callable[..., Any] = get_original("_thread", "start_new_thread")
+_get_ident: Callable[[], int] = get_original("_thread", "get_ident")
+_sleep: Callable[[float], None] = get_original("time", "sleep")
+
+_ENGINE = os.path.dirname(__file__)
+
+#: A hub without a pulse for so long stands still; sooner where a beat is due sooner.
+BLOCKED_SECONDS = 1.0
+#: So often the thread looks.
+TICK_SECONDS = 0.25
+#: Frames of the stack in the log, the innermost ones, and characters: a pipe takes 4 KiB at once.
+MAX_FRAMES, MAX_STACK = 12, 2_500
+#: A stuck process's own exit code: as after any other crash.
+CRASHED = 2
+
+
+class Guard(NamedTuple):
+    """One queue, as the thread sees it. `extend` is as in queue.Queue, but native: by no socket and no lock of ours."""
+
+    leases: Callable[[], list[Lease]]
+    extend: Callable[[Sequence[tuple[str, int]]], list[Failure | None]]
+
+
+class Block(NamedTuple):
+    """How long the hub has stood still, as the thread has seen it; told: whether the log knows.
+
+    Its own ticks count, not the clock: where the whole process was stopped, or the GIL was held, nobody is to blame.
+    """
+
+    seconds: float = 0.0
+    told: bool = False
+
+    def after(self, pulse_age: float, tick: float) -> Block:
+        """The same a tick later. `pulse_age`: seconds since the hub's last pulse."""
+        if pulse_age < PULSE_SECONDS + TICK_SECONDS:
+            return Block()
+        return Block(self.seconds + min(tick, 2 * TICK_SECONDS), self.told)
+
+
+class Watchdog:
+    """A native thread beside the hub.
+
+    1. Sees when the hub has not turned for a while, and says once, with the stack, which handler holds it up.
+    2. Extends meanwhile each lease whose beat is overdue (`Lease.mark` has the rules of that).
+    3. Ends the process with exit code 2 after `max_block_seconds`: what it held is visible again a visibility time-out
+       later.
+
+    It takes no lock that a greenlet could hold, logging's included. What holds the GIL (some C code) stops it as well.
+    """
+
+    def __init__(
+        self,
+        pulse: Pulse,
+        clock: Clock,
+        guards: Sequence[Guard],
+        *,
+        beat_seconds: float,
+        max_block_seconds: float,
+        handler_code: CodeType,
+    ) -> None:
+        self._pulse = pulse
+        self._clock = clock
+        self._guards = guards
+        self._blocked_seconds = min(BLOCKED_SECONDS, beat_seconds / 2)
+        self._max_block_seconds = max_block_seconds
+        self._handler_code = handler_code
+        self._hub_thread = _get_ident()
+        self._block = Block()
+        self._looked = clock.now()
+        self._stopped = False
+        self.blocks = 0  # written by the thread alone
+        self.extended = 0
+
+    def start(self) -> None:
+        """In the hub's thread."""
+        self._looked = self._clock.now()
+        _start_thread(self._run, ())
+
+    def stop(self) -> None:
+        """The thread ends at its next tick."""
+        self._stopped = True
+
+    def _run(self) -> None:
+        while self.step():
+            _sleep(TICK_SECONDS)
+
+    def step(self) -> bool:
+        """One look. False: there is no more to look after."""
+        now = self._clock.now()
+        self._block = self._block.after(now - self._pulse.last, now - self._looked)
+        self._looked = now
+        if not self._stopped and self._block.seconds >= self._blocked_seconds:
+            self._rescue()
+        return not self._stopped
+
+    def _rescue(self) -> None:
+        for guard in self._guards:
+            self._extend(guard)
+        if not self._block.told:
+            self._block = self._block._replace(told=True)
+            self.blocks += 1
+            self._tell(logging.WARNING, f"the hub stands still: {self._culprit()}; leases are kept from a thread")
+        if self._block.seconds >= self._max_block_seconds:
+            self._give_up()
+
+    def _extend(self, guard: Guard) -> None:
+        """Ten a call, those that end first first; with new leases none is due twice in one round."""
+        leases = sorted(guard.leases(), key=lambda lease: lease.deadline)
+        for first in range(0, len(leases), MAX_BATCH):
+            now = self._clock.now()
+            marked = [(lease, change) for lease in leases[first : first + MAX_BATCH] if (change := lease.mark(now))]
+            if marked:
+                self._send(guard, marked, now)
+
+    def _send(self, guard: Guard, marked: list[tuple[Lease, tuple[str, int]]], started: float) -> None:
+        results: list[Failure | None] = []
+        try:
+            results = answers(lambda: guard.extend([change for _, change in marked]), len(marked))
+        finally:
+            results = results or [Failure("crash")] * len(marked)
+            now = self._clock.now()
+            for (lease, (handle, seconds)), failure in zip(marked, results, strict=True):
+                in_time = failure is None and now < lease.known_until()  # a late answer proves nothing
+                lease.unmark(handle, started + seconds if in_time else 0.0)
+                self.extended += in_time
+
+    # What it says
+
+    def _stack(self) -> list[FrameType]:
+        """Of the hub's thread, the innermost frame last."""
+        frames, frame = [], sys._current_frames().get(self._hub_thread)
+        while frame is not None:
+            frames.append(frame)
+            frame = frame.f_back
+        return frames[::-1]
+
+    def _culprit(self) -> str:
+        """The handler in whose greenlet the hub's thread is: the first frame of somebody else's below our call."""
+        frames = self._stack()
+        codes = [frame.f_code for frame in frames]
+        start = codes.index(self._handler_code) if self._handler_code in codes else len(codes)
+        for frame in frames[start:]:
+            code = frame.f_code
+            if not code.co_filename.startswith(_ENGINE):
+                return f"the handler {code.co_qualname} ({code.co_filename}:{frame.f_lineno}) computes or blocks"
+        return "no handler is running, see the stack"
+
+    def _tell(self, level: int, text: str) -> None:
+        frames = self._stack()[-MAX_FRAMES:]
+        stack = "".join(traceback.format_list([_summary(frame) for frame in frames]))[-MAX_STACK:]
+        seconds = round(self._clock.now() - self._pulse.last, 1)
+        log.from_thread(level, "worker.blocked", text, seconds=seconds, extended=self.extended, traceback=stack)
+
+    def _give_up(self) -> NoReturn:
+        text = f"the hub has stood still for max_block_seconds = {self._max_block_seconds:g}: {self._culprit()}"
+        self._tell(logging.CRITICAL, f"{text}; the process ends, exit code {CRASHED}")
+        os._exit(CRASHED)
+
+
+def _summary(frame: FrameType) -> traceback.FrameSummary:
+    return traceback.FrameSummary(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
