@@ -8,6 +8,8 @@ from millpond.clock import Clock, Timer
 
 #: The hub shows this often that it turns.
 PULSE_SECONDS = 0.25
+#: A timer is always a little late: only what goes beyond this is a standstill.
+SLACK_SECONDS = 0.05
 
 
 class Pulse:
@@ -31,14 +33,13 @@ class Pulse:
 
     def _beat(self) -> None:
         now = self._clock.now()
-        late = self._late(now)
-        self._worst_seconds = max(self._worst_seconds, late)
-        self._lost_seconds += late
+        self._worst_seconds = max(self._worst_seconds, now - self.last - PULSE_SECONDS)
+        self._lost_seconds += self._late(now)
         self.last = now
         self._clock.timer(PULSE_SECONDS, self._beat)
 
     def _late(self, now: float) -> float:
-        return max(0.0, now - self.last - PULSE_SECONDS)
+        return max(0.0, now - self.last - PULSE_SECONDS - SLACK_SECONDS)
 
     def now(self) -> float:
         """Seconds that the hub has had: they stop where it does."""

@@ -141,6 +141,8 @@ class Service:
             pass
         if self._exit_code != CRASHED:
             self._drain()
+        if self.watchdog is not None:
+            self.watchdog.stop()
         return self._report()
 
     def _step(self) -> bool:
