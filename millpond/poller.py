@@ -73,7 +73,7 @@ class Pollers:
         self._ends_by: dict[int, float] = {}  # open poll -> when it must be back
         self._overdue: Countdown[int] = Countdown(settings.wait_seconds + OVERDUE_SECONDS, self._miss, clock)
         self._missed: set[int] = set()  # open polls that should be back
-        self._resting = 0  # those that back off
+        self._rests: dict[object, float] = {}  # those that back off, and until when
         self._next_key = 0
         self._unanswered: list[tuple[str, float]] = []  # attempt ids of receives whose answer was lost, and since when
         self._lost_until = 0.0
@@ -130,7 +130,7 @@ class Pollers:
 
     def step(self) -> bool:
         """Permits, one receive, and what it brought handed on. False: this poll leaves."""
-        if self.probing and self.active > 1:
+        if self.probing and self._at_work() > 1:
             return False
         self._wait_out_pause()
         asked = self._acquire()
@@ -201,15 +201,22 @@ class Pollers:
             self.start()
 
     def _at_work(self) -> int:
-        return self.active - self._resting - len(self._missed)
+        """Polls to count on; no poll leaves where it is the only one of these."""
+        return self.active - len(self._rests) - len(self._missed)
 
     def _back_off(self) -> bool:
-        """Rest; then leave, if another poll is at work, or has asked meanwhile: in an outage one alone goes on."""
-        begun = self._next_key
-        self._resting += 1
-        self._stopping.wait(self._delay)
-        self._resting -= 1
-        return begun == self._next_key and self._at_work() == 1 and not self._stopping.is_set()
+        """In an outage one poll alone asks: another that rests, and will be back sooner, is enough."""
+        until = self._clock.now() + self._delay
+        if any(other <= until for other in self._rests.values()):
+            return False
+        self._rest(self._delay)
+        return self._at_work() == 1 and not self._stopping.is_set()
+
+    def _rest(self, seconds: float) -> None:
+        key = object()
+        self._rests[key] = self._clock.now() + seconds
+        self._stopping.wait(seconds)
+        del self._rests[key]
 
     def _after(self, asked: int, got: int, started: float) -> bool:
         self.empty_in_a_row = 0 if got else self.empty_in_a_row + 1
@@ -228,9 +235,7 @@ class Pollers:
         early = self._clock.now() - started < self._settings.wait_seconds / 2
         self._early = self._early + 1 if early else 0
         if early:
-            self._resting += 1
-            self._stopping.wait(call_seconds(self._early, None))
-            self._resting -= 1
+            self._rest(call_seconds(self._early, None))
         return not self._stopping.is_set()
 
     def _wait_out_pause(self) -> None:

@@ -29,6 +29,8 @@ _ENGINE = os.path.dirname(__file__)
 BLOCKED_SECONDS = 1.0
 #: So often the thread looks.
 TICK_SECONDS = 0.25
+#: A look that comes so late is no witness: on a busy machine one comes after 0.3 s.
+LATE_SECONDS = 1.0
 #: Frames of the stack in the log, the innermost ones, and characters: a pipe takes 4 KiB at once.
 MAX_FRAMES, MAX_STACK = 12, 2_500
 #: A stuck process's own exit code: as after any other crash.
@@ -45,7 +47,7 @@ class Guard(NamedTuple):
 class Block(NamedTuple):
     """How long the hub has stood still, as the thread has seen it; told: whether the log knows.
 
-    Its own ticks count, not the clock: where the whole process was stopped, or the GIL was held, nobody is to blame.
+    Only ticks that came in time count: where the whole process was stopped, or the GIL was held, nobody is to blame.
     """
 
     seconds: float = 0.0
@@ -55,7 +57,7 @@ class Block(NamedTuple):
         """The same a tick later. `pulse_age`: seconds since the hub's last pulse."""
         if pulse_age < PULSE_SECONDS + TICK_SECONDS:
             return Block()
-        return Block(self.seconds + min(tick, 2 * TICK_SECONDS), self.told)
+        return Block(self.seconds + (min(tick, TICK_SECONDS) if tick < LATE_SECONDS else 0.0), self.told)
 
 
 class Watchdog:
@@ -102,8 +104,13 @@ class Watchdog:
         self._stopped = True
 
     def _run(self) -> None:
-        while self.step():
-            _sleep(TICK_SECONDS)
+        try:
+            while self.step():
+                _sleep(TICK_SECONDS)
+        except Exception as error:  # the crash rule: half an engine is none
+            trace = traceback.format_exc()[-MAX_STACK:]
+            log.from_thread(logging.CRITICAL, "worker.crashed", f"the watchdog died: {error!r}", traceback=trace)
+            os._exit(CRASHED)
 
     def step(self) -> bool:
         """One look. False: there is no more to look after."""
