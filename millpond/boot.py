@@ -214,6 +214,7 @@ class _Wiring:
             refused=self._service.refused,
             clock=self._clock,
             spawn=self._service.spawn,
+            unread_since=self._service.pulse.unread_since,
         )
 
     def _connect(self, name: str, settings: QueueSettings, url: str) -> Sqs:

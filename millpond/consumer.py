@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -51,7 +52,8 @@ class Consumer:
     3. On a FIFO queue a message waits until those of its group before it are done, and goes back where one is not.
     4. `drain` stops receiving; what is not started is held back, and given back by `give_back_held`.
 
-    `write_off` gives a stuck slot up. `refused` hears of receives that fail before any has come back.
+    `unread_since` is the one of Pulse. `write_off` gives a stuck slot up. `refused` hears of receives that fail before
+    any has come back.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Consumer:
         refused: Callable[[QueueError], object],
         clock: Clock,
         spawn: Callable[..., Any],
+        unread_since: Callable[[float], float] = lambda now: now,
     ) -> None:
         self.name = settings.name
         self.in_memory = settings.in_memory
@@ -88,6 +91,7 @@ class Consumer:
         self._refused = refused
         self._clock = clock
         self._spawn = spawn
+        self._unread_since = unread_since
         self._draining = False
         self._owed = 0  # permits that wait until what is to be settled falls below the limit
         self._abandoned_until: list[float] = []
@@ -132,21 +136,26 @@ class Consumer:
 
     # Receive
 
-    def accept(self, messages: list[Received]) -> None:
-        """Take what a receive brought; a permit is held for each."""
+    def accept(self, messages: list[Received], latest: float = math.inf) -> None:
+        """Take what a receive brought; a permit is held for each.
+
+        `latest`: by then SQS has handed them out. An answer can have waited to be read, while the process was stopped
+        or the hub stood still: its messages may be somebody else's by now.
+        """
         self.account.receive(len(messages))
-        now, wall_time = self._clock.now(), self._clock.time()
+        wall_time = self._clock.time()
+        since = min(self._unread_since(self._clock.now()), latest)
         for received in messages:
             twin = self.in_hand.get(received.message_id)
             if twin is None or twin.lease.state != "held":
-                self._take(received, now, wall_time)
+                self._take(received, since, wall_time)
             elif twin.lease.lost and twin.greenlet is not None and not twin.finishes:
-                self._refuse(self._deliver(received, now, wall_time))
+                self._refuse(self._deliver(received, since, wall_time))
             else:
-                self._take_over(twin, received)
+                self._take_over(twin, received, since)
 
-    def _take(self, received: Received, now: float, wall_time: float) -> None:
-        delivery = self._deliver(received, now, wall_time)
+    def _take(self, received: Received, since: float, wall_time: float) -> None:
+        delivery = self._deliver(received, since, wall_time)
         self.in_hand[received.message_id] = delivery
         if self._draining:
             self._hold_back(delivery)
@@ -162,17 +171,17 @@ class Consumer:
     def _behind_failed(self, delivery: Delivery) -> None:
         self._spawn(self._end, delivery, BEHIND_FAILED)
 
-    def _deliver(self, received: Received, now: float, wall_time: float) -> Delivery:
+    def _deliver(self, received: Received, since: float, wall_time: float) -> Delivery:
         delivery = Delivery(received, self, self._clock, wall_time)
-        delivery.lease = self._leases.take(delivery, received.receipt_handle, now)
+        delivery.lease = self._leases.take(delivery, received.receipt_handle, since)
         if not self.open:
             self.idle.clear()
         self.open += 1
         return delivery
 
-    def _take_over(self, twin: Delivery, received: Received) -> None:
+    def _take_over(self, twin: Delivery, received: Received, since: float) -> None:
         """SQS gave out again what is in hand: go on with the new handle, run nothing twice."""
-        twin.lease.take_over(received.receipt_handle)
+        twin.lease.take_over(received.receipt_handle, since)
         self.account.receive(-1)
         self.account.count("taken_over")
         self._share.release()

@@ -63,16 +63,15 @@ class Lease(msgspec.Struct, eq=False):
                 self._lose()
         return self.lost
 
-    def take_over(self, handle: str) -> None:
-        """The same message came again while it is in hand: hold it by the new handle."""
-        now = self._keeper.clock.now()
+    def take_over(self, handle: str, since: float) -> None:
+        """The same message came again while it is in hand: hold it by the new handle, which SQS has given out then."""
         self.handle = handle
-        self.received_at = now
-        self.deadline = now + self._keeper.lease_seconds
+        self.received_at = since
+        self.deadline = since + self._keeper.lease_seconds
         self.state, self.withheld, self._wish = "held", False, None
         if self.lost:
             self.lost = False
-            self._keeper.quiet.add(self, now)
+            self._keeper.quiet.add(self, self._keeper.clock.now())
 
     def withhold(self) -> bool:
         """The delete goes now: no beat may follow it. False where it must wait, for the watchdog is at it."""
@@ -259,10 +258,14 @@ class LeaseKeeper:
             self._send, clock, spawn, linger_seconds=LINGER_SECONDS, flushers=flushers, limit=limit, on_room=on_room
         )
 
-    def take(self, item: Any, handle: str, now: float) -> Lease:
-        """The lease of a message (`item`) that was received just now."""
-        lease = Lease(self, item, handle, now, now + self.lease_seconds)
-        self.quiet.add(lease, now)
+    def take(self, item: Any, handle: str, since: float) -> Lease:
+        """The lease of a message (`item`) that SQS has handed out then."""
+        lease = Lease(self, item, handle, since, since + self.lease_seconds)
+        now = self.clock.now()
+        if since + self.beat_seconds > now:
+            self.quiet.add(lease, now)
+        else:
+            lease.start_beating()
         return lease
 
     def _send(self, leases: list[Lease]) -> list[Lease]:

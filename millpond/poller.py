@@ -44,7 +44,8 @@ class Pollers:
        come, where else they and their groups would be stuck until the visibility time-out.
     5. After `stop` no receive begins; the open ones are left to return, for an aborted poll still takes messages.
 
-    `deliver` gets what each receive brought. `failed` is told the error and how many receives failed in a row.
+    `deliver` gets what each receive brought, and by when at the latest SQS has handed it out. `failed` is told the
+    error and how many receives failed in a row.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class Pollers:
         share: Share,
         clock: Clock,
         spawn: Callable[..., Any],
-        deliver: Callable[[list[Received]], object],
+        deliver: Callable[[list[Received], float], object],
         failed: Callable[[QueueError, int, bool], object],
     ) -> None:
         self._queue = queue
@@ -144,7 +145,7 @@ class Pollers:
         if received is None:
             return self._back_off()
         self._failures = 0
-        self._deliver(received)
+        self._deliver(received, started + self._settings.wait_seconds)
         return self._after(asked, got, started)
 
     def _acquire(self) -> int:

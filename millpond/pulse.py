@@ -24,6 +24,7 @@ class Pulse:
         self._clock = clock
         self._lost_seconds = 0.0  # in which the hub stood still, so far
         self._worst_seconds = 0.0
+        self._stood = (0.0, 0.0)  # the last standstill: from and to
         self.last = clock.now()
 
     def start(self) -> None:
@@ -34,7 +35,9 @@ class Pulse:
     def _beat(self) -> None:
         now = self._clock.now()
         self._worst_seconds = max(self._worst_seconds, now - self.last - PULSE_SECONDS)
-        self._lost_seconds += self._late(now)
+        if late := self._late(now):
+            self._lost_seconds += late
+            self._stood = (self.last, now)
         self.last = now
         self._clock.timer(PULSE_SECONDS, self._beat)
 
@@ -45,6 +48,13 @@ class Pulse:
         """Seconds that the hub has had: they stop where it does."""
         now = self._clock.now()
         return now - self._lost_seconds - self._late(now)
+
+    def unread_since(self, now: float) -> float:
+        """Since when something that is read now may have been there: while the hub stands still nobody reads."""
+        if self._late(now):
+            return self.last
+        began, ended = self._stood
+        return began if ended and now - ended < PULSE_SECONDS else now
 
     def timer(self, seconds: float, call: Callable[[], object]) -> Timer:
         """Of the real clock: after a standstill it rings early, and whoever set it looks at `now` again."""

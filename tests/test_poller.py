@@ -123,7 +123,7 @@ class Polls:
             self.permits.share(0),
             clock,
             gevent.spawn,
-            self.delivered.extend,
+            lambda batch, latest: self.delivered.extend(batch),
             lambda *failure: self.failures.append(failure),
         )
         self.polls.start()
@@ -195,7 +195,9 @@ def test_after_stop_no_receive_begins_and_the_open_ones_are_awaited(clock):
 def test_polls_that_were_never_started_have_ended_when_they_are_stopped(clock):
     queue = FakeQueue(clock)
     share = Permits(1, 1, clock).share(0)
-    polls = Pollers(queue, PollSettings(1, 1, 1, 1), share, clock, gevent.spawn, lambda batch: None, lambda *a: None)
+    polls = Pollers(
+        queue, PollSettings(1, 1, 1, 1), share, clock, gevent.spawn, lambda batch, latest: None, lambda *a: None
+    )
     polls.stop()
     assert polls.ended.is_set()
 
