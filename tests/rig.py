@@ -23,13 +23,6 @@ from tests.fakes import FakeQueue
 from tests.virtual import VirtualClock
 
 
-class VirtualPool(Pool[Any]):
-    """Where time stands still while greenlets run, nobody has run for long: no real timer, which nobody would await."""
-
-    def _wake_later(self) -> None:
-        self._wake_soon()
-
-
 class Rig:
     """`ended` has (message id, outcome) of every delivery that is over; a greenlet that dies fails the test."""
 
@@ -58,7 +51,9 @@ class Rig:
             name: Route(name, f"tests.{name}", msgspec.json.decode, function, timeout)
             for name, function in handlers.items()
         }
-        self.pool: Pool[Any] = (VirtualPool if isinstance(clock, VirtualClock) else Pool)(concurrency, self._crashed)
+        self.pool: Pool[Any] = Pool(concurrency, self._crashed)
+        if isinstance(clock, VirtualClock):  # no greenlet runs for long there, and nobody would await a real timer
+            self.pool._wake_later = self.pool._wake_soon  # type: ignore[method-assign]
         self.permits = Permits(concurrency + prefetch, 1, clock)
         self.processor = Processor(routes, RetryPolicy(max_attempts, 2, 900), clock)
         account = Account("q", routes, Metrics("", 0, "millpond", "test"), log.Allowance(0), clock)
