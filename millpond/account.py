@@ -49,6 +49,7 @@ class Account:
         self.outcomes: Counter[str] = Counter()
         self.causes: Counter[str] = Counter()
         self.abandoned = 0  # could not be settled: they wait for their visibility time-out
+        self.taken_over = 0  # came again while they were in hand: received twice, counted once
         self.rejected_follow_ups = 0  # dead letters that handlers left behind
         self._unlogged = 0
         self._types = types
@@ -62,6 +63,12 @@ class Account:
         """So many deliveries more."""
         self.received += number
         self.count("received", number)
+
+    def take_over(self) -> None:
+        """A delivery turned out to be of a message that is in hand: there is one less."""
+        self.receive(-1)
+        self.taken_over += 1
+        self.count("taken_over")
 
     def count(self, name: str, number: int = 1) -> None:
         """A counter of this queue."""

@@ -182,8 +182,7 @@ class Consumer:
     def _take_over(self, twin: Delivery, received: Received, since: float) -> None:
         """SQS gave out again what is in hand: go on with the new handle, run nothing twice."""
         twin.lease.take_over(received.receipt_handle, since)
-        self.account.receive(-1)
-        self.account.count("taken_over")
+        self.account.take_over()
         self._share.release()
 
     def _refuse(self, delivery: Delivery) -> None:

@@ -242,6 +242,7 @@ class Service:
         account = consumer.account
         numbers = {"queue": consumer.name, "received": account.received, **account.outcomes, **account.causes}
         numbers |= {"follow_ups_dead_lettered": account.rejected_follow_ups} if account.rejected_follow_ups else {}
+        numbers |= {"taken_over": account.taken_over} if account.taken_over else {}
         return {**numbers, "in_hand": consumer.open, "abandoned": account.abandoned}
 
     def _is_something_left(self) -> bool:
