@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint bench clean
+.PHONY: run test lint bench chaos clean
 
 run: $(VENV)/runtime
 	$(BIN)/python worker.py -c config.toml --demo 25
@@ -18,6 +18,10 @@ lint: $(VENV)/dev
 
 bench: $(VENV)/dev
 	$(BIN)/python -m bench $(SECTIONS)
+
+# Ten minutes of injected faults; CHAOS="--seconds 60 --seed 7" for another run.
+chaos: $(VENV)/dev
+	$(BIN)/python -m tests.chaos $(CHAOS)
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
