@@ -129,7 +129,8 @@ class Consumer:
             abandoned=self._abandoned,
             rejected=self.account.reject_follow_up,
             put_off_seconds=self._processor.retry_seconds,
-            failed=lambda delivery, why: self._processor.failed(delivery, "failed", why),
+            failed=lambda delivery, why: self._adjusted(delivery, self._processor.failed(delivery, "failed", why)),
+            hidden_seconds=self._own_polls_seconds,
             on_room=self._on_room,
             letters=self._letters,
         )
@@ -149,6 +150,8 @@ class Consumer:
             twin = self.in_hand.get(received.message_id)
             if twin is None or twin.lease.state != "held":
                 self._take(received, since, wall_time)
+            elif received.receive_count < twin.lease.receive_count:
+                self._forget_twin()  # an answer that was long on its way: its handle is dead
             elif twin.lease.lost and twin.greenlet is not None and not twin.finishes:
                 self._refuse(self._deliver(received, since, wall_time))
             else:
@@ -173,7 +176,7 @@ class Consumer:
 
     def _deliver(self, received: Received, since: float, wall_time: float) -> Delivery:
         delivery = Delivery(received, self, self._clock, wall_time)
-        delivery.lease = self._leases.take(delivery, received.receipt_handle, since)
+        delivery.lease = self._leases.take(delivery, received.receipt_handle, since, received.receive_count)
         if not self.open:
             self.idle.clear()
         self.open += 1
@@ -181,7 +184,11 @@ class Consumer:
 
     def _take_over(self, twin: Delivery, received: Received, since: float) -> None:
         """SQS gave out again what is in hand: go on with the new handle, run nothing twice."""
-        twin.lease.take_over(received.receipt_handle, since)
+        twin.lease.take_over(received.receipt_handle, since, received.receive_count)
+        twin.lease.is_lost(self._clock.now())  # again, already: its handler hears of it
+        self._forget_twin()
+
+    def _forget_twin(self) -> None:
         self.account.take_over()
         self._share.release()
 
@@ -237,9 +244,6 @@ class Consumer:
         """An outcome, in the light of what this queue does with a message that is given back."""
         if outcome.name == "retried" and 0 < self._settings.max_receive_count <= delivery.received.receive_count:
             outcome = _before_sqs(outcome, self._settings.max_receive_count)
-        if outcome.name in ("retried", "released"):
-            seconds = max(outcome.delay_seconds, self._own_polls_seconds())
-            outcome = msgspec.structs.replace(outcome, delay_seconds=seconds)
         return outcome
 
     def _on_room(self) -> None:

@@ -43,6 +43,7 @@ class Lease(msgspec.Struct, eq=False):
     handle: str
     received_at: float
     deadline: float
+    receive_count: int = 1  # of the receive that gave the handle
     state: State = "held"
     lost: bool = False
     withheld: bool = False
@@ -63,9 +64,10 @@ class Lease(msgspec.Struct, eq=False):
                 self._lose()
         return self.lost
 
-    def take_over(self, handle: str, since: float) -> None:
+    def take_over(self, handle: str, since: float, receive_count: int) -> None:
         """The same message came again while it is in hand: hold it by the new handle, which SQS has given out then."""
         self.handle = handle
+        self.receive_count = receive_count
         self.received_at = since
         self.deadline = since + self._keeper.lease_seconds
         self.state, self.withheld, self._wish = "held", False, None
@@ -208,11 +210,11 @@ class Lease(msgspec.Struct, eq=False):
             item = self.item
             self.end()
             self._keeper.on_returned(item, failure)
-        elif self.withheld or self.lost:
-            return False
         elif failure is None:
             if not self.is_lost(self._keeper.clock.now()):  # an answer past the deadline proves nothing
                 self.deadline = started + seconds
+        elif self.withheld or self.lost:
+            return False
         elif lost:
             self._lose()
         else:
@@ -258,9 +260,9 @@ class LeaseKeeper:
             self._send, clock, spawn, linger_seconds=LINGER_SECONDS, flushers=flushers, limit=limit, on_room=on_room
         )
 
-    def take(self, item: Any, handle: str, since: float) -> Lease:
+    def take(self, item: Any, handle: str, since: float, receive_count: int = 1) -> Lease:
         """The lease of a message (`item`) that SQS has handed out then."""
-        lease = Lease(self, item, handle, since, since + self.lease_seconds)
+        lease = Lease(self, item, handle, since, since + self.lease_seconds, receive_count)
         now = self.clock.now()
         if since + self.beat_seconds > now:
             self.quiet.add(lease, now)

@@ -22,6 +22,8 @@ SEND_LINGER_SECONDS = 0.02
 #: Calls of one kind under way at once: at 50 ms a round trip enough for 3,200 messages a second.
 FLUSHERS = 16
 
+GIVEN_BACK = frozenset({"retried", "released"})
+
 
 class Sending(msgspec.Struct, eq=False):
     """A copy or a follow-up that must be confirmed before its delivery's original is deleted."""
@@ -42,6 +44,7 @@ class Settler:
 
     `finished` hears of each delivery once it is confirmed, `abandoned` of one that could not be settled, `rejected` of
     each follow-up that is a dead letter now.
+    `hidden_seconds`: nothing is given back sooner, or an open poll of our own would fetch it behind our back.
     `put_off_seconds` is the back-off of a message that should be a dead letter and cannot be one. `letters` makes the
     dead letters of a delivery: that of the message itself, and those of its rejected follow-ups.
     """
@@ -61,6 +64,7 @@ class Settler:
         rejected: Callable[[Delivery, Entry], object],
         put_off_seconds: Callable[[Delivery], int],
         failed: Callable[[Delivery, str], Outcome],
+        hidden_seconds: Callable[[], int],
         on_room: Callable[[], object],
         letters: Callable[[Delivery, Outcome], tuple[list[Entry], list[Entry]]],
     ) -> None:
@@ -73,6 +77,7 @@ class Settler:
         self._rejected = rejected
         self._put_off_seconds = put_off_seconds
         self._failed = failed
+        self._hidden_seconds = hidden_seconds
         self._letters = letters
 
         self._fifo = fifo
@@ -91,6 +96,8 @@ class Settler:
 
     def settle(self, delivery: Delivery, outcome: Outcome) -> None:
         """Queue the calls that an outcome needs; never blocks."""
+        if outcome.name in GIVEN_BACK and (hidden := self._hidden_seconds()) > outcome.delay_seconds:
+            outcome = msgspec.structs.replace(outcome, delay_seconds=hidden)
         delivery.outcome = outcome
         delivery.settling_since = self._clock.now()
         match outcome.name:

@@ -614,7 +614,7 @@ def test_a_beat_that_waits_to_be_sent_is_void_when_the_message_is_settled_or_com
     handle = held.receive_again() if what == "take_over" else ""
     clock.advance(BEAT + 0.01)  # it lingers
     if what == "take_over":
-        held.lease.take_over(handle, clock.now())
+        held.lease.take_over(handle, clock.now(), 2)
     else:
         getattr(held.lease, what)()
     clock.advance(0.5)
@@ -653,7 +653,7 @@ def test_a_lost_lease_that_is_taken_over_beats_again(clock):
     assert held.heard == ["lost"]
     held.queue.script.clear()
     handle = held.receive_again()
-    held.lease.take_over(handle, clock.now())
+    held.lease.take_over(handle, clock.now(), 2)
     assert not held.lease.is_lost(clock.now())
     for _ in range(10):
         clock.advance(BEAT)
