@@ -58,7 +58,7 @@ def test_a_lease_lost_and_taken_over_in_one_turn_of_the_hub_does_not_spin(clock,
 
     def again():  # SQS gives it out again; that answer is read in the same turn of the hub as the beat's
         queue.messages["m1"].handle = "m1#2"
-        gevent.get_hub().loop.run_callback(lease.take_over, "m1#2")
+        gevent.get_hub().loop.run_callback(lease.take_over, "m1#2", clock.now(), 2)
 
     queue.script["extend"] = [again]
     clock.advance(11)
