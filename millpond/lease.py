@@ -71,9 +71,10 @@ class Lease(msgspec.Struct, eq=False):
         self.received_at = since
         self.deadline = since + self._keeper.lease_seconds
         self.state, self.withheld, self._wish = "held", False, None
-        if self.lost:
-            self.lost = False
-            self._keeper.quiet.add(self, self._keeper.clock.now())
+        if not self.lost:
+            self._stop_beating()  # the next beat may be due later than the new deadline
+        self.lost = False
+        self.begin(since)
 
     def withhold(self) -> bool:
         """The delete goes now: no beat may follow it. False where it must wait, for the watchdog is at it."""
@@ -134,6 +135,14 @@ class Lease(msgspec.Struct, eq=False):
         self.marked = False
 
     # The heartbeat
+
+    def begin(self, since: float) -> None:
+        """The first beat is due beat_seconds from now; at once where the message was handed out long ago."""
+        now = self._keeper.clock.now()
+        if since + self._keeper.beat_seconds > now:
+            self._keeper.quiet.add(self, now)
+        else:
+            self.start_beating()
 
     def start_beating(self) -> None:
         """The first beat is due."""
@@ -263,11 +272,7 @@ class LeaseKeeper:
     def take(self, item: Any, handle: str, since: float, receive_count: int = 1) -> Lease:
         """The lease of a message (`item`) that SQS has handed out then."""
         lease = Lease(self, item, handle, since, since + self.lease_seconds, receive_count)
-        now = self.clock.now()
-        if since + self.beat_seconds > now:
-            self.quiet.add(lease, now)
-        else:
-            lease.start_beating()
+        lease.begin(since)
         return lease
 
     def _send(self, leases: list[Lease]) -> list[Lease]:

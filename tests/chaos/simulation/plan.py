@@ -1,0 +1,164 @@
+"""A schedule, drawn from its seed: the setting, what goes wrong, what handlers do, and when a process ends."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Literal
+
+import msgspec
+
+#: Faults of a call, besides the ones that only some calls can have.
+FaultKind = Literal[
+    "lost_before", "lost_after", "hangs", "slow_there", "slow_back", "error", "throttled", "partial", "lie"
+]
+KINDS: tuple[FaultKind, ...] = (
+    "lost_before",
+    "lost_after",
+    "hangs",
+    "slow_there",
+    "slow_back",
+    "error",
+    "throttled",
+    "partial",
+    "lie",
+)
+CALLS = ("receive", "delete", "extend", "send")
+
+
+class Happening(msgspec.Struct):
+    """Something that befalls a process: drain, crash, still."""
+
+    at: float
+    what: str
+    worker: int
+    seconds: float = 0.0
+
+
+class Script(msgspec.Struct):
+    """What a handler does with one delivery."""
+
+    result: str  # done, fail, retry, reject, discard, unavailable, follow
+    seconds: float
+    after: int = 0
+    swallows: int = 0  # interrupts that it catches and goes on after
+    blocks: float = 0.0  # seconds for which it stops its whole process
+
+
+class Plan(msgspec.Struct):
+    """Everything that a seed decides."""
+
+    seed: int
+    fifo: bool
+    workers: int
+    concurrency: int
+    prefetch: int
+    pollers: int
+    wait_seconds: int
+    visibility: int
+    timeout: float
+    limit: int
+    max_attempts: int
+    drain_seconds: float
+    together: bool
+    puts: list[tuple[float, str, str]]  # when, group, kind of body
+    happenings: list[Happening]
+    fault_rate: dict[str, float]  # by call
+    fault_kinds: tuple[FaultKind, ...]
+    duplicates: float
+    refused_letters: float
+    odd: float  # the share of handlers that do anything else than succeed
+    long: float  # the share of handlers that take longer than the visibility time-out
+    calm_at: float
+    hold: bool = False  # a handler that takes longer than SQS lets anybody hold a message
+
+    @property
+    def permits(self) -> int:
+        return self.concurrency + self.prefetch
+
+    def script(self, message: str, attempt: int) -> Script:
+        """What the handler does in this attempt: by seed, message and attempt alone."""
+        chance = Random(hash((self.seed, int(message[1:]), attempt)))
+        if self.hold and message == "m1" and attempt == 1:
+            return Script("done", 60_000.0)
+        seconds = self._seconds(chance)
+        swallows = chance.choice((0, 0, 0, 1, 2)) if self.odd else 0
+        if chance.random() >= self.odd:
+            return Script("done", seconds, swallows=swallows)
+        results = ("fail", "fail", "retry", "retry", "reject", "discard", "follow", "follow", "unavailable", "block")
+        result = chance.choice(results)
+        if result == "block":
+            return Script("done", seconds, blocks=chance.uniform(0.5, 4.0))
+        # Never the visibility time-out itself: so a beat and a back-off can be told apart.
+        return Script(result, seconds, chance.choice((0, 1, 2, 4, 7)), swallows)
+
+    def _seconds(self, chance: Random) -> float:
+        visibility = 10.0 if self.hold else self.visibility
+        if chance.random() < self.long:
+            return chance.uniform(1.0, 2.5) * visibility
+        if chance.random() < 0.4:
+            return chance.uniform(0.3, visibility)
+        return chance.choice((0.0, 0.001, 0.1, chance.random() / 2))
+
+
+def draw(seed: int) -> Plan:
+    """The plan of a seed. Each kind of trouble is in some schedules and not in others: so one does not hide another."""
+    chance = Random(seed)
+    fifo = chance.random() < 0.3
+    hold = not fifo and chance.random() < 0.02
+    rough = chance.random() < 0.7
+    visibility = chance.choice((6, 12, 20, 30))
+    workers = 1 if hold else chance.choice((1, 1, 2, 3))
+    concurrency = chance.choice((1, 2, 4, 8, 16))
+    return Plan(
+        seed=seed,
+        fifo=fifo,
+        workers=workers,
+        concurrency=concurrency,
+        prefetch=chance.choice((0, 0, 2, 8)),
+        pollers=chance.choice((1, 2, 4)),
+        wait_seconds=2_000 if hold else chance.choice((2, 10, 20)),
+        visibility=14_000 if hold else visibility,
+        timeout=100_000.0 if hold else chance.choice((100.0, 100.0, visibility * 0.8, visibility * 1.7)),
+        limit=chance.choice((2, 4, 20)),
+        max_attempts=chance.choice((2, 4, 8)),
+        drain_seconds=chance.choice((3.0, 10.0, 25.0)),
+        together=chance.random() < 0.5,
+        puts=_puts(chance, fifo, 1 if hold else chance.randint(10, 40)),
+        happenings=[] if hold else _happenings(chance, workers, rough),
+        fault_rate=_rates(chance) if rough and not hold else {},
+        fault_kinds=tuple(kind for kind in KINDS if chance.random() < 0.6) or ("error",),
+        duplicates=0.0 if fifo or hold or chance.random() < 0.7 else chance.choice((0.02, 0.1, 0.3)),
+        refused_letters=chance.choice((0.0, 0.0, 0.2)) if rough else 0.0,
+        odd=chance.choice((0.0, 0.2, 0.5)),
+        long=chance.choice((0.0, 0.05, 0.2)),
+        calm_at=70_000.0 if hold else chance.choice((30.0, 60.0, 90.0)),
+        hold=hold,
+    )
+
+
+def _puts(chance: Random, fifo: bool, number: int) -> list[tuple[float, str, str]]:
+    groups = [f"g{index}" for index in range(chance.choice((1, 3, 8)))]
+    at_once = chance.random() < 0.5
+    times = sorted(0.0 if at_once else chance.uniform(0.0, 30.0) for _ in range(number))
+    kinds = chance.choices(("work", "unknown", "torn"), (95, 3, 2), k=number)
+    return [(time, chance.choice(groups) if fifo else "", kind) for time, kind in zip(times, kinds, strict=True)]
+
+
+def _happenings(chance: Random, workers: int, rough: bool) -> list[Happening]:
+    wanted = [what for what in ("drain", "drain", "crash", "still", "still") if chance.random() < 0.25]
+    return [
+        Happening(
+            chance.choice((chance.uniform(0.0, 5.0), chance.uniform(0.0, 60.0))),
+            what,
+            chance.randrange(workers),
+            chance.choice((1.5, 5.0, 20.0, 60.0)),
+        )
+        for what in wanted
+        if rough or what == "drain"
+    ]
+
+
+def _rates(chance: Random) -> dict[str, float]:
+    if chance.random() < 0.08:  # one right is gone, or one limit is reached: all else works
+        return {chance.choice(CALLS): 1.0}
+    return {call: chance.choice((0.0, 0.05, 0.2, 0.5)) for call in CALLS}
