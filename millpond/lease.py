@@ -71,10 +71,12 @@ class Lease(msgspec.Struct, eq=False):
         self.received_at = since
         self.deadline = since + self._keeper.lease_seconds
         self.state, self.withheld, self._wish = "held", False, None
-        if not self.lost:
-            self._stop_beating()  # the next beat may be due later than the new deadline
-        self.lost = False
-        self.begin(since)
+        if self.lost:
+            self.lost = False
+            self.begin(since)
+        elif since + self._keeper.beat_seconds <= self._keeper.clock.now():
+            self._stop_beating()  # the next beat may be due after the new deadline
+            self.start_beating()
 
     def withhold(self) -> bool:
         """The delete goes now: no beat may follow it. False where it must wait, for the watchdog is at it."""
