@@ -99,7 +99,7 @@ class VirtualClock:
 
 
 def settle(turns: int = 1) -> None:
-    """Let every greenlet that can run do so, until all of them wait for something; at least so many turns of the hub."""
+    """Let every greenlet that can run do so, until all of them wait: for at least so many turns of the hub."""
     callbacks = gevent.get_hub().loop._callbacks  # whatever wakes a greenlet passes through here
     for turn in range(MAX_TURNS):
         if turn >= turns and not callbacks:

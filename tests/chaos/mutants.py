@@ -386,19 +386,6 @@ def failed_polls_leave(original: Any) -> Any:
     return back_off
 
 
-@mutant("a poll leaves only where another one is at work, not where one rests or hangs", (Pollers, "_at_work"))
-def resting_polls_count(original: Any) -> Any:
-    return lambda self: self.active
-
-
-@mutant("what is put off in a drain stays hidden from the worker's own poll, too", (Settler, "_put_off"))
-def put_off_into_own_poll(original: Any) -> Any:
-    def put_off(self: Settler, delivery: Delivery, why: str) -> None:
-        self.settle(delivery, Outcome("retried", "rejected", why, delay_seconds=1))
-
-    return put_off
-
-
 # FIFO
 
 

@@ -171,7 +171,7 @@ def test_the_deduplication_id_is_required_where_the_content_is_none(sqs: Any, ne
     assert error["Message"].startswith(NEITHER)
 
 
-@moto_differs("only the first entry counts")
+@moto_differs("MissingParameter for the group")
 @pytest.mark.parametrize(
     ("lacking", "text"),
     [

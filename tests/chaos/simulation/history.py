@@ -59,3 +59,8 @@ def _line(event: Event, start: float) -> str:
 def message_of(handle: str) -> str:
     """A handle is the message's id and the number of its receive."""
     return handle.split("#", 1)[0]
+
+
+def receive_of(handle: str) -> int:
+    """The number of the receive."""
+    return int(handle.split("#", 1)[1])

@@ -52,6 +52,7 @@ class Life(msgspec.Struct, eq=False):
     got: float
     handle: str  # the one that counts now
     deadline: float
+    handles: list[tuple[float, str]] = []  # that it took over, and when
     renewed: float = 0.0  # when it came again, and was taken over
     lost: float = math.inf  # when SQS said so, or the deadline passed before an extension was answered
     start: float = math.inf
@@ -249,6 +250,7 @@ class _Reader:
         deadline = self._handed_out(event) + self._lease_seconds
         if event.value == "taken over":
             life = self._current[place]
+            life.handles.append((event.at, event.handle))
             life.handle, life.deadline, life.lost, life.renewed = event.handle, deadline, math.inf, event.at
         elif event.value == "refused":  # it came as a new one, and leaves those in hand as they are
             self._current[place] = self._before[place]

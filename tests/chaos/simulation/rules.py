@@ -10,7 +10,7 @@ import msgspec
 
 from millpond.queue import LEASE_LOST_CODES
 from millpond.settler import GIVE_UP_SECONDS
-from tests.chaos.simulation.history import Event
+from tests.chaos.simulation.history import Event, receive_of
 from tests.chaos.simulation.lives import Ask, Life, Settled, Tale
 
 #: Two things at one moment may come in either order.
@@ -189,6 +189,17 @@ def not_started_when_anybodys(tale: Tale) -> Iterator[tuple[float, str, str]]:
             )
 
 
+@rule
+def newest_handle_counts(tale: Tale) -> Iterator[tuple[float, str, str]]:
+    """An answer that was long on its way takes nothing over: its handle is dead."""
+    for life in tale.lives:
+        held = life.key
+        for at, handle in life.handles:
+            if receive_of(handle) < receive_of(held):
+                yield at, life.message, f"{held} is given up for {handle}"
+            held = handle
+
+
 # 5: interrupts
 
 
@@ -300,8 +311,10 @@ def permits_come_back(tale: Tale) -> Iterator[tuple[float, str, str]]:
 
 
 def _is_calling(tale: Tale, worker: str, at: float) -> bool:
-    """Whether a call of it was on its way then: what it carries counts as not settled."""
-    return any(ask.sent <= at < ask.ended for life in tale.lives if life.worker == worker for ask in life.asks)
+    """Whether a call of it was on its way then, or paused before another try: what it carries holds permits back."""
+    return any(
+        ask.sent <= at < ask.ended + PAUSE_SECONDS for life in tale.lives if life.worker == worker for ask in life.asks
+    )
 
 
 # 7: the lease is kept
