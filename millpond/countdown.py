@@ -63,4 +63,9 @@ class Countdown(Generic[Item]):
         if self._timer is not None:
             self._timer.cancel()
         first = next(iter(self._due_at.values()), None)
-        self._timer = None if first is None else self._clock.timer(first - self._clock.now(), self._ring)
+        self._timer = None if first is None else self._clock.timer(_rest(first - self._clock.now()), self._ring)
+
+
+def _rest(seconds: float) -> float:
+    """A rest that is only rounding takes a millisecond: with a clock that stands still (Pulse) it would never end."""
+    return seconds if seconds > 1e-6 else 0.001

@@ -59,7 +59,10 @@ class Lifeline:
         """Send a request, once, and read its answer, within these seconds. Raises Unreachable."""
         end = monotonic() + seconds
         connection, self._kept = self._kept, None
-        if connection is None or not connection.usable():
+        if connection is not None and not connection.usable():
+            connection.close()
+            connection = None
+        if connection is None:
             connection = self._open(min(end, monotonic() + CONNECT_SECONDS))
         answer = exchanged(connection, wire, end - monotonic(), seconds)
         if connection.clean:

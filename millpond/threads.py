@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from gevent.lock import Semaphore
 from gevent.threadpool import ThreadPool
 
 
@@ -17,13 +18,16 @@ class Threads:
 
     def __init__(self, size: int) -> None:
         self._size = size
+        self._free = Semaphore(size)  # gevent's own pool lets one more in than it has threads for
         self._pool: Any = None
 
     def begin(self, call: Callable[[], object]) -> Callable[[], object]:
         """Wait for a free thread and begin `call` in it. What is returned waits for its end, and has its value."""
         if self._pool is None:
             self._pool = ThreadPool(self._size)
+        self._free.acquire()
         running = self._pool.spawn(_caught, call)
+        running.rawlink(lambda _: self._free.release())
 
         def result() -> object:
             value, error = running.get()
