@@ -77,7 +77,8 @@ def handler(
     `timeout`: seconds. `max_attempts` and `backoff` (base and longest delay, seconds) override [retry].
     `on_lease_lost`: where SQS may have given the message to somebody else, "interrupt" stops the handler, "finish"
     lets it end. `thread`: for code that blocks or computes; it runs in one of [worker] threads, where no interrupt
-    can reach it: at its time limit, or at the end of the drain, the message is given back and the code runs on.
+    can reach it: at its time limit, or at the end of the drain, the message is given back and the code runs on. Share
+    no lock, queue or pool with handlers that have no thread: under gevent a wake-up between the two can be lost.
     What is wrong with a handler is found at boot, all findings at once.
     """
     if not isinstance(event_type, str):

@@ -420,7 +420,7 @@ class LeaseModel(RuleBasedStateMachine):
         assert fit or not lease.marked
 
 
-def run(max_examples: int = 600, steps: int = 50) -> None:
+def run(max_examples: int = 400, steps: int = 50) -> None:
     run_state_machine_as_test(
         LeaseModel,
         settings=settings(
