@@ -45,12 +45,15 @@ TAKEN = frozenset(
     }
 )
 
-#: Of all calls of an operation, so many suffer. Extensions are few: they suffer more often.
+#: Of all calls of an operation, so many suffer. Extensions are few: they suffer more often. Millpond makes batches.
 RATES: dict[str, float] = {
     "ReceiveMessage": 0.03,
     "DeleteMessageBatch": 0.03,
     "ChangeMessageVisibilityBatch": 0.08,
     "SendMessageBatch": 0.08,
+    "DeleteMessage": 0.03,
+    "ChangeMessageVisibility": 0.08,
+    "SendMessage": 0.08,
 }
 
 
@@ -89,7 +92,8 @@ def _draw(seed: int, operation: str, number: int, rate: float) -> Fault | None:
     drawn = chance(seed, operation, number) / rate
     if drawn >= 1:
         return None
-    kinds = ANY + (RECEIVE_DRAWN if operation == "ReceiveMessage" else BATCH)
+    own = BATCH if operation.endswith("Batch") else ()
+    kinds = ANY + (RECEIVE_DRAWN if operation == "ReceiveMessage" else own)
     kind = kinds[int(drawn * len(kinds))]
     fate = chance(seed, operation, number, "fate")
     if kind == "denied" and fate > 1 / BURST:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -95,19 +95,24 @@ class Worker:
         )
 
 
+#: Starts a worker of this name, with its files in this folder.
+Launch = Callable[[str, Path, FleetSettings], Worker]
+
+
 class Fleet:
     """Some workers, each in a place: one that ends is replaced there.
 
-    `log` has all that was done to them, `complaints` what they did and may not.
+    `log` has all that was done to them, `complaints` what they did and may not. `launch` starts one.
     """
 
-    def __init__(self, folder: Path, settings: FleetSettings, stack: ExitStack) -> None:
+    def __init__(self, folder: Path, settings: FleetSettings, stack: ExitStack, launch: Launch = Worker) -> None:
         self.log: list[Event] = []
         self.workers: list[Worker] = []
         self.complaints: list[str] = []
         self._folder = folder
         self._settings = settings
         self._stack = stack
+        self._launch = launch
         self._places = [self._start() for _ in range(settings.workers)]
         for worker in self._places:
             self._wait_ready(worker)
@@ -151,7 +156,7 @@ class Fleet:
         self._wait_ready(self._places[place])
 
     def _start(self) -> Worker:
-        worker = Worker(f"w{len(self.workers)}", self._folder, self._settings)
+        worker = self._launch(f"w{len(self.workers)}", self._folder, self._settings)
         self.workers.append(worker)
         self._stack.enter_context(worker.process)
         self._note("start", worker)
@@ -196,10 +201,10 @@ class Fleet:
 
 
 @contextmanager
-def fleet(folder: Path, settings: FleetSettings) -> Iterator[Fleet]:
+def fleet(folder: Path, settings: FleetSettings, launch: Launch = Worker) -> Iterator[Fleet]:
     """Workers that run; none of them is left behind."""
     with ExitStack() as stack:
-        yield Fleet(folder, settings, stack)
+        yield Fleet(folder, settings, stack, launch)
 
 
 class Striker(threading.Thread):

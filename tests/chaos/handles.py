@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from base64 import b64decode
 from collections.abc import Sequence
+from contextlib import suppress
 
 import msgspec
 
@@ -12,7 +14,7 @@ Number = tuple[int, int]
 #: Where the receive is not known: a copy for the dead-letter queue.
 ANY_ATTEMPT = -1
 
-_N = re.compile(r'"n": ?([0-9]+)')
+_N = re.compile(r"""["']n["']: ?([0-9]+)""")  # in JSON, or in Python's notation inside it
 
 
 class _System(msgspec.Struct, frozen=True, gc=False):
@@ -34,12 +36,28 @@ class _Entry(msgspec.Struct, rename="pascal", gc=False):
     message_body: str = ""
 
 
-class _Batch(msgspec.Struct, rename="pascal"):
+class _Call(_Entry, rename="pascal"):
+    """Of a batch, or about one message."""
+
     entries: list[_Entry] = []
 
 
 _messages = msgspec.json.Decoder(_Messages)
-_batch = msgspec.json.Decoder(_Batch)
+_call = msgspec.json.Decoder(_Call)
+
+
+def number_of(body: str) -> int | None:
+    """The number of the message with this body, which some programs write in base64."""
+    found = _N.search(body)
+    if found is None:
+        with suppress(ValueError):
+            found = _N.search(b64decode(body, validate=True).decode())
+    return int(found[1]) if found else None
+
+
+def _entries(body: bytes) -> Sequence[_Entry]:
+    call = _call.decode(body)
+    return call.entries or [call]
 
 
 class Handles:
@@ -52,9 +70,9 @@ class Handles:
         """Take in the answer of a receive; its handles."""
         handles = []
         for message in _messages.decode(body).messages:
-            number = _N.search(message.body)
-            if number:
-                self._numbers[message.receipt_handle] = int(number[1]), int(message.attributes.count)
+            number = number_of(message.body)
+            if number is not None:
+                self._numbers[message.receipt_handle] = number, int(message.attributes.count)
                 handles.append(message.receipt_handle)
         return handles
 
@@ -63,15 +81,15 @@ class Handles:
         return [self._numbers[handle] for handle in handles if handle in self._numbers]
 
     def asked(self, body: bytes) -> list[Number]:
-        """The messages that a request of a batch is about."""
-        entries = _batch.decode(body).entries
+        """The messages that a request is about."""
+        entries = _entries(body)
         numbers = self.numbers([entry.receipt_handle for entry in entries])
         for entry in entries:
-            if number := _N.search(entry.message_body):
-                numbers.append((int(number[1]), ANY_ATTEMPT))
+            if (number := number_of(entry.message_body)) is not None:
+                numbers.append((number, ANY_ATTEMPT))
         return numbers
 
     def deleted(self, body: bytes) -> None:
         """These were deleted: nothing more comes for them."""
-        for entry in _batch.decode(body).entries:
+        for entry in _entries(body):
             self._numbers.pop(entry.receipt_handle, None)

@@ -107,7 +107,7 @@ class Proxy:
         if operation == "ReceiveMessage":
             if self._handles.received(answer.body):
                 self._begun.add(request.worker)
-        elif operation == "DeleteMessageBatch" and b'"Failed"' not in answer.body:
+        elif operation in ("DeleteMessageBatch", "DeleteMessage") and b'"Failed"' not in answer.body:
             self._handles.deleted(request.body)
 
     def _concerned(self, struck: Struck) -> list[Number]:

@@ -1,0 +1,1 @@
+"""The handlers of the other consumers' chaos runs: each does what tests/chaos/jobs/work.py does."""
