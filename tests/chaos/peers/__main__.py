@@ -34,8 +34,8 @@ def main() -> int:
 
 def _row(program: Program, experiment: Experiment, options: argparse.Namespace) -> Row:
     with tempfile.TemporaryDirectory(prefix="chaos-") as scratch:
-        folder = options.keep / f"{experiment.name}-{program.name}" if options.keep else Path(scratch)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = (options.keep or Path(scratch)) / f"{experiment.name}-{program.name}"
+        folder.mkdir(parents=True)  # an old ledger would be gone on with
         try:
             row = trial.run(program, experiment, options.seed, options.seconds, options.per_second, folder)
         except Exception as error:  # the others go on
@@ -58,7 +58,9 @@ def _options() -> argparse.Namespace:
     experiments = ",".join(experiment.name for experiment in EXPERIMENTS)
     parser.add_argument("--experiments", default="network,kill,deploy,all", metavar="NAME,...", help=experiments)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="for ledgers, logs and faults, a folder a trial")
+    parser.add_argument(
+        "--keep", type=Path, metavar="FOLDER", help="for ledgers, logs and faults, a new folder a trial"
+    )
     return parser.parse_args()
 
 

@@ -26,7 +26,7 @@ COLUMNS = (
     ("longest silence s", "longest_silence"),
 )
 _FIRST = 14
-_WIDTH = 9
+_WIDTH = 10
 
 
 def lines(rows: Sequence[Row], programs: Sequence[Program], experiments: Sequence[Experiment]) -> Iterator[str]:
