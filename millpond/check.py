@@ -13,9 +13,8 @@ from millpond import discovery, screen
 from millpond.aws import find_endpoint, is_aws, region_of
 from millpond.check_queue import Finding, check_queue, sqs_queue
 from millpond.config import PLATFORM_VARIABLES, Settings, StatsdSettings
-from millpond.errors import ConfigError
+from millpond.errors import MISCONFIGURED, STOPPED, ConfigError
 from millpond.routing import Route
-from millpond.service import MISCONFIGURED, STOPPED
 
 STYLES = {"ok": "green", "note": "dim", "warning": "yellow", "error": "bold red"}
 #: Heroku, ECS (stopTimeout) and Kubernetes (terminationGracePeriodSeconds) kill 30 s after SIGTERM if not told other.

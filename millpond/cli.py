@@ -15,8 +15,7 @@ from typing import Any, NoReturn
 
 from millpond import log, patch
 from millpond.config import Settings, load
-from millpond.errors import ConfigError
-from millpond.service import CRASHED, LEFT, MISCONFIGURED, STOPPED
+from millpond.errors import CRASHED, LEFT, MISCONFIGURED, STOPPED, ConfigError
 
 DESCRIPTION = "Millpond, a worker for Amazon SQS. Without a command it runs until SIGTERM or Ctrl-C."
 EXAMPLES = """\

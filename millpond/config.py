@@ -38,8 +38,7 @@ Folders = Annotated[tuple[str, ...], Meta(min_length=1, description='a list of f
 Positive = Annotated[int, Meta(ge=1, description="a whole number, 1 or more")]
 Seconds = Annotated[float, Meta(ge=0, description="0 seconds or more")]
 Rate = Annotated[float, Meta(ge=0, description="0 or more")]
-#: A drain without an end, for platforms that wait.
-UNTIL_DONE = "until done"
+# "until done": without an end, for platforms that wait.
 DrainSeconds = Annotated[
     Annotated[float, Meta(ge=1)] | Literal["until done"], Meta(description='1 second or more, or "until done"')
 ]

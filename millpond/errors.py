@@ -23,6 +23,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+#: Exit codes of a worker: in order, something is left, a crash, bad configuration.
+STOPPED, LEFT, CRASHED, MISCONFIGURED = 0, 1, 2, 3
+
 
 class MillpondError(Exception):
     """The root of every error that is an Exception."""

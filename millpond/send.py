@@ -14,12 +14,11 @@ from gevent.pool import Pool
 
 from millpond import screen
 from millpond.config import Settings
-from millpond.errors import AccessDenied, ConfigError, QueueError, QueueMissing, Unreachable
+from millpond.errors import LEFT, STOPPED, AccessDenied, ConfigError, QueueError, QueueMissing, Unreachable
 from millpond.local.settings import ACCOUNT_ID
 from millpond.message import MAX_DELAY_SECONDS, envelope_text
 from millpond.producer import batches
 from millpond.queue import MAX_ATTRIBUTES, MAX_BYTES, Attribute, Entry, Failure, Queue, answers, dedup_id_of
-from millpond.service import LEFT, STOPPED
 from millpond.sqs import SqsQueue, connect
 
 #: Calls on their way at once: 10,000 messages at 20 ms a call take 3 s instead of 20.

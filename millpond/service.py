@@ -16,14 +16,11 @@ from millpond import log
 from millpond.clock import Clock, Event
 from millpond.consumer import Consumer
 from millpond.delivery import Delivery
-from millpond.errors import AccessDenied, QueueError, QueueMissing, Stopped
+from millpond.errors import CRASHED, LEFT, MISCONFIGURED, STOPPED, AccessDenied, QueueError, QueueMissing, Stopped
 from millpond.metrics import Metrics
 from millpond.pool import Pool
 from millpond.pulse import Pulse
 from millpond.watchdog import Watchdog
-
-#: Exit codes.
-STOPPED, LEFT, CRASHED, MISCONFIGURED = 0, 1, 2, 3
 
 #: The end of drain_seconds that is kept for giving back what was interrupted: a fifth, 3 s at the most.
 RESERVE_SHARE, MAX_RESERVE_SECONDS = 0.2, 3.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -14,6 +15,7 @@ from gevent.monkey import get_original
 
 from millpond import log
 from millpond.clock import Clock
+from millpond.errors import CRASHED
 from millpond.lease import Lease
 from millpond.pulse import PULSE_SECONDS, Pulse
 from millpond.queue import MAX_BATCH, Failure, answers
@@ -23,7 +25,8 @@ _start_thread: Callable[..., Any] = get_original("_thread", "start_new_thread")
 _get_ident: Callable[[], int] = get_original("_thread", "get_ident")
 _sleep: Callable[[float], None] = get_original("time", "sleep")
 
-_ENGINE = os.path.dirname(__file__)
+#: Frames that are not the user's: the engine's, and what @around's context managers are made with.
+_NOT_THEIRS = (os.path.dirname(__file__), contextlib.__file__)
 
 #: A hub without a pulse for so long stands still; sooner where a beat is due sooner.
 BLOCKED_SECONDS = 1.0
@@ -33,8 +36,6 @@ TICK_SECONDS = 0.25
 LATE_SECONDS = 1.0
 #: Frames of the stack in the log, the innermost ones, and characters: a pipe takes 4 KiB at once.
 MAX_FRAMES, MAX_STACK = 12, 2_500
-#: A stuck process's own exit code: as after any other crash.
-CRASHED = 2
 
 
 class Guard(NamedTuple):
@@ -169,7 +170,7 @@ class Watchdog:
         start = codes.index(self._handler_code) if self._handler_code in codes else len(codes)
         for frame in frames[start:]:
             code = frame.f_code
-            if not code.co_filename.startswith(_ENGINE):
+            if not code.co_filename.startswith(_NOT_THEIRS):
                 return f"the handler {code.co_qualname} ({code.co_filename}:{frame.f_lineno}) computes or blocks"
         return "no handler is running, see the stack"
 

@@ -5,6 +5,7 @@ The decision and one look at a time on a virtual clock; then real workers, whose
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
@@ -21,13 +22,14 @@ import pytest
 from gevent.monkey import get_original
 
 from millpond import log
-from millpond.errors import Unreachable
+from millpond.delivery import Delivery
+from millpond.errors import CRASHED, Unreachable
 from millpond.lease import Lease, LeaseKeeper
 from millpond.processor import HANDLER_CODE, Processor, RetryPolicy
 from millpond.pulse import PULSE_SECONDS, Pulse
-from millpond.queue import MAX_BATCH, Failure
+from millpond.queue import MAX_BATCH, Failure, Received
 from millpond.routing import Route
-from millpond.watchdog import BLOCKED_SECONDS, CRASHED, MAX_STACK, TICK_SECONDS, Block, Guard, Watchdog
+from millpond.watchdog import BLOCKED_SECONDS, MAX_STACK, TICK_SECONDS, Block, Guard, Watchdog
 from tests.fakes import TELL, FakeQueue
 from tests.test_processor import delivery_of
 from tests.virtual import VirtualClock
@@ -635,3 +637,23 @@ def test_a_process_that_was_stopped_for_longer_than_max_block_seconds_goes_on(st
     worker.signal(SIGTERM)
     assert worker.exit_code() == 0
     assert [line["level"] for line in worker.all("worker.blocked") if line["level"] == "critical"] == []
+
+
+def test_a_handler_that_blocks_in_its_around_is_named_by_the_users_own_function():
+    named = []
+
+    @contextlib.contextmanager
+    def around(message):
+        named.append(watchdog._culprit())
+        yield
+
+    route = Route("job", "tests.job", msgspec.json.decode, lambda payload, message: None, around=around)
+    watchdog = Watchdog(
+        Pulse(VirtualClock()), VirtualClock(), [], beat_seconds=20, max_block_seconds=60, handler_code=HANDLER_CODE
+    )
+    processor = Processor({"job": route}, RetryPolicy(), VirtualClock())
+    received = Received("m1", "h1", '{"event_type": "job", "payload": 1}')
+    delivery = Delivery(received, None, VirtualClock(), 0.0)
+    assert processor.process(delivery, "q", "").name == "succeeded"
+    assert "around" in named[0]
+    assert "test_watchdog.py" in named[0]
