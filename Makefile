@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint bench chaos clean
+.PHONY: run test lint bench chaos fuzz clean
 
 run: $(VENV)/runtime
 	$(BIN)/python worker.py -c config.toml --demo 25
@@ -22,6 +22,10 @@ bench: $(VENV)/dev
 # Ten minutes of injected faults; CHAOS="--seconds 60 --seed 7" for another run.
 chaos: $(VENV)/dev
 	$(BIN)/python -m tests.chaos $(CHAOS)
+
+# Bad input of every kind; FUZZ="--kind answers --cases 1000000 --seed 7" for as much of it as you like.
+fuzz: $(VENV)/dev
+	$(BIN)/python -m tests.fuzz $(FUZZ)
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

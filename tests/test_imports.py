@@ -18,7 +18,9 @@ ENGINE = ROOT / "millpond"
 
 #: A file imports only from floors below its own. `__init__` is not on a floor: it loads the others when asked.
 FLOORS = [
-    {"errors", "message", "clock", "metrics", "pool", "patch", "samples", "screen", "stream", "sigv4", "threads"},
+    {"errors"},
+    {"foreign"},
+    {"message", "clock", "metrics", "pool", "patch", "samples", "screen", "stream", "sigv4", "threads"},
     {
         "backoff",
         "queue",
@@ -59,6 +61,7 @@ UNPATCHED = {
     "connections",
     "credentials",
     "errors",
+    "foreign",
     "message",
     "producer",
     "queue",
