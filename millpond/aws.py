@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,11 +13,60 @@ import msgspec
 from botocore.awsrequest import AWSResponse
 from botocore.config import Config
 from botocore.credentials import Credentials
-from botocore.exceptions import BotoCoreError, NoRegionError
+from botocore.exceptions import BotoCoreError
 from botocore.httpsession import get_cert_path
 from botocore.utils import get_environ_proxies
 
 from millpond.errors import ConfigError
+from millpond.foreign import shown
+
+#: What the hosts of SQS end with, one partition of AWS after the other; and those that answer over IPv6 too.
+SUFFIXES = (
+    "amazonaws.com",
+    "amazonaws.com.cn",
+    "amazonaws.eu",
+    "c2s.ic.gov",
+    "sc2s.sgov.gov",
+    "cloud.adc-e.uk",
+    "csp.hci.ic.gov",
+)
+DUAL_STACK_SUFFIXES = (
+    "api.aws",
+    "api.amazonwebservices.com.cn",
+    "api.amazonwebservices.eu",
+    "api.aws.ic.gov",
+    "api.aws.scloud",
+    "api.cloud-aws.adc-e.uk",
+    "api.aws.hci.ic.gov",
+)
+#: An emulator has no region of its own; what it makes its ARNs of does not matter here.
+EMULATOR_REGION = "us-east-1"
+
+_REGION = r"(?P<region>[a-z]{2,}(?:-[a-z]+)+-[0-9]{1,2})"
+#: Where a host or a path has a region: sqs.eu-west-1.amazonaws.com, vpce-0a1b-us-east-1a.sqs.us-east-1.vpce...; the
+#: legacy eu-west-1.queue.amazonaws.com; eu-west-1.goaws.com; LocalStack has the first two, and /queue/eu-west-1/...
+_REGIONAL = re.compile(rf"sqs\.{_REGION}\.(?:{'|'.join(map(re.escape, SUFFIXES))})")
+_IN_HOST = (
+    re.compile(rf"(?:.*\.)?sqs(?:-fips)?\.{_REGION}(?:\..*)?"),
+    re.compile(rf"(?:.*\.)?{_REGION}\.queue\..*"),
+    re.compile(rf"(?=(?:af|ap|ca|cn|eu|eusc|il|me|mx|sa|us)-){_REGION}\..*"),
+)
+_IN_PATH = re.compile(rf"/queue/{_REGION}/[0-9]+/[^/]+")
+#: The first host of all, which names no region.
+_OLDEST = {"queue.amazonaws.com": "us-east-1"}
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where a queue is, by its URL alone. `endpoint_url`: scheme, host and port as they are written, never a password.
+
+    `region`: "" where the URL names none. `regional`: Amazon's own host for the region, of which the SDK's settings
+    can choose another kind (FIPS, dual-stack).
+    """
+
+    endpoint_url: str
+    region: str
+    regional: bool = False
+    aws: bool = False
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -28,21 +78,61 @@ class Endpoint(msgspec.Struct, frozen=True):
     proxied: bool
 
 
-def find_endpoint(queue_url: str, region: str, endpoint_url: str) -> Endpoint:
-    """Region and endpoint by the settings, or else by the queue's URL, or else where the SDK's own settings have them.
+def place_of(url: str) -> Place:
+    """The place of a queue, or of an endpoint, by its URL. Raises ConfigError where that is none."""
+    try:
+        parts = urlsplit(url)
+        host, _ = (parts.hostname or "").rstrip("."), parts.port
+    except ValueError as error:
+        raise ConfigError(f"{shown(url)}: {error}") from None
+    if parts.scheme not in ("http", "https") or not host:
+        raise ConfigError(f"{shown(url)}: a URL is needed, https://...")
+    aws = host.endswith(tuple(f".{suffix}" for suffix in SUFFIXES + DUAL_STACK_SUFFIXES))
+    netloc = parts.netloc.rpartition("@")[2]
+    regional = bool(_REGIONAL.fullmatch(netloc.lower()))
+    return Place(f"{parts.scheme}://{netloc}", _region_in(host, "" if aws else parts.path), regional, aws)
 
-    Raises ConfigError where no region is to be found, and where the AWS configuration is unreadable.
+
+def _region_in(host: str, path: str) -> str:
+    named = next(filter(None, (form.fullmatch(host) for form in _IN_HOST)), None) or _IN_PATH.fullmatch(path)
+    return named["region"] if named else _OLDEST.get(host, "")
+
+
+def find_endpoint(queue_url: str, region: str, endpoint_url: str) -> Endpoint:
+    """Where the queue's URL says that it is: the host that is written is called, and signed for the URL's own region.
+
+    `endpoint_url` is called instead, or else, for a host of Amazon's, what the SDK's own settings name. `region`, and
+    then AWS_REGION, AWS_DEFAULT_REGION and the profile, count only where the URL names none. Raises ConfigError where
+    no region is to be found, and where the AWS configuration is unreadable.
     """
-    own = endpoint_url or own_endpoint(queue_url)
+    place = place_of(queue_url)
+    called = place_of(endpoint_url) if endpoint_url else place
     try:
         session = botocore.session.get_session()
-        url, region = _asked(session, region or region_of(queue_url), own)
-    except NoRegionError:
-        raise ConfigError(f"{queue_url}: no region; set [sqs] region (AWS_REGION)") from None
+        region = place.region or called.region or region or _own_region(session, called)
+        if not region:
+            raise ConfigError(f"{shown(called.endpoint_url)}: no region; set [sqs] region (AWS_REGION)")
+        url = endpoint_url or _url(session, place, region)
+        proxied = not is_loopback(url) and urlsplit(url).scheme in get_environ_proxies(url)
+        return Endpoint(f"{url.rstrip('/')}/", region, ca_file(session), proxied)
     except (BotoCoreError, ValueError) as error:
         raise ConfigError(f"[sqs] cannot connect: {error}") from None
-    proxied = not is_loopback(url) and urlsplit(url).scheme in get_environ_proxies(url)
-    return Endpoint(url, region, ca_file(session), proxied)
+
+
+def _own_region(session: Any, called: Place) -> str:
+    """The region of this process; "" where it has none. Without TLS it can only be an emulator."""
+    own = os.environ.get("AWS_REGION") or session.get_config_variable("region")
+    return own or (
+        "" if called.endpoint_url.startswith("https:") and not is_loopback(called.endpoint_url) else EMULATOR_REGION
+    )
+
+
+def _url(session: Any, place: Place, region: str) -> str:
+    """The URL that is called where the settings name none."""
+    if not place.aws:
+        return place.endpoint_url
+    url = _asked(session, region, variants=place.regional)
+    return url if place.regional or not place_of(url).regional else place.endpoint_url
 
 
 def ca_file(session: Any) -> str:
@@ -51,10 +141,11 @@ def ca_file(session: Any) -> str:
     return str(get_cert_path(bundle or True))
 
 
-def _asked(session: Any, region: str, endpoint_url: str | None) -> tuple[str, str]:
-    """Endpoint and region of a request that botocore builds and signs, and that never leaves.
+def _asked(session: Any, region: str, *, variants: bool) -> str:
+    """The endpoint of a request that botocore builds and signs, and that never leaves.
 
-    So every rule of its own counts: partitions, FIPS, dual-stack, AWS_ENDPOINT_URL_SQS, the configuration file.
+    So every rule of its own counts: partitions, AWS_ENDPOINT_URL_SQS, the configuration file, and with `variants` FIPS
+    and dual-stack.
     """
     requests = []
 
@@ -62,18 +153,17 @@ def _asked(session: Any, region: str, endpoint_url: str | None) -> tuple[str, st
         requests.append(request)
         return AWSResponse(request.url, 200, {}, _Nothing())
 
+    plain = {} if variants else {"use_fips_endpoint": False, "use_dualstack_endpoint": False}
     client = session.create_client(
         "sqs",
-        region_name=region or None,
-        endpoint_url=endpoint_url,
+        region_name=region,
         aws_access_key_id="nobody",
         aws_secret_access_key="nothing",  # noqa: S106  it signs what is thrown away
-        config=Config(parameter_validation=False),
+        config=Config(parameter_validation=False, **plain),
     )
     client.meta.events.register("before-send.sqs", answer)
     client.list_queues()
-    scope = requests[0].headers["Authorization"].decode().split("/")
-    return requests[0].url, scope[2]
+    return str(requests[0].url)
 
 
 class _Nothing:
@@ -81,40 +171,17 @@ class _Nothing:
         return (b"{}",)
 
 
-def region_of(queue_url: str) -> str:
-    """The region in a queue's URL; "" where it names none."""
-    host = urlsplit(queue_url).hostname or ""
-    parts = host.split(".")
-    if is_aws(queue_url) and parts[0] == "sqs" and len(parts) > 3:
-        return parts[1]
-    if is_aws(queue_url):
-        return ""
-    return os.environ.get("AWS_DEFAULT_REGION", "us-east-1")  # an emulator has no region of its own
-
-
-def own_endpoint(queue_url: str) -> str | None:
-    """None lets botocore decide; a queue that is not at AWS is its own endpoint."""
-    if is_aws(queue_url):
-        return None
-    parts = urlsplit(queue_url)
-    return f"{parts.scheme}://{parts.netloc}"
-
-
-def is_aws(queue_url: str) -> bool:
-    """Whether this URL is one of Amazon's own."""
-    host = urlsplit(queue_url).hostname or ""
-    return host.endswith((".amazonaws.com", ".amazonaws.com.cn", ".api.aws"))
-
-
 def is_loopback(url: str) -> bool:
-    """Whether this URL leads to this machine."""
-    host = urlsplit(url).hostname or ""
-    return host in ("localhost", "::1") or host.startswith("127.")
+    """Whether this URL leads to this machine: LocalStack's public name does."""
+    host = (urlsplit(url).hostname or "").rstrip(".")
+    return (
+        host == "::1" or host.startswith("127.") or f".{host}".endswith((".localhost", ".localhost.localstack.cloud"))
+    )
 
 
-def needs_no_credentials(endpoint_url: str | None) -> bool:
+def needs_no_credentials(endpoint_url: str) -> bool:
     """An emulator on this machine checks none: made-up ones save a search that takes seconds."""
-    return endpoint_url is not None and is_loopback(endpoint_url) and not os.environ.get("AWS_ACCESS_KEY_ID")
+    return is_loopback(endpoint_url) and not os.environ.get("AWS_ACCESS_KEY_ID")
 
 
 def credentials_loader(endpoint: Endpoint) -> Callable[[], Any]:

@@ -14,12 +14,11 @@ from botocore.exceptions import (
     BotoCoreError,
     ClientError,
     NoCredentialsError,
-    NoRegionError,
     PartialCredentialsError,
     TokenRetrievalError,
 )
 
-from millpond.aws import ca_file, is_loopback, needs_no_credentials, own_endpoint, region_of
+from millpond.aws import find_endpoint, is_loopback, needs_no_credentials
 from millpond.codes import error_kind
 from millpond.connections import CONNECT_SECONDS, tls_context
 from millpond.credentials import HINT
@@ -51,18 +50,17 @@ class BotoSqs:
     def __init__(
         self, queue_url: str, region: str, endpoint_url: str, wait_seconds: int, polls: int, settles: int
     ) -> None:
-        endpoint = endpoint_url or own_endpoint(queue_url)
+        endpoint = find_endpoint(queue_url, region, endpoint_url)
+        url = endpoint.url.rstrip("/")
         keys = {}
-        if needs_no_credentials(endpoint):
+        if needs_no_credentials(endpoint.url):
             keys = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
         try:
             core = botocore.session.get_session()
-            session = boto3.Session(botocore_session=core, region_name=region or region_of(queue_url) or None, **keys)
-            self.poll = _client(session, endpoint, wait_seconds + POLL_GRACE_SECONDS, polls)
-            self.settle = _client(session, endpoint, SETTLE_SECONDS, settles)
-            tls_context(ca_file(core))  # botocore would find at the first call that it cannot be read
-        except NoRegionError:
-            raise ConfigError(f"{queue_url}: no region; set [sqs] region (AWS_REGION)") from None
+            session = boto3.Session(botocore_session=core, region_name=endpoint.region, **keys)
+            self.poll = _client(session, url, wait_seconds + POLL_GRACE_SECONDS, polls)
+            self.settle = _client(session, url, SETTLE_SECONDS, settles)
+            tls_context(endpoint.ca_file)  # botocore would find at the first call that it cannot be read
         except (BotoCoreError, ValueError) as error:
             raise ConfigError(f"[sqs] cannot connect: {error}") from None
 
@@ -71,7 +69,7 @@ class BotoSqs:
         return BotoQueue(url, self.poll, self.settle)
 
 
-def _client(session: boto3.Session, endpoint: str | None, read_seconds: int, connections: int) -> Any:
+def _client(session: boto3.Session, endpoint_url: str, read_seconds: int, connections: int) -> Any:
     config = Config(
         connect_timeout=CONNECT_SECONDS,
         read_timeout=read_seconds,
@@ -80,12 +78,15 @@ def _client(session: boto3.Session, endpoint: str | None, read_seconds: int, con
         retries={"mode": "standard", "total_max_attempts": 1},
         tcp_keepalive=True,
         # HTTP_PROXY is not meant for this machine itself, and NO_PROXY often forgets it.
-        proxies={} if endpoint is not None and is_loopback(endpoint) else None,
+        proxies={} if is_loopback(endpoint_url) else None,
+        # The endpoint is found already; botocore refuses one beside these.
+        use_fips_endpoint=False,
+        use_dualstack_endpoint=False,
         # We build every request ourselves: checking it again costs 100 us a call; so does the long user agent.
         parameter_validation=False,
         user_agent="millpond",
     )
-    client = session.client("sqs", endpoint_url=endpoint, config=config)
+    client = session.client("sqs", endpoint_url=endpoint_url, config=config)
     client.meta.events.register("before-parse.sqs", _check_json)
     return client
 

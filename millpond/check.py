@@ -10,7 +10,7 @@ from functools import partial
 from typing import NamedTuple
 
 from millpond import discovery, screen
-from millpond.aws import find_endpoint, is_aws, region_of
+from millpond.aws import find_endpoint, place_of
 from millpond.check_queue import Finding, check_queue, sqs_queue
 from millpond.config import PLATFORM_VARIABLES, Settings, StatsdSettings
 from millpond.errors import MISCONFIGURED, STOPPED, ConfigError
@@ -89,10 +89,13 @@ def _client(name: str, settings: Settings) -> Iterator[Finding]:
     if queue.is_local:
         return
     endpoint = find_endpoint(queue.url, sqs.region, sqs.endpoint_url)
-    named = region_of(queue.url) if is_aws(queue.url) else ""
-    if named and named != endpoint.region:
-        text = f"its URL names {named}, [sqs] region (AWS_REGION) is {endpoint.region}, and {endpoint.url} is asked"
-        yield Finding("warning", f"queues.{name}", text)
+    if sqs.region and sqs.region != endpoint.region:
+        text = f"its URL names the region {endpoint.region}, and that counts: [sqs] region (AWS_REGION) is {sqs.region}"
+        yield Finding("note", f"queues.{name}", text)
+    own = place_of(queue.url).endpoint_url
+    if endpoint.url != f"{own}/":
+        text = f"{endpoint.url} is called, by [sqs] endpoint_url or the AWS SDK's settings, and not {own}"
+        yield Finding("note", f"queues.{name}", text)
     if endpoint.proxied and sqs.client != "boto3":
         yield Finding("note", f"queues.{name}", f"there is a proxy before {endpoint.url}: boto3 speaks to it, not wire")
 

@@ -11,7 +11,7 @@ from botocore.awsrequest import AWSResponse
 from botocore.config import Config
 from botocore.exceptions import EndpointVariantError
 
-from millpond.aws import Endpoint, credentials_loader, find_endpoint
+from millpond.aws import DUAL_STACK_SUFFIXES, SUFFIXES, Endpoint, credentials_loader, find_endpoint
 from millpond.boto import BotoSqs
 from millpond.credentials import Credentials
 from millpond.errors import ConfigError
@@ -23,6 +23,8 @@ from tests.sdk import _models_are_read_once  # noqa: F401  an autouse fixture
 QUEUE = "https://sqs.eu-central-1.amazonaws.com/123456789012/q"
 LOCAL = "http://127.0.0.1:9324/000000000000/q"
 SESSION = botocore.session.get_session()
+#: At Amazon, but in no region that the name tells.
+ANYWHERE = "https://vpce-1.sqs.amazonaws.com/1/q"
 PROXY = "http://proxy.example:3128"
 
 
@@ -62,6 +64,127 @@ def real_call(**settings: Any) -> str:
     return urls[0]
 
 
+# --- by the URL alone
+
+ACCOUNT = "123456789012/q"
+#: The URL of a queue; the region that its requests are signed for, "" where the URL has none.
+URLS = [
+    # Amazon's own, a host for each partition (botocore's endpoints.json)
+    ("https://sqs.eu-central-1.amazonaws.com", "eu-central-1"),
+    ("https://sqs.ap-southeast-4.amazonaws.com", "ap-southeast-4"),
+    ("https://SQS.Eu-Central-1.AmazonAWS.com", "eu-central-1"),
+    ("https://sqs.us-gov-west-1.amazonaws.com", "us-gov-west-1"),
+    ("https://sqs.cn-north-1.amazonaws.com.cn", "cn-north-1"),
+    ("https://sqs.cn-northwest-1.amazonaws.com.cn", "cn-northwest-1"),
+    ("https://sqs.us-iso-east-1.c2s.ic.gov", "us-iso-east-1"),
+    ("https://sqs.us-isob-east-1.sc2s.sgov.gov", "us-isob-east-1"),
+    ("https://sqs.eu-isoe-west-1.cloud.adc-e.uk", "eu-isoe-west-1"),
+    ("https://sqs.us-isof-south-1.csp.hci.ic.gov", "us-isof-south-1"),
+    ("https://sqs.eusc-de-east-1.amazonaws.eu", "eusc-de-east-1"),
+    # dual-stack
+    ("https://sqs.us-east-1.api.aws", "us-east-1"),
+    ("https://sqs.us-gov-west-1.api.aws", "us-gov-west-1"),
+    ("https://sqs.cn-north-1.api.amazonwebservices.com.cn", "cn-north-1"),
+    ("https://sqs.eusc-de-east-1.api.amazonwebservices.eu", "eusc-de-east-1"),
+    ("https://sqs.us-iso-east-1.api.aws.ic.gov", "us-iso-east-1"),
+    ("https://sqs.us-isob-east-1.api.aws.scloud", "us-isob-east-1"),
+    ("https://sqs.eu-isoe-west-1.api.cloud-aws.adc-e.uk", "eu-isoe-west-1"),
+    ("https://sqs.us-isof-east-1.api.aws.hci.ic.gov", "us-isof-east-1"),
+    # FIPS
+    ("https://sqs-fips.us-east-1.amazonaws.com", "us-east-1"),
+    ("https://sqs-fips.ca-west-1.amazonaws.com", "ca-west-1"),
+    ("https://sqs-fips.us-east-2.api.aws", "us-east-2"),
+    # legacy
+    ("https://queue.amazonaws.com", "us-east-1"),
+    ("https://us-east-2.queue.amazonaws.com", "us-east-2"),
+    ("https://us-gov-west-1.queue.amazonaws.com", "us-gov-west-1"),
+    ("https://cn-north-1.queue.amazonaws.com.cn", "cn-north-1"),
+    # VPC endpoints, with and without the zone
+    ("https://vpce-0a1b2c3d4e5f60718-8293a4b5.sqs.us-east-1.vpce.amazonaws.com", "us-east-1"),
+    ("https://vpce-0a1b2c3d4e5f60718-8293a4b5-us-east-1a.sqs.us-east-1.vpce.amazonaws.com", "us-east-1"),
+    ("https://vpce-0a1b2c3d4e5f60718-8293a4b5.sqs.cn-north-1.vpce.amazonaws.com.cn", "cn-north-1"),
+    ("https://vpce-0a1b2c3d4e5f60718-8293a4b5.sqs-fips.us-gov-west-1.vpce.amazonaws.com", "us-gov-west-1"),
+    ("https://vpce-1.sqs.amazonaws.com", ""),
+    ("https://sqs.eu-central-1.amazonaws.com:8443", "eu-central-1"),
+    # LocalStack
+    ("http://sqs.eu-west-1.localhost.localstack.cloud:4566", "eu-west-1"),
+    ("https://sqs.eu-west-1.localhost.localstack.cloud:4566", "eu-west-1"),
+    ("http://eu-west-1.queue.localhost.localstack.cloud:4566", "eu-west-1"),
+    ("http://sqs.eu-west-1.localstack:4566", "eu-west-1"),
+    ("http://localhost:4566/queue/eu-west-1", "eu-west-1"),
+    ("http://localhost.localstack.cloud:4566/queue/eu-west-1", "eu-west-1"),
+    ("http://queue.localhost.localstack.cloud:4566", ""),
+    ("http://localhost.localstack.cloud:4566", ""),
+    ("http://localhost:4566", ""),
+    # goaws, ElasticMQ, moto, a name of one's own
+    ("http://eu-west-1.goaws.com:4100", "eu-west-1"),
+    ("http://localhost:9324/queue", ""),
+    ("http://[::1]:9324", ""),
+    ("http://127.0.0.1:5000", ""),
+    ("https://prod-east-1.example.com", ""),
+    ("https://queues.internal.example", ""),
+]
+
+
+def called_host(url: str) -> str:
+    """Scheme, host and port of a URL, as they are written."""
+    return "/".join(url.split("/")[:3]) + "/"
+
+
+@pytest.mark.parametrize(("base", "region"), URLS)
+def test_the_host_that_is_written_is_called_and_signed_for_the_region_of_the_url(monkeypatch, base, region):
+    monkeypatch.setenv("AWS_REGION", "sa-east-1")  # what a platform sets for all that runs in it
+    one = found(f"{base}/{ACCOUNT}")
+    assert one.url.lower() == called_host(base).lower()
+    assert one.region == (region or "sa-east-1")
+    assert find_endpoint(f"{base}/{ACCOUNT}", "us-west-2", "").region == (region or "us-west-2")
+
+
+@pytest.mark.parametrize(("base", "region"), [case for case in URLS if "amazon" in case[0]][::3])
+def test_boto3_calls_the_same_host_for_the_same_region(monkeypatch, base, region):
+    monkeypatch.setenv("AWS_REGION", "sa-east-1")
+    sqs = BotoSqs(f"{base}/{ACCOUNT}", "us-west-2", "", wait_seconds=1, polls=1, settles=1)
+    assert f"{sqs.settle.meta.endpoint_url}/".replace("//", "/").lower() == called_host(base).replace("//", "/").lower()
+    assert sqs.settle.meta.region_name == (region or "us-west-2")
+
+
+def test_every_partition_that_botocore_knows_is_known():
+    rules = SESSION.get_component("data_loader").load_data("partitions")["partitions"]
+    suffixes = {one["outputs"][kind] for one in rules for kind in ("dnsSuffix", "dualStackDnsSuffix")}
+    assert suffixes == {*SUFFIXES, *DUAL_STACK_SUFFIXES}
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("https://ann:secret-word@sqs.eu-central-1.amazonaws.com/1/q", "sqs.eu-central-1.amazonaws.com"),
+        ("http://ann:secret-word@queue.example:4566/1/q", "queue.example:4566"),
+    ],
+)
+@pytest.mark.parametrize("client", ["wire", "boto3"])
+def test_a_password_in_the_url_goes_into_no_host(url, host, client):
+    assert found(url).url in (f"https://{host}/", f"http://{host}/")
+    sqs: Any = connect(url, client=client, wait_seconds=1, polls=1, settles=1)
+    assert "secret-word" not in (sqs.endpoint_url if client == "wire" else sqs.settle.meta.endpoint_url)
+    with pytest.raises(ConfigError) as caught:
+        found("https://ann:secret-word@queue.example:port/1/q")
+    assert "secret-word" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["http://[::1/1/q", "https://host:99999/1/q", "https:///1/q", "ftp://host/q", "mails"])
+@pytest.mark.parametrize("client", ["wire", "boto3"])
+def test_what_is_no_url_is_a_finding(url, client):
+    with pytest.raises(ConfigError):
+        connect(url, client=client, wait_seconds=1, polls=1, settles=1)
+    with pytest.raises(ConfigError):
+        connect(QUEUE, client=client, endpoint_url=url, wait_seconds=1, polls=1, settles=1)
+
+
+# --- and by the settings
+
+SUFFIX_OF = {"cn-north-1": "amazonaws.com.cn", "us-iso-east-1": "c2s.ic.gov"}
+
+
 @pytest.mark.parametrize("region", ["us-east-1", "us-gov-west-1", "cn-north-1", "us-iso-east-1", "xx-nowhere-9"])
 def test_partitions_fips_and_dual_stack_are_botocores(monkeypatch, region):
     for fips, dual_stack in itertools.product(["true", "false"], repeat=2):
@@ -71,30 +194,58 @@ def test_partitions_fips_and_dual_stack_are_botocores(monkeypatch, region):
             theirs = real_call(region_name=region)
         except EndpointVariantError:
             continue
-        ours = found("https://queue.amazonaws.com/1/q", region)
+        ours = found(f"https://sqs.{region}.{SUFFIX_OF.get(region, 'amazonaws.com')}/1/q")
         assert (ours.url, ours.region) == (theirs, region)
+
+
+@pytest.mark.parametrize("variable", ["AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT"])
+@pytest.mark.parametrize("client", ["wire", "boto3"])
+@pytest.mark.parametrize(
+    "base",
+    [
+        "http://127.0.0.1:9324",
+        "https://sqs-fips.us-east-1.amazonaws.com",
+        "https://vpce-1.sqs.us-east-1.vpce.amazonaws.com",
+    ],
+)
+def test_a_host_that_is_not_the_regions_own_is_called_whatever_kind_the_sdk_is_to_choose(
+    monkeypatch, variable, client, base
+):
+    """botocore has no FIPS host beside an endpoint of one's own, and says so: "cannot be combined"."""
+    monkeypatch.setenv(variable, "true")
+    assert found(f"{base}/1/q").url == f"{base}/"
+    connect(f"{base}/1/q", client=client, wait_seconds=1, polls=1, settles=1)
 
 
 def test_a_region_that_has_no_such_endpoint_is_a_finding(monkeypatch):
     monkeypatch.setenv("AWS_USE_DUALSTACK_ENDPOINT", "true")
     with pytest.raises(ConfigError, match=r"\[sqs\] cannot connect: .*dualstack"):
-        found("https://queue.amazonaws.com/1/q", "eu-isoe-west-1")
+        found("https://sqs.eu-isoe-west-1.cloud.adc-e.uk/1/q")
 
 
 @pytest.mark.parametrize(
     ("settings", "url", "region"),
     [
         ({}, "https://sqs.eu-central-1.amazonaws.com/", "eu-central-1"),
-        ({"region": "us-west-2"}, "https://sqs.us-west-2.amazonaws.com/", "us-west-2"),
-        ({"endpoint_url": "https://vpce-1.sqs.eu-west-1.vpce.amazonaws.com"}, None, "eu-central-1"),
+        ({"region": "us-west-2"}, "https://sqs.eu-central-1.amazonaws.com/", "eu-central-1"),
+        ({"endpoint_url": "https://mine.example/sqs/"}, "https://mine.example/sqs/", "eu-central-1"),
+        (
+            {"endpoint_url": "https://vpce-1.sqs.eu-west-1.vpce.amazonaws.com"},
+            "https://vpce-1.sqs.eu-west-1.vpce.amazonaws.com/",
+            "eu-central-1",
+        ),
         ({"queue_url": LOCAL}, "http://127.0.0.1:9324/", "us-east-1"),
-        ({"queue_url": "https://sqs.us-gov-west-1.api.aws/1/q"}, None, "us-gov-west-1"),
+        ({"queue_url": LOCAL, "region": "us-west-2"}, "http://127.0.0.1:9324/", "us-west-2"),
+        (
+            {"queue_url": LOCAL, "endpoint_url": "https://sqs.eu-west-1.amazonaws.com"},
+            "https://sqs.eu-west-1.amazonaws.com/",
+            "eu-west-1",
+        ),
     ],
 )
-def test_region_and_endpoint_come_from_the_settings_or_else_from_the_url(settings, url, region):
+def test_the_endpoint_of_the_settings_is_called_and_the_region_is_the_urls_where_it_has_one(settings, url, region):
     one = found(**settings)
-    assert one.region == region
-    assert one.url.startswith(url or settings.get("endpoint_url", "https://sqs.us-gov-west-1.amazonaws.com"))
+    assert (one.url, one.region) == (url, region)
 
 
 @pytest.mark.parametrize("source", ["AWS_ENDPOINT_URL_SQS", "AWS_ENDPOINT_URL", "services", "profile"])
@@ -115,15 +266,26 @@ def test_an_endpoint_can_come_from_where_the_sdk_has_it(monkeypatch, tmp_path, s
 
 def test_a_region_can_come_from_where_the_sdk_has_it(monkeypatch, tmp_path):
     (tmp_path / "config").write_text("[default]\nregion = eu-south-2\n[profile other]\nregion = eu-north-1\n")
-    anywhere = "https://queue.amazonaws.com/1/q"
-    assert found(anywhere).region == "eu-south-2"
+    assert found(ANYWHERE).region == "eu-south-2"
     monkeypatch.setenv("AWS_PROFILE", "other")
-    assert found(anywhere).region == "eu-north-1"
+    assert found(ANYWHERE).region == "eu-north-1"
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-west-1")
+    assert found(ANYWHERE).region == "us-west-1"
+    monkeypatch.setenv("AWS_REGION", "us-west-2")
+    assert found(ANYWHERE).region == "us-west-2"
+    assert found(ANYWHERE, "sa-east-1").region == "sa-east-1"
+
+
+@pytest.mark.parametrize(("url", "region"), [("https://localhost:4566", "us-east-1"), ("http://sqs:4566", "us-east-1")])
+def test_only_an_emulator_needs_no_region(url, region):
+    assert found(f"{url}/1/q").region == region
+    with pytest.raises(ConfigError, match=r"no region; set \[sqs\] region"):
+        found("https://sqs.internal.example/1/q")
 
 
 @pytest.mark.parametrize("client", ["wire", "boto3"])
 def test_a_missing_region_and_a_missing_profile_are_findings(monkeypatch, client):
-    anywhere = {"queue_url": "https://queue.amazonaws.com/1/q", "wait_seconds": 1, "polls": 1, "settles": 1}
+    anywhere = {"queue_url": ANYWHERE, "wait_seconds": 1, "polls": 1, "settles": 1}
     with pytest.raises(ConfigError, match="AWS_REGION"):
         connect(client=client, **anywhere)
     monkeypatch.setenv("AWS_PROFILE", "nobody")

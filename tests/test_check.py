@@ -427,7 +427,7 @@ def test_a_queue_without_a_region_is_an_error_and_not_the_end_of_the_check(setti
     for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     regionless = settings('event_type = "x"').queues["mails"]
-    url = "https://queue.amazonaws.com/1/mails"
+    url = "https://vpce-1.sqs.amazonaws.com/1/mails"
     with pytest.raises(ConfigError, match=r"set \[sqs\] region"):
         sqs_queue(url, regionless, settings())
     found = list(
@@ -453,14 +453,22 @@ def test_where_a_proxy_takes_boto3_to_speak_to_it_the_check_says_so(settings, mo
     assert [one for one in told["boto3"] if "boto3 speaks to it" in one.text] == []
 
 
-def test_a_region_that_is_not_the_urls_is_a_warning(tmp_path):
-    """SQS at the other region says only that there is no such queue."""
+def test_a_region_that_is_not_the_urls_is_told_and_the_urls_counts(tmp_path):
+    """A queue of the same name in the other region is another queue: its messages are not ours."""
     file, url = tmp_path / "config.toml", "https://sqs.eu-west-1.amazonaws.com/123456789012/work"
     file.write_text(f'[queues.work]\nurl = "{url}"\n[sqs]\nregion = "us-west-2"\n')
     [finding] = list(check._client("work", load(file, {})))
-    assert (finding.level, finding.where) == ("warning", "queues.work")
-    assert finding.text.startswith(
-        "its URL names eu-west-1, [sqs] region (AWS_REGION) is us-west-2, and https://sqs.us"
-    )
+    assert (finding.level, finding.where) == ("note", "queues.work")
+    text = "its URL names the region eu-west-1, and that counts: [sqs] region (AWS_REGION) is us-west-2"
+    assert finding.text == text
     file.write_text(f'[queues.work]\nurl = "{url}"\n')
     assert list(check._client("work", load(file, {}))) == []
+
+
+def test_another_host_than_the_urls_is_told(tmp_path, monkeypatch):
+    file, url = tmp_path / "config.toml", "https://sqs.eu-west-1.amazonaws.com/123456789012/work"
+    file.write_text(f'[queues.work]\nurl = "{url}"\n')
+    monkeypatch.setenv("AWS_ENDPOINT_URL_SQS", "http://127.0.0.1:4566")
+    [finding] = list(check._client("work", load(file, {})))
+    assert finding.level == "note"
+    assert finding.text.startswith("http://127.0.0.1:4566/ is called, by [sqs] endpoint_url")
