@@ -2,38 +2,50 @@
 
 from __future__ import annotations
 
-from collections import deque
-
 from millpond.clock import Clock, Event
 
 #: A receive on a busy queue waits this long for more permits, so that it does not fetch messages one by one.
 PATIENCE_SECONDS = 0.05
+#: Whoever had to wait for permits counts as hungry for so long: a busy queue waits, takes, and waits again.
+HUNGRY_SECONDS = 1.0
+#: While somebody is hungry a poll of a quiet queue waits for its turn so long at the most.
+TURN_SECONDS = 10.0
 
 
 class Permits:
     """The process's permits, shared by its queues: concurrency + prefetch in all.
 
-    Whoever waits is served in order. What one queue's open polls can hold is bounded by its even share, so that a
-    quiet queue's twenty-second poll does not starve a busy one; and one queue cannot hold them all: a tenth is kept
-    for the others, or one whose handlers or deletes hang would stop them too.
+    1. Of those who wait the queue that holds least is served first, and while it is hungry the others leave a twentieth
+       free for it: of two busy ones each has half, also where the handlers of one are slow. (First come, first served:
+       the slow one ends with nearly all.)
+    2. One queue cannot hold them all: a tenth is kept for the others, or one whose handlers or deletes hang would stop
+       them too. Its open polls hold half of all at the most.
+    3. The polls of quiet queues come last, for each holds its permit as long as a long poll takes. While somebody is
+       hungry they have that tenth together and take turns in it, by shorter waits; none waits longer than TURN_SECONDS.
+       (Of a hundred quiet queues each then asks once in ten seconds, else once in twenty.)
     """
 
     def __init__(self, total: int, queues: int, clock: Clock) -> None:
         self.clock = clock
         self.free = total
-        self.even_share = max(1, total // queues)
-        others = queues - 1
+        self.queues = queues
+        self.polls_most = total // min(queues, 2)
+        self._reserve = max(1, total // 10) if queues > 1 else 0
+        self._spare = total // 20
+        self._most = total - self._reserve
         self._least = 0  # permits that the most modest waiter waits for
-        self._most = total - others * max(1, total // (10 * others)) if others else total
-        self._waiters: deque[Waiter] = deque()
+        self._waiters: list[Waiter] = []
+        self._quiet_waiters: list[Waiter] = []
+        self._quiet = 0  # permits with open polls of quiet queues
+        self._hungry: dict[Share, float] = {}  # those that had to wait, and until when they count as hungry
 
     def share(self, cap: int) -> Share:
         """One queue's access. `cap`: the most it may hold; 0 for no cap of its own."""
         return Share(self, min(cap or self._most, self._most))
 
     def wait(self, waiter: Waiter) -> None:
-        """Queue up behind those who wait already, and return when served or dismissed."""
-        self._waiters.append(waiter)
+        """Queue up, and return when served or dismissed."""
+        (self._quiet_waiters if waiter.quiet else self._waiters).append(waiter)
         self.grant()
         if not waiter.served.is_set():
             waiter.wait()
@@ -41,15 +53,60 @@ class Permits:
     def put(self, number: int) -> None:
         """So many permits come back."""
         self.free += number
-        if self._waiters and self.free >= self._least:
+        if (self._waiters or self._quiet_waiters) and self.free >= self._least:
             self.grant()
 
     def grant(self) -> None:
-        """Serve everybody who can be served now, first come first."""
-        for waiter in list(self._waiters):
-            if (waiter.enough <= self.free or waiter.dismissed) and waiter.try_serve():
-                self._waiters.remove(waiter)
-        self._least = min((waiter.enough for waiter in self._waiters), default=0)
+        """Serve everybody who can be served now."""
+        if self.queues > 1:
+            self._grant_in_turn(self.clock.now())
+        else:
+            self._serve(self._waiters)
+        self._least = min((waiter.enough for waiter in self._waiters), default=1)
+        if self._quiet_waiters and self._quiet < self._reserve:
+            self._least = 1
+
+    def _serve(self, waiters: list[Waiter]) -> None:
+        for waiter in list(waiters):
+            if waiter.enough <= self.free - self._left_for_others(waiter.share) or waiter.dismissed:
+                waiter.try_serve()
+        self._waiters = [waiter for waiter in self._waiters if not waiter.served.is_set()]
+
+    def _left_for_others(self, share: Share) -> int:
+        """What a queue leaves free, where one that holds less is hungry."""
+        return self._spare if any(other.held < share.held for other in self._hungry) else 0
+
+    # Several queues
+
+    def _grant_in_turn(self, now: float) -> None:
+        self._hungry = {share: until for share, until in self._hungry.items() if until > now}
+        self._look([waiter for waiter in self._quiet_waiters if now - waiter.since >= TURN_SECONDS], self.free)
+        self._serve(sorted(self._waiters, key=_held))
+        for waiter in self._waiters:
+            own_cap = waiter.share.cap < self._most and waiter.share.held >= waiter.share.cap
+            if waiter.enough > self.free and not own_cap:
+                self._hungry[waiter.share] = now + HUNGRY_SECONDS
+        self._look(self._quiet_waiters, self._reserve - self._quiet if self._hungry else self.free)
+
+    def _look(self, waiters: list[Waiter], number: int) -> None:
+        """So many polls of quiet queues may begin."""
+        for waiter in list(waiters):
+            if ((number > 0 and self.free) or waiter.dismissed) and waiter.try_serve():
+                number -= 1
+                self._quiet += waiter.granted
+        self._quiet_waiters = [waiter for waiter in self._quiet_waiters if not waiter.served.is_set()]
+
+    def looked(self, number: int) -> None:
+        """A poll of a quiet queue is over: it is another's turn."""
+        self._quiet -= number
+        self._least = min(self._least, 1)
+
+    def look_seconds(self, most: int) -> int:
+        """How long a poll of a quiet queue is to wait: `most`, less where many take turns."""
+        looking = self._quiet + len(self._quiet_waiters)
+        if not self._hungry or looking <= self._reserve:
+            return most
+        return max(1, min(most, int(TURN_SECONDS * self._reserve / looking)))
 
 
 class Share:
@@ -61,19 +118,28 @@ class Share:
         self.polling = 0
         self.held = 0
 
+    @property
+    def alone(self) -> bool:
+        """There is no other queue: whatever it holds takes nothing from anybody."""
+        return self._permits.queues == 1
+
     def room(self) -> int:
         """How many permits a poll of this queue could take now."""
-        return min(self._permits.free, self.cap - self.held, self._permits.even_share - self.polling)
+        return min(self._permits.free, self.cap - self.held, self._permits.polls_most - self.polling)
 
-    def waiter(self, want: int, patient: bool) -> Waiter:
-        """`patient`: rather wait a moment for a quarter of the permits than go with one."""
-        enough = min(want, max(1, min(self.cap, self._permits.even_share) // 4)) if patient else 1
-        return Waiter(self, want, enough, self._permits.clock)
+    def waiter(self, want: int, patient: bool, quiet: bool = False) -> Waiter:
+        """`patient`: rather wait a moment for a quarter of the permits than go with one. `quiet`: rather wait long."""
+        enough = min(want, max(1, min(self.cap, self._permits.polls_most) // 4)) if patient else 1
+        return Waiter(self, want, enough, quiet, self._permits.clock)
 
     def acquire(self, waiter: Waiter) -> int:
         """Block until there is a permit for a poll; 0 where the waiter was dismissed."""
         self._permits.wait(waiter)
         return waiter.granted
+
+    def look_seconds(self, most: int) -> int:
+        """How long a poll of this queue is to wait where the queue is quiet."""
+        return self._permits.look_seconds(most)
 
     def take(self, number: int) -> None:
         """Permits go to an open poll."""
@@ -81,9 +147,11 @@ class Share:
         self.held += number
         self.polling += number
 
-    def polled(self, asked: int, got: int) -> None:
+    def polled(self, asked: int, got: int, quiet: bool = False) -> None:
         """The poll is over: what it did not bring goes back; the rest stays held, a permit a message."""
         self.polling -= asked
+        if quiet:
+            self._permits.looked(asked)
         self.release(asked - got)
 
     def release(self, number: int = 1) -> None:
@@ -104,10 +172,12 @@ class Share:
 class Waiter:
     """A poll that waits for permits: at least `enough`, or any once its patience has ended."""
 
-    def __init__(self, share: Share, want: int, enough: int, clock: Clock) -> None:
-        self._share = share
+    def __init__(self, share: Share, want: int, enough: int, quiet: bool, clock: Clock) -> None:
+        self.share = share
         self._want = want
         self.enough = enough
+        self.quiet = quiet
+        self.since = clock.now()
         self.granted = 0
         self.dismissed = False
         self.served: Event = clock.event()
@@ -115,21 +185,29 @@ class Waiter:
 
     def wait(self) -> None:
         """Block until served or dismissed."""
+        if self.quiet:
+            while not self.served.wait(HUNGRY_SECONDS):  # nobody may be hungry any more, or its turn has come
+                self.share.grant()
+            return
         patience = self._clock.timer(PATIENCE_SECONDS, self._lose_patience)
         self.served.wait()
         patience.cancel()
 
     def _lose_patience(self) -> None:
         self.enough = 1
-        self._share.grant()
+        self.share.grant()
 
     def try_serve(self) -> bool:
         """Take what there is, where that is enough."""
-        room = self._share.room()
+        room = self.share.room()
         if room < self.enough and not self.dismissed:
             return False
         if not self.dismissed:
             self.granted = min(self._want, room)
-            self._share.take(self.granted)
+            self.share.take(self.granted)
         self.served.set()
         return True
+
+
+def _held(waiter: Waiter) -> int:
+    return waiter.share.held

@@ -17,6 +17,13 @@ from millpond.queue import Queue, Received
 
 #: An answer that comes so long after its poll's wait is missed.
 OVERDUE_SECONDS = 1.0
+#: Beside other queues a poll that expects messages waits so long, for it holds a permit for each that it asks for; one
+#: of a queue that is quiet four times as long, then longer: all permits of a busy queue are the others' soon after.
+BRIEF_SECONDS = 2
+#: The code of an answer that was too large to be read ...
+TOO_LARGE = "AnswerTooLarge"
+#: ... after which half as many messages are asked for, and each so many seconds one more.
+RECOVERY_SECONDS = 60.0
 #: SQS knows an attempt id for five minutes; an answer of the last moment is no use.
 ATTEMPT_SECONDS = 240.0
 
@@ -42,7 +49,9 @@ class Pollers:
     3. After `pause` (a handler's Unavailable) one message at a time is a probe, until one of them gets through.
     4. A receive of a FIFO queue whose answer was lost is made again, by the same ReceiveRequestAttemptId: its messages
        come, where else they and their groups would be stuck until the visibility time-out.
-    5. After `stop` no receive begins; the open ones are left to return, for an aborted poll still takes messages.
+    5. Beside other queues a poll asks for few messages, and for more as they come (`next_ask`), since each costs a
+       permit while it is open; on a quiet queue it asks for one. After an answer that was too large it asks for fewer.
+    6. After `stop` no receive begins; the open ones are left to return, for an aborted poll still takes messages.
 
     `deliver` gets what each receive brought, and by when at the latest SQS has handed it out. `failed` is told the
     error and how many receives failed in a row.
@@ -80,6 +89,9 @@ class Pollers:
         self._lost_until = 0.0
         self._delay = 0.0
         self._early = 0
+        self._brought = 0  # by the last receive
+        self._most = settings.max_messages  # that a receive may ask for now
+        self._fewer_since = 0.0
         self.active = 0
         self.empty_in_a_row = 0
         self.empty_since = 0.0  # when the last receive that came back empty was asked for
@@ -134,44 +146,60 @@ class Pollers:
         if self.probing and self._at_work() > 1:
             return False
         self._wait_out_pause()
-        asked = self._acquire()
+        quiet = not (self._brought or self._share.alone)
+        asked = self._acquire(quiet)
         if asked == 0:
             return False
         self._probe_settled.clear()
-        started = self._clock.now()
-        received = self._receive(asked)
+        started, wait_seconds = self._clock.now(), self._wait_seconds(quiet)
+        received = self._receive(asked, wait_seconds)
         got = len(received or ())
-        self._share.polled(asked, got)
+        self._share.polled(asked, got, quiet)
         if received is None:
             return self._back_off()
         self._failures = 0
-        self._deliver(received, started + self._settings.wait_seconds)
-        return self._after(asked, got, started)
+        self._deliver(received, started + wait_seconds)
+        return self._after(asked, got, started, wait_seconds)
 
-    def _acquire(self) -> int:
+    def _acquire(self, quiet: bool) -> int:
         if self._stopping.is_set():
             return 0
-        want = 1 if self.probing else self._settings.max_messages
-        waiter = self._share.waiter(want, patient=self.empty_in_a_row == 0)
+        waiter = self._share.waiter(self._want(), self.empty_in_a_row == 0, quiet)
         self._waiters.add(waiter)
         asked = self._share.acquire(waiter)
         self._waiters.remove(waiter)
         if asked and self._stopping.is_set():
-            self._share.polled(asked, 0)
+            self._share.polled(asked, 0, quiet)
             return 0
         return asked
 
-    def _receive(self, asked: int) -> list[Received] | None:
+    def _want(self) -> int:
+        if self.probing:
+            return 1
+        if self._most < self._settings.max_messages and self._clock.now() - self._fewer_since > RECOVERY_SECONDS:
+            self._most, self._fewer_since = self._most + 1, self._clock.now()
+        return self._most if self._share.alone else next_ask(self._brought, self._most)
+
+    def _wait_seconds(self, quiet: bool) -> int:
+        most = self._settings.wait_seconds
+        if self._share.alone:
+            return most
+        seconds = min(most, BRIEF_SECONDS << 2 * min(self.empty_in_a_row, 2))
+        return self._share.look_seconds(seconds) if quiet else seconds
+
+    def _receive(self, asked: int, wait_seconds: int) -> list[Received] | None:
         settings = self._settings
         key = self._next_key = self._next_key + 1
         now = self._clock.now()
-        self._ends_by[key] = now + settings.wait_seconds
+        self._ends_by[key] = now + wait_seconds
         self._overdue.add(key, now)
         attempt, since = self._attempt()
         try:
-            received = self._queue.receive(asked, settings.wait_seconds, settings.visibility_seconds, attempt)
+            received = self._queue.receive(asked, wait_seconds, settings.visibility_seconds, attempt)
         except QueueError as error:
-            if isinstance(error, Unreachable):
+            if error.code == TOO_LARGE:
+                self._most, self._fewer_since = max(1, min(self._most, asked // 2)), now
+            elif isinstance(error, Unreachable):
                 self._lost_until = max(self._lost_until, self._ends_by[key])
                 if attempt:
                     self._unanswered.append((attempt, since))
@@ -219,21 +247,27 @@ class Pollers:
         self._stopping.wait(seconds)
         del self._rests[key]
 
-    def _after(self, asked: int, got: int, started: float) -> bool:
+    def _after(self, asked: int, got: int, started: float, wait_seconds: int) -> bool:
+        self._brought = got
         self.empty_in_a_row = 0 if got else self.empty_in_a_row + 1
         self.empty_since = 0.0 if got else started
-        if got == asked and self.active < self._settings.pollers and self._share.room() > 0 and not self.probing:
+        if got == asked and self._is_one_too_few() and not self.probing:
             self.start()
         if self._settings.pause_seconds:
             self._stopping.wait(self._settings.pause_seconds)
-        return self._after_empty(started) if got == 0 else not self._stopping.is_set()
+        return self._after_empty(started, wait_seconds) if got == 0 else not self._stopping.is_set()
 
-    def _after_empty(self, started: float) -> bool:
+    def _is_one_too_few(self) -> bool:
+        """The last receive came back full: another poll would have permits, and no larger receive would do."""
+        grown = self._share.alone or self._want() == self._most
+        return grown and self.active < self._settings.pollers and self._share.room() > 0
+
+    def _after_empty(self, started: float, wait_seconds: int) -> bool:
         """A long poll that comes back empty long before its time (SQS at its in-flight limit, a proxy's error page)
         must not become a hot loop."""
         if self._at_work() > 1:
             return False
-        early = self._clock.now() - started < self._settings.wait_seconds / 2
+        early = self._clock.now() - started < wait_seconds / 2
         self._early = self._early + 1 if early else 0
         if early:
             self._rest(call_seconds(self._early, None))
@@ -244,3 +278,8 @@ class Pollers:
             self._probe_settled.wait(self._settings.visibility_seconds)
         while not self._stopping.is_set() and (left := self._paused_until - self._clock.now()) > 0:
             self._stopping.wait(left)
+
+
+def next_ask(got: int, most: int) -> int:
+    """What a poll asks for after one that brought so many: twice that, so a busy queue has `most` after four."""
+    return max(1, min(most, 2 * got))

@@ -63,7 +63,8 @@ def test_one_queue_cannot_hold_every_permit_for_a_tenth_is_kept_for_the_others(c
     assert hanging.held == 90
     assert acquire(other).value == 10
     assert Permits(100, 1, clock).share(0).cap == 100
-    assert Permits(3, 3, clock).share(0).cap == 1
+    assert Permits(3, 3, clock).share(0).cap == 2
+    assert Permits(100, 20, clock).share(0).cap == 90
 
 
 def test_a_queue_holds_no_more_than_its_cap(clock):
