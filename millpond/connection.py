@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
 from contextlib import suppress
 from time import monotonic
 from typing import NamedTuple
 
+from millpond.errors import Unreachable
 from millpond.stream import Stream
 
-#: Of one answer, chunk sizes and all. The longest has ten messages of 1 MiB together; JSON can make that six times.
-MAX_ANSWER_BYTES = 16 * 1024 * 1024
+#: Of one answer, chunk sizes and all. The longest that SQS can send has ten messages of 1 MiB, each byte of them six in
+#: JSON: 60 MiB, and 4 for what stands around them. It is in memory once, beside the texts that are read from it.
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+#: The code of the QueueError for an answer that is longer: fewer messages might fit.
+TOO_LARGE = "AnswerTooLarge"
+#: Of the heads of one answer, interim ones too; of its trailers.
 MAX_HEAD_BYTES = 65_536
+#: Of one answer: a longer one in chunks of 1 KiB, as no server sends them, still fits.
+MAX_CHUNKS = 65_536
 
 _NAME, _VALUE = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++", rb"[^\0\r\n]*+"
 #: RFC 9112, without folded fields. What is not exactly this is no answer.
@@ -38,7 +44,7 @@ class Answer(NamedTuple):
 
     status: int
     head: bytes
-    body: bytes
+    body: bytes | bytearray
 
     def header(self, name: str) -> str:
         """The field of this name (in lower case); of several, with ", " between them; "" for none."""
@@ -68,12 +74,16 @@ class Connection:
 
         A forked child has its parent's: if both used one, each would read the other's answers.
         """
-        return self._pid == os.getpid() and self._stream.silent()
+        try:
+            return self._pid == os.getpid() and self._stream.silent()
+        except OSError:  # reset, or over TLS an alert, an end, plain text
+            return False
 
     def exchange(self, wire: bytes, seconds: float) -> Answer:
         """Send a request and read its answer, all of it within these seconds.
 
-        Raises TimeoutError, EOFError, OSError and, for what is no HTTP answer, ValueError.
+        Raises TimeoutError, EOFError, OSError and, for what is no HTTP answer, ValueError; for one that is longer than
+        MAX_ANSWER_BYTES Unreachable, with the code TOO_LARGE.
         """
         self.clean = False
         self._bytes_left = MAX_ANSWER_BYTES
@@ -98,8 +108,11 @@ class Connection:
     def _in_pieces(self, data: bytes) -> Answer:
         self._buffer += data
         minor, status, head = self._head()
+        heads = len(head)
         while status < 200:  # 100 Continue and its like: the answer comes after them
             minor, status, head = self._head()
+            heads += len(head)
+            _check_head(heads)
         length, coding, closing = _framing(head, len(head))
         body = b"" if status in EMPTY else self._body(length, coding, closing)
         self.clean = minor == b"1" and not closing and not self._buffer
@@ -112,22 +125,36 @@ class Connection:
             raise ValueError("the answer is not HTTP/1.1")
         return match[1], int(match[2]), head
 
-    def _body(self, length: bytes | None, coding: bytes | None, closing: bool) -> bytes:
+    def _body(self, length: bytes | None, coding: bytes | None, closing: bool) -> bytes | bytearray:
         if coding is None and length is not None and LENGTH.fullmatch(length):
             return self._exactly(int(length))
         if length is None and coding == b"chunked":
-            return b"".join(self._chunks())
+            return self._chunks()
         if length is None and coding is None and closing:
             return self._rest()
         raise ValueError(f"no telling where the answer ends: length {length!r}, coding {coding!r}")
 
-    def _chunks(self) -> Iterator[bytes]:
-        while size := self._chunk_size():
-            yield self._exactly(size)
-            if self._exactly(2) != b"\r\n":
+    def _chunks(self) -> bytearray:
+        body = bytearray()
+        for _ in range(MAX_CHUNKS):
+            size = self._chunk_size()
+            if not size:
+                self._skip_trailers()
+                return body
+            self._await(size)
+            body += memoryview(self._buffer)[:size]
+            del self._buffer[:size]
+            self._await(2)
+            if self._cut(2) != b"\r\n":
                 raise ValueError("a chunk of the answer does not end where it says")
-        while self._through(b"\r\n") != b"\r\n":  # trailers have nothing for SQS
-            pass
+        raise ValueError(f"the answer comes in more than {MAX_CHUNKS:,} chunks")
+
+    def _skip_trailers(self) -> None:
+        """They have nothing for SQS."""
+        size = 0
+        while (line := self._through(b"\r\n")) != b"\r\n":
+            size += len(line)
+            _check_head(size)
 
     def _chunk_size(self) -> int:
         match = CHUNK.fullmatch(self._through(b"\r\n"))
@@ -138,24 +165,31 @@ class Connection:
     def _through(self, mark: bytes) -> bytes:
         start = 0
         while (end := self._buffer.find(mark, start, MAX_HEAD_BYTES)) < 0:
-            if len(self._buffer) >= MAX_HEAD_BYTES:
-                raise ValueError(f"the head of the answer is longer than {MAX_HEAD_BYTES:,} bytes")
+            _check_head(len(self._buffer) + 1)
             start = max(0, len(self._buffer) - len(mark) + 1)
             self._more()
         return self._cut(end + len(mark))
 
-    def _exactly(self, size: int) -> bytes:
+    def _exactly(self, size: int) -> bytearray:
+        """The buffer itself, without what is behind: a copy of 60 MiB would be as much again."""
+        self._await(size)
+        taken, self._buffer = self._buffer, self._buffer[size:]
+        del taken[size:]
+        return taken
+
+    def _await(self, size: int) -> None:
+        """Until so much is there; at once too long where that can never be."""
         if size > len(self._buffer) + self._bytes_left:
             raise _too_long()
         while len(self._buffer) < size:
             self._more()
-        return self._cut(size)
 
-    def _rest(self) -> bytes:
+    def _rest(self) -> bytearray:
         with suppress(EOFError):
             while True:
                 self._more()
-        return self._cut(len(self._buffer))
+        taken, self._buffer = self._buffer, bytearray()
+        return taken
 
     def _cut(self, size: int) -> bytes:
         taken = bytes(self._buffer[:size])
@@ -195,5 +229,10 @@ def _joined(before: bytes | None, value: bytes) -> bytes:
     return value if before is None else b"%b,%b" % (before, value)
 
 
-def _too_long() -> ValueError:
-    return ValueError(f"the answer is longer than {MAX_ANSWER_BYTES:,} bytes")
+def _check_head(size: int) -> None:
+    if size > MAX_HEAD_BYTES:
+        raise ValueError(f"the head of the answer is longer than {MAX_HEAD_BYTES:,} bytes")
+
+
+def _too_long() -> Unreachable:
+    return Unreachable(f"the answer is longer than {MAX_ANSWER_BYTES:,} bytes", TOO_LARGE)

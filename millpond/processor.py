@@ -79,6 +79,8 @@ class Processor:
     def process(self, delivery: Delivery, queue: str, default_type: str) -> Outcome:
         """Work on one delivery. The outcome says everything that is to be done about it."""
         received = delivery.received
+        if received.flaw:
+            return _undecodable(received.flaw)
         try:
             envelope = unwrap(received.body, received.attributes, default_type, received.message_id)
         except Undecodable as error:

@@ -47,6 +47,19 @@ LEASE_LOST_CODES = frozenset(
         "InvalidParameterValueException",
     }
 )
+#: Codes with which SQS refuses a whole batch of sends for what is in one entry of it. None of the batch was taken then.
+CONTENT_CODES = frozenset(
+    {
+        "InvalidMessageContents",
+        "InvalidAttributeValue",
+        "InvalidParameterValue",
+        "InvalidParameterValueException",
+        "MissingParameter",
+        "SerializationException",
+        "BatchRequestTooLong",
+        "AWS.SimpleQueueService.BatchRequestTooLong",
+    }
+)
 
 
 class Attribute(msgspec.Struct, frozen=True):
@@ -61,7 +74,7 @@ NO_ATTRIBUTES: Mapping[str, Attribute] = MappingProxyType({})
 
 
 class Received(msgspec.Struct, frozen=True):
-    """One message as a receive brought it."""
+    """One message as a receive brought it. `flaw`: why its body or attributes are not those that were sent."""
 
     message_id: str
     receipt_handle: str
@@ -71,6 +84,7 @@ class Received(msgspec.Struct, frozen=True):
     group_id: str = ""
     trace_header: str = ""
     attributes: Mapping[str, Attribute] = {}
+    flaw: str = ""
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -142,6 +156,46 @@ def answers(call: Callable[[], list[Failure | None]], entries: int) -> list[Fail
         return call()
     except QueueError as error:
         return [Failure(f"call:{error.code}", str(error))] * entries
+
+
+def send_apart(
+    entries: Sequence[Entry], send: Callable[[Sequence[Entry]], list[Failure | None]]
+) -> list[Failure | None]:
+    """The results of a batch of sends in which one bad entry fails by itself.
+
+    What cannot be written is not sent; where SQS refuses the batch for what is in one entry, each goes alone.
+    """
+    results = [_unsendable(entry) for entry in entries]
+    good = [entry for entry, failure in zip(entries, results, strict=True) if failure is None]
+    others = iter(_sent(good, send)) if good else iter(())
+    return [failure or next(others) for failure in results]
+
+
+def _sent(entries: Sequence[Entry], send: Callable[[Sequence[Entry]], list[Failure | None]]) -> list[Failure | None]:
+    try:
+        return send(entries)
+    except QueueError as error:
+        if error.code not in CONTENT_CODES:
+            raise
+        if len(entries) == 1:
+            return [Failure(error.code, str(error), sender_fault=True)]
+    # As results, not as errors: those before one that fails are sent.
+    return [answers(lambda one=entry: _sent([one], send), 1)[0] for entry in entries]  # type: ignore[misc]
+
+
+def _unsendable(entry: Entry) -> Failure | None:
+    """Why JSON in UTF-8 cannot hold it: half a character, or what is no text at all."""
+    texts: list[object] = [entry.body, entry.group_id, entry.dedup_id, entry.trace_header]
+    for name, attribute in entry.attributes.items():
+        texts += [name, attribute.data_type, attribute.value if isinstance(attribute.value, str) else ""]
+    for text in texts:
+        if not isinstance(text, str):
+            return Failure("InvalidMessageContents", f"{type(text).__name__} where a text is needed", sender_fault=True)
+        try:
+            text.isascii() or text.encode()
+        except UnicodeEncodeError as error:
+            return Failure("InvalidMessageContents", f"no Unicode text: {error.reason}", sender_fault=True)
+    return None
 
 
 def is_fifo(url: str) -> bool:

@@ -1,15 +1,23 @@
-"""What goes over the wire, as Structs: bodies of calls are made here, and bodies of answers read.
+"""What goes over the wire, as Structs: bodies of calls are made here, and bodies of answers read, for either client.
 
-Reading raises ValueError (msgspec's own are such) or LookupError for what is not from SQS.
+Reading raises an Exception of any kind for what is not from SQS. Where only one message, or one entry, is not as SQS
+writes it, the others are read all the same: a second, dearer way that looks at each by itself.
 """
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from hashlib import sha256
+from typing import Annotated, Any
 
 import msgspec
 
+from millpond.codes import error_kind
+from millpond.errors import QueueError
+from millpond.foreign import MAX_DIGITS, number, shown
 from millpond.queue import (
     ENTRY_IDS,
     MISSING,
@@ -22,6 +30,17 @@ from millpond.queue import (
 )
 
 _INDEX = {entry_id: index for index, entry_id in enumerate(ENTRY_IDS)}
+_log = logging.getLogger("millpond")
+
+#: Within these bounds a number of SQS can be used for anything: compared, added to a time, made a date of.
+MAX_RECEIVES = 2**31 - 1
+MAX_SENT_MS = 4_102_444_800_000  # the year 2100
+#: Characters of an error's code.
+MAX_CODE = 100
+
+_Name = Annotated[str, msgspec.Meta(min_length=1)]
+_Receives = Annotated[int, msgspec.Meta(ge=1, le=MAX_RECEIVES)]
+_Moment = Annotated[int, msgspec.Meta(ge=0, le=MAX_SENT_MS)]
 
 
 class _Shape(msgspec.Struct, rename="pascal", omit_defaults=True):
@@ -35,15 +54,15 @@ class _Value(_Shape, gc=False):
 
 
 class _SystemAttributes(msgspec.Struct, frozen=True, gc=False, rename="pascal"):
-    approximate_receive_count: int = 1
-    sent_timestamp: int = 0
+    approximate_receive_count: _Receives = 1
+    sent_timestamp: _Moment = 0
     message_group_id: str = ""
     trace_header: str = msgspec.field(name="AWSTraceHeader", default="")
 
 
 class _Message(_Shape):
-    message_id: str
-    receipt_handle: str
+    message_id: _Name
+    receipt_handle: _Name
     body: str
     attributes: _SystemAttributes = _SystemAttributes()
     message_attributes: dict[str, _Value] | None = None
@@ -104,9 +123,9 @@ class _QueueUrl(_Shape):
 
 
 class _Error(msgspec.Struct, rename={"kind": "__type", "text": "message", "other_text": "Message"}):
-    kind: str = ""
-    text: str | None = None
-    other_text: str | None = None
+    kind: Any = ""
+    text: Any = None
+    other_text: Any = None
 
 
 _encode = msgspec.json.Encoder().encode
@@ -129,6 +148,7 @@ def receive_body(
             "WaitTimeSeconds": wait_seconds,
             "VisibilityTimeout": visibility_seconds,
             "MessageSystemAttributeNames": SYSTEM_ATTRIBUTES,
+            "AttributeNames": SYSTEM_ATTRIBUTES,  # the older name: some servers know only this one
             "MessageAttributeNames": ["All"],
             **attempt,
         }
@@ -156,45 +176,153 @@ def queue_url_body(account: str, name: str) -> bytes:
     return _encode({"QueueName": name, "QueueOwnerAWSAccountId": account})
 
 
-def read_messages(body: bytes) -> list[Received]:
-    return [
-        Received(
-            message.message_id,
-            message.receipt_handle,
-            message.body,
-            (system := message.attributes).approximate_receive_count,
-            system.sent_timestamp,
-            system.message_group_id,
-            system.trace_header,
-            _user_attributes(message.message_attributes) if message.message_attributes else NO_ATTRIBUTES,
-        )
-        for message in _messages.decode(body).messages or ()
-    ]
+def read_messages(body: bytes | bytearray) -> list[Received]:
+    """Of a message that is not as SQS writes it, what can be read; where its body cannot, `flaw` says so."""
+    try:
+        return [
+            Received(
+                message.message_id,
+                message.receipt_handle,
+                message.body,
+                (system := message.attributes).approximate_receive_count,
+                system.sent_timestamp,
+                system.message_group_id,
+                system.trace_header,
+                _user_attributes(message.message_attributes) if message.message_attributes else NO_ATTRIBUTES,
+            )
+            for message in _messages.decode(body).messages or ()
+        ]
+    except ValueError:  # msgspec's own are such
+        return _salvaged_messages(body)
 
 
-def read_results(entries: int, body: bytes) -> list[Failure | None]:
-    """What became of each entry. One that the answer does not name counts as failed: it may have been done."""
-    answer = _results.decode(body)
+def read_results(entries: int, body: bytes | bytearray) -> list[Failure | None]:
+    """What became of each entry. One that the answer does not name counts as failed: it may have been done.
+
+    An answer that names an entry which was not sent is for another call: LookupError.
+    """
+    try:
+        answer = _results.decode(body)
+    except ValueError:
+        answer = _salvaged_results(body)
     results: list[Failure | None] = [MISSING] * entries
     for done in answer.successful or ():
         results[_INDEX[done.id]] = None
     for failed in answer.failed or ():
-        results[_INDEX[failed.id]] = Failure(failed.code, failed.message or "", failed.sender_fault)
+        results[_INDEX[failed.id]] = Failure(
+            shown(failed.code, MAX_CODE), shown(failed.message or ""), failed.sender_fault
+        )
     return results
 
 
-def read_attributes(body: bytes) -> dict[str, str]:
+def read_attributes(body: bytes | bytearray) -> dict[str, str]:
     return _attributes.decode(body).attributes
 
 
-def read_queue_url(body: bytes) -> str:
+def read_queue_url(body: bytes | bytearray) -> str:
     return _queue_url.decode(body).queue_url
 
 
-def read_error(body: bytes) -> tuple[str, str]:
-    """The name of the error's shape, and what it says; "" for what it does not tell."""
-    error = _error.decode(body)
-    return error.kind.rpartition("#")[2].partition(":")[0], error.text or error.other_text or ""
+def refusal(status: int, query_error: str, body: bytes | bytearray) -> QueueError:
+    """The error of an answer that is not 200. `query_error`: its header x-amzn-query-error."""
+    codes, text = error_names(query_error, body)
+    return error_kind(frozenset(codes), status)(text or f"HTTP {status}", next(iter(codes), ""))
+
+
+def error_names(query_error: str, body: bytes | bytearray) -> tuple[list[str], str]:
+    """All names of the error, the one that SDKs show first; none where the answer is not from SQS. And what it says."""
+    kind, text = "", ""
+    try:
+        error = _error.decode(body)
+        kind = _text(error.kind).rpartition("#")[2].partition(":")[0]
+        text = shown(error.text or error.other_text or "")
+    except (ValueError, RecursionError):
+        pass
+    return [shown(code, MAX_CODE) for code in (query_error.partition(";")[0], kind) if code], text
+
+
+def _salvaged_messages(body: bytes | bytearray) -> list[Received]:
+    """Raises ValueError where none of them has a receipt handle."""
+    messages = _list(_loose(body), "Messages")
+    read = [_salvaged(message) for message in messages if _text(message.get("ReceiptHandle"))]
+    if not read and messages:
+        raise ValueError(f"no message of {len(messages)} has a receipt handle")
+    if len(read) < len(messages):
+        text = "%d of %d messages have no receipt handle: they are left to their visibility time-out"
+        _log.warning(text, len(messages) - len(read), len(messages), extra={"event": "receive.incomplete"})
+    return read
+
+
+def _salvaged(message: Mapping[str, Any]) -> Received:
+    handle, body = _text(message["ReceiptHandle"]), message.get("Body")
+    system = message.get("Attributes")
+    system = system if isinstance(system, dict) else {}
+    attributes, flaw = _salvaged_attributes(message.get("MessageAttributes"))
+    if not isinstance(body, str):
+        body, flaw = json.dumps(body), "SQS gave it no Body that is a text"
+    elif body != _text(body):
+        flaw = "its Body holds half a character"
+    return Received(
+        # Two without an id are not one message.
+        _text(message.get("MessageId")) or f"unnamed-{sha256(handle.encode()).hexdigest()[:32]}",
+        handle,
+        _text(body),
+        number(system.get("ApproximateReceiveCount"), 1, MAX_RECEIVES, 1),
+        number(system.get("SentTimestamp"), 0, MAX_SENT_MS, 0),
+        _text(system.get("MessageGroupId")),
+        _text(system.get("AWSTraceHeader")),
+        attributes,
+        flaw,
+    )
+
+
+def _salvaged_attributes(values: object) -> tuple[dict[str, Attribute], str]:
+    attributes, flaw = {}, ""
+    for name, value in values.items() if isinstance(values, dict) else ():
+        try:
+            one = _attribute(msgspec.convert(value, _Value))
+            content = one.value if isinstance(one.value, bytes) else _text(one.value)
+            attributes[_text(name)] = Attribute(_text(one.data_type), content)
+        except ValueError as error:
+            flaw = f"its attribute {shown(name, MAX_CODE)} cannot be read: {shown(error)}"
+    return attributes, flaw
+
+
+def _salvaged_results(body: bytes | bytearray) -> _Results:
+    answer = _loose(body)
+    successful = [_Done(one["Id"]) for one in _list(answer, "Successful") if isinstance(one.get("Id"), str)]
+    failed = [
+        _Failed(one["Id"], _text(one.get("Code")), _text(one.get("Message")), one.get("SenderFault") is True)
+        for one in _list(answer, "Failed")
+        if isinstance(one.get("Id"), str)
+    ]
+    return _Results(successful, failed)
+
+
+def _loose(body: bytes | bytearray) -> dict[str, Any]:
+    """An answer by the standard library's reader, which takes half a character."""
+    answer = json.loads(body.decode("utf-8", "replace"), parse_int=_whole)
+    if not isinstance(answer, dict):
+        raise ValueError("the answer is no JSON object")
+    return answer
+
+
+def _whole(digits: str) -> int | None:
+    """None for more digits than any number of SQS has: int() raises at 4,300, and a float cannot hold 400."""
+    return int(digits) if len(digits) <= MAX_DIGITS else None
+
+
+def _list(answer: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    """What a list of objects holds; what is no object in it is one that says nothing."""
+    values = answer.get(name)
+    if not isinstance(values, list | None):
+        raise ValueError(f"{name} is no list")
+    return [value if isinstance(value, dict) else {} for value in values or ()]
+
+
+def _text(value: object) -> str:
+    """A text that UTF-8 can hold: "?" stands for half a character. What is no text is ""."""
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else ""
 
 
 def _user_attributes(values: Mapping[str, _Value]) -> dict[str, Attribute]:

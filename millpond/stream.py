@@ -9,12 +9,15 @@ from __future__ import annotations
 import socket
 import ssl
 import sys
+from contextlib import suppress
 from time import monotonic
 from typing import Any
 
 RECV_BYTES = 65_536
 #: The longest TLS record (RFC 8446).
 RECORD_BYTES = 16_384
+#: Type, version, and the length of what follows in the last two.
+RECORD_HEAD_BYTES = 5
 
 
 class Stream:
@@ -29,7 +32,9 @@ class Stream:
         self._raw: socket.socket = getattr(sock, "_sock", sock)
 
     def close(self) -> None:
-        self._socket.close()
+        """Never raises: who closes has an error of its own to tell, or an answer."""
+        with suppress(OSError):
+            self._socket.close()
 
     def limit(self, seconds: float) -> None:
         """From now on, each wait takes so long at most. Raises TimeoutError where that is no time at all."""
@@ -65,14 +70,12 @@ class Stream:
         return self._socket.recv(RECV_BYTES)
 
     def silent(self) -> bool:
-        """Whether there is nothing to read now, not even the end."""
+        """Whether there is nothing to read now, not even the end; an OSError says no too."""
         self._hurry()
         try:
             self._raw.recv(1)
         except BlockingIOError:
             return True
-        except OSError:
-            pass
         return False
 
     def _hurry(self) -> None:
@@ -114,23 +117,30 @@ class TlsStream(Stream):
                 self._feed(end)
 
     def silent(self) -> bool:
-        if (self._incoming.pending or self._tls.pending()) and not self._carries_nothing():
-            return False
+        # OpenSSL reads record by record: what it has not asked for begins with the head of one.
+        behind = self._incoming.read() if self._incoming.pending else b""
         self._hurry()
         try:
-            while True:
-                data = self._raw.recv(RECV_BYTES)
-                self._incoming.write(data)
-                if not data or not self._carries_nothing():
-                    return False
+            while data := self._raw.recv(RECV_BYTES):
+                behind += data
+                if len(behind) > RECV_BYTES:
+                    break
         except BlockingIOError:
-            return True
-        except OSError:
-            return False
+            return not self._tls.pending() and (not behind or self._carries_nothing(behind))
+        return False
 
-    def _carries_nothing(self) -> bool:
-        """TLS 1.3 sends session tickets of its own accord: they are not for us."""
+    def _carries_nothing(self, records: bytes) -> bool:
+        """TLS 1.3 sends session tickets of its own accord: they are not for us.
+
+        A record whose end is still to come can be anything, so it is not waited for.
+        """
+        end = 0
+        while end < len(records):
+            end += RECORD_HEAD_BYTES + int.from_bytes(records[end + 3 : end + RECORD_HEAD_BYTES], "big")
+        if end != len(records):
+            return False
         try:
+            self._incoming.write(records)
             self._tls.read(1)
         except ssl.SSLWantReadError:
             return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from functools import lru_cache, partial
 from time import monotonic, time
@@ -11,13 +12,16 @@ from typing import NamedTuple, Protocol, TypeVar
 from urllib.parse import quote, urlsplit
 
 from millpond import shapes, sigv4
-from millpond.codes import EXPIRED_CODES, error_kind, is_skew
-from millpond.connection import Answer
+from millpond.codes import EXPIRED_CODES, is_skew
+from millpond.connection import TOO_LARGE, Answer
 from millpond.errors import QueueError, Unreachable
-from millpond.queue import POLL_GRACE_SECONDS, SETTLE_SECONDS, Entry, Failure, Received, redrive_target
+from millpond.foreign import describe
+from millpond.queue import POLL_GRACE_SECONDS, SETTLE_SECONDS, Entry, Failure, Received, redrive_target, send_apart
 from millpond.sigv4 import Keys
 
 CONTENT_TYPE = "application/x-amz-json-1.0"
+#: A server's clock that is later than this is no clock: the year 2100.
+LATEST_TIME = 4_102_444_800
 Answered = TypeVar("Answered")
 
 
@@ -64,48 +68,49 @@ class WireSqs:
         """The queue of this URL, at this endpoint."""
         return WireQueue(url, self)
 
-    def call(self, name: str, body: bytes, seconds: float, read: Callable[[bytes], Answered]) -> Answered:
-        """One call of this name (ReceiveMessage), its answer as `read` has it. Raises QueueError."""
+    def call(self, name: str, body: bytes, seconds: float, read: Callable[[bytes | bytearray], Answered]) -> Answered:
+        """One call of this name (ReceiveMessage), its answer as `read` has it. Raises QueueError, whatever comes."""
         try:
             answer = self._answer(name, body, seconds)
             if answer.status != 200:
-                raise _refused(answer)
+                raise shapes.refusal(answer.status, answer.header("x-amzn-query-error"), answer.body)
             if b"json" not in answer.head:
                 raise ValueError(f"it is {answer.header('content-type') or 'of no content type'}, not JSON")
             return read(answer.body)
         except QueueError as error:
             raise type(error)(f"{name}: {error}", error.code) from error
-        except (ValueError, LookupError) as error:  # msgspec's own are ValueErrors
-            raise Unreachable(f"{name}: the answer is not from SQS: {error}") from error
+        except MemoryError as error:
+            raise Unreachable(f"{name}: no memory for the answer", TOO_LARGE) from error
+        except Exception as error:  # nested 10,000 deep, numbers of 5,000 digits: each reader has errors of its own
+            raise Unreachable(f"{name}: the answer is not from SQS: {describe(error)}") from error
 
     def _answer(self, name: str, body: bytes, seconds: float) -> Answer:
         """Sent once; once more only where SQS has refused its signature and there is a better one."""
         end = monotonic() + seconds
-        keys = self.credentials.keys()
-        answer = self.connections.exchange(self._signed(name, body, keys), seconds)
+        keys, skew = self.credentials.keys(), self._skew_seconds
+        answer = self.connections.exchange(self._signed(name, body, keys, skew), seconds)
         if answer.status == 200:
             return answer
-        better = self._better(answer, keys)
+        better = self._better(answer, keys, skew)
         if better is None:
             return answer
-        return self.connections.exchange(self._signed(name, body, better), end - monotonic())
+        answer = self.connections.exchange(self._signed(name, body, *better), end - monotonic())
+        if answer.status == 200:
+            self._skew_seconds = better[1]  # and not before: the time of an answer that lies would spoil every call
+        return answer
 
-    def _better(self, answer: Answer, keys: Keys) -> Keys | None:
-        """The keys for a second try, with the server's own time; None where a second try could not help."""
-        codes, text = _reason(answer)
+    def _better(self, answer: Answer, keys: Keys, skew: float) -> tuple[Keys, float] | None:
+        """Keys, and seconds to add to our time, for a second try; None where a second try could not help."""
+        codes, text = shapes.error_names(answer.header("x-amzn-query-error"), answer.body)
         if EXPIRED_CODES.intersection(codes):
             renewed = self.credentials.renew(keys)
-            return renewed if renewed != keys else None
-        if is_skew(frozenset(codes), text):
-            try:
-                self._skew_seconds = parsedate_to_datetime(answer.header("date")).timestamp() - time()
-            except ValueError:
-                return None
-            return keys
+            return (renewed, skew) if renewed != keys else None
+        if is_skew(frozenset(codes), text) and (server_time := _time_of(answer)) is not None:
+            return keys, server_time - time()
         return None
 
-    def _signed(self, name: str, body: bytes, keys: Keys) -> bytes:
-        date = sigv4.moment(int(time() + self._skew_seconds))
+    def _signed(self, name: str, body: bytes, keys: Keys, skew: float) -> bytes:
+        date = sigv4.moment(int(time() + skew))
         request = repeated_request if name == "ReceiveMessage" else signed_request
         return request(self._site, name, body, keys, date)
 
@@ -158,11 +163,10 @@ class WireQueue:
         return self._batch("ChangeMessageVisibilityBatch", shapes.extend_body(self.url, changes), len(changes))
 
     def send(self, entries: Sequence[Entry]) -> list[Failure | None]:
-        try:
-            body = shapes.send_body(self.url, entries)
-        except ValueError as error:  # half a character, which JSON in UTF-8 cannot hold
-            raise QueueError(f"SendMessageBatch: {error}") from error
-        return self._batch("SendMessageBatch", body, len(entries))
+        return send_apart(entries, self._send)
+
+    def _send(self, entries: Sequence[Entry]) -> list[Failure | None]:
+        return self._batch("SendMessageBatch", shapes.send_body(self.url, entries), len(entries))
 
     def attributes(self) -> dict[str, str]:
         body = shapes.attributes_body(self.url)
@@ -182,19 +186,14 @@ class WireQueue:
         return self._call(name, body, SETTLE_SECONDS, partial(shapes.read_results, entries))
 
 
-def _refused(answer: Answer) -> QueueError:
-    codes, text = _reason(answer)
-    return error_kind(frozenset(codes), answer.status)(text or f"HTTP {answer.status}", next(iter(codes), ""))
-
-
-def _reason(answer: Answer) -> tuple[list[str], str]:
-    """All names of the error, the one that SDKs show first; none where the answer is not from SQS. And what it says."""
+def _time_of(answer: Answer) -> float | None:
+    """Seconds since the epoch, by its Date; None where that is not between 1970 and 2100, or no date at all."""
     try:
-        shape, text = shapes.read_error(answer.body)
-    except ValueError:
-        return [], ""
-    codes = [answer.header("x-amzn-query-error").partition(";")[0], shape]
-    return [code for code in codes if code], text
+        date = parsedate_to_datetime(answer.header("date"))
+        seconds = date.replace(tzinfo=date.tzinfo or UTC).timestamp()
+    except Exception:  # made for e-mails: a zone of 20 digits is an OverflowError
+        return None
+    return seconds if 0 <= seconds <= LATEST_TIME else None
 
 
 def site_of(endpoint_url: str, region: str) -> Site:

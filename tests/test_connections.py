@@ -6,6 +6,7 @@ import http.client
 import io
 import random
 import re
+import shutil
 import socket
 import ssl
 import subprocess
@@ -14,6 +15,7 @@ from contextlib import suppress
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from subprocess import PIPE, STDOUT
 
 import gevent
 import greenlet
@@ -509,6 +511,82 @@ def test_what_comes_with_an_answer_over_tls_is_not_the_next_calls(certificate):
     assert [send(client, body).body for body in (b"one", b"two")] == [b"one", b"two"]
     assert server.connections == 2
     server.close()
+
+
+BEHIND = {
+    "plain text": b"HTTP/1.1 400 Bad Request\r\n\r\n",
+    "an end in the clear": b"\x15\x03\x03\x00\x02\x01\x00",
+    "an alert in the clear": b"\x15\x03\x03\x00\x02\x02\x28",
+    "a handshake message in the clear": b"\x16\x03\x03\x00\x04\x00\x00\x00\x00",
+    "half a record": b"\x17\x03\x03\x00\x20abc",
+    "the head of a record": b"\x17\x03\x03\x00\x20",
+    "a byte": b"\x17",
+    "a record of noise": b"\x17\x03\x03\x00\x20" + random.Random(1).randbytes(32),
+    "an empty record": b"\x17\x03\x03\x00\x00",
+    "noise": random.Random(2).randbytes(300),
+    "much noise": b"\x17\x03\x03\x40\x00" * 60_000,
+}
+
+
+@pytest.mark.parametrize("when", ["at once", "later"])
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("behind", BEHIND.values(), ids=BEHIND)
+def test_what_is_no_tls_behind_a_whole_answer_costs_a_connection_and_no_call(certificate, behind, version, when):
+    context = certificate.server_context()
+    context.minimum_version = context.maximum_version = version
+    server = Server(context)
+    client = Connections(server.url, 4, str(certificate.pem))
+    later = gevent.event.Event()
+
+    def raw(call: str, *arguments):
+        return lambda: getattr(next(iter(server.open))._sock, call)(*arguments)
+
+    def cork(on: int):
+        return raw("setsockopt", socket.IPPROTO_TCP, socket.TCP_CORK, on)
+
+    at_once = [cork(1), LENGTH, raw("send", behind), cork(0)]
+    server.script.append(at_once if when == "at once" else [LENGTH, later.wait, raw("send", behind)])
+    assert send(client).body == b"hello world"
+    if when == "later":
+        later.set()
+        idle_end(client)
+    assert [send(client, body).body for body in (b"one", b"two")] == [b"one", b"two"]
+    assert server.connections == 2
+    client.close()
+    server.close()
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl command")
+def test_what_a_tls_server_says_to_tls_alone_is_not_taken_for_an_answer(certificate):
+    """A key update of TLS 1.3, at a moment of the server's choice: as a session ticket, it is not for us."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = ["openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-naccept", "1", "-tls1_3"]
+    command += ["-cert", str(certificate.pem)]  # the key is in it too
+    with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=STDOUT) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+
+        def tell(data: bytes) -> None:
+            server.stdin.write(data)
+            server.stdin.flush()
+
+        def answered(number: int) -> bytes:
+            call = gevent.spawn(send, client, b"call %d\n" % number)
+            while b"call %d" % number not in (line := server.stdout.readline()):
+                assert line
+            tell(LENGTH)
+            return call.get().body
+
+        while b"ACCEPT" not in server.stdout.readline():
+            pass
+        client = Connections(f"https://127.0.0.1:{port}", 4, str(certificate.pem))
+        for number in range(3):
+            assert answered(number) == b"hello world"
+            tell(b"K\n" if number else b"k\n")  # it takes no second connection
+            idle_end(client)
+        client.close()
+        server.terminate()
 
 
 def test_a_limit_that_lost_the_race_against_the_answer_cuts_no_later_wait():

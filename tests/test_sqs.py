@@ -13,6 +13,7 @@ import gevent
 import pytest
 
 from millpond.errors import AccessDenied, QueueError, QueueMissing, Throttled, Unreachable
+from millpond.message import Message
 from millpond.queue import Attribute, Entry, Failure
 from millpond.sqs import connect
 from tests.http_server import HANG_UP, Server, sqs_answer
@@ -21,6 +22,7 @@ from tests.smtp_server import make_certificate
 
 CLIENTS = ["wire", "boto3"]
 EMPTY = {"Messages": []}
+DEEP = b'{"Messages": ' + b"[" * 10_000 + b"]" * 10_000 + b"}"
 
 
 @pytest.fixture(autouse=True)
@@ -101,6 +103,7 @@ def test_a_receive_asks_for_what_is_used_and_reads_it_all(wire):
         },
     }
     wire.answer({"Messages": [message, {"MessageId": "m2", "ReceiptHandle": "h2", "Body": ""}]})
+    names = ["ApproximateReceiveCount", "SentTimestamp", "MessageGroupId", "AWSTraceHeader"]
     one, plain = wire.queue.receive(7, 1, 60)
     assert (one.message_id, one.receipt_handle, one.receive_count, one.sent_ms) == ("m1", "h1", 3, 1700000000123)
     assert (one.body, one.group_id, one.trace_header) == ('b "\u00e4\u20ac\U0001f600', "g", "Root=1")
@@ -113,12 +116,8 @@ def test_a_receive_asks_for_what_is_used_and_reads_it_all(wire):
             "MaxNumberOfMessages": 7,
             "WaitTimeSeconds": 1,
             "VisibilityTimeout": 60,
-            "MessageSystemAttributeNames": [
-                "ApproximateReceiveCount",
-                "SentTimestamp",
-                "MessageGroupId",
-                "AWSTraceHeader",
-            ],
+            "MessageSystemAttributeNames": names,
+            "AttributeNames": names,  # the older name, all that some servers know
             "MessageAttributeNames": ["All"],
         }
     ]
@@ -134,11 +133,59 @@ def test_an_empty_receive_has_no_messages_key(wire, body):
     assert wire.queue.receive(10, 1, 60) == []
 
 
-def test_a_message_that_is_no_text_is_refused_before_it_is_sent(ours):
-    """Half a character, which JSON can name and UTF-8 cannot hold; an error of another kind would end the process."""
-    with pytest.raises(QueueError, match="SendMessageBatch: "):
-        ours.queue.send([Entry("\ud800")])
-    assert ours.server.requests == []
+BAD_ENTRIES = [
+    Entry("\ud800"),
+    Entry("a", group_id="\ud800"),
+    Entry("a", dedup_id="\udfff"),
+    Entry("a", trace_header="\ud800"),
+    Entry("a", attributes={"\ud800": Attribute("String", "x")}),
+    Entry("a", attributes={"a": Attribute("\ud800", "x")}),
+    Entry("a", attributes={"a": Attribute("String", "\ud800")}),
+    Entry(5),  # type: ignore[arg-type]
+    Entry("a", group_id=None),  # type: ignore[arg-type]
+]
+
+
+@pytest.mark.parametrize("bad", BAD_ENTRIES, ids=range(len(BAD_ENTRIES)))
+@pytest.mark.parametrize("at", [0, 4, 9])
+def test_an_entry_that_cannot_be_written_fails_alone_and_its_nine_neighbours_are_sent(wire, bad, at):
+    entries = [Entry(f"\u20ac {number}") for number in range(9)]
+    entries.insert(at, bad)
+    wire.answer({"Successful": [{"Id": str(index)} for index in range(9)]})
+    results = wire.queue.send(entries)
+    failure = results.pop(at)
+    assert (failure.code, failure.sender_fault) == ("InvalidMessageContents", True)
+    assert results == [None] * 9
+    assert [entry["MessageBody"] for entry in wire.sent[0]["Entries"]] == [f"\u20ac {number}" for number in range(9)]
+
+
+def test_a_batch_in_which_nothing_can_be_written_is_not_sent(wire):
+    assert [failure.sender_fault for failure in wire.queue.send([Entry("\ud800")] * 2)] == [True, True]
+    assert wire.sent == []
+
+
+@pytest.mark.parametrize("code", ["InvalidMessageContents", "AWS.SimpleQueueService.BatchRequestTooLong"])
+def test_where_sqs_refuses_a_batch_for_what_one_entry_holds_each_is_sent_alone(wire, code):
+    done = {"Successful": [{"Id": "0"}]}
+    wire.error(400, "InvalidMessageContents", code, text="no such character")
+    wire.answer(done)
+    wire.error(400, "InvalidMessageContents", code, text="no such character")
+    wire.error(503, "ServiceUnavailable")
+    wire.answer(done)
+    first, bad, lost, last = wire.queue.send([Entry(body) for body in ("1", "\x01", "3", "4")])
+    assert first is last is None
+    assert (bad.code, bad.sender_fault) == (code, True)
+    assert "no such character" in bad.text
+    assert not lost.sender_fault  # it may be tried again
+    bodies = [[entry["MessageBody"] for entry in sent["Entries"]] for sent in wire.sent]
+    assert bodies == [["1", "\x01", "3", "4"], ["1"], ["\x01"], ["3"], ["4"]]
+
+
+def test_a_batch_that_is_refused_for_no_fault_of_an_entry_is_not_taken_apart(wire):
+    wire.error(400, "KmsDisabled", "KMS.DisabledException")
+    with pytest.raises(QueueError, match="because"):
+        wire.queue.send([Entry("1"), Entry("2")])
+    assert len(wire.sent) == 1
 
 
 def test_every_entry_of_a_batch_has_its_own_answer(wire):
@@ -236,7 +283,7 @@ def test_errors_are_told_apart_by_code_and_query_code(wire, status, shape, code,
     with pytest.raises(QueueError, match=r"ReceiveMessage: .*because") as caught:
         wire.queue.receive(1, 1, 1)
     assert type(caught.value) is kind
-    assert caught.value.code == code or shape
+    assert caught.value.code == (code or shape)
     assert len(wire.sent) == 1  # an SDK's retry would strand another batch
 
 
@@ -258,8 +305,11 @@ def test_an_error_can_spell_its_message_with_a_capital(wire):
         b'{"Messages": [5]}',
         b'{"Messages": [{"MessageId": "x"}]}',
         b'{"Messages": [{"MessageId": "x", "ReceiptHandle": "h", "Body": 5, "Attributes": {}}',
-        b'{"Messages":[{"MessageId":"x","ReceiptHandle":"h","Body":"b","Attributes":{"SentTimestamp":"soon"}}]}',
-        b'{"Messages":[{"MessageId":"x","ReceiptHandle":"h","Body":"b","MessageAttributes":{"a":{"DataType":"S"}}}]}',
+        b'{"Messages": [[]]}',
+        b'{"Messages": [{"MessageId": "x", "ReceiptHandle": null}, null]}',
+        DEEP,
+        b'{"Messages": [{"MessageId": "x", "ReceiptHandle": "h", "Body": ' + DEEP + b"}]}",
+        DEEP[:10_000],
     ],
 )
 def test_an_answer_that_is_no_sqs_is_unreachable(wire, garbage):
@@ -288,6 +338,174 @@ def test_a_proxy_that_says_429_is_throttling(wire):
     wire.answer(b"<html>slow down</html>", "429 x")
     with pytest.raises(Throttled):
         wire.queue.delete(["h"])
+
+
+# --- one message, or one entry, that is not as SQS writes it
+
+
+def messages(*odd: Any) -> dict[str, Any]:
+    """An answer of ten, these among them."""
+    good = [
+        {
+            "MessageId": f"m{n}",
+            "ReceiptHandle": f"h{n}",
+            "Body": f"b{n}",
+            "Attributes": {"ApproximateReceiveCount": "2"},
+        }
+        for n in range(10 - len(odd))
+    ]
+    return {"Messages": [*good[:4], *odd, *good[4:]]}
+
+
+NO_TEXT = "SQS gave it no Body that is a text"
+
+
+@pytest.mark.parametrize(
+    ("change", "flaw"),
+    [
+        ({"Body": None}, NO_TEXT),
+        ({"Body": 5}, NO_TEXT),
+        ({"Body": {"a": 1}}, NO_TEXT),
+        ({"Body": "half \ud800"}, "half a character"),
+        ({"MessageAttributes": {"a": {"DataType": "String"}}}, "its attribute a cannot be read"),
+        ({"MessageAttributes": {"a": {"DataType": "Binary", "BinaryValue": "!"}}}, "its attribute a cannot be read"),
+        ({"MessageAttributes": {"a": 5}}, "its attribute a cannot be read"),
+        ({"MessageAttributes": {"a": {"DataType": 5, "StringValue": None}}}, "its attribute a cannot be read"),
+        ({"MessageAttributes": [1]}, ""),
+        ({"MessageId": None}, ""),
+        ({"MessageId": ""}, ""),
+        ({"Attributes": None}, ""),
+        ({"Attributes": "x"}, ""),
+        ({"Attributes": {"MessageGroupId": {}, "AWSTraceHeader": [None]}}, ""),
+    ],
+)
+def test_a_message_that_is_not_as_sqs_writes_it_costs_its_nine_neighbours_nothing(wire, change, flaw):
+    wire.answer(messages({"MessageId": "odd", "ReceiptHandle": "h", "Body": "b", **change}))
+    received = wire.queue.receive(10, 1, 60)
+    odd = received.pop(4)
+    assert [one.body for one in received] == [f"b{n}" for n in range(9)]
+    assert {(one.receive_count, one.flaw) for one in received} == {(2, "")}
+    assert flaw in odd.flaw
+    assert bool(odd.flaw) == bool(flaw)
+    assert odd.receipt_handle == "h"
+    assert odd.message_id
+    assert (odd.receive_count, odd.sent_ms, odd.group_id, odd.trace_header) == (1, 0, "", "")
+    json.dumps([odd.body, odd.flaw], ensure_ascii=False).encode()  # fit for a dead letter
+
+
+def test_a_message_without_a_body_is_a_dead_letter_that_can_be_sent(wire):
+    wire.answer(messages({"MessageId": "odd", "ReceiptHandle": "h"}))
+    odd = wire.queue.receive(10, 1, 60)[4]
+    assert (odd.body, odd.flaw) == ("null", NO_TEXT)  # SQS takes no empty one
+
+
+def test_messages_without_an_id_are_not_taken_for_one(wire):
+    wire.answer(messages({"ReceiptHandle": "x", "Body": "1"}, {"MessageId": "", "ReceiptHandle": "y", "Body": "2"}))
+    assert len({one.message_id for one in wire.queue.receive(10, 1, 60)}) == 10
+
+
+@pytest.mark.parametrize("odd", [{"MessageId": "x", "Body": "b"}, {"ReceiptHandle": "", "Body": "b"}, None, 5, [], "x"])
+def test_a_message_without_a_handle_is_told_and_its_neighbours_are_delivered(wire, odd, caplog):
+    wire.answer(messages(odd))
+    assert [one.body for one in wire.queue.receive(10, 1, 60)] == [f"b{n}" for n in range(9)]
+    [told] = caplog.messages
+    assert told == "1 of 10 messages have no receipt handle: they are left to their visibility time-out"
+
+
+DIGITS = "9" * 400
+
+
+@pytest.mark.parametrize(
+    ("number", "count"),
+    [
+        *((odd, 1) for odd in (DIGITS, int(DIGITS), "9" * 5000, "-3", "0", None, "2.5", 2.5, "NaN", float("nan"))),
+        *((odd, 1) for odd in ("", "x", True, [], {})),
+        *((good, int(good)) for good in ("7", 7, 2**31 - 1)),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_a_number_that_cannot_be_one_is_as_if_it_were_absent(wire, number, count):
+    system = {"ApproximateReceiveCount": number, "SentTimestamp": "1700000000123", "MessageGroupId": "g"}
+    message = {"MessageId": "x", "ReceiptHandle": "h", "Body": "b"}
+    wire.answer({"Messages": [message | {"Attributes": system}]})
+    [one] = wire.queue.receive(1, 1, 60)
+    assert (one.receive_count, one.sent_ms, one.group_id, one.flaw) == (count, 1700000000123, "g", "")
+    wire.answer({"Messages": [message | {"Attributes": {"ApproximateReceiveCount": "3", "SentTimestamp": number}}]})
+    [one] = wire.queue.receive(1, 1, 60)
+    assert (one.receive_count, one.flaw) == (3, "")
+    assert one.sent_ms in (0, number, 7)
+    Message("m", "e", "t", "q", "b", _sent_ms=one.sent_ms).sent_at  # noqa: B018  a date
+
+
+def test_an_entry_whose_result_is_not_as_sqs_writes_it_costs_its_neighbours_nothing(wire):
+    done = [{"Id": "0"}, {"Id": 5}, {}, None, {"Id": "1", "MessageId": 7}]
+    odd = [{"Id": "2", "Code": None, "Message": {"a": 1}, "SenderFault": "no"}, 5]
+    wire.answer({"Successful": done, "Failed": odd})
+    first, second, third, unnamed = wire.queue.delete(["a", "b", "c", "d"])
+    assert first is second is None
+    assert third == Failure("", "")
+    assert unnamed.code == "Missing"
+
+
+def test_an_entry_that_is_named_as_done_and_as_failed_is_failed(wire):
+    wire.answer({"Successful": [{"Id": "0"}, {"Id": "0"}], "Failed": [{"Id": "0", "Code": "InternalError"}]})
+    assert wire.queue.delete(["a"]) == [Failure("InternalError")]
+
+
+@pytest.mark.parametrize("results", [{"Successful": 5}, {"Failed": {}}, [], None])
+def test_results_that_are_none_are_unreachable(wire, results):
+    wire.answer(results)
+    with pytest.raises(Unreachable, match="DeleteMessageBatch: "):
+        wire.queue.delete(["a"])
+
+
+@pytest.mark.parametrize("attributes", [{}, {"Attributes": None}, {"Attributes": {"a": 5}}, []])
+def test_attributes_that_are_none_are_unreachable(wire, attributes):
+    wire.answer(attributes)
+    with pytest.raises(Unreachable, match="GetQueueAttributes: "):
+        wire.queue.attributes()
+
+
+@pytest.mark.parametrize("status", [400, 403, 500])
+@pytest.mark.parametrize(
+    "content",
+    [
+        DEEP,
+        {"__type": 5, "message": None},
+        {"__type": "a", "message": {"b": [1]}},
+        {"__type": None, "Message": 5},
+        None,
+    ],
+)
+def test_a_refusal_that_is_not_as_sqs_writes_it_is_a_queue_error(wire, status, content):
+    wire.answer(content, f"{status} x")
+    with pytest.raises(QueueError, match="DeleteMessageBatch: "):
+        wire.queue.delete(["h"])
+
+
+def test_a_refusal_whose_body_cannot_be_read_is_told_apart_by_its_head(wire):
+    wire.answer(DEEP, "400 x", x_amzn_query_error="AWS.SimpleQueueService.NonExistentQueue;Sender")
+    with pytest.raises(QueueMissing) as caught:
+        wire.queue.delete(["h"])
+    assert caught.value.code == "AWS.SimpleQueueService.NonExistentQueue"
+
+
+def test_what_an_endpoint_says_is_one_short_line_without_escapes(wire):
+    text = "\x1b[2J\n" + "x" * 1_000_000
+    wire.answer({"__type": f"a#{text}", "message": text}, "400 x", x_amzn_query_error="y" * 50_000)
+    with pytest.raises(QueueError) as caught:
+        wire.queue.delete(["h"])
+    assert len(f"{caught.value} {caught.value.code}") < 1_500
+    assert f"{caught.value} {caught.value.code}".isprintable()
+    wire.answer({"Failed": [{"Id": "0", "Code": text, "Message": text}]})
+    [failure] = wire.queue.delete(["h"])
+    assert len(failure.code + failure.text) < 1_500
+    assert (failure.code + failure.text).isprintable()
+    wire.server.script.append(sqs_answer(b"{}").replace(b"application/x-amz-json-1.0", b"text/" + b"\x9b[2J" * 9_000))
+    with pytest.raises(Unreachable) as unreachable:
+        wire.queue.delete(["h"])
+    assert len(str(unreachable.value)) < 1_500
+    assert str(unreachable.value).isprintable()
 
 
 @pytest.mark.parametrize("odd", ["77", "1", "-1", "", "0x0"])
@@ -433,7 +651,46 @@ def test_a_clock_that_is_still_wrong_then_is_told(ours):
     assert len(ours.sent) == 2
 
 
-@pytest.mark.parametrize("headers", [{}, {"date": "yesterday"}])
+NO_TIMES = [
+    "",
+    "yesterday",
+    "Thu, 31 Dec 9999 23:59:59 GMT",
+    "Sun, 22 Nov 2026 00:00:00 +" + "9" * 20,
+    "Sun, 22 Nov 2026 00:00:00 -9999",
+    "Sun, 99 Nov 2026 00:00:00 GMT",
+    "Sun, 22 Nov " + "2" * 500 + " 00:00:00 GMT",
+    "Wed, 31 Dec 1969 23:59:59 GMT",
+    "Fri, 01 Jan 2100 00:00:01 GMT",
+    "\xff",
+]
+
+
+def test_a_date_without_a_zone_is_utc(ours, monkeypatch):
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        ours.error(403, "RequestExpired", date="Sun, 22 Nov 2026 00:00:00 -0000")
+        ours.answer(EMPTY)
+        assert ours.queue.receive(1, 1, 1) == []
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert ours.heads[1]["x-amz-date"].startswith("20261122T0000")
+
+
+def test_a_time_that_did_not_help_is_not_kept(ours):
+    """A proxy's clock, or a lie, would spoil every call after it."""
+    for _ in range(2):
+        ours.error(403, "RequestExpired", date=http_date(4_000_000_000))
+    with pytest.raises(AccessDenied):
+        ours.queue.receive(1, 1, 1)
+    ours.answer({"Successful": [{"Id": "0"}]})
+    ours.queue.delete(["h"])
+    assert [head["x-amz-date"][:4] for head in ours.heads[:2]] != ["2096", "2096"]
+    assert abs(seconds_of(ours.heads[2]["x-amz-date"]) - time.time()) < 30
+
+
+@pytest.mark.parametrize("headers", [{}, *({"date": date} for date in NO_TIMES)])
 def test_without_the_servers_time_there_is_no_second_try(ours, headers):
     ours.error(403, "RequestExpired", **headers)
     with pytest.raises(AccessDenied):
