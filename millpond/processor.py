@@ -5,17 +5,16 @@ from __future__ import annotations
 import contextvars
 import logging
 import math
-import traceback
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import msgspec
 
-from millpond import log
+from millpond import foreign, log
 from millpond.backoff import retry_seconds, whole_seconds
 from millpond.countdown import Countdown, Time
 from millpond.delivery import Delivery
-from millpond.envelope import Envelope, Undecodable, located, unwrap
+from millpond.envelope import Envelope, Undecodable, unwrap
 from millpond.errors import (
     Discard,
     Interrupt,
@@ -25,9 +24,9 @@ from millpond.errors import (
     Retry,
     Stopped,
     Unavailable,
-    Verdict,
 )
 from millpond.message import Cause, Message, Outcome
+from millpond.misfit import misfit
 from millpond.queue import MAX_HOLD_SECONDS
 from millpond.routing import Around, Route
 from millpond.threads import Threads
@@ -37,6 +36,7 @@ LEASE_LOST = Outcome("lease_lost")
 RELEASED = Outcome("released", reason="the worker shuts down")
 #: How long a type of message that cannot work now waits, where Unavailable does not say.
 UNAVAILABLE_SECONDS = 60
+VERDICTS = (Retry, Reject, Discard, Unavailable)
 #: Threads for handlers that ask for one.
 THREADS = 4
 #: Tracebacks are logged the first time only; so many different ones are remembered.
@@ -55,12 +55,26 @@ class RetryPolicy(msgspec.Struct, frozen=True):
         return RetryPolicy(route.max_attempts or self.max_attempts, base, longest)
 
 
+class Said(NamedTuple):
+    """What came out of a handler, in values of our own: nothing of the user's is asked again."""
+
+    kind: type[MillpondError] | None = None  # a verdict, or a payload that does not fit; None: any other error
+    reason: str = ""
+    after: int | None = None
+    error: str = ""
+    trace: str = ""
+
+
+#: What was raised can be read in no way at all, or an interrupt came while it was read.
+UNREADABLE = Said(error="its error cannot be read")
+
+
 class Processor:
     """Turns deliveries into outcomes.
 
     1. Opens the envelope, finds the handler, decodes the payload: what does not fit is a dead letter.
     2. Calls the handler in a context of its own, within its time limit (by `time`), in this greenlet or in a thread.
-    3. Reads what came out: a return, a verdict, an interrupt, any exception.
+    3. Reads what came out, within the same time limit, since it is the user's: a return, a verdict, any exception.
     """
 
     def __init__(self, routes: Mapping[str, Route], retry: RetryPolicy, time: Time, threads: int = THREADS) -> None:
@@ -107,19 +121,19 @@ class Processor:
 
     def _handle(self, delivery: Delivery, envelope: Envelope, message: Message, route: Route) -> Outcome:
         # Nothing between a handler's end and leave() may switch greenlets: an interrupt would land outside it.
-        error: BaseException | None = None
-        value: object = None
+        # What it raised or returned may: that is read before, and only as values of ours it goes past leave().
+        said: Said | None = None
         try:
             value = self._run(delivery, envelope, message, route)
-        except BaseException as raised:  # sys.exit, KeyboardInterrupt, GreenletExit: all are this message's alone
-            error = raised
+            if value is not None:
+                said = self._read_value(route, value)
+        except BaseException as error:  # sys.exit, KeyboardInterrupt, GreenletExit: all are this message's alone
+            said = self._hear(error)
         delivery.leave()
         if delivery.interrupted is not None:
             return self._interrupted(delivery, delivery.interrupted)
-        if error is None and value is not None:
-            error = self._read_value(route, value)
-        if error is not None:
-            return self._raised(delivery, message, error)
+        if said is not None:
+            return self._raised(delivery, message, said)
         return Outcome("succeeded", follow_ups=message.follow_ups) if message.follow_ups else SUCCEEDED
 
     def _run(self, delivery: Delivery, envelope: Envelope, message: Message, route: Route) -> object:
@@ -132,15 +146,30 @@ class Processor:
         delivery.limit(limit)
         return context.run(_call, route, envelope, message)
 
-    def _read_value(self, route: Route, value: object) -> BaseException | None:
+    def _read_value(self, route: Route, value: object) -> Said | None:
         """`return Retry(...)`: surely a raise was meant. Any other value is told of once, and ignored."""
-        if isinstance(value, BaseException):
-            return value
+        if issubclass(type(value), BaseException):
+            return self._hear(cast("BaseException", value))
         if route.where not in self._seen_values:
             self._seen_values.add(route.where)
-            text = f"{route.where} returned a {type(value).__name__}, which is ignored: a handler returns None"
+            text = f"{route.where} returned a {foreign.type_name(value)}, which is ignored: a handler returns None"
             log.event(logging.WARNING, "handler.returned", f"{text}. False is not a failure here: raise.")
         return None
+
+    def _hear(self, error: BaseException) -> Said:
+        """What it says. Never raises: its type is asked by issubclass, since a `__class__` can raise, or lie."""
+        try:
+            return self._read(error, type(error))
+        except BaseException:
+            return UNREADABLE
+
+    def _read(self, error: Any, kind: type) -> Said:
+        if issubclass(kind, _Misfit):
+            return Said(_Misfit, error.reason)
+        verdict = next((verdict for verdict in VERDICTS if issubclass(kind, verdict)), None)
+        if verdict is not None:
+            return Said(verdict, foreign.shown(_asked(error, "reason", "")), _seconds(_asked(error, "after", None)))
+        return Said(None, "", None, foreign.describe(error), self._first_trace(error))
 
     def given_up(self, delivery: Delivery) -> Outcome:
         """The outcome of a delivery whose handler does not end, whatever is thrown into it."""
@@ -154,21 +183,19 @@ class Processor:
         route = self._routes.get(delivery.envelope.event_type) if delivery.envelope is not None else None
         return route.where if route is not None else ""
 
-    def _raised(self, delivery: Delivery, message: Message, error: BaseException) -> Outcome:
-        match error:
-            case _Misfit():
-                return _undecodable(error.reason)
-            case Retry():
-                return self.failed(delivery, "failed", _reason(error), after=_after(error))
-            case Reject():
-                return Outcome("dead_lettered", "rejected", _reason(error), follow_ups=message.follow_ups)
-            case Discard():
-                return Outcome("discarded", "", _reason(error), follow_ups=message.follow_ups)
-            case Unavailable():
-                seconds = _after(error)
-                seconds = UNAVAILABLE_SECONDS if seconds is None else seconds
-                return Outcome("retried", "unavailable", _reason(error), delay_seconds=seconds)
-        return self.failed(delivery, "failed", "", _describe(error), trace=self._first_trace(error))
+    def _raised(self, delivery: Delivery, message: Message, said: Said) -> Outcome:
+        if said.kind is _Misfit:
+            return _undecodable(said.reason)
+        if said.kind is Retry:
+            return self.failed(delivery, "failed", said.reason, after=said.after)
+        if said.kind is Reject:
+            return Outcome("dead_lettered", "rejected", said.reason, follow_ups=message.follow_ups)
+        if said.kind is Discard:
+            return Outcome("discarded", "", said.reason, follow_ups=message.follow_ups)
+        if said.kind is Unavailable:
+            seconds = UNAVAILABLE_SECONDS if said.after is None else said.after
+            return Outcome("retried", "unavailable", said.reason, delay_seconds=seconds)
+        return self.failed(delivery, "failed", "", said.error, trace=said.trace)
 
     def _interrupted(self, delivery: Delivery, interrupt: Interrupt) -> Outcome:
         match interrupt:
@@ -207,12 +234,12 @@ class Processor:
         return self._policies.get(event_type, self._retry)
 
     def _first_trace(self, error: BaseException) -> str:
-        frames = traceback.extract_tb(error.__traceback__)
-        where = (type(error).__name__, frames[-1].filename, frames[-1].lineno or 0) if frames else ("", "", 0)
+        place = foreign.place(error)
+        where = (foreign.type_name(error), *place) if place[0] else ("", "", 0)
         if where in self._seen_tracebacks or len(self._seen_tracebacks) >= MAX_SEEN:
             return ""
         self._seen_tracebacks.add(where)
-        return "".join(traceback.format_exception(error))
+        return foreign.trace(error)
 
 
 class _Misfit(MillpondError):
@@ -230,7 +257,7 @@ def _call(route: Route, envelope: Envelope, message: Message) -> object:
     except Interrupt:
         raise
     except BaseException as error:  # the user's own types decode themselves: anything can come out
-        raise _Misfit(_misfit(error, envelope.path)) from None
+        raise _Misfit(misfit(error, envelope.payload, envelope.path)) from None
     if route.around is None:
         return route.call(payload, message)
     return _call_around(route.around, route, payload, message)
@@ -258,7 +285,7 @@ def _call_around(around: Around, route: Route, payload: Any, message: Message) -
         if not over:
             raise
         if error is not raised:
-            log.event(logging.WARNING, "around.failed", f"{route.where}: @around raised {_describe(error)}")
+            log.event(logging.WARNING, "around.failed", f"{route.where}: @around raised {foreign.describe(error)}")
     if raised is not None:
         raise raised
     return value
@@ -268,34 +295,20 @@ def _undecodable(reason: str) -> Outcome:
     return Outcome("dead_lettered", "undecodable", reason)
 
 
-def _misfit(error: BaseException, path: str) -> str:
-    if isinstance(error, msgspec.MsgspecError):
-        return located(str(error), path)
-    return f"the payload does not fit: {_describe(error)}"
+def _asked(verdict: object, name: str, otherwise: object) -> object:
+    """An attribute of a verdict; `otherwise` where there is none, or where a property of a user's own raises."""
+    try:
+        return getattr(verdict, name, otherwise)
+    except Interrupt:
+        raise
+    except BaseException:
+        return otherwise
 
 
-def _after(verdict: Verdict) -> int | None:
+def _seconds(after: Any) -> int | None:
     """The whole seconds that a verdict asks for; None where it names none, or no number of seconds."""
-    after = getattr(verdict, "after", None)
-    if not isinstance(after, int | float) or (isinstance(after, float) and not math.isfinite(after)):
+    if issubclass(type(after), int):
+        after = int.__int__(after)  # as a number of Python's own: the methods of an Enum's or a user's may do anything
+    elif not issubclass(type(after), float) or not math.isfinite(after := float.__float__(after)):
         return None
     return whole_seconds(min(MAX_HOLD_SECONDS, after))
-
-
-def _reason(verdict: Verdict) -> str:
-    try:
-        return str(getattr(verdict, "reason", ""))
-    except BaseException:  # a user's own verdict may do anything
-        return ""
-
-
-def _describe(error: BaseException) -> str:
-    name = type(error).__name__
-    return _text(error, name, f"{name}: ")
-
-
-def _text(value: object, otherwise: str, before: str = "") -> str:
-    try:
-        return before + str(value)
-    except BaseException:  # a user's __str__ may do anything, sys.exit() included
-        return otherwise

@@ -36,7 +36,7 @@ FLOORS = [
         "aws",
     },
     {"config", "envelope", "bounded", "batch", "poller", "connections", "shapes"},
-    {"lease", "discovery", "boto", "wire"},
+    {"lease", "discovery", "boto", "wire", "misfit"},
     {"sqs", "watchdog"},
     {"producer", "lifeline"},
     {"delivery"},

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import enum
+import itertools
 import json
+import re
 import sys
 import threading
+import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import timedelta
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Literal
 
 import gevent
 import msgspec
+import pydantic
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -772,3 +778,284 @@ def test_an_exception_that_is_returned_counts_as_raised():
     outcome = process(lambda payload, message: Retry("later", after=7))
     assert (outcome.name, outcome.delay_seconds) == ("retried", 7)
     assert process(lambda payload, message: Reject("never")).name == "dead_lettered"
+
+
+# --- objects that do what nobody expects of them
+
+WICKED = [SystemExit, KeyboardInterrupt, gevent.GreenletExit, gevent.Timeout, RecursionError, GeneratorExit]
+
+
+def raising(error: type[BaseException]) -> property:
+    def get(self: object) -> object:
+        raise error
+
+    return property(get)
+
+
+def shouting(text: Any) -> Callable[[object], Any]:
+    def show(self: object) -> Any:
+        if isinstance(text, type):
+            raise text
+        return text
+
+    return show
+
+
+def odd_error(base: type[BaseException] = Exception, **members: Any) -> BaseException:
+    """An error of a class that has these members; its own __init__ takes nothing."""
+    return type("Odd", (base,), {"__init__": lambda self: None, **members})()
+
+
+class Stretched(str):
+    """Text that lies about everything."""
+
+    __slots__ = ()
+
+    def isprintable(self) -> bool:
+        raise SystemExit
+
+    __len__ = __getitem__ = __iter__ = replace = splitlines = isprintable  # type: ignore[assignment]
+
+
+def nested(depth: int) -> BaseException:
+    error: Exception = ValueError("innermost")
+    for _ in range(depth):
+        error = ExceptionGroup("group", [error])
+    return error
+
+
+def chained(length: int) -> BaseException:
+    errors = [ValueError(number) for number in range(length)]
+    for error, cause in itertools.pairwise(errors):
+        error.__context__ = cause
+    return errors[0]
+
+
+def cyclic() -> BaseException:
+    first, second = ValueError("first"), ValueError("second")
+    first.__cause__, second.__cause__ = second, first
+    return first
+
+
+def noted(notes: object) -> BaseException:
+    error = ValueError("noted")
+    error.__notes__ = notes  # type: ignore[assignment]
+    return error
+
+
+def wrong_syntax() -> BaseException:
+    error = SyntaxError("bad")
+    error.lineno, error.text, error.offset, error.filename = "seven", 5, object(), b"x"  # type: ignore[assignment]
+    return error
+
+
+class FalseName(type):
+    __name__ = raising(SystemExit)  # type: ignore[assignment]
+
+
+NO_TEXT = [*WICKED, 5, None, "x" * 100_000_000, Stretched("text")]
+ODD: dict[str, Callable[[], BaseException]] = {
+    **{
+        f"__class__ raises {error.__name__}": lambda error=error: odd_error(__class__=raising(error))
+        for error in WICKED
+    },
+    **{f"__str__ {str(text)[:9]}": lambda text=text: odd_error(__str__=shouting(text)) for text in NO_TEXT},
+    **{
+        f"__repr__ {str(text)[:9]}": lambda text=text: ValueError([odd_error(__repr__=shouting(text))])
+        for text in NO_TEXT
+    },
+    "no attribute": lambda: odd_error(__getattribute__=raising(SystemExit).fget),
+    "equal to nothing": lambda: odd_error(__eq__=raising(SystemExit).fget, __hash__=raising(SystemExit).fget),
+    "no name": lambda: FalseName("Odd", (Exception,), {})(),
+    "no module": lambda: odd_error(__module__=Stretched("x")),
+    "traceback lies": lambda: odd_error(__traceback__=raising(SystemExit)),
+    "cause lies": lambda: odd_error(
+        __cause__=raising(SystemExit), __context__=5, __suppress_context__=raising(OSError)
+    ),
+    "wrong syntax": wrong_syntax,
+    "deep groups": lambda: nested(10_000),
+    "wide group": lambda: ExceptionGroup("many", [ValueError(number) for number in range(100_000)]),
+    "long chain": lambda: chained(100_000),
+    "cycle": cyclic,
+    "notes of numbers": lambda: noted([1, None, odd_error(__str__=raising(SystemExit).fget)]),
+    "notes that are none": lambda: noted(5),
+    "a hundred thousand notes": lambda: noted(["note"] * 100_000),
+    "huge text": lambda: ValueError("x" * 100_000_000),
+    "huge args": lambda: ValueError(*range(1_000_000)),
+    "huge list": lambda: ValueError([["x"] * 1_000_000] * 100),
+    "huge key": lambda: ValueError({"x" * 100_000_000: b"x" * 100_000_000}),
+    "huge number": lambda: ValueError(10**10_000),
+    "args within args": lambda: ValueError(nested(3), chained(3), cyclic()),
+}
+
+
+@pytest.mark.parametrize("make", ODD.values(), ids=ODD.keys())
+@pytest.mark.parametrize("how", ["raised", "returned", "raised in its thread"])
+def test_whatever_an_error_is_its_message_has_an_outcome_at_once(how, make):
+    error = make()
+
+    def run(payload: Any, message: Message) -> Any:
+        if how == "returned":
+            return error
+        raise error
+
+    began = time.process_time()
+    outcome = process(run, thread=how == "raised in its thread")
+    assert (outcome.name, outcome.cause) == ("retried", "failed")
+    assert time.process_time() - began < 3
+    for text in (outcome.reason, outcome.error):
+        assert type(text) is str
+        assert text.isprintable()
+        assert len(text) <= 1_000
+    assert outcome.error
+    assert len(outcome.traceback) <= 10_000
+
+
+@pytest.mark.parametrize("wicked", WICKED, ids=lambda error: error.__name__)
+@pytest.mark.parametrize("name", ["after", "reason"])
+@pytest.mark.parametrize(
+    ("verdict", "ending"),
+    [
+        (Retry, ("retried", "failed")),
+        (Reject, ("dead_lettered", "rejected")),
+        (Discard, ("discarded", "")),
+        (Unavailable, ("retried", "unavailable")),
+    ],
+)
+def test_a_verdict_stays_one_whatever_it_says(verdict, ending, name, wicked):
+    outcome = process(raiser(odd_error(verdict, **{name: raising(wicked)})))
+    assert (outcome.name, outcome.cause) == ending
+    assert outcome.reason == ""
+
+
+def test_a_delay_is_read_past_the_methods_of_its_type():
+    class Minute(int):
+        __lt__ = __gt__ = __ceil__ = __int__ = __index__ = raising(SystemExit).fget  # type: ignore[assignment]
+
+    assert process(raiser(Retry("later", after=Minute(60)))).delay_seconds == 60
+
+
+def test_what_is_read_of_an_error_is_within_its_handlers_time():
+    class Slow(Exception):
+        def __str__(self) -> str:
+            slots[0].clock.sleep(1_000)
+            return "late"
+
+    slots: list[Slot] = []
+
+    def run(slot: Slot, payload: Any, message: Message) -> None:
+        slots.append(slot)
+        raise Slow
+
+    slot = Slot(run)
+    slot.clock.advance(LIMIT)
+    assert slot.outcome.cause == "timed_out"
+
+
+@pytest.mark.parametrize("part", ["__enter__", "__exit__", "call", "truth"])
+@pytest.mark.parametrize("make", [ODD["no attribute"], ODD["__class__ raises SystemExit"], ODD["cycle"]])
+def test_an_around_that_raises_such_an_object_ends_its_message_alone(part, make):
+    class Manager:
+        def __enter__(self) -> None:
+            if part == "__enter__":
+                raise make()
+
+        def __exit__(self, *error: object) -> Any:
+            if part == "__exit__":
+                raise make()
+            return odd_error(__bool__=raising(SystemExit).fget) if part == "truth" else None
+
+    def around(message: Message) -> Any:
+        if part == "call":
+            raise make()
+        return Manager()
+
+    before = part in ("__enter__", "call")
+    assert process(lambda payload, message: None, around=around).name == ("retried" if before else "succeeded")
+    assert process(raiser(make()), around=around).name == "retried"
+
+
+@pytest.mark.parametrize("make", ODD.values(), ids=ODD.keys())
+def test_a_payload_whose_decoding_raises_such_an_object_is_a_dead_letter(make):
+    outcome = process(print, decode=lambda payload: raiser(make())(payload, None))
+    assert (outcome.name, outcome.cause) == ("dead_lettered", "undecodable")
+    assert outcome.reason.isprintable()
+    assert len(outcome.reason) < 1_000
+
+
+# --- what a reason says of a payload
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+class Strict(msgspec.Struct, forbid_unknown_fields=True):
+    colour: Colour = Colour.RED
+    kind: Literal["a", "b"] = "a"
+    amount: int = 0
+
+    def __post_init__(self) -> None:
+        if self.amount < 0:
+            raise ValueError("an amount is not negative")
+        if self.amount > 10**9:
+            raise ValueError(f"{self.amount} is too much")
+
+
+class Model(pydantic.BaseModel):
+    colour: Colour = Colour.RED
+    cents: int = 0
+    by_name: dict[str, int] = {}
+
+
+@pytest.mark.parametrize(
+    ("payload", "payload_type", "reason"),
+    [
+        ({"colour": "HIDE-ME"}, Strict, "Invalid enum value - at `$.payload.colour`"),
+        ({"kind": "HIDE-ME"}, Strict, "Invalid enum value - at `$.payload.kind`"),
+        ({"HIDE-ME": 1}, Strict, "Object contains unknown field - at `$.payload`"),
+        ({"amuont": 1}, Strict, "Object contains unknown field `amuont` - at `$.payload`"),
+        ({"amount": -1}, Strict, "an amount is not negative - at `$.payload`"),
+        ({"amount": 4711_4711_4711}, Strict, "ValueError (test_processor.py:"),
+        ({"colour": "HIDE-ME"}, Model, "enum - at `$.payload.colour`"),
+        ({"cents": "HIDE-ME"}, Model, "int_parsing - at `$.payload.cents`"),
+        ({"by_name": {"HIDE-ME": "x"}}, Model, "int_parsing - at `$.payload.by_name[...]`"),
+    ],
+)
+def test_a_reason_names_paths_and_types_and_no_value(payload, payload_type, reason):
+    decode = payload_type.model_validate_json if payload_type is Model else None
+    more = {"decode": lambda raw: decode(bytes(raw))} if decode else {"type": payload_type}
+    outcome = process(pytest.fail, json.dumps({"event_type": "job", "payload": payload}), **more)
+    assert outcome.cause == "undecodable"
+    assert outcome.reason.startswith(reason)
+    assert "HIDE" not in outcome.reason
+    assert "4711" not in outcome.reason
+
+
+@pytest.mark.parametrize(
+    "decode",
+    [
+        lambda text: int(text),
+        lambda text: {}[text],
+        lambda text: Colour(text),
+        lambda text: datetime.fromisoformat(text),
+        lambda text: uuid.UUID(text),
+        lambda text: pytest.fail(f"what is {text}?"),
+    ],
+)
+def test_an_error_that_quotes_the_payload_is_told_by_its_type_and_its_place(decode):
+    body = json.dumps({"event_type": "job", "payload": "ann 0815 HIDE-ME"})
+    outcome = process(print, body, decode=lambda raw: decode(json.loads(bytes(raw))))
+    assert outcome.cause == "undecodable"
+    assert re.search(r"\w+ \(\w+\.py:\d+\)$|: badly formed hexadecimal UUID string$", outcome.reason)
+    assert not re.search("HIDE|0815|ann", outcome.reason)
+
+
+def test_the_name_of_a_key_that_is_missing_is_told():
+    body = json.dumps({"event_type": "job", "payload": {"name": "Ann"}})
+    outcome = process(print, body, decode=lambda raw: json.loads(bytes(raw))["customer"])
+    assert outcome.reason == "the payload does not fit: KeyError: 'customer'"
+
+
+def test_an_error_whose_text_raises_an_interrupt_of_the_engines_own_is_a_failure():
+    assert process(raiser(odd_error(__str__=raising(Stopped).fget))).error == "its error cannot be read"
