@@ -1,4 +1,4 @@
-"""`python -m tests.chaos.scenarios [burn|fifo|kill|deletes|restarts ...] [--quick]`. Exit code 1: one does not hold."""
+"""`python -m tests.chaos.scenarios [NAME ...] [--quick]`: all without a name. Exit code 1: one does not hold."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tests.chaos.scenarios import burn, deletes, fifo, kill, restarts
+from tests.chaos.scenarios import buried, burn, crowd, deletes, fifo, kill, restarts
 from tests.chaos.scenarios.report import Report
 
 SCENARIOS: Mapping[str, Callable[[Path, bool], Report]] = {
@@ -17,6 +17,8 @@ SCENARIOS: Mapping[str, Callable[[Path, bool], Report]] = {
     "kill": kill.run,
     "deletes": deletes.run,
     "restarts": restarts.run,
+    "crowd": crowd.run,
+    "buried": buried.run,
 }
 
 

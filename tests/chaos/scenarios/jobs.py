@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from millpond import Message, handler
+from millpond import Message, Reject, handler
 from tests.chaos.moment import now
 
 
@@ -89,6 +89,12 @@ def wait_at_most_10(job: Job, message: Message) -> None:
 @handler("wait.limit-1", timeout=1)
 def wait_at_most_1(job: Job, message: Message) -> None:
     wait(job, message)
+
+
+@handler("reject")
+def reject(job: Job) -> None:
+    """Not in the ledger: it is a dead letter's copy that is looked at."""
+    raise Reject("planned")
 
 
 @handler("burn", timeout=120)

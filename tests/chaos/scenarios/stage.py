@@ -48,6 +48,11 @@ succeeded_per_second = 1
 [handlers.jobs]
 ledger = "{ledger}"
 """
+QUIET = """
+[queues.quiet-{number}]
+url = "{url}"
+wait_seconds = {wait_seconds}
+"""
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -59,6 +64,7 @@ class Plan(msgspec.Struct, frozen=True):
     wait_seconds: int = 1
     max_receive_count: int = 100
     suffix: str = ""  # .fifo
+    quiet_queues: int = 0  # others, to which nobody sends
 
 
 class Stage:
@@ -83,6 +89,8 @@ class Stage:
         target = f"arn:aws:sqs:us-east-1:000000000000:{self._dead}"
         policy = json.dumps({"deadLetterTargetArn": target, "maxReceiveCount": self._plan.max_receive_count})
         self.queues.sqs.create_queue(QueueName=self._name, Attributes={"RedrivePolicy": policy, **kind})
+        for number in range(self._plan.quiet_queues):
+            self.queues.sqs.create_queue(QueueName=f"quiet-{number}")
 
     # Workers
 
@@ -92,11 +100,16 @@ class Stage:
         settings = msgspec.structs.asdict(self._plan)
         url = self.queues.url(self._name)
         ways = {"url": url, "endpoint": self.endpoint, "ledger": self._ledger, "statsd_port": self._counters.port}
-        config.write_text(with_client(CONFIG.format(**settings, **ways)))
+        quiet = "".join(self._quiet(number) for number in range(self._plan.quiet_queues))
+        config.write_text(with_client(CONFIG.format(**settings, **ways)) + quiet)
         keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
         worker = self._stack.enter_context(WorkerProcess(self._folder, "-c", str(config), **keys))
         self.workers.append(worker)
         return worker
+
+    def _quiet(self, number: int) -> str:
+        url = self.queues.url(f"quiet-{number}")
+        return QUIET.format(number=number, url=url, wait_seconds=self._plan.wait_seconds)
 
     def start_ready(self) -> WorkerProcess:
         """One more worker, at work."""
