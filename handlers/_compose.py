@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple
+from zlib import adler32, crc32
+
+import msgspec
 
 from millpond import Message, Reject
 
@@ -15,12 +19,13 @@ from . import _address, _mime
 from ._address import Address
 
 if TYPE_CHECKING:
-    from .email import Email
+    from .email import Attachment, Email
 
 #: The headers that a job may set; a name that ends in "-" allows every name that begins so. The standard ones say
 #: what kind of mail it is and how to answer it or to leave the list (RFC 2369, 2919, 3834, 5322, 8058); the X- ones
 #: are how hosted relays (Mailgun, Mandrill, Postmark, SendGrid, SES) are told a mail's tags, stream or settings.
-#: None of them names a recipient: those come from to, cc and bcc alone.
+#: None of them names a recipient or a second way for the mail, as X-SMTPAPI, X-MC-BccAddress and X-MSYS-API do:
+#: those come from to, cc and bcc alone. Hence names, and no prefix under which a relay may invent some.
 ALLOWED_HEADERS = (
     "Auto-Submitted",
     "Feedback-ID",
@@ -41,28 +46,90 @@ ALLOWED_HEADERS = (
     "X-Auto-Response-Suppress",
     "X-Entity-Ref-ID",
     "X-Priority",
-    "X-MC-",
-    "X-Mailgun-",
-    "X-PM-",
-    "X-SES-",
-    "X-SMTPAPI",
+    "X-MC-Autohtml",
+    "X-MC-Autotext",
+    "X-MC-GoogleAnalytics",
+    "X-MC-GoogleAnalyticsCampaign",
+    "X-MC-Important",
+    "X-MC-InlineCSS",
+    "X-MC-IpPool",
+    "X-MC-MergeLanguage",
+    "X-MC-MergeVars",
+    "X-MC-Metadata",
+    "X-MC-PreserveRecipients",
+    "X-MC-SendAt",
+    "X-MC-SigningDomain",
+    "X-MC-Subaccount",
+    "X-MC-Tags",
+    "X-MC-Template",
+    "X-MC-Track",
+    "X-MC-TrackingDomain",
+    "X-MC-URLStripQS",
+    "X-MC-ViewContentLink",
+    "X-Mailgun-Deliver-By",
+    "X-Mailgun-Delivery-Time-Optimize-Period",
+    "X-Mailgun-Dkim",
+    "X-Mailgun-Drop-Message",
+    "X-Mailgun-Recipient-Variables",
+    "X-Mailgun-Require-TLS",
+    "X-Mailgun-Secondary-DKIM",
+    "X-Mailgun-Sending-IP",
+    "X-Mailgun-Sending-IP-Pool",
+    "X-Mailgun-Skip-Verification",
+    "X-Mailgun-Tag",
+    "X-Mailgun-Template-Name",
+    "X-Mailgun-Template-Variables",
+    "X-Mailgun-Time-Zone-Localize",
+    "X-Mailgun-Track",
+    "X-Mailgun-Track-Clicks",
+    "X-Mailgun-Track-Opens",
+    "X-Mailgun-Variables",
+    "X-PM-Message-Stream",
+    "X-PM-Metadata-",
+    "X-PM-Tag",
+    "X-PM-Track-Links",
+    "X-PM-TrackLinks",
+    "X-PM-TrackOpens",
+    "X-SES-CONFIGURATION-SET",
+    "X-SES-FROM-ARN",
+    "X-SES-LIST-MANAGEMENT-OPTIONS",
+    "X-SES-MESSAGE-TAGS",
+    "X-SES-RETURN-PATH-ARN",
+    "X-SES-SOURCE-ARN",
+    "X-SES-TENANT",
 )
-#: SQS takes a message of 1 MiB. A job for several recipients may come back as follow-ups that carry it whole, with
-#: up to this much around it: the envelope, the ids, the sender. (Their list of recipients is counted by itself.)
-MAX_BODY_BYTES = 1_048_576
+#: Each costs time in which nothing else runs. Servers take 100 recipients and more (RFC 5321 4.5.3.1.8), Postfix 1,000.
+MAX_ADDRESSES = 1_000
+#: Characters of all the domains beyond ASCII, each once: 6 us a character, which is IDNA's.
+MAX_WIDE_CHARACTERS = 4_000
+MAX_ATTACHMENTS = 100
+MAX_HEADERS = 100
+#: What an attachment is that does not say it.
+OCTETS = "application/octet-stream"
+#: A job for several recipients may come back as follow-ups that carry it whole, with up to this much around it: the
+#: envelope, the ids. (Their sender and their list of recipients are counted by themselves.) One that is a follow-up
+#: has all that already: its own only count the event id on.
 FOLLOW_UP_BYTES = 4_096
+NEXT_FOLLOW_UP_BYTES = 16
+#: What a queue takes unless it says less: SQS's own limit.
+MAX_BODY_BYTES = 1_048_576
+#: The digits of a mail's name that are its event id's; the other sixteen are the job's own.
+EVENT_DIGITS = 16
+#: A sender up to this length is remembered, 256 of them at most: half a megabyte.
+MAX_KEPT_SENDER = 320
 
 _NAMES = frozenset(name.lower() for name in ALLOWED_HEADERS)
 _PREFIXES = tuple(name.lower() for name in ALLOWED_HEADERS if name.endswith("-"))
 _HEADER_NAME = re.compile(r"[A-Za-z0-9-]{1,70}")
+_OWN_MESSAGE_ID = re.compile(rf"<([0-9a-f]{{{EVENT_DIGITS}}})[0-9a-f]{{16}}@.+>")
 _MESSAGE_ID = re.compile(r"<[!-;=?-~]{1,100}@[!-;=?-~]{1,255}>")
 
 
 class Mail(NamedTuple):
     """One mail, ready to go.
 
-    `name`: letters and digits made of the event id. `sender` and `recipients`: bare addresses of the envelope, each
-    recipient once. `content`: the bytes, with CRLF. `utf8`: some address needs SMTPUTF8 (RFC 6531).
+    `name`: letters and digits made of the event id and the job. `sender` and `recipients`: bare addresses of the
+    envelope, each recipient once. `content`: the bytes, with CRLF. `utf8`: some address needs SMTPUTF8 (RFC 6531).
     """
 
     name: str
@@ -73,18 +140,24 @@ class Mail(NamedTuple):
     date: datetime
     utf8: bool = False
 
+    def __repr__(self) -> str:
+        return f"<Mail {self.name} of {len(self.content)} bytes>"  # neither addresses nor texts
+
 
 def compose(email: Email, message: Message, default_from: str) -> Mail:
     """The mail of a job. Raises Reject for what can never be sent; its reason quotes nothing of the mail."""
+    if len(email.to) > 1 or email.cc or email.bcc or email.only:
+        _check_lists(email.to, email.cc or (), email.bcc or (), email.only or ())
     sender = _sender(email.from_ or default_from)
-    to, cc, bcc = _addresses(email.to, "to"), _addresses(email.cc, "cc"), _addresses(email.bcc, "bcc")
+    to, cc, bcc = _addresses(email.to, "to"), _addresses(email.cc or (), "cc"), _addresses(email.bcc or (), "bcc")
     reply_to = [_address.parse(email.reply_to, "reply_to")] if email.reply_to else []
     everyone = [*to, *cc, *bcc]
-    recipients = _recipients(everyone, email.only)
-    _check_room(recipients, message)
+    recipients = _recipients(everyone, email.only or ())
+    if len(recipients) > 1:
+        _check_room(recipients, sender, bool(email.only), message)
     if not (email.text or email.html):
         raise Reject("a mail needs text or html")
-    name = _digest(message.event_id)
+    name = _name(email, message)
     message_id, date = _identity(email, message, name, sender)
     headers = [
         f"Date: {_date(date)}",
@@ -94,23 +167,52 @@ def compose(email: Email, message: Message, default_from: str) -> Mail:
             for field, addresses in (("To", to), ("Cc", cc), ("Reply-To", reply_to))
             if addresses
         ],
-        *_subject(email.subject),
+        *(_subject(email.subject) if email.subject else ()),
         _mime.folded("Message-ID", message_id),
-        *_extra_headers(email.headers),
+        *(_extra_headers(email.headers) if email.headers else ()),
     ]
-    files = [_mime.File(file.filename, file.content_type, file.content) for file in email.attachments]
-    try:
-        content = _mime.build(headers, email.text, email.html, files, _digest(message_id)[:24])
-    except UnicodeEncodeError:
-        raise Reject("text or html holds half a character (a lone surrogate)") from None
+    files = _files(email.attachments) if email.attachments else ()
+    content = _mime.build(headers, email.text or "", email.html or "", files, _seed(email.message_id, name))
     utf8 = not "".join([address.local for address in (sender, *everyone, *reply_to)]).isascii()
     return Mail(name, sender.spec, recipients, content, message_id, date, utf8)
 
 
-@lru_cache(maxsize=256)
+def _check_lists(to: Sequence[str], cc: Sequence[str], bcc: Sequence[str], only: Sequence[str]) -> None:
+    if max(len(to) + len(cc) + len(bcc), len(only)) > MAX_ADDRESSES:
+        raise Reject(f"more than {MAX_ADDRESSES} addresses in to, cc and bcc: send several mails")
+    domains = {text.rpartition("@")[2] for texts in (to, cc, bcc, only) for text in texts if not text.isascii()}
+    if sum(len(domain) for domain in domains if not domain.isascii()) > MAX_WIDE_CHARACTERS:
+        raise Reject("too many domains beyond ASCII in to, cc and bcc: write them in their ASCII form (xn--...)")
+
+
 def _sender(text: str) -> Address:
     """Most jobs of a program have the same few senders."""
+    return _kept_sender(text) if len(text) <= MAX_KEPT_SENDER else _address.parse(text, "from")
+
+
+@lru_cache(maxsize=256)
+def _kept_sender(text: str) -> Address:
     return _address.parse(text, "from")
+
+
+def _name(email: Email, message: Message) -> str:
+    """The same for every delivery of a job, and another for another mail, though its event id be the same.
+
+    The event ids are told apart by a hash; the few mails of one event id by checksums, which take a fifth of its time.
+    """
+    try:
+        job = msgspec.msgpack.encode(email)
+    except UnicodeEncodeError:
+        raise Reject("the mail holds half a character (a lone surrogate)") from None
+    return f"{_digest(message.event_id)[:EVENT_DIGITS]}{crc32(job):08x}{adler32(job):08x}"
+
+
+def _seed(message_id: str | None, name: str) -> str:
+    """What the boundaries are made of: a follow-up has the Message-ID of its original, and so its boundaries."""
+    if not message_id:
+        return name[:EVENT_DIGITS]
+    own = _OWN_MESSAGE_ID.fullmatch(message_id)
+    return own[1] if own else _digest(message_id)[:EVENT_DIGITS]
 
 
 def _digest(text: str) -> str:
@@ -125,11 +227,11 @@ def _date(date: datetime) -> str:
     return f"{text[:3]}, {date.day:02d} {text[4:7]} {text[20:]} {text[11:19]} +0000"
 
 
-def _addresses(texts: list[str], field: str) -> list[Address]:
+def _addresses(texts: Sequence[str], field: str) -> list[Address]:
     return [_address.parse(text, f"{field}[{index}]") for index, text in enumerate(texts)]
 
 
-def _recipients(everyone: list[Address], only: list[str]) -> tuple[str, ...]:
+def _recipients(everyone: list[Address], only: Sequence[str]) -> tuple[str, ...]:
     specs = dict.fromkeys([address.spec for address in everyone])
     if only:
         wanted = dict.fromkeys(address.spec for address in _addresses(only, "only"))
@@ -141,12 +243,13 @@ def _recipients(everyone: list[Address], only: list[str]) -> tuple[str, ...]:
     return tuple(specs)
 
 
-def _check_room(recipients: tuple[str, ...], message: Message) -> None:
+def _check_room(recipients: tuple[str, ...], sender: Address, divided: bool, message: Message) -> None:
     """Refuse before the first send what could not be divided after it: the rest would have no job to wait in."""
-    if len(recipients) == 1:
-        return
-    needed = FOLLOW_UP_BYTES + sum(map(len, recipients)) + 3 * len(recipients)
-    if len(message.body) * 4 + needed > MAX_BODY_BYTES and len(message.body.encode()) + needed > MAX_BODY_BYTES:
+    room = getattr(message, "max_bytes", MAX_BODY_BYTES)
+    needed = NEXT_FOLLOW_UP_BYTES
+    if not divided:
+        needed = FOLLOW_UP_BYTES + sum(map(len, recipients)) + 3 * len(recipients)
+    if len(message.body) * 4 + needed > room and len(message.body.encode()) + needed > room:
         raise Reject(f"too large to be divided should some of its {len(recipients)} recipients have to wait")
 
 
@@ -154,6 +257,15 @@ def _identity(email: Email, message: Message, name: str, sender: Address) -> tup
     if email.message_id and not _MESSAGE_ID.fullmatch(email.message_id):
         raise Reject("message_id is not one Message-ID in angle brackets")
     return email.message_id or f"<{name}@{sender.domain}>", email.date or message.sent_at
+
+
+def _files(attachments: Sequence[Attachment]) -> list[_mime.File]:
+    if len(attachments) > MAX_ATTACHMENTS:
+        raise Reject(f"more than {MAX_ATTACHMENTS} attachments")
+    return [
+        _mime.File(file.filename, OCTETS if file.content_type is None else file.content_type, file.content)
+        for file in attachments
+    ]
 
 
 def _subject(subject: str) -> list[str]:
@@ -164,17 +276,18 @@ def _subject(subject: str) -> list[str]:
 
 
 def _extra_headers(headers: dict[str, str]) -> list[str]:
-    if not headers:
-        return []
+    if len(headers) > MAX_HEADERS:
+        raise Reject(f"more than {MAX_HEADERS} headers")
     seen, extra = set(), []
     for index, (name, value) in enumerate(headers.items()):
         key, value = name.lower(), value.strip()
         if not _HEADER_NAME.fullmatch(name) or not (key in _NAMES or key.startswith(_PREFIXES)):
             raise Reject(f"headers[{index}] is not one of the headers that a job may set: {', '.join(ALLOWED_HEADERS)}")
+        shown = name if key in _NAMES else f"headers[{index}]"  # what is ours may be told, what is the job's may not
         if key in seen:
-            raise Reject(f"headers: {name} is given twice")
+            raise Reject(f"headers: {shown} is given twice")
         if not value or not value.isascii() or _mime.has_unsafe(value):
-            raise Reject(f"headers: the value of {name} is ASCII, on one line, not empty")
+            raise Reject(f"headers: the value of {shown} is ASCII, on one line, not empty")
         seen.add(key)
-        extra.append(_mime.folded(name, value))
+        extra.append(_mime.folded(name, value, shown))
     return extra

@@ -86,8 +86,11 @@ def _encoded_word(data: bytes) -> str:
     return f"=?utf-8?b?{b2a_base64(data, newline=False).decode()}?="
 
 
-def folded(name: str, value: str) -> str:
-    """One header without its last CRLF. `value` neither begins nor ends with a space, and is safe and encoded."""
+def folded(name: str, value: str, shown: str = "") -> str:
+    """One header without its last CRLF. `value` neither begins nor ends with a space, and is safe and encoded.
+
+    Raises Reject for one that cannot be folded, which calls it `shown`, or else by its name.
+    """
     line = f"{name}: {value}"
     if len(line) <= ENCODED_LINE:
         return line
@@ -100,15 +103,15 @@ def folded(name: str, value: str) -> str:
         line += word
     lines.append(line)
     if max(map(len, lines)) > MAX_LINE:
-        raise Reject(f"header {name} has more than {MAX_LINE} characters without a space")
+        raise Reject(f"header {shown or name} has more than {MAX_LINE} characters without a space")
     return "\r\n".join(lines)
 
 
 def build(headers: Iterable[str], text: str, html: str, files: Sequence[File], seed: str) -> bytes:
     """The whole mail, ending with CRLF. The boundaries are made of `seed`: the same input gives the same bytes.
 
-    `headers`: each folded(). `seed`: 24 letters and digits (more would not fit on the line of its header). Raises
-    Reject for what cannot be written down.
+    `headers`: each folded(). `seed`: at most 24 letters and digits (more would not fit on the line of its header).
+    Raises Reject for what cannot be written down.
     """
     inner, outer = f"=_a{seed}", f"=_m{seed}"
     parts = [_text_part(kind, body, seed) for kind, body in (("plain", text), ("html", html)) if body]

@@ -3,7 +3,7 @@
 smtplib is not used. Its sendmail() calls a mail sent that nobody got and the other way round (recipients named twice,
 a 421 at a later RCPT), it takes half a reply for a whole one, and it has one time-out for everything.
 
-What is said before MAIL is about the server, and is answered with Unavailable; from MAIL on it is about this mail.
+What is said before MAIL is about the server, and is answered with Unavailable; from MAIL on, see _refusal.py.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from millpond import Reject, Retry, Unavailable
 
+from ._refusal import refusal
 from ._wire import BadReplyError, Reply, Wire, describe, parse
 
 if TYPE_CHECKING:
@@ -35,10 +36,10 @@ FINAL_SECONDS = 600.0  # .6: after the final dot
 PROBE_SECONDS = 10.0
 #: Seconds to wait for the answer to QUIT, which nothing depends on.
 QUIT_SECONDS = 2.0
+#: Digits of SIZE (RFC 1870 4: up to 20) that are a limit of any use: more is none.
+MAX_SIZE_DIGITS = 18
 #: Commands in one write where the server offers PIPELINING: few enough for the buffers of both sides.
 PIPELINED_COMMANDS = 100
-#: RFC 4954 6, and 530 (authentication or TLS required): the settings are wrong, not the mail.
-CREDENTIAL_CODES = frozenset({530, 534, 535, 538})
 
 
 class StaleError(Exception):
@@ -47,7 +48,10 @@ class StaleError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Where mails go. `tls` is None where nothing is encrypted; with `starttls` the encryption is asked for."""
+    """Where mails go. `tls` is None where nothing is encrypted; with `starttls` the encryption is asked for.
+
+    `hello_name`: what EHLO says; where empty, our host name if it is a full one, else `sender_domain`.
+    """
 
     host: str
     port: int
@@ -55,20 +59,8 @@ class Server:
     starttls: bool = False
     user: str = ""
     password: str = field(default="", repr=False)
-
-
-def refusal(phase: str, reply: Reply) -> Retry | Reject | Unavailable:
-    """What a refusal at `phase` (MAIL, RCPT, DATA, end of data) means for the mail.
-
-    421 speaks of the server, so at MAIL the mail just waits. Later it may be this mail that makes the server give up:
-    then the attempt counts, or the mail would go round for ever.
-    """
-    text = f"SMTP {reply} at {phase}"
-    if reply.code in CREDENTIAL_CODES:
-        return Unavailable(f"{text}: see user, password and security in [handlers.email]")
-    if reply.code == 421 and phase == "MAIL":
-        return Unavailable(text)
-    return Reject(text) if reply.code // 100 == 5 else Retry(text)
+    hello_name: str = ""
+    sender_domain: str = ""
 
 
 class Connection:
@@ -93,7 +85,7 @@ class Connection:
     def open(cls, server: Server) -> Connection:
         """Connect, encrypt, log in. Raises Unavailable."""
         try:
-            connection = cls(server, Wire(server.host, server.port))
+            connection = cls(server, Wire(server.host, server.port, None if server.starttls else server.tls))
         except OSError as error:
             raise unavailable(server, describe(error)) from error
         connection._greet()
@@ -169,8 +161,6 @@ class Connection:
 
     def _introduce(self) -> None:
         server, wire = self._server, self._wire
-        if server.tls and not server.starttls:
-            wire.encrypt(server.tls, COMMAND_SECONDS)
         self._expect(220, "the banner", wire.reply("the banner", BANNER_SECONDS))
         self._hello()
         if server.tls and server.starttls:
@@ -183,14 +173,14 @@ class Connection:
             self._log_in()
 
     def _hello(self) -> None:
-        self._wire.send("EHLO", f"EHLO {_own_name(self._wire)}\r\n".encode(), COMMAND_SECONDS)
+        self._wire.send("EHLO", f"EHLO {_own_name(self._server, self._wire)}\r\n".encode(), COMMAND_SECONDS)
         lines = self._wire.reply_lines("EHLO", COMMAND_SECONDS)
         self._expect(250, "EHLO", parse(lines))
         # Some servers still say AUTH=PLAIN.
         offers = [line[4:].decode("ascii", "replace").upper().replace("=", " ").split() for line in lines[1:]]
         self._extensions = {offer[0]: " ".join(offer[1:]) for offer in offers if offer}
         size = self._extensions.get("SIZE", "")
-        self._max_bytes = int(size) if size.isdecimal() else 0
+        self._max_bytes = int(size) if size.isdecimal() and len(size) <= MAX_SIZE_DIGITS else 0
         self._step = PIPELINED_COMMANDS if "PIPELINING" in self._extensions else 1
 
     def _log_in(self) -> None:
@@ -225,15 +215,17 @@ class Connection:
 
     def _transact(self, mail: Mail, kept: bool) -> Mapping[str, Reply]:
         replies = self._envelope(mail)
-        for index, reply in enumerate(replies):
-            if reply.code == 421 or reply.code in CREDENTIAL_CODES:
-                phase = _phase(index, mail)
-                if kept and reply.code == 421 and phase == "MAIL":  # so some servers end a session that was long enough
-                    raise StaleError
-                raise refusal(phase, reply)
-        self._settle(replies[-1])
-        if not replies[0].accepted:
-            raise refusal("MAIL", replies[0])
+        first, last = replies[0], replies[-1]
+        if last.code == 421:  # nothing follows it
+            if kept and last is first:  # so some servers end a session that was long enough
+                raise StaleError
+            raise refusal(_phase(len(replies) - 1, mail), last)
+        if not first.accepted:
+            verdict = refusal("MAIL", first)
+            if not isinstance(verdict, Unavailable):  # where the login is not good any more, a new one begins anew
+                self._settle(last)
+            raise verdict
+        self._settle(last)
         refused = {name: reply for name, reply in zip(mail.recipients, replies[1:], strict=False) if not reply.accepted}
         if len(refused) < len(mail.recipients):
             self._send_content(mail, replies[-1])
@@ -267,6 +259,8 @@ class Connection:
             raise BadReplyError("replies out of step")
         if data.code != 354:
             raise refusal("DATA", data)
+        if not self._wire.is_quiet:  # what came already cannot be the answer to what was not sent
+            raise BadReplyError("replies out of step")
         # RFC 5321 4.5.2. The first line is a header's, and the last one ends with CRLF.
         content = mail.content.replace(b"\r\n.", b"\r\n..") + b".\r\n"
         self._wire.send("the content", content, BLOCK_SECONDS)
@@ -297,10 +291,17 @@ def _worthwhile(replies: list[Reply], group: list[str]) -> bool:
     return group != ["DATA\r\n"] or any(reply.accepted for reply in replies[1:])
 
 
-def _own_name(wire: Wire) -> str:
-    """Our host name where it is a full one, else our address (RFC 5321 4.1.4); asks no name server."""
+def _own_name(server: Server, wire: Wire) -> str:
+    """What EHLO says where no name is set: a full host name (RFC 5321 4.1.4), or the domain that the mails come from.
+
+    An address literal is the last resort: some relays refuse it, as they do `localhost` and names without a dot. No
+    name server is asked.
+    """
+    if server.hello_name:
+        return server.hello_name
     name = socket.gethostname()
-    return name if "." in name and re.fullmatch(r"[A-Za-z0-9.-]+", name) else wire.own_address
+    full = "." in name and re.fullmatch(r"[A-Za-z0-9.-]+", name)
+    return name if full else server.sender_domain or wire.own_address
 
 
 def _base64(text: str) -> str:

@@ -5,16 +5,22 @@ from __future__ import annotations
 import re
 import socket
 import ssl
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import lru_cache
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from ._watch import Watch
 
-#: Seconds to open a TCP connection, for each address of the host. RFC 5321 names none; what has not answered by then
-#: is down.
+#: Seconds to open a connection, its TLS handshake included, over all addresses of the host: each has its share. RFC
+#: 5321 names none; what has not answered by then is down.
 CONNECT_SECONDS = 30.0
+#: What an address is given at the least.
+SHARE_SECONDS = 1.0
+#: Seconds for all the pieces of one send. RFC 5321 4.5.3.2.5 has a limit for each alone, which a server that takes a
+#: byte a minute never passes; a handler has 900 s for everything.
+SEND_SECONDS = 600.0
 #: Bytes of a line and lines of a reply, far above any real one: more is no SMTP server.
 MAX_LINE_BYTES = 8_192
 MAX_REPLY_LINES = 200
@@ -25,8 +31,9 @@ _ONE_LINE = re.compile(_LINE % rb" " + rb"\n")
 
 _watch = Watch()
 
-Given = TypeVar("Given")
 Answer = TypeVar("Answer")
+#: What getaddrinfo() gives: family, kind, protocol, canonical name, address.
+AddressInfo = tuple[Any, ...]
 
 
 class Reply(NamedTuple):
@@ -52,15 +59,18 @@ class BadReplyError(Exception):
 class Wire:
     """A socket to an SMTP server. `phase` is the part of the conversation it is in, for errors.
 
-    Every method but close() raises OSError (TimeoutError where `seconds` pass without a byte) or BadReplyError.
+    Every method but close() raises OSError (TimeoutError where it is not done within `seconds`, however many bytes
+    have come) or BadReplyError.
     """
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
+        """Connect to the first address of the host that answers; with `tls` it is encrypted from the start."""
         self.phase = "connect"
         self._host = host
         self._buffer = b""
         self._late = False
-        self._sock = _connect(host, port)
+        self._sock: socket.socket
+        self._connect(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM), tls)
 
     @property
     def is_quiet(self) -> bool:
@@ -78,72 +88,112 @@ class Wire:
         self.phase = "TLS"
         if self._buffer:  # said before the encryption began, by whoever sits in between
             raise BadReplyError("unencrypted data")
-        self._sock.settimeout(seconds)
-        self._sock = tls.wrap_socket(self._sock, server_hostname=self._host, do_handshake_on_connect=False)
-        self._sock.do_handshake()  # apart from wrap_socket(), so that an interrupt leaves a socket to close
-        self._sock.settimeout(None)
+        encrypted = tls.wrap_socket(self._sock, server_hostname=self._host, do_handshake_on_connect=False)
+        self._sock = encrypted
+        self._within(seconds, encrypted.do_handshake)  # apart from wrap_socket(): an interrupt leaves what to close
 
     def send(self, phase: str, data: bytes, seconds: float) -> None:
-        """Send all of it, `seconds` for each piece that the network takes (sendall() counts the whole)."""
+        """Send all of it: `seconds` for each piece that the network takes, SEND_SECONDS for all of them."""
         self.phase = phase
-        sent = self._send(data, seconds)
+        sent = self._within(seconds, self._sock.send, data)
         if sent < len(data):
-            rest = memoryview(data)[sent:]
-            while rest:
-                rest = rest[self._send(rest, seconds) :]
+            self._send_rest(memoryview(data)[sent:], seconds)
 
     def reply(self, phase: str, seconds: float) -> Reply:
         """The next reply."""
         self.phase = phase
-        if not self._buffer:
-            self._receive(seconds)
-        if match := _ONE_LINE.match(self._buffer):  # as nearly all are
-            self._buffer = self._buffer[match.end() :]
-            return _reply(*match.groups())
-        return parse(self.reply_lines(phase, seconds))
+        return self._short_reply() or self._within(seconds, self._whole_reply)
 
     def reply_lines(self, phase: str, seconds: float) -> list[bytes]:
         """The lines of the next reply, which has ended: half a line, or a line that announces another, is none."""
         self.phase = phase
-        lines = [self._line(seconds)]
-        while lines[-1][3:4] == b"-":
-            lines.append(self._line(seconds))
-            if len(lines) > MAX_REPLY_LINES or lines[-1][:3] != lines[0][:3]:
-                raise BadReplyError("no SMTP reply")
-        return lines
+        return self._within(seconds, self._lines)
 
     def give_up(self) -> None:
         """End the wait that is on: it raises TimeoutError, and the connection is of no more use."""
         self._late = True
         with suppress(OSError):
-            self._sock.shutdown(socket.SHUT_RDWR)
+            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)  # an SSLSocket's own would end its TLS with it
 
     def close(self) -> None:
         """Close at once; never waits, may be called twice."""
         with suppress(OSError):
             self._sock.close()
 
-    def _line(self, seconds: float) -> bytes:
+    def _connect(self, addresses: Sequence[AddressInfo], tls: ssl.SSLContext | None) -> None:
+        failure, deadline = OSError("no address"), time.monotonic() + CONNECT_SECONDS
+        for index, address in enumerate(addresses):
+            share = (deadline - time.monotonic()) / (len(addresses) - index)
+            try:
+                return self._reach(address, tls, max(SHARE_SECONDS, share))
+            except OSError as error:
+                if not isinstance(failure, ssl.SSLError):  # which tells more than that the next one is closed
+                    failure = error
+        raise failure
+
+    def _reach(self, address: AddressInfo, tls: ssl.SSLContext | None, seconds: float) -> None:
+        # Not socket.create_connection(), which leaves its socket open where an interrupt hits it.
+        family, kind, protocol, _, place = address
+        reached, deadline = False, time.monotonic() + seconds
+        self._late = False
+        self._sock = socket.socket(family, kind, protocol)
+        try:
+            self._sock.settimeout(seconds)
+            self._sock.connect(place)
+            self._sock.settimeout(None)
+            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if tls:
+                self.encrypt(tls, deadline - time.monotonic())
+            reached = True
+        finally:
+            if not reached:
+                self.close()
+
+    def _send_rest(self, rest: memoryview, seconds: float) -> None:
+        deadline = time.monotonic() + SEND_SECONDS
+        while rest:
+            rest = rest[self._within(min(seconds, deadline - time.monotonic()), self._sock.send, rest) :]
+
+    def _short_reply(self) -> Reply | None:
+        """A reply of one line that has come whole, as nearly all are."""
+        match = _ONE_LINE.match(self._buffer)
+        if match is None:
+            return None
+        self._buffer = self._buffer[match.end() :]
+        return _reply(*match.groups())
+
+    def _whole_reply(self) -> Reply:
+        if not self._buffer:
+            self._receive()
+        return self._short_reply() or parse(self._lines())
+
+    def _lines(self) -> list[bytes]:
+        lines = [self._line()]
+        while lines[-1][3:4] == b"-":
+            lines.append(self._line())
+            if len(lines) > MAX_REPLY_LINES or lines[-1][:3] != lines[0][:3]:
+                raise BadReplyError("no SMTP reply")
+        return lines
+
+    def _line(self) -> bytes:
         while b"\n" not in self._buffer:
             if len(self._buffer) > MAX_LINE_BYTES:
                 raise BadReplyError("no SMTP reply")
-            self._receive(seconds)
+            self._receive()
         line, _, self._buffer = self._buffer.partition(b"\n")
         return line
 
-    def _receive(self, seconds: float) -> None:
-        data = self._within(seconds, self._sock.recv, 4_096)
+    def _receive(self) -> None:
+        data = self._sock.recv(4_096)
         if not data:
             raise TimeoutError if self._late else BadReplyError("connection closed")
         self._buffer += data
 
-    def _send(self, data: bytes | memoryview, seconds: float) -> int:
-        return self._within(seconds, self._sock.send, data)
-
-    def _within(self, seconds: float, call: Callable[[Given], Answer], given: Given) -> Answer:
+    def _within(self, seconds: float, call: Callable[..., Answer], *given: bytes | memoryview) -> Answer:
+        """One limit for all that is done in `call`, however many waits it has."""
         try:
             _watch.begin(self, seconds)
-            return call(given)
+            return call(*given)
         except OSError:
             if self._late:
                 raise TimeoutError from None
@@ -169,6 +219,8 @@ def describe(error: Exception) -> str:
     """What went wrong, in words without addresses."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate does not verify ({error.verify_message})"
+    if isinstance(error, ssl.SSLError) and error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):
+        return "it does not speak TLS there: see port and security in [handlers.email]"
     if isinstance(error, socket.gaierror):
         return "its name does not resolve"
     if isinstance(error, TimeoutError):
@@ -176,24 +228,3 @@ def describe(error: Exception) -> str:
     if isinstance(error, OSError):
         return (error.strerror or type(error).__name__).lower()
     return str(error)
-
-
-def _connect(host: str, port: int) -> socket.socket:
-    # Not socket.create_connection(), which leaves its socket open where an interrupt hits it.
-    failure = OSError("no address")
-    for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-        sock = socket.socket(family, kind, protocol)
-        connected = False
-        try:
-            sock.settimeout(CONNECT_SECONDS)
-            sock.connect(address)
-            sock.settimeout(None)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connected = True
-            return sock
-        except OSError as error:
-            failure = error
-        finally:
-            if not connected:
-                sock.close()
-    raise failure

@@ -155,7 +155,8 @@ class Chance(random.Random):
             return f"{local}@{domain}", "", bare
         quoted = name.replace("\\", "\\\\").replace('"', '\\"')
         plain = not re.search(r'[<>@,;:"\\]', name)
-        return (f"{name} <{local}@{domain}>" if plain else f'"{quoted}" <{local}@{domain}>'), name, bare
+        meant = str(make_header(decode_header(name))) if plain and name.isascii() else name
+        return (f"{name} <{local}@{domain}>" if plain else f'"{quoted}" <{local}@{domain}>'), meant, bare
 
     def job(self) -> tuple[dict[str, object], dict[str, list[tuple[str, str, str]]]]:
         """As strategy jobs()."""
