@@ -7,12 +7,11 @@ from collections import Counter
 from collections.abc import Container
 from typing import NamedTuple
 
-from millpond import deadletter, log
+from millpond import log
 from millpond.clock import Clock
 from millpond.delivery import Delivery
-from millpond.message import Outcome
+from millpond.message import FollowUp, Outcome
 from millpond.metrics import Metrics, Sample, Tally
-from millpond.queue import Entry
 
 LEVELS = {
     "succeeded": logging.INFO,
@@ -50,7 +49,7 @@ class Account:
         self.causes: Counter[str] = Counter()
         self.abandoned = 0  # could not be settled: they wait for their visibility time-out
         self.taken_over = 0  # came again while they were in hand: received twice, counted once
-        self.rejected_follow_ups = 0  # dead letters that handlers left behind
+        self.rejected_follow_ups = 0  # dead letters that handlers left behind, or that could not be sent
         self._unlogged = 0
         self._types = types
         self._endings: dict[tuple[str, str, str], Ending] = {}
@@ -97,13 +96,17 @@ class Account:
         else:
             self._leave_out()
 
-    def reject_follow_up(self, delivery: Delivery, letter: Entry) -> None:
-        """A handler has left a job that went to the dead-letter queue."""
+    def bury_follow_up(self, delivery: Delivery, job: FollowUp, why: str) -> None:
+        """A job that a handler has left behind is in the dead-letter queue now."""
         self.rejected_follow_ups += 1
         self.count("follow_up_dead_lettered")
-        reason = letter.attributes.get(deadletter.ATTRIBUTE)
-        text = str(reason.value) if reason is not None else ""
-        log.event(logging.ERROR, "follow_up.dead_lettered", "", **self._identity(delivery), reason=text[:MAX_TEXT])
+        fields = {**self._identity(delivery), "follow_up": log.printable(job.event_id), "reason": why[:MAX_TEXT]}
+        log.event(logging.ERROR, "follow_up.dead_lettered", "", **fields)
+
+    def bare_letter(self, delivery: Delivery, why: str) -> None:
+        """A dead letter went without its reason, which the log alone has now."""
+        text = "its dead letter has no room for the reason"
+        log.event(logging.WARNING, "dead_letter.bare", text, **self._identity(delivery), reason=why[:MAX_TEXT])
 
     def abandon(self, delivery: Delivery, error: str) -> None:
         """A delivery could not be settled."""

@@ -27,6 +27,8 @@ class Batcher(Generic[Item]):
        costs 6 us, to spawn one 18.
     3. What `call` gives back is tried again, after a pause that grows.
     4. It never blocks: `is_full` tells who fills it to hold back, `on_room` that it may go on.
+    5. With `key_of`, items of one key go one after another, through failures too: one is with a call, or pauses before
+       another try, and those behind it wait. So a call takes one of each key.
 
     `call` takes a batch and returns the items to try again; it handles its own errors.
     """
@@ -41,6 +43,7 @@ class Batcher(Generic[Item]):
         flushers: int,
         limit: int,
         size_of: Callable[[Item], int] | None = None,
+        key_of: Callable[[Item], str] | None = None,
         on_room: Callable[[], object] = lambda: None,
     ) -> None:
         self._call = call
@@ -50,6 +53,8 @@ class Batcher(Generic[Item]):
         self._flushers = flushers
         self._limit = limit
         self._size_of = size_of
+        self._key_of = key_of
+        self._busy: set[str] = set()  # keys
         self._on_room = on_room
         self._waiting: deque[Item] = deque()
         self._pausing: dict[int, tuple[Timer, list[Item]]] = {}
@@ -123,6 +128,9 @@ class Batcher(Generic[Item]):
         if not batch:
             return False
         again = self._call(batch)
+        if self._key_of is not None:
+            self._busy.difference_update(map(self._key_of, batch))
+            self._busy.update(map(self._key_of, again))
         self._done(len(batch) - len(again))
         if again:
             self._pause(list(again))
@@ -136,10 +144,30 @@ class Batcher(Generic[Item]):
             if waiting:
                 self._kick()
             return []
-        batch = [waiting.popleft() for _ in range(self._fit())]
+        if self._key_of is not None:
+            batch = self._pick(self._key_of)
+        else:
+            batch = [waiting.popleft() for _ in range(self._fit())]
         if not waiting:
             self._ripe = False
             self._stop_linger()
+        return batch
+
+    def _pick(self, key_of: Callable[[Item], str]) -> list[Item]:
+        """The first of each key that is free, as many as fit into one call."""
+        batch: list[Item] = []
+        rest: deque[Item] = deque()
+        size = 0
+        for item in self._waiting:
+            size_of_it = self._size_of(item) if self._size_of is not None else 0
+            fits = len(batch) < MAX_BATCH and (not batch or size + size_of_it <= MAX_BYTES)
+            if fits and (key := key_of(item)) not in self._busy:
+                self._busy.add(key)
+                size += size_of_it
+                batch.append(item)
+            else:
+                rest.append(item)
+        self._waiting = rest
         return batch
 
     def _fit(self) -> int:
@@ -170,5 +198,9 @@ class Batcher(Generic[Item]):
     def _resume(self, key: int) -> None:
         timer, items = self._pausing.pop(key)
         timer.cancel()
-        self._waiting.extend(items)
+        if self._key_of is not None:
+            self._busy.difference_update(map(self._key_of, items))
+            self._waiting.extendleft(reversed(items))
+        else:
+            self._waiting.extend(items)
         self._ripen()

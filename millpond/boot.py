@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 import gevent
-import msgspec
 
 from millpond import discovery, log
 from millpond.account import Account
@@ -20,14 +19,15 @@ from millpond.clock import Clock, SystemClock
 from millpond.config import QueueSettings, Settings
 from millpond.consumer import Consumer, ConsumerSettings
 from millpond.discovery import Handlers
-from millpond.errors import AccessDenied, ConfigError, QueueError, QueueMissing
+from millpond.errors import ConfigError, QueueError, QueueMissing
+from millpond.foreign import number, shown
 from millpond.lifeline import rescue
 from millpond.local import LocalSqs
 from millpond.metrics import Metrics
 from millpond.permits import Permits
 from millpond.poller import PollSettings
 from millpond.processor import HANDLER_CODE, Processor, RetryPolicy
-from millpond.queue import MAX_BATCH
+from millpond.queue import MAX_BATCH, MAX_BYTES, read_redrive
 from millpond.service import Service
 from millpond.settler import FLUSHERS
 from millpond.sqs import Sqs, SqsQueue, connect
@@ -175,11 +175,6 @@ class _Wiring:
 
     def _consumer(self, name: str, settings: QueueSettings, url: str, sqs: Sqs) -> Consumer:
         remote = sqs.queue(url)
-        redrive = self._redrive(name, remote)
-        dead_letter_url = settings.dead_letter_url or redrive.url
-        if not dead_letter_url and not self._service.stopping:
-            text = "there is no dead-letter queue: what fails for good stays in the queue"
-            log.event(logging.WARNING, "queue.no_dead_letters", text, queue=name)
         share = self._permits.share(settings.concurrency + settings.prefetch if settings.concurrency else 0)
         wait_seconds = settings.wait_seconds
         if self._service.until_empty:
@@ -192,7 +187,7 @@ class _Wiring:
             settings.pause_seconds,
             settings.is_fifo,
         )
-        return Consumer(
+        consumer = Consumer(
             ConsumerSettings(
                 name,
                 polls,
@@ -201,11 +196,10 @@ class _Wiring:
                 hold_seconds=settings.max_hold_seconds,
                 fifo=settings.is_fifo,
                 event_type=settings.event_type,
-                max_receive_count=redrive.max_receive_count,
                 in_memory=settings.is_local,
             ),
             Bounded(remote, self._clock),
-            Bounded(sqs.queue(dead_letter_url), self._clock) if dead_letter_url else None,
+            self._dead_letters(name, settings),
             processor=self._processor,
             account=Account(name, self._types, self._metrics, self._succeeded, self._clock),
             share=share,
@@ -216,6 +210,13 @@ class _Wiring:
             spawn=self._service.spawn,
             unread_since=self._service.pulse.unread_since,
         )
+        self._learn(name, remote, sqs, consumer)
+        return consumer
+
+    def _dead_letters(self, name: str, settings: QueueSettings) -> Bounded | None:
+        """The queue that the settings name: it can be in another region, account or place than the queue itself."""
+        url = settings.dead_letter_url
+        return Bounded(self._connect(name, settings, url).queue(url), self._clock) if url else None
 
     def _connect(self, name: str, settings: QueueSettings, url: str) -> Sqs:
         wanted = self._settings.sqs
@@ -232,38 +233,58 @@ class _Wiring:
             log.event(logging.INFO, "queue.proxied", f"a proxy is in the way: client = {sqs.client}", queue=name)
         return sqs
 
-    def _redrive(self, name: str, queue: SqsQueue) -> Redrive:
-        """The queue's redrive policy; empty where there is none or it may not be known. Waits out an outage."""
-        failures = 0
-        while not self._service.stopping:
+    def _learn(self, name: str, queue: SqsQueue, sqs: Sqs, consumer: Consumer) -> None:
+        """What SQS says of the queue; what it does not say now is asked for again, until it is known."""
+        try:
+            error = _learn(name, queue, sqs, consumer, self._clock)
+        except QueueMissing as missing:
+            raise ConfigError(f"[queues.{name}] url = {shown(queue.url)}: {shown(missing)}") from None
+        if error is not None:
+            self._service.spawn(self._learn_later, name, queue, sqs, consumer, error)
+
+    def _learn_later(self, name: str, queue: SqsQueue, sqs: Sqs, consumer: Consumer, error: QueueError) -> None:
+        failures, last = 1, error
+        while not self._service.wait(call_seconds(failures, last)):
             try:
-                return _read_redrive(name, queue)
-            except AccessDenied as error:
-                text = f"its redrive policy cannot be read; without dead_letter_url it has no dead letters: {error}"
-                log.event(logging.WARNING, "queue.unknown", text, queue=name)
-                return Redrive()
-            except QueueError as error:
-                failures += 1
-                log.event(logging.WARNING, "queue.unreachable", str(error), queue=name)
-                self._service.wait(call_seconds(failures, error))
-        return Redrive()
+                found = _learn(name, queue, sqs, consumer, self._clock)
+            except QueueMissing as missing:
+                found = missing
+            if found is None:
+                log.event(logging.INFO, "queue.known", "its attributes are known now", queue=name)
+                return
+            failures, last = failures + 1, found
 
 
-class Redrive(msgspec.Struct, frozen=True):
-    """A redrive policy: where SQS moves a message, and after how many receives."""
+def _learn(name: str, queue: SqsQueue, sqs: Sqs, consumer: Consumer, clock: Clock) -> QueueError | None:
+    """Tell a consumer of its queue's limits and dead letters; returns why not all of it could be found out.
 
-    url: str = ""
-    max_receive_count: int = 0
-
-
-def _read_redrive(name: str, queue: SqsQueue) -> Redrive:
-    """Raises ConfigError where the worker cannot run on this queue at all."""
+    Raises QueueMissing where there is no such queue.
+    """
     try:
         attributes = queue.attributes()
-    except QueueMissing as error:
-        raise ConfigError(f"[queues.{name}] url = {queue.url}: {error}") from None
+    except QueueMissing:
+        raise
+    except QueueError as error:
+        _tell_unknown(name, "its attributes (redrive policy, MaximumMessageSize) cannot be read", error)
+        return error
+    redrive = read_redrive(attributes.get("RedrivePolicy", ""))
+    max_bytes = number(attributes.get("MaximumMessageSize"), 1, MAX_BYTES, MAX_BYTES)
+    consumer.learn(redrive.max_receive_count, max_bytes)
+    if consumer.has_dead_letters:
+        return None
+    if not redrive.name:
+        policy = shown(attributes.get("RedrivePolicy", ""))
+        text = f"its redrive policy {policy} names no queue" if policy else "there is no dead-letter queue"
+        log.event(logging.WARNING, "queue.no_dead_letters", f"{text}: what fails for good stays in it", queue=name)
+        return None
     try:
-        url = queue.dead_letter_url(attributes)
-    except QueueMissing as error:
-        raise ConfigError(f"[queues.{name}] the dead-letter queue of its redrive policy: {error}") from None
-    return Redrive(url, int(json.loads(attributes["RedrivePolicy"])["maxReceiveCount"]) if url else 0)
+        consumer.bury_in(Bounded(sqs.queue(queue.dead_letter_url(attributes)), clock))
+    except QueueError as error:
+        _tell_unknown(name, "the dead-letter queue of its redrive policy cannot be found", error)
+        return error
+    return None
+
+
+def _tell_unknown(name: str, what: str, error: QueueError) -> None:
+    text = f"{what}; until then what fails for good stays in the queue, unless dead_letter_url is set: {shown(error)}"
+    log.event(logging.WARNING, "queue.unknown", text, queue=name, code=shown(error.code, 100))

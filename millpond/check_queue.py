@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Literal, Protocol
 
@@ -11,7 +10,8 @@ import msgspec
 from millpond.codes import DENIED_CODES
 from millpond.config import QueueSettings, Settings
 from millpond.errors import AccessDenied, QueueError
-from millpond.queue import SETTLE_SECONDS, Failure
+from millpond.foreign import number
+from millpond.queue import MAX_RECEIVES, SETTLE_SECONDS, Failure, read_redrive
 from millpond.routing import Route
 from millpond.service import reserve_seconds
 from millpond.sqs import SqsQueue, connect
@@ -19,6 +19,8 @@ from millpond.sqs import SqsQueue, connect
 #: maxReceiveCount should be above max_attempts by more than this: give-backs count as receives too, and what SQS
 #: dead-letters by itself has no reason with it. (The embedded queue has 10 more.)
 REDRIVE_MARGIN, GOOD_REDRIVE_MARGIN = 5, 10
+#: The longest MessageRetentionPeriod: 14 days.
+MAX_RETENTION_SECONDS = 1_209_600
 #: No queue has given out this handle: to delete it or to extend it does nothing, but SQS checks the right first.
 MADE_UP_HANDLE = "made-up-by-millpond-check"
 
@@ -145,8 +147,14 @@ def _right(where: str, right: str, call: Callable[[], Sequence[Failure | None]])
 
 
 def _redrive(where: str, attributes: Mapping[str, str], max_attempts: int) -> Finding:
-    count = _max_receive_count(attributes)
-    if count is None:
+    redrive = read_redrive(attributes.get("RedrivePolicy", ""))
+    count = redrive.max_receive_count
+    if not count and redrive.name:
+        text = (
+            f"its redrive policy says no maxReceiveCount (1 to {MAX_RECEIVES}): nobody knows when SQS moves a message"
+        )
+        return Finding("warning", where, text)
+    if not count:
         text = "no redrive policy: a message that takes the whole worker down comes back until its retention ends"
         return Finding("warning", where, text)
     text = f"maxReceiveCount = {count}"
@@ -158,13 +166,6 @@ def _redrive(where: str, attributes: Mapping[str, str], max_attempts: int) -> Fi
         text += f" against max_attempts = {max_attempts}: give-backs count too, so SQS would dead-letter first and"
         return Finding("warning", where, f"{text} without a reason: {better}")
     return Finding("ok", where, f"{text}, well above max_attempts = {max_attempts}")
-
-
-def _max_receive_count(attributes: Mapping[str, str]) -> int | None:
-    try:
-        return int(json.loads(attributes["RedrivePolicy"])["maxReceiveCount"])
-    except (KeyError, ValueError, TypeError):
-        return None
 
 
 def _dead_letters(
@@ -183,7 +184,7 @@ def _dead_letters(
         yield Finding("warning", where, "no dead-letter queue: what fails for good stays in the queue and is retried")
         return
     dead = yield from _reach_dead_letters(where, url, connect)
-    own, theirs = (int(one.get("MessageRetentionPeriod", 0)) for one in (attributes, dead))
+    own, theirs = (number(one.get("MessageRetentionPeriod"), 1, MAX_RETENTION_SECONDS, 0) for one in (attributes, dead))
     if theirs and theirs < own:
         text = f"the dead-letter queue keeps messages for {theirs} s, less than the queue itself ({own} s)"
         yield Finding("warning", where, f"{text}: raise its MessageRetentionPeriod; 1209600 s (14 days) is the most")

@@ -15,9 +15,11 @@ import msgspec
 from msgspec import Meta
 
 from millpond.errors import ConfigError
-from millpond.queue import is_fifo
+from millpond.queue import is_fifo, lease_seconds
 from millpond.tables import SettingsType, Table, TomlFile, bare, decode
 
+#: A beat's own call takes at least this, on a good day: a lease must outlast both.
+BEAT_CALL_SECONDS = 1.0
 #: One of them is set on Heroku, on ECS, on Kubernetes.
 PLATFORM_VARIABLES = ("DYNO", "ECS_CONTAINER_METADATA_URI_V4", "KUBERNETES_SERVICE_HOST")
 
@@ -244,8 +246,12 @@ def _check_queues(file: TomlFile, tables: dict[str, Table], worker: Table, setti
 def _allowed_beat(table: Table, queue: QueueSettings) -> str:
     if 0 < queue.heartbeat_seconds < 1:
         return "0 (a third of visibility_seconds), or 1 second and more"
-    if queue.heartbeat_seconds >= queue.visibility_seconds:
-        return f"less than {table.said('visibility_seconds')}"
+    longest = lease_seconds(queue.visibility_seconds) - BEAT_CALL_SECONDS
+    if queue.heartbeat_seconds > max(0.0, longest):
+        allowed = (
+            f"{longest:g} at most, or 0 for a third" if longest >= 1 else "0, for a third of it: all else is too long"
+        )
+        return f"{allowed}: with {table.said('visibility_seconds')} a later beat comes when the lease is over"
     return ""
 
 

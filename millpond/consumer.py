@@ -9,10 +9,11 @@ from typing import Any
 
 import msgspec
 
-from millpond import deadletter, log
+from millpond import log
 from millpond.account import Account
 from millpond.bounded import Bounded
 from millpond.clock import Clock, Event
+from millpond.deadletter import Letters
 from millpond.delivery import Delivery
 from millpond.errors import Interrupt, QueueError
 from millpond.groups import Groups
@@ -21,7 +22,7 @@ from millpond.message import Outcome
 from millpond.permits import Share
 from millpond.poller import Pollers, PollSettings
 from millpond.processor import LEASE_LOST, RELEASED, Processor
-from millpond.queue import MAX_HOLD_SECONDS, Received
+from millpond.queue import MAX_BYTES, MAX_HOLD_SECONDS, Received
 from millpond.settler import FLUSHERS, Settler
 
 #: Outcomes after which a message is gone from its queue.
@@ -39,7 +40,7 @@ class ConsumerSettings(msgspec.Struct, frozen=True):
     hold_seconds: float = MAX_HOLD_SECONDS
     fifo: bool = False
     event_type: str = ""
-    max_receive_count: int = 0  # the redrive policy's; 0: there is none
+    max_receive_count: int = 0  # the redrive policy's, where it is known already; 0: it is not, or there is none
     in_memory: bool = False  # the embedded queue: what is in it ends with the process
 
 
@@ -82,6 +83,8 @@ class Consumer:
         self.idle.set()
         self.back_off_until = 0.0  # when the last message that this worker put off is visible again
         self.queue = queue
+        self.max_bytes = MAX_BYTES  # of one message that the queue takes
+        self._max_receive_count = settings.max_receive_count
         self._settings = settings
         self._dead_letters = dead_letters
         self._processor = processor
@@ -114,6 +117,7 @@ class Consumer:
             on_lost=Delivery.lose,
             on_returned=lambda delivery, failure: self._settler.returned(delivery, failure),
             on_room=self._on_room,
+            name=self.name,
         )
 
     def _make_settler(self) -> Settler:
@@ -123,17 +127,35 @@ class Consumer:
             self._leases,
             self._clock,
             self._spawn,
+            name=self.name,
             limit=self._settings.limit,
             fifo=self._settings.fifo,
             finished=self._finished,
             abandoned=self._abandoned,
-            rejected=self.account.reject_follow_up,
+            buried=self.account.bury_follow_up,
+            bared=self.account.bare_letter,
             put_off_seconds=self._processor.retry_seconds,
-            failed=lambda delivery, why: self._adjusted(delivery, self._processor.failed(delivery, "failed", why)),
             hidden_seconds=self._own_polls_seconds,
             on_room=self._on_room,
-            letters=self._letters,
+            letters=Letters(self.name, self._processor.where, self._clock, self._settings.fifo),
         )
+
+    # What SQS says of the queue: known at the boot, or later
+
+    def learn(self, max_receive_count: int, max_bytes: int) -> None:
+        """After how many receives SQS moves a message itself (0: never, or unknown), and the largest that it takes."""
+        self._max_receive_count = max_receive_count
+        self.max_bytes = max_bytes
+
+    @property
+    def has_dead_letters(self) -> bool:
+        """There is a place for dead letters."""
+        return self._dead_letters is not None
+
+    def bury_in(self, dead_letters: Bounded) -> None:
+        """Dead letters go there from now on."""
+        self._dead_letters = self._settler.dead_letters = dead_letters
+        dead_letters.deadline = self.queue.deadline
 
     # Receive
 
@@ -214,7 +236,7 @@ class Consumer:
             self._end(delivery, LEASE_LOST)
         else:
             self.account.start(delivery)
-            self._end(delivery, self._processor.process(delivery, self.name, self._settings.event_type))
+            self._end(delivery, self._processor.process(delivery, self.name, self._settings.event_type, self.max_bytes))
 
     def stuck(self, delivery: Delivery) -> None:
         """In the hub: the handler swallows its interrupts. Its slot is written off, the message goes on without it."""
@@ -242,8 +264,8 @@ class Consumer:
 
     def _adjusted(self, delivery: Delivery, outcome: Outcome) -> Outcome:
         """An outcome, in the light of what this queue does with a message that is given back."""
-        if outcome.name == "retried" and 0 < self._settings.max_receive_count <= delivery.received.receive_count:
-            outcome = _before_sqs(outcome, self._settings.max_receive_count)
+        if outcome.name == "retried" and 0 < self._max_receive_count <= delivery.received.receive_count:
+            outcome = _before_sqs(outcome, self._max_receive_count)
         return outcome
 
     def _on_room(self) -> None:
@@ -261,10 +283,6 @@ class Consumer:
         elif self.polls.probing and outcome.name in ("succeeded", "discarded", "dead_lettered", "retried"):
             log.event(logging.INFO, "queue.resumed", "a message got through", queue=self.name)
             self.polls.probe_passed()
-
-    def _letters(self, delivery: Delivery, outcome: Outcome) -> Any:
-        where = self._processor.where(delivery)
-        return deadletter.letters(delivery, outcome, where, self.name, self._clock.time(), self._settings.fifo)
 
     def _finished(self, delivery: Delivery, outcome: Outcome) -> None:
         if outcome.name in ("retried", "released"):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import msgspec
 
+from millpond.clock import Clock
 from millpond.delivery import Delivery
-from millpond.message import Outcome
+from millpond.message import FollowUp, Outcome
 from millpond.queue import MAX_ATTRIBUTES, MAX_BYTES, Attribute, Entry, Received, dedup_id_of
 
 #: The attribute that carries the reason, and the longest value it takes.
@@ -38,40 +40,58 @@ def reason_text(reason: Reason) -> str:
     return text
 
 
-def letters(
-    delivery: Delivery, outcome: Outcome, handler: str, queue: str, now: float, fifo: bool = False
-) -> tuple[list[Entry], list[Entry]]:
-    """The dead letters of one delivery: of the message itself (one or none), and of its rejected follow-ups.
+class Letters:
+    """Writes the dead letters of one queue. `where` tells where the handler of a delivery stands.
 
-    `handler` is where the handler stands, `now` the time since the epoch. `fifo`: they go to a FIFO queue.
+    `fifo`: they go to a FIFO queue.
     """
-    received, envelope = delivery.received, delivery.envelope
 
-    def reason(text: str, error: str, event_id: str) -> Reason:
-        count = received.receive_count
-        return Reason(text, error, handler, count, received.message_id, event_id, queue, utc(now))
+    def __init__(self, queue: str, where: Callable[[Delivery], str], clock: Clock, fifo: bool) -> None:
+        self._queue = queue
+        self._where = where
+        self._clock = clock
+        self._fifo = fifo
 
-    event_id = str(envelope.event_id) if envelope is not None else ""
-    rejected = [
-        copy(Received("", "", job.body, group_id=received.group_id), reason(job.reject, "", job.event_id), fifo)
-        for job in outcome.follow_ups
-        if job.reject is not None
-    ]
-    if outcome.name != "dead_lettered":
-        return [], rejected
-    return [copy(received, reason(outcome.reason, outcome.error, event_id), fifo)], rejected
+    def of_message(self, delivery: Delivery, outcome: Outcome) -> Entry:
+        """The one of the message itself."""
+        event_id = str(delivery.envelope.event_id) if delivery.envelope is not None else ""
+        reason = self._reason(delivery, outcome.reason, outcome.error, event_id)
+        return copy(delivery.received, reason, self._fifo)
+
+    def of_follow_up(self, delivery: Delivery, job: FollowUp, why: str) -> Entry:
+        """That of a job which this message has left behind."""
+        received = Received("", "", job.body, group_id=delivery.received.group_id)
+        return copy(received, self._reason(delivery, why, "", job.event_id), self._fifo)
+
+    def _reason(self, delivery: Delivery, text: str, error: str, event_id: str) -> Reason:
+        received, handler = delivery.received, self._where(delivery)
+        failed_at = utc(self._clock.time())
+        return Reason(
+            text, error, handler, received.receive_count, received.message_id, event_id, self._queue, failed_at
+        )
 
 
 def copy(received: Received, reason: Reason, fifo: bool) -> Entry:
     """Body, user attributes, trace header and group as they came, and the reason where it fits beside them.
 
-    A FIFO queue takes it once in five minutes: by the message's id, or a rejected job's event id.
+    The attribute is ours alone: what a producer, or an earlier death, has written there does not go on.
+    A FIFO queue takes it once in five minutes: by the message's id, or a follow-up's event id.
     """
     dedup_id = dedup_id_of(received.message_id or reason.event_id) if fifo else ""
-    bare = Entry(received.body, 0, received.group_id, received.trace_header, received.attributes, dedup_id)
     attributes = {**received.attributes, ATTRIBUTE: Attribute("String", reason_text(reason))}
-    told = msgspec.structs.replace(bare, attributes=attributes)
-    return told if len(attributes) <= MAX_ATTRIBUTES and told.size <= MAX_BYTES else bare
+    told = Entry(received.body, 0, received.group_id, received.trace_header, attributes, dedup_id)
+    return told if len(attributes) <= MAX_ATTRIBUTES and told.size <= MAX_BYTES else bare(told)
+
+
+def bare(letter: Entry) -> Entry:
+    """The same without its reason."""
+    attributes = {name: value for name, value in letter.attributes.items() if name != ATTRIBUTE}
+    return msgspec.structs.replace(letter, attributes=attributes)
+
+
+def is_bare(letter: Entry) -> bool:
+    """Whether it goes without its reason."""
+    return ATTRIBUTE not in letter.attributes
 
 
 def utc(seconds: float) -> str:

@@ -11,12 +11,14 @@ from millpond.backoff import whole_seconds
 from millpond.batch import Batcher
 from millpond.clock import Clock, Event
 from millpond.countdown import Countdown
-from millpond.queue import MAX_HOLD_SECONDS, Failure, Queue, answers
+from millpond.queue import MARGIN_SECONDS as MARGIN_SECONDS  # with lease_seconds, where the settings need both
+from millpond.queue import MAX_HOLD_SECONDS, Failure, Queue, answers, lease_seconds
+from millpond.trouble import Trouble, is_denied
 
-#: An answer may have been on its way this long: the lease counts as shorter by it (a quarter of it at the most).
-MARGIN_SECONDS = 1.0
 #: The 12 h are counted at SQS, from a moment before our receive came back: asking past them is an error there.
 HOLD_MARGIN_SECONDS = 10.0
+#: In a drain, what is denied is tried for so long.
+DENIED_SECONDS = 3.0
 #: Changes linger this long to travel ten to a call; with beats at a third of the visibility time-out there is time.
 LINGER_SECONDS = 0.05
 
@@ -216,7 +218,7 @@ class Lease(msgspec.Struct, eq=False):
     def _took(self, seconds: int, started: float, failure: Failure | None) -> bool:
         lost = failure is not None and failure.lease_lost
         if self.state == "returning":
-            if failure is not None and not lost and self._keeper.clock.now() < self.deadline:
+            if failure is not None and not lost and not self._keeper.gives_up(self, failure):
                 return True
             item = self.item
             self.end()
@@ -256,16 +258,19 @@ class LeaseKeeper:
         on_lost: Callable[[Any], object],
         on_returned: Callable[[Any, Failure | None], object],
         on_room: Callable[[], object] = lambda: None,
+        name: str = "",
     ) -> None:
         self.clock = clock
         self.spawn = spawn
         self.visibility_seconds = visibility_seconds
-        self.lease_seconds = visibility_seconds - min(MARGIN_SECONDS, visibility_seconds / 4)
+        self.lease_seconds = lease_seconds(visibility_seconds)
         self.beat_seconds = beat_seconds
         self.hold_seconds = min(hold_seconds, MAX_HOLD_SECONDS - HOLD_MARGIN_SECONDS)
         self.on_lost = on_lost
         self.on_returned = on_returned
         self.quiet: Countdown[Lease] = Countdown(beat_seconds, Lease.start_beating, clock)  # no beat was due yet
+        self.trouble = Trouble("sqs:ChangeMessageVisibility", name, clock)
+        self._drain_began: float | None = None
         self._queue = queue
         self.changes: Batcher[Lease] = Batcher(
             self._send, clock, spawn, linger_seconds=LINGER_SECONDS, flushers=flushers, limit=limit, on_room=on_room
@@ -276,6 +281,17 @@ class LeaseKeeper:
         lease = Lease(self, item, handle, since, since + self.lease_seconds, receive_count)
         lease.begin(since)
         return lease
+
+    def hurry(self) -> None:
+        """The drain has begun: nothing lingers, and what is denied is soon given up."""
+        self._drain_began = self.clock.now()
+        self.changes.hurry()
+
+    def gives_up(self, lease: Lease, failure: Failure) -> bool:
+        """Whether a give-back that failed is not tried again: its message comes back with its visibility time-out."""
+        now = self.clock.now()
+        hopeless = is_denied(failure) and self._drain_began is not None and now - self._drain_began >= DENIED_SECONDS
+        return hopeless or now >= lease.deadline
 
     def _send(self, leases: list[Lease]) -> list[Lease]:
         marked = [lease for lease in leases if lease.marked]
@@ -288,7 +304,9 @@ class LeaseKeeper:
             return marked
         started = self.clock.now()
         changes = [(handle, seconds) for _, handle, seconds in asked]
-        results = answers(lambda: self._queue.extend(changes), len(changes))
+        results = answers(self._queue.extend, changes)
+        if self.trouble.since or any(results):
+            self.trouble.read(self._queue.url, results, started, self.changes.count)
         return marked + [
             lease
             for (lease, handle, seconds), failure in zip(asked, results, strict=True)

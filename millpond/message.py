@@ -10,6 +10,10 @@ import msgspec
 
 # SQS: DelaySeconds is 0 to 900.
 MAX_DELAY_SECONDS = 900
+# SQS: MaximumMessageSize at the most, and where a queue does not say otherwise.
+MAX_BYTES = 1_048_576
+#: What `not_before` adds to a body at the most.
+NOT_BEFORE_BYTES = len('"not_before":1234567890123,')
 
 OutcomeName = Literal["succeeded", "retried", "dead_lettered", "discarded", "released", "lease_lost"]
 Cause = Literal["", "failed", "timed_out", "rejected", "undecodable", "unavailable"]
@@ -40,7 +44,7 @@ class Message(msgspec.Struct, eq=False):
     """One delivery of a message, as its handler sees it.
 
     `attempt` is ApproximateReceiveCount: it counts give-backs too. `attributes` has the user attributes (str, or
-    bytes for binary ones). `body` is the text as it came.
+    bytes for binary ones). `body` is the text as it came. `max_bytes` is what its queue takes of one message.
     """
 
     id: str
@@ -54,6 +58,7 @@ class Message(msgspec.Struct, eq=False):
     group_id: str = ""
     attributes: Mapping[str, str | bytes] = {}
     _left: Callable[[], float] = float
+    max_bytes: int = MAX_BYTES
     _follow_ups: list[FollowUp] = []
 
     def __repr__(self) -> str:
@@ -77,14 +82,18 @@ class Message(msgspec.Struct, eq=False):
     def follow_up(self, payload: Any, after: int = 0, reject: str | None = None) -> str:
         """Leave a job of the same type behind; it is sent before this message is deleted. Returns its event_id.
 
-        `after`: seconds until it is visible, 0 to 900. With `reject` it goes to the dead-letter queue with that
-        reason. Raises ValueError for a longer delay and TypeError for a payload that is not JSON. Where the message
-        is retried or given back, its follow-ups are forgotten: the next attempt makes them again.
+        `after`: seconds until it is handled, 0 to 900. With `reject` it goes to the dead-letter queue with that
+        reason. Raises ValueError for a longer delay and for a body of more than `max_bytes`, TypeError for a payload
+        that is not JSON. Where the message is retried or given back, its follow-ups are forgotten: the next attempt
+        makes them again. One that cannot be sent becomes a dead letter; this handler does not run again for it.
         """
         if not 0 <= after <= MAX_DELAY_SECONDS:
             raise ValueError(f"after={after}: SQS delays a message by 0 to {MAX_DELAY_SECONDS} seconds")
         event_id = f"{self.event_id}/{len(self._follow_ups) + 1}"
         body = envelope_text(self.event_type, event_id, payload)
+        size = len(body.encode()) + (NOT_BEFORE_BYTES if after and self.group_id else 0)
+        if size > self.max_bytes:
+            raise ValueError(f"a follow-up of {size:,} bytes: its queue takes {self.max_bytes:,} (MaximumMessageSize)")
         # An exception is a natural reason to give.
         self._follow_ups.append(FollowUp(event_id, body, int(after), None if reject is None else str(reject)))
         return event_id
@@ -100,3 +109,8 @@ def envelope_text(event_type: str, event_id: str, payload: Any) -> str:
     text = msgspec.json.encode({"event_type": event_type, "event_id": event_id, "payload": payload}).decode()
     # The two characters that JSON leaves as they are and SQS does not take (InvalidMessageContents).
     return text.replace("\ufffe", "\\ufffe").replace("\uffff", "\\uffff")
+
+
+def delayed(body: str, not_before_ms: int) -> str:
+    """An envelope that is not to be handled before this moment (ms since the epoch): FIFO queues delay no message."""
+    return f'{{"not_before":{not_before_ms},{body[1:]}'

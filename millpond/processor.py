@@ -25,7 +25,7 @@ from millpond.errors import (
     Stopped,
     Unavailable,
 )
-from millpond.message import Cause, Message, Outcome
+from millpond.message import MAX_BYTES, Cause, Message, Outcome
 from millpond.misfit import misfit
 from millpond.queue import MAX_HOLD_SECONDS
 from millpond.routing import Around, Route
@@ -90,8 +90,11 @@ class Processor:
         self._seen_tracebacks: set[tuple[str, str, int]] = set()
         self._seen_values: set[str] = set()
 
-    def process(self, delivery: Delivery, queue: str, default_type: str) -> Outcome:
-        """Work on one delivery. The outcome says everything that is to be done about it."""
+    def process(self, delivery: Delivery, queue: str, default_type: str, max_bytes: int = MAX_BYTES) -> Outcome:
+        """Work on one delivery. The outcome says everything that is to be done about it.
+
+        `max_bytes` is what its queue takes of one message.
+        """
         received = delivery.received
         if received.flaw:
             return _undecodable(received.flaw)
@@ -116,6 +119,7 @@ class Processor:
             received.group_id,
             {name: attribute.value for name, attribute in attributes.items()} if attributes else {},
             delivery.seconds_left,
+            max_bytes,
         )
         return self._handle(delivery, envelope, message, route)
 

@@ -10,11 +10,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from types import MappingProxyType
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
 
-from millpond.errors import QueueError
+from millpond.errors import AccessDenied, QueueError, QueueMissing, Throttled, Unreachable
+from millpond.foreign import number, shown
 
 #: Entries in one batch call, and messages in one receive (SQS quotas).
 MAX_BATCH = 10
@@ -24,6 +25,10 @@ MAX_BYTES = 1_048_576
 MAX_HOLD_SECONDS = 43_200
 #: The longest long poll.
 MAX_WAIT_SECONDS = 20
+#: An answer may have been on its way this long: a lease counts as shorter by it (a quarter of it at the most).
+MARGIN_SECONDS = 1.0
+#: Receives after which SQS moves a message: maxReceiveCount is 1 to 1000.
+MAX_RECEIVES = 1_000
 #: How the entries of a batch are named: by number, since one message can be in it twice.
 ENTRY_IDS = [str(number) for number in range(MAX_BATCH)]
 #: User attributes of one message.
@@ -34,6 +39,8 @@ POLL_GRACE_SECONDS = 10
 SETTLE_SECONDS = 10
 #: What a receive asks for about each message: all that anybody here reads.
 SYSTEM_ATTRIBUTES = ("ApproximateReceiveCount", "SentTimestamp", "MessageGroupId", "AWSTraceHeader")
+
+Each = TypeVar("Each")
 
 _DEDUP_ID = re.compile(r"[!-~]{1,128}")
 
@@ -109,11 +116,25 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """Why one entry of a batch was not done. `sender_fault`: trying again cannot help."""
+    """Why one entry of a batch was not done.
+
+    `sender_fault`: trying again as it is cannot help. `denied`: nor before a person has mended something.
+    """
 
     code: str
     text: str = ""
     sender_fault: bool = False
+    denied: bool = False
+
+    @property
+    def name(self) -> str:
+        """The code as SQS names it, also where the whole call has failed."""
+        return self.code.removeprefix("call:")
+
+    @property
+    def said(self) -> str:
+        """Code and text, as the log and a reason show them."""
+        return shown(f"{self.name}: {self.text}" if self.name else self.text)
 
     @property
     def lease_lost(self) -> bool:
@@ -150,12 +171,26 @@ class Queue(Protocol):
     def attributes(self) -> dict[str, str]: ...
 
 
-def answers(call: Callable[[], list[Failure | None]], entries: int) -> list[Failure | None]:
-    """The results of a batch call, also where it fails as a whole: that says nothing final of any one entry."""
+def answers(call: Callable[[list[Each]], list[Failure | None]], entries: list[Each]) -> list[Failure | None]:
+    """The results of a batch call, also where it fails as a whole: that says nothing final of any one entry.
+
+    A call that SQS refuses as it stands is made again for each entry: a bad one must not fail its nine neighbours.
+    """
     try:
-        return call()
+        return call(entries)
+    except (Throttled, Unreachable) as error:
+        return [Failure(f"call:{error.code}", str(error))] * len(entries)
+    except (AccessDenied, QueueMissing) as error:
+        return [Failure(f"call:{error.code}", str(error), denied=True)] * len(entries)
     except QueueError as error:
-        return [Failure(f"call:{error.code}", str(error))] * entries
+        if len(entries) > 1:
+            return [answers(call, [entry])[0] for entry in entries]
+        return [Failure(f"call:{error.code}", str(error), sender_fault=True)]
+
+
+def lease_seconds(visibility_seconds: int) -> float:
+    """How long a message that was received just now is surely ours: its visibility time-out, less the answer's way."""
+    return visibility_seconds - min(MARGIN_SECONDS, visibility_seconds / 4)
 
 
 def send_apart(
@@ -180,7 +215,7 @@ def _sent(entries: Sequence[Entry], send: Callable[[Sequence[Entry]], list[Failu
         if len(entries) == 1:
             return [Failure(error.code, str(error), sender_fault=True)]
     # As results, not as errors: those before one that fails are sent.
-    return [answers(lambda one=entry: _sent([one], send), 1)[0] for entry in entries]  # type: ignore[misc]
+    return [answers(lambda alone: _sent(alone, send), [entry])[0] for entry in entries]
 
 
 def _unsendable(entry: Entry) -> Failure | None:
@@ -208,10 +243,30 @@ def dedup_id_of(event_id: str) -> str:
     return event_id if _DEDUP_ID.fullmatch(event_id) else sha256(event_id.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+class Redrive(msgspec.Struct, frozen=True):
+    """A redrive policy: where SQS moves a message, after how many receives; "" and 0 where it does not say."""
+
+    account: str = ""
+    name: str = ""
+    max_receive_count: int = 0
+
+
+def read_redrive(policy: str) -> Redrive:
+    """What a redrive policy says, whatever it is: SQS writes the count as a number or as a text, others write more."""
+    try:
+        fields = json.loads(policy)
+    except (ValueError, RecursionError):
+        return Redrive()
+    if not isinstance(fields, dict):
+        return Redrive()
+    count = number(fields.get("maxReceiveCount"), 1, MAX_RECEIVES, 0)
+    arn = str(fields.get("deadLetterTargetArn")).split(":")
+    return Redrive(arn[-2], arn[-1], count) if len(arn) > 2 else Redrive(max_receive_count=count)
+
+
 def redrive_target(policy: str) -> tuple[str, str]:
     """Account and name of the dead-letter queue in a redrive policy. Raises ValueError where it names none."""
-    try:
-        account, name = json.loads(policy)["deadLetterTargetArn"].split(":")[-2:]
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise ValueError(f"the redrive policy {policy} names no queue") from None
-    return account, name
+    redrive = read_redrive(policy)
+    if not redrive.name:
+        raise ValueError(f"the redrive policy {shown(policy)} names no queue")
+    return redrive.account, redrive.name

@@ -83,7 +83,7 @@ def send_all(queue: Queue, entries: Sequence[Entry], told: Callable[[int, Failur
 
     def send(indexes: Sequence[int]) -> list[tuple[int, Failure | None]]:
         batch = [entries[index] for index in indexes]
-        return list(zip(indexes, answers(lambda: queue.send(batch), len(batch)), strict=True))
+        return list(zip(indexes, answers(queue.send, batch), strict=True))
 
     first, *rest = batches(entries)
     results = queue.send([entries[index] for index in first])

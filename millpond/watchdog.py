@@ -144,7 +144,7 @@ class Watchdog:
     def _send(self, guard: Guard, marked: list[tuple[Lease, tuple[str, int]]], started: float) -> None:
         results: list[Failure | None] = []
         try:
-            results = answers(lambda: guard.extend([change for _, change in marked]), len(marked))
+            results = answers(guard.extend, [change for _, change in marked])
         finally:
             results = results or [Failure("crash")] * len(marked)
             now = self._clock.now()

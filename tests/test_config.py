@@ -192,7 +192,11 @@ def test_a_byte_order_mark_and_windows_line_ends_are_read(read):
         ("pause_seconds = nan", "pause_seconds = NaN: 0 seconds or more"),
         ('pause_seconds = "nan"', 'pause_seconds = "nan": 0 seconds or more'),
         ("event_type = 5", "event_type = 5: a text in quotes"),
-        ("heartbeat_seconds = 60", "heartbeat_seconds = 60: less than visibility_seconds = 60"),
+        (
+            "heartbeat_seconds = 60",
+            "heartbeat_seconds = 60: 58 at most, or 0 for a third: with visibility_seconds = 60 a later beat comes "
+            "when the lease is over",
+        ),
         ("heartbeat_seconds = 0.5", "heartbeat_seconds = 0.5: 0 (a third of visibility_seconds), or 1 second and more"),
         ("concurrency = 101", "concurrency = 101: not more than [worker] concurrency = 100"),
         ("wait_second = 3", "wait_second = 3: no such key; did you mean wait_seconds?"),

@@ -7,10 +7,9 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from millpond.errors import AccessDenied, Reject, Retry, Stopped, Throttled, Unavailable, Unreachable
+from millpond.errors import AccessDenied, QueueMissing, Reject, Retry, Stopped, Throttled, Unavailable, Unreachable
 from millpond.lease import MARGIN_SECONDS
 from millpond.queue import Attribute, Failure
-from millpond.settler import GIVE_UP_SECONDS
 from tests.rig import Rig
 from tests.virtual import VirtualClock, settle
 
@@ -116,12 +115,12 @@ def test_a_failed_message_comes_back_after_its_back_off_until_its_attempts_are_u
 
 
 def test_the_original_is_deleted_only_after_its_dead_letter_is_confirmed(clock):
-    rig = run(clock, {"job": reject})
+    rig = run(clock, {"job": reject}, visibility_seconds=6)
     rig.dead.gates["send"] = Event()
     rig.put("job")
-    clock.advance(40)  # longer than the visibility time-out: the lease is held till then
+    clock.advance(9)  # longer than the visibility time-out: the lease is held till then
     assert not rig.queue.deleted
-    assert rig.queue.visible() == []
+    assert rig.queue.messages["m1"].receives == 1
     rig.dead.gates.pop("send").set()
     clock.advance(1)
     assert len(rig.queue.deleted) == 1
@@ -132,7 +131,7 @@ def test_the_original_is_deleted_only_after_its_dead_letter_is_confirmed(clock):
 def test_without_a_place_for_a_dead_letter_the_message_stays_under_back_off(clock, dead_letters):
     rig = run(clock, {"job": reject}, dead_letters=dead_letters)
     if dead_letters:
-        rig.dead.script["send"] = [REFUSED]
+        rig.dead.script["send"] = [REFUSED] * 2  # with its reason, and without
     (one,) = rig.put("job")
     clock.advance(1)
     assert rig.ended[0][1].name == "retried"
@@ -203,13 +202,59 @@ def test_a_rejected_follow_up_without_a_dead_letter_queue_waits_in_the_queue_its
     assert [json.loads(stored.entry.body)["payload"] for stored in rig.queue.messages.values()] == ["rest"]
 
 
-def test_a_follow_up_that_is_refused_keeps_its_original(clock):
-    rig = run(clock, {"job": lambda payload, message: message.follow_up({}) and None})
-    rig.queue.script["send"] = [REFUSED]
+@pytest.mark.parametrize(
+    "refusal", [REFUSED, AccessDenied("no", "AccessDenied"), QueueMissing("gone", "QueueDoesNotExist")], ids=repr
+)
+def test_a_follow_up_that_is_refused_is_a_dead_letter_and_its_handler_does_not_run_again(clock, refusal, caplog):
+    ran = []
+
+    def handle(payload, message):
+        ran.append(message.id)
+        message.follow_up({"n": 1}, after=5)
+
+    rig = run(clock, {"job": handle}, wait_seconds=1)
+    rig.queue.script["send"] = [refusal] * 100
     (one,) = rig.put("job")
-    clock.advance(0.5)
-    assert rig.ended[0][1].name == "retried"
-    assert one in rig.queue.messages
+    clock.advance(600)
+    assert ran == [one]
+    assert rig.outcomes() == {one: "succeeded"}
+    assert rig.queue.deleted == {one: 1}
+    (letter,) = rig.dead.messages.values()
+    body, reason = json.loads(letter.entry.body), json.loads(letter.entry.attributes["millpond"].value)
+    assert (body["event_id"], body["payload"]) == (f"{one}/1", {"n": 1})
+    assert reason["reason"].startswith("it could not be sent: ")
+    assert reason["event_id"] == f"{one}/1"
+    told = [vars(record) for record in caplog.records if getattr(record, "event", "") == "follow_up.dead_lettered"]
+    assert [record["fields"]["follow_up"] for record in told] == [f"{one}/1"]
+    assert rig.account.rejected_follow_ups == 1
+
+
+@pytest.mark.parametrize("dead_letters", [True, False])
+def test_a_follow_up_that_nobody_takes_is_offered_for_as_long_as_its_message_can_be_held(clock, dead_letters, caplog):
+    ran = []
+
+    def handle(payload, message):
+        if payload is None:
+            ran.append(message.id)
+            message.follow_up("later")
+
+    rig = run(clock, {"job": handle}, dead_letters=dead_letters)
+    denied = AccessDenied("not allowed", "AccessDenied")
+    rig.queue.script["send"] = [denied] * 10_000
+    if dead_letters:
+        rig.dead.script["send"] = [denied] * 10_000
+    (one,) = rig.put("job")
+    clock.advance(3_600)
+    assert ran == [one]
+    assert rig.ended == []
+    told = [one.getMessage() for one in caplog.records if getattr(one, "event", "") == "settle.failed"]
+    about = [text for text in told if "queue.test" in text and "allow sqs:SendMessage" in text]
+    assert 55 <= len(about) <= 2 * 61
+    rig.queue.script["send"].clear()
+    clock.advance(3)
+    assert rig.outcomes()[one] == "succeeded"
+    clock.advance(3)
+    assert rig.queue.messages == {}
 
 
 def test_a_retried_message_leaves_no_follow_up_behind(clock):
@@ -284,13 +329,40 @@ def test_a_delete_that_fails_is_tried_again_and_nothing_runs_twice(clock):
     assert gate.seen == [(one, 1)]
 
 
-def test_a_delete_is_given_up_after_five_minutes_and_the_message_left_to_its_time_out(clock):
-    rig = run(clock, {"job": fine})
-    rig.queue.script["delete"] = [BROKEN] * 1_000
-    rig.put("job")
-    clock.advance(GIVE_UP_SECONDS + 10)
-    assert rig.account.abandoned >= 1
-    assert rig.account.received == sum(rig.account.outcomes.values()) + rig.account.abandoned + rig.consumer.open
+@pytest.mark.parametrize("refusal", [BROKEN, Unreachable("down"), AccessDenied("no", "AccessDenied")], ids=repr)
+def test_a_delete_that_is_owed_is_asked_for_until_it_is_made_and_the_handler_does_not_run_again(clock, refusal, caplog):
+    gate = Gate()
+    gate.event.set()
+    rig = run(clock, {"job": gate})
+    rig.queue.script["delete"] = [refusal] * 1_000_000
+    (one,) = rig.put("job")
+    clock.advance(1_200)
+    assert rig.account.abandoned == 0
+    assert rig.queue.messages[one].receives == 1  # its beats go on
+    told = [record.getMessage() for record in caplog.records if getattr(record, "event", "") == "settle.failed"]
+    assert 19 <= len(told) <= 21  # at once, and each minute
+    assert all("sqs:DeleteMessage on http://queue.test/000000000000/q fails" in text for text in told)
+    assert ("allow sqs:DeleteMessage" in told[0]) == isinstance(refusal, AccessDenied)
+    rig.queue.script["delete"].clear()
+    clock.advance(3)
+    assert rig.queue.deleted == {one: 1}
+    assert gate.seen == [(one, 1)]
+
+
+def test_a_message_whose_owed_delete_outlasts_its_lease_is_deleted_by_the_new_handle_without_a_second_run(clock):
+    """12 h are the longest that a message can be kept; then it comes again, and is still done."""
+    gate = Gate()
+    gate.event.set()
+    rig = run(clock, {"job": gate}, visibility_seconds=3_600)
+    rig.queue.script["delete"] = [AccessDenied("no", "AccessDenied")] * 1_000_000
+    rig.queue.script["extend"] = [AccessDenied("no", "AccessDenied")] * 1_000_000
+    (one,) = rig.put("job")
+    clock.advance(3_700)
+    assert rig.queue.messages[one].receives == 2
+    rig.queue.script["delete"].clear()
+    clock.advance(3)
+    assert rig.queue.deleted == {one: 1}
+    assert gate.seen == [(one, 1)]
 
 
 def test_a_delete_whose_handle_is_void_is_counted_as_a_lost_lease(clock):

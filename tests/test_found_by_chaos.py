@@ -168,7 +168,7 @@ def test_what_is_put_off_in_a_drain_stays_hidden_from_the_poll_that_is_still_ope
         raise ValueError("boom")
 
     rig = Rig(clock, {"job": reject}, max_attempts=1, visibility_seconds=30, wait_seconds=WAIT)
-    rig.dead.script["send"] = [REFUSED]
+    rig.dead.script["send"] = [REFUSED] * 2  # with its reason, and without
     (one,) = rig.put("job")
     rig.consumer.polls.start()
     clock.advance(1)

@@ -498,7 +498,7 @@ def test_a_dead_letter_that_is_refused_holds_up_its_group_and_the_order_stays():
             raise Reject("never")
 
     one = Fifo(handle)
-    one.dead.script["send"] = [REFUSED]
+    one.dead.script["send"] = [REFUSED] * 2  # with its reason, and without
     one.put("a", 0, 3)
     one.clock.advance(60)
     assert one.saw("began") == [("a", 0), ("a", 0), ("a", 1), ("a", 2)]

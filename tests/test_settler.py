@@ -249,92 +249,75 @@ def test_the_original_waits_for_its_follow_up_and_for_its_dead_letter_too(run, c
     assert rig.queue.deleted[one] == 1
 
 
-def test_what_is_still_to_be_sent_of_a_message_that_runs_again_is_void(run, clock):
-    """The next attempt makes its follow-ups again: sent from both, they would be there twice."""
-    rig = run({"job": leave_two}, wait_seconds=1, concurrency=1)
-    rig.queue.script["send"] = [REFUSED]
-    rig.dead.script["send"] = [BROKEN] * 2
-    rig.put("job")
-    clock.advance(0.5)
+def test_the_follow_ups_of_a_message_whose_own_dead_letter_is_refused_are_not_sent(run, clock):
+    """It runs again, and makes them again: sent from both, they would be there twice."""
+
+    def handle(payload, message):
+        message.follow_up("later")
+        message.follow_up("never", reject="550")
+        raise Reject("no such customer")
+
+    rig = run({"job": handle}, wait_seconds=1, concurrency=1)
+    rig.dead.script["send"] = [REFUSED] * 2
+    (one,) = rig.put("job")
+    clock.advance(0.9)
     assert [outcome.name for _, outcome in rig.ended] == ["retried"]
-    rig.dead.script["send"].clear()
-    clock.advance(0.45)  # the letter's next try would be due
-    assert rig.account.received == 1
-    assert rig.dead.messages == {}
+    assert rig.queue.calls["send"] == 0
+    assert rig.dead.calls["send"] == 2  # with its reason, and without: the rejected follow-up was not offered
+    clock.advance(60)
+    assert rig.queue.calls["send"] >= 1
+    assert rig.queue.deleted[one] == 1
 
 
-def test_a_copy_that_was_on_its_way_when_its_message_was_put_off_deletes_nothing(run, clock):
-    rig = run({"job": leave_two}, concurrency=1)
-    rig.queue.script["send"] = [REFUSED]
-    refusal, hold = rig.queue.gates["send"], rig.dead.gates["send"] = Event(), Event()
+def test_a_dead_letter_that_was_on_its_way_when_its_message_was_put_off_deletes_nothing(run, clock):
+    rig = run({"job": reject}, concurrency=1, wait_seconds=1)
+    hold = rig.dead.gates["send"] = Event()
     (one,) = rig.put("job")
     clock.advance(0.2)
-    refusal.set()
-    clock.advance(0.2)
+    drain(rig, 30)
+    clock.advance(6)  # the drain does not wait for it
     assert rig.outcomes() == {one: "retried"}
     hold.set()
-    clock.advance(0.4)
+    clock.advance(1)
     assert len(rig.dead.messages) == 1
     assert rig.queue.calls["delete"] == 0
     assert len(rig.ended) == 1
 
 
-def test_a_copy_that_was_on_its_way_does_not_stand_for_the_dead_letter_that_its_message_has_become(run, clock):
-    rig = run({"job": leave_two}, concurrency=1, max_attempts=1)
-    rig.queue.script["send"] = [REFUSED]
-    refusal, first = rig.queue.gates["send"], rig.dead.gates["send"] = Event(), Event()
-    (one,) = rig.put("job")
-    clock.advance(0.2)
-    second = rig.dead.gates["send"] = Event()
-    refusal.set()  # that was its last attempt
-    clock.advance(0.2)
-    first.set()
-    clock.advance(0.5)
-    assert rig.dead.calls["send"] == 2
-    assert len(rig.dead.messages) == 1
-    assert one in rig.queue.messages
-    second.set()
-    clock.advance(0.5)
-    assert len(rig.dead.messages) == 2
-    assert rig.queue.deleted == {one: 1}
-    assert rig.outcomes() == {one: "dead_lettered"}
-
-
-def test_a_follow_up_that_is_refused_when_its_message_is_settled_already_settles_nothing(run, clock):
+def test_follow_ups_that_are_refused_one_by_one_are_dead_letters_and_the_others_jobs_all_before_one_delete(run, clock):
     def handle(payload, message):
-        for number in range(12):
-            message.follow_up(number)
+        if payload is None:
+            for number in range(12):
+                message.follow_up(number)
 
     rig = run({"job": handle}, concurrency=1)
-    rig.queue.script["send"] = [REFUSED, REFUSED]
-    first = rig.queue.gates["send"] = Event()
+
+    def picky(entries):
+        rig.queue.calls["send"] += 1
+        return [REFUSED if json.loads(entry.body)["payload"] in (3, 11) else None for entry in entries]
+
+    rig.queue.send = picky
     (one,) = rig.put("job")
-    settle()
-    second = rig.queue.gates["send"] = Event()
-    clock.advance(0.1)
-    assert [len(batch) for batch in rig.queue.batches["send"]] == [10, 2]
-    first.set()
-    clock.advance(0.2)
-    assert rig.outcomes() == {one: "retried"}
-    second.set()
-    clock.advance(0.5)
-    assert len(rig.ended) == 1
-    assert rig.queue.calls["extend"] == 1
-    assert rig.consumer.open == 0
+    clock.advance(1)
+    letters = [json.loads(stored.entry.body)["payload"] for stored in rig.dead.messages.values()]
+    assert sorted(letters) == [3, 11]
+    assert rig.queue.deleted == {one: 1}
+    assert rig.outcomes() == {one: "succeeded"}
+    assert rig.queue.calls["send"] == 2
 
 
 def test_a_dead_letter_that_cannot_be_sent_is_not_sent_any_more_once_its_message_is_somebody_elses(run, clock):
-    rig = run({"job": reject})
+    rig = run({"job": reject}, visibility_seconds=9)
     rig.dead.script["send"] = [BROKEN] * 1_000
     rig.queue.script["extend"] = [GONE]
     (one,) = rig.put("job")
-    clock.advance(9)
+    clock.advance(2.9)
     assert rig.ended == []
-    clock.advance(4)
+    clock.advance(2)
     assert rig.outcomes() == {one: "lease_lost"}
     assert rig.consumer.open == 0
     before = rig.dead.calls["send"]
-    clock.advance(5)
+    clock.advance(3.9)  # then it comes again
     assert rig.dead.calls["send"] == before
 
 

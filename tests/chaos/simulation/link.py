@@ -116,6 +116,8 @@ class Link:
 
     def _put(self, name: str, entry: Entry, worker: str, call: int) -> Failure | None:
         network = self._network
+        if self._letters and _reason(entry) is None:
+            return REFUSED  # one that was refused with its reason is refused without it as well
         if self._letters and not network.calm and network.chance.random() < network.plan.refused_letters:
             self._history.add("fault", worker, origin(entry), call=call, value="refused")
             return REFUSED
@@ -201,11 +203,14 @@ class Link:
 
 
 def origin(entry: Entry) -> str:
-    """The message that a dead letter is the copy of, or that a follow-up was left behind by."""
+    """The message that a dead letter is the copy of, or that a follow-up was left behind by; "" where nothing tells."""
     reason = _reason(entry)
     if reason is not None and reason["message_id"]:
         return str(reason["message_id"])
-    return str(json.loads(entry.body)["event_id"]).split("/")[0]
+    try:
+        return str(json.loads(entry.body)["event_id"]).split("/")[0]
+    except (ValueError, KeyError):  # a dead letter without its reason
+        return ""
 
 
 def _reason(entry: Entry) -> dict[str, str] | None:
