@@ -1,4 +1,6 @@
-"""Foreign: texts, errors and numbers that others have written, made fit to be shown or used. Nothing here raises.
+"""Foreign: texts, errors and numbers that others have written, made fit to be shown or used.
+
+Nothing here raises but the engine's own Interrupt, should it come while a user's object is asked for its text.
 
 Whatever comes from outside (an endpoint's answer, a message, a handler's exception) passes here before it goes into a
 log line, an error, a dead letter or onto a terminal: cut, escaped, without any secret that this process knows, and
@@ -158,10 +160,11 @@ def _scrubbed(text: str, limit: int) -> str:
     text = text[:window]
     if _hiding is not None:
         text = _hiding.sub(HIDDEN, text)
-    lower = text.lower()
-    for words, pattern, instead in _PATTERNS:
-        if any(word in lower for word in words):
-            text = pattern.sub(instead, text)
+    if ":" in text or "=" in text or "@" in text:  # no pattern is without one of them, nearly every id is
+        lower = text.lower()
+        for words, pattern, instead in _PATTERNS:
+            if any(word in lower for word in words):
+                text = pattern.sub(instead, text)
     return text if whole else text[: len(text) - _longest]
 
 
@@ -252,6 +255,18 @@ def _cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
+def lines(value: object) -> str:
+    """A text of several lines, the end of it where it is long; each without secrets, and cut."""
+    text = text_of(value)
+    if len(text) > 2 * MAX_TRACE:  # from a line's beginning on: half a secret is not known for one
+        text = text[-2 * MAX_TRACE :].partition("\n")[2] or text[: 2 * MAX_TRACE]
+    return _end([clean(line, MAX_TRACE_LINE) for line in text.splitlines()])
+
+
+def _end(texts: list[str]) -> str:
+    return "\n".join(texts)[-MAX_TRACE:]
+
+
 # Errors
 
 
@@ -263,8 +278,8 @@ def describe(error: BaseException) -> str:
 
 def trace(error: BaseException) -> str:
     """Its traceback, the end of it where it is long; what cannot be formatted is told by its description alone."""
-    lines = [shown(line, MAX_TRACE_LINE) for text in _trace(error, MAX_DEPTH) for line in text.splitlines()]
-    return "\n".join(lines)[-MAX_TRACE:]
+    texts = _trace(error, MAX_DEPTH)
+    return _end([shown(line, MAX_TRACE_LINE) for text in texts for line in text.splitlines()])
 
 
 def place(error: BaseException) -> tuple[str, int]:

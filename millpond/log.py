@@ -6,10 +6,10 @@ import json
 import logging
 import math
 import os
-import re
 import sys
 import time
 from collections import deque
+from collections.abc import Iterator
 from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -19,6 +19,8 @@ from typing import Any, TextIO
 import msgspec
 from gevent.monkey import get_original
 
+from millpond import foreign
+from millpond.errors import Interrupt
 from millpond.message import Message
 
 #: The delivery that this greenlet works on: every record logged meanwhile, by whatever logger, has its fields.
@@ -26,7 +28,16 @@ delivery: ContextVar[Message | None] = ContextVar("delivery", default=None)
 
 #: Ids and types come from the wire; a line shows no more of each.
 WIRE_TEXT_LENGTH = 100
+#: Characters of a message, of one field, and of all fields together: a line has an end, whatever is logged.
+MAX_MESSAGE, MAX_FIELD, MAX_FIELDS = 4_000, 1_000, 8_000
+#: What counts for a field that is no text, so that there is an end of them too.
+MIN_FIELD = 50
+#: JSON readers take larger numbers for others, or not at all.
+MAX_NUMBER = 2**63
+#: Values within one field that are written as JSON; a container of more is written as text, the beginning of it.
+MAX_VALUES = 200
 
+_CONTAINERS = (dict, list, tuple)
 _NativeRLock: Any = get_original("_thread", "RLock")
 _engine = logging.getLogger("millpond")
 # What each LogRecord has by itself; all else came by `extra=`.
@@ -86,8 +97,7 @@ def delivery_fields(message: Message) -> dict[str, Any]:
 
 def printable(text: str) -> str:
     """Text from the wire, fit for a line: what is not printable is escaped, and it is cut at 100 characters."""
-    shown = _escaped(text[: WIRE_TEXT_LENGTH + 1])
-    return shown if len(shown) <= WIRE_TEXT_LENGTH else shown[: WIRE_TEXT_LENGTH - 3] + "..."
+    return foreign.shown(text, WIRE_TEXT_LENGTH)
 
 
 def flush() -> None:
@@ -152,8 +162,10 @@ class _Output(logging.Handler):
     def _line(self, record: logging.LogRecord) -> str:
         try:
             return self.format(record)
-        except Exception as error:  # a record holds what its caller gave: any __str__ may raise
-            text = f"a record cannot be shown: {type(error).__name__}"
+        except Interrupt:
+            raise
+        except BaseException as error:  # a record holds what its caller gave: any __str__ may raise whatever it likes
+            text = f"a record cannot be shown: {foreign.type_name(error)}"
             return self.format(logging.LogRecord(record.name, record.levelno, "", 0, text, None, None))
 
     def _write(self, line: str) -> None:
@@ -172,37 +184,35 @@ class _Output(logging.Handler):
 
 
 class _JsonFormatter(logging.Formatter):
-    """{"ts", "level", "event", "message", ...} in one line of UTF-8."""
+    """{"ts", "level", "event", "message", ...} in one line of UTF-8; what is not printable is escaped as JSON does."""
 
     def format(self, record: logging.LogRecord) -> str:
         moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         head = {
             "ts": moment.removesuffix("+00:00") + "Z",
-            "level": record.levelname.lower(),
-            "event": record.__dict__.get("event", "log"),
-            "message": _message(record),
+            "level": _encodable(foreign.clean(record.levelname.lower(), WIRE_TEXT_LENGTH)),
+            "event": _encodable(foreign.clean(record.__dict__.get("event", "log"), WIRE_TEXT_LENGTH)),
+            "message": _encodable(foreign.clean(_message(record), MAX_MESSAGE)),
         }
         if "event" not in record.__dict__:
-            head["logger"] = record.name
-        entry = head | _fields(record) | head
-        try:
-            return _encoder.encode(entry).decode()
-        except Exception:  # lone surrogates, keys that are no text, a list within itself: each value as its text
-            return _encoder.encode({_text(key): _plain(value) for key, value in entry.items()}).decode()
+            head["logger"] = _encodable(foreign.clean(record.name, WIRE_TEXT_LENGTH))
+        fields = {key: _json_value(value) for key, value in _fields(record)}
+        if trace := _traceback(record):
+            fields["traceback"] = _encodable(trace)
+        line = _encoder.encode(head | fields | head).decode()
+        return line if line.isprintable() else "".join(char if char.isprintable() else _as_json(char) for char in line)
 
 
 class _TextFormatter(logging.Formatter):
     """12:00:01 INFO  message.succeeded  the message  queue=emails ...; tracebacks on lines that follow, indented."""
 
     def format(self, record: logging.LogRecord) -> str:
-        fields = _fields(record)
-        trace = _text(fields.pop("traceback", ""))
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
-        name = record.__dict__.get("event", record.name)
-        words = " ".join(f"{_escaped(_text(key))}={_word(_text(value))}" for key, value in fields.items())
-        parts = [f"{clock} {record.levelname:<5} {_escaped(_text(name))}", _escaped(_message(record)), words]
+        name = foreign.shown(record.__dict__.get("event", record.name), WIRE_TEXT_LENGTH)
+        words = " ".join(f"{key}={_word(foreign.shown(value, MAX_FIELD))}" for key, value in _fields(record))
+        parts = [f"{clock} {record.levelname:<5} {name}", foreign.shown(_message(record), MAX_MESSAGE), words]
         lines = ["  ".join(part for part in parts if part)]
-        lines += [f"    {_escaped(line)}" for line in trace.splitlines()]
+        lines += [f"    {foreign.escaped(line)}" for line in _traceback(record).splitlines()]
         return "\n".join(lines)
 
 
@@ -210,24 +220,44 @@ def _outputs() -> list[_Output]:
     return [handler for handler in logging.getLogger().handlers if isinstance(handler, _Output)]
 
 
-def _fields(record: logging.LogRecord) -> dict[str, Any]:
+def _fields(record: logging.LogRecord) -> Iterator[tuple[str, object]]:
+    """Each field but a traceback, its name fit to be shown, until the line has enough of them."""
     message = delivery.get()
     fields = delivery_fields(message) if message else {}
     fields |= {key: value for key, value in record.__dict__.items() if key not in _RECORD_KEYS}
+    fields |= _own_fields(record)
+    left = MAX_FIELDS
+    for key, value in fields.items():
+        if key == "traceback":
+            continue
+        if type(value) not in _CONTAINERS and not _is_plain(value):
+            value = foreign.clean(value, MAX_FIELD)
+        left -= len(value) if type(value) is str else MIN_FIELD
+        if left < 0:
+            break
+        yield foreign.shown(key, WIRE_TEXT_LENGTH), value
+
+
+def _own_fields(record: logging.LogRecord) -> dict[str, Any]:
+    """Those of an event of the engine's; a user's `extra` can have a key of this name too."""
     own = record.__dict__.get("fields")
-    if isinstance(own, dict):
-        fields |= own
-    trace = _traceback(record)
-    return fields | {"traceback": trace} if trace else fields
+    return own if type(own) is dict else {}
+
+
+def _is_plain(value: Any) -> bool:
+    kind = type(value)
+    return kind is float or kind is bool or value is None or (kind is int and abs(value) < MAX_NUMBER)
 
 
 def _traceback(record: logging.LogRecord) -> str:
-    parts = []
-    if record.exc_info and record.exc_info[0]:
-        parts.append(_formatter.formatException(record.exc_info))
-    if record.stack_info:
-        parts.append(record.stack_info)
-    return "\n".join(parts)
+    """Of the error that is being handled, or what the event has of one that it keeps; then the stack."""
+    error = record.exc_info[1] if record.exc_info else None
+    given = (record.__dict__ | _own_fields(record)).get("traceback", "")
+    parts = [
+        foreign.trace(error) if error is not None else foreign.lines(given),
+        foreign.lines(record.stack_info or ""),
+    ]
+    return "\n".join(part for part in parts if part)
 
 
 def _message(record: logging.LogRecord) -> str:
@@ -237,34 +267,47 @@ def _message(record: logging.LogRecord) -> str:
         return f"{record.msg} {record.args}"
 
 
-def _text(value: object) -> str:
-    """Any value as text that can be encoded."""
-    try:
-        text = str(value)
-    except Exception as error:
-        text = f"<{type(value).__name__}: {type(error).__name__}>"
-    return text.encode("utf-8", "backslashreplace").decode()
+def _encodable(text: str) -> str:
+    """Half characters escaped, which UTF-8 cannot hold."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
-def _plain(value: object) -> object:
-    return value if isinstance(value, bool | int | float | None) else _text(value)
+def _json_value(value: object) -> object:
+    """As JSON holds it where it is plain or a few plain values in a container; else as text."""
+    if type(value) is str:
+        return _encodable(value)
+    if type(value) not in _CONTAINERS:
+        return value
+    with suppress(TypeError, ValueError):  # a key that is no text, half a character
+        text = _encoder.encode(value).decode() if _is_small(value) else ""
+        if 0 < len(text) <= MAX_FIELD and foreign.clean(text, MAX_FIELD) == text:
+            return msgspec.Raw(text.encode())
+    return _encodable(foreign.clean(value, MAX_FIELD))
+
+
+def _is_small(value: Any) -> bool:
+    """Nothing but a few plain values, through all its levels; one within itself has no end of them."""
+    rest, seen = [value], 0
+    while rest and seen <= MAX_VALUES:
+        value, seen = rest.pop(), seen + 1
+        if type(value) in _CONTAINERS and len(value) <= MAX_VALUES:
+            rest += [*value, *value.values()] if type(value) is dict else value
+        elif type(value) is not str and not _is_plain(value):
+            return False
+    return not rest
 
 
 def _word(text: str) -> str:
-    simple = text.isprintable() and not set(text) & set(' "=')
-    return text if simple and text else json.dumps(_escaped(text), ensure_ascii=False)
+    return text if text and not set(text) & set(' "=') else json.dumps(text, ensure_ascii=False)
 
 
-def _escaped(text: str) -> str:
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+def _as_json(char: str) -> str:
+    return json.dumps(char)[1:-1]
 
 
 def _ascii(line: str) -> str:
     """The line in ASCII, as JSON escapes the rest; for a stream that cannot take it."""
-    return re.sub(r"[^\x00-\x7f]", lambda char: json.dumps(char[0])[1:-1], line)
+    return "".join(char if char.isascii() else _as_json(char) for char in line)
 
 
-_encoder = msgspec.json.Encoder(enc_hook=_text)
-_formatter = logging.Formatter()
+_encoder = msgspec.json.Encoder()

@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,7 +19,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from millpond import log
+from millpond import foreign, log
+from millpond.errors import Stopped
 from millpond.message import Message
 
 LOGGERS = ("", "millpond", "boto3", "botocore", "urllib3", "handlers.shop")
@@ -387,14 +389,131 @@ def test_a_worker_whose_reader_has_gone_keeps_its_exit_code():
         assert process.wait(10) == 0
 
 
-def test_an_interrupt_is_not_eaten(lines):
+def test_an_interrupt_of_the_engine_is_not_eaten(lines):
     class Interrupting:
         def __str__(self) -> str:
-            raise KeyboardInterrupt
+            raise Stopped
 
     lines("json")
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Stopped):
         log.event(logging.INFO, "worker.ready", field=Interrupting())
+
+
+# --- what a line never has: an end that does not come, what is not printable, a secret
+
+INVISIBLE = "\x1b[2J \x9b31m \u2028 \x85 \u202e \x7f \ufeff"
+
+
+@pytest.mark.parametrize("where", ["message", "field", "key", "event", "logger", "in a list", "as argument"])
+@pytest.mark.parametrize("style", ["json", "text"])
+def test_no_character_that_is_not_printable_goes_out(lines, style, where):
+    read = lines(style)
+    logger = logging.getLogger(f"odd{INVISIBLE}" if where == "logger" else "handlers.shop")
+    extra: dict[str, object] = {"field": {"field": INVISIBLE, "in a list": [INVISIBLE]}.get(where, "x")}
+    extra |= {INVISIBLE: 1} if where == "key" else {}
+    extra |= {"event": INVISIBLE} if where == "event" else {}
+    logger.info(INVISIBLE if where == "message" else "%s", *([] if where == "message" else [INVISIBLE]), extra=extra)
+    (line,) = read()
+    assert line.isprintable()
+    if style == "json" and where in ("message", "field", "in a list"):
+        entry = json.loads(line)
+        assert INVISIBLE in (entry["message"], entry["field"], *entry["field"]), "a JSON reader gets the same text"
+
+
+@pytest.mark.parametrize("style", ["json", "text"])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"one": "x" * 15_000_000},
+        {"many": ["x" * 1_000_000] * 10},
+        {"numbers": list(range(3_000_000))},
+        {"deep": {"a": {"b": ["x" * 1_000_000]}}},
+        {"digits": 10**5_000},
+        {f"key{number}": number for number in range(10_000)},
+        {f"key{number}": "x" * 100 for number in range(10_000)},
+        {"k" * 1_000_000: 1},
+        {"traceback": "x" * 15_000_000},
+        {"traceback": "x\n" * 5_000_000},
+    ],
+    ids=lambda fields: next(iter(fields))[:9],
+)
+def test_a_line_has_an_end_whatever_is_logged(lines, style, fields):
+    read = lines(style)
+    began = time.process_time()
+    log.event(logging.INFO, "x.y", "y" * 15_000_000, **fields)
+    logging.getLogger("handlers.shop").info("%s", "z" * 15_000_000, extra=fields)
+    assert time.process_time() - began < 2
+    whole = read()
+    assert sum(map(len, whole)) < 100_000
+    assert all(json.loads(line)["level"] == "info" for line in whole if style == "json")
+
+
+def test_a_traceback_of_a_body_is_cut_by_lines_and_in_all(lines):
+    read = lines("json")
+    for text in ("b" * 1_000_000, "b\n" * 500_000):
+        try:
+            raise ValueError(text)
+        except ValueError:
+            logging.getLogger("handlers.shop").exception("failed")
+    for line in read():
+        trace = json.loads(line)["traceback"]
+        assert len(trace) <= 8_000
+        assert max(map(len, trace.split("\n"))) <= 500
+
+
+class Mail:
+    def __str__(self) -> str:
+        return f"{SECRET} for ann@example.com"
+
+
+SECRET = 'top"s\\ecret-4711'
+
+
+@pytest.mark.parametrize("style", ["json", "text"])
+@pytest.mark.parametrize(
+    "say",
+    [
+        lambda logger: logger.info(SECRET),
+        lambda logger: logger.info("%s and %r", SECRET, [SECRET]),
+        lambda logger: logger.info("x" * 3_990 + SECRET),
+        lambda logger: logger.info("x", extra={"a": SECRET, "b": [SECRET], "c": {"d": (SECRET,)}, "e": Mail()}),
+        lambda logger: logger.info("x", extra={"a": "x" * 990 + SECRET, "event": SECRET}),
+        lambda logger: logger.info("x", stack_info=True, extra={"traceback": SECRET}),
+        lambda logger: logger.info("x", exc_info=ValueError(SECRET)),
+        lambda logger: logger.info(Mail()),
+        lambda logger: logger.info("to %s", Mail()),
+        lambda logger: log.event(logging.INFO, "a.b", SECRET, field=SECRET, traceback=f"x\n{SECRET}"),
+    ],
+)
+def test_a_secret_that_the_process_knows_and_a_mail_address_are_in_no_line(lines, style, say):
+    foreign.conceal(SECRET)
+    read = lines(style)
+    say(logging.getLogger("handlers.shop"))
+    whole = "\n".join(read())
+    assert whole
+    assert "ecret-4" not in whole
+    assert "4711" not in whole
+    assert "ann@" not in whole
+
+
+@pytest.mark.parametrize("style", ["json", "text"])
+@pytest.mark.parametrize("wicked", [SystemExit, KeyboardInterrupt, gevent.GreenletExit, gevent.Timeout, ValueError])
+def test_whoever_logs_an_object_without_a_text_does_not_feel_it(lines, style, wicked):
+    class Odd(Exception):
+        def __str__(self) -> str:
+            raise wicked
+
+        __repr__ = __format__ = __str__  # type: ignore[assignment]
+
+    logging.getLogger().handlers.clear()  # pytest's own raise what they cannot show
+    read = lines(style)
+    logger = logging.getLogger("handlers.shop")
+    logger.info(Odd())
+    logger.info("%s", Odd())
+    logger.info("%s and %d", Odd())
+    logger.info("x", extra={"a": Odd(), "b": [Odd()], "c": {Odd(): 1}})
+    logger.info("x", exc_info=Odd())
+    assert len([line for line in read() if "handlers.shop" in line]) == 5
 
 
 # --- how many lines
