@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import ssl
 from collections import deque
 from contextlib import suppress
@@ -12,25 +11,15 @@ from time import monotonic
 from urllib.parse import urlsplit
 
 from millpond.connection import Answer, Connection
+from millpond.dial import Dialer
 from millpond.errors import ConfigError, Unreachable
-from millpond.stream import Stream, TlsStream
+from millpond.home import Home, hub_thread, process, system
 
-#: From the name to the end of the handshake.
+#: From the name to the end of the handshake, by however many addresses.
 CONNECT_SECONDS = 5.0
 #: Connections that are opened at the same moment. A handshake is 1 to 2 ms of CPU; 50 at once would hold up the rest.
 MAX_OPENING = 4
-#: An idle connection is probed so often, or a gateway on the way forgets it (AWS's own after 350 s).
-KEEPALIVE_SECONDS = 60
-
-_TCP_OPTIONS = [
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
-    *(
-        (socket.IPPROTO_TCP, getattr(socket, name), seconds)
-        for name, seconds in (("TCP_KEEPIDLE", KEEPALIVE_SECONDS), ("TCP_KEEPINTVL", 10))
-        if hasattr(socket, name)  # not on every system
-    ),
-]
+_get_ident = system("_thread", "get_ident")
 
 
 class Connections:
@@ -38,21 +27,36 @@ class Connections:
 
     Threads and greenlets share it: a connection is in the deque or in the hands of one call. The last one used goes
     first, so that what a rush has opened falls idle. `ca_file`: what the endpoint's certificate is checked with.
+
+    Where gevent has patched, its sockets belong to the hub's thread: real threads beside it share others, of the
+    system's own.
     """
 
-    def __init__(self, endpoint_url: str, kept: int, ca_file: str = "") -> None:
+    def __init__(self, endpoint_url: str, kept: int, ca_file: str = "", home: Home = process) -> None:
         self._kept: deque[Connection] = deque()
+        self._beside: Connections | None = None
         parts = urlsplit(endpoint_url)
         self.host = parts.hostname or ""
         self.port = parts.port or (443 if parts.scheme == "https" else 80)
         self.tls = tls_context(ca_file) if parts.scheme == "https" else None
         self._most = kept
-        self._opening = BoundedSemaphore(MAX_OPENING)
-        #: How many were opened so far.
-        self.opened = 0
+        self._hub_thread = hub_thread() if home is process else 0
+        if self._hub_thread:
+            self._beside = Connections(endpoint_url, kept, ca_file, system)
+        self._dialer = Dialer(home, self.host, self.port, self.tls)
+        # Real threads have the system's scheduler between them, and gevent's locks are not theirs.
+        self._opening = None if home is system else BoundedSemaphore(MAX_OPENING)
+        self._opened = 0
+
+    @property
+    def opened(self) -> int:
+        """How many were opened so far."""
+        return self._opened + (self._beside.opened if self._beside else 0)
 
     def exchange(self, wire: bytes, seconds: float) -> Answer:
         """Send a request, once, and read its answer, within these seconds. Raises Unreachable."""
+        if self._beside is not None and _get_ident() != self._hub_thread:
+            return self._beside.exchange(wire, seconds)
         connection, left = self._usable(), seconds
         if connection is None:
             end = monotonic() + seconds
@@ -66,6 +70,8 @@ class Connections:
         with suppress(IndexError):
             while True:
                 self._kept.pop().close()
+        if self._beside is not None:
+            self._beside.close()
 
     def __del__(self) -> None:
         self.close()
@@ -92,6 +98,8 @@ class Connections:
 
     def _new(self, end: float) -> Connection:
         limit = min(end, monotonic() + CONNECT_SECONDS)
+        if self._opening is None:
+            return self._open(limit)
         if not self._opening.acquire(timeout=max(0.0, limit - monotonic())):
             raise Unreachable(f"no connection to {self.host}:{self.port}: others wait for one too")
         try:
@@ -100,28 +108,9 @@ class Connections:
             self._opening.release()
 
     def _open(self, limit: float) -> Connection:
-        sock, missing = None, "no connection"
-        try:
-            sock = socket.create_connection((self.host, self.port), max(0.001, limit - monotonic()))
-            for option in _TCP_OPTIONS:
-                sock.setsockopt(*option)
-            missing = "no TLS" if self.tls else missing
-            connection = Connection(self._stream(sock, limit))
-        except BaseException as error:
-            if sock is not None:
-                sock.close()
-            if isinstance(error, OSError | UnicodeError):  # UnicodeError: a name that cannot be in the DNS
-                raise Unreachable(f"{missing} to {self.host}:{self.port}: {error}") from error
-            raise
-        self.opened += 1
+        connection = Connection(self._dialer.dial(limit))
+        self._opened += 1
         return connection
-
-    def _stream(self, sock: socket.socket, limit: float) -> Stream:
-        if self.tls is None:
-            return Stream(sock)
-        stream = TlsStream(sock, self.tls, self.host)
-        stream.handshake(limit)
-        return stream
 
 
 def exchanged(connection: Connection, wire: bytes, left: float, seconds: float) -> Answer:

@@ -6,22 +6,17 @@ import ssl
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from time import monotonic
-from typing import Any, NamedTuple
-
-from gevent.monkey import get_original
+from typing import NamedTuple
 
 from millpond.connection import Answer, Connection
 from millpond.connections import CONNECT_SECONDS, exchanged
-from millpond.errors import AccessDenied, QueueError, Unreachable
+from millpond.dial import Dialer
+from millpond.errors import AccessDenied, QueueError
+from millpond.home import system
 from millpond.queue import Failure
 from millpond.sigv4 import Keys
 from millpond.sqs import Sqs, wire_sqs
-from millpond.stream import Stream, TlsStream
 from millpond.wire import Keyring, WireSqs
-
-_Socket: Any = get_original("socket", "socket")
-_getaddrinfo: Any = get_original("socket", "getaddrinfo")
-_STREAM: Any = get_original("socket", "SOCK_STREAM")
 
 
 class FrozenKeys:
@@ -53,6 +48,7 @@ class Lifeline:
         self.host = host
         self.port = port
         self.tls = tls
+        self._dialer = Dialer(system, host, port, tls)
         self._kept: Connection | None = None
 
     def exchange(self, wire: bytes, seconds: float) -> Answer:
@@ -63,37 +59,13 @@ class Lifeline:
             connection.close()
             connection = None
         if connection is None:
-            connection = self._open(min(end, monotonic() + CONNECT_SECONDS))
+            connection = Connection(self._dialer.dial(min(end, monotonic() + CONNECT_SECONDS)))
         answer = exchanged(connection, wire, end - monotonic(), seconds)
         if connection.clean:
             self._kept = connection
         else:
             connection.close()
         return answer
-
-    def _open(self, end: float) -> Connection:
-        try:
-            found = _getaddrinfo(self.host, self.port, type=_STREAM)
-        except (OSError, UnicodeError) as error:
-            raise Unreachable(f"no connection to {self.host}:{self.port}: {error}") from error
-        problem: OSError = OSError("no address")
-        for family, kind, protocol, _, address in found:
-            sock = _Socket(family, kind, protocol)
-            try:
-                return Connection(self._stream(sock, address, end))
-            except OSError as error:
-                sock.close()
-                problem = error
-        raise Unreachable(f"no connection to {self.host}:{self.port}: {problem}") from problem
-
-    def _stream(self, sock: Any, address: Any, end: float) -> Stream:
-        sock.settimeout(max(0.001, end - monotonic()))
-        sock.connect(address)
-        if self.tls is None:
-            return Stream(sock)
-        stream = TlsStream(sock, self.tls, self.host)
-        stream.handshake(end)
-        return stream
 
 
 class Rescue(NamedTuple):

@@ -24,10 +24,11 @@ from botocore.httpsession import get_cert_path
 from gevent.monkey import get_original
 from gevent.select import select
 from gevent.server import StreamServer
+from gevent.threadpool import ThreadPool
 
 from millpond import connection
 from millpond.connection import Answer
-from millpond.connections import CONNECT_SECONDS, MAX_OPENING, Connections
+from millpond.connections import MAX_OPENING, Connections
 from millpond.errors import ConfigError, Interrupt, TimeLimitExceeded, Unreachable
 from millpond.stream import Stream
 from tests.http_server import HANG_UP, Server, pieces
@@ -405,16 +406,15 @@ def test_a_port_where_nobody_listens(server):
         socket.gaierror(-2, "Name or service not known"),
         OSError(101, "Network is unreachable"),
         UnicodeError("label too long"),
-        TimeoutError("timed out"),
+        TimeoutError("in time"),
     ],
 )
 def test_a_host_that_cannot_be_reached(monkeypatch, error):
-    def fail(address, seconds):
-        assert address == ("queue.example", 80)
-        assert 4 < seconds <= CONNECT_SECONDS
+    def fail(host, port, **_):
+        assert (host, port) == ("queue.example", 80)
         raise error
 
-    monkeypatch.setattr(socket, "create_connection", fail)
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
     with pytest.raises(Unreachable, match=rf"no connection to queue\.example:80: .*{error.args[-1]}"):
         send(Connections("http://queue.example", 4), seconds=30)
 
@@ -733,17 +733,17 @@ def test_a_ca_bundle_that_is_not_there_or_is_empty_is_a_finding(tmp_path):
 
 
 def test_few_connections_are_opened_at_the_same_moment_and_a_call_takes_one_that_comes_free(monkeypatch, server):
-    opening, most, create = 0, 0, socket.create_connection
+    opening, most, find = 0, 0, socket.getaddrinfo
 
-    def slow(address, seconds):
+    def slow(*asked, **more):
         nonlocal opening, most
         opening += 1
         most = max(most, opening)
         gevent.sleep(0.01)
         opening -= 1
-        return create(address, seconds)
+        return find(*asked, **more)
 
-    monkeypatch.setattr(socket, "create_connection", slow)
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
     client = Connections(server.url, 50)
     gevent.joinall([gevent.spawn(send, client) for _ in range(50)], raise_error=True)
     assert most == MAX_OPENING
@@ -751,7 +751,7 @@ def test_few_connections_are_opened_at_the_same_moment_and_a_call_takes_one_that
 
 
 def test_who_waits_for_others_to_open_theirs_waits_no_longer_than_its_call_may_take(monkeypatch, server):
-    monkeypatch.setattr(socket, "create_connection", lambda address, seconds: gevent.sleep(5))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **more: gevent.sleep(5))
     client = Connections(server.url, 4)
     with gevent.Timeout(10):
         others = [gevent.spawn(send, client) for _ in range(MAX_OPENING)]
@@ -762,14 +762,45 @@ def test_who_waits_for_others_to_open_theirs_waits_no_longer_than_its_call_may_t
 
 
 def test_an_interrupt_of_one_who_opens_lets_the_next_one_open(monkeypatch, server):
-    create = socket.create_connection
-    monkeypatch.setattr(socket, "create_connection", lambda address, seconds: gevent.sleep(5))
+    find = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **more: gevent.sleep(5))
     client = Connections(server.url, 4)
     for _ in range(2 * MAX_OPENING):
         with pytest.raises(gevent.Timeout), gevent.Timeout(0.001):
             send(client)
-    monkeypatch.setattr(socket, "create_connection", create)
+    monkeypatch.setattr(socket, "getaddrinfo", find)
     works(client, server)
+
+
+# --- real threads beside the hub
+
+
+@pytest.fixture(params=["http", "https"])
+def either(request, certificate):
+    server = Server(certificate.server_context() if request.param == "https" else None)
+    yield server
+    server.close()
+
+
+@pytest.mark.parametrize("beside", [False, True], ids=["threads alone", "beside greenlets"])
+def test_real_threads_share_connections_of_their_own_and_never_the_hubs(either, certificate, beside):
+    client = Connections(either.url, 8, str(certificate.pem))
+    pool = ThreadPool(4)
+
+    def work(name: int) -> None:
+        for number in range(25):
+            body = b"%d of %d" % (number, name)
+            assert send(client, body, 20).body == body
+
+    threads = [pool.spawn(work, name) for name in range(4)]
+    greenlets = [gevent.spawn(work, name) for name in range(4, 8)] if beside else []
+    for one in (*threads, *greenlets):
+        one.get()
+    pool.kill()
+    assert len(either.requests) == (200 if beside else 100)
+    assert client.opened == either.connections <= (8 if beside else 4)
+    client.close()
+    either.wait_until_open(0)
 
 
 # --- processes of their own: unpatched as a web process, and forked
@@ -815,13 +846,6 @@ def in_a_process(program: str, *arguments: str) -> None:
     command = [sys.executable, "-W", "error", "-c", SCRIPT + program, *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50)
     assert (done.returncode, done.stderr) == (0, "")
-
-
-@pytest.fixture(params=["http", "https"])
-def either(request, certificate):
-    server = Server(certificate.server_context() if request.param == "https" else None)
-    yield server
-    server.close()
 
 
 def test_threads_of_an_unpatched_process_share_their_connections(either, certificate):

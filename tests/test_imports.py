@@ -19,7 +19,7 @@ ENGINE = ROOT / "millpond"
 #: A file imports only from floors below its own. `__init__` is not on a floor: it loads the others when asked.
 FLOORS = [
     {"errors"},
-    {"foreign"},
+    {"foreign", "home"},
     {"message", "clock", "metrics", "pool", "patch", "samples", "screen", "stream", "sigv4", "threads"},
     {
         "backoff",
@@ -32,6 +32,7 @@ FLOORS = [
         "pulse",
         "codes",
         "connection",
+        "dial",
         "credentials",
         "aws",
     },
@@ -61,8 +62,10 @@ UNPATCHED = {
     "connection",
     "connections",
     "credentials",
+    "dial",
     "errors",
     "foreign",
+    "home",
     "message",
     "producer",
     "queue",

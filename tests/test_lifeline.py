@@ -17,6 +17,7 @@ from gevent.monkey import get_original
 
 from bench import certificate
 from millpond.connections import Connections, tls_context
+from millpond.dial import Dialer
 from millpond.errors import AccessDenied, QueueError, Unreachable
 from millpond.lifeline import FrozenKeys, Lifeline, Rescue, rescue
 from millpond.sigv4 import Keys
@@ -166,8 +167,8 @@ def test_a_native_thread_extends_leases_while_the_hub_stands_still(site):
 
 def test_one_thread_after_another_uses_the_same_connection(site, monkeypatch):
     opened = []
-    init = Lifeline._open
-    monkeypatch.setattr(Lifeline, "_open", lambda self, end: opened.append(1) or init(self, end))
+    dial = Dialer.dial
+    monkeypatch.setattr(Dialer, "dial", lambda self, end: opened.append(1) or dial(self, end))
     way = site.rescue(Ring())
     way.hand_over()
     (handle,) = site.take()

@@ -1,0 +1,88 @@
+"""Home: whose sockets and threads a call uses, the process's (gevent's, where it has patched) or the system's own.
+
+What is gevent's belongs to the hub of one thread: a real thread beside it, such as that of a handler with thread=True,
+needs the system's own.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from time import monotonic
+from typing import Any, Generic, TypeVar
+
+#: (module, name) -> what has this name: ("socket", "socket") is a class.
+Home = Callable[[str, str], Any]
+Value = TypeVar("Value")
+
+#: Between two looks at a call under way: from the first to the last.
+LOOK_SECONDS, MAX_LOOK_SECONDS = 0.0005, 0.05
+
+
+def process(module: str, name: str) -> Any:
+    """As the process has it now."""
+    return getattr(import_module(module), name)
+
+
+def system(module: str, name: str) -> Any:
+    """The system's own, whatever was patched."""
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey.get_original(module, name) if monkey else process(module, name)
+
+
+def hub_thread() -> int:
+    """The native id of the thread whose hub sockets belong to; 0 where they belong to none."""
+    monkey = sys.modules.get("gevent.monkey")
+    patched = monkey is not None and monkey.is_module_patched("socket")
+    return int(sys.modules["gevent.hub"].MAIN_THREAD_IDENT) if patched else 0
+
+
+def home() -> Home:
+    """The one for the thread that asks."""
+    hub = hub_thread()
+    return system if hub and system("_thread", "get_ident")() != hub else process
+
+
+class Errand(Generic[Value]):
+    """A call in a thread of its own (a greenlet, where patched): nobody waits for it longer than he likes.
+
+    Whoever waits looks now and then: no lock is shared that a call which hangs, or another thread's hub, could keep.
+    """
+
+    def __init__(self, call: Callable[[], Value], home: Home) -> None:
+        self._home = home
+        self._outcome: tuple[Value | None, BaseException | None] | None = None
+        self.began = monotonic()
+        home("_thread", "start_new_thread")(self._run, (call,))
+
+    def _run(self, call: Callable[[], Value]) -> None:
+        try:
+            self._outcome = call(), None
+        except BaseException as error:  # for whoever waits
+            self._outcome = None, error
+        finally:
+            if self._home is system:
+                _leave_no_hub()
+
+    def result(self, seconds: float) -> Value:
+        """What the call returns or raises. TimeoutError: it has not ended within so many seconds, and goes on."""
+        end, pause, sleep = monotonic() + seconds, LOOK_SECONDS, home()("time", "sleep")
+        while self._outcome is None:
+            left = end - monotonic()
+            if left <= 0:
+                raise TimeoutError("timed out")
+            sleep(min(left, pause))
+            pause = min(2 * pause, MAX_LOOK_SECONDS)
+        value, error = self._outcome
+        if error is not None:
+            raise error
+        return value  # type: ignore[return-value]
+
+
+def _leave_no_hub() -> None:
+    """A thread that used sockets of gevent's has a hub, which would stay when the thread has ended (gevent#1601)."""
+    local = sys.modules.get("gevent._hub_local")
+    hub = local.get_hub_if_exists() if local else None
+    if hub is not None:
+        hub.destroy(destroy_loop=True)
