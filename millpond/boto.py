@@ -184,7 +184,7 @@ def _errors(call: str) -> Iterator[None]:
 
 def _queue_error(call: str, error: Exception) -> QueueError:
     if isinstance(error, QueueError):
-        return type(error)(f"{call}: {error}", error.code)
+        return type(error)(f"{call}: {shown(error, shapes.MAX_TOLD)}", error.code)
     if isinstance(error, NoCredentialsError | PartialCredentialsError | TokenRetrievalError):
         return AccessDenied(f"{call}: {shown(error)}: {HINT}", type(error).__name__)
     if isinstance(error, ClientError):  # of another service, which was asked for the keys

@@ -35,8 +35,8 @@ _log = logging.getLogger("millpond")
 #: Within these bounds a number of SQS can be used for anything: compared, added to a time, made a date of.
 MAX_RECEIVES = 2**31 - 1
 MAX_SENT_MS = 4_102_444_800_000  # the year 2100
-#: Characters of an error's code.
-MAX_CODE = 100
+#: Characters of an error's code, and of all that an error tells: of a provider's own words the remedy stands behind.
+MAX_CODE, MAX_TOLD = 100, 1_000
 
 _Name = Annotated[str, msgspec.Meta(min_length=1)]
 _Receives = Annotated[int, msgspec.Meta(ge=1, le=MAX_RECEIVES)]

@@ -15,7 +15,7 @@ from millpond import shapes, sigv4
 from millpond.codes import EXPIRED_CODES, is_skew
 from millpond.connection import TOO_LARGE, Answer
 from millpond.errors import QueueError, Unreachable
-from millpond.foreign import describe
+from millpond.foreign import describe, shown
 from millpond.queue import POLL_GRACE_SECONDS, SETTLE_SECONDS, Entry, Failure, Received, redrive_target, send_apart
 from millpond.sigv4 import Keys
 
@@ -78,7 +78,7 @@ class WireSqs:
                 raise ValueError(f"it is {answer.header('content-type') or 'of no content type'}, not JSON")
             return read(answer.body)
         except QueueError as error:
-            raise type(error)(f"{name}: {error}", error.code) from error
+            raise type(error)(f"{name}: {shown(error, shapes.MAX_TOLD)}", error.code) from error
         except MemoryError as error:
             raise Unreachable(f"{name}: no memory for the answer", TOO_LARGE) from error
         except Exception as error:  # nested 10,000 deep, numbers of 5,000 digits: each reader has errors of its own
