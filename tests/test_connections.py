@@ -11,6 +11,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import tracemalloc
 from contextlib import suppress
 from functools import partial
 from itertools import chain
@@ -27,9 +28,10 @@ from gevent.server import StreamServer
 from gevent.threadpool import ThreadPool
 
 from millpond import connection
-from millpond.connection import Answer
+from millpond.connection import MAX_ANSWER_BYTES, MAX_CHUNKS, Answer
 from millpond.connections import MAX_OPENING, Connections
 from millpond.errors import ConfigError, Interrupt, TimeLimitExceeded, Unreachable
+from millpond.queue import MAX_BATCH, MAX_BYTES
 from millpond.stream import Stream
 from tests.http_server import HANG_UP, Server, pieces
 from tests.smtp_server import make_certificate
@@ -311,6 +313,78 @@ def test_an_answer_without_end_is_given_up(client, server, monkeypatch, start, m
     works(client, server)
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n",
+    ],
+    ids=["length", "after an interim one", "chunk"],
+)
+def test_an_answer_that_says_itself_that_it_is_too_long_is_not_waited_for(client, server, head):
+    server.script.append([head % (MAX_ANSWER_BYTES + 1), b"x"])
+    with pytest.raises(Unreachable, match="longer than 67,108,864 bytes") as caught:
+        send(client, seconds=20)
+    assert caught.value.code == "AnswerTooLarge"  # fewer messages might fit
+    works(client, server)
+
+
+def test_the_longest_answer_that_sqs_can_send_is_read():
+    """Ten messages of 1 MiB, of whose bytes JSON makes six each, and what stands around them."""
+    assert 6 * MAX_BATCH * MAX_BYTES + MAX_BATCH * 65_536 < MAX_ANSWER_BYTES
+
+
+@pytest.mark.parametrize("coding", ["length", "chunked", "to its end"])
+def test_a_large_answer_is_in_memory_once(server, coding):
+    size, body = 20_000_000, b"x" * 1_000_000
+    length = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size
+    chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    pieces_of = {
+        "length": [length, *[body] * 20],
+        "chunked": [chunked, *[b"%x\r\n%b\r\n" % (len(body), body)] * 20, b"0\r\n\r\n"],
+        "to its end": [b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", *[body] * 20, HANG_UP],
+    }
+    client = Connections(server.url, 1)
+    server.script.append(pieces_of[coding])
+    tracemalloc.start()
+    try:
+        answer = send(client)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert answer.body == body * 20
+    assert peak < 1.5 * size
+    client.close()
+
+
+def test_an_answer_in_many_small_chunks_is_read_and_one_in_endless_many_is_not(client, server):
+    head, chunk = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"
+    server.script.append(head + chunk * (MAX_CHUNKS - 1) + b"0\r\n\r\n")
+    assert send(client).body == b"x" * (MAX_CHUNKS - 1)
+    server.script.append(head + chunk * MAX_CHUNKS + b"0\r\n\r\n")
+    with pytest.raises(Unreachable, match="in more than 65,536 chunks"):
+        send(client)
+    works(client, server)
+
+
+@pytest.mark.parametrize(
+    ("start", "more", "end"),
+    [
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n", LENGTH),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"X: y\r\n", b"\r\n"),
+    ],
+    ids=["interim", "trailers"],
+)
+def test_interim_answers_and_trailers_may_be_as_long_as_a_head(client, server, start, more, end):
+    server.script.append(start + more * (60_000 // len(more)) + end)
+    assert send(client).status == 200
+    server.script.append(start + more * (70_000 // len(more)) + end)
+    with pytest.raises(Unreachable, match=r"longer than 65,536 bytes"):
+        send(client)
+    works(client, server)
+
+
 WORDS = [
     b"\r\n",
     b"\n",
@@ -381,6 +455,18 @@ def test_mangled_answers_on_a_connection_that_stays_open_never_hang_nor_reach_th
 
 
 # --- requests
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
+def test_a_request_longer_than_any_buffer_is_sent_whole(certificate, tls):
+    server = Server(certificate.server_context() if tls else None)
+    client = Connections(server.url, 1, str(certificate.pem))
+    works(client, server)  # over TLS a fresh one has just shaken hands
+    client._kept[-1]._stream._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 10_000)
+    works(client, server, random.Random(3).randbytes(3_000_000))
+    assert server.connections == 1
+    client.close()
+    server.close()
 
 
 def test_a_request_is_never_sent_twice(client, server):
