@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from millpond import log, patch
 from millpond.config import Settings, load
 from millpond.errors import CRASHED, LEFT, MISCONFIGURED, STOPPED, ConfigError
+from millpond.outlet import unblocked
 
 DESCRIPTION = "Millpond, a worker for Amazon SQS. Without a command it runs until SIGTERM or Ctrl-C."
 EXAMPLES = """\
@@ -46,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parse(argv)
     if not options.command:
         _take_signals()
+        sys.stdout, sys.stderr = unblocked(sys.stdout), unblocked(sys.stderr)
     log.setup("info", "auto", sys.stderr)
     try:
         code = _obey(options)

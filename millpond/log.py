@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import sys
 import time
 from collections import deque
@@ -13,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from select import POLLOUT
 from typing import Any, TextIO
 
 import msgspec
@@ -22,6 +20,7 @@ from gevent.monkey import get_original
 from millpond import foreign
 from millpond.errors import Interrupt
 from millpond.message import Message
+from millpond.outlet import Outlet, outlet
 
 #: The delivery that this greenlet works on: every record logged meanwhile, by whatever logger, has its fields.
 delivery: ContextVar[Message | None] = ContextVar("delivery", default=None)
@@ -38,6 +37,7 @@ MAX_NUMBER = 2**63
 MAX_VALUES = 200
 
 _CONTAINERS = (dict, list, tuple)
+_DROPPED = "%d log lines were dropped: nobody read them"
 _NativeRLock: Any = get_original("_thread", "RLock")
 _engine = logging.getLogger("millpond")
 # What each LogRecord has by itself; all else came by `extra=`.
@@ -128,11 +128,16 @@ class Allowance:
 
 
 class _Output(logging.Handler):
-    """Writes lines. Whatever is wrong with a record or with the stream, the caller of a logger never feels it."""
+    """Writes lines. Whatever is wrong with a record or with the stream, the caller of a logger never feels it.
+
+    A stream that is full takes no lines: they are dropped, and counted in the first one that it takes again.
+    """
 
     def __init__(self, stream: TextIO | None, formatter: logging.Formatter) -> None:
         super().__init__()
         self._stream = stream
+        self._outlet = outlet(stream)
+        self._encoding = getattr(stream, "encoding", None) or "utf-8"  # a StringIO has none
         self.setFormatter(formatter)
 
     def createLock(self) -> None:  # noqa: N802  logging's own name
@@ -152,12 +157,14 @@ class _Output(logging.Handler):
 
     def write_past_locks(self, record: logging.LogRecord) -> None:
         with suppress(Exception):
-            if record.levelno >= logging.getLogger().level and self._stream is not None:
-                number = self._stream.fileno()
-                poll = get_original("select", "poll")()
-                poll.register(number, POLLOUT)
-                if poll.poll(0):
-                    os.write(number, (self._line(record) + "\n").encode())
+            if record.levelno >= logging.getLogger().level and self._outlet is not None:
+                self._outlet.write_at_once((self._line(record) + "\n").encode())
+
+    def forget_locks(self) -> None:
+        """In a forked child, where the thread that held one is gone."""
+        self.createLock()
+        if self._outlet is not None:
+            self._outlet.forget_lock()
 
     def _line(self, record: logging.LogRecord) -> str:
         try:
@@ -169,18 +176,32 @@ class _Output(logging.Handler):
             return self.format(logging.LogRecord(record.name, record.levelno, "", 0, text, None, None))
 
     def _write(self, line: str) -> None:
-        if self._stream is None:
+        if self._stream is None or self._stream.closed:
             return
-        try:
-            try:
-                self._stream.write(line)
-            except UnicodeEncodeError:
-                self._stream.write(_ascii(line))
+        if self._outlet is None:
+            self._stream.write(self._encoded(line).decode(self._encoding))
             self._stream.flush()
-        except BrokenPipeError:
-            # Nobody reads any more. What is left in the buffer would turn the exit code into 120.
-            with open(os.devnull, "wb") as nowhere:
-                os.dup2(nowhere.fileno(), self._stream.fileno())
+        elif self._told_what_was_dropped(self._outlet):
+            self._outlet.write(self._encoded(line))
+        else:
+            self._outlet.drop(line.encode()) if line else None
+
+    def _told_what_was_dropped(self, outlet: Outlet) -> bool:
+        """False: it takes nothing yet. Nothing goes out before this, so that the gap in the log is where it says."""
+        if not (count := outlet.dropped):
+            return True
+        record = logging.LogRecord(_engine.name, logging.WARNING, "", 0, _DROPPED, (count,), None)
+        record.__dict__.update(event="log.dropped", fields={"lines": count})
+        if not outlet.offer(self._encoded(self._line(record) + "\n")):
+            return False
+        outlet.dropped -= count
+        return True
+
+    def _encoded(self, line: str) -> bytes:
+        try:
+            return line.encode(self._encoding)
+        except UnicodeEncodeError:
+            return _ascii(line).encode(self._encoding)
 
 
 class _JsonFormatter(logging.Formatter):

@@ -20,7 +20,7 @@ ENGINE = ROOT / "millpond"
 FLOORS = [
     {"errors"},
     {"foreign", "home"},
-    {"message", "clock", "metrics", "pool", "patch", "samples", "screen", "stream", "sigv4", "threads"},
+    {"message", "clock", "metrics", "outlet", "pool", "patch", "samples", "screen", "stream", "sigv4", "threads"},
     {
         "backoff",
         "queue",

@@ -339,12 +339,10 @@ def test_a_pipe_that_nobody_reads_any_more_is_no_error():
 
 
 def test_a_full_disk_is_no_error():
-    stream = open("/dev/full", "w")  # noqa: SIM115  its close raises: that is the disk
-    log.setup("info", "json", stream)
-    log.event(logging.INFO, "worker.ready")
-    log.flush()
-    with pytest.raises(OSError, match="No space left"):
-        stream.close()
+    with open("/dev/full", "w") as stream:
+        log.setup("info", "json", stream)
+        log.event(logging.INFO, "worker.ready")
+        log.flush()
 
 
 def test_a_closed_stream_is_no_error(lines):

@@ -1,0 +1,137 @@
+"""Outlet: a standard output that nobody may be reading. Whoever writes to it is not held up by it."""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+from select import PIPE_BUF, POLLOUT
+from typing import Any, TextIO
+
+from gevent.monkey import get_original
+
+_poll: Any = get_original("select", "poll")
+_NativeRLock: Any = get_original("_thread", "RLock")
+
+#: A reader that is only slow is waited for: so long at once, and 1 % of the time, since the hub stands still meanwhile.
+PATIENCE_SECONDS, PATIENCE_SHARE = 0.5, 0.01
+
+
+class Outlet(io.RawIOBase):
+    """The writing end of a file descriptor. A piece goes out whole, or is dropped whole and counted.
+
+    1. A pipe, a socket or a terminal that is full takes nothing until somebody reads. One that polls as writable takes
+       PIPE_BUF bytes at once: so much is written at a time.
+    2. A reader that has gone for good (EPIPE) leads nowhere from then on, whoever writes there.
+    3. After any other error (a full disk) the piece is dropped, and the next one is tried.
+
+    The descriptor stays a blocking one: O_NONBLOCK would be its other owners' too, the shell among them.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.dropped = 0  # lines; whoever tells of them takes them off
+        self._number = number
+        self._rest = b""  # of a piece whose beginning is out
+        self._patience = PATIENCE_SECONDS
+        self._waited = time.monotonic()
+        self._lock = _NativeRLock()  # for threads; no greenlet switches while it holds it
+        self._room = _poll()
+        self._room.register(number, POLLOUT)
+
+    def fileno(self) -> int:
+        return self._number
+
+    def isatty(self) -> bool:
+        return os.isatty(self._number)
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, piece: Any, /) -> int:
+        """As of any stream; what is dropped counts as written."""
+        data = bytes(piece)
+        if not self.offer(data):
+            self.drop(data)
+        return len(data)
+
+    def drop(self, data: bytes) -> None:
+        """Count what was not to be written."""
+        self.dropped += max(1, data.count(b"\n"))
+
+    def offer(self, data: bytes) -> bool:
+        """Write it. False: there is no room, and none of it is written."""
+        with self._lock:
+            self._rest = self._rest[self._put(self._rest) :]
+            if self._rest:
+                return False
+            sent = self._put(data)
+            self._rest = data[sent:] if sent else b""
+            return sent > 0 or not data
+
+    def write_at_once(self, data: bytes) -> None:
+        """The same without the lock, which a thread that stands still may hold. At most PIPE_BUF bytes."""
+        try:
+            if self._room.poll(0):
+                os.write(self._number, data)
+                return
+        except OSError:
+            pass
+        self.drop(data)
+
+    def forget_lock(self) -> None:
+        """In a forked child, where the thread that held the lock is gone."""
+        self._lock = _NativeRLock()
+
+    def _put(self, data: bytes) -> int:
+        """How many of these bytes are out."""
+        sent = 0
+        try:
+            while sent < len(data) and self._has_room():
+                sent += os.write(self._number, data[sent : sent + PIPE_BUF])
+        except BrokenPipeError:
+            self._lead_nowhere()
+            return len(data)
+        except OSError:  # a full disk; whatever it is, the log must not stop a worker
+            pass
+        return sent
+
+    def _has_room(self) -> bool:
+        return bool(self._room.poll(0) or self._wait())
+
+    def _wait(self) -> bool:
+        """Be patient with a slow reader; a share of the time that has gone by since the last wait is new patience."""
+        now = time.monotonic()
+        self._patience = min(PATIENCE_SECONDS, self._patience + (now - self._waited) * PATIENCE_SHARE)
+        self._waited = now
+        if self._patience < 0.001:  # poll() counts in whole milliseconds
+            return False
+        found = self._room.poll(self._patience * 1000)
+        self._waited = time.monotonic()
+        self._patience = max(0.0, self._patience - (self._waited - now))
+        return bool(found)
+
+    def _lead_nowhere(self) -> None:
+        """What is left in anybody's buffer would otherwise turn the exit code into 120."""
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), self._number)
+
+
+def outlet(stream: TextIO | None) -> Outlet | None:
+    """The outlet of a text stream; None where it writes to no file descriptor (or is none at all)."""
+    buffer = getattr(stream, "buffer", None)
+    if isinstance(buffer, Outlet):
+        return buffer
+    try:
+        return Outlet(stream.fileno()) if stream is not None else None
+    except (OSError, ValueError):
+        return None
+
+
+def unblocked(stream: TextIO | None) -> TextIO | None:
+    """The same stream for print() and for whoever else writes to it: a full one drops lines, and holds nobody up."""
+    out = outlet(stream)
+    if stream is None or out is None:
+        return stream
+    stream.flush()
+    buffer: Any = out  # a raw stream will do where each write takes all of it
+    return io.TextIOWrapper(buffer, stream.encoding, "backslashreplace", line_buffering=True)
