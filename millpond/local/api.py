@@ -33,7 +33,7 @@ class Api:
         self._account = account
         self._wait = wait
 
-    def call(self, target: str, body: bytes, base_url: str) -> bytes:
+    def call(self, target: str, body: bytes | bytearray, base_url: str) -> bytes:
         """Raises SqsError for a call that is refused, with what is wrong with it."""
         name = target.removeprefix(TARGET_PREFIX)
         if name not in _DECODERS or not target.startswith(TARGET_PREFIX):

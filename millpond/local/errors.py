@@ -19,13 +19,19 @@ _CODES = {
     "UnsupportedOperation": "AWS.SimpleQueueService.UnsupportedOperation",
 }
 
+# Characters of an error's text.
+_MAX_TEXT = 2000
+
 # All others are 400.
 _STATUSES = {
+    "AccessDeniedException": 403,
     "OverLimit": 403,
     "PurgeQueueInProgress": 403,
     "ReceiptHandleIsInvalid": 404,
     "RequestEntityTooLarge": 413,
+    "RequestTimeout": 408,
     "InternalFailure": 500,
+    "ServiceUnavailable": 503,
 }
 
 
@@ -36,6 +42,8 @@ class SqsError(Exception):
     """
 
     def __init__(self, shape: str, text: str, entry_code: str | None = None) -> None:
+        # A value that is refused is shown in it, and can be a mebibyte; what is wrong with it comes at the end.
+        text = text if len(text) <= _MAX_TEXT else f"{text[: _MAX_TEXT // 2]} ... {text[-_MAX_TEXT // 2 :]}"
         super().__init__(text)
         self.shape = shape
         self.text = text
@@ -47,6 +55,15 @@ class SqsError(Exception):
     def sender_fault(self) -> bool:
         """True where the same call would fail again."""
         return self.status < 500
+
+
+class Unreadable(SqsError):
+    """A request that is none, or is not read to its end: nothing more can be read from its connection."""
+
+
+def no_request(reason: str) -> Unreadable:
+    """The error for bytes that are not HTTP."""
+    return Unreadable("SerializationException", f"This is no HTTP/1.1 request: {reason}.")
 
 
 def invalid_parameter(text: str) -> SqsError:

@@ -1,4 +1,8 @@
-"""HTTP/1.1 as far as SQS needs it: requests off a connection, one after the other, and an answer's bytes."""
+"""HTTP/1.1 as far as SQS needs it: requests off a connection, one after the other, and an answer's bytes.
+
+Every part of a request has its limits: of bytes and lines here, of time by its Connection. Whoever sends without a
+pause is not read without one: the other greenlets of the process have their turn.
+"""
 
 from __future__ import annotations
 
@@ -7,26 +11,39 @@ from collections.abc import Mapping
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
+from time import monotonic
 from typing import NamedTuple
 
+import gevent
 from gevent.socket import socket as Socket  # noqa: N812  a class
 
-from millpond.local.errors import SqsError
+from millpond.local.access import Guard
+from millpond.local.connections import HEAD_SECONDS, REQUEST_SECONDS, Connection
+from millpond.local.errors import Unreadable, no_request
 
 #: A request's bytes: 1 MiB of message, each byte six in JSON at the most (\u0001), and room for the rest.
 MAX_REQUEST_BYTES = 7 * 1_048_576
 #: Bytes and lines of a request's head.
 MAX_HEAD_BYTES = 65_536
 MAX_HEAD_LINES = 200
+#: Chunks of one body, and bytes of all that is in a chunked body and is not the body's: lengths, extensions, trailers.
+MAX_CHUNKS = 4096
+MAX_FRAMING_BYTES = 65_536
 
 _RECEIVE_BYTES = 65_536
-_REQUEST_LINE = re.compile(r"([A-Z]+) ([!-~]+) HTTP/1\.([01])")
+# After so many reads the others have their turn, even where the next bytes are here already.
+_READS = 8
+# `http://host` before the path: so asks a client whose proxy this server is said to be (HTTP_PROXY).
+_REQUEST_LINE = re.compile(r"([A-Z]{1,20}) (?:http://([^/ ]{1,300}))?(/[!-~]*) HTTP/1\.([01])")
+# Names are tokens with nothing before the colon; a line that goes on in the next one (obs-fold) is none (RFC 9112).
+_FIELDS = re.compile(r"(?:\r\n[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\x00-\x08\n-\x1f\x7f]*)*+")
 _LENGTH = re.compile(r"[0-9]{1,15}")
 _CHUNK_LENGTH = re.compile(rb"([0-9A-Fa-f]{1,7})[ \t]*(;.*)?")
-
-
-class Unreadable(SqsError):
-    """A request that is none, or was not read to its end: nothing more can be read from its connection."""
+# A second one of these would say something else to somebody else.
+_SINGLE = frozenset({"host", "content-length", "transfer-encoding", "x-amz-target", "origin", "sec-fetch-site"}) | {
+    "content-type",
+    "expect",
+}
 
 
 class Request(NamedTuple):
@@ -35,63 +52,99 @@ class Request(NamedTuple):
     method: str
     path: str
     headers: Mapping[str, str]
-    body: bytes
+    body: bytes | bytearray
     stays: bool
 
 
 class Requests:
     """The requests that come over one connection."""
 
-    def __init__(self, socket: Socket) -> None:
+    def __init__(self, socket: Socket, connection: Connection, guard: Guard) -> None:
         self._socket = socket
-        self._read = b""  # and not yet used
+        self._connection = connection
+        self._guard = guard
+        self._read: bytes | bytearray = b""  # and not yet used
+        self._reads = 0
+        self._framing = 0
 
     def next(self) -> Request | None:
         """None where the client has ended. Raises Unreadable, and OSError where the connection broke."""
+        self._connection.rest()
         head = self._head()
         if head is None:
             return None
         line, headers = _parsed(head)
+        is_new = line[4] == "1"
+        self._guard.check(headers, line[2], host_is_needed=is_new)
+        length = _body_length(headers, is_new)
         if headers.get("expect", "").lower() == "100-continue":
             self._socket.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
-        stays = line[3] == "1" and headers.get("connection", "").lower() != "close"
-        return Request(line[1], line[2], headers, self._body(headers), stays)
+        body = self._chunks() if length is None else self._body(length)
+        self._connection.work()
+        return Request(line[1], line[3], headers, body, is_new and headers.get("connection", "").lower() != "close")
 
-    def _head(self) -> bytes | None:
-        while (end := self._read.find(b"\r\n\r\n")) < 0:
-            if len(self._read) > MAX_HEAD_BYTES:
-                raise _no_request(f"its head has more than {MAX_HEAD_BYTES} bytes")
-            data = self._socket.recv(_RECEIVE_BYTES)
-            if not data:
+    def _head(self) -> bytes | bytearray | None:
+        self._reads += 1
+        if self._read or not self._reads % _READS:
+            gevent.sleep(0)
+        if not self._read:
+            self._read = self._socket.recv(_RECEIVE_BYTES)
+            if not self._read:
                 return None
-            self._read += data
+        end = self._read.find(b"\r\n\r\n")
+        if end < 0:
+            end = self._end_of_head()
         if end > MAX_HEAD_BYTES:
-            raise _no_request(f"its head has more than {MAX_HEAD_BYTES} bytes")
+            raise no_request(f"its head has more than {MAX_HEAD_BYTES} bytes")
         head, self._read = self._read[:end], self._read[end + 4 :]
         return head
 
-    def _body(self, headers: Mapping[str, str]) -> bytes:
-        encoding = headers.get("transfer-encoding")
-        if encoding is None:
-            length = headers.get("content-length", "0")
-            if not _LENGTH.fullmatch(length):
-                raise _no_request(f"its Content-Length is {length[:100]!r}")
-            return self._take(int(length))
-        if encoding.lower() != "chunked":
-            raise _no_request(f"its Transfer-Encoding is {encoding[:100]!r}")
-        return self._chunks()
+    def _end_of_head(self) -> int:
+        """Read on until it is there."""
+        self._connection.read(HEAD_SECONDS)
+        read = self._read = bytearray(self._read)
+        end = -1
+        while end < 0:
+            seen = len(read)
+            if seen > MAX_HEAD_BYTES:
+                raise no_request(f"its head has more than {MAX_HEAD_BYTES} bytes")
+            read += self._more()
+            end = read.find(b"\r\n\r\n", max(0, seen - 3))
+        return end
 
-    def _chunks(self) -> bytes:
-        chunks: list[bytes] = []
-        size = 0
-        while length := self._chunk_length():
-            chunks.append(self._take(length, size))
-            size += length
+    def _body(self, length: int) -> bytes | bytearray:
+        if length > len(self._read):
+            return self._long_body(length)
+        body, self._read = self._read[:length], self._read[length:]
+        return body
+
+    def _long_body(self, length: int) -> bytearray:
+        """One that is not here as a whole: it takes up what has come of it, not what was promised."""
+        self._connection.read(REQUEST_SECONDS)
+        body, self._read = bytearray(self._read), b""
+        self._connection.hold(len(body))
+        while len(body) < length:
+            data = self._more(length - len(body))
+            self._connection.hold(len(data))
+            body += data
+        return body
+
+    def _chunks(self) -> bytearray:
+        self._connection.read(REQUEST_SECONDS)
+        self._read = bytearray(self._read)  # its front is cut off without a copy of the rest
+        self._framing = 0
+        body = bytearray()
+        for _ in range(MAX_CHUNKS):
+            length = self._chunk_length()
+            if not length:
+                self._pass_trailers()
+                return body
+            if len(body) + length > MAX_REQUEST_BYTES:
+                raise _too_large()
+            self._chunk(body, length)
             if self._line():
                 raise _cut("a chunk is longer than it says")
-        while self._line():
-            pass  # trailers
-        return b"".join(chunks)
+        raise _cut(f"it has more than {MAX_CHUNKS} chunks")
 
     def _chunk_length(self) -> int:
         line = self._line()
@@ -100,34 +153,45 @@ class Requests:
             raise _cut(f"{line[:100]!r} is no length of a chunk")
         return int(length[1], 16)
 
+    def _chunk(self, body: bytearray, length: int) -> None:
+        """The next `length` bytes come behind the body's."""
+        while length:
+            self._read = self._read or bytearray(self._more())
+            part = self._read[:length]
+            self._connection.hold(len(part))
+            body += part
+            length -= len(part)
+            del self._read[: len(part)]  # type: ignore[union-attr]  # a bytearray, as _chunks made it
+
+    def _pass_trailers(self) -> None:
+        for _ in range(MAX_HEAD_LINES):
+            if not self._line():
+                return
+        raise _cut(f"it has more than {MAX_HEAD_LINES} trailers")
+
     def _line(self) -> bytes:
-        while (end := self._read.find(b"\r\n")) < 0:
-            if len(self._read) > MAX_HEAD_BYTES:
-                raise _cut(f"a line has more than {MAX_HEAD_BYTES} bytes")
+        start = 0
+        while (end := self._read.find(b"\r\n", start)) < 0:
+            start = max(0, len(self._read) - 1)
+            if self._framing + start > MAX_FRAMING_BYTES:
+                raise _framing_is_long()
             self._read += self._more()
-        line, self._read = self._read[:end], self._read[end + 2 :]
+        line = bytes(self._read[:end])
+        del self._read[: end + 2]  # type: ignore[union-attr]  # a bytearray, as _chunks made it
+        self._framing += end + 2
+        if self._framing > MAX_FRAMING_BYTES:
+            raise _framing_is_long()
         return line
 
-    def _take(self, length: int, before: int = 0) -> bytes:
-        """The next `length` bytes; `before` came already."""
-        if before + length > MAX_REQUEST_BYTES:
-            raise Unreadable("RequestEntityTooLarge", f"A request has {MAX_REQUEST_BYTES} bytes at most.")
-        if length > len(self._read):
-            self._fill(length)
-        taken, self._read = self._read[:length], self._read[length:]
-        return taken
-
-    def _fill(self, length: int) -> None:
-        parts, size = [self._read], len(self._read)
-        while size < length:
-            parts.append(self._more())
-            size += len(parts[-1])
-        self._read = b"".join(parts)
-
-    def _more(self) -> bytes:
-        data: bytes = self._socket.recv(_RECEIVE_BYTES)
+    def _more(self, most: int = _RECEIVE_BYTES) -> bytes:
+        """The next bytes of a request of which a part is here."""
+        self._reads += 1
+        if not self._reads % _READS:
+            gevent.sleep(0)
+        data: bytes = self._socket.recv(min(most, _RECEIVE_BYTES))
         if not data:
             raise _cut("the connection ended before it")
+        self._connection.moved = monotonic()
         return data
 
 
@@ -142,24 +206,61 @@ def _first_lines(status: int, second: int) -> str:
     return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nDate: {formatdate(second, usegmt=True)}\r\n"
 
 
-def _parsed(head: bytes) -> tuple[re.Match[str], dict[str, str]]:
-    lines = head.decode("latin-1").split("\r\n")
-    line = _REQUEST_LINE.fullmatch(lines[0])
-    if not line:
-        raise _no_request(f"it begins with {lines[0][:100]!r}")
+def _parsed(head: bytes | bytearray) -> tuple[re.Match[str], dict[str, str]]:
+    text = head.decode("latin-1")
+    line = _REQUEST_LINE.match(text)
+    if not line or not _FIELDS.fullmatch(text, line.end()):
+        raise _fault(text)
+    lines = text[line.end() :].split("\r\n")
     if len(lines) > MAX_HEAD_LINES:
-        raise _no_request(f"its head has more than {MAX_HEAD_LINES} lines")
+        raise no_request(f"its head has more than {MAX_HEAD_LINES} lines")
     headers = {}
-    for text in lines[1:]:
-        name, colon, value = text.partition(":")
-        if not colon:
-            raise _no_request(f"{text[:100]!r} is no header")
+    for field in lines[1:]:
+        name, _, value = field.partition(":")
         headers[name.lower()] = value.strip()
+    if len(headers) < len(lines) - 1:
+        _check_single(lines[1:])
     return line, headers
 
 
-def _no_request(reason: str) -> Unreadable:
-    return Unreadable("SerializationException", f"This is no HTTP/1.1 request: {reason}.")
+def _check_single(fields: list[str]) -> None:
+    names = [field.partition(":")[0].lower() for field in fields]
+    for name in _SINGLE:
+        if names.count(name) > 1:
+            raise no_request(f"it has more than one {name.title()}")
+
+
+def _fault(head: str) -> Unreadable:
+    first, *fields = head.split("\r\n")
+    if not _REQUEST_LINE.fullmatch(first):
+        return no_request(f"it begins with {first[:100]!r}")
+    wrong = next((field for field in fields if not _FIELDS.fullmatch(f"\r\n{field}")), "")
+    return no_request(f"{wrong[:100]!r} is no header")
+
+
+def _body_length(headers: Mapping[str, str], is_new: bool) -> int | None:
+    """None for a chunked body."""
+    encoding = headers.get("transfer-encoding")
+    length = headers.get("content-length", "0")
+    if encoding is not None:
+        if encoding.lower() != "chunked" or not is_new:
+            raise no_request(f"its Transfer-Encoding is {encoding[:100]!r}")
+        if "content-length" in headers:
+            raise no_request("it has a Content-Length and a Transfer-Encoding")
+        return None
+    if not _LENGTH.fullmatch(length):
+        raise no_request(f"its Content-Length is {length[:100]!r}")
+    if int(length) > MAX_REQUEST_BYTES:
+        raise _too_large()
+    return int(length)
+
+
+def _too_large() -> Unreadable:
+    return Unreadable("RequestEntityTooLarge", f"A request has {MAX_REQUEST_BYTES} bytes at most.")
+
+
+def _framing_is_long() -> Unreadable:
+    return _cut(f"the lengths, extensions and trailers of its chunks have more than {MAX_FRAMING_BYTES} bytes")
 
 
 def _cut(reason: str) -> Unreadable:

@@ -20,7 +20,8 @@ MAX_NAME_CHARACTERS = 256
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _NAME = re.compile(r"(?!\.)(?!.*\.\.)(?!(?i:aws|amazon)\.)[\w.-]{1,256}(?<!\.)")
 _TYPE = re.compile(r"(String|Number|Binary)(\.[\w.-]+)?")
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?")
+# One way to read each text, or a million digits and a letter take hours.
+_NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
 
 
 class UserAttribute(msgspec.Struct, frozen=True, rename="pascal", omit_defaults=True):

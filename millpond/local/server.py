@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from itertools import count
 from socket import IPPROTO_TCP, SHUT_WR, SO_REUSEADDR, SOL_SOCKET, TCP_NODELAY
 from ssl import SSLContext
 from typing import Any
 
+import gevent
 from gevent import Timeout, get_hub
 from gevent.event import Event
 from gevent.pool import Pool
@@ -17,10 +18,12 @@ from gevent.server import StreamServer
 from gevent.socket import socket as Socket  # noqa: N812  a class
 
 from millpond.local import DEFAULT_PORT, http
+from millpond.local.access import Guard
 from millpond.local.account import Account
 from millpond.local.api import TARGET_PREFIX, Api, error_body
-from millpond.local.errors import SqsError
-from millpond.local.http import Request, Requests, Unreadable
+from millpond.local.connections import HANDSHAKE_SECONDS, Connection, Connections
+from millpond.local.errors import SqsError, Unreadable
+from millpond.local.http import Request, Requests
 from millpond.local.queue import Poll, Queue
 from millpond.local.settings import ACCOUNT_ID
 from millpond.local.wire import CreateQueue
@@ -30,6 +33,12 @@ BACKLOG = 1024
 #: Seconds that answers have to go out once the server is told to stop, and that a refused client has to stop sending.
 STOP_SECONDS = 0.5
 
+#: Seconds without an accept after one that failed, as it does where the process has no descriptor left.
+ACCEPT_PAUSE_SECONDS = 0.1
+
+# Bytes of a long answer that go out at a time, and bytes that are read of what a refused client still sends.
+_PART_BYTES = 262_144
+_REST_BYTES = 8 * 1_048_576
 _JSON = "application/x-amz-json-1.0"
 
 
@@ -46,11 +55,12 @@ class LocalSqs:
         self._api = Api(self._account, _wait)
         self._alarms: dict[Queue, Any] = {}
         self._request_ids = count(1)
-        self._listening: StreamServer | None = None
+        self._listening: _Listening | None = None
         self._host = host
         self._port = port
         self._tls = tls
         self._scheme = "https" if tls else "http"
+        self._guard = Guard(self._scheme, host)
 
     @property
     def url(self) -> str:
@@ -59,7 +69,7 @@ class LocalSqs:
 
     def start(self) -> None:
         """Listen. Raises OSError where the port is taken or the host is not this machine's."""
-        self._listening = StreamServer(_listener(self._host, self._port), self._converse, spawn=Pool())
+        self._listening = _Listening(_listener(self._host, self._port), self._converse, self._turn_away)
         self._listening.start()
         self._port = self._listening.server_port
 
@@ -79,34 +89,52 @@ class LocalSqs:
         """Answer every open long poll at once; later ones do not wait."""
         self._account.close_polls()
 
-    def _converse(self, socket: Socket, _address: object) -> None:
+    def _converse(self, socket: Socket, connection: Connection) -> None:
         """One connection, from its first request to its end."""
+        connection.greenlet = gevent.getcurrent()
         with suppress(OSError), self._secured(socket) as secured:  # OSError: the client went away, or speaks no TLS
-            requests = Requests(secured)
-            while self._step(secured, requests):
+            if self._tls:
+                connection.read(HANDSHAKE_SECONDS)
+                connection.is_reading = False
+                secured.do_handshake()
+            requests = Requests(secured, connection, self._guard)
+            while self._step(secured, connection, requests):
                 pass
 
     def _secured(self, socket: Socket) -> Socket:
-        return self._tls.wrap_socket(socket, server_side=True) if self._tls else socket
+        return self._tls.wrap_socket(socket, server_side=True, do_handshake_on_connect=False) if self._tls else socket
 
-    def _step(self, socket: Socket, requests: Requests) -> bool:
+    def _step(self, socket: Socket, connection: Connection, requests: Requests) -> bool:
         """Answer one request. Returns whether another one can come."""
         try:
             request = requests.next()
         except Unreadable as error:
-            socket.sendall(self._refusal(error, Connection="close"))
-            _hang_up(socket)
-            return False
-        if request is None:
-            return False
-        socket.sendall(self._answer(request))
-        return request.stays
+            refusal = self._refusal(error, Connection="close")
+        else:
+            if request is None:
+                return False
+            _send(socket, connection, self._answer(request))
+            return request.stays
+        connection.release()  # not before: as long as there is an error, its traceback has what was read
+        _send(socket, connection, refusal)
+        _hang_up(socket)
+        return False
+
+    def _turn_away(self, socket: Socket) -> None:
+        """Called by the hub, so nothing here may wait: a new connection has room for so few bytes."""
+        if not self._tls:
+            error = SqsError("ServiceUnavailable", "There are too many connections, and all are at work. Try again.")
+            with suppress(OSError), Timeout(0, False):
+                socket.send(self._refusal(error, Connection="close"))
 
     def _answer(self, request: Request) -> bytes:
         try:
             body = self._call(request) if request.method == "POST" else _health(request)
         except SqsError as error:
             return self._refusal(error)
+        except Exception as error:  # a fault of this server's: it is shown, and the client has an answer
+            get_hub().handle_error(self, type(error), error, error.__traceback__)
+            return self._refusal(SqsError("InternalFailure", "millpond.local failed; its log says how."))
         return self._bytes(200, body)
 
     def _call(self, request: Request) -> bytes:
@@ -145,6 +173,54 @@ class LocalSqs:
             queue.advance(now)
 
 
+class _Listening(StreamServer):  # type: ignore[misc]  # gevent says nothing of its types
+    """Accepts connections, as many as there may be; `turn_away` is given one that is too much."""
+
+    def __init__(
+        self,
+        listener: Socket,
+        converse: Callable[[Socket, Connection], object],
+        turn_away: Callable[[Socket], object],
+    ) -> None:
+        super().__init__(listener, converse, spawn=Pool())
+        self._connections = Connections()
+        self._turn_away = turn_away
+        self.max_accept = self._connections.part  # at a time: only one whose greenlet has begun can give way
+
+    def do_read(self) -> tuple[Socket, object] | None:
+        """As gevent's, which shows a traceback each time that there is no descriptor for a connection."""
+        try:
+            accepted: tuple[Socket, object] | None = super().do_read()
+        except OSError as error:
+            if self.is_fatal_error(error):
+                raise
+            self._connections.make_room()
+            self.stop_accepting()
+            gevent.spawn_later(ACCEPT_PAUSE_SECONDS, self._accept_again)
+            return None
+        return accepted
+
+    def do_handle(self, socket: Socket, _address: object) -> None:
+        connection = self._connections.admit()
+        if connection is None:
+            self._turn_away(socket)
+            socket.close()
+        else:
+            super().do_handle(socket, connection)
+
+    def do_close(self, socket: Socket, connection: Connection) -> None:
+        self._connections.drop(connection)
+        socket.close()
+
+    def stop(self, timeout: float | None = None) -> None:
+        super().stop(timeout)
+        self._connections.close()
+
+    def _accept_again(self) -> None:
+        if self.started:
+            self.start_accepting()
+
+
 def _listener(host: str, port: int) -> Socket:
     listener = Socket()
     try:
@@ -175,9 +251,24 @@ def _health(request: Request) -> bytes:
     raise SqsError("UnknownOperationException", f"{request.method} {request.path[:100]}: {text}")
 
 
+def _send(socket: Socket, connection: Connection, answer: bytes) -> None:
+    connection.send()
+    if len(answer) <= _PART_BYTES:
+        socket.sendall(answer)
+        return
+    connection.hold(len(answer))
+    view = memoryview(answer)
+    for start in range(0, len(answer), _PART_BYTES):
+        socket.sendall(view[start : start + _PART_BYTES])
+        connection.moved = time.monotonic()
+        gevent.sleep(0)
+
+
 def _hang_up(socket: Socket) -> None:
     """Read on for a moment: a connection closed with bytes unread is reset, and the client may never see its answer."""
     socket.shutdown(SHUT_WR)
+    size = 0
     with Timeout(STOP_SECONDS, False):
-        while socket.recv(65_536):
-            pass
+        while size < _REST_BYTES and (data := socket.recv(65_536)):
+            size += len(data)
+            gevent.sleep(0)  # or whoever sends without a pause stops the clock, too

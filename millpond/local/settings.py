@@ -170,7 +170,7 @@ def _redrive(text: str) -> Redrive | None:
 
     try:
         policy = msgspec.json.decode(text, type=_Policy)
-    except msgspec.MsgspecError as error:
+    except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
         raise invalid("Redrive policy is not a valid JSON map.") from error
     if policy.target is None or policy.count is None:
         absent = "deadLetterTargetArn" if policy.target is None else "maxReceiveCount"

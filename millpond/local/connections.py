@@ -1,0 +1,165 @@
+"""Connections: how many there are, how long each may take, and the bytes that all of them hold.
+
+Whoever waits pays nothing for a limit of time: a timer looks twice a second whose time is over. Where there is no room
+for one more, or for its bytes, the one that has been still for the longest time gives way.
+"""
+
+from __future__ import annotations
+
+import resource
+from math import inf
+from time import monotonic
+
+import gevent
+from gevent import get_hub
+
+from millpond.local.errors import Unreadable
+
+#: Connections at a time; fewer where the process may not have twice as many descriptors, which others need too.
+MAX_CONNECTIONS = 10_000
+#: Seconds until the first request, and between two: AWS's gateways forget a connection after 350 s.
+FIRST_SECONDS = 30.0
+IDLE_SECONDS = 600.0
+#: Seconds for a TLS handshake, for a request's head, for all of a request, and for an answer to be taken.
+HANDSHAKE_SECONDS = 10.0
+HEAD_SECONDS = 10.0
+REQUEST_SECONDS = 30.0
+ANSWER_SECONDS = 30.0
+#: Bytes of long requests and answers, over all connections: nine of the longest requests.
+MAX_HELD_BYTES = 64 * 1_048_576
+#: A connection on which nothing has moved for so many seconds gives way to another one's bytes.
+STALLED_SECONDS = 1.0
+
+_LOOK_SECONDS = 0.5
+
+
+class Connection:
+    """One connection. `until`: when what goes on must be done; `moved`: when bytes last came or went (both monotonic).
+
+    While its request is worked on nothing limits it, however long a poll waits.
+    """
+
+    __slots__ = ("_all", "greenlet", "has_asked", "held", "is_reading", "moved", "until")
+
+    def __init__(self, connections: Connections) -> None:
+        self._all = connections
+        self.greenlet: gevent.Greenlet | None = None
+        self.has_asked = False
+        self.is_reading = False
+        self.held = 0
+        self.moved = monotonic()
+        self.until = self.moved + FIRST_SECONDS
+
+    def rest(self) -> None:
+        """It waits for a request."""
+        self.release()
+        self.moved = now = monotonic()
+        self.until = now + (IDLE_SECONDS if self.has_asked else FIRST_SECONDS)
+
+    def read(self, seconds: float) -> None:
+        """A part of a request is here; the rest has so many seconds."""
+        self.is_reading = True
+        self.until = monotonic() + seconds
+
+    def work(self) -> None:
+        """A whole request is here."""
+        self.is_reading = False
+        self.has_asked = True
+        self.until = inf
+
+    def send(self) -> None:
+        """An answer goes out."""
+        self.is_reading = False
+        self.moved = now = monotonic()
+        self.until = now + ANSWER_SECONDS
+
+    def hold(self, size: int) -> None:
+        """It keeps so many bytes more, until it rests. Raises Unreadable for a request where there is no room."""
+        self._all.hold(self, size)
+
+    def release(self) -> None:
+        """It keeps nothing any more."""
+        if self.held:
+            self._all.hold(self, -self.held)
+
+    def end(self, error: Unreadable) -> None:
+        """Called by the hub: what it waits for does not come."""
+        if self.greenlet is not None:
+            self.until = inf
+            # Whoever has sent a part of a request is told; TimeoutError is an OSError, as if the client had gone.
+            self.greenlet.throw(error if self.is_reading else TimeoutError())
+
+
+class Connections:
+    """All connections of one server."""
+
+    def __init__(self) -> None:
+        self._all: set[Connection] = set()
+        self._held = 0
+        descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        limited = descriptors != resource.RLIM_INFINITY
+        self.most = min(MAX_CONNECTIONS, descriptors // 2) if limited else MAX_CONNECTIONS
+        # How many go at once where there are too many: looking through all of them is not for each newcomer.
+        self.part = self.most // 32 + 1
+        self._timer = get_hub().loop.timer(_LOOK_SECONDS, _LOOK_SECONDS, ref=False)
+        self._timer.start(self._look)
+
+    def close(self) -> None:
+        """No limit of time holds from now on."""
+        self._timer.stop()
+        self._timer.close()
+
+    def admit(self) -> Connection | None:
+        """Called by the hub. None where all that there may be are at work."""
+        if len(self._all) >= self.most:
+            self.make_room()
+        if len(self._all) >= self.most:
+            return None
+        connection = Connection(self)
+        self._all.add(connection)
+        return connection
+
+    def make_room(self) -> None:
+        """Called by the hub: end those that have been still for the longest time, who never asked before all others."""
+        waiting = [each for each in self._all if each.until < inf and each.greenlet is not None]
+        waiting.sort(key=lambda each: (each.has_asked, each.moved))
+        for each in waiting[: self.part]:
+            each.end(_busy("There are too many connections."))
+
+    def drop(self, connection: Connection) -> None:
+        """It has ended."""
+        connection.release()
+        self._all.discard(connection)
+
+    def hold(self, connection: Connection, size: int) -> None:
+        """As Connection.hold; fewer than 0: it gives them back."""
+        connection.held += size
+        self._held += size
+        if size > 0 and self._held > MAX_HELD_BYTES:
+            self._make_way(connection)
+
+    def _make_way(self, connection: Connection) -> None:
+        holders = [each for each in self._all if each.held and each is not connection]
+        for each in sorted(holders, key=lambda each: each.moved):
+            get_hub().loop.run_callback(self._end_if_stalled, each)
+        gevent.sleep(0)  # they run before this goes on
+        if connection.is_reading and self._held > MAX_HELD_BYTES:
+            raise _busy("Other requests and answers take up all the memory there is for them.")
+
+    def _end_if_stalled(self, connection: Connection) -> None:
+        is_stalled = connection.until < inf and monotonic() - connection.moved > STALLED_SECONDS
+        if self._held > MAX_HELD_BYTES and is_stalled and connection in self._all:
+            connection.end(_late())
+
+    def _look(self) -> None:
+        now = monotonic()
+        for each in [each for each in self._all if each.until <= now]:
+            each.end(_late())
+
+
+def _late() -> Unreadable:
+    return Unreadable("RequestTimeout", "The request took too long to come: send it again, and without a pause in it.")
+
+
+def _busy(text: str) -> Unreadable:
+    return Unreadable("ServiceUnavailable", f"{text} Try again.")
