@@ -25,8 +25,12 @@ from millpond.processor import LEASE_LOST, RELEASED, Processor
 from millpond.queue import MAX_BYTES, MAX_HOLD_SECONDS, Received
 from millpond.settler import FLUSHERS, Settler
 
+#: Causes that use up an attempt.
+FAILURES = frozenset({"failed", "timed_out", "rejected", "undecodable"})
 #: Outcomes after which a message is gone from its queue.
 DONE = frozenset({"succeeded", "discarded", "dead_lettered"})
+#: Messages of which it is remembered how many receives were no failures.
+MAX_SPARED = 10_000
 BEHIND_FAILED = Outcome("released", reason="a message of its group before it is not done")
 
 
@@ -98,6 +102,7 @@ class Consumer:
         self._draining = False
         self._owed = 0  # permits that wait until what is to be settled falls below the limit
         self._abandoned_until: list[float] = []
+        self._spared: dict[str, int] = {}  # by message id: receives that came to nothing and were no failure
         self._held_back: list[Delivery] | None = []  # None once they are given back: later ones go back at once
         self._groups = Groups(self._start, self._behind_failed) if settings.fifo else None
         self._leases = self._make_lease_keeper()
@@ -199,6 +204,8 @@ class Consumer:
     def _deliver(self, received: Received, since: float, wall_time: float) -> Delivery:
         delivery = Delivery(received, self, self._clock, wall_time)
         delivery.lease = self._leases.take(delivery, received.receipt_handle, since, received.receive_count)
+        if self._spared:
+            delivery.spared = self._spared.get(received.message_id, 0)
         if not self.open:
             self.idle.clear()
         self.open += 1
@@ -287,8 +294,18 @@ class Consumer:
     def _finished(self, delivery: Delivery, outcome: Outcome) -> None:
         if outcome.name in ("retried", "released"):
             self.back_off_until = max(self.back_off_until, self._clock.now() + outcome.delay_seconds)
+            if outcome.cause not in FAILURES:
+                self._spare(delivery)
+        elif self._spared and outcome.name in DONE:
+            self._spared.pop(delivery.received.message_id, None)
         self.account.finish(delivery, outcome)
         self._forget(delivery, outcome.name in DONE)
+
+    def _spare(self, delivery: Delivery) -> None:
+        """SQS has counted this receive; it is no attempt."""
+        if len(self._spared) >= MAX_SPARED:
+            del self._spared[next(iter(self._spared))]
+        self._spared[delivery.received.message_id] = delivery.spared + 1
 
     def _abandoned(self, delivery: Delivery, error: str) -> None:
         self.account.abandon(delivery, error)

@@ -53,6 +53,7 @@ class Delivery(msgspec.Struct, eq=False):
     settling_since: float = 0.0
     unsent: int = 0  # copies and follow-ups to confirm before the delete
     claimed: bool = False  # its outcome is known, and somebody settles it
+    spared: int = 0  # of its receives, those that were no failure, as far as this worker knows
     finishes: bool = False  # its handler may end where the lease is lost (on_lease_lost = "finish")
     _limit: Countdown[Delivery] | None = None  # the time limits that this one's is among
     _timer: Timer | None = None
@@ -61,6 +62,16 @@ class Delivery(msgspec.Struct, eq=False):
 
     def __repr__(self) -> str:  # gevent writes it to the log where a greenlet fails: without any body
         return f"<Delivery {self.received.message_id}>"
+
+    @property
+    def spared_receives(self) -> int:
+        """How many of its receives have used up no attempt; one that had to wait for its time was put off once."""
+        waited = self.envelope is not None and self.envelope.not_before and self.received.receive_count > 1
+        return max(self.spared, 1 if waited else 0)
+
+    def wall_time(self) -> float:
+        """Now, since the epoch."""
+        return self._clock.time()
 
     def seconds_left(self) -> float:
         """Until the handler's time limit."""

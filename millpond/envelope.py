@@ -6,8 +6,14 @@ from collections.abc import Mapping
 
 import msgspec
 
+from millpond.backoff import whole_seconds
 from millpond.errors import MillpondError
-from millpond.queue import Attribute
+from millpond.foreign import number
+from millpond.message import MAX_DELAY_SECONDS
+from millpond.queue import Attribute, Received
+
+#: Milliseconds since the epoch up to the year 5138.
+MAX_MOMENT_MS = 10**14
 
 
 class Undecodable(MillpondError):
@@ -15,11 +21,15 @@ class Undecodable(MillpondError):
 
 
 class Envelope(msgspec.Struct):
-    """A body that is an envelope. `payload` is the payload's text as it came."""
+    """A body that is an envelope. `payload` is the payload's text as it came.
+
+    `not_before`: ms since the epoch; a follow-up on a FIFO queue has it, since no message can be delayed there.
+    """
 
     event_type: str
     payload: msgspec.Raw
     event_id: str | int | None = None
+    not_before: msgspec.Raw = msgspec.Raw()  # whatever others write there is no reason to refuse their message
 
     @property
     def path(self) -> str:
@@ -52,6 +62,18 @@ def unwrap(body: str, attributes: Mapping[str, Attribute], default_type: str, me
     if not isinstance(event_id, str) or not event_id:
         envelope.event_id = message_id if event_id in (None, "") else str(event_id)
     return envelope
+
+
+def early_seconds(envelope: Envelope, received: Received, now: float) -> int:
+    """Whole seconds until this message may be handled; 0: now. `now`: since the epoch.
+
+    No message waits past 900 s after it was sent, whatever it says: that is the longest delay of a follow-up.
+    """
+    moment = number(bytes(envelope.not_before).decode("ascii", "replace"), 1, MAX_MOMENT_MS, 0) / 1000
+    latest = (received.sent_ms / 1000 or now) + MAX_DELAY_SECONDS
+    if not received.sent_ms and received.receive_count > 1:
+        return 0
+    return min(MAX_DELAY_SECONDS, whole_seconds(min(moment, latest) - now))
 
 
 def _bare(

@@ -14,7 +14,7 @@ from millpond import foreign, log
 from millpond.backoff import retry_seconds, whole_seconds
 from millpond.countdown import Countdown, Time
 from millpond.delivery import Delivery
-from millpond.envelope import Envelope, Undecodable, unwrap
+from millpond.envelope import Envelope, Undecodable, early_seconds, unwrap
 from millpond.errors import (
     Discard,
     Interrupt,
@@ -103,6 +103,8 @@ class Processor:
         except Undecodable as error:
             return _undecodable(str(error))
         delivery.envelope = envelope
+        if envelope.not_before and (seconds := early_seconds(envelope, received, delivery.wall_time())):
+            return Outcome("released", reason="its time has not come", delay_seconds=seconds)
         route = self._routes.get(envelope.event_type)
         if route is None:
             return _undecodable(f"no handler for type {log.printable(envelope.event_type)!r}")
@@ -218,10 +220,13 @@ class Processor:
         after: int | None = None,
         trace: str = "",
     ) -> Outcome:
-        """A failure: retried, or a dead letter where its attempts are used up."""
-        attempt = delivery.received.receive_count
-        if attempt >= self._policy(delivery).max_attempts:
-            reason = f"{reason or 'every attempt failed'} (attempt {attempt})"
+        """A failure: retried, or a dead letter where its attempts are used up.
+
+        SQS counts receives. Those known to be no failures (it was put off, it went back behind another of its group,
+        a server behind it was down) are no attempts.
+        """
+        if delivery.received.receive_count - delivery.spared_receives >= self._policy(delivery).max_attempts:
+            reason = _used_up(delivery, reason)
             return Outcome("dead_lettered", cause, reason, error, traceback=trace)
         seconds = self.retry_seconds(delivery) if after is None else after
         return Outcome("retried", cause, reason, error, seconds, traceback=trace)
@@ -293,6 +298,15 @@ def _call_around(around: Around, route: Route, payload: Any, message: Message) -
     if raised is not None:
         raise raised
     return value
+
+
+def _used_up(delivery: Delivery, reason: str) -> str:
+    received, spared = delivery.received, delivery.spared_receives
+    if not spared and not received.group_id:
+        return f"{reason or 'every attempt failed'} (attempt {received.receive_count})"
+    # Other workers may have given it back too: nobody knows how often it ran there.
+    count = f"received {received.receive_count} times, run {received.receive_count - spared} times at most"
+    return f"{reason or 'its last attempt failed'} ({count})"
 
 
 def _undecodable(reason: str) -> Outcome:

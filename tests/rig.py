@@ -40,9 +40,11 @@ class Rig:
         max_attempts: int = 3,
         pollers: int = 4,
         max_receive_count: int = 0,
+        queue: FakeQueue | None = None,
+        fifo: bool = False,
     ) -> None:
         self.clock = clock
-        self.queue = FakeQueue(clock)
+        self.queue = queue or FakeQueue(clock)
         self.dead = FakeQueue(clock) if dead_letters else None
         self.ended: list[tuple[str, Any]] = []
         self.crashes: list[BaseException] = []
@@ -65,6 +67,7 @@ class Rig:
                 visibility_seconds / 3,
                 limit=max(20, concurrency),
                 max_receive_count=max_receive_count,
+                fifo=fifo,
             ),
             Bounded(self.queue, clock),
             Bounded(self.dead, clock) if self.dead else None,
