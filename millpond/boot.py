@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import json
 import logging
-import traceback
+import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +21,7 @@ from millpond.config import QueueSettings, Settings
 from millpond.consumer import Consumer, ConsumerSettings
 from millpond.discovery import Handlers
 from millpond.errors import ConfigError, QueueError, QueueMissing
-from millpond.foreign import number, shown
+from millpond.foreign import describe, number, shown, trace
 from millpond.lifeline import rescue
 from millpond.local import LocalSqs
 from millpond.metrics import Metrics
@@ -77,22 +78,29 @@ def _set_up(setup: Callable[[], object]) -> None:
     except ConfigError:
         raise
     except Exception as error:  # the user's code
-        raise ConfigError(f"setup() failed: {type(error).__name__}: {error}") from error
+        raise ConfigError(f"setup() failed: {describe(error)}") from error
 
 
 def _own_the_hub() -> None:
-    """A greenlet that a handler spawned cannot take the process down, and its error goes to the log.
+    """A greenlet that a handler spawned cannot take the process down; its error goes to the log, as a thread's does and
+    that of a `__del__`: Python would write each to standard error as it is.
 
     gevent rethrows SystemExit and KeyboardInterrupt of any greenlet in the main one; ours stop by signal watchers.
     """
     hub = gevent.get_hub()
     hub.SYSTEM_ERROR = ()
 
-    def print_exception(context: object, kind: Any, value: Any, trace: Any) -> None:
-        text = "".join(traceback.format_exception(kind, value, trace))
-        log.event(logging.ERROR, "greenlet.failed", f"{context!r}: {value!r}", traceback=text)
+    def print_exception(context: object, kind: Any, value: Any, frames: Any) -> None:
+        _tell_failure("greenlet.failed", context, value)
 
     hub.print_exception = print_exception
+    threading.excepthook = lambda args: _tell_failure("thread.failed", args.thread, args.exc_value)
+    sys.unraisablehook = lambda args: _tell_failure("object.failed", args.object, args.exc_value)
+
+
+def _tell_failure(event: str, where: object, error: BaseException | None) -> None:
+    text, lines = (describe(error), trace(error)) if error is not None else ("", "")
+    log.event(logging.ERROR, event, f"{shown(where)}: {text}", traceback=lines)
 
 
 def _start_local(settings: Settings, service: Service) -> dict[str, str]:

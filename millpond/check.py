@@ -14,6 +14,7 @@ from millpond.aws import find_endpoint, place_of
 from millpond.check_queue import Finding, check_queue, sqs_queue
 from millpond.config import PLATFORM_VARIABLES, Settings, StatsdSettings
 from millpond.errors import MISCONFIGURED, STOPPED, ConfigError
+from millpond.foreign import describe
 from millpond.routing import Route
 
 STYLES = {"ok": "green", "note": "dim", "warning": "yellow", "error": "bold red"}
@@ -79,8 +80,8 @@ def _handlers(settings: Settings) -> Generator[Finding, None, Mapping[str, Route
             call()
     except ConfigError as error:
         yield from _errors("handlers", error)
-    except Exception as error:  # the user's code
-        yield Finding("error", "handlers", f"setup() or teardown() failed: {type(error).__name__}: {error}")
+    except (Exception, SystemExit) as error:  # the user's code
+        yield Finding("error", "handlers", f"setup() or teardown() failed: {describe(error)}")
     return found.routes
 
 

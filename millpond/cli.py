@@ -7,17 +7,18 @@ import logging
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from millpond import log, patch
+from millpond import foreign, log, patch
 from millpond.config import Settings, load
 from millpond.errors import CRASHED, LEFT, MISCONFIGURED, STOPPED, ConfigError
 from millpond.outlet import unblocked
 
+#: Characters of what is wrong with settings or with a command line.
+MAX_FINDING = 2_000
 DESCRIPTION = "Millpond, a worker for Amazon SQS. Without a command it runs until SIGTERM or Ctrl-C."
 EXAMPLES = """\
 examples:
@@ -56,8 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         code = LEFT
     except BaseException as error:  # a setup() can call sys.exit
-        text = f"{type(error).__name__}: {error}"
-        log.event(logging.CRITICAL, "worker.crashed", text, traceback=traceback.format_exc())
+        log.event(logging.CRITICAL, "worker.crashed", foreign.describe(error), traceback=foreign.trace(error))
         code = CRASHED
     if argv is None or not options.command:
         _leave(code)
@@ -115,7 +115,7 @@ def _leave(code: int) -> NoReturn:
 
 def _refuse(findings: Sequence[str]) -> int:
     for finding in findings:
-        print(finding, file=sys.stderr)
+        print(foreign.shown(finding, MAX_FINDING), file=sys.stderr)
     return MISCONFIGURED
 
 
@@ -127,7 +127,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
-        self.exit(MISCONFIGURED, f"{self.prog}: {message}\n")
+        self.exit(MISCONFIGURED, f"{self.prog}: {foreign.shown(message, MAX_FINDING)}\n")
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

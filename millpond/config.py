@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from millpond import foreign
 from millpond.errors import ConfigError
 from millpond.queue import is_fifo, lease_seconds
 from millpond.tables import SettingsType, Table, TomlFile, bare, decode
@@ -58,7 +59,7 @@ VisibilitySeconds = Annotated[int, Meta(ge=1, le=43_200, description="1 to 43200
 DelaySeconds = Annotated[float, Meta(ge=0, le=43_200, description="0 to 43200 seconds")]
 
 
-class WorkerSettings(msgspec.Struct, frozen=True):
+class WorkerSettings(foreign.Unshown, msgspec.Struct, frozen=True):
     """[worker]: this process. `load` puts DYNO or the host name in an empty name."""
 
     name: Text = ""
@@ -74,7 +75,7 @@ class WorkerSettings(msgspec.Struct, frozen=True):
         return math.inf if isinstance(self.drain_seconds, str) else self.drain_seconds
 
 
-class SqsSettings(msgspec.Struct, frozen=True):
+class SqsSettings(foreign.Unshown, msgspec.Struct, frozen=True):
     """[sqs]: where SQS is; empty: where the AWS SDK finds it."""
 
     region: Text = ""
@@ -82,7 +83,7 @@ class SqsSettings(msgspec.Struct, frozen=True):
     client: Literal["wire", "boto3"] = "wire"
 
 
-class QueueSettings(msgspec.Struct, frozen=True):
+class QueueSettings(foreign.Unshown, msgspec.Struct, frozen=True):
     """[queues.<name>]: one queue. concurrency = 0: no cap of its own; dead_letter_url = "": by the redrive policy."""
 
     url: QueueUrl = ""
@@ -114,7 +115,7 @@ class QueueSettings(msgspec.Struct, frozen=True):
         return self.heartbeat_seconds or self.visibility_seconds / 3
 
 
-class RetrySettings(msgspec.Struct, frozen=True):
+class RetrySettings(foreign.Unshown, msgspec.Struct, frozen=True):
     """[retry]: for handlers that do not say otherwise."""
 
     max_attempts: Positive = 5
@@ -122,7 +123,7 @@ class RetrySettings(msgspec.Struct, frozen=True):
     max_seconds: DelaySeconds = 900.0
 
 
-class StatsdSettings(msgspec.Struct, frozen=True):
+class StatsdSettings(foreign.Unshown, msgspec.Struct, frozen=True):
     """[statsd]: metrics; off where host is empty."""
 
     host: Host = ""
@@ -130,7 +131,7 @@ class StatsdSettings(msgspec.Struct, frozen=True):
     prefix: Text = "millpond"
 
 
-class LogSettings(msgspec.Struct, frozen=True):
+class LogSettings(foreign.Unshown, msgspec.Struct, frozen=True):
     """[log]: standard output."""
 
     level: Literal["debug", "info", "warning", "error", "critical"] = "info"
@@ -138,13 +139,13 @@ class LogSettings(msgspec.Struct, frozen=True):
     succeeded_per_second: Rate = 10.0
 
 
-class LocalSettings(msgspec.Struct, frozen=True):
+class LocalSettings(foreign.Unshown, msgspec.Struct, frozen=True):
     """[local]: the embedded SQS, for queues with url = "local"."""
 
     port: PortOrAny = 9324
 
 
-class Settings(msgspec.Struct, frozen=True):
+class Settings(foreign.Unshown, msgspec.Struct, frozen=True):
     """All of config.toml. `handlers`: the tables of [handlers.<module>] as they stand; `folder`: the file's own."""
 
     worker: WorkerSettings
@@ -167,6 +168,7 @@ def load(path: Path, environ: Mapping[str, str]) -> Settings:
     Raises ConfigError with every finding, one line each: table, key, value and what is allowed. A value from the
     environment is left out (its variable is named), and so is a secret.
     """
+    foreign.conceal_environment(environ)
     file = TomlFile(path, environ, TABLES)
     worker, retry = file.table("worker"), file.table("retry")
     queues = file.tables("queues")
@@ -209,7 +211,7 @@ def handler_settings(settings_type: type[SettingsType], table_name: str, table: 
     try:
         return settings_type(**values)
     except (ValueError, TypeError) as error:  # its own __post_init__, in its author's words
-        raise ConfigError(f"[{table_name}]: {error}") from None
+        raise ConfigError(f"[{table_name}]: {foreign.shown(error)}") from None
 
 
 def _named(worker: WorkerSettings, environ: Mapping[str, str]) -> WorkerSettings:

@@ -46,6 +46,9 @@ class Answer(NamedTuple):
     head: bytes
     body: bytes | bytearray
 
+    def __repr__(self) -> str:
+        return f"<Answer {self.status}>"
+
     def header(self, name: str) -> str:
         """The field of this name (in lower case); of several, with ", " between them; "" for none."""
         fields = (line.partition(":") for line in self.head.decode("latin-1").split("\r\n")[1:])

@@ -12,6 +12,7 @@ from botocore.exceptions import ConnectionError as NoConnection
 from botocore.exceptions import HTTPClientError
 
 from millpond.errors import AccessDenied, QueueError, Unreachable
+from millpond.foreign import conceal
 from millpond.sigv4 import Keys
 
 #: botocore's advisory window: keys that expire within it are renewed. (Its mandatory one is 10 min.)
@@ -91,4 +92,6 @@ class Credentials:
         keys = Keys(frozen.access_key, frozen.secret_key, frozen.token or "")
         if not (_SAFE.fullmatch(keys.access_key) and _SAFE.fullmatch(keys.token)):
             raise AccessDenied("the access key or the session token has a space or a line break in it", "BadKeys")
+        for secret in keys:
+            conceal(secret)
         return source, keys

@@ -6,7 +6,6 @@ import importlib
 import importlib.util
 import inspect
 import sys
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from millpond import foreign
 from millpond.config import handler_settings
 from millpond.errors import ConfigError
 from millpond.routing import Route, routes
@@ -139,9 +139,9 @@ def _import(name: str, findings: list[str]) -> ModuleType | None:
 
 
 def _cannot_load(name: str, error: BaseException) -> str:
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
-    where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames[1:] else ""  # the first frame is ours
-    return f"{name} cannot be loaded: {type(error).__name__}: {error}{where}"
+    file, line = foreign.place(error)
+    where = f" ({file}:{line})" if file and "importlib" not in file else ""
+    return f"{name} cannot be loaded: {foreign.describe(error)}{where}"
 
 
 def setup_calls(

@@ -8,7 +8,7 @@ import msgspec
 
 from millpond.backoff import whole_seconds
 from millpond.errors import MillpondError
-from millpond.foreign import number
+from millpond.foreign import Unshown, number
 from millpond.message import MAX_DELAY_SECONDS
 from millpond.queue import Attribute, Received
 
@@ -20,7 +20,7 @@ class Undecodable(MillpondError):
     """A body that names no type, or is no JSON where JSON is needed: for the dead-letter queue."""
 
 
-class Envelope(msgspec.Struct):
+class Envelope(Unshown, msgspec.Struct):
     """A body that is an envelope. `payload` is the payload's text as it came.
 
     `not_before`: ms since the epoch; a follow-up on a FIFO queue has it, since no message can be delayed there.

@@ -364,6 +364,17 @@ def _qualified(kind: type) -> str:
     return f"{module}.{name}" if type(module) is str and module not in ("builtins", "__main__") else name
 
 
+class Unshown:
+    """Beside msgspec.Struct as a base: repr() has no field, since some hold bodies or passwords. Whoever sends an error
+    to a service such as Sentry sends the repr() of every local variable with it."""
+
+    __slots__ = ()
+    __rich_repr__: Any = lambda self: iter(())  # rich would draw the fields
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+
 # Numbers
 
 

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from millpond.foreign import Unshown, shown
+
 # SQS: DelaySeconds is 0 to 900.
 MAX_DELAY_SECONDS = 900
 # SQS: MaximumMessageSize at the most, and where a queue does not say otherwise.
@@ -19,7 +21,7 @@ OutcomeName = Literal["succeeded", "retried", "dead_lettered", "discarded", "rel
 Cause = Literal["", "failed", "timed_out", "rejected", "undecodable", "unavailable"]
 
 
-class FollowUp(msgspec.Struct, frozen=True):
+class FollowUp(Unshown, msgspec.Struct, frozen=True):
     """A job that a handler leaves behind; sent before its original is deleted."""
 
     event_id: str
@@ -40,7 +42,7 @@ class Outcome(msgspec.Struct, frozen=True):
     traceback: str = ""
 
 
-class Message(msgspec.Struct, eq=False):
+class Message(Unshown, msgspec.Struct, eq=False):
     """One delivery of a message, as its handler sees it.
 
     `attempt` is ApproximateReceiveCount: it counts give-backs too. `attributes` has the user attributes (str, or
@@ -62,7 +64,7 @@ class Message(msgspec.Struct, eq=False):
     _follow_ups: list[FollowUp] = []
 
     def __repr__(self) -> str:
-        return f"<Message {self.event_type} {self.event_id}, attempt {self.attempt} on {self.queue}>"
+        return shown(f"<Message {self.event_type} {self.event_id}, attempt {self.attempt} on {self.queue}>")
 
     @property
     def sent_at(self) -> datetime:
@@ -94,8 +96,8 @@ class Message(msgspec.Struct, eq=False):
         size = len(body.encode()) + (NOT_BEFORE_BYTES if after and self.group_id else 0)
         if size > self.max_bytes:
             raise ValueError(f"a follow-up of {size:,} bytes: its queue takes {self.max_bytes:,} (MaximumMessageSize)")
-        # An exception is a natural reason to give.
-        self._follow_ups.append(FollowUp(event_id, body, int(after), None if reject is None else str(reject)))
+        # An exception is a natural reason to give; whatever it is, from here on it is a text of ours.
+        self._follow_ups.append(FollowUp(event_id, body, int(after), None if reject is None else shown(reject)))
         return event_id
 
     @property

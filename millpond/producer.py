@@ -47,6 +47,9 @@ class Job(NamedTuple):
     group: str | None = None
     event_id: str | None = None
 
+    def __repr__(self) -> str:
+        return "<Job>"
+
 
 class Producer:
     """Sends to one queue. Make one and keep it: all threads share its connections, a forked child makes its own.

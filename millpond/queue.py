@@ -15,7 +15,7 @@ from typing import Protocol, TypeVar
 import msgspec
 
 from millpond.errors import AccessDenied, QueueError, QueueMissing, Throttled, Unreachable
-from millpond.foreign import number, shown
+from millpond.foreign import Unshown, number, shown
 
 #: Entries in one batch call, and messages in one receive (SQS quotas).
 MAX_BATCH = 10
@@ -69,7 +69,7 @@ CONTENT_CODES = frozenset(
 )
 
 
-class Attribute(msgspec.Struct, frozen=True):
+class Attribute(Unshown, msgspec.Struct, frozen=True):
     """A user attribute: `data_type` as SQS names it (String, Number, Binary, with a suffix of one's own)."""
 
     data_type: str
@@ -80,7 +80,7 @@ class Attribute(msgspec.Struct, frozen=True):
 NO_ATTRIBUTES: Mapping[str, Attribute] = MappingProxyType({})
 
 
-class Received(msgspec.Struct, frozen=True):
+class Received(Unshown, msgspec.Struct, frozen=True):
     """One message as a receive brought it. `flaw`: why its body or attributes are not those that were sent."""
 
     message_id: str
@@ -94,7 +94,7 @@ class Received(msgspec.Struct, frozen=True):
     flaw: str = ""
 
 
-class Entry(msgspec.Struct, frozen=True):
+class Entry(Unshown, msgspec.Struct, frozen=True):
     """One message to send. `dedup_id`: for a FIFO queue, which needs a group too."""
 
     body: str

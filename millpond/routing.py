@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar, get_args
 import msgspec
 
 from millpond.errors import ConfigError
+from millpond.foreign import describe
 from millpond.message import Message
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -179,7 +180,7 @@ def _wrong_signature(function: Callable[..., Any]) -> list[str]:
     try:
         hints = typing.get_type_hints(function, include_extras=True)
     except Exception as error:  # get_type_hints evaluates the user's annotations: anything can come out
-        return [f"its annotations cannot be read: {type(error).__name__}: {error}"]
+        return [f"its annotations cannot be read: {describe(error)}"]
     wrong = []
     if positional[0].name not in hints:
         wrong.append(f"annotate {positional[0].name!r} with the payload's type (dict takes any JSON object)")

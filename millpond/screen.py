@@ -6,12 +6,17 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from millpond.foreign import shown
+
+#: Characters of one cell; what a service answers has no end of its own.
+MAX_CELL = 1_000
+
 Rows = Sequence[Sequence[str]]
 
 
 def table(columns: Sequence[str], rows: Rows, styles: Mapping[str, str] | None = None) -> None:
     """Print a table. `styles`: a rich style for the rows whose first cell is this."""
-    rows = [[" ".join(cell.split()) for cell in row] for row in rows]
+    rows = [[shown(" ".join(cell.split()), MAX_CELL) for cell in row] for row in rows]
     if _on_terminal():
         _draw_table(columns, rows, styles or {})
     else:

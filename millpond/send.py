@@ -15,6 +15,7 @@ from gevent.pool import Pool
 from millpond import screen
 from millpond.config import Settings
 from millpond.errors import LEFT, STOPPED, AccessDenied, ConfigError, QueueError, QueueMissing, Unreachable
+from millpond.foreign import shown
 from millpond.local.settings import ACCOUNT_ID
 from millpond.message import MAX_DELAY_SECONDS, envelope_text
 from millpond.producer import batches
@@ -66,12 +67,14 @@ class _Tally:
         number, sent = len(self._ids), len(self._sent)
         if sent:
             count = "" if number == 1 else f"{sent} messages, the first with "
-            print(f"{what}: {count}event_id {self._ids[min(self._sent)]}", flush=True)
+            print(f"{shown(what)}: {count}event_id {self._ids[min(self._sent)]}", flush=True)
         for index in sorted(self._failed)[:MAX_NAMED]:
             failure = self._failed[index]
-            print(f"not sent: event_id {self._ids[index]}: {failure.code}: {failure.text}", file=sys.stderr)
+            text = shown(f"{failure.code}: {failure.text}")
+            print(f"not sent: event_id {self._ids[index]}: {text}", file=sys.stderr)
         if sent < number:
-            print(f"{number - sent} of {number} were not sent" + (f": {self.why}" if self.why else ""), file=sys.stderr)
+            why = f": {shown(self.why)}" if self.why else ""
+            print(f"{number - sent} of {number} were not sent{why}", file=sys.stderr)
         return STOPPED if sent == number else LEFT
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import math
 import signal
-import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import gevent
 
-from millpond import log
+from millpond import foreign, log
 from millpond.clock import Clock, Event
 from millpond.consumer import Consumer
 from millpond.delivery import Delivery
@@ -99,8 +98,9 @@ class Service:
         return greenlet
 
     def _crashed(self, greenlet: gevent.Greenlet) -> None:
-        trace = "".join(traceback.format_exception(greenlet.exception))
-        log.event(logging.CRITICAL, "worker.crashed", f"a core greenlet died: {greenlet.exception!r}", traceback=trace)
+        error = greenlet.exception
+        text = f"a core greenlet died: {foreign.describe(error)}"
+        log.event(logging.CRITICAL, "worker.crashed", text, traceback=foreign.trace(error))
         self.stop("crash", CRASHED)
         self._over.set()
 

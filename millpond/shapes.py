@@ -17,7 +17,7 @@ import msgspec
 
 from millpond.codes import error_kind
 from millpond.errors import QueueError
-from millpond.foreign import MAX_DIGITS, number, shown
+from millpond.foreign import MAX_DIGITS, Unshown, number, shown
 from millpond.queue import (
     ENTRY_IDS,
     MISSING,
@@ -43,7 +43,7 @@ _Receives = Annotated[int, msgspec.Meta(ge=1, le=MAX_RECEIVES)]
 _Moment = Annotated[int, msgspec.Meta(ge=0, le=MAX_SENT_MS)]
 
 
-class _Shape(msgspec.Struct, rename="pascal", omit_defaults=True):
+class _Shape(Unshown, msgspec.Struct, rename="pascal", omit_defaults=True):
     """What is sent or answered, with the names that the wire has."""
 
 

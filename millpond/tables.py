@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
+from millpond import foreign
 from millpond.errors import ConfigError
 
 SettingsType = TypeVar("SettingsType", bound=msgspec.Struct)
@@ -104,12 +105,16 @@ class Table:
             return bare(key)
         return f"{bare(key)} = {_shown(self.values[key])}"
 
-    def _resolved(self, key: str, value: Any) -> Any:
+    def _resolved(self, key: str, value: Any, inner_key: str = "") -> Any:
         if isinstance(value, dict):
-            return {name: self._resolved(key, inner) for name, inner in value.items()}
+            return {name: self._resolved(key, inner, name) for name, inner in value.items()}
         if isinstance(value, list):
-            return [self._resolved(key, inner) for inner in value]
-        return self._text(key, value) if isinstance(value, str) and "${" in value else value
+            return [self._resolved(key, inner, inner_key) for inner in value]
+        if not isinstance(value, str):
+            return value
+        text = self._text(key, value) if "${" in value else value
+        foreign.conceal_value(inner_key or key, text)
+        return text
 
     def _text(self, key: str, text: str) -> str:
         if "${" in _REFERENCE.sub("", text):
@@ -201,4 +206,4 @@ def _shown(value: Any) -> str:
     text = text if text.isprintable() else json.dumps(value, default=str)
     if "://" in text and "@" in text:
         return "..."  # a URL with a password in it
-    return text if len(text) <= 100 else text[:97] + "..."
+    return foreign.shown(text, 100)
