@@ -107,12 +107,10 @@ MAX_HEADERS = 100
 #: What an attachment is that does not say it.
 OCTETS = "application/octet-stream"
 #: A job for several recipients may come back as follow-ups that carry it whole, with up to this much around it: the
-#: envelope, the ids. (Their sender and their list of recipients are counted by themselves.) One that is a follow-up
-#: has all that already: its own only count the event id on.
+#: envelope, the ids, the sender where it named none. (Their list of recipients is counted by itself.) One that is a
+#: follow-up has all that already: its own only count the event id on, and on FIFO say when they may begin.
 FOLLOW_UP_BYTES = 4_096
-NEXT_FOLLOW_UP_BYTES = 16
-#: What a queue takes unless it says less: SQS's own limit.
-MAX_BODY_BYTES = 1_048_576
+NEXT_FOLLOW_UP_BYTES = 128
 #: The digits of a mail's name that are its event id's; the other sixteen are the job's own.
 EVENT_DIGITS = 16
 #: A sender up to this length is remembered, 256 of them at most: half a megabyte.
@@ -154,7 +152,7 @@ def compose(email: Email, message: Message, default_from: str) -> Mail:
     everyone = [*to, *cc, *bcc]
     recipients = _recipients(everyone, email.only or ())
     if len(recipients) > 1:
-        _check_room(recipients, sender, bool(email.only), message)
+        _check_room(recipients, email, default_from, message)
     if not (email.text or email.html):
         raise Reject("a mail needs text or html")
     name = _name(email, message)
@@ -243,12 +241,12 @@ def _recipients(everyone: list[Address], only: Sequence[str]) -> tuple[str, ...]
     return tuple(specs)
 
 
-def _check_room(recipients: tuple[str, ...], sender: Address, divided: bool, message: Message) -> None:
+def _check_room(recipients: tuple[str, ...], email: Email, default_from: str, message: Message) -> None:
     """Refuse before the first send what could not be divided after it: the rest would have no job to wait in."""
-    room = getattr(message, "max_bytes", MAX_BODY_BYTES)
-    needed = NEXT_FOLLOW_UP_BYTES
-    if not divided:
-        needed = FOLLOW_UP_BYTES + sum(map(len, recipients)) + 3 * len(recipients)
+    room, needed = message.max_bytes, NEXT_FOLLOW_UP_BYTES
+    if not email.only:
+        added = "".join(recipients if email.from_ else (*recipients, default_from))
+        needed = FOLLOW_UP_BYTES + len(added.encode()) + 3 * len(recipients)
     if len(message.body) * 4 + needed > room and len(message.body.encode()) + needed > room:
         raise Reject(f"too large to be divided should some of its {len(recipients)} recipients have to wait")
 

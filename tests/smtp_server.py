@@ -2,8 +2,9 @@
 
 The scripted one lives in the suite's own hub. `Script` maps a phase (banner, EHLO, STARTTLS, AUTH, MAIL, RCPT, DATA,
 end, RSET, QUIT) to the answers it gives, in turn; then, and where nothing is scripted, it is an obliging server.
-An answer is a line; bytes, after which it closes; CLOSE; HANG, until the client goes away; or, to DATA, DEAF: it says
-354, and reads no further.
+An answer is a line; bytes, after which it closes; CLOSE; HANG, until the client goes away; DRIP, a byte now and then
+of a reply that never ends; or, to DATA, DEAF: it says 354, and reads no further; and SLOW: it reads on, a little at a
+time.
 """
 
 from __future__ import annotations
@@ -21,13 +22,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import gevent
 from gevent.event import Event
 from gevent.server import StreamServer
 
 CLOSE = b""
 HANG = object()
 DEAF = object()
-Answer = object  # str, bytes, HANG or DEAF
+DRIP = object()
+SLOW = object()
+Answer = object  # str, bytes, or one of these
 Script = Mapping[str, Sequence[Answer]]
 
 DEFAULTS = {
@@ -132,6 +136,7 @@ class _Session:
         self.server = server
         self.sock = sock
         self.buffer = b""
+        self.dripped = 0
         self.sender = ""
         self.recipients: list[str] = []
 
@@ -209,6 +214,16 @@ class _Session:
             self.server.hung.set()
             while self.sock.recv(4096):
                 pass
+            raise _EndSession
+        if answer is DRIP:
+            while True:
+                self.sock.sendall(b"250-x\r\n"[self.dripped % 7 :][:1])
+                self.dripped += 1
+                gevent.sleep(0.01)
+        if answer is SLOW:
+            self._say("354 go on")
+            while self.sock.recv(4_096):
+                gevent.sleep(0.01)
             raise _EndSession
         if answer is DEAF:
             self._say("354 I am all ears")

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import email.header
 import email.utils
+import json
 import time
 import tracemalloc
 
@@ -507,3 +508,54 @@ def test_tls_on_a_port_that_begins_in_the_clear_is_warned_of(port, caplog):
 def test_the_waits_and_the_table_are_where_the_documents_say():
     assert mail_handler.WAIT_SECONDS == (5, 30, 180, 900)
     assert {rule.meaning for rule in _refusal.RULES} == set(Meaning)
+
+
+# Nobody who was accepted is mailed again: what is left fits into the queue
+
+
+@pytest.mark.parametrize("max_bytes", [262_144, 1_048_576])
+@pytest.mark.parametrize("group_id", ["", "customer-7"], ids=["standard", "fifo"])
+@pytest.mark.parametrize("as_ascii", [False, True], ids=["utf-8", "escaped"])
+def test_what_could_not_be_divided_is_refused_before_it_is_sent(max_bytes, group_id, as_ascii):
+    """The largest job that is sent at all leaves follow-ups, and these leave theirs, that its queue takes."""
+    people = [f"jörg{number}@example{number}.org" for number in range(50)]
+    sender = f"{'ß' * 900} <shop@a.org>"
+    later = {f"jörg{number}@example{number}.org": "450 4.2.1 later" for number in range(10, 50)}
+    named = {"event_id": "e" * 300, "event_type": "email.send", "id": "m", "queue": "q.fifo", "group_id": group_id}
+
+    def deliver(payload: dict, body: str, event_id: str = "e" * 300) -> list[Email]:
+        mine = Message(**{**named, "event_id": event_id}, body=body, max_bytes=max_bytes)
+        send_email(decode(payload), mine)
+        assert all(len(follow_up.body.encode()) <= max_bytes for follow_up in mine.follow_ups)
+        return [(follow_up.event_id, follow_up.body) for follow_up in mine.follow_ups]
+
+    def body_of(length: int) -> tuple[dict, str]:
+        payload = {"to": people, "subject": "Ü", "text": "é" * 1_000 + "x" * length}
+        return payload, json.dumps({**named, "payload": payload}, ensure_ascii=as_ascii)
+
+    largest = max_bytes - 4_096 - len(body_of(0)[1].encode()) - sum(len(name.encode()) + 3 for name in people)
+    largest -= len(sender.encode())
+    with ScriptedServer(rcpt=later.get, extensions=[*EXTENSIONS, "SMTPUTF8"]) as server:
+        setup(Settings(host="127.0.0.1", port=server.port, security="none", from_=sender))
+        with pytest.raises(Reject, match="too large to be divided should some of its 50 recipients have to wait"):
+            deliver(*body_of(largest + 1))
+        assert server.taken == []
+        ((event_id, body),) = deliver(*body_of(largest))
+        for number in range(10, 40):
+            later.pop(f"jörg{number}@example{number}.org", None)
+        ((event_id, body),) = deliver(msgspec.json.decode(body)["payload"], body, event_id)
+        later.clear()
+        assert deliver(msgspec.json.decode(body)["payload"], body, event_id) == []
+        teardown()
+    assert sorted(name for taken in server.taken for name in taken.recipients) == sorted(people)
+    assert len({taken.content for taken in server.taken}) == 1
+
+
+def test_a_job_for_one_may_be_as_large_as_its_queue_takes():
+    with ScriptedServer() as server:
+        use(server)
+        body = "x" * 262_144
+        mine = Message(id="m", event_id="e", event_type="email.send", queue="q", body=body, max_bytes=262_144)
+        send_email(job(), mine)
+        teardown()
+    assert len(server.taken) == 1

@@ -17,7 +17,7 @@ from handlers._pool import Pool
 from handlers._smtp import Server
 from handlers._wire import Reply
 from millpond import Reject, Retry, Unavailable
-from tests.smtp_server import CLOSE, DEAF, EXTENSIONS, HANG, ScriptedServer, make_certificate
+from tests.smtp_server import CLOSE, DEAF, DRIP, EXTENSIONS, HANG, SLOW, ScriptedServer, make_certificate
 
 ONE_BY_ONE = [name for name in EXTENSIONS if name != "PIPELINING"]
 MODES = pytest.mark.parametrize("extensions", [EXTENSIONS, ONE_BY_ONE], ids=["pipelined", "one by one"])
@@ -710,3 +710,144 @@ def test_a_connection_that_was_given_up_while_its_last_reply_came_is_not_kept():
         assert senders._idle == []
         senders.send(mail())
     assert len(server.taken) == 2
+
+
+# One limit for all of it
+
+
+@pytest.mark.parametrize("phase", ["banner", "EHLO", "MAIL", "RCPT", "DATA", "end"])
+@MODES
+def test_a_reply_has_one_limit_for_all_its_bytes(phase, extensions, monkeypatch):
+    for name in ("BANNER_SECONDS", "COMMAND_SECONDS", "DATA_SECONDS", "FINAL_SECONDS"):
+        monkeypatch.setattr(_smtp, name, 0.1)
+    with ScriptedServer({phase: [DRIP]}, extensions=extensions) as server:
+        senders = pool(server)
+        with (
+            gevent.Timeout(1),  # its 200 lines would take 14 s
+            pytest.raises(Unavailable if phase in ("banner", "EHLO") else Retry, match="no answer in time at"),
+        ):
+            senders.send(mail())
+        assert server.all_closed.wait(5)
+
+
+def test_a_probe_and_a_farewell_have_one_limit_for_all_their_bytes(monkeypatch):
+    monkeypatch.setattr(_smtp, "PROBE_SECONDS", 0.1)
+    monkeypatch.setattr(_pool, "QUIT_SECONDS", 0.1)
+    now = [0.0]
+    with ScriptedServer() as server:
+        senders = pool(server, clock=lambda: now[0])
+        senders.send(mail())
+        server.script.update({"RSET": [DRIP], "QUIT": [DRIP]})
+        now[0] = 100.0
+        with gevent.Timeout(1):
+            senders.send(mail())
+            senders.close()
+        assert (len(server.taken), server.sessions) == (2, 2)
+
+
+@pytest.mark.parametrize("limit", ["SEND_SECONDS", "piece"])
+def test_a_content_that_is_taken_bit_by_bit_has_a_limit_in_all(limit, monkeypatch):
+    """Each piece is taken in time. 16 MB at 4 KiB in 10 ms would take 40 s."""
+    if limit == "SEND_SECONDS":
+        monkeypatch.setattr(_wire, "SEND_SECONDS", 0.3)
+    else:  # no piece waits for longer than its own limit
+        monkeypatch.setattr(_smtp, "BLOCK_SECONDS", 0.001)
+    with ScriptedServer({"DATA": [SLOW]}) as server:
+        senders = pool(server)
+        with gevent.Timeout(3), pytest.raises(Retry, match="no answer in time at the content"):
+            senders.send(mail(content=b"Subject: x\r\n\r\n" + b"0123456789abcdef\r\n" * 1_000_000))
+        assert server.taken == []
+
+
+@contextlib.contextmanager
+def swallowing(encrypted: bool):
+    """An address that takes no connection: its backlog is full. Or one that takes it and then says nothing."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(0 if encrypted else 3):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        gevent.sleep(0.01)
+        yield listener.getsockname()
+
+
+def resolve_to(monkeypatch, *places: tuple[str, int]) -> None:
+    addresses = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", place) for place in places]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: addresses)
+
+
+@pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "tls"])
+def test_an_address_that_swallows_packets_leaves_time_for_the_next(encrypted, certificate, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate.pem))
+    monkeypatch.setattr(_wire, "CONNECT_SECONDS", 1.0)
+    monkeypatch.setattr(_wire, "SHARE_SECONDS", 0.05)
+    tls = {"tls": certificate.server_context(), "implicit_tls": True} if encrypted else {}
+    with ScriptedServer(**tls) as server, swallowing(encrypted) as nowhere:
+        resolve_to(monkeypatch, nowhere, ("127.0.0.1", server.port))
+        started = time.monotonic()
+        pool(server, tls=_smtp.ssl.create_default_context() if encrypted else None).send(mail())
+        assert 0.4 < time.monotonic() - started < 0.9  # half of it for each of two
+    assert len(server.taken) == 1
+
+
+@pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "tls"])
+def test_all_addresses_together_have_one_limit(encrypted, certificate, monkeypatch):
+    monkeypatch.setattr(_wire, "CONNECT_SECONDS", 0.6)
+    monkeypatch.setattr(_wire, "SHARE_SECONDS", 0.01)
+    with swallowing(encrypted) as nowhere:
+        resolve_to(monkeypatch, *[nowhere] * 6)
+        started = time.monotonic()
+        tls = _smtp.ssl.create_default_context() if encrypted else None
+        with pytest.raises(Unavailable, match="no answer in time"):
+            Pool(Server("127.0.0.1", 1, tls), 1, 1).send(mail())
+        assert time.monotonic() - started < 1.5
+
+
+def test_a_certificate_that_does_not_verify_is_told_though_the_next_address_is_closed(certificate, monkeypatch):
+    with socket.socket() as closed, ScriptedServer(tls=certificate.server_context(), implicit_tls=True) as server:
+        closed.bind(("127.0.0.1", 0))
+        resolve_to(monkeypatch, ("127.0.0.1", server.port), closed.getsockname())
+        with pytest.raises(Unavailable, match="its certificate does not verify"):
+            pool(server, tls=_smtp.ssl.create_default_context()).send(mail())
+
+
+def drip_a_record(session) -> None:
+    """The first record of a handshake, 16 KiB of it, a byte now and then."""
+    session.sock.recv(1)  # of the hello
+    session.sock.sendall(b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc")
+    while True:
+        session.sock.sendall(b"\x00")
+        gevent.sleep(0.01)
+
+
+def test_a_tls_handshake_that_is_dripped_has_one_limit(certificate, monkeypatch):
+    monkeypatch.setattr(_smtp, "COMMAND_SECONDS", 0.1)
+    script = {"STARTTLS": [DRIP]}
+    with ScriptedServer(script, extensions=["STARTTLS"], tls=certificate.server_context()) as server:
+        senders = pool(server, tls=_smtp.ssl.create_default_context(), starttls=True)
+        with gevent.Timeout(1), pytest.raises(Unavailable, match="no answer in time at STARTTLS"):
+            senders.send(mail())
+    with ScriptedServer({"STARTTLS": ["220 go"]}, extensions=["STARTTLS"]) as server:
+        monkeypatch.setattr("tests.smtp_server._Session._wrap", drip_a_record)
+        senders = pool(server, tls=_smtp.ssl.create_default_context(), starttls=True)
+        with gevent.Timeout(1), pytest.raises(Unavailable, match="no answer in time at TLS"):
+            senders.send(mail())
+
+
+def test_tls_spoken_to_a_server_that_begins_in_the_clear_is_told_as_such():
+    with (
+        ScriptedServer() as server,
+        pytest.raises(Unavailable, match="it does not speak TLS there: see port and security"),
+    ):
+        pool(server, tls=_smtp.ssl.create_default_context()).send(mail())
+
+
+def test_an_answer_that_comes_before_the_content_is_sent_is_no_answer_to_it():
+    with ScriptedServer({"DATA": ["354 go on\r\n250 taken"]}) as server:
+        senders = pool(server)
+        with pytest.raises(Retry, match="replies out of step at DATA"):
+            senders.send(mail())
+        assert server.contents == []
