@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -320,6 +321,85 @@ def test_a_handshake_that_never_comes_is_given_up_in_time(authority):
     line = Lifeline("127.0.0.1", server.port, tls_context(str(authority / "ca.pem")))
     with pytest.raises(Unreachable):
         in_thread(lambda: line.exchange(REQUEST, 0.3))
+    server.close()
+
+
+class TlsServer(Server):
+    """The same over TLS; right behind its first answer, in the same segment, comes what is no TLS."""
+
+    def __init__(self, context: ssl.SSLContext, behind: bytes, *scripts: list[bytes | None]) -> None:
+        self._context = context
+        self._behind = behind
+        super().__init__(*scripts)
+
+    def _play(self, sock: Any, script: list[bytes | None]) -> None:
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = self._context.wrap_bio(incoming, outgoing, server_side=True)
+
+        def until_done(step: Callable[[], Any]) -> Any:
+            while True:
+                try:
+                    return step()
+                except ssl.SSLWantReadError:
+                    sock.sendall(outgoing.read())
+                    if not (data := sock.recv(65_536)):
+                        return b""
+                    incoming.write(data)
+
+        until_done(tls.do_handshake)
+        sock.sendall(outgoing.read())
+        for answer in script:
+            if not until_done(lambda: tls.read(65_536)):
+                return
+            self.requests += 1
+            tls.write(answer)
+            sock.sendall(outgoing.read() + self._behind)
+            self._behind = b""
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [b"HTTP/1.1 400 x\r\n\r\n", b"\x15\x03\x03\x00\x02\x01\x00", b"\x17\x03\x03\x00\x20abc", b"\x17"],
+    ids=["plain text", "an alert in the clear", "half a record", "a byte"],
+)
+def test_what_is_no_tls_behind_an_answer_costs_the_thread_a_connection_and_no_call(authority, behind):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(authority / "server.pem", authority / "server.key")
+    server = TlsServer(context, behind, [ANSWER], [ANSWER, ANSWER])
+    line = Lifeline("127.0.0.1", server.port, tls_context(str(authority / "ca.pem")))
+    for _ in range(3):
+        assert in_thread(lambda: line.exchange(REQUEST, 10)).body == b"{}"
+    assert (server.connections, server.requests) == (2, 3)
+    server.close()
+
+
+DEEP = b'{"Failed": ' + b"[" * 10_000 + b"]" * 10_000 + b"}"
+HEAD = b"HTTP/1.1 %b\r\nContent-Type: application/x-amz-json-1.0\r\nDate: %b\r\nContent-Length: %d\r\n\r\n%b"
+SKEW = b'{"__type": "RequestExpired", "message": "x"}'
+
+
+@pytest.mark.parametrize(
+    ("status", "date", "body"),
+    [
+        (b"200 OK", b"x", DEEP),
+        (b"400 x", b"x", DEEP),
+        (b"200 OK", b"x", b'{"Successful": 5}'),
+        (b"200 OK", b"x", b'{"Successful": [{"Id": "7"}]}'),
+        (b"403 x", b"Thu, 31 Dec 9999 23:59:59 GMT", SKEW),
+        (b"403 x", b"Sun, 22 Nov 2026 00:00:00 +" + b"9" * 20, SKEW),
+    ],
+    ids=["deep", "a deep refusal", "no list", "another's id", "the year 9999", "a zone of 20 digits"],
+)
+def test_whatever_is_answered_to_the_thread_is_a_queue_error(status, date, body):
+    """Anything else would end the process: there is nobody else to hear of it."""
+    server = Server([HEAD % (status, date, len(body), body)])
+    url = f"http://127.0.0.1:{server.port}"
+    way = rescue(WireSqs(url, "us-east-1", Ring(), Connections(url, 1)), f"{url}/0/q", "us-east-1", url)
+    assert way is not None
+    way.hand_over()
+    with pytest.raises(QueueError, match="ChangeMessageVisibilityBatch"):
+        in_thread(lambda: way.extend([("handle", 30)]))
+    assert server.requests == 1
     server.close()
 
 
