@@ -14,6 +14,7 @@ import pytest
 
 from millpond.errors import AccessDenied, QueueError, QueueMissing, Throttled, Unreachable
 from millpond.message import Message
+from millpond.producer import Producer
 from millpond.queue import Attribute, Entry, Failure
 from millpond.sqs import connect
 from tests.http_server import HANG_UP, Server, sqs_answer
@@ -514,6 +515,16 @@ def test_a_batch_answer_with_odd_ids_is_unreachable(wire, status, odd):
     wire.answer({"Successful": [{"Id": odd}]}, status)
     with pytest.raises(Unreachable):
         wire.queue.delete(["h"])
+
+
+@pytest.mark.parametrize("answer", [DEEP, b"[]", b'{"Successful": [{"Id": "9"}]}', b'{"Failed": 5}', b"\xff"])
+def test_a_producer_hears_of_any_answer_that_is_none_as_a_queue_error(wire, monkeypatch, answer):
+    monkeypatch.setenv("SQS_CLIENT", wire.sqs.client)
+    monkeypatch.setattr("millpond.producer.call_seconds", lambda failures, error: 0.0)
+    for _ in range(10):
+        wire.answer(answer)
+    with pytest.raises(QueueError, match="SendMessageBatch"):
+        Producer(wire.url, region="eu-west-1").send("a", 1)
 
 
 # --- the way
