@@ -10,6 +10,7 @@ import msgspec
 
 from millpond.backoff import call_seconds
 from millpond.clock import Clock, Event
+from millpond.connection import TOO_LARGE
 from millpond.countdown import Countdown
 from millpond.errors import QueueError, Unreachable
 from millpond.permits import Share, Waiter
@@ -20,9 +21,7 @@ OVERDUE_SECONDS = 1.0
 #: Beside other queues a poll that expects messages waits so long, for it holds a permit for each that it asks for; one
 #: of a queue that is quiet four times as long, then longer: all permits of a busy queue are the others' soon after.
 BRIEF_SECONDS = 2
-#: The code of an answer that was too large to be read ...
-TOO_LARGE = "AnswerTooLarge"
-#: ... after which half as many messages are asked for, and each so many seconds one more.
+#: After an answer that was too large half as many messages are asked for, and each so many seconds one more.
 RECOVERY_SECONDS = 60.0
 #: SQS knows an attempt id for five minutes; an answer of the last moment is no use.
 ATTEMPT_SECONDS = 240.0
