@@ -12,7 +12,7 @@ import msgspec
 from millpond import log
 from millpond.account import Account
 from millpond.bounded import Bounded
-from millpond.clock import Clock, Event
+from millpond.clock import Clock, Event, Timer
 from millpond.deadletter import Letters
 from millpond.delivery import Delivery
 from millpond.errors import Interrupt, QueueError
@@ -21,7 +21,7 @@ from millpond.lease import Lease, LeaseKeeper
 from millpond.message import Outcome
 from millpond.permits import Share
 from millpond.poller import Pollers, PollSettings
-from millpond.processor import LEASE_LOST, RELEASED, Processor
+from millpond.processor import LEASE_LOST, NOT_STARTED, RELEASED, Processor
 from millpond.queue import MAX_BYTES, MAX_HOLD_SECONDS, Received
 from millpond.settler import FLUSHERS, Settler
 
@@ -31,6 +31,8 @@ FAILURES = frozenset({"failed", "timed_out", "rejected", "undecodable"})
 DONE = frozenset({"succeeded", "discarded", "dead_lettered"})
 #: Messages of which it is remembered how many receives were no failures.
 MAX_SPARED = 10_000
+#: What goes on is told this often.
+TELL_SECONDS = 60.0
 BEHIND_FAILED = Outcome("released", reason="a message of its group before it is not done")
 
 
@@ -100,6 +102,8 @@ class Consumer:
         self._spawn = spawn
         self._unread_since = unread_since
         self._draining = False
+        self._kept: dict[Delivery, Timer] = {}  # their last receive: they run again here
+        self._kept_told = -math.inf
         self._owed = 0  # permits that wait until what is to be settled falls below the limit
         self._abandoned_until: list[float] = []
         self._spared: dict[str, int] = {}  # by message id: receives that came to nothing and were no failure
@@ -243,7 +247,11 @@ class Consumer:
             self._end(delivery, LEASE_LOST)
         else:
             self.account.start(delivery)
-            self._end(delivery, self._processor.process(delivery, self.name, self._settings.event_type, self.max_bytes))
+            outcome = self._processor.process(delivery, self.name, self._settings.event_type, self.max_bytes)
+            if outcome is NOT_STARTED:
+                self._hold_back(delivery)
+            else:
+                self._end(delivery, outcome)
 
     def stuck(self, delivery: Delivery) -> None:
         """In the hub: the handler swallows its interrupts. Its slot is written off, the message goes on without it."""
@@ -257,9 +265,11 @@ class Consumer:
         """Queue an outcome for settling; then, as soon as there is room, its permit comes back. Never blocks."""
         if delivery.claimed:
             return
-        delivery.claimed = True
         if outcome.cause or self.polls.probing:
             self._notice(outcome)
+            if outcome.cause == "unavailable" and self._keep(delivery):
+                return
+        delivery.claimed = True
         if outcome.name != "succeeded":
             outcome = self._adjusted(delivery, outcome)
             if self._groups is not None and outcome.name not in DONE:
@@ -269,9 +279,36 @@ class Consumer:
         if self._owed == 1:  # handlers end in swarms, as they began: their permits come back together
             self._clock.soon(self._on_room)
 
+    def _keep(self, delivery: Delivery) -> bool:
+        """The last receive that is permitted is not spent on a probe: the message stays in hand, and runs again when
+        the pause ends. False where it cannot, or need not."""
+        lease, seconds = delivery.lease, self.polls.pause_left()
+        longest = lease.received_at + self._settings.hold_seconds - self._settings.polls.visibility_seconds
+        if not self.is_last(delivery) or self._draining or lease.lost or self._clock.now() + seconds > longest:
+            return False
+        self._kept[delivery] = self._clock.timer(seconds, lambda: self._run_again(delivery))
+        self._tell_kept()
+        return True
+
+    def _tell_kept(self) -> None:
+        if (now := self._clock.now()) < self._kept_told + TELL_SECONDS:
+            return
+        self._kept_told = now
+        stay = "1 message stays" if len(self._kept) == 1 else f"{len(self._kept)} messages stay"
+        text = f"maxReceiveCount = {self._max_receive_count} is reached: {stay} in hand until the pause ends"
+        log.event(logging.WARNING, "queue.kept", f"{text}; raise maxReceiveCount", queue=self.name)
+
+    def _run_again(self, delivery: Delivery) -> None:
+        del self._kept[delivery]
+        self._start(delivery)
+
+    def is_last(self, delivery: Delivery) -> bool:
+        """SQS hands it out no more, by the redrive policy."""
+        return 0 < self._max_receive_count <= delivery.received.receive_count
+
     def _adjusted(self, delivery: Delivery, outcome: Outcome) -> Outcome:
         """An outcome, in the light of what this queue does with a message that is given back."""
-        if outcome.name == "retried" and 0 < self._max_receive_count <= delivery.received.receive_count:
+        if outcome.name == "retried" and self.is_last(delivery):
             outcome = _before_sqs(outcome, self._max_receive_count)
         return outcome
 
@@ -348,6 +385,11 @@ class Consumer:
         self._draining = True
         self.polls.stop()
         self._settler.hurry()
+        self._processor.threads.drain()
+        for delivery, timer in self._kept.items():
+            timer.cancel()
+            self._hold_back(delivery)
+        self._kept.clear()
         for delivery in self._groups.take_waiting() if self._groups is not None else ():
             self._hold_back(delivery)
         self.queue.deadline = deadline

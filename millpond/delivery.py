@@ -29,6 +29,10 @@ class Hands(Protocol):
         """Its handler swallows every interrupt. In the hub: must not block."""
         ...
 
+    def is_last(self, delivery: Delivery) -> bool:
+        """SQS hands it out no more: given back, it goes to the dead-letter queue, without a reason."""
+        ...
+
 
 class Delivery(msgspec.Struct, eq=False):
     """One message in one pair of hands.
@@ -72,6 +76,10 @@ class Delivery(msgspec.Struct, eq=False):
     def wall_time(self) -> float:
         """Now, since the epoch."""
         return self._clock.time()
+
+    def is_last(self) -> bool:
+        """This is the last receive that its queue permits (maxReceiveCount)."""
+        return self.hands.is_last(self)
 
     def seconds_left(self) -> float:
         """Until the handler's time limit."""

@@ -18,7 +18,7 @@ MAX_BYTES = 1_048_576
 NOT_BEFORE_BYTES = len('"not_before":1234567890123,')
 
 OutcomeName = Literal["succeeded", "retried", "dead_lettered", "discarded", "released", "lease_lost"]
-Cause = Literal["", "failed", "timed_out", "rejected", "undecodable", "unavailable"]
+Cause = Literal["", "failed", "timed_out", "rejected", "undecodable", "unavailable", "no_thread"]
 
 
 class FollowUp(Unshown, msgspec.Struct, frozen=True):

@@ -23,6 +23,8 @@ OVERDUE_SECONDS = 1.0
 BRIEF_SECONDS = 2
 #: After an answer that was too large half as many messages are asked for, and each so many seconds one more.
 RECOVERY_SECONDS = 60.0
+#: While nothing gets through a pause grows up to this.
+MAX_PAUSE_SECONDS = 60.0
 #: SQS knows an attempt id for five minutes; an answer of the last moment is no use.
 ATTEMPT_SECONDS = 240.0
 
@@ -45,7 +47,8 @@ class Pollers:
        back empty. There are never more than `pollers`.
     2. A receive that fails backs off by the kind of error and never ends the process. One that backs off, or whose
        answer is overdue, is not counted on: the others stay, and another takes the place of the last one.
-    3. After `pause` (a handler's Unavailable) one message at a time is a probe, until one of them gets through.
+    3. After `pause` (a handler's Unavailable) one message at a time is a probe, until one of them gets through; while
+       none does the pauses grow.
     4. A receive of a FIFO queue whose answer was lost is made again, by the same ReceiveRequestAttemptId: its messages
        come, where else they and their groups would be stuck until the visibility time-out.
     5. Beside other queues a poll asks for few messages, and for more as they come (`next_ask`), since each costs a
@@ -76,6 +79,7 @@ class Pollers:
         self._waiters: set[Waiter] = set()
         self._failures = 0
         self._paused_until = 0.0
+        self._probes = 0  # that have not got through
         self.probing = False  # after a pause, until a message gets through
         self._probe_settled: Event = clock.event()
         self._stopping: Event = clock.event()
@@ -113,9 +117,19 @@ class Pollers:
 
     def pause(self, seconds: float) -> None:
         """No receive for so long, then one message at a time until `probe_passed`."""
+        now = self._clock.now()
+        if not self.probing:
+            self._probes = 0
+        elif now >= self._paused_until:
+            self._probes += 1
         self.probing = True
-        self._paused_until = max(self._paused_until, self._clock.now() + seconds)
+        seconds = max(seconds, min(MAX_PAUSE_SECONDS, 2.0 ** min(self._probes, 10)))
+        self._paused_until = max(self._paused_until, now + seconds)
         self._probe_settled.set()
+
+    def pause_left(self) -> float:
+        """Seconds until the pause is over."""
+        return max(0.0, self._paused_until - self._clock.now())
 
     def probe_passed(self) -> None:
         """A message got through: receive as before."""

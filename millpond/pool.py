@@ -27,22 +27,25 @@ class Pool(Generic[Item]):
        (A long-lived greenlet costs 3 to 5 us a message, a spawned one 12 to 20.)
     2. Slots are made when they are first needed. One without work is parked; it is woken from the hub, which looks in
        the same step whether it is still parked.
-    3. One that is stuck for good is written off, and another may take its place.
+    3. One that is stuck for good is written off, and another may take its place. So it may while one waits for a thread
+       (`step_aside`); where there are too many then, the one that comes back ends with its work.
 
     A piece of work is a call and what it is called with; it never raises. `crashed` hears of it, should it do so all
     the same.
     """
 
     def __init__(self, size: int, crashed: Callable[[gevent.Greenlet], object]) -> None:
+        self.size = size
         self._crashed = crashed
-        self._size = size
+        self._most = size  # slots, those included that have stepped aside
         self._hub = gevent.get_hub()
         self._loop = self._hub.loop
         self._ready: deque[tuple[Callable[[Item], object], Item]] = deque()
         self._parked: dict[Any, None] = {}  # the last one first: its memory is still warm
         self._waking = False  # _wake is to come
         self._slots = gevent.pool.Group()
-        self._written_off: set[Any] = set()
+        self._leaving: set[Any] = set()  # slots that end with their work
+        self.written_off = 0  # slots that were given up
         self._closed = False
 
     def submit(self, do: Callable[[Item], object], item: Item) -> None:
@@ -50,11 +53,13 @@ class Pool(Generic[Item]):
         self._ready.append((do, item))
         if len(self._parked) >= len(self._ready):
             self._wake_soon()
-        elif len(self._slots) < self._size:
+        elif len(self._slots) < self._most:
             self._spawn()
 
     def _spawn(self) -> None:
-        self._slots.spawn(self._slot).link_exception(self._crashed)
+        slot = Slot(self)
+        slot.link_exception(self._crashed)
+        self._slots.start(slot)
 
     def _wake_soon(self) -> None:
         if not self._waking:
@@ -97,15 +102,24 @@ class Pool(Generic[Item]):
 
     def write_off(self, slot: Any) -> None:
         """Give a stuck slot up; should it ever come back, it ends. What is ready gets another in its place."""
-        self._written_off.add(slot)
+        self.written_off += 1
+        self._leaving.add(slot)
         self._slots.discard(slot)
         if self._ready:
             self._spawn()
 
-    @property
-    def written_off(self) -> int:
-        """Slots that were given up."""
-        return len(self._written_off)
+    def step_aside(self) -> None:
+        """The slot that calls does nothing until `step_back`: another may work in its place."""
+        self._most += 1
+        if len(self._parked) < len(self._ready):
+            self._spawn()
+
+    def step_back(self) -> None:
+        """It works again."""
+        self._most -= 1
+        if len(self._slots) > self._most:
+            self._leaving.add(gevent.getcurrent())
+            self._slots.discard(gevent.getcurrent())
 
     def close(self, timeout_seconds: float) -> bool:
         """Let the slots end once the ready list is empty, and join them. False where one is still busy."""
@@ -113,11 +127,8 @@ class Pool(Generic[Item]):
         self._wake_soon()
         return bool(self._slots.join(timeout_seconds))
 
-    def _slot(self) -> None:
-        while self._step():
-            pass
-
-    def _step(self) -> bool:
+    def step(self) -> bool:
+        """In a slot: one piece of work, or the wait for it. False: the slot ends."""
         if not self._ready:
             return not self._closed and self._park()
         do, item = self._ready.popleft()
@@ -125,7 +136,7 @@ class Pool(Generic[Item]):
         if self._ready and time.time() - self._loop.now() > TURN_SECONDS:
             self._wake_later()
             self._park()
-        return not self._written_off or gevent.getcurrent() not in self._written_off
+        return not self._leaving or gevent.getcurrent() not in self._leaving
 
     def _park(self) -> bool:
         """Wait to be woken. A gevent.Timeout that a handler has left running comes here: it is nobody's."""
@@ -135,3 +146,15 @@ class Pool(Generic[Item]):
             self._hub.switch()
         self._parked.pop(slot, None)  # it was not _wake that woke it
         return True
+
+
+class Slot(gevent.Greenlet):  # type: ignore[misc]
+    """One of a pool's greenlets."""
+
+    def __init__(self, pool: Pool[Any]) -> None:
+        super().__init__()
+        self.pool = pool
+
+    def _run(self) -> None:
+        while self.pool.step():
+            pass

@@ -6,6 +6,7 @@ import contextvars
 import logging
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import msgspec
@@ -29,13 +30,17 @@ from millpond.message import MAX_BYTES, Cause, Message, Outcome
 from millpond.misfit import misfit
 from millpond.queue import MAX_HOLD_SECONDS
 from millpond.routing import Around, Route
-from millpond.threads import Threads
+from millpond.threads import NoThread, NotStarted, Threads
 
 SUCCEEDED = Outcome("succeeded")
 LEASE_LOST = Outcome("lease_lost")
 RELEASED = Outcome("released", reason="the worker shuts down")
+#: The same, where its handler has not begun: it can wait until no poll of ours would fetch it again.
+NOT_STARTED = Outcome("released", reason="the worker shuts down")
 #: How long a type of message that cannot work now waits, where Unavailable does not say.
 UNAVAILABLE_SECONDS = 60
+#: For how long a message is put off that no thread was free for: the first time, and at the most.
+PUT_OFF_SECONDS, MAX_PUT_OFF_SECONDS = 30.0, 900.0
 VERDICTS = (Retry, Reject, Discard, Unavailable)
 #: Threads for handlers that ask for one.
 THREADS = 4
@@ -79,7 +84,8 @@ class Processor:
 
     def __init__(self, routes: Mapping[str, Route], retry: RetryPolicy, time: Time, threads: int = THREADS) -> None:
         self._routes = routes
-        self._threads = Threads(threads)
+        mixed = any(not route.thread for route in routes.values())
+        self.threads = Threads(threads, time, shared=mixed)
         limits = {
             seconds: Countdown(seconds, Delivery.exceed_limit, time)
             for seconds in {route.timeout_seconds for route in routes.values()}
@@ -146,7 +152,8 @@ class Processor:
         delivery.enter(route.finishes)
         limit, context = self._limits[route.event_type], contextvars.Context()
         if route.thread:  # the wait for a free one is not the handler's time
-            begun = self._threads.begin(lambda: context.run(_call, route, envelope, message))
+            call = partial(context.run, _call, route, envelope, message)
+            begun = self.threads.begin(call, route.where, delivery.is_last)
             delivery.limit(limit)
             return begun()
         delivery.limit(limit)
@@ -172,6 +179,8 @@ class Processor:
     def _read(self, error: Any, kind: type) -> Said:
         if issubclass(kind, _Misfit):
             return Said(_Misfit, error.reason)
+        if kind is NoThread or kind is NotStarted:
+            return Said(kind, str(error))
         verdict = next((verdict for verdict in VERDICTS if issubclass(kind, verdict)), None)
         if verdict is not None:
             return Said(verdict, foreign.shown(_asked(error, "reason", "")), _seconds(_asked(error, "after", None)))
@@ -199,9 +208,18 @@ class Processor:
         if said.kind is Discard:
             return Outcome("discarded", "", said.reason, follow_ups=message.follow_ups)
         if said.kind is Unavailable:
-            seconds = UNAVAILABLE_SECONDS if said.after is None else said.after
+            seconds = UNAVAILABLE_SECONDS if said.after is None else max(1, said.after)  # 0 would be a hot loop
             return Outcome("retried", "unavailable", said.reason, delay_seconds=seconds)
+        if said.kind is NoThread or said.kind is NotStarted:
+            return self._not_begun(delivery, said)
         return self.failed(delivery, "failed", "", said.error, trace=said.trace)
+
+    def _not_begun(self, delivery: Delivery, said: Said) -> Outcome:
+        delivery.started = 0.0
+        if said.kind is NotStarted:
+            return NOT_STARTED
+        seconds = retry_seconds(delivery.received.receive_count, PUT_OFF_SECONDS, MAX_PUT_OFF_SECONDS)
+        return Outcome("retried", "no_thread", said.reason, delay_seconds=max(round(PUT_OFF_SECONDS / 2), seconds))
 
     def _interrupted(self, delivery: Delivery, interrupt: Interrupt) -> Outcome:
         match interrupt:

@@ -107,6 +107,9 @@ class _Hands:
 
     def stuck(self, delivery: Delivery) -> None: ...
 
+    def is_last(self, delivery: Delivery) -> bool:
+        return False
+
 
 class _Project:
     """The settings and handlers of one folder."""

@@ -42,6 +42,7 @@ class Rig:
         max_receive_count: int = 0,
         queue: FakeQueue | None = None,
         fifo: bool = False,
+        threads: int = 4,
     ) -> None:
         self.clock = clock
         self.queue = queue or FakeQueue(clock)
@@ -57,7 +58,7 @@ class Rig:
         if isinstance(clock, VirtualClock):  # no greenlet runs for long there, and nobody would await a real timer
             self.pool._wake_later = self.pool._wake_soon  # type: ignore[method-assign]
         self.permits = Permits(concurrency + prefetch, 1, clock)
-        self.processor = Processor(routes, RetryPolicy(max_attempts, 2, 900), clock)
+        self.processor = Processor(routes, RetryPolicy(max_attempts, 2, 900), clock, threads)
         account = Account("q", routes, Metrics("", 0, "millpond", "test"), log.Allowance(0), clock)
         polls = PollSettings(wait_seconds, 10, visibility_seconds, pollers)
         self.consumer = Consumer(

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from itertools import pairwise
 
 import gevent
 import pytest
@@ -635,20 +636,116 @@ def test_a_handler_that_was_never_reached_by_its_interrupt_is_still_given_back(c
 
 
 def test_a_message_that_sqs_would_move_next_is_moved_with_its_reason(clock):
-    """At maxReceiveCount SQS dead-letters by itself, silently: also what only waited for a server to come back."""
+    """At maxReceiveCount SQS dead-letters by itself, silently."""
 
     def handle(payload, message):
-        raise Unavailable("mail server down", after=60)
+        raise Retry("not yet", after=60)
 
-    rig = run(clock, {"job": handle}, max_receive_count=4, wait_seconds=1)
+    rig = run(clock, {"job": handle}, max_receive_count=4, max_attempts=10, wait_seconds=1)
     (one,) = rig.put("job")
     for _ in range(300):
         clock.advance(1)
     assert [outcome.name for _, outcome in rig.ended] == ["retried"] * 3 + ["dead_lettered"]
     (letter,) = rig.dead.messages.values()
     reason = json.loads(letter.entry.attributes["millpond"].value)["reason"]
-    assert reason == "mail server down (maxReceiveCount = 4 is reached)"
+    assert reason == "not yet (maxReceiveCount = 4 is reached)"
     assert rig.queue.deleted == {one: 1}
+
+
+class Server:
+    """What a handler needs, and cannot reach while it is down; `times`: when it was tried."""
+
+    def __init__(self, clock, after):
+        self.clock, self.after, self.up, self.times, self.ids = clock, after, False, [], []
+
+    def __call__(self, payload, message):
+        self.times.append(self.clock.now())
+        self.ids.append(message.id)
+        if not self.up:
+            raise Unavailable("mail server down", after=self.after)
+
+
+@pytest.mark.parametrize("max_receive_count", [1, 3])
+def test_the_last_receive_that_the_queue_permits_is_not_spent_on_a_probe(clock, caplog, max_receive_count):
+    server = Server(clock, 60)
+    rig = run(clock, {"job": server}, max_receive_count=max_receive_count)
+    (one,) = rig.put("job")
+    clock.advance(7_200)
+    assert len(server.times) >= 60
+    assert rig.queue.messages[one].receives == max_receive_count
+    assert not rig.dead.messages
+    assert f"maxReceiveCount = {max_receive_count} is reached: 1 message stays in hand" in caplog.text
+    server.up = True
+    clock.advance(61)
+    assert rig.queue.deleted == {one: 1}
+    assert rig.ended[-1][1].name == "succeeded"
+    assert rig.consumer._share.held == rig.consumer._share.polling
+
+
+def test_many_messages_at_their_last_receive_all_outlast_an_outage(clock):
+    server = Server(clock, 30)
+    rig = run(clock, {"job": server}, max_receive_count=2, concurrency=5)
+    ids = rig.put("job", {}, 12)
+    clock.advance(3_600)
+    server.up = True
+    clock.advance(600)
+    assert rig.queue.deleted == dict.fromkeys(ids, 1)
+    assert not rig.dead.messages
+
+
+def test_what_stays_in_hand_through_an_outage_is_given_back_at_a_drain_like_what_was_not_started(clock):
+    server = Server(clock, 60)
+    rig = run(clock, {"job": server}, max_receive_count=1)
+    (one,) = rig.put("job")
+    clock.advance(10)
+    assert rig.ended == []
+    rig.consumer.drain(clock.now() + 25)
+    rig.consumer.give_back_held()
+    clock.advance(25)
+    assert rig.outcomes() == {one: "released"}
+    clock.advance(120)
+    assert len(server.times) == 1
+
+
+def test_a_lease_that_is_lost_while_its_message_stays_in_hand_ends_it(clock):
+    server = Server(clock, 60)
+    rig = run(clock, {"job": server}, max_receive_count=1)
+    (one,) = rig.put("job")
+    clock.advance(1)
+    rig.queue.script["extend"] = [GONE] * 5
+    clock.advance(80)
+    assert rig.ended[0][0] == one
+    assert rig.ended[0][1].name == "lease_lost"
+
+
+@pytest.mark.parametrize("after", [0, -5, 0.001, -0.0, 1e-9], ids=str)
+def test_unavailable_for_no_time_at_all_is_no_hot_loop(clock, after):
+    server = Server(clock, after)
+    rig = run(clock, {"job": server})
+    rig.put("job", {}, 3)
+    clock.advance(600)
+    pauses = [later - earlier for earlier, later in pairwise(sorted({*server.times}))]
+    assert min(pauses) >= 1
+    assert len(server.times) < 30  # the pauses grow, a minute at the most
+    assert max(pauses) <= 62
+    server.up = True
+    clock.advance(120)
+    assert len(rig.queue.deleted) == 3
+    server.up = False  # the next outage begins with short pauses again
+    rig.put("job")
+    clock.advance(8)
+    assert len(server.times) >= 3
+
+
+@pytest.mark.parametrize("after", [float("nan"), float("inf"), None, "soon"], ids=str)
+def test_unavailable_for_a_time_that_is_none_waits_a_minute(clock, after):
+    server = Server(clock, after)
+    rig = run(clock, {"job": server})
+    rig.put("job")
+    clock.advance(59)
+    assert len(server.times) == 1
+    clock.advance(30)
+    assert len(server.times) == 2
 
 
 def test_a_rejected_follow_up_is_told_and_counted(clock, caplog):

@@ -20,7 +20,7 @@ ENGINE = ROOT / "millpond"
 FLOORS = [
     {"errors"},
     {"foreign", "home"},
-    {"message", "clock", "metrics", "outlet", "pool", "patch", "samples", "screen", "stream", "sigv4", "threads"},
+    {"message", "clock", "metrics", "outlet", "pool", "patch", "samples", "screen", "stream", "sigv4"},
     {
         "backoff",
         "queue",
@@ -36,7 +36,7 @@ FLOORS = [
         "credentials",
         "aws",
     },
-    {"config", "envelope", "bounded", "batch", "poller", "connections", "shapes", "trouble"},
+    {"config", "envelope", "bounded", "batch", "poller", "connections", "shapes", "threads", "trouble"},
     {"lease", "discovery", "boto", "wire", "misfit"},
     {"sqs", "watchdog"},
     {"producer", "lifeline"},

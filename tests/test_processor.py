@@ -51,6 +51,9 @@ class Hands:
     def stuck(self, delivery: Delivery) -> None:
         self.written_off.append(delivery)
 
+    def is_last(self, delivery: Delivery) -> bool:
+        return False
+
 
 def delivery_of(body: str = "", *, attempt: int = 1, clock: Any = None, **more: Any) -> Delivery:
     body = body or '{"event_type": "job", "event_id": "e1", "payload": null}'

@@ -535,3 +535,244 @@ def test_a_thread_that_never_ends_holds_up_neither_the_other_messages_nor_the_ex
             assert worker.stderr == ""
             assert worker.all("worker.blocked") == []
         assert len(queues.receive("q", wait_seconds=10)) == 1
+
+
+# --- threads that never come back
+
+
+def busy(clock: VirtualClock, gate: Gate, **more: Any) -> Rig:
+    """A worker whose thread handlers block until the gate opens, and whose ordinary ones are done at once."""
+    rig = Rig(clock, {"block": gate, "ok": lambda payload, message: None}, **({"threads": 2} | more))
+    as_thread(rig, "block")
+    rig.consumer.polls.start()
+    return rig
+
+
+def begun(gate: Gate, number: int) -> None:
+    until(lambda: len(gate.began) == number)
+
+
+def drained(rig: Rig) -> None:
+    rig.consumer.drain(rig.clock.now() + 25)
+    rig.consumer.give_back_held()
+    rig.clock.advance(25)
+
+
+@pytest.mark.parametrize("concurrency", [5, 10, 100])
+def test_messages_that_wait_for_a_thread_take_no_slot_and_not_all_permits_from_ordinary_ones(clock, gate, concurrency):
+    rig = busy(clock, gate, concurrency=concurrency, timeout=36_000)
+    rig.put("block", None, 30)
+    clock.advance(5)
+    begun(gate, 2)
+    ids = rig.put("ok", None, 200)
+    for _ in range(60):
+        clock.advance(1)
+    assert set(ids) <= {one for one, outcome in rig.ended if outcome.name == "succeeded"}
+    assert rig.crashes == []
+    drained(rig)
+
+
+def test_a_handler_in_its_thread_takes_no_slot_either(clock, gate):
+    rig = busy(clock, gate, concurrency=2, prefetch=3)
+    rig.put("block", None, 2)
+    clock.advance(1)
+    ids = rig.put("ok", None, 20)
+    clock.advance(10)
+    assert set(ids) == {one for one, outcome in rig.ended if outcome.name == "succeeded"}
+    drained(rig)
+
+
+def test_once_threads_are_free_again_no_more_handlers_run_at_once_than_slots(clock, gate):
+    inside: list[int] = []
+    most: list[int] = []
+    hold = Event()
+
+    def count(payload: Any, message: Message) -> None:
+        inside.append(1)
+        most.append(len(inside))
+        hold.wait()
+        inside.pop()
+
+    rig = Rig(clock, {"block": gate, "count": count}, threads=2, concurrency=3, prefetch=20)
+    as_thread(rig, "block")
+    rig.consumer.polls.start()
+    rig.put("block", None, 3)
+    clock.advance(1)
+    gate.open()
+    until(lambda: len(gate.ended) == 3)
+    clock.advance(1)
+    rig.put("count", None, 20)
+    clock.advance(1)
+    assert max(most) == 3
+    hold.set()
+    clock.advance(5)
+    assert rig.account.outcomes == {"succeeded": 23}
+    assert max(most) == 3
+
+
+def test_who_waits_too_long_or_behind_too_many_is_put_off_and_that_is_no_failure(clock, gate):
+    rig = busy(clock, gate, concurrency=10, timeout=36_000)
+    rig.put("block", None, 20)
+    clock.advance(20)
+    begun(gate, 2)
+    put_off = [outcome for _, outcome in rig.ended]
+    assert put_off
+    assert {(outcome.name, outcome.cause) for outcome in put_off} == {("retried", "no_thread")}
+    assert "all 2 are taken" in put_off[0].reason
+    assert min(outcome.delay_seconds for outcome in put_off) >= 15
+    assert rig.account.causes["failed"] == 0
+    clock.advance(301)
+    gone = {one for one, _ in rig.ended}
+    assert len(gone) == 18  # those, too, that had a place in line
+    gate.open()
+    until(lambda: len(gate.ended) >= 2)
+    for _ in range(200):
+        clock.advance(10)
+        gevent.sleep(0.002)
+    until(lambda: rig.account.outcomes["succeeded"] == 20)
+    assert rig.account.outcomes["dead_lettered"] == 0
+
+
+def test_who_has_the_threads_is_told_after_a_second_and_then_each_minute(clock, gate, caplog):
+    rig = busy(clock, gate, concurrency=100, timeout=36_000)
+    rig.put("block", None, 30)
+    clock.advance(0.5)
+    lines = lambda: [record for record in caplog.records if record.__dict__.get("event") == "threads.busy"]  # noqa: E731
+    assert lines() == []
+    clock.advance(1)
+    [line] = lines()
+    assert line.levelname == "WARNING"
+    text = line.getMessage()
+    assert "28 messages wait for a thread" in text
+    assert "tests.block for 1 s, tests.block for 1 s" in text
+    assert "[worker] threads" in text
+    clock.advance(181)
+    assert len(lines()) == 4
+    drained(rig)
+
+
+def test_a_worker_that_has_thread_handlers_alone_puts_none_off(clock, gate):
+    """Nobody else wants their permits, and each put-off would cost a receive."""
+    rig = Rig(clock, {}, concurrency=10)
+    route = Route("block", "jobs.block", msgspec.json.decode, gate, 36_000, thread=True)
+    rig.consumer._processor = Processor({"block": route}, RetryPolicy(), clock, 2)
+    rig.consumer.polls.start()
+    rig.put("block", None, 30)
+    clock.advance(3_600)
+    assert rig.ended == []
+    assert rig.consumer.open == 10
+    gate.open()
+    until(lambda: clock.advance(1) or rig.account.outcomes["succeeded"] == 30)
+
+
+def test_where_threads_end_all_the_time_a_long_line_is_no_reason_to_put_off(clock):
+    rig = Rig(clock, {"quick": lambda payload, message: None, "ok": print}, concurrency=50, threads=1)
+    as_thread(rig, "quick")
+    rig.consumer.polls.start()
+    rig.put("quick", None, 200)
+    until(lambda: clock.advance(0.01) or rig.account.outcomes["succeeded"] == 200)
+    assert rig.account.outcomes == {"succeeded": 200}
+
+
+def test_the_last_receive_that_the_queue_permits_is_not_spent_on_the_wait_for_a_thread(clock, gate):
+    rig = busy(clock, gate, concurrency=100, timeout=36_000, max_receive_count=1)
+    ids = rig.put("block", None, 10)
+    clock.advance(1_000)
+    assert rig.ended == []
+    gate.open()
+    until(lambda: clock.advance(1) or len(rig.ended) == 10)
+    assert rig.outcomes() == dict.fromkeys(ids, "succeeded")
+    assert {one.receives for one in rig.queue.messages.values()} <= {1}
+
+
+def test_beyond_what_can_wait_the_last_receive_is_a_dead_letter_that_says_why(clock, gate):
+    rig = busy(clock, gate, concurrency=10, timeout=36_000, max_receive_count=1)
+    rig.put("block", None, 40)
+    clock.advance(100)
+    letters = [outcome for _, outcome in rig.ended]
+    assert {outcome.name for outcome in letters} == {"dead_lettered"}
+    assert "no thread was free for it" in letters[0].reason
+    assert "maxReceiveCount = 1" in letters[0].reason
+    drained(rig)
+
+
+def test_at_a_drain_what_waits_for_a_thread_is_given_back_with_what_is_not_started(clock, gate):
+    rig = busy(clock, gate, concurrency=20, timeout=36_000)
+    ids = rig.put("block", None, 6)
+    clock.advance(2)
+    rig.consumer.drain(clock.now() + 25)
+    clock.advance(1)
+    assert rig.ended == []  # a poll of ours is open, and would fetch it again
+    clock.advance(20)
+    rig.consumer.give_back_held()
+    clock.advance(1)
+    begun(gate, 2)
+    began = set(gate.began)
+    assert rig.outcomes() == dict.fromkeys(set(ids) - began, "released")
+    assert {outcome.delay_seconds for _, outcome in rig.ended} == {0}
+    gate.open()
+    until(lambda: clock.advance(0.5) or len(rig.ended) == 6)
+    assert {one: rig.outcomes()[one] for one in began} == dict.fromkeys(began, "succeeded")
+    assert len(gate.began) == 2
+
+
+def test_a_thread_that_was_given_up_is_used_again_once_its_code_ends(clock, gate):
+    rig = busy(clock, gate, concurrency=10, timeout=30)
+    rig.put("block", None, 2)
+    clock.advance(31)
+    assert [outcome.cause for _, outcome in rig.ended] == ["timed_out"] * 2
+    rig.put("block", None, 3)
+    clock.advance(10)
+    begun(gate, 2)
+    gate.open()
+    until(lambda: clock.advance(1) or rig.account.outcomes["succeeded"] >= 3)
+    assert len(gate.idents) == 2
+
+
+@pytest.mark.parametrize("started", [0, 1])
+def test_a_thread_that_cannot_be_started_is_tried_again_and_no_permit_of_the_pool_is_lost(
+    clock, gate, monkeypatch, started, caplog
+):
+    from gevent import threadpool
+
+    begin, calls = threadpool.start_new_thread, itertools.count()
+
+    def limited(*args: Any) -> Any:
+        if started <= next(calls) < started + 40:
+            raise RuntimeError("can't start new thread")
+        return begin(*args)
+
+    monkeypatch.setattr(threadpool, "start_new_thread", limited)
+    rig = busy(clock, gate, concurrency=20, threads=4, timeout=36_000)
+    ids = rig.put("block", None, 4)
+    clock.advance(3)
+    begun(gate, started)
+    assert "can't start new thread" in caplog.text
+    assert rig.account.causes["failed"] == 0
+    until(lambda: clock.advance(5) or len(gate.began) == 4)  # all four threads are there in the end
+    assert len(set(gate.began)) == 4  # and nothing ran twice
+    gate.open()
+    until(lambda: clock.advance(1) or rig.account.outcomes["succeeded"] == 4)
+    assert set(rig.queue.deleted) == set(ids)
+    assert len(gate.began) == 4
+
+
+def test_a_handler_that_finishes_by_its_decorator_is_not_interrupted_where_its_lease_is_lost(clock, no_handlers):
+    job = Job()
+
+    @handler("job", on_lease_lost="finish")
+    def finishing(payload: dict | None, message: Message) -> None:
+        job(payload, message)
+
+    rig = Rig(clock, {})
+    rig.processor = Processor(routes([finishing.__module__]), RetryPolicy(3, 2, 900), clock)
+    rig.consumer._processor = rig.processor
+    rig.consumer.polls.start()
+    rig.put("job")
+    clock.advance(1)
+    rig.queue.script["extend"] = [GONE]
+    clock.advance(11)
+    assert job.thrown == []
+    job.event.set()
+    clock.advance(1)
+    assert rig.ended[0][1].reason == "too late: succeeded"
