@@ -152,7 +152,7 @@ def compose(email: Email, message: Message, default_from: str) -> Mail:
     everyone = [*to, *cc, *bcc]
     recipients = _recipients(everyone, email.only or ())
     if len(recipients) > 1:
-        _check_room(recipients, email, default_from, message)
+        _check_room(recipients, email, message)
     if not (email.text or email.html):
         raise Reject("a mail needs text or html")
     name = _name(email, message)
@@ -241,12 +241,11 @@ def _recipients(everyone: list[Address], only: Sequence[str]) -> tuple[str, ...]
     return tuple(specs)
 
 
-def _check_room(recipients: tuple[str, ...], email: Email, default_from: str, message: Message) -> None:
+def _check_room(recipients: tuple[str, ...], email: Email, message: Message) -> None:
     """Refuse before the first send what could not be divided after it: the rest would have no job to wait in."""
     room, needed = message.max_bytes, NEXT_FOLLOW_UP_BYTES
     if not email.only:
-        added = "".join(recipients if email.from_ else (*recipients, default_from))
-        needed = FOLLOW_UP_BYTES + len(added.encode()) + 3 * len(recipients)
+        needed = FOLLOW_UP_BYTES + len("".join(recipients).encode()) + 3 * len(recipients)
     if len(message.body) * 4 + needed > room and len(message.body.encode()) + needed > room:
         raise Reject(f"too large to be divided should some of its {len(recipients)} recipients have to wait")
 

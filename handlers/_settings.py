@@ -17,6 +17,10 @@ PORTS = {"starttls": 587, "tls": 465, "none": 25}
 _HELLO_NAME = re.compile(r"[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63}){0,126}|\[[A-Za-z0-9:.]{1,60}\]")
 
 
+#: Of `from`, which goes into the follow-ups of jobs that name none (_compose.FOLLOW_UP_BYTES).
+MAX_FROM_BYTES = 1_000
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """[handlers.email]. `transport` auto: smtp where `host` is set, else outbox; `port` 0: what `security` uses.
 
@@ -102,6 +106,8 @@ def _is_host(host: str) -> bool:
 
 
 def _wrong_sender(sender: str) -> list[str]:
+    if len(sender.encode("utf-8", "surrogatepass")) > MAX_FROM_BYTES:
+        return [f"from is longer than {MAX_FROM_BYTES} bytes"]
     try:
         if sender:
             _address.parse(sender, "from")

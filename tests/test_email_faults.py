@@ -491,6 +491,11 @@ def test_a_hello_name_that_is_none_is_found_at_boot(name):
         setup(Settings(host="h", from_="me@a.org", hello_name=name))
 
 
+def test_a_sender_without_end_is_found_at_boot():
+    with pytest.raises(ConfigError, match="from is longer than 1000 bytes"):
+        setup(Settings(host="h", from_=f"{'ß' * 495} <shop@a.org>"))
+
+
 @pytest.mark.parametrize("security", ["starttls", "none"])
 def test_port_465_without_tls_is_told_at_boot(security):
     with pytest.raises(ConfigError, match=f'security = "{security}" on port 465.*set security = "tls", or port = 587'):
@@ -519,7 +524,7 @@ def test_the_waits_and_the_table_are_where_the_documents_say():
 def test_what_could_not_be_divided_is_refused_before_it_is_sent(max_bytes, group_id, as_ascii):
     """The largest job that is sent at all leaves follow-ups, and these leave theirs, that its queue takes."""
     people = [f"jörg{number}@example{number}.org" for number in range(50)]
-    sender = f"{'ß' * 900} <shop@a.org>"
+    sender = f"{'ß' * 490} <shop@a.org>"
     later = {f"jörg{number}@example{number}.org": "450 4.2.1 later" for number in range(10, 50)}
     named = {"event_id": "e" * 300, "event_type": "email.send", "id": "m", "queue": "q.fifo", "group_id": group_id}
 
@@ -534,7 +539,6 @@ def test_what_could_not_be_divided_is_refused_before_it_is_sent(max_bytes, group
         return payload, json.dumps({**named, "payload": payload}, ensure_ascii=as_ascii)
 
     largest = max_bytes - 4_096 - len(body_of(0)[1].encode()) - sum(len(name.encode()) + 3 for name in people)
-    largest -= len(sender.encode())
     with ScriptedServer(rcpt=later.get, extensions=[*EXTENSIONS, "SMTPUTF8"]) as server:
         setup(Settings(host="127.0.0.1", port=server.port, security="none", from_=sender))
         with pytest.raises(Reject, match="too large to be divided should some of its 50 recipients have to wait"):
