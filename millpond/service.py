@@ -32,6 +32,8 @@ SECOND_SIGNAL_SECONDS = 0.5
 TEARDOWN_SECONDS = 10.0
 #: SQS's counts lag behind: what they say is left is asked for again so often.
 LEFT_CHECKS, LEFT_CHECK_SECONDS = 3, 0.5
+#: More than that in one queue is no number of messages.
+MAX_MESSAGES = 10**15
 #: Two long polls that come back empty: only then --until-empty believes it.
 EMPTY_POLLS = 2
 
@@ -313,4 +315,5 @@ def _counts(consumer: Consumer) -> dict[str, int]:
     except QueueError:
         return {}
     names = {"visible": "", "in_flight": "NotVisible", "delayed": "Delayed"}
-    return {name: int(attributes.get(f"ApproximateNumberOfMessages{part}", 0)) for name, part in names.items()}
+    said = {name: attributes.get(f"ApproximateNumberOfMessages{part}") for name, part in names.items()}
+    return {name: foreign.number(count, 0, MAX_MESSAGES, 0) for name, count in said.items()}

@@ -586,6 +586,14 @@ def test_until_empty_says_what_is_left_with_other_consumers(process, clock, capl
     assert "queue.left" in events(caplog)
 
 
+@pytest.mark.parametrize("count", ["9" * 5_000, "-1", "", "NaN", "soon", "1e3", None])
+def test_until_empty_ends_in_order_whatever_sqs_says_is_left(process, clock, count):
+    one = process({"job": fine}, until_empty=True, wait_seconds=2)
+    one.rig.queue.attributes = lambda: {"ApproximateNumberOfMessages": count}
+    clock.advance(10)
+    assert one.exit_code == STOPPED
+
+
 def test_until_empty_says_what_is_left_after_a_signal_too(process, clock, caplog):
     one = process({"job": fine}, until_empty=True, wait_seconds=2)
     one.rig.queue.attributes = lambda: {"ApproximateNumberOfMessages": "7"}
