@@ -330,6 +330,31 @@ def test_an_answer_that_says_itself_that_it_is_too_long_is_not_waited_for(client
     works(client, server)
 
 
+@pytest.mark.parametrize("coding", ["length", "chunked", "to its end"])
+@pytest.mark.parametrize("pieces_of", [1_000_000, 97])
+def test_an_answer_may_have_so_many_bytes_and_not_one_more(server, monkeypatch, coding, pieces_of):
+    monkeypatch.setattr(connection, "MAX_ANSWER_BYTES", 1_000)
+    client = Connections(server.url, 4)
+    for size, fits in ((1_000, True), (1_001, False)):
+        start, end = {
+            "length": (b"Content-Length: %d\r\n\r\n", b""),
+            "chunked": (b"Transfer-Encoding: chunked\r\n\r\n%x\r\n", b"\r\n0\r\n\r\n"),
+            "to its end": (b"Connection: close\r\nX: %d\r\n\r\n", b""),
+        }[coding]
+        head = b"HTTP/1.1 200 OK\r\n" + start
+        body = size - len(head % 900) - len(end)
+        answer = head % body + b"x" * body + end
+        assert len(answer) == size
+        ends = [HANG_UP] if coding == "to its end" else []
+        server.script.append([answer, *ends] if pieces_of > size else [*pieces(answer, pieces_of), *ends])
+        if fits:
+            assert len(send(client).body) == body
+        else:
+            with pytest.raises(Unreachable, match="longer than 1,000 bytes"):
+                send(client)
+    client.close()
+
+
 def test_the_longest_answer_that_sqs_can_send_is_read():
     """Ten messages of 1 MiB, of whose bytes JSON makes six each, and what stands around them."""
     assert 6 * MAX_BATCH * MAX_BYTES + MAX_BATCH * 65_536 < MAX_ANSWER_BYTES
