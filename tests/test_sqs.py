@@ -394,6 +394,25 @@ def test_a_message_that_is_not_as_sqs_writes_it_costs_its_nine_neighbours_nothin
     json.dumps([odd.body, odd.flaw], ensure_ascii=False).encode()  # fit for a dead letter
 
 
+@pytest.mark.parametrize("odd", [{"ReceiptHandle": "h"}, {}], ids=["without a body", "without a handle"])
+def test_the_neighbours_of_an_odd_message_are_read_as_without_it(wire, odd):
+    attributes = {
+        "text \u20ac": {"DataType": "String.x", "StringValue": "\U0001f600"},
+        "bytes": {"DataType": "Binary", "BinaryValue": "AAH/"},
+        "empty": {"DataType": "String", "StringValue": ""},
+    }
+    names = {"MessageId": "m \u20ac", "ReceiptHandle": "h/+=", "Body": 'b "\\ \u0000 \U0001f600'}
+    system = {"ApproximateReceiveCount": "3", "SentTimestamp": "1700000000123", "MessageGroupId": "g"}
+    good = names | {"Attributes": system | {"AWSTraceHeader": "Root=1"}, "MessageAttributes": attributes}
+    plain = {"MessageId": "m2", "ReceiptHandle": "h2", "Body": "b2"}
+    wire.answer({"Messages": [good, plain]})
+    alone = wire.queue.receive(10, 1, 60)
+    wire.answer({"Messages": [good, odd, plain]})
+    received = wire.queue.receive(10, 1, 60)
+    assert [received[0], received[-1]] == alone
+    assert alone[0].attributes["bytes"] == Attribute("Binary", b"\x00\x01\xff")
+
+
 def test_a_message_without_a_body_is_a_dead_letter_that_can_be_sent(wire):
     wire.answer(messages({"MessageId": "odd", "ReceiptHandle": "h"}))
     odd = wire.queue.receive(10, 1, 60)[4]
