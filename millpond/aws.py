@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,7 +15,7 @@ import msgspec
 from botocore.awsrequest import AWSResponse
 from botocore.config import Config
 from botocore.credentials import Credentials
-from botocore.exceptions import BotoCoreError
+from botocore.exceptions import BotoCoreError, UnknownCredentialError
 from botocore.httpsession import get_cert_path
 from botocore.utils import get_environ_proxies
 
@@ -39,6 +41,8 @@ DUAL_STACK_SUFFIXES = (
     "api.cloud-aws.adc-e.uk",
     "api.aws.hci.ic.gov",
 )
+#: A credential_process that has not answered by then is ended.
+PROCESS_SECONDS = 30.0
 #: An emulator has no region of its own; what it makes its ARNs of does not matter here.
 EMULATOR_REGION = "us-east-1"
 
@@ -192,6 +196,27 @@ def credentials_loader(endpoint: Endpoint) -> Callable[[], Any]:
             return Credentials("local", "local")
         session = botocore.session.get_session()
         session.set_config_variable("region", endpoint.region)  # for STS, where a provider asks it
+        resolver = session.get_component("credential_provider")
+        with suppress(UnknownCredentialError):
+            resolver.get_provider("custom-process")._popen = _Process
         return session.get_credentials()
 
     return load
+
+
+class _Process(subprocess.Popen[bytes]):
+    """A credential_process, ended where it does not answer: botocore would wait for it without end."""
+
+    def communicate(self, input: bytes | None = None, timeout: float | None = None) -> tuple[bytes, bytes]:  # noqa: A002
+        try:
+            return super().communicate(input, timeout or PROCESS_SECONDS)
+        except BaseException:
+            self.kill()
+            self.wait()
+            for pipe in (
+                self.stdout,
+                self.stderr,
+            ):  # which a child of its own may hold open
+                if pipe is not None:
+                    pipe.close()
+            raise

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import boto3
 import botocore.session
 from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    NoCredentialsError,
-    PartialCredentialsError,
-    TokenRetrievalError,
-)
+from botocore.credentials import Credentials as BotoCredentials
+from botocore.credentials import ReadOnlyCredentials
+from botocore.exceptions import BotoCoreError, ConnectionClosedError, ReadTimeoutError
 
 from millpond import shapes
-from millpond.aws import find_endpoint, is_loopback, needs_no_credentials
-from millpond.codes import error_kind
+from millpond.aws import credentials_loader, find_endpoint, is_loopback
+from millpond.codes import KEY_CODES
 from millpond.connection import TOO_LARGE
 from millpond.connections import CONNECT_SECONDS, tls_context
-from millpond.credentials import HINT
-from millpond.errors import AccessDenied, ConfigError, QueueError, Unreachable
+from millpond.credentials import Credentials
+from millpond.errors import ConfigError, QueueError, Unanswered, Unreachable
 from millpond.foreign import describe, shown
+from millpond.home import Errand, home, process
 from millpond.queue import (
     ENTRY_IDS,
     POLL_GRACE_SECONDS,
@@ -53,12 +50,11 @@ class BotoSqs:
     ) -> None:
         endpoint = find_endpoint(queue_url, region, endpoint_url)
         url = endpoint.url.rstrip("/")
-        keys = {}
-        if needs_no_credentials(endpoint.url):
-            keys = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
+        self.credentials = Credentials(credentials_loader(endpoint))
         try:
             core = botocore.session.get_session()
-            session = boto3.Session(botocore_session=core, region_name=endpoint.region, **keys)
+            core.register_component("credential_provider", _Provider(self.credentials))
+            session = boto3.Session(botocore_session=core, region_name=endpoint.region)
             self.poll = _client(session, url, wait_seconds + POLL_GRACE_SECONDS, polls)
             self.settle = _client(session, url, SETTLE_SECONDS, settles)
             tls_context(endpoint.ca_file)  # botocore would find at the first call that it cannot be read
@@ -67,7 +63,21 @@ class BotoSqs:
 
     def queue(self, url: str) -> BotoQueue:
         """The queue of this URL, by these clients."""
-        return BotoQueue(url, self.poll, self.settle)
+        return BotoQueue(url, self)
+
+
+class _Provider(BotoCredentials):  # type: ignore[misc]
+    """What botocore signs with: the keys of our own Credentials, which nobody waits for without end."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        super().__init__("", "", method="millpond")
+        self._credentials = credentials
+
+    def load_credentials(self) -> _Provider:
+        return self
+
+    def get_frozen_credentials(self) -> ReadOnlyCredentials:
+        return ReadOnlyCredentials(*self._credentials.keys())
 
 
 def _client(session: boto3.Session, endpoint_url: str, read_seconds: int, connections: int) -> Any:
@@ -110,17 +120,29 @@ def _keep_body(response_dict: dict[str, Any], customized_response_dict: dict[str
 class BotoQueue:
     """One queue at SQS. See the Protocol in queue.py for what each call does and raises."""
 
-    def __init__(self, url: str, poll: Any, settle: Any) -> None:
+    def __init__(self, url: str, sqs: BotoSqs) -> None:
         self.url = url
-        self._poll = poll
-        self._settle = settle
+        self._poll = sqs.poll
+        self._settle = sqs.settle
+        self._credentials = sqs.credentials
+
+    def _body(self, call: Callable[..., Any], **request: Any) -> Any:
+        """Of one answer. Asked once more only where SQS has refused the keys, and there are others."""
+        keys = self._credentials.keys()
+        try:
+            return call(**request)["body"]
+        except QueueError as error:
+            if error.code not in KEY_CODES or self._credentials.renew(keys) == keys:
+                raise
+        return call(**request)["body"]
 
     def receive(
         self, max_messages: int, wait_seconds: int, visibility_seconds: int, attempt_id: str = ""
     ) -> list[Received]:
         attempt = {"ReceiveRequestAttemptId": attempt_id} if attempt_id else {}
         with _errors("ReceiveMessage"):
-            answer = self._poll.receive_message(
+            answer = self._body(
+                self._poll.receive_message,
                 QueueUrl=self.url,
                 MaxNumberOfMessages=max_messages,
                 WaitTimeSeconds=wait_seconds,
@@ -130,15 +152,15 @@ class BotoQueue:
                 MessageAttributeNames=["All"],
                 **attempt,
             )
-            return shapes.read_messages(answer["body"])
+            return shapes.read_messages(answer)
 
     def delete(self, receipt_handles: Sequence[str]) -> list[Failure | None]:
         entries = [
             {"Id": one, "ReceiptHandle": handle} for one, handle in zip(ENTRY_IDS, receipt_handles, strict=False)
         ]
         with _errors("DeleteMessageBatch"):
-            answer = self._settle.delete_message_batch(QueueUrl=self.url, Entries=entries)
-            return shapes.read_results(len(entries), answer["body"])
+            answer = self._body(self._settle.delete_message_batch, QueueUrl=self.url, Entries=entries)
+            return shapes.read_results(len(entries), answer)
 
     def extend(self, changes: Sequence[tuple[str, int]]) -> list[Failure | None]:
         entries = [
@@ -146,22 +168,27 @@ class BotoQueue:
             for one, (handle, seconds) in zip(ENTRY_IDS, changes, strict=False)
         ]
         with _errors("ChangeMessageVisibilityBatch"):
-            answer = self._settle.change_message_visibility_batch(QueueUrl=self.url, Entries=entries)
-            return shapes.read_results(len(entries), answer["body"])
+            answer = self._body(self._settle.change_message_visibility_batch, QueueUrl=self.url, Entries=entries)
+            return shapes.read_results(len(entries), answer)
 
-    def send(self, entries: Sequence[Entry]) -> list[Failure | None]:
-        return send_apart(entries, self._send)
+    def send(self, entries: Sequence[Entry], seconds: float = SETTLE_SECONDS) -> list[Failure | None]:
+        if seconds >= SETTLE_SECONDS or home() is not process:  # in a real thread beside the hub: the SDK's limits
+            return send_apart(entries, self._send)
+        try:
+            return Errand(lambda: send_apart(entries, self._send), process).result(seconds)
+        except TimeoutError:
+            raise Unanswered(f"SendMessageBatch: no answer in {seconds:.3g} s") from None
 
     def _send(self, entries: Sequence[Entry]) -> list[Failure | None]:
         wire = list(map(_entry, ENTRY_IDS, entries))
         with _errors("SendMessageBatch"):
-            answer = self._settle.send_message_batch(QueueUrl=self.url, Entries=wire)
-            return shapes.read_results(len(entries), answer["body"])
+            answer = self._body(self._settle.send_message_batch, QueueUrl=self.url, Entries=wire)
+            return shapes.read_results(len(entries), answer)
 
     def attributes(self) -> dict[str, str]:
         with _errors("GetQueueAttributes"):
-            answer = self._settle.get_queue_attributes(QueueUrl=self.url, AttributeNames=["All"])
-            return shapes.read_attributes(answer["body"])
+            answer = self._body(self._settle.get_queue_attributes, QueueUrl=self.url, AttributeNames=["All"])
+            return shapes.read_attributes(answer)
 
     def dead_letter_url(self, attributes: Mapping[str, str]) -> str:
         """The URL of the redrive policy's target; "" where the queue has none."""
@@ -169,8 +196,8 @@ class BotoQueue:
             return ""
         with _errors("GetQueueUrl"):
             account, name = redrive_target(attributes["RedrivePolicy"])
-            answer = self._settle.get_queue_url(QueueName=name, QueueOwnerAWSAccountId=account)
-            return shapes.read_queue_url(answer["body"])
+            answer = self._body(self._settle.get_queue_url, QueueName=name, QueueOwnerAWSAccountId=account)
+            return shapes.read_queue_url(answer)
 
 
 @contextmanager
@@ -185,14 +212,10 @@ def _errors(call: str) -> Iterator[None]:
 def _queue_error(call: str, error: Exception) -> QueueError:
     if isinstance(error, QueueError):
         return type(error)(f"{call}: {shown(error, shapes.MAX_TOLD)}", error.code)
-    if isinstance(error, NoCredentialsError | PartialCredentialsError | TokenRetrievalError):
-        return AccessDenied(f"{call}: {shown(error)}: {HINT}", type(error).__name__)
-    if isinstance(error, ClientError):  # of another service, which was asked for the keys
-        code = shown(error.response.get("Error", {}).get("Code", ""), shapes.MAX_CODE)
-        return error_kind({code}, 0)(f"{call}: {shown(error)}", code)
     if isinstance(error, MemoryError):
         return Unreachable(f"{call}: no memory for the answer", TOO_LARGE)
-    return Unreachable(f"{call}: {describe(error)}")
+    kind = Unanswered if isinstance(error, ReadTimeoutError | ConnectionClosedError) else Unreachable
+    return kind(f"{call}: {describe(error)}")
 
 
 def _entry(entry_id: str, entry: Entry) -> dict[str, Any]:

@@ -9,27 +9,33 @@ from millpond.errors import AccessDenied, QueueError, QueueMissing, Throttled, U
 MISSING_CODES = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist", "InvalidAddress"})
 #: A token that was valid once: fresh credentials may be there already.
 EXPIRED_CODES = frozenset({"ExpiredToken", "ExpiredTokenException"})
+#: Fresh credentials may help: those that a file, a role or a secret store has by now may be others. AccessDenied too:
+#: who changes from one user to another takes the old one's rights away, often before its keys.
+KEY_CODES = EXPIRED_CODES | {
+    "AccessDenied",
+    "AccessDeniedException",
+    "AuthFailure",
+    "InvalidAccessKeyId",
+    "InvalidClientTokenId",
+    "InvalidSecurity",
+    "InvalidSignatureException",
+    "InvalidToken",
+    "SignatureDoesNotMatch",
+    "TokenRefreshRequired",
+    "UnrecognizedClientException",
+}
 #: The signature's time is not the server's; of InvalidSignatureException only those with one of SKEW_TEXTS.
 SKEW_CODES = frozenset({"RequestExpired", "RequestTimeTooSkewed", "RequestInTheFuture"})
 SKEW_TEXTS = ("Signature expired", "Signature not yet current")
 DENIED_CODES = (
-    EXPIRED_CODES
+    KEY_CODES
     | SKEW_CODES
     | {
-        "AccessDenied",
-        "AccessDeniedException",
-        "AuthFailure",
         "IncompleteSignature",
-        "InvalidAccessKeyId",
-        "InvalidClientTokenId",
-        "InvalidSecurity",
-        "InvalidSignatureException",
         "KMS.AccessDeniedException",
         "MissingAuthenticationToken",
         "MissingAuthenticationTokenException",
         "OptInRequired",
-        "SignatureDoesNotMatch",
-        "UnrecognizedClientException",
     }
 )
 THROTTLE_CODES = frozenset(

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from millpond.connection import Answer, Connection
 from millpond.dial import Dialer
-from millpond.errors import ConfigError, Unreachable
+from millpond.errors import ConfigError, Unanswered, Unreachable
 from millpond.home import Home, hub_thread, process, system
 
 #: From the name to the end of the handshake, by however many addresses.
@@ -123,14 +123,14 @@ def exchanged(connection: Connection, wire: bytes, left: float, seconds: float) 
     except BaseException as error:  # an interrupt too: nobody reads the rest of this answer
         connection.close()
         if isinstance(error, OSError | EOFError | ValueError):
-            raise Unreachable(_loss(error, seconds)) from error
+            raise Unanswered(_loss(error, seconds)) from error
         raise
 
 
 def _loss(error: Exception, seconds: float) -> str:
     """What became of a request that was sent: SQS may have done it or not."""
     if isinstance(error, TimeoutError):
-        return f"no answer in {seconds:g} s"
+        return f"no answer in {seconds:.3g} s"
     if isinstance(error, ValueError):
         return f"no HTTP: {error}"
     return f"the connection ended before the answer did: {error}".removesuffix(": ")

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Callable
+from subprocess import TimeoutExpired
 from time import monotonic
 from typing import Any
 
+from botocore.exceptions import ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as NoConnection
-from botocore.exceptions import HTTPClientError
 
-from millpond.errors import AccessDenied, QueueError, Unreachable
-from millpond.foreign import conceal
+from millpond.codes import error_kind
+from millpond.errors import AccessDenied, Unreachable
+from millpond.foreign import conceal, shown
+from millpond.home import Errand, home, system
 from millpond.sigv4 import Keys
 
 #: botocore's advisory window: keys that expire within it are renewed. (Its mandatory one is 10 min.)
 ADVISORY_SECONDS = 15 * 60
 #: A call looks at the expiry when the last look is so long ago; so far apart are attempts to renew, at least.
 LOOK_SECONDS = 60
+#: A provider that has not answered by then (a metadata service, a credential_process) is given up, and asked anew.
+PROVIDER_SECONDS = 30
+#: Keys that SQS refuses are loaded afresh so often at most: while they stay wrong, not every call asks the provider.
+RELOAD_SECONDS = 10
 HINT = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the task or pod a role"
 
 # Anything else would be another header, or would not be what was signed.
@@ -29,7 +35,7 @@ class Credentials:
     """Keys from one of the SDK's providers. `load` returns its credentials, None where there are none.
 
     While there are valid keys a call gets them at once; renewing goes on in a thread (a greenlet, where patched).
-    Only where there are none does a call wait, and one at a time asks the provider.
+    Only where there are none does a call wait, no longer than it has time, and the provider is asked once for all.
     """
 
     def __init__(self, load: Callable[[], Any]) -> None:
@@ -37,42 +43,71 @@ class Credentials:
         self._source: Any = None
         self._keys: Keys | None = None
         self._look_at = 0.0
-        self._lock = threading.Lock()
+        self._reload_at = 0.0
+        self._asking: Errand[None] | None = None
+        self._asked = 0  # how often so far; and which answer is the one we have
+        self._answered = 0
+        # The system's own, and held for a few steps only: greenlets of several threads come here.
+        self._lock = system("_thread", "allocate_lock")()
 
-    def keys(self) -> Keys:
-        """Raises AccessDenied, in the provider's words, and Unreachable where the provider cannot be reached."""
+    def keys(self, seconds: float = PROVIDER_SECONDS) -> Keys:
+        """Waits so long at most. Raises AccessDenied, in the provider's words, and Unreachable where it cannot be
+        reached, or has not answered in time.
+        """
         keys = self._keys
         if keys is not None and monotonic() < self._look_at:
             return keys
-        return self._look()
+        return self._look(seconds)
 
-    def renew(self, refused: Keys) -> Keys:
-        """Keys loaded afresh, from the beginning of the provider chain, in the place of those that SQS refused."""
-        with self._lock:
-            if self._keys is refused:
-                self._source, self._keys = self._obtain(None)
-            return self._keys or refused
+    def renew(self, refused: Keys, seconds: float = PROVIDER_SECONDS) -> Keys:
+        """Keys loaded afresh, from the beginning of the provider chain, in the place of those that SQS refused.
 
-    def _look(self) -> Keys:
-        keys = self._keys
-        if keys is None or self._expires_within(0):
-            with self._lock:  # a provider asks once, and answers those who waited here with what it has then
-                self._source, self._keys = self._obtain(self._source)
-                keys = self._keys
+        The same ones where there are no others, or where they were looked for a moment ago.
+        """
+        if self._keys is refused:
+            now = monotonic()
+            if now >= self._reload_at:
+                self._reload_at = now + RELOAD_SECONDS
+                self._wait(self._ask(afresh=True), seconds)
+            elif self._asking is not None and not self._asking.done:
+                self._wait(self._asking, seconds)
+        return self._keys or refused
+
+    def _look(self, seconds: float) -> Keys:
+        if self._keys is None or self._expires_within(0):
+            self._wait(self._ask(), seconds)
         elif self._expires_within(ADVISORY_SECONDS):
-            threading.Thread(target=self._renew, name="credentials", daemon=True).start()
+            self._ask()  # an error is told once the keys are no longer valid
         self._look_at = monotonic() + LOOK_SECONDS
-        return keys
+        if self._keys is None:  # another answer than the one that was waited for
+            raise Unreachable("credentials: none yet")
+        return self._keys
 
-    def _renew(self) -> None:
-        if not self._lock.acquire(blocking=False):  # somebody else is at it
-            return
+    def _ask(self, afresh: bool = False) -> Errand[None]:
+        """The provider is asked: the question that is under way, or a new one where that has taken too long."""
+        with self._lock:
+            asking = self._asking if self._asking is not None and not self._asking.done else None
+            if asking is not None and asking.age < PROVIDER_SECONDS:
+                return asking
+            self._asked += 1
+            # What hangs may hold the provider's own locks for ever: begin with another one.
+            source = None if afresh or asking is not None else self._source
+            number = self._asked
+            self._asking = asking = Errand(lambda: self._answer(number, source), home())
+            return asking
+
+    def _answer(self, number: int, source: Any) -> None:
+        """In a thread of its own. An answer that came after a later one is not used."""
+        source, keys = self._obtain(source)
+        with self._lock:
+            if number > self._answered:
+                self._answered, self._source, self._keys = number, source, keys
+
+    def _wait(self, asking: Errand[None], seconds: float) -> None:
         try:
-            self._source, self._keys = self._obtain(self._source)
-        except QueueError:
-            pass  # the keys are still valid; told, once they are not
-        finally:
-            self._lock.release()
+            asking.result(min(seconds, PROVIDER_SECONDS))
+        except TimeoutError:
+            raise Unreachable(f"credentials: their provider has not answered in {asking.age:.3g} s") from None
 
     def _expires_within(self, seconds: float) -> bool:
         needed = getattr(self._source, "refresh_needed", None)
@@ -83,10 +118,14 @@ class Credentials:
         try:
             source = source or self._load()
             frozen = source and source.get_frozen_credentials()
-        except (HTTPClientError, NoConnection) as error:
-            raise Unreachable(f"credentials: {error}", type(error).__name__) from error
+        except (HTTPClientError, NoConnection, TimeoutExpired) as error:
+            raise Unreachable(f"credentials: {shown(error)}", type(error).__name__) from error
+        except ClientError as error:  # STS, SSO
+            code = shown(error.response.get("Error", {}).get("Code", ""), 100)
+            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+            raise error_kind({code}, status)(f"credentials: {shown(error)}", code) from error
         except Exception as error:  # each provider has its own, down to a JSONDecodeError
-            raise AccessDenied(f"credentials: {error}: {HINT}", type(error).__name__) from error
+            raise AccessDenied(f"credentials: {shown(error)}: {HINT}", type(error).__name__) from error
         if frozen is None or not frozen.access_key:
             raise AccessDenied(f"no credentials: {HINT}", "NoCredentialsError")
         keys = Keys(frozen.access_key, frozen.secret_key, frozen.token or "")

@@ -17,7 +17,7 @@ Home = Callable[[str, str], Any]
 Value = TypeVar("Value")
 
 #: Between two looks at a call under way: from the first to the last.
-LOOK_SECONDS, MAX_LOOK_SECONDS = 0.0005, 0.05
+LOOK_SECONDS, MAX_LOOK_SECONDS = 0.0001, 0.05
 
 
 def process(module: str, name: str) -> Any:
@@ -53,7 +53,7 @@ class Errand(Generic[Value]):
     def __init__(self, call: Callable[[], Value], home: Home) -> None:
         self._home = home
         self._outcome: tuple[Value | None, BaseException | None] | None = None
-        self.began = monotonic()
+        self._began = monotonic()
         home("_thread", "start_new_thread")(self._run, (call,))
 
     def _run(self, call: Callable[[], Value]) -> None:
@@ -64,6 +64,16 @@ class Errand(Generic[Value]):
         finally:
             if self._home is system:
                 _leave_no_hub()
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended, one way or the other."""
+        return self._outcome is not None
+
+    @property
+    def age(self) -> float:
+        """Seconds since it began."""
+        return monotonic() - self._began
 
     def result(self, seconds: float) -> Value:
         """What the call returns or raises. TimeoutError: it has not ended within so many seconds, and goes on."""

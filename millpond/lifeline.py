@@ -25,19 +25,24 @@ class FrozenKeys:
     def __init__(self, credentials: Keyring) -> None:
         self._credentials = credentials
         self._keys: Keys | None = None
+        self._refused: Keys | None = None
 
     def hand_over(self) -> None:
         """In a greenlet: the keys as they are now. Where there are none, those of last time stay."""
         with suppress(QueueError):
-            self._keys = self._credentials.keys()
+            keys, refused = self._credentials.keys(), self._refused
+            self._refused = None
+            self._keys = keys if keys != refused else self._credentials.renew(keys)
 
-    def keys(self) -> Keys:
+    def keys(self, seconds: float = 0) -> Keys:
         """Raises AccessDenied where the hub never had any."""
         if self._keys is None:
             raise AccessDenied("no credentials yet")
         return self._keys
 
-    def renew(self, refused: Keys) -> Keys:
+    def renew(self, refused: Keys, seconds: float = 0) -> Keys:
+        """The same ones: fresh ones come with the next hand-over."""
+        self._refused = refused
         return refused
 
 
@@ -50,6 +55,10 @@ class Lifeline:
         self.tls = tls
         self._dialer = Dialer(system, host, port, tls)
         self._kept: Connection | None = None
+
+    def __del__(self) -> None:
+        if self._kept is not None:
+            self._kept.close()
 
     def exchange(self, wire: bytes, seconds: float) -> Answer:
         """Send a request, once, and read its answer, within these seconds. Raises Unreachable."""
@@ -80,6 +89,6 @@ def rescue(sqs: Sqs, queue_url: str, region: str, endpoint_url: str) -> Rescue |
     wire = sqs if isinstance(sqs, WireSqs) else wire_sqs(queue_url, region, endpoint_url, connections=1)
     if wire is None:
         return None
-    keys, to = FrozenKeys(wire.credentials), wire.connections
+    keys, to = FrozenKeys(sqs.credentials), wire.connections
     own = WireSqs(wire.endpoint_url, wire.region, keys, Lifeline(to.host, to.port, to.tls))
     return Rescue(own.queue(queue_url).extend, keys.hand_over)

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol, cast, get_args
 
 from millpond.aws import credentials_loader, find_endpoint
 from millpond.connections import Connections
 from millpond.credentials import Credentials
 from millpond.errors import ConfigError
-from millpond.queue import Queue
-from millpond.wire import WireSqs
+from millpond.queue import Entry, Failure, Queue
+from millpond.wire import Keyring, WireSqs
 
 Client = Literal["wire", "boto3"]
 
 
 class SqsQueue(Queue, Protocol):
     """A queue at SQS."""
+
+    def send(self, entries: Sequence[Entry], seconds: float = ...) -> list[Failure | None]:
+        """`seconds`: what the call may take, SETTLE_SECONDS at most."""
+        ...
 
     def dead_letter_url(self, attributes: Mapping[str, str]) -> str:
         """The URL of the redrive policy's target; "" where the queue has none. `attributes`: the queue's own."""
@@ -31,6 +35,9 @@ class Sqs(Protocol):
     def client(self) -> str:
         """By which client: wire or boto3."""
         ...
+
+    @property
+    def credentials(self) -> Keyring: ...
 
     def queue(self, url: str) -> SqsQueue: ...
 

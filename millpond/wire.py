@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol, TypeVar
 from urllib.parse import quote, urlsplit
 
 from millpond import shapes, sigv4
-from millpond.codes import EXPIRED_CODES, is_skew
+from millpond.codes import KEY_CODES, is_skew
 from millpond.connection import TOO_LARGE, Answer
 from millpond.errors import QueueError, Unreachable
 from millpond.foreign import describe, shown
@@ -36,9 +36,9 @@ class Site(NamedTuple):
 class Keyring(Protocol):
     """Credentials: see there."""
 
-    def keys(self) -> Keys: ...
+    def keys(self, seconds: float = ...) -> Keys: ...
 
-    def renew(self, refused: Keys) -> Keys: ...
+    def renew(self, refused: Keys, seconds: float = ...) -> Keys: ...
 
 
 class Exchange(Protocol):
@@ -87,11 +87,11 @@ class WireSqs:
     def _answer(self, name: str, body: bytes, seconds: float) -> Answer:
         """Sent once; once more only where SQS has refused its signature and there is a better one."""
         end = monotonic() + seconds
-        keys, skew = self.credentials.keys(), self._skew_seconds
-        answer = self.connections.exchange(self._signed(name, body, keys, skew), seconds)
+        keys, skew = self.credentials.keys(seconds), self._skew_seconds
+        answer = self.connections.exchange(self._signed(name, body, keys, skew), end - monotonic())
         if answer.status == 200:
             return answer
-        better = self._better(answer, keys, skew)
+        better = self._better(answer, keys, skew, end)
         if better is None:
             return answer
         answer = self.connections.exchange(self._signed(name, body, *better), end - monotonic())
@@ -99,14 +99,15 @@ class WireSqs:
             self._skew_seconds = better[1]  # and not before: the time of an answer that lies would spoil every call
         return answer
 
-    def _better(self, answer: Answer, keys: Keys, skew: float) -> tuple[Keys, float] | None:
+    def _better(self, answer: Answer, keys: Keys, skew: float, end: float) -> tuple[Keys, float] | None:
         """Keys, and seconds to add to our time, for a second try; None where a second try could not help."""
         codes, text = shapes.error_names(answer.header("x-amzn-query-error"), answer.body)
-        if EXPIRED_CODES.intersection(codes):
-            renewed = self.credentials.renew(keys)
+        if is_skew(frozenset(codes), text):
+            server_time = _time_of(answer)
+            return (keys, server_time - time()) if server_time is not None else None
+        if KEY_CODES.intersection(codes):
+            renewed = self.credentials.renew(keys, end - monotonic())
             return (renewed, skew) if renewed != keys else None
-        if is_skew(frozenset(codes), text) and (server_time := _time_of(answer)) is not None:
-            return keys, server_time - time()
         return None
 
     def _signed(self, name: str, body: bytes, keys: Keys, skew: float) -> bytes:
@@ -162,11 +163,12 @@ class WireQueue:
     def extend(self, changes: Sequence[tuple[str, int]]) -> list[Failure | None]:
         return self._batch("ChangeMessageVisibilityBatch", shapes.extend_body(self.url, changes), len(changes))
 
-    def send(self, entries: Sequence[Entry]) -> list[Failure | None]:
-        return send_apart(entries, self._send)
+    def send(self, entries: Sequence[Entry], seconds: float = SETTLE_SECONDS) -> list[Failure | None]:
+        end = monotonic() + seconds
+        return send_apart(entries, lambda some: self._send(some, end - monotonic()))
 
-    def _send(self, entries: Sequence[Entry]) -> list[Failure | None]:
-        return self._batch("SendMessageBatch", shapes.send_body(self.url, entries), len(entries))
+    def _send(self, entries: Sequence[Entry], seconds: float) -> list[Failure | None]:
+        return self._batch("SendMessageBatch", shapes.send_body(self.url, entries), len(entries), seconds)
 
     def attributes(self) -> dict[str, str]:
         body = shapes.attributes_body(self.url)
@@ -182,8 +184,8 @@ class WireQueue:
         body = shapes.queue_url_body(account, name)
         return self._call("GetQueueUrl", body, SETTLE_SECONDS, shapes.read_queue_url)
 
-    def _batch(self, name: str, body: bytes, entries: int) -> list[Failure | None]:
-        return self._call(name, body, SETTLE_SECONDS, partial(shapes.read_results, entries))
+    def _batch(self, name: str, body: bytes, entries: int, seconds: float = SETTLE_SECONDS) -> list[Failure | None]:
+        return self._call(name, body, seconds, partial(shapes.read_results, entries))
 
 
 def _time_of(answer: Answer) -> float | None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import datetime
-import threading
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,9 +16,11 @@ from botocore.credentials import Credentials as StaticCredentials
 from botocore.credentials import RefreshableCredentials
 from botocore.exceptions import CredentialRetrievalError, EndpointConnectionError
 from gevent.event import Event
+from gevent.threadpool import ThreadPool
 
 from millpond import credentials as module
-from millpond.credentials import ADVISORY_SECONDS, LOOK_SECONDS, Credentials
+from millpond.aws import Endpoint, credentials_loader
+from millpond.credentials import ADVISORY_SECONDS, LOOK_SECONDS, RELOAD_SECONDS, Credentials
 from millpond.errors import AccessDenied, QueueError, Unreachable
 from millpond.sigv4 import Keys
 
@@ -73,10 +78,10 @@ def provider(clock):
     return Provider()
 
 
-def background_done() -> None:
-    for thread in threading.enumerate():
-        if thread.name == "credentials":
-            thread.join()
+def settled() -> None:
+    """What goes on behind the calls' backs has ended, unless it waits for something."""
+    for _ in range(20):
+        gevent.sleep(0)
 
 
 def test_keys_that_do_not_expire_are_loaded_once(clock):
@@ -106,7 +111,7 @@ def test_keys_that_expire_soon_are_renewed_while_the_calls_go_on_with_them(provi
         gevent.idle()
     assert provider.refreshes == 1  # one at a time
     answered.set()
-    background_done()
+    settled()
     assert credentials.keys() == Keys("refresh1", "s", "t")
 
 
@@ -116,7 +121,7 @@ def test_between_two_looks_at_the_expiry_nothing_is_asked():
     credentials.keys()
     provider.pass_time(3599)
     assert credentials.keys().access_key == "load1"
-    background_done()
+    settled()
     assert provider.refreshes == 0
 
 
@@ -130,7 +135,7 @@ def test_a_renewal_that_fails_keeps_the_keys_until_they_expire_and_is_told_then(
     provider.pass_time(3600 - 60)
     for _ in range(3):
         assert credentials.keys().access_key == "load1"
-        background_done()
+        settled()
     assert provider.refreshes == 3
     provider.pass_time(61)
     with pytest.raises(AccessDenied, match=r"the metadata service is down.*AWS_ACCESS_KEY_ID") as caught:
@@ -155,15 +160,162 @@ def test_calls_wait_where_there_are_no_valid_keys_and_one_of_them_asks(provider)
     assert provider.refreshes == 1
 
 
-def test_an_interrupt_of_the_one_who_asks_lets_the_next_one_ask(provider):
-    provider.refresh = lambda: gevent.sleep(10)
+def test_an_interrupt_of_the_one_who_asks_leaves_the_answer_to_the_others(provider):
+    """Calls are cut after 10 s: a provider that takes 12 would else never be heard."""
+    answered = Event()
+    provider.refresh = answered.wait
     credentials = Credentials(provider.load)
     credentials.keys()
     provider.pass_time(3601)
     with pytest.raises(gevent.Timeout), gevent.Timeout(0.01):
         credentials.keys()
-    provider.refresh = lambda: None
-    assert credentials.keys().access_key == "refresh2"
+    answered.set()
+    assert credentials.keys().access_key == "refresh1"
+    assert provider.refreshes == 1
+
+
+# --- a provider that hangs
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(module, "PROVIDER_SECONDS", 0.1)
+
+
+def test_a_provider_that_hangs_once_at_a_renewal_is_asked_anew_and_the_keys_are_used_meanwhile(provider, impatient):
+    never, credentials = Event(), Credentials(provider.load)
+    provider.refresh = never.wait
+    credentials.keys()
+    provider.pass_time(3600 - ADVISORY_SECONDS + 1)
+    for _ in range(3):
+        assert credentials.keys().access_key == "load1"
+        settled()
+    assert provider.refreshes == 1
+    gevent.sleep(0.15)
+    assert credentials.keys().access_key == "load1"
+    settled()
+    assert credentials.keys().access_key == "load2"  # another provider: the first one's own lock is held for ever
+
+
+def test_where_there_are_no_keys_a_call_waits_no_longer_than_it_has_time_and_a_later_one_gets_them(provider, impatient):
+    never, credentials = Event(), Credentials(provider.load)
+    provider.refresh = never.wait
+    credentials.keys()
+    provider.pass_time(3601)
+    began = time.monotonic()
+    for seconds in (0.01, 0.05):
+        with pytest.raises(Unreachable, match="credentials: their provider has not answered in"):
+            credentials.keys(seconds)
+    assert time.monotonic() - began < 0.1
+    gevent.sleep(0.1)
+    assert credentials.keys(0.05).access_key == "load2"
+
+
+def test_a_load_that_hangs_at_boot_is_bounded_and_asked_again(impatient):
+    answers: list[Callable[[], Any]] = [Event().wait, lambda: StaticCredentials("id", "secret")]
+    credentials = Credentials(lambda: answers.pop(0)())
+    with pytest.raises(Unreachable, match="has not answered in 0"):
+        credentials.keys(10)
+    assert credentials.keys().access_key == "id"
+
+
+def test_an_answer_that_comes_after_a_later_one_is_not_used(provider, impatient):
+    late, credentials = Event(), Credentials(provider.load)
+    provider.refresh = late.wait
+    credentials.keys()
+    provider.pass_time(3601)
+    with pytest.raises(Unreachable):
+        credentials.keys()
+    assert credentials.keys().access_key == "load2"
+    late.set()
+    settled()
+    assert credentials.keys().access_key == "load2"
+
+
+def test_a_slow_provider_is_heard_even_though_nobody_waits_any_more(clock, impatient):
+    late = Event()
+
+    def load() -> StaticCredentials:
+        late.wait()
+        return StaticCredentials("id", "secret")
+
+    credentials = Credentials(load)
+    with pytest.raises(Unreachable):
+        credentials.keys()
+    late.set()
+    settled()
+    assert credentials.keys(0.001).access_key == "id"
+
+
+@pytest.mark.parametrize("beside", [False, True], ids=["greenlets", "a real thread too"])
+def test_threads_and_greenlets_wait_for_one_answer(provider, beside):
+    answered, credentials = Event(), Credentials(provider.load)
+    credentials.keys()
+    provider.pass_time(3601)
+    provider.refresh = answered.wait
+    calls: list[Any] = [gevent.spawn(credentials.keys) for _ in range(3)]
+    gevent.idle()
+    pool = ThreadPool(2)
+    calls += [pool.spawn(credentials.keys) for _ in range(2 if beside else 0)]
+    gevent.sleep(0.05)
+    answered.set()
+    assert {call.get().access_key for call in calls} == {"refresh1"}
+    assert provider.refreshes == 1
+    pool.kill()
+
+
+UNPATCHED = """
+import sys, threading, time
+from botocore.credentials import Credentials as Static
+from millpond import credentials as module
+module.PROVIDER_SECONDS = 0.2
+never, answers = threading.Event(), []
+def load():
+    answers.append(1)
+    if len(answers) == 1: never.wait()
+    return Static("id", "secret")
+credentials = module.Credentials(load)
+try:
+    credentials.keys(0.05)
+except module.Unreachable as error:
+    assert "has not answered" in str(error), error
+else:
+    raise SystemExit("no error")
+time.sleep(0.2)
+found = []
+threads = [threading.Thread(target=lambda: found.append(credentials.keys().access_key)) for _ in range(8)]
+for one in threads: one.start()
+for one in threads: one.join()
+assert found == ["id"] * 8 and len(answers) == 2, (found, answers)
+assert "gevent" not in sys.modules
+"""
+
+
+def test_in_an_unpatched_process_a_provider_that_hangs_is_given_up_too():
+    done = subprocess.run([sys.executable, "-W", "error", "-c", UNPATCHED], capture_output=True, text=True, timeout=20)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_credential_process_that_hangs_is_given_up_and_ended(monkeypatch, tmp_path):
+    """Else one more of them would be left behind each half minute."""
+    told = tmp_path / "pid"
+    script = tmp_path / "keys.py"
+    script.write_text(f"import os, time; open({str(told)!r}, 'w').write(str(os.getpid())); time.sleep(60)")
+    (tmp_path / "config").write_text(f"[default]\ncredential_process = {sys.executable} {script}\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("millpond.aws.PROCESS_SECONDS", 1.0)
+    endpoint = Endpoint("https://sqs.eu-west-1.amazonaws.com/", "eu-west-1", "", False)
+    credentials = Credentials(credentials_loader(endpoint))
+    with pytest.raises(Unreachable, match="timed out"):
+        credentials.keys()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(told.read_text()), 0)
+
+
+# --- keys that SQS refuses
 
 
 def test_keys_that_were_refused_are_loaded_from_the_beginning_once_for_all_who_had_them(provider):
@@ -173,6 +325,25 @@ def test_keys_that_were_refused_are_loaded_from_the_beginning_once_for_all_who_h
     gevent.joinall(calls, raise_error=True)
     assert {call.value.access_key for call in calls} == {"load2"} == {credentials.keys().access_key}
     assert provider.loads == 2
+
+
+def test_refused_keys_are_looked_for_once_in_a_while_and_not_at_each_call(monkeypatch):
+    now, loads = [1000.0], []
+    monkeypatch.setattr(module, "monotonic", lambda: now[0])
+
+    def load() -> StaticCredentials:
+        loads.append(1)
+        return StaticCredentials("new" if len(loads) > 2 else "old", "secret")
+
+    credentials = Credentials(load)
+    keys = credentials.keys()
+    for _ in range(5):
+        assert credentials.renew(credentials.keys()).access_key == "old"
+    assert len(loads) == 2
+    now[0] += RELOAD_SECONDS
+    assert credentials.renew(credentials.keys()).access_key == "new"
+    assert credentials.renew(keys).access_key == "new"  # whoever still had the old ones asks nobody
+    assert len(loads) == 3
 
 
 def test_a_reload_that_fails_leaves_the_keys_as_they_were(clock):

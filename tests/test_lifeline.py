@@ -423,6 +423,15 @@ def test_frozen_keys_are_those_that_were_handed_over_last_and_no_provider_is_ask
     assert len(ring.asked) == 2
 
 
+def test_keys_that_sqs_has_refused_the_thread_are_loaded_afresh_at_the_next_hand_over():
+    ring = Ring()
+    frozen = FrozenKeys(ring)
+    frozen.hand_over()
+    assert frozen.renew(frozen.keys()) == KEYS
+    frozen.hand_over()
+    assert frozen.keys() == Keys("renewed", "renewed", "")
+
+
 @pytest.mark.parametrize("error", [AccessDenied("expired"), Unreachable("no metadata"), QueueError("?")], ids=repr)
 def test_where_there_are_no_new_keys_the_last_ones_stay(error):
     ring = Ring()
@@ -464,7 +473,7 @@ def test_with_the_boto3_client_the_thread_has_its_own_connection_to_the_same_end
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     server = Server([ANSWER.replace(b"2\r\n\r\n{}", b"13\r\n\r\n" + b'{"Failed":[]}')])
     url = f"http://127.0.0.1:{server.port}"
-    other: Any = SimpleNamespace(client="boto3")
+    other: Any = SimpleNamespace(client="boto3", credentials=Ring())
     way = rescue(other, f"{url}/0/q", "us-east-1", url)
     assert way is not None
     way.hand_over()
