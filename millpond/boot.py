@@ -222,7 +222,7 @@ class _Wiring:
         return consumer
 
     def _dead_letters(self, name: str, settings: QueueSettings) -> Bounded | None:
-        """The queue that the settings name: it can be in another region, account or place than the queue itself."""
+        """The one that the settings name: it can be in another region or place. (`check` reaches it the same way.)"""
         url = settings.dead_letter_url
         return Bounded(self._connect(name, settings, url).queue(url), self._clock) if url else None
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from millpond import discovery, screen
 from millpond.aws import find_endpoint, place_of
-from millpond.check_queue import Finding, check_queue, sqs_queue
+from millpond.check_queue import Finding, as_the_worker, check_queue
 from millpond.config import PLATFORM_VARIABLES, Settings, StatsdSettings
 from millpond.errors import MISCONFIGURED, STOPPED, ConfigError
 from millpond.foreign import describe
@@ -58,7 +58,7 @@ def preflight(settings: Settings, environ: Mapping[str, str]) -> Iterator[Findin
     routes = yield from _handlers(settings)
     for name, queue in settings.queues.items():
         try:
-            yield from check_queue(name, settings, routes, partial(sqs_queue, queue=queue, settings=settings))
+            yield from check_queue(name, settings, routes, partial(as_the_worker, queue=queue, settings=settings))
             yield from _client(name, settings)
         except ConfigError as error:
             yield from _errors(f"queues.{name}", error)

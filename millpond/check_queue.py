@@ -75,10 +75,18 @@ def check_queue(
     yield from _dead_letters(where, queue, remote, attributes, connect)
 
 
-def sqs_queue(url: str, queue: QueueSettings, settings: Settings) -> SqsQueue:
-    """The queue at this URL, reached as the worker would reach it. Raises ConfigError."""
+def as_the_worker(url: str, queue: QueueSettings, settings: Settings) -> SqsQueue:
+    """The queue at this URL, reached as the worker reaches it. Raises ConfigError.
+
+    What the settings name is where its own URL says; the target of a redrive policy is where its queue is.
+    """
+    return sqs_queue(url, queue, settings, url if url == queue.dead_letter_url else queue.url)
+
+
+def sqs_queue(url: str, queue: QueueSettings, settings: Settings, home: str = "") -> SqsQueue:
+    """The queue at this URL, where that one (`home`) or itself is. Raises ConfigError."""
     sqs = connect(
-        url,
+        home or url,
         client=settings.sqs.client,
         region=settings.sqs.region,
         endpoint_url=settings.sqs.endpoint_url,
