@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
@@ -42,6 +41,8 @@ SYSTEM_ATTRIBUTES = ("ApproximateReceiveCount", "SentTimestamp", "MessageGroupId
 
 Each = TypeVar("Each")
 
+#: As JSON has it: its account and its name are the last two.
+_ARN = re.compile(r'"(?:[^":]+:)+([^":]+):([^":]+)"')
 _DEDUP_ID = re.compile(r"[!-~]{1,128}")
 
 #: Codes that say: this receipt handle is no longer yours. Final, never retried.
@@ -254,14 +255,16 @@ class Redrive(msgspec.Struct, frozen=True):
 def read_redrive(policy: str) -> Redrive:
     """What a redrive policy says, whatever it is: SQS writes the count as a number or as a text, others write more."""
     try:
-        fields = json.loads(policy)
+        fields = msgspec.json.decode(policy, type=dict[str, msgspec.Raw])
     except (ValueError, RecursionError):
         return Redrive()
-    if not isinstance(fields, dict):
-        return Redrive()
-    count = number(fields.get("maxReceiveCount"), 1, MAX_RECEIVES, 0)
-    arn = str(fields.get("deadLetterTargetArn")).split(":")
-    return Redrive(arn[-2], arn[-1], count) if len(arn) > 2 else Redrive(max_receive_count=count)
+    count = number(_raw_text(fields.get("maxReceiveCount")).strip('"'), 1, MAX_RECEIVES, 0)
+    arn = _ARN.fullmatch(_raw_text(fields.get("deadLetterTargetArn")))
+    return Redrive(arn[1], arn[2], count) if arn else Redrive(max_receive_count=count)
+
+
+def _raw_text(value: msgspec.Raw | None) -> str:
+    return bytes(value).decode() if value is not None else ""
 
 
 def redrive_target(policy: str) -> tuple[str, str]:

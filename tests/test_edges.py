@@ -13,7 +13,7 @@ from millpond.clock import SystemClock
 from millpond.errors import QueueMissing, Reject, Retry, Stopped, Unreachable
 from millpond.lease import LeaseKeeper
 from millpond.metrics import Metrics
-from millpond.queue import Failure
+from millpond.queue import Failure, read_redrive, redrive_target
 from millpond.service import Service
 from tests.fakes import TELL, FakeQueue
 from tests.rig import Rig
@@ -414,3 +414,43 @@ def test_no_loop_inside_a_call_swallows_its_limit(clock):
     assert deleting.ready()
     with pytest.raises(Unreachable, match="no answer in 10 s"):
         deleting.get()
+
+
+# 12 a redrive policy
+
+
+ARN = "arn:aws:sqs:eu-west-1:123456789012:dead.fifo"
+
+
+@pytest.mark.parametrize(
+    ("policy", "redrive"),
+    [
+        (f'{{"deadLetterTargetArn": "{ARN}", "maxReceiveCount": 5}}', ("123456789012", "dead.fifo", 5)),
+        (f'{{"deadLetterTargetArn": "{ARN}", "maxReceiveCount": "5"}}', ("123456789012", "dead.fifo", 5)),
+        (f'{{"deadLetterTargetArn": "{ARN}", "maxReceiveCount": 1000}}', ("123456789012", "dead.fifo", 1000)),
+        (f'{{"deadLetterTargetArn": "{ARN}", "maxReceiveCount": 1001}}', ("123456789012", "dead.fifo", 0)),
+        (f'{{"deadLetterTargetArn": "{ARN}", "maxReceiveCount": 0}}', ("123456789012", "dead.fifo", 0)),
+        (f'{{"deadLetterTargetArn": "{ARN}", "maxReceiveCount": 2.5}}', ("123456789012", "dead.fifo", 0)),
+        (f'{{"deadLetterTargetArn": "{ARN}", "maxReceiveCount": true}}', ("123456789012", "dead.fifo", 0)),
+        (f'{{"deadLetterTargetArn": "{ARN}", "maxReceiveCount": {"9" * 5_000}}}', ("123456789012", "dead.fifo", 0)),
+        (f'{{"deadLetterTargetArn": "{ARN}"}}', ("123456789012", "dead.fifo", 0)),
+        ('{"maxReceiveCount": 5}', ("", "", 5)),
+        ('{"deadLetterTargetArn": "dead", "maxReceiveCount": 5}', ("", "", 5)),
+        ('{"deadLetterTargetArn": ["a:b:c"]}', ("", "", 0)),
+        ('{"deadLetterTargetArn": null}', ("", "", 0)),
+        ("[" * 10_000 + "]" * 10_000, ("", "", 0)),
+        ('{"a": ' + "[" * 10_000 + "]" * 10_000 + "}", ("", "", 0)),
+        ("\ud800", ("", "", 0)),
+        ("", ("", "", 0)),
+        ("nonsense", ("", "", 0)),
+    ],
+)
+def test_a_redrive_policy_is_read_whatever_it_says(policy, redrive):
+    read = read_redrive(policy)
+    assert (read.account, read.name, read.max_receive_count) == redrive
+    if read.name:
+        assert redrive_target(policy) == redrive[:2]
+    else:
+        with pytest.raises(ValueError, match="names no queue") as raised:
+            redrive_target(policy)
+        assert len(str(raised.value)) < 1_000
