@@ -35,8 +35,9 @@ _RECEIVE_BYTES = 65_536
 _READS = 8
 # `http://host` before the path: so asks a client whose proxy this server is said to be (HTTP_PROXY).
 _REQUEST_LINE = re.compile(r"([A-Z]{1,20}) (?:http://([^/ ]{1,300}))?(/[!-~]*) HTTP/1\.([01])")
-# Names are tokens with nothing before the colon; a line that goes on in the next one (obs-fold) is none (RFC 9112).
-_FIELDS = re.compile(r"(?:\r\n[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\x00-\x08\n-\x1f\x7f]*)*+")
+# A name is a token, with nothing before the colon; a line that goes on in the next one (obs-fold) has none (RFC 9112).
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_NO_CONTROL = bytes(code for code in range(256) if code == 9 or (code >= 32 and code != 127))
 _LENGTH = re.compile(r"[0-9]{1,15}")
 _CHUNK_LENGTH = re.compile(rb"([0-9A-Fa-f]{1,7})[ \t]*(;.*)?")
 # A second one of these would say something else to somebody else.
@@ -207,20 +208,30 @@ def _first_lines(status: int, second: int) -> str:
 
 
 def _parsed(head: bytes | bytearray) -> tuple[re.Match[str], dict[str, str]]:
-    text = head.decode("latin-1")
-    line = _REQUEST_LINE.match(text)
-    if not line or not _FIELDS.fullmatch(text, line.end()):
-        raise _fault(text)
-    lines = text[line.end() :].split("\r\n")
+    lines = head.decode("latin-1").split("\r\n")
+    line = _REQUEST_LINE.fullmatch(lines[0])
+    if not line:
+        raise no_request(f"it begins with {lines[0][:100]!r}")
     if len(lines) > MAX_HEAD_LINES:
         raise no_request(f"its head has more than {MAX_HEAD_LINES} lines")
+    if len(head.translate(None, _NO_CONTROL)) > 2 * (len(lines) - 1):  # more than the ends of the lines
+        raise no_request("its head has a control character")
     headers = {}
     for field in lines[1:]:
-        name, _, value = field.partition(":")
-        headers[name.lower()] = value.strip()
+        name, colon, value = field.partition(":")
+        if not colon:
+            raise no_request(f"{field[:100]!r} is no header")
+        headers[_lower(name)] = value.strip()
     if len(headers) < len(lines) - 1:
         _check_single(lines[1:])
     return line, headers
+
+
+@lru_cache(maxsize=256)
+def _lower(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise no_request(f"{name[:100]!r} is no name of a header")
+    return name.lower()
 
 
 def _check_single(fields: list[str]) -> None:
@@ -228,14 +239,6 @@ def _check_single(fields: list[str]) -> None:
     for name in _SINGLE:
         if names.count(name) > 1:
             raise no_request(f"it has more than one {name.title()}")
-
-
-def _fault(head: str) -> Unreadable:
-    first, *fields = head.split("\r\n")
-    if not _REQUEST_LINE.fullmatch(first):
-        return no_request(f"it begins with {first[:100]!r}")
-    wrong = next((field for field in fields if not _FIELDS.fullmatch(f"\r\n{field}")), "")
-    return no_request(f"{wrong[:100]!r} is no header")
 
 
 def _body_length(headers: Mapping[str, str], is_new: bool) -> int | None:

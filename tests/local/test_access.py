@@ -97,7 +97,11 @@ def test_this_machines_names_are_answered_and_begin_the_queue_urls(connection: C
     [
         ("0.0.0.0", ["0.0.0.0:9324", "10.1.2.3", "[2001:db8::1]:9324", "sqs:9324", "localhost"], ["evil.example"]),
         ("192.168.0.7", ["192.168.0.7:9324", "127.0.0.1"], ["evil.example", "192.168.0.7.nip.io"]),
-        ("queue.corp.example", ["queue.corp.example:9324", "localhost"], ["corp.example", "evil.queue.corp.example"]),
+        (
+            "queue.corp.example",
+            ["queue.corp.example:9324", "localhost"],
+            ["corp.example", "queue.corp", "corp.example", "evil.queue.corp.example"],
+        ),
         ("127.0.0.2", ["127.0.0.2", "127.0.0.1", "localhost"], ["10.1.2.3", "evil.example"]),
         ("LOCALHOST", ["localhost:1"], ["10.1.2.3"]),
     ],
