@@ -52,7 +52,8 @@ class Connection:
 
     def rest(self) -> None:
         """It waits for a request."""
-        self.release()
+        if self.held:
+            self.release()
         self.moved = now = monotonic()
         self.until = now + (IDLE_SECONDS if self.has_asked else FIRST_SECONDS)
 

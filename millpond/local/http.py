@@ -33,6 +33,8 @@ MAX_FRAMING_BYTES = 65_536
 _RECEIVE_BYTES = 65_536
 # After so many reads the others have their turn, even where the next bytes are here already.
 _READS = 8
+# And after so many requests: a client that waits for its answers gives them their turn anyway.
+_REQUESTS = 64
 # `http://host` before the path: so asks a client whose proxy this server is said to be (HTTP_PROXY).
 _REQUEST_LINE = re.compile(r"([A-Z]{1,20}) (?:http://([^/ ]{1,300}))?(/[!-~]*) HTTP/1\.([01])")
 # A name is a token, with nothing before the colon; a line that goes on in the next one (obs-fold) has none (RFC 9112).
@@ -86,7 +88,7 @@ class Requests:
 
     def _head(self) -> bytes | bytearray | None:
         self._reads += 1
-        if self._read or not self._reads % _READS:
+        if self._read or not self._reads % _REQUESTS:
             gevent.sleep(0)
         if not self._read:
             self._read = self._socket.recv(_RECEIVE_BYTES)

@@ -149,7 +149,7 @@ def test_whoever_sends_without_a_pause_leaves_the_others_their_turn(first: bytes
     assert place is not None
     requests = Requests(Flood(first or again, again), place, Guard("http", "localhost"))
     with suppress(Unreadable):
-        for _ in range(64):
+        for _ in range(512):
             requests.next()
     neighbour.kill()
     all_of_them.close()
