@@ -86,7 +86,6 @@ class Connection:
     def end(self, error: Unreadable) -> None:
         """Called by the hub: what it waits for does not come."""
         if self.greenlet is not None:
-            self.until = inf
             # Whoever has sent a part of a request is told; TimeoutError is an OSError, as if the client had gone.
             self.greenlet.throw(error if self.is_reading else TimeoutError())
 
