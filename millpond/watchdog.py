@@ -22,6 +22,7 @@ from millpond.queue import MAX_BATCH, Failure, answers
 
 # Native ones: gevent's belong to the hub, which stands still just when they are needed.
 _start_thread: Callable[..., Any] = get_original("_thread", "start_new_thread")
+_new_lock: Callable[[], Any] = get_original("_thread", "allocate_lock")
 _get_ident: Callable[[], int] = get_original("_thread", "get_ident")
 _sleep: Callable[[float], None] = get_original("time", "sleep")
 
@@ -32,6 +33,8 @@ _NOT_THEIRS = (os.path.dirname(__file__), contextlib.__file__)
 BLOCKED_SECONDS = 1.0
 #: So often the thread looks.
 TICK_SECONDS = 0.25
+#: A call that extends leases can hang: so long it may hold up the word in the log that the hub stands still.
+PATIENCE_SECONDS = 2.0
 #: A look that comes so late is no witness: on a busy machine one comes after 0.3 s.
 LATE_SECONDS = 1.0
 #: Frames of the stack in the log, the innermost ones, and characters: a pipe takes 4 KiB at once.
@@ -62,14 +65,14 @@ class Block(NamedTuple):
 
 
 class Watchdog:
-    """A native thread beside the hub.
+    """Two native threads beside the hub.
 
     1. Sees when the hub has not turned for a while, and says once, with the stack, which handler holds it up.
     2. Extends meanwhile each lease whose beat is overdue (`Lease.mark` has the rules of that).
     3. Ends the process with exit code 2 after `max_block_seconds`: what it held is visible again a visibility time-out
-       later.
+       later. The second thread looks at that time alone, whatever the calls of the first one take.
 
-    It takes no lock that a greenlet could hold, logging's included. What holds the GIL (some C code) stops it as well.
+    They take no lock that a greenlet could hold, logging's included. What holds the GIL (some C code) stops them too.
     """
 
     def __init__(
@@ -89,24 +92,26 @@ class Watchdog:
         self._max_block_seconds = max_block_seconds
         self._handler_code = handler_code
         self._hub_thread = _get_ident()
+        self._looking = _new_lock()  # the threads' own
         self._block = Block()
         self._looked = clock.now()
         self._stopped = False
-        self.blocks = 0  # written by the thread alone
+        self.blocks = 0  # written by the threads alone
         self.extended = 0
 
     def start(self) -> None:
         """In the hub's thread."""
         self._looked = self._clock.now()
-        _start_thread(self._run, ())
+        _start_thread(self._run, (self.step,))
+        _start_thread(self._run, (self.look,))
 
     def stop(self) -> None:
-        """The thread ends at its next tick."""
+        """The threads end at their next tick."""
         self._stopped = True
 
-    def _run(self) -> None:
+    def _run(self, step: Callable[[], bool]) -> None:
         try:
-            while self.step():
+            while step():
                 _sleep(TICK_SECONDS)
         except Exception as error:  # the crash rule: half an engine is none
             trace = traceback.format_exc()[-MAX_STACK:]
@@ -114,23 +119,33 @@ class Watchdog:
             os._exit(CRASHED)
 
     def step(self) -> bool:
-        """One look. False: there is no more to look after."""
-        now = self._clock.now()
-        self._block = self._block.after(now - self._pulse.last, now - self._looked)
-        self._looked = now
-        if not self._stopped and self._block.seconds >= self._blocked_seconds:
-            self._rescue()
+        """One look, and what it asks for. False: there is no more to look after."""
+        if self.look() and self._block.seconds >= self._blocked_seconds:
+            for guard in self._guards:
+                self._extend(guard)
+            self._tell_block()
         return not self._stopped
 
-    def _rescue(self) -> None:
-        for guard in self._guards:
-            self._extend(guard)
-        if not self._block.told:
-            self._block = self._block._replace(told=True)
-            self.blocks += 1
-            self._tell(logging.WARNING, f"the hub stands still: {self._culprit()}; leases are kept from a thread")
+    def look(self) -> bool:
+        """See whether the hub turns, and end the process where it has not for too long. False: as `step`."""
+        if self._stopped:
+            return False
+        with self._looking:
+            now = self._clock.now()
+            self._block = self._block.after(now - self._pulse.last, now - self._looked)
+            self._looked = now
+        if self._block.seconds >= self._blocked_seconds + PATIENCE_SECONDS:
+            self._tell_block()
         if self._block.seconds >= self._max_block_seconds:
             self._give_up()
+        return True
+
+    def _tell_block(self) -> None:
+        with self._looking:
+            known, self._block = self._block, self._block._replace(told=True)
+        if not known.told and known.seconds:
+            self.blocks += 1
+            self._tell(logging.WARNING, f"the hub stands still: {self._culprit()}; leases are kept from a thread")
 
     def _extend(self, guard: Guard) -> None:
         """Ten a call, those that end first first; with new leases none is due twice in one round."""

@@ -9,6 +9,7 @@ import contextlib
 import itertools
 import logging
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
@@ -20,6 +21,7 @@ import gevent
 import msgspec
 import pytest
 from gevent.monkey import get_original
+from gevent.server import StreamServer
 
 from millpond import log
 from millpond.delivery import Delivery
@@ -609,6 +611,57 @@ def test_a_handler_that_blocks_for_max_block_seconds_ends_the_process_and_its_me
     assert worker.lines[-1]["event"] == "worker.blocked"
     [message] = queues.receive(name, wait_seconds=20)
     assert message["Attributes"]["ApproximateReceiveCount"] == "2"
+
+
+class Hole:
+    """A way to an SQS that swallows, from `open` on, whatever is sent and answers nothing."""
+
+    def __init__(self, endpoint: str) -> None:
+        self._to = (endpoint.rsplit("/", 1)[1].split(":")[0], int(endpoint.rsplit(":", 1)[1]))
+        self._server = StreamServer(("127.0.0.1", 0), self._serve)
+        self._server.start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self.open = False
+        self.swallowed = 0
+
+    def _serve(self, client: socket.socket, address: object) -> None:
+        with client, socket.create_connection(self._to) as server:
+            ways = [gevent.spawn(self._pipe, client, server, True), gevent.spawn(self._pipe, server, client, False)]
+            gevent.joinall(ways)
+
+    def _pipe(self, one: socket.socket, other: socket.socket, swallows: bool) -> None:
+        with suppress(OSError):
+            while data := one.recv(65_536):
+                if self.open and swallows:
+                    self.swallowed += 1
+                else:
+                    other.sendall(data)
+            other.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        self._server.stop(0)
+
+
+@pytest.mark.parametrize("number", [1, 30])
+def test_max_block_seconds_are_kept_also_where_no_extension_is_answered(start, queues, name, number):
+    queues.create(name)
+    hole = Hole(queues.endpoint)
+    try:
+        worker = start(f"{hole.url}/000000000000/{name}", max_block_seconds=5)
+        queues.send(name, "wait", number=number)
+        for _ in range(number):
+            worker.expect("log", message="waiting")
+        queues.send(name, "burn", 3_600.0)
+        worker.expect("log", message="burning")
+        began = time.monotonic()
+        hole.open = True
+        assert worker.exit_code(60) == 2
+        assert 4 < time.monotonic() - began < 5 + 2.5
+        assert hole.swallowed  # an extension was on its way
+        levels = [line["level"] for line in worker.all("worker.blocked")]
+        assert levels == ["warning", "critical"]
+    finally:
+        hole.close()
 
 
 def test_a_greenlet_that_blocks_while_it_holds_the_logs_lock_does_not_stop_the_thread(start, queues, name):
