@@ -1,5 +1,8 @@
+from itertools import pairwise
+
 import gevent
 import pytest
+from gevent.event import Event
 
 from millpond.permits import PATIENCE_SECONDS, Permits
 from millpond.poller import Pollers, PollSettings
@@ -222,3 +225,224 @@ def test_a_poll_whose_connection_was_lost_counts_as_open_until_its_time_is_over(
     refused.polls.stop()
     clock.advance(1)
     assert refused.polls.open_until() == 0.0
+
+
+# --- what goes wrong, and for how long
+
+
+def answers_of(rig, seconds, every=0.1):
+    """How many receives begin in so many seconds."""
+    before = rig.queue.calls["receive"]
+    rig.clock.advance(seconds)
+    return rig.queue.calls["receive"] - before
+
+
+@pytest.fixture
+def polls(clock):
+    def make(**settings):
+        rig = Polls(clock, **settings)
+        rig.clock = clock
+        return rig
+
+    return make
+
+
+def test_where_a_poll_hangs_another_takes_its_place_once_its_answer_is_overdue(polls, clock):
+    rig = polls(wait_seconds=5)
+    settle()
+    rig.queue.gates["receive"] = Event()  # the one that is open was sent before; the next one hangs
+    clock.advance(5)
+    assert rig.queue.calls["receive"] == 2
+    hanging = rig.queue.gates.pop("receive")
+    rig.queue.put("x", 3)
+    clock.advance(5.5)
+    assert rig.delivered == []
+    clock.advance(1)
+    assert len(rig.delivered) == 3
+    assert rig.polls.active == 2
+    clock.advance(30)
+    hanging.set()
+    clock.advance(10)
+    assert rig.polls.active == 1  # the place is given back
+
+
+def test_never_more_polls_take_the_place_of_those_that_hang_than_are_allowed(polls, clock):
+    rig = polls(wait_seconds=1, pollers=3)
+    rig.queue.gates["receive"] = Event()
+    clock.advance(100)
+    assert rig.queue.calls["receive"] == 3
+    rig.polls.stop()
+    rig.queue.gates.pop("receive").set()
+    clock.advance(5)
+    assert rig.polls.ended.is_set()
+
+
+def test_in_an_outage_one_poll_alone_asks_and_after_it_the_others_are_back(polls, clock):
+    from millpond.errors import Unreachable
+
+    rig = polls(visibility_seconds=3_600)
+    rig.queue.on_call = lambda name: clock.sleep(0.01)
+    rig.queue.put("x", 900)
+    clock.advance(0.1)
+    assert rig.polls.active == 4
+    rig.queue.script["receive"] = [Unreachable("down")] * 60
+    clock.advance(30)
+    assert rig.polls.active == 1
+    assert answers_of(rig, 60) <= 6
+    rig.queue.script["receive"] = []
+    clock.advance(32)
+    assert len(rig.delivered) == 900
+    clock.advance(45)
+    assert rig.polls.active == 1
+
+
+def test_after_a_receive_that_came_back_the_next_failure_is_the_first_again(polls, clock):
+    from millpond.errors import Unreachable
+
+    rig = polls(wait_seconds=1)
+    rig.queue.script["receive"] = [Unreachable("down")] * 8
+    clock.advance(120)
+    assert [in_a_row for _, in_a_row, _ in rig.failures] == list(range(1, 9))
+    rig.queue.script["receive"] = [Unreachable("down")] * 2
+    clock.advance(3)
+    assert [in_a_row for _, in_a_row, _ in rig.failures[8:]] == [1, 2]
+    assert [ever for _, _, ever in rig.failures] == [False] * 8 + [True] * 2
+
+
+def test_a_long_poll_that_took_its_time_ends_a_row_of_early_empties(polls, clock):
+    rig = polls(wait_seconds=20)
+    real, early = rig.queue.receive, []
+
+    def receive(*args):
+        early.append(clock.now())
+        return [] if len(early) <= 9 or len(early) > 10 else real(*args)
+
+    rig.queue.receive = receive
+    clock.advance(400)
+    pauses = [after - before for before, after in pairwise(early)]
+    assert pauses[7] > 10  # it has grown
+    assert pauses[9] == pytest.approx(20, abs=0.1)  # the one that took its time
+    assert pauses[10] < 1
+
+
+def test_a_shorter_pause_does_not_cut_a_longer_one(polls, clock):
+    rig = polls(wait_seconds=1)
+    clock.advance(0.5)
+    rig.polls.pause(300)
+    rig.polls.pause(5)
+    clock.advance(1)
+    asked = rig.queue.calls["receive"]
+    clock.advance(295)
+    assert rig.queue.calls["receive"] == asked
+    clock.advance(10)
+    assert rig.queue.calls["receive"] > asked
+
+
+def test_the_pauses_grow_to_a_minute_while_no_probe_gets_through_and_begin_anew_after_one(polls, clock):
+    rig = polls(wait_seconds=1)
+    left = []
+    for _ in range(9):
+        rig.polls.pause(1)
+        rig.polls.pause(1)  # another of the same batch
+        left.append(rig.polls.pause_left())
+        clock.advance(left[-1])
+    assert left == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    rig.polls.probe_passed()
+    rig.polls.pause(7)
+    assert rig.polls.pause_left() == 7
+    clock.advance(8)
+    assert rig.polls.pause_left() == 0
+
+
+def test_a_probe_asks_for_one_message_at_a_time_until_one_gets_through(polls, clock):
+    rig = polls(wait_seconds=1)
+    rig.queue.put("x", 30)
+    rig.queue.gates["receive"] = Event()
+    settle()
+    rig.polls.pause(10)
+    rig.queue.gates.pop("receive").set()
+    clock.advance(0)
+    delivered = len(rig.delivered)
+    clock.advance(15)
+    assert {number for (number,) in rig.queue.batches["receive"][1:]} <= {1}
+    assert len(rig.delivered) <= delivered + 1
+    rig.polls.probe_passed()
+    clock.advance(5)
+    assert len(rig.delivered) == 30
+
+
+def test_a_patient_poll_waits_for_a_quarter_and_not_for_all(clock):
+    permits = Permits(8, 1, clock)
+    share = permits.share(0)
+    assert acquire(share, want=8).value == 8
+    share.polled(8, 8)
+    poll = acquire(share, want=8, patient=True)
+    share.release(1)
+    settle()
+    assert not poll.ready()
+    share.release(1)
+    settle()
+    assert poll.value == 2
+
+
+def test_after_stop_a_poll_that_waits_for_permits_or_rests_is_gone_at_once(polls, clock):
+    from millpond.errors import AccessDenied
+
+    rig = polls()
+    rig.queue.script["receive"] = [AccessDenied("no")]
+    clock.advance(0.1)
+    rig.polls.stop()
+    settle()
+    assert rig.polls.ended.is_set()
+    paused = polls()
+    paused.polls.pause(1_000)
+    clock.advance(21)
+    paused.polls.stop()
+    clock.advance(0)
+    assert paused.polls.ended.is_set()
+    assert paused.permits.free == 1_000
+
+
+@pytest.mark.parametrize("fifo", [True, False])
+def test_a_receive_whose_answer_was_lost_is_made_again_by_its_attempt_id_on_fifo(polls, clock, fifo):
+    from millpond.errors import Throttled, Unreachable
+
+    attempts = []
+    rig = polls(fifo=fifo, wait_seconds=1)
+    real = rig.queue.receive
+
+    def receive(most, wait, visibility, attempt=""):
+        attempts.append(attempt)
+        return real(most, wait, visibility, attempt)
+
+    rig.queue.receive = receive
+    clock.advance(1)
+    attempts.clear()
+    rig.queue.script["receive"] = [Unreachable("reset"), None, Throttled("slow"), None]
+    clock.advance(8)
+    if fifo:
+        assert attempts[0] == attempts[1]
+        assert len({*attempts[1:5]}) == 4  # a refusal is an answer
+    else:
+        assert set(attempts) == {""}
+
+
+def test_an_attempt_id_is_not_used_when_sqs_has_forgotten_it(polls, clock):
+    from millpond.errors import Unreachable
+
+    attempts = []
+    rig = polls(fifo=True, wait_seconds=1)
+    real = rig.queue.receive
+
+    def receive(most, wait, visibility, attempt=""):
+        attempts.append(attempt)
+        return real(most, wait, visibility, attempt)
+
+    rig.queue.receive = receive
+    clock.advance(1)
+    attempts.clear()
+    rig.queue.script["receive"] = [Unreachable("reset")]
+    clock.advance(0.5)
+    rig.polls.pause(300)
+    clock.advance(310)
+    assert attempts[0] not in attempts[2:]

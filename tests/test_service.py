@@ -670,3 +670,41 @@ def test_a_drain_that_waits_until_all_is_done_gives_a_delete_up_after_five_minut
     assert one.exit_code is None
     clock.advance(15)
     assert one.exit_code == LEFT
+
+
+class Recorded:
+    """A watchdog that does nothing, and tells what was asked of it."""
+
+    def __init__(self):
+        self.heard = []
+        self.blocks = self.extended = 0
+
+    def start(self):
+        self.heard.append("start")
+
+    def stop(self):
+        self.heard.append("stop")
+
+
+def test_the_watchdog_runs_from_the_first_poll_to_the_end_and_no_longer(process, clock):
+    one = process({"job": lambda payload, message: None}, start=False)
+    one.service.watchdog = watchdog = Recorded()
+    one.start()
+    assert watchdog.heard == ["start"]
+    clock.advance(100)
+    one.signal(SIGTERM)
+    assert watchdog.heard == ["start"]  # the drain can be blocked too
+    clock.advance(60)
+    assert one.exit_code == STOPPED
+    assert watchdog.heard == ["start", "stop"]
+
+
+def test_keys_are_handed_over_to_the_watchdog_at_the_start_and_again_and_again(process, clock):
+    times = []
+    one = process({"job": lambda payload, message: None}, start=False)
+    one.service.watchdog = Recorded()
+    one.service.hand_overs = [lambda: times.append(clock.now())] * 2
+    one.start()
+    assert len(times) == 2
+    clock.advance(60)
+    assert 10 <= len(times) <= 16
