@@ -68,9 +68,9 @@ class Permits:
 
     def _serve(self, waiters: list[Waiter]) -> None:
         for waiter in list(waiters):
-            if waiter.enough <= self.free - self._left_for_others(waiter.share) or waiter.dismissed:
-                waiter.try_serve()
-        self._waiters = [waiter for waiter in self._waiters if not waiter.served.is_set()]
+            left = self._left_for_others(waiter.share) if self._hungry else 0
+            if (waiter.enough <= self.free - left or waiter.dismissed) and waiter.try_serve():
+                self._waiters.remove(waiter)
 
     def _left_for_others(self, share: Share) -> int:
         """What a queue leaves free, where one that holds less is hungry."""
@@ -94,7 +94,7 @@ class Permits:
             if ((number > 0 and self.free) or waiter.dismissed) and waiter.try_serve():
                 number -= 1
                 self._quiet += waiter.granted
-        self._quiet_waiters = [waiter for waiter in self._quiet_waiters if not waiter.served.is_set()]
+                self._quiet_waiters.remove(waiter)
 
     def looked(self, number: int) -> None:
         """A poll of a quiet queue is over: it is another's turn."""
@@ -114,14 +114,10 @@ class Share:
 
     def __init__(self, permits: Permits, cap: int) -> None:
         self._permits = permits
+        self.alone = permits.queues == 1  # whatever it holds takes nothing from anybody
         self.cap = cap
         self.polling = 0
         self.held = 0
-
-    @property
-    def alone(self) -> bool:
-        """There is no other queue: whatever it holds takes nothing from anybody."""
-        return self._permits.queues == 1
 
     def room(self) -> int:
         """How many permits a poll of this queue could take now."""

@@ -156,5 +156,6 @@ class Slot(gevent.Greenlet):  # type: ignore[misc]
         self.pool = pool
 
     def _run(self) -> None:
-        while self.pool.step():
+        step = self.pool.step
+        while step():
             pass

@@ -185,8 +185,8 @@ class Threads:
     def _must_go(self, turn: _Turn, slots: int, is_last: Callable[[], bool]) -> bool:
         """It holds a permit that others may need, and will not begin soon."""
         now, before = self._time.now(), self._line.index(turn)
-        ends = sum(now - end < SOON_SECONDS for end in self._ends)
-        if before < ends or (before < slots // 2 and now - turn.since < MAX_WAIT_SECONDS):
+        soon = len(self._ends) > before and now - self._ends[-1 - before] < SOON_SECONDS
+        if soon or (before < slots // 2 and now - turn.since < MAX_WAIT_SECONDS):
             return False
         return not is_last() or before >= slots - self._size - max(1, slots // 10)
 
