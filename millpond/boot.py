@@ -5,10 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import logging
-import sys
-import threading
 from collections.abc import Callable
-from typing import Any
 
 import gevent
 
@@ -21,7 +18,7 @@ from millpond.config import QueueSettings, Settings
 from millpond.consumer import Consumer, ConsumerSettings
 from millpond.discovery import Handlers
 from millpond.errors import ConfigError, QueueError, QueueMissing
-from millpond.foreign import describe, number, shown, trace
+from millpond.foreign import describe, number, shown
 from millpond.lifeline import rescue
 from millpond.local import LocalSqs
 from millpond.metrics import Metrics
@@ -82,25 +79,11 @@ def _set_up(setup: Callable[[], object]) -> None:
 
 
 def _own_the_hub() -> None:
-    """A greenlet that a handler spawned cannot take the process down; its error goes to the log, as a thread's does and
-    that of a `__del__`: Python would write each to standard error as it is.
+    """A greenlet that a handler spawned cannot take the process down.
 
     gevent rethrows SystemExit and KeyboardInterrupt of any greenlet in the main one; ours stop by signal watchers.
     """
-    hub = gevent.get_hub()
-    hub.SYSTEM_ERROR = ()
-
-    def print_exception(context: object, kind: Any, value: Any, frames: Any) -> None:
-        _tell_failure("greenlet.failed", context, value)
-
-    hub.print_exception = print_exception
-    threading.excepthook = lambda args: _tell_failure("thread.failed", args.thread, args.exc_value)
-    sys.unraisablehook = lambda args: _tell_failure("object.failed", args.object, args.exc_value)
-
-
-def _tell_failure(event: str, where: object, error: BaseException | None) -> None:
-    text, lines = (describe(error), trace(error)) if error is not None else ("", "")
-    log.event(logging.ERROR, event, f"{shown(where)}: {text}", traceback=lines)
+    gevent.get_hub().SYSTEM_ERROR = ()
 
 
 def _start_local(settings: Settings, service: Service) -> dict[str, str]:

@@ -68,6 +68,7 @@ def _obey(options: argparse.Namespace) -> int:
     settings = load(options.config, os.environ)
     # What a command prints for people stands alone on standard output.
     log.setup(settings.log.level, settings.log.format, sys.stderr if options.command else None)
+    log.take_failures()
     # Each loads boto3 or rich, and none needs what the others do.
     if options.command == "check":
         from millpond import check

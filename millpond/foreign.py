@@ -299,7 +299,7 @@ def _trace(error: BaseException, depth: int) -> Iterator[str]:
     for link, joint in reversed(links):
         yield from _own_trace(link, depth)
         if joint:
-            yield f"\n{joint}\n"
+            yield f"\n{joint}\n\n"
 
 
 def _links(error: BaseException | None) -> Iterator[tuple[BaseException, str]]:

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
+import gevent
 import msgspec
 from gevent.monkey import get_original
 
@@ -61,6 +63,23 @@ def setup(level: str, format: str, stream: TextIO | None = None) -> None:  # noq
         logging.getLogger(name).setLevel(max(logging.WARNING, threshold))
     # No line shows them, and threading.current_thread() makes an object for each greenlet that logs.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+
+
+def take_failures() -> None:
+    """What a greenlet, a thread or a `__del__` of the user's raises becomes an event: gevent and Python would write it
+    to standard error as it is."""
+
+    def of_greenlet(context: object, kind: Any, error: BaseException, frames: Any) -> None:
+        _failed("greenlet.failed", context, error)
+
+    gevent.get_hub().print_exception = of_greenlet
+    threading.excepthook = lambda given: _failed("thread.failed", given.thread, given.exc_value)
+    sys.unraisablehook = lambda given: _failed("object.failed", given.object, given.exc_value)
+
+
+def _failed(name: str, where: object, error: BaseException | None) -> None:
+    if error is not None:
+        event(logging.ERROR, name, f"{foreign.shown(where)}: {foreign.describe(error)}", traceback=foreign.trace(error))
 
 
 def event(level: int, name: str, message: str = "", /, **fields: Any) -> None:

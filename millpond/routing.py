@@ -75,6 +75,8 @@ def handler(
 ) -> Callable[[Function], Function]:
     """Mark a function as the handler of one message type; the function itself is returned unchanged.
 
+    Its first parameter's annotation is what the payload is decoded into; `str` and `bytes` are the payload's text as it
+    came, the quotes of a JSON string included.
     `timeout`: seconds. `max_attempts` and `backoff` (base and longest delay, seconds) override [retry].
     `on_lease_lost`: where SQS may have given the message to somebody else, "interrupt" stops the handler, "finish"
     lets it end. `thread`: for code that blocks or computes; it runs in one of [worker] threads, where no interrupt

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
+import traceback
+from base64 import b64encode
 from urllib.parse import quote
 
 import pytest
@@ -112,3 +115,227 @@ def test_an_interrupt_of_the_engine_goes_on():
 )
 def test_a_number_is_read_within_its_bounds(value, number):
     assert foreign.number(value, 0, 1_000, 1) == number
+
+
+# --- secrets
+
+
+@pytest.mark.parametrize("before", ["", "u", "us", "user", "\0user\0", "grüße "])
+def test_a_secret_within_base64_is_not_shown(before):
+    foreign.conceal("base64-of-a-secret")
+    whole = b64encode(f"{before}base64-of-a-secret and more".encode()).decode()
+
+    assert b64encode(b"base64-of-a-secret").decode()[4:-6] not in foreign.shown(whole)
+    assert foreign.HIDDEN in foreign.shown(whole)
+
+
+def test_a_secret_is_hidden_before_one_that_is_its_beginning():
+    foreign.conceal("begin-of")
+    foreign.conceal("begin-of-it-all")
+
+    assert foreign.shown("x begin-of-it-all y begin-of z") == "x *** y *** z"
+
+
+def test_what_is_too_short_for_a_secret_hides_nothing():
+    foreign.conceal("short")
+
+    assert foreign.shown("a short word") == "a short word"
+
+
+def test_of_keys_that_are_renewed_for_ever_the_last_ones_are_known():
+    for number in range(foreign.MAX_SECRETS + 1):
+        foreign.conceal(f"renewed-key-{number:04}")
+    foreign.conceal("renewed-key-0001")
+    foreign.conceal("renewed-key-9999")
+
+    assert foreign.shown("renewed-key-0000 renewed-key-0002") == "renewed-key-0000 renewed-key-0002"
+    assert foreign.shown("renewed-key-0001 renewed-key-0200 renewed-key-9999") == "*** *** ***"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "hidden"),
+    [
+        ("SMTP_PASSWORD", "name-1 value", True),
+        ("api_key", "name-2 value", True),
+        ("APIKEY", "name-3 value", True),
+        ("key", "name-4 value", True),
+        ("client_secret", "name-5 value", True),
+        ("SESSION_TOKEN", "name-6 value", True),
+        ("SENTRY_DSN", "name-7 value", True),
+        ("credentials", "name-8 value", True),
+        ("keyspace", "name-9 value", False),
+        ("monkey", "name-10 value", False),
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", "/var/run/name-11", False),
+        ("secret_arn", "arn:aws:name-12", False),
+        ("host", "name-13 value", False),
+        ("prefix", "millpond-prod", False),
+        ("prefix", "1f0c3a7e-9c1d-4bd2", True),
+        ("prefix", "stats.2f0c3a7e-9c1d-4bd2.worker", True),
+        ("prefix", "a-prefix-without-digits", False),
+    ],
+)
+def test_a_setting_is_a_secret_by_its_name_or_its_looks(name, value, hidden):
+    foreign.conceal_value(name, value)
+    part = next((part for part in value.split(".") if "9c1d" in part), value)
+
+    assert foreign.shown(f"it is {part} here") == ("it is *** here" if hidden else f"it is {part} here")
+
+
+def test_a_password_in_any_url_of_the_environment_is_a_secret():
+    foreign.conceal_environment({"CLOUD_URL": "amqp://ann:p%40ss-of-a-url@host:1/x", "NO_URL": "x://ann:pw@[::1/x"})
+
+    assert foreign.shown("p%40ss-of-a-url p@ss-of-a-url") == "*** ***"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Authorization: Basic aGlkZTptZQ==", "Authorization: ***"),
+        ('{"authorization": "Bearer HIDE.ME"}', '{"authorization": "***"}'),
+        ('{\\"SecretAccessKey\\": \\"HIDEME\\"}', '{\\"SecretAccessKey\\": \\"***\\"}'),
+        ("password=HIDEME&b=1", "password=***&b=1"),
+        ("https://host/q?a=1&api_token=HIDEME&b=1", "https://host/q?a=1&api_token=***&b=1"),
+        ("https://host/?X-Amz-Credential=HIDEME", "https://host/?X-Amz-Credential=***"),
+        ("[handlers.email] password: is missing", "[handlers.email] password: is missing"),
+        ("Signature expired: 20260101 is now", "Signature expired: 20260101 is now"),
+        ("550 <ann@example.com>: unknown", "550 <***>: unknown"),
+        ("'Ann' <jürgen+x@exämple.de>, b@[10.0.0.1]", "'Ann' <***>, ***"),
+        ('"ann b"@example.com', "***"),
+        ("@around and a @ b", "@around and a @ b"),
+        ("KeyError: 'token'", "KeyError: 'token'"),
+    ],
+)
+def test_credentials_and_addresses_are_known_by_their_looks_and_nothing_else_is_hidden(text, shown):
+    assert foreign.shown(text) == shown
+
+
+@pytest.mark.parametrize(
+    "text", ["a", "a@", "://", "authorization:", "password=", "?token", "&a=", '"', "\\u0000", "a:="]
+)
+def test_a_text_of_any_kind_is_shown_in_a_moment(text):
+    began = time.process_time()
+    foreign.shown(text * 2_000_000)
+
+    assert time.process_time() - began < 1
+
+
+# --- texts
+
+
+class Liar(str):
+    __slots__ = ()
+
+    def isprintable(self) -> bool:
+        raise SystemExit
+
+    __len__ = __getitem__ = isprintable  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("show", [foreign.shown, foreign.clean])
+def test_a_text_that_lies_is_the_text_that_it_is(show):
+    assert type(show(Liar("text"))) is str
+    assert show(Liar("text")) == show(ValueError(Liar("text"))) == "text"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ([1, "a", b"b", (1,), (), {"c": None}, {2}], "[1, 'a', b'b', (1,), (), {'c': None}, {2}]"),
+        (ValueError("a", 5), "('a', 5)"),
+        (ValueError(), ""),
+        (ValueError(["a"]), "['a']"),
+        (KeyError("a"), "'a'"),
+        (frozenset({1}), "frozenset({1})"),
+        (list(range(30)), f"[{', '.join(map(str, range(20)))}, ...]"),
+        ([[[["deep"]]]], "[[[...]]]"),
+        (None, "None"),
+    ],
+)
+def test_a_container_is_shown_as_repr_shows_it_the_beginning_of_it(value, text):
+    assert foreign.shown(value) == text
+
+
+def test_what_is_cleaned_keeps_its_line_breaks():
+    assert foreign.clean("a\nb\x1b") == "a\nb\x1b"
+    assert foreign.clean("x" * 501) == "x" * 497 + "..."
+    assert foreign.clean("x" * 500) == "x" * 500
+
+
+@pytest.mark.parametrize("text", ["a\n" * 20_000 + "TAIL-OF-A-SECRET\nb", "x" * 30_000 + "TAIL-OF-A-SECRET"])
+def test_of_many_lines_the_end_is_kept_and_no_half_of_a_secret(text):
+    foreign.conceal("TAIL-OF-A-SECRET")
+    lines = foreign.lines(text)
+
+    assert len(lines) <= foreign.MAX_TRACE
+    assert "SECRET" not in lines
+    assert max(map(len, lines.split("\n"))) <= foreign.MAX_TRACE_LINE
+
+
+# --- tracebacks
+
+
+def raised(error: BaseException, cause: BaseException | None = None) -> BaseException:
+    try:
+        if cause is not None:
+            raise error from cause
+        raise error
+    except BaseException as caught:
+        return caught
+
+
+def test_a_traceback_is_the_one_that_python_writes():
+    error = raised(ValueError("second\nline"), raised(KeyError("first")))
+    error.add_note("a note")
+
+    written = "".join(traceback.format_exception(error)).strip()
+    assert foreign.trace(error) == written
+
+
+def within(error: BaseException, other: BaseException) -> BaseException:
+    try:
+        raise raised(error)
+    except BaseException:
+        return raised(other)
+
+
+def test_a_traceback_of_an_error_while_another_is_handled_has_both():
+    error = within(KeyError("first"), ValueError("second"))
+
+    assert foreign.trace(error) == "".join(traceback.format_exception(error)).strip()
+
+
+def test_a_context_that_is_suppressed_is_left_out():
+    error = within(KeyError("first"), ValueError("second"))
+    error.__suppress_context__ = True
+
+    assert "first" not in foreign.trace(error)
+    assert "second" in foreign.trace(error)
+
+
+def test_the_errors_of_a_group_are_named_the_first_of_them():
+    text = foreign.trace(ExceptionGroup("many", [ValueError(number) for number in range(9)]))
+
+    assert text.startswith("ExceptionGroup: many (9 sub-exceptions)\n  +---------------- 1 ----------------\n")
+    assert "  | ValueError: 4" in text
+    assert "ValueError: 5" not in text
+    assert text.endswith("  | and 4 more")
+
+
+def test_of_a_recursion_the_innermost_frames_are_told():
+    def deep(number: int) -> None:
+        if number:
+            deep(number - 1)
+        raise ValueError("innermost")
+
+    with pytest.raises(ValueError, match="innermost") as caught:
+        deep(500)
+    text = foreign.trace(caught.value)
+    assert len(text) <= foreign.MAX_TRACE
+    assert text.endswith("ValueError: innermost")
+
+
+def test_a_place_is_where_an_error_was_raised():
+    error = raised(ValueError())
+
+    assert foreign.place(error) == (__file__, error.__traceback__.tb_lineno)
+    assert foreign.place(ValueError()) == ("", 0)

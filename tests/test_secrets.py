@@ -342,3 +342,21 @@ def test_a_repr_has_neither_a_body_nor_a_password(make, tmp_path):
     assert BODY not in repr(value)
     assert BODY not in f"{value} {[value]}"
     assert BODY not in repr(list(getattr(value, "__rich_repr__", list)()))
+
+
+def test_what_fails_beside_a_setup_while_check_runs_tells_no_secret(tmp_path, queues, sink):
+    folder = project(tmp_path / "p", queues.create("q"), "json", sink)
+    (folder / "jobs" / "work.py").write_text(
+        f"{HANDLERS}\nimport gevent\n"
+        "def fail(text): raise ValueError(text)\n"
+        "class Closing:\n    def __del__(self): fail(known['text'])\n"
+        "def setup(settings: Settings) -> None:\n"
+        "    known.update(settings=settings, text=settings.token)\n"
+        "    Closing()\n"
+        "    gevent.spawn(fail, settings.password).join()\n"
+    )
+    with WorkerProcess(folder, "check", **PLANTED) as process:
+        assert process.exit_code() == 0, process.told()
+        for event in ("greenlet.failed", "object.failed"):
+            assert event in process.stderr
+        assert_nothing_planted(process.stderr, *lines_of(process))
