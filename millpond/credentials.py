@@ -48,7 +48,7 @@ class Credentials:
         self._asked = 0  # how often so far; and which answer is the one we have
         self._answered = 0
         # The system's own, and held for a few steps only: greenlets of several threads come here.
-        self._lock = system("_thread", "allocate_lock")()
+        self._lock = system("_thread", "RLock")()
 
     def keys(self, seconds: float = PROVIDER_SECONDS) -> Keys:
         """Waits so long at most. Raises AccessDenied, in the provider's words, and Unreachable where it cannot be

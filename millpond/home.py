@@ -44,6 +44,11 @@ def home() -> Home:
     return system if hub and system("_thread", "get_ident")() != hub else process
 
 
+def thread_beside() -> int:
+    """The native id of the thread that asks, where it is a real one beside gevent's hub; else 0."""
+    return int(system("_thread", "get_ident")()) if home() is system else 0
+
+
 class Errand(Generic[Value]):
     """A call in a thread of its own (a greenlet, where patched): nobody waits for it longer than he likes.
 
@@ -54,7 +59,10 @@ class Errand(Generic[Value]):
         self._home = home
         self._outcome: tuple[Value | None, BaseException | None] | None = None
         self._began = monotonic()
-        home("_thread", "start_new_thread")(self._run, (call,))
+        try:
+            home("_thread", "start_new_thread")(self._run, (call,))
+        except RuntimeError:  # no thread is left, or the interpreter ends: without a limit rather than not at all
+            self._run(call)
 
     def _run(self, call: Callable[[], Value]) -> None:
         try:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import os
-import threading
 from collections.abc import Iterable, Iterator, Sequence
-from time import sleep
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
 from msgspec import structs
 
 from millpond.backoff import call_seconds, whole_seconds
-from millpond.errors import QueueError, SendError, Throttled, Unreachable
+from millpond.errors import QueueError, SendError, Throttled, Unanswered, Unreachable
+from millpond.home import Errand, home, hub_thread, system, thread_beside
 from millpond.message import MAX_DELAY_SECONDS, envelope_text
-from millpond.queue import MAX_BATCH, MAX_BYTES, Entry, dedup_id_of, is_fifo
+from millpond.queue import MAX_BATCH, MAX_BYTES, SETTLE_SECONDS, Entry, dedup_id_of, is_fifo
 
 if TYPE_CHECKING:
     from millpond.sqs import SqsQueue
@@ -22,16 +23,22 @@ if TYPE_CHECKING:
 #: Times that a call is made, and an entry offered, before it counts as failed: over in a few seconds, since a web
 #: request waits for it.
 ATTEMPTS = 3
+#: Of one send, its retries included: what a web request can bear.
+TIMEOUT_SECONDS = 3.0
+#: With less than this left no call is begun.
+LEAST_SECONDS = 0.05
 #: Connections kept open, one for each thread that sends at the same moment; further ones are closed after their call.
 CONNECTIONS = 50
 
-# Held while clients are made. A fork can come while another thread holds it: the child has its own.
-_connecting = threading.Lock()
+# Held while a client begins to be made. A fork can come while another thread holds it: the child has its own.
+_connecting = system("_thread", "allocate_lock")()
+# Instead of a thread: the client of all threads.
+_ALL = -1
 
 
 def _unlock_child() -> None:
     global _connecting
-    _connecting = threading.Lock()
+    _connecting = system("_thread", "allocate_lock")()
 
 
 if hasattr(os, "register_at_fork"):
@@ -54,17 +61,21 @@ class Job(NamedTuple):
 class Producer:
     """Sends to one queue. Make one and keep it: all threads share its connections, a forked child makes its own.
 
-    Nothing is loaded and nothing connects before the first send. `region` and `endpoint_url` are needed only where
-    the URL does not tell them.
+    Greenlets and real threads beside them (gevent's ThreadPool, thread=True) can share it too. Nothing is loaded and
+    nothing connects before the first send. `region` and `endpoint_url` are needed only where the URL does not tell
+    them. `timeout`: seconds that one send may take at most, its retries, connecting and looking for keys included;
+    `send_many` has so long for each ten messages.
     """
 
-    def __init__(self, url: str, *, region: str = "", endpoint_url: str = "") -> None:
+    def __init__(self, url: str, *, region: str = "", endpoint_url: str = "", timeout: float = TIMEOUT_SECONDS) -> None:
         if not str(url).startswith(("https://", "http://")):
             raise ValueError(f"Producer({url!r}): the URL of a queue is needed, https://...")
         self.url = url
         self._region = region
         self._endpoint_url = endpoint_url
-        self._connected: tuple[int, SqsQueue] | None = None  # with the process that made it
+        self._timeout = _checked(timeout)
+        self._connected: dict[tuple[int, int], SqsQueue] = {}  # by the process that made it, and the thread
+        self._connects: dict[int, Errand[SqsQueue]] = {}
 
     def send(
         self,
@@ -73,39 +84,60 @@ class Producer:
         delay: float = 0,
         group: str | None = None,
         event_id: str | None = None,
+        *,
+        timeout: float | None = None,
     ) -> str:
         """Send one message and return its event_id. `payload` is anything that msgspec makes JSON of.
 
         `delay`: seconds until it is visible, 0 to 900. A FIFO queue needs a `group` and knows no delay; there SQS drops
         what comes with an event_id of the last five minutes. Raises ValueError or TypeError for a message that no queue
         would take, QueueError where the call fails, SendError where SQS refuses the message. A send whose answer got
-        lost is made again: a message can arrive twice, with one event_id.
+        lost is made again: a message can arrive twice, with one event_id. `timeout`: seconds, instead of the Producer's
+        own; where they are over, QueueError says whether the message may have been sent all the same.
         """
-        return self.send_many([Job(event_type, payload, delay, group, event_id)])[0]
+        return self.send_many([Job(event_type, payload, delay, group, event_id)], timeout=timeout)[0]
 
-    def send_many(self, messages: Iterable[Job | tuple[Any, ...]]) -> list[str]:
+    def send_many(self, messages: Iterable[Job | tuple[Any, ...]], *, timeout: float | None = None) -> list[str]:
         """Send many messages, ten to a call, and return their event_ids in order.
 
         Each is a Job, or a tuple of a Job's fields: ("invoice.created", payload). Where one of them is wrong
         (ValueError, TypeError) none is sent. SendError names those that were not sent, by index; all others were.
-        QueueError: the calls failed, and none was sent.
+        QueueError: the calls failed, and none was sent; where it says that they may have been, a part of them was.
+        `timeout`: seconds for all of them together, instead of the Producer's own for each ten.
         """
+        sending = _Sending(self._timeout, None if timeout is None else _checked(timeout))
         jobs = [Job(*message) for message in messages]
         event_ids = [str(job.event_id or uuid4().hex) for job in jobs]
         make = _fifo_entry if is_fifo(self.url) else _entry
         entries = [make(job, event_id) for job, event_id in zip(jobs, event_ids, strict=True)]
         if entries:
-            _Sending(self._queue(), entries).run()
+            sending.run(self._queue(sending.ends_by()), entries)
         return event_ids
 
-    def _queue(self) -> SqsQueue:
-        connected = self._connected
-        if connected is None or connected[0] != os.getpid():
-            with _connecting:
-                connected = self._connected
-                if connected is None or connected[0] != os.getpid():
-                    self._connected = connected = (os.getpid(), self._connect())
-        return connected[1]
+    def _queue(self, end: float = math.inf) -> SqsQueue:
+        """By the time `end`: the client of all threads, or where the SDK's sockets are gevent's the one of this."""
+        pid, thread = os.getpid(), thread_beside()
+        queue = self._connected.get((pid, _ALL)) or self._connected.get((pid, thread))
+        return queue or self._wait(pid, thread, end)
+
+    def _wait(self, pid: int, thread: int, end: float) -> SqsQueue:
+        from millpond.wire import WireQueue
+
+        try:
+            queue = self._connect() if thread else self._connecting(pid).result(end - monotonic())
+        except TimeoutError:
+            raise Unreachable("the settings of the AWS SDK were not read in time") from None
+        except BaseException:
+            self._connects.pop(pid, None)  # the next send looks again
+            raise
+        shared = isinstance(queue, WireQueue) or not hub_thread()
+        return self._connected.setdefault((pid, _ALL if shared else thread), queue)
+
+    def _connecting(self, pid: int) -> Errand[SqsQueue]:
+        with _connecting:
+            if pid not in self._connects:
+                self._connects[pid] = Errand(self._connect, home())
+            return self._connects[pid]
 
     def _connect(self) -> SqsQueue:
         from millpond.sqs import connect  # botocore: 0.2 s that an application pays at its first send
@@ -122,41 +154,62 @@ class Producer:
 
 
 class _Sending:
-    """One send_many on its way: what is still to be sent, and what was refused, by index."""
+    """One send_many on its way: what is still to be sent, and what was refused, by index.
 
-    def __init__(self, queue: SqsQueue, entries: Sequence[Entry]) -> None:
-        self._queue = queue
-        self._entries = entries
-        self._unsent = dict(enumerate(entries))
+    `timeout`: seconds for each ten messages, or `whole` for all of them; they run from here on.
+    """
+
+    def __init__(self, timeout: float, whole: float | None) -> None:
+        self._timeout = timeout
+        self._began = monotonic()
+        self._whole = None if whole is None else self._began + whole
+        self._unsent: dict[int, Entry] = {}
         self._refused: dict[int, str] = {}
+        self._unanswered = False
 
-    def run(self) -> None:
+    def ends_by(self) -> float:
+        """When the ten that begin now must be sent."""
+        return self._whole if self._whole is not None else self._began + self._timeout
+
+    def run(self, queue: SqsQueue, entries: Sequence[Entry]) -> None:
+        self._unsent = dict(enumerate(entries))
         cause: QueueError | None = None
         try:
-            for batch in batches(self._entries):
-                self._send(batch)
+            for batch in batches(entries):
+                self._send(queue, batch)
+                self._began = monotonic()
         except QueueError as error:
-            if len(self._unsent) == len(self._entries):
-                raise
-            cause = error
+            cause = self._told(error)
+            if len(self._unsent) == len(entries):
+                raise cause from error
         failed = self._refused | dict.fromkeys(self._unsent, str(cause))
         if failed:
             raise SendError(sorted(failed.items())) from cause
 
-    def _send(self, batch: Sequence[int]) -> None:
+    def _told(self, error: QueueError) -> QueueError:
+        if not self._unanswered:
+            return error
+        return Unanswered(f"{error}; it may have been sent all the same", error.code)
+
+    def _send(self, queue: SqsQueue, batch: Sequence[int]) -> None:
+        end = self.ends_by()
         for attempt in range(1, ATTEMPTS + 1):
-            error = self._offer(batch, last=attempt == ATTEMPTS)
+            error = self._offer(queue, batch, end, last=attempt == ATTEMPTS)
             batch = [index for index in batch if index in self._unsent]
             if not batch:
                 return
-            sleep(call_seconds(attempt, error))
+            sleep(min(call_seconds(attempt, error), max(0.0, end - monotonic()) / 2))
 
-    def _offer(self, batch: Sequence[int], *, last: bool) -> QueueError | None:
-        """One call. An error that may pass is returned, unless this was the last attempt."""
+    def _offer(self, queue: SqsQueue, batch: Sequence[int], end: float, *, last: bool) -> QueueError | None:
+        """One call. An error that may pass is returned, unless this was the last attempt or there is no time left."""
+        left = end - monotonic()
+        last = last or left < LEAST_SECONDS
+        seconds = min(SETTLE_SECONDS, max(LEAST_SECONDS, left if last else left / 2))
         try:
-            results = self._queue.send([self._unsent[index] for index in batch])
+            results = queue.send([self._unsent[index] for index in batch], seconds)
         except (Throttled, Unreachable) as error:
-            if last:
+            self._unanswered |= isinstance(error, Unanswered)
+            if last or end - monotonic() < LEAST_SECONDS:
                 raise
             return error
         for index, failure in zip(batch, results, strict=True):
@@ -165,6 +218,12 @@ class _Sending:
             if failure is not None and index not in self._unsent:
                 self._refused[index] = f"{failure.code}: {failure.text}"
         return None
+
+
+def _checked(timeout: float) -> float:
+    if not timeout > 0:
+        raise ValueError(f"timeout={timeout}: seconds are wanted, more than 0")
+    return timeout
 
 
 def batches(entries: Sequence[Entry]) -> Iterator[list[int]]:

@@ -5,23 +5,28 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
+import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypedDict
+from urllib.parse import urlsplit
 
 import gevent
 import msgspec
 import pytest
+from gevent.server import StreamServer
 from hypothesis import given
 from hypothesis import strategies as st
 
 from millpond import Producer, testing
 from millpond.errors import AccessDenied, ConfigError, QueueError, QueueMissing, SendError, Throttled, Unreachable
 from millpond.message import MAX_DELAY_SECONDS
-from millpond.producer import ATTEMPTS, Job, batches
+from millpond.producer import ATTEMPTS, TIMEOUT_SECONDS, Job, batches
 from millpond.queue import MAX_BATCH, MAX_BYTES, Entry, Failure
 from millpond.sqs import SqsQueue, connect
 
@@ -40,7 +45,8 @@ class ScriptedQueue:
         self.script = list(script)
         self.calls: list[list[Entry]] = []
 
-    def send(self, entries: list[Entry]) -> list[Failure | None]:
+    def send(self, entries: list[Entry], seconds: float) -> list[Failure | None]:
+        assert 0 < seconds <= 3
         self.calls.append(list(entries))
         step = self.script.pop(0) if self.script else {}
         if isinstance(step, Exception):
@@ -330,6 +336,126 @@ def test_a_queue_without_a_region_is_a_finding_and_the_next_send_looks_again(mon
             producer.send("a", {})
 
 
+# --- how long it may take
+
+
+@pytest.fixture
+def mute():
+    """An endpoint that takes connections and requests, and never answers."""
+    taken: list[Any] = []
+    server = StreamServer(("127.0.0.1", 0), lambda sock, address: taken.append(sock) or gevent.sleep(60))
+    server.start()
+    yield f"http://127.0.0.1:{server.server_port}/000000000000/q"
+    server.stop(0)
+    for sock in taken:
+        sock.close()
+
+
+def seconds_of(call) -> float:
+    began = time.monotonic()
+    call()
+    return time.monotonic() - began
+
+
+@pytest.mark.parametrize("client", ["wire", "boto3"])
+@pytest.mark.parametrize(("own", "timeout", "wanted"), [(0.4, None, 0.4), (60, 0.4, 0.4)])
+def test_a_send_that_is_never_answered_ends_in_time_and_says_that_it_may_have_been_sent(
+    mute, monkeypatch, client, own, timeout, wanted
+):
+    monkeypatch.setenv("SQS_CLIENT", client)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    producer = Producer(mute, timeout=own)
+    producer._queue()
+
+    def send() -> None:
+        with pytest.raises(Unreachable, match=r"no answer in .* it may have been sent all the same"):
+            producer.send("a", {}, timeout=timeout)
+
+    assert wanted / 2 < seconds_of(send) < wanted + 1
+
+
+def test_three_seconds_are_what_a_send_may_take_if_nobody_says_otherwise(mute):
+    assert TIMEOUT_SECONDS == 3.0
+
+    def send() -> None:
+        with pytest.raises(Unreachable, match="may have been sent"):
+            Producer(mute).send_many([("a", number) for number in range(100)])
+
+    assert 2 < seconds_of(send) < 5  # it ends with the first ten
+
+
+def test_ten_messages_have_the_time_of_one_and_a_timeout_that_is_given_is_for_all(on, monkeypatch):
+    now, asked = [1000.0], []
+    monkeypatch.setattr("millpond.producer.monotonic", lambda: now[0])
+
+    class Slow(ScriptedQueue):
+        def send(self, entries: list[Entry], seconds: float) -> list[Failure | None]:
+            asked.append(round(seconds, 3))
+            now[0] += 1.0
+            return [None] * len(entries)
+
+    jobs = [("a", number) for number in range(30)]
+    on(Slow()).send_many(jobs)
+    assert asked == [1.5] * 3  # half of it: so that a second try has time
+    asked.clear()
+    on(Slow()).send_many(jobs, timeout=4)
+    assert asked == [2.0, 1.5, 1.0]
+
+
+def test_a_provider_of_keys_that_hangs_takes_no_longer_than_the_send_may(monkeypatch):
+    monkeypatch.setattr("millpond.sqs.credentials_loader", lambda endpoint: lambda: gevent.sleep(60))
+    producer = Producer("http://127.0.0.1:9/000000000000/q", timeout=0.3)
+
+    def send() -> None:
+        with pytest.raises(Unreachable, match="credentials: their provider has not answered") as caught:
+            producer.send("a", {})
+        assert "may have been sent" not in str(caught.value)
+
+    assert seconds_of(send) < 1.5
+
+
+def test_a_name_that_is_not_looked_up_takes_no_longer_than_the_send_may(monkeypatch):
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **more: gevent.sleep(60))
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+
+    def send() -> None:
+        with pytest.raises(Unreachable, match="its address is not found in time"):
+            Producer("https://sqs.eu-west-1.amazonaws.com/1/q", timeout=0.3).send("a", {})
+
+    assert seconds_of(send) < 1.5
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan")])
+def test_a_timeout_is_more_than_nothing(timeout):
+    with pytest.raises(ValueError, match="seconds are wanted"):
+        Producer(URL, timeout=timeout)
+    with pytest.raises(ValueError, match="seconds are wanted"):
+        Producer(URL).send("a", {}, timeout=timeout)
+
+
+UNANSWERED = """
+import sys, time, millpond
+producer = millpond.Producer(sys.argv[1], timeout=0.5)
+began = time.monotonic()
+try:
+    producer.send("a", 1)
+except Exception as error:
+    assert "may have been sent" in str(error) or time.monotonic() - began < 1, error
+else:
+    raise SystemExit("sent")
+assert time.monotonic() - began < 2
+assert "gevent" not in sys.modules
+"""
+
+
+@pytest.mark.parametrize("client", ["wire", "boto3"])
+def test_an_unpatched_process_is_bounded_too(mute, client):
+    keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+    gevent.spawn(run, UNANSWERED, mute, SQS_CLIENT=client, **keys).get()
+
+
 # --- what it costs, and who may share it
 
 
@@ -384,6 +510,57 @@ def test_all_threads_share_one_client(monkeypatch):
     gevent.joinall(senders, timeout=10, raise_error=True)
     assert sorted(content(entry) for [entry] in queue.calls) == list(range(20))
     assert len(connected) == 1
+
+
+class Counted:
+    """Before an SQS: how many connections it gets."""
+
+    def __init__(self, url: str) -> None:
+        host, port = urlsplit(url).hostname, urlsplit(url).port
+        self._to = (host, port)
+        self.connections = 0
+        self._server = StreamServer(("127.0.0.1", 0), self._serve)
+        self._server.start()
+        self.url = url.replace(f":{port}", f":{self._server.server_port}")
+        self.close = self._server.stop
+
+    def _serve(self, sock: Any, address: object) -> None:
+        self.connections += 1
+        with sock, socket.create_connection(self._to) as other:
+            ways = [gevent.spawn(self._copy, sock, other), gevent.spawn(self._copy, other, sock)]
+            gevent.joinall(ways)
+
+    def _copy(self, source: Any, target: Any) -> None:
+        with suppress(OSError):
+            while data := source.recv(65_536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+
+SHARED = """
+from gevent import monkey; monkey.patch_all()
+import sys, gevent, millpond
+from gevent.threadpool import ThreadPool
+producer, threads = millpond.Producer(sys.argv[1], timeout=20), ThreadPool(4)
+def work(name):
+    for number in range(25):
+        producer.send("a", [name, number])
+workers = [threads.spawn(work, name) for name in range(4)]
+workers += [gevent.spawn(work, name) for name in range(4, int(sys.argv[2]))]
+for one in workers:
+    one.get()
+"""
+
+
+@pytest.mark.parametrize("client", ["wire", "boto3"])
+@pytest.mark.parametrize("workers", [4, 8], ids=["threads alone", "beside greenlets"])
+def test_thread_handlers_and_greenlets_share_one_producer(local_queue, client, workers):
+    counted = Counted(local_queue)
+    run(SHARED, counted.url, str(workers), SQS_CLIENT=client)
+    payloads = sorted(json.loads(one.body)["payload"] for one in received(local_queue))
+    assert payloads == [[name, number] for name in range(workers) for number in range(25)]
+    assert counted.connections <= workers
+    counted.close()
 
 
 FORK = """
