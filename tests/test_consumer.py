@@ -8,7 +8,17 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from millpond.errors import AccessDenied, QueueMissing, Reject, Retry, Stopped, Throttled, Unavailable, Unreachable
+from millpond.errors import (
+    AccessDenied,
+    QueueError,
+    QueueMissing,
+    Reject,
+    Retry,
+    Stopped,
+    Throttled,
+    Unavailable,
+    Unreachable,
+)
 from millpond.lease import MARGIN_SECONDS
 from millpond.queue import Attribute, Failure
 from tests.rig import Rig
@@ -324,7 +334,9 @@ def test_a_delete_that_fails_is_tried_again_and_nothing_runs_twice(clock):
     (one,) = rig.put("job")
     clock.advance(90)
     assert gate.seen == [(one, 1)]
-    assert rig.queue.messages.get(one) is None or rig.queue.messages[one].receives == 1  # its beats went on
+    assert rig.queue.calls["delete"] > 20
+    assert rig.queue.messages[one].receives == 1  # its beats went on
+    assert rig.queue.visible() == []
     clock.advance(60)
     assert rig.queue.deleted == {one: 1}
     assert gate.seen == [(one, 1)]
@@ -473,6 +485,200 @@ def test_receives_that_fail_back_off_and_go_on(clock):
     assert len(rig.refused) == 3  # before any receive came back, the service hears of each
 
 
+def test_a_receive_that_is_denied_while_the_worker_runs_does_not_end_it(clock):
+    rig = run(clock, {"job": fine})
+    (one,) = rig.put("job")
+    clock.advance(1)
+    rig.queue.script["receive"] = [AccessDenied("no")] * 5
+    clock.advance(25)  # the open poll has ended, and the next one was denied
+    assert len(rig.queue.script["receive"]) < 5
+    assert rig.refused == []
+    (two,) = rig.put("job")
+    clock.advance(200)
+    assert rig.refused == []
+    assert rig.queue.deleted == {one: 1, two: 1}
+
+
+# What is late, or of an old handle
+
+
+def give_out_again(rig, one):
+    rig.queue._hide(rig.queue.messages[one], 0)
+    rig.queue._arrival.set()
+
+
+def test_an_old_handles_void_delete_does_not_end_the_delivery_that_has_a_new_one(clock):
+    rig = run(clock, {"job": fine})
+    rig.queue.script["delete"] = [GONE]
+    rig.queue.gates["delete"] = Event()
+    (one,) = rig.put("job")
+    clock.advance(1)
+    give_out_again(rig, one)
+    clock.advance(1)
+    rig.queue.gates.pop("delete").set()
+    clock.advance(5)
+    assert rig.outcomes() == {one: "succeeded"}
+    assert rig.queue.deleted == {one: 1}
+
+
+def test_an_old_handles_void_beat_does_not_end_the_lease_that_has_a_new_one(clock):
+    gate = Gate()
+    rig = run(clock, {"job": gate})
+    rig.queue.script["extend"] = [GONE]
+    rig.queue.gates["extend"] = Event()
+    (one,) = rig.put("job")
+    clock.advance(11)  # a beat is on its way
+    give_out_again(rig, one)
+    clock.advance(1)
+    rig.queue.gates.pop("extend").set()
+    clock.advance(60)
+    assert gate.inside == [one]
+    gate.event.set()
+    clock.advance(1)
+    assert rig.outcomes() == {one: "succeeded"}
+    assert rig.queue.deleted == {one: 1}
+
+
+def test_a_delete_whose_lease_the_watchdog_is_at_waits_for_it_and_is_made(clock):
+    gate = Gate()
+    rig = run(clock, {"job": gate})
+    (one,) = rig.put("job")
+    clock.advance(1)
+    (lease,) = rig.consumer.leases()
+    lease.marked = True  # its thread extends it just now
+    gate.event.set()
+    clock.advance(3)
+    assert rig.queue.calls["delete"] == 0
+    lease.unmark(lease.handle, 0.0)
+    rig.consumer.drain(clock.now() + 30)
+    clock.advance(3)
+    assert rig.queue.deleted == {one: 1}
+    assert rig.consumer.open == 0
+
+
+# Dead letters that do not go
+
+
+def test_a_dead_letter_queue_that_is_denied_stops_nothing(clock, caplog):
+    rig = run(clock, {"job": reject, "good": fine}, concurrency=10)
+    rig.dead.script["send"] = [AccessDenied("not allowed", "AccessDenied")] * 10_000
+    rig.put("job", None, 30)
+    clock.advance(2)
+    goods = rig.put("good", None, 50)
+    clock.advance(1)
+    assert [one for one in goods if one not in rig.queue.deleted] == []
+    clock.advance(57)
+    told = [record.getMessage() for record in caplog.records if getattr(record, "event", "") == "settle.failed"]
+    assert len(told) == 1
+    assert "put off" not in told[0]
+    clock.advance(60)
+    told = [record.getMessage() for record in caplog.records if getattr(record, "event", "") == "settle.failed"]
+    assert 2 <= len(told) <= 3
+    assert "put off: " in told[1]
+    assert rig.dead.calls["send"] < 40  # one looks each five seconds whether it is back
+    rig.dead.script["send"].clear()
+    clock.advance(900)
+    assert len(rig.dead.messages) == 30
+    assert rig.queue.messages == {}
+    assert rig.account.outcomes["dead_lettered"] == 30
+
+
+@pytest.mark.parametrize("hangs", [True, False])
+def test_a_dead_letter_queue_that_does_not_answer_holds_a_message_for_a_short_while_only(clock, hangs):
+    rig = run(clock, {"job": reject}, concurrency=10)
+    if hangs:
+        rig.dead.gates["send"] = Event()
+    else:
+        rig.dead.script["send"] = [Unreachable("down")] * 10_000
+    (one,) = rig.put("job")
+    clock.advance(4.5)
+    assert rig.ended == []
+    clock.advance(7)
+    assert rig.ended[0][1].name == "retried"
+    assert rig.ended[0][1].reason.startswith("no such customer (the dead-letter queue did not take it: ")
+    assert rig.queue.deleted == {}
+    clock.advance(60)
+    assert all(outcome.name == "retried" for _, outcome in rig.ended)
+    assert rig.queue.messages[one].receives > 2
+
+
+def test_a_dead_letter_that_is_too_large_with_its_reason_goes_without_it_and_the_log_has_it(clock, caplog):
+    rig = run(clock, {"job": reject})
+
+    def picky(entries):
+        rig.dead.put("".join(entry.body for entry in entries if "millpond" not in entry.attributes))
+        return [REFUSED if "millpond" in entry.attributes else None for entry in entries]
+
+    rig.dead.send = picky
+    (one,) = rig.put("job")
+    clock.advance(1)
+    assert rig.outcomes() == {one: "dead_lettered"}
+    (line,) = [vars(record) for record in caplog.records if getattr(record, "event", "") == "dead_letter.bare"]
+    assert line["fields"]["reason"] == "no such customer"
+    assert line["levelname"] == "WARNING"
+
+
+def test_a_dead_letter_with_ten_attributes_goes_without_its_reason_and_the_log_has_it(clock, caplog):
+    rig = run(clock, {"job": reject})
+    ten = {f"a{number}": Attribute("String", "x") for number in range(10)}
+    rig.queue.put(json.dumps({"event_type": "job", "payload": None}), attributes=ten)
+    clock.advance(1)
+    (letter,) = rig.dead.messages.values()
+    assert letter.entry.attributes == ten
+    (line,) = [vars(record) for record in caplog.records if getattr(record, "event", "") == "dead_letter.bare"]
+    assert line["fields"]["reason"] == "no such customer"
+
+
+def test_a_producers_own_attribute_millpond_does_not_go_on(clock):
+    rig = run(clock, {"job": reject})
+    nine = {f"a{number}": Attribute("String", "x") for number in range(9)}
+    mine = {**nine, "millpond": Attribute("String", "forged")}
+    rig.queue.put(json.dumps({"event_type": "job", "payload": None}), attributes=mine)
+    clock.advance(1)
+    (letter,) = rig.dead.messages.values()
+    assert json.loads(letter.entry.attributes["millpond"].value)["reason"] == "no such customer"
+    assert letter.entry.attributes.keys() == mine.keys()
+
+
+def test_one_dead_letter_that_is_refused_fails_none_of_its_neighbours(clock):
+    """SQS can refuse a whole call for what is in one entry of it."""
+
+    def handle(payload, message):
+        raise Reject("never")
+
+    rig = run(clock, {"job": handle}, concurrency=10)
+    send = rig.dead.send
+
+    def picky(entries):
+        if any('"payload": 3' in entry.body for entry in entries):
+            raise QueueError("SendMessageBatch: not these", "InvalidMessageContents")
+        return send(entries)
+
+    rig.dead.send = picky
+    ids = [rig.put("job", number)[0] for number in range(10)]
+    clock.advance(1)
+    named = {one: outcome.name for one, outcome in rig.ended}
+    assert named == {one: "retried" if index == 3 else "dead_lettered" for index, one in enumerate(ids)}
+    assert len(rig.dead.messages) == 9
+
+
+def test_a_rejected_follow_up_that_cannot_be_buried_waits_in_the_queue_under_back_off(clock):
+    ran = []
+
+    def handle(payload, message):
+        ran.append(payload)
+        message.follow_up("rest", reject="550")
+
+    rig = run(clock, {"job": handle})
+    rig.dead.script["send"] = [AccessDenied("no", "AccessDenied")] * 10_000
+    (one,) = rig.put("job", "first")
+    clock.advance(0.5)
+    assert rig.queue.deleted[one] == 1
+    assert ran[0] == "first"
+    (job,) = [entry for batch in rig.queue.batches["send"] for entry in batch][:1]
+    assert job.delay_seconds >= 1
+
+
 def test_a_receive_that_hangs_is_given_up(clock):
     rig = run(clock, {"job": fine}, wait_seconds=20)
     rig.queue.gates["receive"] = Event()
@@ -618,9 +824,9 @@ def test_a_finished_message_that_comes_again_after_its_lease_ran_out_is_deleted_
     rig.queue.script["delete"] = [BROKEN] * 25
     rig.queue.script["extend"] = [Unreachable("down")] * 500
     (one,) = rig.put("job")
-    clock.advance(75)
-    assert rig.queue.messages.get(one) is None or rig.queue.messages[one].receives > 1
-    clock.advance(30)
+    clock.advance(31)
+    assert rig.queue.messages[one].receives == 2
+    clock.advance(74)
     assert gate.seen == [(one, 1)]
     assert rig.queue.deleted == {one: 1}
 
@@ -782,3 +988,17 @@ def test_successes_that_are_not_logged_one_by_one_are_counted_in_one_line(clock,
     clock.advance(3)
     lines = [one for one in caplog.records if getattr(one, "event", "") == "message.succeeded"]
     assert ["25 more" in one.getMessage() for one in lines] == [True]
+
+
+@pytest.mark.parametrize("rejected", [False, True])
+def test_what_is_sent_travels_in_calls_that_sqs_takes_by_their_size(clock, rejected):
+    def handle(payload, message):
+        if payload is None:
+            for _ in range(3):
+                message.follow_up("x" * 500_000, reject="550" if rejected else None)
+
+    rig = run(clock, {"job": handle})
+    rig.put("job")
+    clock.advance(1)
+    batches = (rig.dead if rejected else rig.queue).batches["send"]
+    assert [len(batch) for batch in batches] == [2, 1]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import random
+import weakref
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -80,6 +82,22 @@ def test_a_group_whose_line_was_empty_begins_again(lines):
     lines.groups.leave(a1)
     lines.join("a2")
     assert lines.started == ["a1", "a2"]
+
+
+@pytest.mark.parametrize("end", ["leave", "fail"])
+def test_a_group_that_is_over_leaves_nothing_behind(lines, end):
+    class Name(str):
+        __slots__ = ("__weakref__",)
+
+    names = [Name(f"group {number}") for number in range(3)]
+    gone = [weakref.ref(name) for name in names]
+    while names:
+        one = SimpleNamespace(name="x", received=SimpleNamespace(group_id=names.pop()))
+        lines.groups.join(one)
+        getattr(lines.groups, end)(one)
+        del one
+    gc.collect()
+    assert [name() for name in gone] == [None] * 3
 
 
 def test_all_behind_one_that_fails_are_given_back_in_order_and_other_groups_go_on(lines):
