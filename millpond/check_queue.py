@@ -60,7 +60,7 @@ def check_queue(
     yield _drain(where, queue, settings.worker.drain_limit)
     if queue.is_fifo:
         text = "FIFO: messages of one group run one after another; where one fails, those behind it in hand go back"
-        yield Finding("note", where, f"{text} too, and their attempt counts that")
+        yield Finding("note", where, f"{text} too: message.attempt counts that")
     remote = connect(queue.url)
     attributes = yield from _reach(where, remote)
     if attributes is None:

@@ -164,7 +164,6 @@ class Consumer:
     def bury_in(self, dead_letters: Bounded) -> None:
         """Dead letters go there from now on."""
         self._dead_letters = self._settler.dead_letters = dead_letters
-        dead_letters.deadline = self.queue.deadline
 
     # Receive
 

@@ -167,3 +167,20 @@ def test_sixteen_flushers_send_sixteen_batches_in_one_round_trip(clock, calls):
     calls.gate.set()
     settle()
     assert sorted(n for batch in calls.batches for n in batch) == list(range(160))
+
+
+def test_after_a_call_that_works_the_next_failure_pauses_for_a_short_time_again(clock):
+    calls = []
+
+    def call(batch):
+        calls.append(clock.now())
+        return batch if len(calls) <= 6 or len(calls) == 8 else []
+
+    batcher = Batcher(call, clock, gevent.spawn, linger_seconds=0.0, flushers=1, limit=50)
+    batcher.put("a")
+    clock.advance(30)
+    assert len(calls) == 7
+    batcher.put("b")
+    clock.advance(30)
+    assert len(calls) == 9
+    assert calls[8] - calls[7] <= 0.2

@@ -484,3 +484,37 @@ def test_a_name_that_does_not_exist_gets_the_nearest_one():
     assert unknown("key", "prot", ["port", "host"]) == "no such key; did you mean port?"
     assert unknown("key", "zzz", ["port", "host"]) == "no such key; there are: port, host"
     assert unknown("key", "zzz", []) == "no such key; there are: none"
+
+
+# A heartbeat that works
+
+
+@pytest.mark.parametrize(
+    ("visibility", "heartbeat", "allowed"),
+    [
+        (10, 9.5, "8 at most, or 0 for a third"),
+        (10, 9, "8 at most, or 0 for a third"),
+        (10, 8.01, "8 at most, or 0 for a third"),
+        (60, 58.5, "58 at most, or 0 for a third"),
+        (5, 4, "3 at most, or 0 for a third"),
+        (3, 1.5, "1.25 at most, or 0 for a third"),
+        (2, 1, "0, for a third of it: all else is too long"),
+        (1, 1, "0, for a third of it: all else is too long"),
+    ],
+)
+def test_a_heartbeat_that_comes_when_the_lease_is_over_is_refused_with_the_longest_that_works(
+    findings, visibility, heartbeat, allowed
+):
+    text = f"{ONE_QUEUE}visibility_seconds = {visibility}\nheartbeat_seconds = {heartbeat}"
+    (finding,) = findings(text)
+    assert finding.startswith(f"config.toml: [queues.emails] heartbeat_seconds = {heartbeat:g}")
+    assert allowed in finding
+    assert f"visibility_seconds = {visibility}" in finding
+
+
+@pytest.mark.parametrize(
+    ("visibility", "heartbeat"), [(10, 8), (60, 58), (3, 1.25), (5, 3), (43_200, 43_198), (1, 0), (2, 0)]
+)
+def test_the_longest_heartbeat_that_works_is_accepted(read, visibility, heartbeat):
+    text = f"{ONE_QUEUE}visibility_seconds = {visibility}\nheartbeat_seconds = {heartbeat}"
+    assert read(text).queues["emails"].visibility_seconds == visibility

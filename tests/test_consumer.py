@@ -214,7 +214,14 @@ def test_a_rejected_follow_up_without_a_dead_letter_queue_waits_in_the_queue_its
 
 
 @pytest.mark.parametrize(
-    "refusal", [REFUSED, AccessDenied("no", "AccessDenied"), QueueMissing("gone", "QueueDoesNotExist")], ids=repr
+    "refusal",
+    [
+        REFUSED,
+        AccessDenied("no", "AccessDenied"),
+        AccessDenied("none found", "NoCredentials"),
+        QueueMissing("gone", "x"),
+    ],
+    ids=repr,
 )
 def test_a_follow_up_that_is_refused_is_a_dead_letter_and_its_handler_does_not_run_again(clock, refusal, caplog):
     ran = []
@@ -1002,3 +1009,94 @@ def test_what_is_sent_travels_in_calls_that_sqs_takes_by_their_size(clock, rejec
     clock.advance(1)
     batches = (rig.dead if rejected else rig.queue).batches["send"]
     assert [len(batch) for batch in batches] == [2, 1]
+
+
+def test_a_follow_up_that_cannot_be_sent_for_five_minutes_is_a_dead_letter(clock):
+    ran = []
+
+    def handle(payload, message):
+        ran.append(message.id)
+        message.follow_up("later")
+
+    rig = run(clock, {"job": handle})
+    rig.queue.script["send"] = [BROKEN, Unreachable("down")] * 10_000
+    (one,) = rig.put("job")
+    clock.advance(299)
+    assert rig.dead.messages == {}
+    clock.advance(6)
+    assert len(rig.dead.messages) == 1
+    assert rig.queue.deleted == {one: 1}
+    assert ran == [one]
+
+
+def test_a_drain_does_not_wait_for_a_dead_letter_queue_that_is_known_not_to_answer(clock):
+    rig = run(clock, {"job": reject}, concurrency=10, wait_seconds=1)
+    rig.dead.gates["send"] = Event()
+    rig.put("job")
+    clock.advance(16)
+    rig.put("job")  # one looks whether it is back
+    clock.advance(0.5)
+    rig.consumer.drain(clock.now() + 25)
+    clock.advance(1.5)
+    rig.consumer.give_back_held()
+    clock.advance(0.5)
+    assert rig.consumer.open == 0
+
+
+def test_a_dead_letter_that_is_refused_for_what_it_is_says_nothing_of_the_queue(clock):
+    rig = run(clock, {"job": reject}, concurrency=10)
+    send = rig.dead.send
+
+    def picky(entries):
+        results = send([entry for entry in entries if "huge" not in entry.body]) if entries else []
+        return [REFUSED if "huge" in entry.body else results.pop() for entry in entries]
+
+    rig.dead.send = picky
+    rig.put("job", "huge", 3)
+    for _ in range(20):
+        clock.advance(1)
+        (one,) = rig.put("job", "small")
+        clock.advance(0.3)
+        assert rig.outcomes()[one] == "dead_lettered"
+
+
+def test_a_lost_lease_is_no_trouble_of_the_queue(clock, caplog):
+    rig = run(clock, {"job": fine})
+    rig.queue.script["delete"] = [GONE]
+    rig.put("job")
+    clock.advance(1)
+    assert rig.ended[0][1].name == "lease_lost"
+    assert [record for record in caplog.records if getattr(record, "event", "") == "settle.failed"] == []
+
+
+def test_what_is_told_of_a_failing_call_is_told_of_the_next_time_too_and_each_minute(clock, caplog):
+    caplog.set_level("INFO")
+    rig = run(clock, {"job": fine})
+
+    def told():
+        events = [getattr(record, "event", "") for record in caplog.records]
+        return [event for event in events if event.startswith("settle.")]
+
+    for _ in range(2):
+        rig.queue.script["delete"] = [BROKEN] * 10_000
+        rig.put("job")
+        clock.advance(62)
+        rig.queue.script["delete"].clear()
+        clock.advance(62)
+    assert told() == ["settle.failed", "settle.failed", "settle.resumed"] * 2
+
+
+@pytest.mark.parametrize("dead_letters", [True, False])
+def test_a_drain_gives_up_a_follow_up_that_nobody_takes_in_seconds(clock, dead_letters):
+    rig = run(clock, {"job": lambda payload, message: message.follow_up(1) and None}, dead_letters=dead_letters)
+    for queue in (rig.queue, *([rig.dead] if dead_letters else [])):
+        queue.script["send"] = [AccessDenied("no", "AccessDenied")] * 10_000
+    rig.put("job")
+    clock.advance(30)
+    rig.consumer.drain(clock.now() + 25)
+    clock.advance(2)
+    assert rig.consumer.open == 1
+    clock.advance(3)
+    assert rig.consumer.open == 0
+    assert rig.account.abandoned == 1
+    assert rig.consumer.left == 1

@@ -258,6 +258,19 @@ def test_one_call_takes_one_follow_up_of_each_group(start, clock):
     assert max(len(call) for call in rig.queue.sends) <= 4
 
 
+def test_one_call_takes_no_more_bytes_than_sqs_does(start, clock):
+    def handle(payload, message):
+        if payload is None:
+            message.follow_up("x" * 500_000)
+
+    rig = start(handle)
+    for group in "abc":
+        put(rig, None, group)
+    clock.advance(5)
+    assert [len(call) for call in rig.queue.sends] == [2, 1]
+    assert rig.queue.messages == {}
+
+
 # Attempts: a neighbour's failure is no failure
 
 
