@@ -25,9 +25,9 @@ FILES = [
     *(f"millpond/{name}.py" for name in (
         "account", "aws", "backoff", "batch", "boot", "bounded", "codes", "config", "connection", "connections",
         "consumer", "countdown", "credentials", "deadletter", "delivery", "discovery", "envelope", "foreign", "groups",
-        "lease", "lifeline", "log", "message", "metrics", "permits", "poller", "pool", "processor", "producer", "pulse",
-        "queue", "routing", "service", "settler", "shapes", "sigv4", "sqs", "stream", "tables", "threads", "watchdog",
-        "wire",
+        "lease", "lifeline", "log", "message", "metrics", "misfit", "permits", "poller", "pool", "processor",
+        "producer", "pulse", "queue", "routing", "service", "settler", "shapes", "sigv4", "sqs", "stream", "tables",
+        "threads", "watchdog", "wire",
     )),
     *(f"handlers/{name}.py" for name in (
         "_address", "_compose", "_mime", "_outbox", "_pool", "_smtp", "_watch", "_wire", "email",
