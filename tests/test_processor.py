@@ -1069,3 +1069,65 @@ def test_the_name_of_a_key_that_is_missing_is_told():
 
 def test_an_error_whose_text_raises_an_interrupt_of_the_engines_own_is_a_failure():
     assert process(raiser(odd_error(__str__=raising(Stopped).fget))).error == "its error cannot be read"
+
+
+@pytest.mark.parametrize(
+    "name", ["__class__ raises SystemExit", "__str__ text", "wrong syntax", "cycle", "traceback lies"]
+)
+def test_of_an_odd_error_what_can_be_read_is_told(name):
+    outcome = process(raiser(ODD[name]()))
+    assert re.match(r"(Odd|SyntaxError|ValueError)\b", outcome.error), outcome.error
+    assert "Traceback (most recent call last)" in outcome.traceback
+
+
+def test_an_error_that_calls_itself_a_verdict_is_none():
+    liar = odd_error(__class__=property(lambda self: Reject), reason="I am one")
+    assert process(raiser(liar)).cause == "failed"
+    assert process(lambda payload, message: liar).cause == "failed"
+
+
+def test_a_value_whose_type_cannot_be_asked_is_returned_like_any_other(caplog):
+    value = odd_error(object, __class__=raising(SystemExit))  # type: ignore[arg-type]
+    assert process(lambda payload, message: value) == Outcome("succeeded")
+    assert "returned a Odd" in caplog.records[-1].getMessage()
+
+
+@pytest.mark.parametrize("verdict", [Retry, Reject, Discard, Unavailable])
+def test_a_reason_is_one_printable_line_that_has_an_end(verdict):
+    reason = process(raiser(verdict("no\n\x1b[2J" + "x" * 1_000_000))).reason
+    assert reason.isprintable()
+    assert reason.startswith(r"no\n\x1b[2Jxxx")
+    assert len(reason) <= 600
+
+
+@pytest.mark.parametrize("after", [float("nan"), float("inf"), "60", None])
+def test_a_verdict_without_a_usable_delay_keeps_its_reason(after):
+    assert process(raiser(Retry("later", after=after))).reason == "later"
+    assert process(raiser(Unavailable("down", after=after))).delay_seconds == 60
+
+
+def test_tracebacks_are_told_of_so_many_places_only(monkeypatch):
+    monkeypatch.setattr("millpond.processor.MAX_SEEN", 1)
+
+    def run(payload: Any, message: Message) -> None:
+        if message.attempt == 1:
+            raise ValueError
+        raise KeyError
+
+    processor = Processor({"job": route(run)}, RETRY, VirtualClock())
+    assert processor.process(delivery_of(attempt=1), "q", "").traceback
+    assert processor.process(delivery_of(attempt=2), "q", "").traceback == ""
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: Stretched("no"), lambda: odd_error(__str__=raising(SystemExit).fget), lambda: "x" * 1_000_000],
+    ids=["lies", "raises", "huge"],
+)
+def test_whatever_a_follow_up_is_rejected_with_is_a_text_of_ours(make):
+    def run(payload: Any, message: Message) -> None:
+        message.follow_up({}, reject=make())
+
+    [job] = process(run).follow_ups
+    assert type(job.reject) is str
+    assert len(job.reject) <= 500
