@@ -74,7 +74,7 @@ class Threads:
         turn = _Turn(where, self._time.now(), pool)
         step_back = _aside(pool)
         try:
-            if self._line or not self._seat(turn):
+            if not self._seat(turn):
                 self._stand_in_line(turn, is_last)
             running = self._start(turn, call)
         except BaseException:

@@ -610,6 +610,36 @@ def test_once_threads_are_free_again_no_more_handlers_run_at_once_than_slots(clo
     assert max(most) == 3
 
 
+def test_who_was_put_off_or_interrupted_in_the_line_leaves_no_slot_too_many_behind(clock, gate):
+    inside: list[int] = []
+    most: list[int] = []
+    hold = Event()
+
+    def count(payload: Any, message: Message) -> None:
+        inside.append(1)
+        most.append(len(inside))
+        hold.wait()
+        inside.pop()
+
+    rig = Rig(clock, {"block": gate, "count": count}, threads=1, concurrency=4, prefetch=20, timeout=36_000, pollers=1)
+    as_thread(rig, "block")
+    rig.consumer.polls.start()
+    rig.put("block", None, 12)
+    clock.advance(5)
+    begun(gate, 1)
+    assert rig.account.causes["no_thread"] >= 5
+    for one in list(rig.consumer.in_hand.values()):
+        one.interrupt(LeaseLost)
+    gate.open()
+    until(lambda: clock.advance(400) or rig.account.outcomes["succeeded"] >= 8)
+    rig.put("count", None, 20)
+    clock.advance(1)
+    assert max(most) == 4
+    hold.set()
+    clock.advance(5)
+    assert max(most) == 4
+
+
 def test_who_waits_too_long_or_behind_too_many_is_put_off_and_that_is_no_failure(clock, gate):
     rig = busy(clock, gate, concurrency=10, timeout=36_000)
     rig.put("block", None, 20)
@@ -666,12 +696,35 @@ def test_a_worker_that_has_thread_handlers_alone_puts_none_off(clock, gate):
 
 
 def test_where_threads_end_all_the_time_a_long_line_is_no_reason_to_put_off(clock):
-    rig = Rig(clock, {"quick": lambda payload, message: None, "ok": print}, concurrency=50, threads=1)
+    rig = Rig(clock, {"quick": lambda payload, message: native_sleep(0.002), "ok": print}, concurrency=50, threads=1)
     as_thread(rig, "quick")
     rig.consumer.polls.start()
-    rig.put("quick", None, 200)
+    rig.put("quick", None, 80)
+    until(lambda: clock.advance(0.01) or rig.account.outcomes["succeeded"] == 80)
+    rig.put("quick", None, 100)
+    until(lambda: clock.advance(0.06) or rig.account.outcomes["succeeded"] == 180)
+    assert rig.account.outcomes == {"succeeded": 180}
+
+
+def test_where_fewer_threads_can_be_started_than_allowed_those_do_all_the_work_once_each(clock, monkeypatch):
+    from gevent import threadpool
+
+    begin, calls = threadpool.start_new_thread, itertools.count()
+
+    def limited(*args: Any) -> Any:
+        if next(calls):
+            raise RuntimeError("can't start new thread")
+        return begin(*args)
+
+    monkeypatch.setattr(threadpool, "start_new_thread", limited)
+    ran: list[str] = []
+    rig = Rig(clock, {"quick": lambda payload, message: ran.append(message.id)}, concurrency=10, threads=4)
+    as_thread(rig, "quick")
+    rig.consumer.polls.start()
+    ids = rig.put("quick", None, 200)
     until(lambda: clock.advance(0.01) or rig.account.outcomes["succeeded"] == 200)
-    assert rig.account.outcomes == {"succeeded": 200}
+    assert sorted(ran) == sorted(ids)
+    assert rig.account.causes["failed"] == 0
 
 
 def test_the_last_receive_that_the_queue_permits_is_not_spent_on_the_wait_for_a_thread(clock, gate):
@@ -751,10 +804,14 @@ def test_a_thread_that_cannot_be_started_is_tried_again_and_no_permit_of_the_poo
     assert rig.account.causes["failed"] == 0
     until(lambda: clock.advance(5) or len(gate.began) == 4)  # all four threads are there in the end
     assert len(set(gate.began)) == 4  # and nothing ran twice
+    caplog.clear()
+    ids += rig.put("block")
+    clock.advance(65)
+    assert "all 4 are taken" in caplog.text
     gate.open()
-    until(lambda: clock.advance(1) or rig.account.outcomes["succeeded"] == 4)
+    until(lambda: clock.advance(1) or rig.account.outcomes["succeeded"] == 5)
     assert set(rig.queue.deleted) == set(ids)
-    assert len(gate.began) == 4
+    assert len(gate.began) == 5
 
 
 def test_a_handler_that_finishes_by_its_decorator_is_not_interrupted_where_its_lease_is_lost(clock, no_handlers):
