@@ -13,7 +13,7 @@ from millpond.errors import QueueError
 from millpond.permits import TURN_SECONDS, Permits
 from millpond.poller import Pollers, PollSettings, next_ask
 from tests.fakes import FakeQueue
-from tests.virtual import VirtualClock
+from tests.virtual import VirtualClock, settle
 
 
 class Process:
@@ -199,6 +199,27 @@ def test_polls_of_a_busy_queue_that_becomes_quiet_give_their_permits_to_another_
     process.put(0, 30_000)
     process.clock.advance(11)
     assert process.rate(0, 20) >= 0.87 * alone
+
+
+def test_of_those_who_wait_the_queue_that_holds_least_is_served_first():
+    clock = VirtualClock()
+    permits = Permits(20, 2, clock)
+    more, less = permits.share(0), permits.share(0)
+    for share, number in ((more, 10), (less, 8), (more, 2)):
+        assert share.acquire(share.waiter(number, patient=False)) == number
+        share.polled(number, number)
+    waiting = []
+    for share in (more, less):
+        waiter = share.waiter(1, patient=False)
+        waiting.append(gevent.spawn(share.acquire, waiter))
+        settle()
+    less.release()
+    settle()
+    assert [greenlet.ready() for greenlet in waiting] == [False, True]
+    clock.advance(1.1)  # the other is not hungry any more
+    more.release()
+    settle()
+    assert waiting[0].ready()
 
 
 def test_two_busy_queues_have_half_each_also_where_the_handlers_of_one_are_slow():
