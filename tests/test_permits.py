@@ -331,3 +331,14 @@ def test_fewer_messages_are_asked_for_down_to_one_and_one_more_each_minute():
     assert asked == sorted(asked)
     assert all(25 <= asked.count(number) <= 62 for number in range(2, 10))
     assert asked[-1] == 10
+
+
+def test_a_quiet_queue_has_its_turn_also_where_the_busy_ones_always_wait():
+    process = Process(5, 10)
+    for index in range(4):
+        process.work[index] = 4.0
+        process.put(index, 2_000)
+    process.clock.advance(100)
+    before = len(process.begun[4])
+    process.clock.advance(200)
+    assert len(process.begun[4]) - before >= 6
