@@ -198,3 +198,26 @@ def test_work_that_never_waits_is_not_woken_all_in_one_turn_of_the_hub(crashes):
         pool.submit(burn, work)
     watcher.join(10)
     assert max(after - before for before, after in pairwise(seen)) <= 5
+
+
+def test_a_slot_that_was_woken_otherwise_and_found_work_is_not_woken_again_in_its_handler(crashes):
+    gate, woken = Event(), []
+    pool = Pool(1, crashes.append)
+    loop = gevent.get_hub().loop
+
+    def wait(work):
+        woken.append(gate.wait())
+
+    def leave_a_switch(work):
+        loop.run_callback(pool.submit, wait, 2)
+        loop.run_callback(gevent.getcurrent().switch)
+
+    pool.submit(leave_a_switch, 1)
+    settle()
+    pool.submit(wait, 3)
+    settle()
+    assert woken == []
+    gate.set()
+    settle()
+    assert woken == [True, True]
+    assert crashes == []
