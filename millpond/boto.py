@@ -31,7 +31,6 @@ from millpond.queue import (
     Failure,
     Received,
     redrive_target,
-    send_apart,
 )
 
 
@@ -173,13 +172,14 @@ class BotoQueue:
 
     def send(self, entries: Sequence[Entry], seconds: float = SETTLE_SECONDS) -> list[Failure | None]:
         if seconds >= SETTLE_SECONDS or home() is not process:  # in a real thread beside the hub: the SDK's limits
-            return send_apart(entries, self._send)
+            return shapes.send_apart(entries, self._send)
         try:
-            return Errand(lambda: send_apart(entries, self._send), process).result(seconds)
+            return Errand(lambda: shapes.send_apart(entries, self._send), process).result(seconds)
         except TimeoutError:
             raise Unanswered(f"SendMessageBatch: no answer in {seconds:.3g} s") from None
 
     def _send(self, entries: Sequence[Entry]) -> list[Failure | None]:
+        shapes.send_body(self.url, entries)  # raises for half a character, which botocore would escape
         wire = list(map(_entry, ENTRY_IDS, entries))
         with _errors("SendMessageBatch"):
             answer = self._body(self._settle.send_message_batch, QueueUrl=self.url, Entries=wire)

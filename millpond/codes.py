@@ -50,6 +50,20 @@ THROTTLE_CODES = frozenset(
     }
 )
 
+#: Codes with which SQS refuses a whole batch of sends for what is in one entry of it. None of the batch was taken then.
+CONTENT_CODES = frozenset(
+    {
+        "InvalidMessageContents",
+        "InvalidAttributeValue",
+        "InvalidParameterValue",
+        "InvalidParameterValueException",
+        "MissingParameter",
+        "SerializationException",
+        "BatchRequestTooLong",
+        "AWS.SimpleQueueService.BatchRequestTooLong",
+    }
+)
+
 
 def error_kind(codes: Set[str], status: int) -> type[QueueError]:
     """The class for an answer with this HTTP status. `codes`: all its names of the error; none: it is not from SQS."""

@@ -55,19 +55,6 @@ LEASE_LOST_CODES = frozenset(
         "InvalidParameterValueException",
     }
 )
-#: Codes with which SQS refuses a whole batch of sends for what is in one entry of it. None of the batch was taken then.
-CONTENT_CODES = frozenset(
-    {
-        "InvalidMessageContents",
-        "InvalidAttributeValue",
-        "InvalidParameterValue",
-        "InvalidParameterValueException",
-        "MissingParameter",
-        "SerializationException",
-        "BatchRequestTooLong",
-        "AWS.SimpleQueueService.BatchRequestTooLong",
-    }
-)
 
 
 class Attribute(Unshown, msgspec.Struct, frozen=True):
@@ -192,46 +179,6 @@ def answers(call: Callable[[list[Each]], list[Failure | None]], entries: list[Ea
 def lease_seconds(visibility_seconds: int) -> float:
     """How long a message that was received just now is surely ours: its visibility time-out, less the answer's way."""
     return visibility_seconds - min(MARGIN_SECONDS, visibility_seconds / 4)
-
-
-def send_apart(
-    entries: Sequence[Entry], send: Callable[[Sequence[Entry]], list[Failure | None]]
-) -> list[Failure | None]:
-    """The results of a batch of sends in which one bad entry fails by itself.
-
-    What cannot be written is not sent; where SQS refuses the batch for what is in one entry, each goes alone.
-    """
-    results = [_unsendable(entry) for entry in entries]
-    good = [entry for entry, failure in zip(entries, results, strict=True) if failure is None]
-    others = iter(_sent(good, send)) if good else iter(())
-    return [failure or next(others) for failure in results]
-
-
-def _sent(entries: Sequence[Entry], send: Callable[[Sequence[Entry]], list[Failure | None]]) -> list[Failure | None]:
-    try:
-        return send(entries)
-    except QueueError as error:
-        if error.code not in CONTENT_CODES:
-            raise
-        if len(entries) == 1:
-            return [Failure(error.code, str(error), sender_fault=True)]
-    # As results, not as errors: those before one that fails are sent.
-    return [answers(lambda alone: _sent(alone, send), [entry])[0] for entry in entries]
-
-
-def _unsendable(entry: Entry) -> Failure | None:
-    """Why JSON in UTF-8 cannot hold it: half a character, or what is no text at all."""
-    texts: list[object] = [entry.body, entry.group_id, entry.dedup_id, entry.trace_header]
-    for name, attribute in entry.attributes.items():
-        texts += [name, attribute.data_type, attribute.value if isinstance(attribute.value, str) else ""]
-    for text in texts:
-        if not isinstance(text, str):
-            return Failure("InvalidMessageContents", f"{type(text).__name__} where a text is needed", sender_fault=True)
-        try:
-            text.isascii() or text.encode()
-        except UnicodeEncodeError as error:
-            return Failure("InvalidMessageContents", f"no Unicode text: {error.reason}", sender_fault=True)
-    return None
 
 
 def is_fifo(url: str) -> bool:

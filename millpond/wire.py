@@ -16,7 +16,7 @@ from millpond.codes import KEY_CODES, is_skew
 from millpond.connection import TOO_LARGE, Answer
 from millpond.errors import QueueError, Unreachable
 from millpond.foreign import describe, shown
-from millpond.queue import POLL_GRACE_SECONDS, SETTLE_SECONDS, Entry, Failure, Received, redrive_target, send_apart
+from millpond.queue import POLL_GRACE_SECONDS, SETTLE_SECONDS, Entry, Failure, Received, redrive_target
 from millpond.sigv4 import Keys
 
 CONTENT_TYPE = "application/x-amz-json-1.0"
@@ -165,7 +165,7 @@ class WireQueue:
 
     def send(self, entries: Sequence[Entry], seconds: float = SETTLE_SECONDS) -> list[Failure | None]:
         end = monotonic() + seconds
-        return send_apart(entries, lambda some: self._send(some, end - monotonic()))
+        return shapes.send_apart(entries, lambda some: self._send(some, end - monotonic()))
 
     def _send(self, entries: Sequence[Entry], seconds: float) -> list[Failure | None]:
         return self._batch("SendMessageBatch", shapes.send_body(self.url, entries), len(entries), seconds)

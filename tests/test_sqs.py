@@ -142,8 +142,8 @@ BAD_ENTRIES = [
     Entry("a", attributes={"\ud800": Attribute("String", "x")}),
     Entry("a", attributes={"a": Attribute("\ud800", "x")}),
     Entry("a", attributes={"a": Attribute("String", "\ud800")}),
-    Entry(5),  # type: ignore[arg-type]
-    Entry("a", group_id=None),  # type: ignore[arg-type]
+    Entry(object()),  # type: ignore[arg-type]
+    Entry("a", attributes={"a": Attribute("String", {1}.__iter__())}),  # type: ignore[arg-type]
 ]
 
 

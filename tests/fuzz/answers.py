@@ -37,10 +37,10 @@ BY_BOTO3, OVER_TLS = 40, 100
 class Ring:
     """Keys, and others where those are refused."""
 
-    def keys(self) -> Keys:
+    def keys(self, seconds: float) -> Keys:
         return KEYS
 
-    def renew(self, refused: Keys) -> Keys:
+    def renew(self, refused: Keys, seconds: float) -> Keys:
         return Keys("AKIAFRESH", "secret", "token")
 
 
