@@ -28,6 +28,7 @@ FLUSHERS = 16
 
 GIVEN_BACK = frozenset({"retried", "released"})
 NO_PLACE = Failure("", "there is no dead-letter queue", denied=True)
+NO_ANSWER = Failure("", "it has not answered")
 
 
 class Sending(msgspec.Struct, eq=False):
@@ -42,7 +43,7 @@ class Sending(msgspec.Struct, eq=False):
     entry: Entry | None = None
     letter: Entry | None = None
     why: str = ""  # it is a dead letter
-    failure: Failure = NO_PLACE  # of the last call that has offered it
+    failure: Failure = NO_ANSWER  # of the last call that has offered it
 
     @property
     def is_void(self) -> bool:
