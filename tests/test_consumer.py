@@ -1052,12 +1052,13 @@ def test_a_dead_letter_that_is_refused_for_what_it_is_says_nothing_of_the_queue(
         return [REFUSED if "huge" in entry.body else results.pop() for entry in entries]
 
     rig.dead.send = picky
-    rig.put("job", "huge", 3)
+    rig.put("job", "huge", 40)
+    clock.advance(8)
     for _ in range(20):
-        clock.advance(1)
         (one,) = rig.put("job", "small")
         clock.advance(0.3)
         assert rig.outcomes()[one] == "dead_lettered"
+        clock.advance(1)
 
 
 def test_a_lost_lease_is_no_trouble_of_the_queue(clock, caplog):
@@ -1080,9 +1081,9 @@ def test_what_is_told_of_a_failing_call_is_told_of_the_next_time_too_and_each_mi
     for _ in range(2):
         rig.queue.script["delete"] = [BROKEN] * 10_000
         rig.put("job")
-        clock.advance(62)
+        clock.advance(70)
         rig.queue.script["delete"].clear()
-        clock.advance(62)
+        clock.advance(70)
     assert told() == ["settle.failed", "settle.failed", "settle.resumed"] * 2
 
 
