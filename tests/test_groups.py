@@ -480,6 +480,13 @@ def test_a_drain_that_interrupts_the_first_gives_the_group_back_whole():
     assert len(one.queue.visible()) == 3
 
 
+def test_no_delete_of_a_group_lingers_since_the_next_one_waits_for_it():
+    one = Fifo(fine)
+    one.put("a", 0, 8)
+    one.clock.advance(0.1)
+    assert one.saw("done") == [("a", number) for number in range(8)]
+
+
 # --- what is sent
 
 
