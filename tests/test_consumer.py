@@ -1101,3 +1101,42 @@ def test_a_drain_gives_up_a_follow_up_that_nobody_takes_in_seconds(clock, dead_l
     assert rig.consumer.open == 0
     assert rig.account.abandoned == 1
     assert rig.consumer.left == 1
+
+
+def test_a_give_back_whose_lease_the_watchdog_is_at_waits_for_it_and_is_made(clock):
+    gate = Gate()
+
+    def handle(payload, message):
+        gate(payload, message)
+        raise Retry("later", after=5)
+
+    rig = run(clock, {"job": handle})
+    (one,) = rig.put("job")
+    clock.advance(1)
+    (lease,) = rig.consumer.leases()
+    lease.marked = True  # its thread extends it just now
+    gate.event.set()
+    clock.advance(3)
+    assert rig.queue.calls["extend"] == 0
+    lease.unmark(lease.handle, 0.0)
+    clock.advance(3)
+    assert rig.outcomes() == {one: "retried"}
+    assert rig.queue.calls["extend"] == 1
+
+
+def test_a_dead_letter_that_fails_in_a_drain_is_not_tried_again(clock):
+    gate = Gate()
+
+    def handle(payload, message):
+        gate(payload, message)
+        raise Reject("never")
+
+    rig = run(clock, {"job": handle}, wait_seconds=1)
+    rig.dead.script["send"] = [Unreachable("down")] * 100
+    (one,) = rig.put("job")
+    clock.advance(1)
+    rig.consumer.drain(clock.now() + 25)
+    gate.event.set()
+    clock.advance(2)
+    assert rig.outcomes() == {one: "retried"}
+    assert rig.consumer.open == 0
