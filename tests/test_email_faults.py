@@ -555,6 +555,13 @@ def test_what_could_not_be_divided_is_refused_before_it_is_sent(max_bytes, group
     assert len({taken.content for taken in server.taken}) == 1
 
 
+def test_a_follow_up_needs_room_for_no_more_than_its_own_follow_ups():
+    rest = job(to=["a@b.org", "c@b.org"], only=["a@b.org", "c@b.org"], message_id="<x@a.org>")
+    compose(rest, message(body="x" * (MIB - 128)), "")
+    with pytest.raises(Reject, match="too large to be divided"):
+        compose(rest, message(body="x" * (MIB - 127)), "")
+
+
 def test_a_job_for_one_may_be_as_large_as_its_queue_takes():
     with ScriptedServer() as server:
         use(server)

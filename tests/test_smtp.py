@@ -284,6 +284,19 @@ def test_a_server_that_hangs_is_given_up(phase, extensions, monkeypatch):
         senders.send(mail())
 
 
+@MODES
+def test_a_kept_connection_that_hangs_at_mail_is_not_renewed(extensions, monkeypatch):
+    """It is no dead one: the server is slow, and a second wait in one attempt would be twice its limit."""
+    monkeypatch.setattr(_smtp, "COMMAND_SECONDS", 0.05)
+    with ScriptedServer(extensions=extensions) as server:
+        senders = pool(server)
+        senders.send(mail())
+        server.script["MAIL"] = [HANG]
+        with pytest.raises(Retry, match="no answer in time at MAIL"):
+            senders.send(mail())
+        assert server.sessions == 1
+
+
 def test_a_server_that_never_ends_its_reply_is_given_up():
     with (
         ScriptedServer({"EHLO": [b"250-x\r\n" * 1000]}) as server,
@@ -396,6 +409,9 @@ def test_a_mail_over_the_servers_size_is_rejected_unsent():
     ):
         pool(server).send(mail(content=b"Subject: x\r\n\r\nhello\r\n"))
     assert not any(command.startswith("MAIL") for command in server.commands)
+    with ScriptedServer(extensions=["SIZE 21"]) as server:
+        pool(server).send(mail(content=b"Subject: x\r\n\r\nhello\r\n"))
+    assert len(server.taken) == 1
 
 
 # The pool
@@ -498,14 +514,14 @@ def test_a_reply_that_nobody_asked_for_ends_the_connection():
 
 
 def test_closing_the_pool_says_quit_on_every_connection_and_waits_for_none_of_them_long(monkeypatch):
-    monkeypatch.setattr(_pool, "QUIT_SECONDS", 0.2)
+    monkeypatch.setattr(_pool, "QUIT_SECONDS", 1.0)
     with ScriptedServer() as server:
-        senders = pool(server, connections=3)
-        gevent.joinall([gevent.spawn(senders.send, mail()) for _ in range(3)], raise_error=True)
-        server.script["QUIT"] = [HANG, HANG, "221 bye"]
-        with gevent.Timeout(5):
+        senders = pool(server, connections=4)
+        gevent.joinall([gevent.spawn(senders.send, mail()) for _ in range(4)], raise_error=True)
+        server.script["QUIT"] = [HANG, HANG, HANG, "221 bye"]
+        with gevent.Timeout(2.5):  # a second for all, not for each
             senders.close()
-        assert server.commands.count("QUIT") == 3
+        assert server.commands.count("QUIT") == 4
         assert server.all_closed.wait(5)
 
 
@@ -804,6 +820,18 @@ def test_all_addresses_together_have_one_limit(encrypted, certificate, monkeypat
         with pytest.raises(Unavailable, match="no answer in time"):
             Pool(Server("127.0.0.1", 1, tls), 1, 1).send(mail())
         assert time.monotonic() - started < 1.5
+
+
+def test_what_an_address_leaves_of_its_share_is_for_the_next(monkeypatch):
+    monkeypatch.setattr(_wire, "CONNECT_SECONDS", 0.8)
+    monkeypatch.setattr(_wire, "SHARE_SECONDS", 0.01)
+    with socket.socket() as closed, swallowing(encrypted=False) as nowhere:
+        closed.bind(("127.0.0.1", 0))
+        resolve_to(monkeypatch, closed.getsockname(), nowhere)
+        started = time.monotonic()
+        with pytest.raises(Unavailable, match="no answer in time"):
+            Pool(Server("127.0.0.1", 1), 1, 1).send(mail())
+        assert time.monotonic() - started > 0.7
 
 
 def test_a_certificate_that_does_not_verify_is_told_though_the_next_address_is_closed(certificate, monkeypatch):
