@@ -80,7 +80,7 @@ class Wire:
     @property
     def own_address(self) -> str:
         """Our end of the connection, as an address literal of RFC 5321 4.1.3."""
-        address = str(self._sock.getsockname()[0])
+        address = str(self._sock.getsockname()[0]).partition("%")[0]  # without the zone of a link-local one
         return f"[IPv6:{address}]" if ":" in address else f"[{address}]"
 
     def encrypt(self, tls: ssl.SSLContext, seconds: float) -> None:
