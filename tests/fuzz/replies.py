@@ -241,8 +241,7 @@ def _try(server: Server, certificate: Certificate, chance: Random) -> None:
     silent = chance.randrange(SILENT_ONE_IN) == 0
     security = "starttls" if chance.random() < 0.03 else "none"
     login = "someone" if chance.random() < 0.3 else ""
-    for limit in LIMITS:
-        setattr(_smtp, limit, HASTE_SECONDS if silent else PATIENCE_SECONDS)
+    _limit(HASTE_SECONDS if silent else PATIENCE_SECONDS)
     job = Email(
         to=PEOPLE[: chance.choice([1, 1, 2, 4])], subject="x", text="x\n.\n" * chance.choice([1] * 30 + [20_000])
     )
@@ -262,6 +261,7 @@ def _try(server: Server, certificate: Certificate, chance: Random) -> None:
         server.begin(None)
     finally:
         email.teardown()
+    _limit(PATIENCE_SECONDS)
     email.setup(Settings(host="127.0.0.1", port=server.port, security="none", from_="me@a.org"))
     try:
         for number, rest in enumerate(left):
@@ -271,6 +271,11 @@ def _try(server: Server, certificate: Certificate, chance: Random) -> None:
     got = first + Counter(name for transaction in server.transactions for name in transaction.accepted)
     assert max(got.values(), default=0) <= 1, f"a second copy: {got}"
     assert set(got) <= set(job.to)
+
+
+def _limit(seconds: float) -> None:
+    for limit in LIMITS:
+        setattr(_smtp, limit, seconds)
 
 
 @contextmanager
