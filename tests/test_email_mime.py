@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import email
 import email.policy
@@ -428,6 +429,27 @@ def test_a_subject_of_any_length_comes_back(subject):
     data = content(subject=subject)
     check_bytes(data)
     assert read(data)["Subject"] == subject.strip()
+
+
+@pytest.mark.parametrize("character", ["é", "字", "😀", "aé", "字x"])
+def test_no_encoded_word_ends_inside_a_character(character):
+    """RFC 2047 5: each is decoded by itself."""
+    for length in range(1, 80):
+        words = re.findall(r"=\?utf-8\?b\?(.*?)\?=", _mime.encoded_words(character * length))
+        assert "".join(base64.b64decode(word).decode() for word in words) == character * length
+
+
+def test_a_line_with_an_encoded_word_has_76_characters_at_most():
+    for name in range(1, 13):
+        for local in range(1, 40):
+            check_bytes(content(to=[f"{'é' * name} <{'x' * local}@b.org>", f"é <{'y' * local}@b.org>"]))
+
+
+def test_the_longest_line_of_a_header_has_998_characters():
+    room = 998 - len("List-Id: ")
+    check_bytes(content(headers={"List-Id": "x" * room}))
+    with pytest.raises(Reject, match="List-Id has more than 998 characters without a space"):
+        content(headers={"List-Id": "x" * (room + 1)})
 
 
 def test_a_header_that_cannot_be_folded_is_rejected():
