@@ -435,8 +435,8 @@ def test_a_subject_of_any_length_comes_back(subject):
 def test_no_encoded_word_ends_inside_a_character(character):
     """RFC 2047 5: each is decoded by itself."""
     for length in range(1, 80):
-        words = re.findall(r"=\?utf-8\?b\?(.*?)\?=", _mime.encoded_words(character * length))
-        assert "".join(base64.b64decode(word).decode() for word in words) == character * length
+        words = re.findall(r"=\?utf-8\?b\?(.*?)\?=", _mime.encoded_words("a" + character * length))
+        assert "".join(base64.b64decode(word).decode() for word in words) == "a" + character * length
 
 
 def test_a_line_with_an_encoded_word_has_76_characters_at_most():
