@@ -263,9 +263,9 @@ def test_a_mebibyte_of_anything_does_not_hold_up_the_others(name):
 
 
 def test_a_label_that_cannot_fit_is_not_encoded():
-    """Each of these characters becomes eighteen: 30 ms for such a domain."""
+    """Each of these characters becomes eighteen: 10 to 30 ms for such a domain."""
     started = time.process_time()
-    for number in range(20):
+    for number in range(100):
         with pytest.raises(Reject, match=r"^to\[0\] has a domain that IDNA does not allow"):
             compose(job(to=[f"a@{chr(0xFDFA) * 240}{number}.de"]), message(), "")
     assert time.process_time() - started < 0.2
