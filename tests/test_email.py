@@ -253,6 +253,15 @@ def test_an_outbox_that_cannot_be_is_found_at_boot(folder, tmp_path, monkeypatch
     assert "outbox = " in findings(Settings(outbox=folder))
 
 
+def test_a_mail_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    sizes = []
+    monkeypatch.setattr(os, "fsync", lambda handle: sizes.append(os.fstat(handle).st_size))
+    setup(Settings(outbox=str(tmp_path), from_="me@a.org"))
+    send_email(job(), message())
+    (file,) = tmp_path.iterdir()
+    assert sizes == [len(file.read_bytes())]
+
+
 @pytest.mark.parametrize("step", ["fsync", "replace"])
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), TimeLimitExceeded("900 s")])
 def test_a_mail_is_in_the_outbox_whole_or_not_at_all(step, error, tmp_path, monkeypatch):

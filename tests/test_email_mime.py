@@ -445,6 +445,19 @@ def test_a_line_with_an_encoded_word_has_76_characters_at_most():
             check_bytes(content(to=[f"{'é' * name} <{'x' * local}@b.org>", f"é <{'y' * local}@b.org>"]))
 
 
+def test_no_line_ends_inside_a_quoted_name():
+    for length in range(1, 60):
+        data = content(to=[f'"{"w " * length}, x" <a@b.org>', f'"{"y" * length}, z" <c@d.org>'])
+        lines = data.partition(b"\r\n\r\n")[0].split(b"\r\n")
+        assert all(line.count(b'"') % 2 == 0 for line in lines)
+
+
+def test_the_name_of_a_file_goes_to_a_line_of_its_own_where_it_is_long():
+    for length in range(1, 60):
+        data = content(attachments=[Attachment("x" * length, b"", "a/b")])
+        assert max(map(len, data.split(b"\r\n"))) <= 78
+
+
 def test_the_longest_line_of_a_header_has_998_characters():
     room = 998 - len("List-Id: ")
     check_bytes(content(headers={"List-Id": "x" * room}))
