@@ -15,7 +15,7 @@ from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from json import dumps
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 from urllib.parse import quote, unquote, urlsplit
 
 from millpond.errors import Interrupt
@@ -75,9 +75,18 @@ _PATTERNS = tuple(
     )
 )
 
+
+class _Hiding(NamedTuple):
+    """What finds every secret that was known after so many were learnt, and the length of the longest."""
+
+    learnt: int
+    pattern: re.Pattern[str] | None
+    longest: int
+
+
 _secrets: dict[str, None] = {}  # the last one learnt is the last here
-_hiding: re.Pattern[str] | None = None
-_longest = 0
+_learnt = 0
+_hiding = _Hiding(0, None, 0)
 
 # The interpreter's own view of a type and of an exception.
 _NAME: Any = type.__dict__["__name__"]
@@ -96,18 +105,16 @@ _MEMBERS: Any = BaseExceptionGroup.__dict__["exceptions"]
 
 def conceal(secret: str) -> None:
     """From now on this is shown to nobody: as it is, as JSON escapes it, as a URL does, or within base64."""
-    global _hiding, _longest
+    global _learnt
     if len(secret) < MIN_SECRET:
         return
-    if _secrets.pop(secret, secret) is None:
-        _secrets[secret] = None
-        return
+    known = secret in _secrets
+    _secrets.pop(secret, None)
     _secrets[secret] = None
-    for old in list(_secrets)[:-MAX_SECRETS]:
-        del _secrets[old]
-    forms = {form for one in _secrets for form in _forms(one)}
-    _longest = max(map(len, forms))
-    _hiding = re.compile("|".join(map(re.escape, sorted(forms, key=len, reverse=True))))
+    if not known:
+        for old in list(_secrets)[:-MAX_SECRETS]:
+            del _secrets[old]
+        _learnt += 1
 
 
 def conceal_value(name: str, value: str) -> None:
@@ -153,19 +160,30 @@ def _forms(secret: str) -> Iterator[str]:
             yield inner
 
 
+def _make_hiding() -> _Hiding:
+    """Made when it is first needed: with a hundred secrets it takes 10 ms."""
+    global _hiding
+    learnt = _learnt  # another thread may learn one meanwhile: then this is made again
+    forms = {form for secret in list(_secrets) for form in _forms(secret)}
+    pattern = re.compile("|".join(map(re.escape, sorted(forms, key=len, reverse=True)))) if forms else None
+    _hiding = _Hiding(learnt, pattern, max(map(len, forms), default=0))
+    return _hiding
+
+
 def _scrubbed(text: str, limit: int) -> str:
     """The beginning of it, without secrets. Where it is cut, no half of one is left at the end."""
-    window = limit + 2 * _longest + 1_000
+    hiding = _hiding if _hiding.learnt == _learnt else _make_hiding()
+    window = limit + 2 * hiding.longest + 1_000
     whole = len(text) <= window
     text = text[:window]
-    if _hiding is not None:
-        text = _hiding.sub(HIDDEN, text)
+    if hiding.pattern is not None:
+        text = hiding.pattern.sub(HIDDEN, text)
     if ":" in text or "=" in text or "@" in text:  # no pattern is without one of them, nearly every id is
         lower = text.lower()
         for words, pattern, instead in _PATTERNS:
             if any(word in lower for word in words):
                 text = pattern.sub(instead, text)
-    return text if whole else text[: len(text) - _longest]
+    return text if whole else text[: max(0, len(text) - hiding.longest)]
 
 
 # Texts

@@ -169,6 +169,7 @@ def test_of_keys_that_are_renewed_for_ever_the_last_ones_are_known():
         ("secret_arn", "arn:aws:name-12", False),
         ("host", "name-13 value", False),
         ("prefix", "millpond-prod", False),
+        ("prefix", "millpond-9c1d", False),
         ("prefix", "1f0c3a7e-9c1d-4bd2", True),
         ("prefix", "stats.2f0c3a7e-9c1d-4bd2.worker", True),
         ("prefix", "a-prefix-without-digits", False),
@@ -182,9 +183,9 @@ def test_a_setting_is_a_secret_by_its_name_or_its_looks(name, value, hidden):
 
 
 def test_a_password_in_any_url_of_the_environment_is_a_secret():
-    foreign.conceal_environment({"CLOUD_URL": "amqp://ann:p%40ss-of-a-url@host:1/x", "NO_URL": "x://ann:pw@[::1/x"})
+    foreign.conceal_environment({"CLOUD_URL": "amqp://ann:p%2Fss-of-a-url@host:1/x", "NO_URL": "x://ann:pw@[::1/x"})
 
-    assert foreign.shown("p%40ss-of-a-url p@ss-of-a-url") == "*** ***"
+    assert foreign.shown("p%2Fss-of-a-url p/ss-of-a-url") == "*** ***"
 
 
 @pytest.mark.parametrize(
@@ -246,6 +247,7 @@ def test_a_text_that_lies_is_the_text_that_it_is(show):
         (ValueError(["a"]), "['a']"),
         (KeyError("a"), "'a'"),
         (frozenset({1}), "frozenset({1})"),
+        (ValueError([1] * 30), f"[{'1, ' * 20}...]"),
         (list(range(30)), f"[{', '.join(map(str, range(20)))}, ...]"),
         ([[[["deep"]]]], "[[[...]]]"),
         (None, "None"),
@@ -331,6 +333,7 @@ def test_of_a_recursion_the_innermost_frames_are_told():
         deep(500)
     text = foreign.trace(caught.value)
     assert len(text) <= foreign.MAX_TRACE
+    assert text.startswith("Traceback (most recent call last):\n  File ")
     assert text.endswith("ValueError: innermost")
 
 
@@ -339,3 +342,83 @@ def test_a_place_is_where_an_error_was_raised():
 
     assert foreign.place(error) == (__file__, error.__traceback__.tb_lineno)
     assert foreign.place(ValueError()) == ("", 0)
+
+
+def test_many_secrets_in_a_row_leave_no_half_of_one_at_the_end():
+    secret = "S" + "0123456789" * 10
+    foreign.conceal(secret)
+
+    assert foreign.shown(secret * 500).strip("*.") == ""
+
+
+def test_a_text_made_by_an_object_is_a_text_of_pythons_own():
+    class Making:
+        def __str__(self) -> str:
+            return Liar("made")
+
+    assert type(foreign.text_of(Making())) is str
+    assert foreign.text_of([Making()]).startswith("[<")
+
+
+def test_of_a_chain_of_errors_the_last_ones_are_told():
+    error: BaseException = ValueError("first")
+    for number in range(100):
+        error = raised(ValueError(number), error)
+
+    text = foreign.trace(error)
+    assert text.count(foreign.CAUSE) == foreign.MAX_LINKS - 1
+    assert text.endswith("ValueError: 99")
+
+
+def test_errors_that_are_each_others_cause_are_told_once():
+    first, second = ValueError("first"), ValueError("second")
+    first.__cause__, second.__cause__ = second, first
+
+    assert foreign.trace(first) == f"ValueError: second\n\n{foreign.CAUSE}\n\nValueError: first"
+
+
+def test_groups_within_groups_are_told_to_a_depth():
+    error: Exception = ValueError("innermost")
+    for _ in range(foreign.MAX_DEPTH):
+        error = ExceptionGroup("group", [error])
+    assert "innermost" in foreign.trace(error)
+
+    deeper = foreign.trace(ExceptionGroup("group", [error]))
+    assert "innermost" not in deeper
+    assert deeper.endswith("| ...")
+
+
+def test_of_many_notes_the_first_are_told():
+    error = ValueError("x")
+    error.__notes__ = [f"note {number}" for number in range(9)]
+
+    assert foreign.trace(error).split("\n") == ["ValueError: x", *(f"note {number}" for number in range(5))]
+
+
+def test_an_error_of_a_module_is_told_with_it():
+    assert foreign.trace(json.JSONDecodeError("no", "", 0)).startswith("json.decoder.JSONDecodeError: no")
+    assert foreign.trace(type("Odd", (Exception,), {"__module__": 5})()) == "Odd"
+
+
+def test_a_type_that_has_no_name_to_tell_has_its_own():
+    class FalseName(type):
+        @property
+        def __name__(cls) -> str:  # type: ignore[override]
+            raise SystemExit
+
+    assert foreign.type_name(FalseName("Odd", (), {})()) == "Odd"
+
+
+def test_of_many_frames_the_innermost_are_told():
+    def even(number: int) -> None:
+        odd(number - 1) if number else raised_here()
+
+    def odd(number: int) -> None:
+        even(number - 1)
+
+    def raised_here() -> None:
+        raise ValueError("innermost")
+
+    with pytest.raises(ValueError, match="innermost") as caught:
+        even(100)
+    assert foreign.trace(caught.value).count("  File ") <= foreign.MAX_FRAMES
