@@ -422,3 +422,9 @@ def test_of_many_frames_the_innermost_are_told():
     with pytest.raises(ValueError, match="innermost") as caught:
         even(100)
     assert foreign.trace(caught.value).count("  File ") <= foreign.MAX_FRAMES
+
+
+def test_lines_that_are_cut_begin_with_a_whole_one():
+    foreign.conceal("A-SECRET-IN-EACH-LINE")
+
+    assert set(foreign.lines("A-SECRET-IN-EACH-LINE\n" * 3_000).split("\n")) == {"***"}

@@ -100,6 +100,23 @@ def test_an_event_is_a_line_of_text(lines):
     assert rest == r'INFO  message.retried  comes back  queue=emails reason="no \"route\"" empty="" n=3'
 
 
+def test_a_number_that_is_too_large_for_json_readers_is_a_text(entries):
+    log.event(logging.INFO, "a.b", large=2**80, larger=10**5_000, fine=2**62, real=0.5, yes=True, none=None)
+    (entry,) = entries()
+    assert (entry["large"], entry["larger"], entry["fine"]) == (str(2**80), "<int>", 2**62)
+    assert (entry["real"], entry["yes"], entry["none"]) == (0.5, True, None)
+
+
+def test_a_container_of_few_plain_values_is_one_in_json_and_any_other_a_text(entries):
+    log.event(
+        logging.INFO, "a.b", few={"a": [1, None, "x"]}, keys={1: 2}, half=["\ud800"], objects=[object], many=[0] * 300
+    )
+    (entry,) = entries()
+    assert entry["few"] == {"a": [1, None, "x"]}
+    assert (entry["half"], entry["objects"]) == ("['\\ud800']", "[<class 'object'>]")
+    assert entry["many"] == f"[{'0, ' * 20}...]"
+
+
 def test_no_field_can_take_the_place_of_the_head(entries):
     log.event(logging.INFO, "a.b", "text", level="x", event="y", message="z", ts="t", name="n", msg="m")
     (entry,) = entries()
