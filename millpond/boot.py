@@ -6,6 +6,7 @@ import gc
 import json
 import logging
 from collections.abc import Callable
+from functools import partial
 
 import gevent
 
@@ -17,6 +18,7 @@ from millpond.clock import Clock, SystemClock
 from millpond.config import QueueSettings, Settings
 from millpond.consumer import Consumer, ConsumerSettings
 from millpond.discovery import Handlers
+from millpond.ending import Ending
 from millpond.errors import ConfigError, QueueError, QueueMissing
 from millpond.foreign import describe, number, shown
 from millpond.lifeline import rescue
@@ -41,8 +43,13 @@ GC_ALLOCATIONS = 20_000
 UNTIL_EMPTY_WAIT_SECONDS = 2
 
 
-def build(settings: Settings, *, until_empty: bool = False, clock: Clock | None = None) -> Service:
-    """Everything wired, signals installed, setup() called. Raises ConfigError."""
+def build(
+    settings: Settings, *, until_empty: bool = False, clock: Clock | None = None, ending: Ending | None = None
+) -> Service:
+    """Everything wired, signals installed, setup() called. Raises ConfigError.
+
+    A signal meanwhile ends it: the service that is returned is stopping then, and has nothing in hand.
+    """
     clock = clock or SystemClock()
     local = all(queue.is_local for queue in settings.queues.values())
     handlers = discovery.discover(settings.worker.handlers, settings.folder, settings.handlers, local=local)
@@ -50,8 +57,14 @@ def build(settings: Settings, *, until_empty: bool = False, clock: Clock | None 
     metrics = Metrics(statsd.host, statsd.port, statsd.prefix, settings.worker.name)
     service = Service(settings.worker.concurrency, settings.worker.drain_limit, metrics, clock)
     service.until_empty = until_empty
+    service.ending = ending or service.ending
     service.install_signals()
     _own_the_hub()
+    service.boot(lambda: _boot(settings, service, handlers, metrics, clock))
+    return service
+
+
+def _boot(settings: Settings, service: Service, handlers: Handlers, metrics: Metrics, clock: Clock) -> None:
     for setup in handlers.setups:
         _set_up(setup)
     service.teardowns = handlers.teardowns
@@ -59,7 +72,6 @@ def build(settings: Settings, *, until_empty: bool = False, clock: Clock | None 
     _Wiring(settings, service, handlers, metrics, clock).wire(urls)
     metrics.start()
     _quiet_the_collector()
-    return service
 
 
 def _quiet_the_collector() -> None:
@@ -131,6 +143,7 @@ class _Wiring:
 
         self._guards: list[Guard] = []
         self._hand_overs: list[Callable[[], object]] = []
+        self._missing: list[str] = []  # one text for each queue that does not exist
 
     def wire(self, urls: dict[str, str]) -> None:
         for name, queue in self._settings.queues.items():
@@ -141,6 +154,8 @@ class _Wiring:
             self._service.consumers.append(consumer)
             if not queue.is_local:  # the embedded queue stands still with the hub: nobody could answer
                 self._guard(name, consumer, sqs)
+        if len(self._missing) == len(urls):
+            raise ConfigError(*self._missing)
         self._service.watchdog = self._watchdog()
         self._service.hand_overs = self._hand_overs
 
@@ -196,7 +211,7 @@ class _Wiring:
             share=share,
             submit=self._service.pool.submit,
             write_off=self._service.pool.write_off,
-            refused=self._service.refused,
+            refused=partial(self._service.refused, name),
             clock=self._clock,
             spawn=self._service.spawn,
             unread_since=self._service.pulse.unread_since,
@@ -228,8 +243,9 @@ class _Wiring:
         """What SQS says of the queue; what it does not say now is asked for again, until it is known."""
         try:
             error = _learn(name, queue, sqs, consumer, self._clock)
-        except QueueMissing as missing:
-            raise ConfigError(f"[queues.{name}] url = {shown(queue.url)}: {shown(missing)}") from None
+        except QueueMissing as missing:  # of several, the others work; its own receives tell
+            self._missing.append(f"[queues.{name}] url = {shown(queue.url)}: {shown(missing)}")
+            error = missing
         if error is not None:
             self._service.spawn(self._learn_later, name, queue, sqs, consumer, error)
 

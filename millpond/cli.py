@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import logging
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
+import gevent
+
 from millpond import foreign, log, patch
 from millpond.config import Settings, load
+from millpond.ending import Ending
 from millpond.errors import CRASHED, LEFT, MISCONFIGURED, STOPPED, ConfigError
 from millpond.outlet import unblocked
 
@@ -30,6 +33,10 @@ examples:
 
 exit codes: 0 stopped in order, 1 something is left, 2 crash, 3 bad configuration or boot
 """
+#: What was registered with atexit has what is left of the drain, so long at the most (Sentry's limit is 2 s) ...
+EXIT_SECONDS = 5.0
+#: ... and at the least.
+LEAST_EXIT_SECONDS = 1.0
 SEND_EXAMPLES = """\
 examples:
   %(prog)s email.send @mail.json
@@ -46,12 +53,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if text := patch.wrong_with_process():
         return _refuse([text])
     options = _parse(argv)
+    ending = Ending()
+    ending.watch()
     if not options.command:
-        _take_signals()
+        # Until the service takes them over, nothing is in hand: a signal ends the process at once, without a traceback.
+        # Not by KeyboardInterrupt, which gevent prints, and which an import of the user's can swallow.
+        ending.take(lambda number: _end(STOPPED))
         sys.stdout, sys.stderr = unblocked(sys.stdout), unblocked(sys.stderr)
     log.setup("info", "auto", sys.stderr)
     try:
-        code = _obey(options)
+        code = _obey(options, ending)
     except ConfigError as error:
         code = _refuse(error.findings)
     except KeyboardInterrupt:
@@ -60,11 +71,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         log.event(logging.CRITICAL, "worker.crashed", foreign.describe(error), traceback=foreign.trace(error))
         code = CRASHED
     if argv is None or not options.command:
-        _leave(code)
+        _leave(code, ending)
     return code
 
 
-def _obey(options: argparse.Namespace) -> int:
+def _obey(options: argparse.Namespace, ending: Ending) -> int:
     settings = load(options.config, os.environ)
     # What a command prints for people stands alone on standard output.
     log.setup(settings.log.level, settings.log.format, sys.stderr if options.command else None)
@@ -78,35 +89,46 @@ def _obey(options: argparse.Namespace) -> int:
         from millpond import send
 
         return send.run(settings, options)
-    return _run(settings, options)
+    return _run(settings, options, ending)
 
 
-def _run(settings: Settings, options: argparse.Namespace) -> int:
+def _run(settings: Settings, options: argparse.Namespace, ending: Ending) -> int:
     from millpond import boot
     from millpond.demo import Demo
 
     demo = Demo(settings, options.demo) if options.demo else None
-    service = boot.build(settings, until_empty=options.until_empty)
-    if demo is None:
-        return service.run()
-    demo.put(service)
+    service = boot.build(settings, until_empty=options.until_empty, ending=ending)
+    if demo is not None:
+        demo.put(service)
     code = service.run()
-    if options.until_empty:
+    if demo is not None and options.until_empty:
         demo.tell(service)
     return code
 
 
-def _take_signals() -> None:
-    """Until the service takes them over, nothing is in hand: a signal ends the process at once, without a traceback.
+def _leave(code: int, ending: Ending) -> NoReturn:
+    """End the process: no stuck handler, no thread and no poll left open may hold it."""
+    seconds = max(LEAST_EXIT_SECONDS, min(EXIT_SECONDS, ending.seconds_left))
+    ending.begin(seconds + LEAST_EXIT_SECONDS, code)
+    _run_exit_functions(seconds)
+    _end(code)
 
-    Not by KeyboardInterrupt, which gevent prints, and which an import of the user's can swallow.
-    """
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda number, frame: _leave(STOPPED))
+
+def _run_exit_functions(seconds: float) -> None:
+    """What was registered with atexit (Sentry, coverage): os._exit knows nothing of it."""
+    sys.unraisablehook = _tell_exit_failure
+    running = gevent.spawn(atexit._run_exitfuncs)
+    running.join(seconds)
+    if not running.ready():
+        log.event(logging.WARNING, "atexit.failed", f"what runs at the exit is not done in {seconds:g} s: it is left")
 
 
-def _leave(code: int) -> NoReturn:
-    """End the process at once: no stuck handler, no thread and no poll left open may hold it."""
+def _tell_exit_failure(failed: Any) -> None:
+    text = f"what runs at the exit raised {foreign.describe(failed.exc_value)}"
+    log.event(logging.ERROR, "atexit.failed", text, traceback=foreign.trace(failed.exc_value))
+
+
+def _end(code: int) -> NoReturn:
     log.flush()
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):  # closed, never there, or a signal came amid a flush

@@ -42,12 +42,22 @@ def discover(entries: Sequence[str], folder: Path, tables: Mapping[str, Mapping[
     for name, module in names.items():
         setups += _collect(findings, partial(setup_calls, name, module, tables.get(name), local))
     found = _collect(findings, lambda: [routes(module.__name__ for module in modules)])
+    findings += [
+        f"[worker] handlers: there is no folder {folder / module.__name__}, and the module {module.__name__!r} "
+        f"({_place(module)}) has no function marked @handler: name the folder, from {folder}"
+        for module in modules
+        if module.__name__ in entries and hasattr(module, "__path__") and not routes([module.__name__])
+    ]
     if not findings and not found[0]:
         findings.append(f"[worker] handlers = {list(entries)!r}: no function there is marked @handler")
     if findings:
         raise ConfigError(*findings)
     teardowns = [module.teardown for module in modules if callable(getattr(module, "teardown", None))]
     return Handlers(found[0], setups, teardowns)
+
+
+def _place(module: ModuleType) -> str:
+    return str(module.__file__ or next(iter(module.__path__), "nowhere"))
 
 
 def _by_name(modules: Sequence[ModuleType], findings: list[str]) -> dict[str, ModuleType]:

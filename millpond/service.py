@@ -15,6 +15,7 @@ from millpond import foreign, log
 from millpond.clock import Clock, Event
 from millpond.consumer import Consumer
 from millpond.delivery import Delivery
+from millpond.ending import Ending
 from millpond.errors import CRASHED, LEFT, MISCONFIGURED, STOPPED, AccessDenied, QueueError, QueueMissing, Stopped
 from millpond.metrics import Metrics
 from millpond.pool import Pool
@@ -34,6 +35,12 @@ TEARDOWN_SECONDS = 10.0
 LEFT_CHECKS, LEFT_CHECK_SECONDS = 3, 0.5
 #: More than that in one queue is no number of messages.
 MAX_MESSAGES = 10**15
+#: A boot that a signal ends has so long to let go of what it waits for.
+LET_GO_SECONDS = 1.0
+#: What has not come to its end so long after the drain's is ended by force: platforms kill 5 s after it.
+GRACE_SECONDS = 1.0
+#: A queue that is refused is told of this often.
+TELL_SECONDS = 60.0
 #: Two long polls that come back empty: only then --until-empty believes it.
 EMPTY_POLLS = 2
 
@@ -70,16 +77,17 @@ class Service:
         self._why = ""
         self._exit_code = STOPPED
         self._stopped_at = 0.0
-        self._watchers: list[Any] = []
+        self.ending = Ending()
+        self._refused: dict[str, float] = {}  # queues that are not to be received from, and when it was told last
 
     # Signals, crashes: whoever comes first says why
 
     def install_signals(self) -> None:
         """SIGTERM, SIGINT, SIGHUP drain; a second SIGINT gives back at once."""
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            self._watchers.append(gevent.signal_handler(number, self._signalled, number))
+        loop = gevent.get_hub().loop
+        self.ending.take(lambda number: loop.run_callback_threadsafe(self._signalled, number))
 
-    def _signalled(self, number: signal.Signals) -> None:
+    def _signalled(self, number: int) -> None:
         if not self._stop.is_set():
             self.stop(signal.Signals(number).name)
         elif number == signal.SIGINT and self._clock.now() - self._stopped_at > SECOND_SIGNAL_SECONDS:
@@ -91,6 +99,9 @@ class Service:
             self._why, self._stopped_at = why, self._clock.now()
         if exit_code == CRASHED or self._exit_code == STOPPED:
             self._exit_code = exit_code
+        if not self._stop.is_set():
+            in_hand = any(consumer.open for consumer in self.consumers)
+            self.ending.begin(self._drain_seconds + GRACE_SECONDS, exit_code or (LEFT if in_hand else STOPPED))
         self._stop.set()
 
     def spawn(self, function: Callable[..., object], *args: Any) -> gevent.Greenlet:
@@ -106,11 +117,25 @@ class Service:
         self.stop("crash", CRASHED)
         self._over.set()
 
-    def refused(self, error: QueueError) -> None:
-        """A receive failed before any has come back: what only a person can mend ends the boot."""
-        if isinstance(error, AccessDenied | QueueMissing):
-            log.event(logging.CRITICAL, "worker.refused", str(error), code=error.code)
+    def refused(self, name: str, error: QueueError) -> None:
+        """A receive failed before any of this queue has come back: what only a person can mend.
+
+        Where no queue can be received from, it ends the boot; else this one is tried again, and told of each minute.
+        """
+        if not isinstance(error, AccessDenied | QueueMissing):
+            return
+        now, told = self._clock.now(), self._refused.get(name, -math.inf)
+        self._refused.setdefault(name, told)
+        if all(self._is_refused(consumer) for consumer in self.consumers):
+            log.event(logging.CRITICAL, "worker.refused", str(error), queue=name, code=error.code)
             self.stop("refused", MISCONFIGURED)
+        elif now - told >= TELL_SECONDS:
+            self._refused[name] = now
+            text = f"nothing can be received from it, only the other queues are worked on; it is tried again: {error}"
+            log.event(logging.ERROR, "queue.refused", text, queue=name, code=error.code)
+
+    def _is_refused(self, consumer: Consumer) -> bool:
+        return consumer.name in self._refused and not consumer.polls.ever_received
 
     # Run
 
@@ -124,8 +149,19 @@ class Service:
         self._stop.wait(seconds)
         return self.stopping
 
+    def boot(self, build: Callable[[], object]) -> None:
+        """Call `build` in a greenlet of its own, so that a signal ends what it waits for. Raises what it raises."""
+        booting = gevent.spawn(_caught, build)
+        gevent.wait([booting, self._stop], count=1)
+        if not booting.ready():
+            booting.kill(Stopped("the boot is ended"), timeout=LET_GO_SECONDS)
+        error = booting.value if booting.successful() else None
+        if error is not None and not self.stopping:
+            raise error
+
     def run(self) -> int:
         """Receive and work until something ends it, drain, and return the exit code."""
+        self.ending.allow(self._drain_seconds + GRACE_SECONDS, LEFT)
         self._register_gauges()
         self.pulse.start()
         if self.watchdog is not None:
@@ -153,9 +189,12 @@ class Service:
 
     def _is_empty(self) -> bool:
         return all(
-            consumer.open == 0
-            and consumer.polls.empty_in_a_row >= EMPTY_POLLS
-            and consumer.polls.empty_since >= consumer.back_off_until
+            self._is_refused(consumer)
+            or (
+                consumer.open == 0
+                and consumer.polls.empty_in_a_row >= EMPTY_POLLS
+                and consumer.polls.empty_since >= consumer.back_off_until
+            )
             for consumer in self.consumers
         )
 
@@ -254,6 +293,9 @@ class Service:
                 left = True
         for consumer in self.consumers:
             counts = self._counts_left(consumer)
+            if self._is_refused(consumer):
+                log.event(logging.WARNING, "queue.left", "nothing could be received from it", queue=consumer.name)
+                left = True
             if any(counts.values()):
                 text = "messages are left in the queue"
                 log.event(logging.WARNING, "queue.left", text, queue=consumer.name, **counts)
@@ -288,6 +330,8 @@ class Service:
                 exit_code=self._exit_code,
             )
             self._tell_what_is_gone(consumer)
+        if not self.consumers:
+            log.event(logging.INFO, "worker.stopped", self._why, seconds=seconds, exit_code=self._exit_code)
         self._metrics.close()
         log.flush()
         return self._exit_code
@@ -299,6 +343,15 @@ class Service:
         if consumer.in_memory and waiting + letters:
             text = f"{waiting} waiting messages and {letters} dead letters end with the local queue"
             log.event(logging.WARNING, "local.gone", text, queue=consumer.name)
+
+
+def _caught(call: Callable[[], object]) -> BaseException | None:
+    """What it raises: the hub would print it, and end the process for a SystemExit."""
+    try:
+        call()
+    except BaseException as error:
+        return error
+    return None
 
 
 def _settle(consumer: Consumer) -> None:

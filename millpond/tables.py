@@ -144,7 +144,7 @@ def decode(
             wrong(key, unknown("key", key, fields))
             continue
         try:
-            sound[fields[key].name] = _converted(value, fields[key].type)
+            sound[fields[key].name] = _converted(_port(value) if key == "port" else value, fields[key].type)
         except msgspec.ValidationError as error:
             wrong(key, _allowed(fields[key].type, str(error)))
     return sound
@@ -178,6 +178,12 @@ def _parse(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: {place}: {text}") from None
     except (ValueError, RecursionError) as error:  # an integer of thousands of digits, thousands of brackets
         raise ConfigError(f"{path}: no TOML that can be read: {error}") from None
+
+
+def _port(value: Any) -> Any:
+    """Kubernetes sets STATSD_PORT=tcp://10.0.0.7:8125 for a Service named statsd: the port is at its end."""
+    found = re.fullmatch(r"(?:tcp|udp|sctp)://\S+:([0-9]{1,5})", value) if isinstance(value, str) else None
+    return found[1] if found else value
 
 
 def _converted(value: Any, wanted: Any) -> Any:

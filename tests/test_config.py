@@ -116,6 +116,26 @@ def test_config_toml_reads_the_names_that_people_have_set():
     assert mail["password"] == "${not} a reference"
 
 
+@pytest.mark.parametrize(
+    ("value", "port"), [("tcp://10.0.0.7:9125", 9125), ("udp://[fd00::7]:9125", 9125), ("9125", 9125)]
+)
+def test_the_ports_that_kubernetes_sets_for_a_service_are_understood(value, port):
+    settings = load(ROOT / "config.toml", {"STATSD_PORT": value, "SMTP_PORT": value})
+    assert settings.statsd.port == port
+    assert handler_settings(email.Settings, "handlers.email", settings.handlers["email"]).port == port
+
+
+def test_a_port_of_kubernetes_is_a_port_in_any_table_and_within_its_limits(tmp_path):
+    path = tmp_path / "config.toml"
+    path.write_text('[queues.q]\nurl = "local"\n[local]\nport = "${LOCAL_PORT}"\n[retry]\nmax_attempts = "tcp://a:7"')
+    with pytest.raises(ConfigError) as caught:
+        load(path, {"LOCAL_PORT": "tcp://10.0.0.7:70000"})
+    assert [finding.split(": ")[1] for finding in caught.value.findings] == [
+        '[retry] max_attempts = "tcp://a:7"',
+        "[local] port (from ${LOCAL_PORT})",
+    ]
+
+
 def test_env_example_has_the_variables_of_config_toml_and_sets_none():
     lines = (ROOT / ".env.example").read_text().splitlines()
     variables = [line for line in lines if line and not line.startswith("#")]

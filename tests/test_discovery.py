@@ -86,6 +86,23 @@ def test_a_folder_is_looked_for_beside_the_config_file_wherever_the_worker_was_s
     ]
 
 
+def test_where_the_folder_is_absent_and_a_module_has_its_name_the_finding_names_both(application, monkeypatch):
+    elsewhere = application.folder / "elsewhere"
+    package = elsewhere / f"{application.name}y"
+    package.mkdir(parents=True)
+    monkeypatch.syspath_prepend(str(elsewhere))
+    for init in (None, package / "__init__.py"):
+        if init is not None:
+            init.write_text("")
+        [finding, *_] = application.findings(package.name)
+        assert finding.startswith(
+            f"[worker] handlers: there is no folder {application.folder / package.name}, "
+            f"and the module {package.name!r} ({init or package}"
+        )
+        assert finding.endswith(f"has no function marked @handler: name the folder, from {application.folder}")
+        del sys.modules[package.name]
+
+
 def test_a_folder_further_down_has_its_last_name(application):
     application.write(f"deep/{application.name}x/a.py", HANDLER, type="a")
     assert application.discover(f"{application.name}/deep/{application.name}x").routes["a"].where == (

@@ -216,7 +216,7 @@ def test_a_message_abandoned_long_ago_is_no_reason_for_exit_1():
 
 def test_a_crash_outweighs_a_refusal():
     service = Service(1, 1, Metrics("", 0, "millpond", "t"), SystemClock())
-    service.refused(QueueMissing("gone"))
+    service.refused("q", QueueMissing("gone"))
     service.stop("crash", 2)
     assert service._exit_code == 2
 

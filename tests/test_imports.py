@@ -37,7 +37,7 @@ FLOORS = [
     },
     {"config", "envelope", "bounded", "batch", "poller", "connections", "credentials", "shapes", "threads", "trouble"},
     {"lease", "discovery", "boto", "wire", "misfit"},
-    {"sqs", "watchdog"},
+    {"sqs", "watchdog", "ending"},
     {"producer", "lifeline"},
     {"delivery"},
     {"processor", "deadletter", "groups"},

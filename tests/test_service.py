@@ -45,7 +45,7 @@ class Process:
     def __init__(self, clock, drain_seconds, concurrency):
         self.clock = clock
         self.service = Service(concurrency, drain_seconds, Metrics("", 0, "millpond", "test"), clock)
-        self.signals = {}
+        self.service.ending = self
         self.exit_code = None
         self.ended_at = None
 
@@ -59,8 +59,17 @@ class Process:
         self.ended_at = self.clock.now()
 
     def signal(self, number):
-        gevent.get_hub().loop.run_callback(self.signals[number])
+        self.act(number)
         settle()
+
+    def take(self, act):
+        """As Ending does: what a signal calls."""
+        self.act = act
+
+    def allow(self, seconds, code):
+        self.allowed = (seconds, code)
+
+    begin = allow
 
 
 @pytest.fixture
@@ -70,7 +79,6 @@ def process(clock, monkeypatch):
 
     def make(*handlers, drain_seconds=10.0, concurrency=10, until_empty=False, start=True, **settings):
         one = Process(clock, drain_seconds, concurrency)
-        gevents.signal_handler = lambda number, call, *args: one.signals.update({number: lambda: call(*args)})
         monkeypatch.setattr(rig_module, "Pool", lambda *args: one.service.pool)
         one.rigs = [Wired(one.service, clock, names, concurrency=concurrency, **settings) for names in handlers]
         one.rig = one.rigs[0]
@@ -437,7 +445,7 @@ def test_a_core_greenlet_that_dies_during_the_drain_ends_it(process, clock):
 @pytest.mark.parametrize("crash_first", [True, False])
 def test_a_crash_outweighs_a_refused_boot_whichever_comes_first(process, clock, crash_first):
     one = process({"job": fine}, drain_seconds=LONG, wait_seconds=1)
-    steps = [lambda: one.service.stop("crash", CRASHED), lambda: one.service.refused(AccessDenied("no"))]
+    steps = [lambda: one.service.stop("crash", CRASHED), lambda: one.service.refused("q", AccessDenied("no"))]
     for step in steps if crash_first else reversed(steps):
         step()
     clock.advance(5)
@@ -447,15 +455,61 @@ def test_a_crash_outweighs_a_refused_boot_whichever_comes_first(process, clock, 
 @pytest.mark.parametrize("error", [AccessDenied("no right"), QueueMissing("no queue")])
 def test_what_only_a_person_can_mend_ends_the_boot(process, clock, error):
     one = process({"job": fine}, wait_seconds=1)
-    one.service.refused(error)
+    one.service.refused("q", error)
     clock.advance(5)
     assert one.exit_code == MISCONFIGURED
+
+
+def two_queues(process, *denied):
+    """A process whose two queues are "a" and "b"; those that are `denied` answer no receive."""
+    one = process({"job": fine}, {"job": fine}, wait_seconds=1, start=False)
+    names = dict(zip(("a", "b"), one.rigs, strict=True))
+    for name, rig in names.items():
+        rig.consumer.name = name
+        rig.refused = types.SimpleNamespace(append=lambda error, name=name: one.service.refused(name, error))
+        rig.consumer._refused = rig.refused.append
+        rig.queue.script["receive"] += [AccessDenied("no right")] * 1_000 if name in denied else []
+    one.start()
+    return one, names
+
+
+def test_a_queue_that_is_denied_at_its_first_receive_stops_no_other_and_is_told_each_minute(process, clock, caplog):
+    one, rigs = two_queues(process, "a")
+    clock.advance(30)
+    rigs["b"].put("job")
+    clock.advance(160)
+    assert one.exit_code is None
+    assert len(rigs["b"].ended) == 1
+    told = [record for record in caplog.records if getattr(record, "event", "") == "queue.refused"]
+    assert {record.fields["queue"] for record in told} == {"a"}
+    assert 3 <= len(told) <= 5
+    rigs["a"].queue.script["receive"].clear()
+    rigs["a"].put("job")
+    clock.advance(120)
+    assert len(rigs["a"].ended) == 1
+
+
+def test_where_every_queue_is_denied_at_its_first_receive_the_boot_is_over(process, clock):
+    one, _ = two_queues(process, "a", "b")
+    clock.advance(30)
+    assert one.exit_code == MISCONFIGURED
+
+
+def test_a_queue_that_has_been_received_from_and_is_denied_later_ends_nothing(process, clock):
+    one = process({"job": fine}, wait_seconds=1)
+    clock.advance(10)
+    one.rig.queue.script["receive"] += [AccessDenied("no right")] * 10
+    clock.advance(600)
+    assert one.exit_code is None
+    one.rig.put("job")
+    clock.advance(120)
+    assert len(one.rig.ended) == 1
 
 
 def test_an_outage_at_boot_does_not_end_it(process, clock):
     one = process({"job": fine}, wait_seconds=1)
     for error in (Unreachable("down"), Throttled("slow")):
-        one.service.refused(error)
+        one.service.refused("q", error)
     clock.advance(5)
     assert not one.service.stopping
     one.signal(SIGTERM)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -287,6 +289,189 @@ def test_a_signal_during_setup_stops_the_worker_before_it_receives(start):
         assert worker.stderr == ""
 
 
+WAITS = {
+    "in gevent": "time.sleep(3600)",
+    "on a socket": "a, b = socket.socketpair(); a.recv(1)",
+    "and swallows": "\n    while True:\n        try: time.sleep(3600)\n        except BaseException: pass",
+    "natively": "get_original('time', 'sleep')(3600)",
+    "computing": "\n    while True: pass",
+}
+ENDLESS_SETUP = """
+import msgspec, socket, time
+from gevent.monkey import get_original
+from millpond import handler
+
+class Settings(msgspec.Struct):
+    pass
+
+def setup(settings: Settings) -> None:
+    print("setting up", flush=True)
+    WAIT
+
+def teardown() -> None:
+    print("torn down", flush=True)
+
+@handler("ok")
+def ok(payload: dict | None) -> None:
+    pass
+"""
+
+
+TEARDOWN = """
+import socket
+from gevent.monkey import get_original
+
+def teardown() -> None:
+    WAIT
+"""
+WAITING = """
+import socket, time
+from gevent.monkey import get_original
+from millpond import handler
+
+@handler("wait")
+def work(payload: dict | None) -> None:
+    print("waiting", flush=True)
+    WAIT
+"""
+AT_THE_EXIT = """
+import atexit, socket
+from gevent.monkey import get_original
+
+def last() -> None:
+    WAIT
+
+atexit.register(last)
+"""
+
+
+@pytest.mark.parametrize("wait", WAITS.values(), ids=WAITS)
+def test_a_setup_that_waits_for_ever_is_left_at_a_signal(start, wait):
+    worker = start("local", drain_seconds=3, handlers=ENDLESS_SETUP.replace("WAIT", wait))
+    worker.expect("", message="setting up")
+    began = time.monotonic()
+    worker.signal(SIGTERM)
+    assert worker.exit_code() == 0
+    assert time.monotonic() - began < 6
+    assert worker.all("worker.ready") == []
+    assert worker.all("worker.stopped") or worker.all("worker.ended")
+    assert worker.stderr == ""
+
+
+def test_a_boot_that_waits_for_an_answer_of_sqs_is_left_at_a_signal(start):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        worker = start(f"http://127.0.0.1:{silent.getsockname()[1]}/000000000000/q", drain_seconds=3)
+        connection, _ = silent.accept()
+        with connection:
+            began = time.monotonic()
+            worker.signal(SIGTERM)
+            assert worker.exit_code() == 0
+            assert time.monotonic() - began < 6
+            assert worker.expect("worker.stopped")["exit_code"] == 0
+
+
+def test_a_boot_that_waits_for_keys_is_left_at_a_signal(start, tmp_path):
+    (tmp_path / "0" / ".aws").mkdir(parents=True)
+    asked = tmp_path / "asked"
+    (tmp_path / "0" / ".aws" / "config").write_text(
+        f'[default]\ncredential_process = sh -c "touch {asked}; sleep 60"\n'
+    )
+    worker = start("https://sqs.eu-west-1.amazonaws.com/000000000000/q", drain_seconds=3)
+    end = time.monotonic() + 20
+    while not asked.exists():
+        assert time.monotonic() < end, worker.told()
+        time.sleep(0.05)
+    began = time.monotonic()
+    worker.signal(SIGTERM)
+    assert worker.exit_code() == 0
+    assert time.monotonic() - began < 6
+
+
+@pytest.mark.parametrize("wait", WAITS.values(), ids=WAITS)
+def test_a_teardown_that_waits_for_ever_ends_with_the_drain(start, wait):
+    teardown = TEARDOWN.replace("WAIT", wait)
+    worker = start("local", drain_seconds=3, handlers=HANDLERS + teardown)
+    worker.expect("worker.ready")
+    began = time.monotonic()
+    worker.signal(SIGTERM)
+    worker.exit_code()
+    assert time.monotonic() - began < 7
+    assert worker.all("worker.stopped") or worker.all("worker.ended")
+
+
+@pytest.mark.parametrize("wait", WAITS.values(), ids=WAITS)
+def test_a_handler_that_waits_for_ever_does_not_hold_the_drain_however_it_waits(start, queues, name, wait):
+    handlers = WAITING.replace("WAIT", wait)
+    queues.create(name)
+    queues.send(name, "wait")
+    worker = start(queues.url(name), drain_seconds=3, handlers=handlers)
+    worker.expect("", message="waiting")
+    began = time.monotonic()
+    worker.signal(SIGTERM)
+    assert worker.exit_code() in (0, 1)
+    assert time.monotonic() - began < 7
+
+
+ATEXIT = (
+    HANDLERS
+    + """
+import atexit
+
+def last() -> None:
+    print("last", flush=True)
+
+def broken() -> None:
+    raise ValueError("no such file")
+
+def first() -> None:
+    print("first", flush=True)
+    time.sleep(0.1)
+
+for function in (last, broken, first):
+    atexit.register(function)
+"""
+)
+
+
+def test_what_is_registered_with_atexit_runs_once_in_its_order_and_its_errors_are_told(start):
+    worker = start("local", handlers=ATEXIT)
+    worker.expect("worker.ready")
+    worker.signal(SIGTERM)
+    assert worker.exit_code() == 0
+    lines = [line["message"] if line["event"] == "" else line["event"] for line in worker.lines]
+    assert lines[-4:] == ["worker.stopped", "first", "atexit.failed", "last"]
+    [failed] = worker.all("atexit.failed")
+    assert "ValueError: no such file" in failed["traceback"]
+
+
+@pytest.mark.parametrize("wait", WAITS.values(), ids=WAITS)
+def test_an_exit_function_that_waits_for_ever_ends_with_the_drain(start, wait):
+    waits = AT_THE_EXIT.replace("WAIT", wait)
+    worker = start("local", drain_seconds=2, handlers=HANDLERS + waits)
+    worker.expect("worker.ready")
+    began = time.monotonic()
+    worker.signal(SIGTERM)
+    assert worker.exit_code() == 0
+    assert time.monotonic() - began < 7
+
+
+def test_a_signal_that_was_ignored_stays_ignored(start):
+    ignored = [signal.signal(number, signal.SIG_IGN) for number in (SIGHUP, SIGINT)]
+    try:
+        worker = start("local")
+    finally:
+        for number, before in zip((SIGHUP, SIGINT), ignored, strict=True):
+            signal.signal(number, before)
+    worker.expect("worker.ready")
+    for number in (SIGHUP, SIGINT):  # nohup ignores the first, a shell the second for what runs in its background
+        worker.signal(number)
+    time.sleep(0.5)
+    assert worker.all("worker.draining") == []
+    worker.signal(SIGTERM)
+    assert worker.expect("worker.draining")["why"] == "SIGTERM"
+    assert worker.exit_code() == 0
+
+
 def test_a_setup_that_calls_sys_exit_is_a_crash_not_a_success(start):
     worker = start("local", handlers=SLOW_SETUP.replace("time.sleep(1)", "raise SystemExit(0)"))
     assert worker.exit_code() == 2
@@ -298,6 +483,34 @@ def test_a_queue_that_does_not_exist_is_exit_3(start, queues):
     assert worker.exit_code() == 3
     assert "[queues.q]" in worker.stderr
     assert "does not exist" in worker.stderr
+
+
+def test_a_queue_that_does_not_exist_stops_no_other_and_is_worked_on_when_it_does(start, queues, name):
+    queues.create(name)
+    more = f'[queues.other]\nurl = "{queues.url(name + "-later")}"\nwait_seconds = 1'
+    worker = start(queues.url(name), more=more)
+    assert "only the other queues" in worker.expect("queue.refused", queue="other")["message"]
+    queues.send(name, "ok")
+    worker.expect("message.succeeded", queue="q")
+    queues.create(name + "-later")
+    queues.send(name + "-later", "ok")
+    worker.expect("message.succeeded", queue="other")
+    worker.signal(SIGTERM)
+    assert worker.exit_code() == 0
+
+
+def test_where_no_queue_exists_each_is_named_and_it_is_exit_3(start, queues):
+    worker = start(queues.url("nowhere"), more=f'[queues.other]\nurl = "{queues.url("neither")}"')
+    assert worker.exit_code() == 3
+    assert [line.split(" ")[0] for line in worker.stderr.splitlines()] == ["[queues.q]", "[queues.other]"]
+
+
+def test_until_empty_does_not_wait_for_a_queue_that_is_not_there_and_says_so(start, queues, name):
+    queues.create(name)
+    more = f'[queues.other]\nurl = "{queues.url("nowhere")}"\nwait_seconds = 1'
+    worker = start(queues.url(name), "--until-empty", more=more)
+    assert worker.exit_code() == 1
+    worker.expect("queue.left", queue="other")
 
 
 def test_a_bad_configuration_is_exit_3_with_every_finding_on_a_line(start):
