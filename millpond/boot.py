@@ -10,7 +10,7 @@ from functools import partial
 
 import gevent
 
-from millpond import discovery, log
+from millpond import children, discovery, log, loops
 from millpond.account import Account
 from millpond.backoff import call_seconds
 from millpond.bounded import Bounded
@@ -60,6 +60,8 @@ def build(
     service.ending = ending or service.ending
     service.install_signals()
     _own_the_hub()
+    children.adopt()
+    loops.adopt()
     service.boot(lambda: _boot(settings, service, handlers, metrics, clock))
     return service
 

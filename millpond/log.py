@@ -125,6 +125,12 @@ def flush() -> None:
         output.flush()
 
 
+def forget_locks() -> None:
+    """In a forked child: a thread that held one is not there any more."""
+    for output in _outputs():
+        output.forget_locks()
+
+
 class Allowance:
     """At most `per_second` in any one second (its whole part); below 1, one in each 1 / per_second seconds.
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, cast
 
 import msgspec
 
-from millpond import foreign, log
+from millpond import children, foreign, log
 from millpond.backoff import retry_seconds, whole_seconds
 from millpond.countdown import Countdown, Time
 from millpond.delivery import Delivery
@@ -280,14 +280,21 @@ class _Misfit(MillpondError):
 def _call(route: Route, envelope: Envelope, message: Message) -> object:
     log.delivery.set(message)
     try:
-        payload = route.decode(envelope.payload)
-    except Interrupt:
+        try:
+            payload = route.decode(envelope.payload)
+        except Interrupt:
+            raise
+        except BaseException as error:  # the user's own types decode themselves: anything can come out
+            raise _Misfit(misfit(error, envelope.payload, envelope.path)) from None
+        around = route.around
+        value = route.call(payload, message) if around is None else _call_around(around, route, payload, message)
+    except BaseException as error:
+        if children.forked:
+            children.end(error)
         raise
-    except BaseException as error:  # the user's own types decode themselves: anything can come out
-        raise _Misfit(misfit(error, envelope.payload, envelope.path)) from None
-    if route.around is None:
-        return route.call(payload, message)
-    return _call_around(route.around, route, payload, message)
+    if children.forked:
+        children.end(None)
+    return value
 
 
 #: The function below which every handler runs: the watchdog looks for it in a stack.

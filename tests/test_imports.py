@@ -20,7 +20,7 @@ ENGINE = ROOT / "millpond"
 FLOORS = [
     {"errors"},
     {"foreign", "home"},
-    {"message", "clock", "metrics", "outlet", "pool", "patch", "samples", "screen", "stream", "sigv4"},
+    {"message", "clock", "metrics", "loops", "outlet", "pool", "patch", "samples", "screen", "stream", "sigv4"},
     {
         "backoff",
         "queue",
@@ -38,7 +38,7 @@ FLOORS = [
     {"config", "envelope", "bounded", "batch", "poller", "connections", "credentials", "shapes", "threads", "trouble"},
     {"lease", "discovery", "boto", "wire", "misfit"},
     {"sqs", "watchdog", "ending"},
-    {"producer", "lifeline"},
+    {"producer", "lifeline", "children"},
     {"delivery"},
     {"processor", "deadletter", "groups"},
     {"settler"},

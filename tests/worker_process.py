@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -70,18 +70,23 @@ class WorkerProcess:
 
     def expect(self, event: str, seconds: float = SECONDS, **fields: Any) -> dict[str, Any]:
         """The next line of this event, with these fields, after the one that was expected last."""
+        return self.expect_any([event], seconds, **fields)
+
+    def expect_any(self, events: Collection[str], seconds: float = SECONDS, **fields: Any) -> dict[str, Any]:
+        """The next line of one of these events. A field that is a set may have any of its values."""
         end = time.monotonic() + seconds
         with self._news:
             while True:
                 for index in range(self._seen, len(self.lines)):
                     line = self.lines[index]
-                    if line["event"] == event and fields.items() <= line.items():
+                    if line["event"] in events and all(_fits(line, *field) for field in fields.items()):
                         self._seen = index + 1
                         return line
                 ended = not self._readers[0].is_alive()
                 left = end - time.monotonic()
                 if ended or left <= 0 or not self._news.wait(left):
-                    raise AssertionError(f"no {event} {fields or ''}{' (it ended)' if ended else ''}\n{self.told()}")
+                    what = f"{' or '.join(events)} {fields or ''}{' (it ended)' if ended else ''}"
+                    raise AssertionError(f"no {what}\n{self.told()}")
 
     def all(self, event: str) -> list[dict[str, Any]]:
         """Every line of this event so far."""
@@ -120,6 +125,10 @@ class WorkerProcess:
     def _read_errors(self, stream: IO[str]) -> None:
         self.stderr = stream.read()
         stream.close()
+
+
+def _fits(line: dict[str, Any], name: str, wanted: Any) -> bool:
+    return name in line and (line[name] in wanted if isinstance(wanted, set) else line[name] == wanted)
 
 
 def _parsed(text: str) -> dict[str, Any]:

@@ -1,0 +1,240 @@
+"""Children: the processes that handlers start, and this one where it is one of them.
+
+gevent's own way has three faults for a worker. A child can be waited for in the hub's thread alone; libev, which waits
+for it, takes the exit codes of all other children away; and a forked child goes on with its parent's greenlets.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import signal
+import time
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import SemLock
+from select import PIPE_BUF
+from typing import Any, NoReturn
+
+import gevent
+import gevent.os
+import gevent.subprocess
+from gevent import get_hub
+from gevent._hub_local import get_hub_if_exists, set_hub, set_loop
+from gevent.monkey import get_original
+from gevent.socket import wait_read, wait_write
+
+from millpond import ending, foreign, log
+
+_start_thread: Callable[..., Any] = get_original("_thread", "start_new_thread")
+_allocate_lock: Callable[[], Any] = get_original("_thread", "allocate_lock")
+_get_ident: Callable[[], int] = get_original("_thread", "get_ident")
+_waitpid: Callable[[int, int], tuple[int, int]] = get_original("os", "waitpid")
+
+#: A lock of multiprocessing that is taken is tried again after this.
+LOOK_SECONDS = 0.005
+#: True in a child that a handler has forked: nothing of the engine may go on there.
+forked = False
+
+
+class _Exit:
+    """The exit of one process: a native thread waits for it, and wakes every watcher in the loop of its own thread."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.status: int | None = None
+        self._lock = _allocate_lock()
+        self._wakers: list[Callable[[], object]] = []
+        _start_thread(self._wait, ())
+
+    def _wait(self) -> None:
+        status = 0
+        with suppress(ChildProcessError):  # somebody else has waited for it: nobody knows its status
+            _, status = _waitpid(self.pid, 0)
+        with self._lock:
+            self.status = status
+            for wake in self._wakers:
+                wake()
+
+    def wake_by(self, wake: Callable[[], object]) -> None:
+        with self._lock:
+            self._wakers.append(wake)
+            if self.status is not None:
+                wake()
+
+    def forget(self, wake: Callable[[], object]) -> None:
+        with self._lock:
+            self._wakers.remove(wake)
+
+
+_exits: weakref.WeakValueDictionary[int, _Exit] = weakref.WeakValueDictionary()
+_exits_lock = _allocate_lock()
+
+
+class Child:
+    """A watcher as gevent's loop has them, for any thread. It is its own `loop`, which gevent asks for another one."""
+
+    def __init__(self, pid: int, loop: Any, ref: bool = True) -> None:
+        self.pid = self.rpid = pid
+        self.loop = self
+        self._real_loop = loop
+        self._waker = loop.async_(ref=ref)
+        self._running = False
+        with _exits_lock:
+            self._exit = _exits.get(pid) or _Exit(pid)
+            _exits[pid] = self._exit
+
+    @property
+    def rstatus(self) -> int:
+        return self._exit.status or 0
+
+    def child(self, pid: int, trace: object = False, ref: bool = True) -> Child:
+        return Child(pid, get_hub().loop, ref)
+
+    def start(self, callback: Callable[..., object], *args: Any) -> None:
+        self._waker.start(callback, *args)
+        self._running = True
+        self._exit.wake_by(self._waker.send)
+
+    def stop(self) -> None:
+        if self._running:
+            self._running = False
+            self._exit.forget(self._waker.send)
+            self._waker.stop()
+
+    def close(self) -> None:
+        self.stop()
+        self._waker.close()
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+class _Loop:
+    """The loop as Popen sees it: without libev's handler of SIGCHLD, which takes every child's exit code."""
+
+    sig_pending = False
+
+    def __init__(self, loop: Any) -> None:
+        self._real_loop = loop
+
+    def install_sigchld(self) -> None:
+        pass
+
+    def child(self, pid: int, trace: object = False, ref: bool = True) -> Child:
+        return Child(pid, self._real_loop, ref)
+
+
+def adopt() -> None:
+    """subprocess, multiprocessing and os.fork work in every thread, and a forked child has no engine in it."""
+    gevent.os._watch_child = _watch
+    execute = gevent.subprocess.Popen._execute_child
+    if execute.__name__ != _execute_child.__name__ or execute.__module__ != __name__:
+        _originals.append(execute)
+        gevent.subprocess.Popen._execute_child = _execute_child
+        os.register_at_fork(before=_hold_signals, after_in_parent=_release_signals, after_in_child=_begin_child)
+        for name, call in (("_recv", _read), ("_send", _write)):
+            getattr(Connection, name).__defaults__ = (call,)
+        for name, method in (("_make_methods", _make_methods), ("__enter__", lambda self: self.acquire())):
+            setattr(SemLock, name, method)
+
+
+_originals: list[Callable[..., None]] = []
+
+
+def _read(number: int, size: int) -> bytes:
+    """From a pipe of multiprocessing, without holding up the hub."""
+    wait_read(number)
+    return os.read(number, size)
+
+
+def _write(number: int, data: Any) -> int:
+    wait_write(number)
+    return os.write(number, data[:PIPE_BUF])
+
+
+def _execute_child(self: Any, *args: Any) -> None:
+    self._loop = _Loop(self._loop)
+    _originals[0](self, *args)
+
+
+def _watch(pid: int, callback: Callable[..., object] | None = None, loop: Any = None, ref: bool = False) -> None:
+    watcher = Child(pid, getattr(loop, "_real_loop", loop) or get_hub().loop, ref)
+    gevent.os._watched_children[pid] = watcher
+    watcher.start(gevent.os._on_child, watcher, callback)
+
+
+def _make_methods(self: Any) -> None:
+    """Of a lock of multiprocessing: it is a native one, which nobody may wait for in the hub's thread."""
+    self.acquire = partial(_acquire, self._semlock)
+    self.release = self._semlock.release
+
+
+def _acquire(lock: Any, block: bool = True, timeout: float | None = None) -> bool:
+    if forked or not block:
+        return bool(lock.acquire(block, timeout))
+    end = math.inf if timeout is None else time.monotonic() + timeout
+    while not lock.acquire(False):
+        if time.monotonic() >= end:
+            return False
+        gevent.sleep(LOOK_SECONDS)
+    return True
+
+
+_forking: dict[int, tuple[int, Any]] = {}  # thread -> forks on their way there, and its mask of signals before
+
+
+def _hold_signals() -> None:
+    """One that a child gets before it is its own would be its parent's: the handler, and the pipe that it writes to."""
+    number, mask = _forking.get(_get_ident(), (0, None))
+    if not number:  # of two, as logging's own lock may switch greenlets here
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, ending.NUMBERS)
+    _forking[_get_ident()] = number + 1, mask
+
+
+def _release_signals() -> None:
+    number, mask = _forking.pop(_get_ident())
+    if number > 1:
+        _forking[_get_ident()] = number - 1, mask
+    else:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _begin_child() -> None:
+    """A fresh hub, in which nothing of the parent's is: neither its greenlets nor its timers, sockets and signals."""
+    global forked, _exits_lock
+    forked = True
+    hub = get_hub_if_exists()
+    set_hub(None)
+    set_loop(None)
+    if hub is not None:
+        hub.loop.destroy()
+    get_hub()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # libev's handler would take the exit codes of this one's children
+    _exits_lock = _allocate_lock()
+    _exits.clear()
+    gevent.os._watched_children.clear()
+    log.forget_locks()
+    ending.forget()
+    _, mask = _forking.pop(_get_ident())
+    _forking.clear()
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def end(error: BaseException | None) -> NoReturn:
+    """The handler has ended in a forked child: its message is its parent's to settle."""
+    code = 0 if error is None else 1
+    if isinstance(error, SystemExit):
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    elif error is not None:
+        text = f"a process that the handler forked ends: {foreign.describe(error)}"
+        log.event(logging.ERROR, "child.failed", text, traceback=foreign.trace(error))
+    log.flush()
+    os._exit(code & 0xFF)

@@ -1,0 +1,61 @@
+"""Loops: asyncio.run in a handler."""
+
+from __future__ import annotations
+
+import asyncio
+import asyncio.unix_events
+import contextvars
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
+
+from gevent import get_hub
+from gevent.threadpool import ThreadPool
+
+#: Loops at once; who comes later waits.
+MAX_LOOPS = 100
+
+_run = asyncio.run
+
+
+def adopt() -> None:
+    """Let asyncio.run work in any handler. In the hub's thread."""
+    asyncio.run = partial(_in_thread, get_hub(), ThreadPool(MAX_LOOPS))
+    # Its own way, by a pidfd, finds no process any more where gevent has waited for it.
+    setattr(asyncio.unix_events, "can_use_pidfd", lambda: False)  # noqa: B010
+
+
+def _in_thread(hub: Any, pool: ThreadPool, main: Coroutine[Any, Any, Any], **options: Any) -> Any:
+    """Python keeps by the thread which loop runs: two greenlets of one thread cannot have one each.
+
+    So each loop of the hub's thread gets a thread of its own, for which its greenlet waits; where that is interrupted,
+    the coroutine is cancelled.
+    """
+    if get_hub() is not hub or asyncio.events._get_running_loop() is not None:
+        return _run(main, **options)
+    cancel: list[Callable[[], object]] = []
+    running = pool.spawn(contextvars.copy_context().run, partial(_caught, main, options, cancel))
+    try:
+        value, error = running.get()
+    except BaseException:
+        for call in cancel:
+            call()
+        raise
+    if error is not None:
+        raise error
+    return value
+
+
+def _caught(main: Coroutine[Any, Any, Any], options: dict[str, Any], cancel: list[Callable[[], object]]) -> Any:
+    """gevent would print what a thread raises, and end it for SystemExit."""
+
+    async def outer() -> Any:
+        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        assert task is not None  # noqa: S101  for mypy
+        cancel.append(partial(loop.call_soon_threadsafe, task.cancel))
+        return await main
+
+    try:
+        return _run(outer(), **options), None
+    except BaseException as error:
+        return None, error

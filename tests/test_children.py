@@ -1,0 +1,239 @@
+"""Processes and event loops that handlers start, in a real worker: subprocess, multiprocessing, os.fork, asyncio."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from signal import SIGTERM
+
+import pytest
+
+from tests.worker_process import LocalQueues, WorkerProcess, local_sqs, write_project
+
+HANDLERS = """
+import asyncio, atexit, concurrent.futures, contextvars, logging, multiprocessing, os, socket, subprocess, sys, time
+import sqlite3, threading
+import gevent
+from gevent.monkey import get_original
+from millpond import Message, Reject, handler
+
+log = logging.getLogger("work")
+fork = multiprocessing.get_context("fork")
+variable = contextvars.ContextVar("variable", default="unset")
+local = threading.local()
+
+
+def square(number):
+    return number * number
+
+
+def beat_for(seconds):  # long enough for polls and beats, were there any
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        time.sleep(0.05)
+    return os.getpid()
+
+
+def run(payload):
+    assert subprocess.run(["echo", "hi"], capture_output=True, text=True).stdout == "hi\\n"
+    assert subprocess.check_output(["sh", "-c", "cat; exit 0"], input=b"x" * 100_000) == b"x" * 100_000
+    assert subprocess.run(["sh", "-c", "exit 7"]).returncode == 7
+    assert subprocess.run(["sh", "-c", "kill -9 $$"]).returncode == -9
+    with subprocess.Popen(["sleep", "60"]) as process:
+        try:
+            process.communicate(timeout=0.2)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        assert process.wait() == -9 and process.poll() == -9
+    try:
+        subprocess.run(["sleep", "60"], timeout=0.2)
+    except subprocess.TimeoutExpired:
+        pass
+    assert os.waitstatus_to_exitcode(os.system("exit 3")) == 3
+
+
+def many(payload):
+    running = [subprocess.Popen(["sh", "-c", f"exit {number}"]) for number in range(20)]
+    assert [process.wait() for process in running] == list(range(20))
+
+
+def forks(payload):
+    pid = os.fork()
+    if pid == 0:
+        beat_for(1.5)
+        os._exit(5)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 5
+
+
+def returns(payload):
+    pid = os.fork()
+    if pid == 0:
+        log.info("in the child")
+        time.sleep(0.2)
+        return
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def raises(payload):
+    pid = os.fork()
+    if pid == 0:
+        raise ValueError("in the child")
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
+
+
+def process(payload):
+    results = fork.Queue()
+    child = fork.Process(target=lambda: results.put(beat_for(1.5)))
+    child.start()
+    assert results.get() == child.pid
+    child.join()
+    assert child.exitcode == 0
+
+
+def terminate(payload):
+    child = fork.Process(target=time.sleep, args=[60])
+    child.start()
+    child.terminate()
+    child.join()
+    assert child.exitcode == -15
+
+
+def pool(payload):
+    with fork.Pool(2) as workers:
+        assert workers.map(square, range(10)) == [number * number for number in range(10)]
+
+
+def executor(payload):
+    with concurrent.futures.ProcessPoolExecutor(2, mp_context=fork) as workers:
+        assert list(workers.map(square, range(10))) == [number * number for number in range(10)]
+
+
+def logged(function):
+    try:
+        function(None)
+    except BaseException:
+        log.exception("in the child")
+        raise
+
+
+def nested(payload):
+    child = fork.Process(target=logged, args=[run])
+    child.start()
+    child.join()
+    assert child.exitcode == 0
+
+
+async def coroutine(payload):
+    async def numbers():
+        for number in range(5):
+            await asyncio.sleep(0.02)
+            yield number
+
+    assert [number async for number in numbers()] == list(range(5))
+    process = await asyncio.create_subprocess_exec("echo", "hi", stdout=subprocess.PIPE)
+    assert (await process.communicate())[0] == b"hi\\n"
+    assert await asyncio.get_running_loop().run_in_executor(None, square, 3) == 9
+    assert await asyncio.gather(*(asyncio.sleep(0.05, number) for number in range(3))) == [0, 1, 2]
+
+
+def loop(payload):
+    asyncio.run(coroutine(payload))
+
+
+def things(payload, message: Message):
+    assert variable.get() == "unset"
+    variable.set("mine")
+    assert not hasattr(local, "value") or local.value == "kept"
+    local.value = "kept"
+    time.sleep(0.05)
+    with sqlite3.connect(":memory:") as database:
+        assert database.execute("select 1 + 1").fetchone() == (2,)
+    with concurrent.futures.ThreadPoolExecutor(2) as workers:
+        assert list(workers.map(square, range(5))) == [0, 1, 4, 9, 16]
+    log.info("fields")
+
+
+def declare(function, thread):
+    def work(payload: dict | None) -> None:
+        function(payload)
+        log.info("done")
+
+    handler(f"{function.__name__}-{'thread' if thread else 'greenlet'}", thread=thread, max_attempts=1)(work)
+
+
+for function in (run, many, forks, returns, raises, process, terminate, pool, executor, nested, loop):
+    for thread in (False, True):
+        declare(function, thread)
+
+
+@handler("things-greenlet", max_attempts=1)
+def in_greenlet(payload: dict | None, message: Message) -> None:
+    things(payload, message)
+
+
+@handler("things-thread", thread=True, max_attempts=1)
+def in_thread(payload: dict | None, message: Message) -> None:
+    things(payload, message)
+"""
+
+KINDS = ("run", "many", "forks", "returns", "raises", "process", "terminate", "pool", "executor", "nested", "loop")
+WAYS = ("greenlet", "thread")
+
+
+@pytest.fixture(scope="module")
+def queues(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalQueues]:
+    with local_sqs(tmp_path_factory.mktemp("sqs")) as queues:
+        yield queues
+
+
+@pytest.fixture(scope="module")
+def worker(tmp_path_factory: pytest.TempPathFactory, queues: LocalQueues) -> Iterator[WorkerProcess]:
+    """One worker for all: what a handler leaves behind would show in the next one."""
+    config = f"""
+        [worker]
+        handlers = ["jobs"]
+        drain_seconds = 10
+        [queues.q]
+        url = "{queues.create("q")}"
+        wait_seconds = 1
+        visibility_seconds = 3
+        [log]
+        succeeded_per_second = 1000
+    """
+    with WorkerProcess(write_project(tmp_path_factory.mktemp("worker"), HANDLERS, config)) as worker:
+        worker.expect("worker.ready")
+        yield worker
+        worker.signal(SIGTERM)
+        stopped = worker.expect("worker.stopped")
+        assert stopped["received"] == stopped["succeeded"]  # each was received once, and by the worker alone
+        assert worker.exit_code() == 0
+        assert worker.stderr == ""
+
+
+def end_of(worker: WorkerProcess, *types: str) -> dict:
+    """The outcome of the next message of one of these types."""
+    return worker.expect_any(["message.succeeded", "message.dead_lettered", "message.retried"], type=set(types))
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_processes_and_loops_work_in_handlers_of_either_kind(worker, queues, kind, way):
+    queues.send("q", f"{kind}-{way}")
+    ended = end_of(worker, f"{kind}-{way}")
+    assert ended["event"] == "message.succeeded", worker.told()
+
+
+@pytest.mark.parametrize("kind", ["run", "process", "loop", "things"])
+def test_they_work_side_by_side_too(worker, queues, kind):
+    for way in WAYS:
+        queues.send("q", f"{kind}-{way}", number=5)
+    for _ in range(10):
+        ended = end_of(worker, f"{kind}-greenlet", f"{kind}-thread")
+        assert ended["event"] == "message.succeeded", worker.told()
+
+
+def test_a_line_of_the_log_has_its_message_in_a_thread_as_in_a_greenlet(worker, queues):
+    for way in WAYS:
+        queues.send("q", f"things-{way}")
+        line = worker.expect("log", message="fields", type=f"things-{way}")
+        assert line["queue"] == "q"
+        assert line["event_id"] == line["message_id"]
