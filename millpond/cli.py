@@ -54,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refuse([text])
     options = _parse(argv)
     ending = Ending()
-    ending.watch()
+    if argv is None:  # the process is ours
+        ending.watch()
     if not options.command:
         # Until the service takes them over, nothing is in hand: a signal ends the process at once, without a traceback.
         # Not by KeyboardInterrupt, which gevent prints, and which an import of the user's can swallow.
