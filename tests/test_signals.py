@@ -7,7 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import datetime
 from pathlib import Path
 from signal import SIGHUP, SIGINT, SIGTERM
@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.worker_process import LocalQueues, WorkerProcess, local_sqs, write_project
+from tests.worker_process import LocalQueues, WorkerProcess, embedded_queues, local_sqs, write_project
 
 HANDLERS = """
 import logging, sys, time
@@ -166,6 +166,27 @@ def test_handlers_finish_within_the_drain_and_repeated_sigterms_change_nothing(s
     assert worker.exit_code() == 0
     assert len(worker.all("worker.draining")) == 1
     assert queues.counts(name) == (0, 0, 0)
+
+
+def test_what_was_counted_last_is_sent_before_the_process_ends(start):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        more = f'[statsd]\nhost = "127.0.0.1"\nport = {server.getsockname()[1]}\n'
+        worker = start("local", more=more)  # it answers its open poll at once: no flush comes between
+        queues = embedded_queues(worker)
+        worker.expect("worker.ready")
+        queues.send("q", "ok", number=10)
+        for _ in range(10):
+            worker.expect("message.succeeded")
+        worker.signal(SIGTERM)
+        assert worker.exit_code() == 0
+        server.setblocking(False)
+        packets = []
+        with suppress(BlockingIOError):
+            while True:
+                packets += server.recv(65_536).decode().splitlines()
+    counts = [line.split(":")[1].split("|")[0] for line in packets if line.startswith("millpond.q.succeeded:")]
+    assert sum(map(int, counts)) == 10
 
 
 def test_a_handler_longer_than_the_drain_is_interrupted_and_its_message_is_visible_again(start, queues, name):
