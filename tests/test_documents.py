@@ -18,6 +18,10 @@ import pytest
 from millpond import Message, errors
 from millpond.cli import EXAMPLES
 from tests.between import between
+from tests.chaos.mutants import MUTANTS
+from tests.chaos.scenarios.__main__ import SCENARIOS
+from tests.chaos.simulation.rules import RULES
+from tests.fuzz.test_fuzz import CASES
 from tests.worker_process import CLIENT, WorkerProcess, embedded_queues, local_sqs, write_project
 
 ROOT = Path(__file__).parent.parent
@@ -78,7 +82,7 @@ def test_each_event_that_is_named_is_emitted(page):
     kinds = {event.partition(".")[0] for event in re.findall(r'\bevent\(\w*\.?\w+, "([a-z_.]+)"', CODE)} - {"local"}
     named = [name.split(".") for name in re.findall(r"`([a-z_]+\.[a-z_]+)`", page.read_text())]
     events = {".".join(name) for name in named if name[0] in kinds and name[1] != "py"}
-    assert events - emitted - {f"message.{name}" for name in Message.__struct_fields__} == set()
+    assert events - emitted - {f"message.{name}" for name in dir(Message)} == set()
 
 
 @pytest.mark.parametrize("page", PROSE, ids=lambda page: page.relative_to(ROOT).as_posix())
@@ -94,6 +98,29 @@ def test_each_key_that_is_named_is_in_config_toml(page):
 
 #: What a handler finds on its message.
 OF_HANDLERS = {name for name in dir(Message) if name.endswith("_seconds")}
+
+
+@each_page
+def test_each_option_of_a_command_that_is_named_is_one(page):
+    commands = re.findall(r"python (-m [\w.]+|worker\.py)((?: [^`\n]*)?)", page.read_text())
+    for program, rest in commands:
+        if options := re.findall(r"(?<= )--[a-z-]+", rest):
+            command = [sys.executable, *program.split(), "--help"]
+            helped = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+            assert set(options) <= set(re.findall(r"--[a-z-]+", helped)), program
+
+
+# --- how it is started
+
+
+def test_the_procfile_starts_what_readme_says():
+    assert (ROOT / "Procfile").read_text() == "worker: python worker.py -c config.toml\n"
+    assert "the Procfile starts: python worker.py -c config.toml" in README
+
+
+def test_every_package_is_installed_where_millpond_is():
+    packages = {".".join(path.parent.relative_to(ROOT).parts) for path in ROOT.glob("millpond/**/__init__.py")}
+    assert set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]) == packages
 
 
 # --- README
@@ -218,3 +245,14 @@ def test_the_rights_that_readme_names_are_those_that_a_worker_uses(tmp_path):
     own, _, dead = rights.partition("on the dead-letter queue")
     for queue, text in (("q", own), ("q-dead", dead)):
         assert {call for call, its in used if its == queue} == set(re.findall(r"`(?:sqs:)?(\w+)`", text))
+
+
+# --- what reliability.md counts
+
+
+def test_the_bugs_rules_scenarios_and_inputs_that_are_told_are_those_that_are_tried():
+    text = (ROOT / "docs/reliability.md").read_text()
+    assert f"plants {len(MUTANTS)} bugs" in text
+    assert f"judged by {len(RULES)} rules" in text
+    assert f"tries {CASES:,} of them" in text
+    assert set(re.findall(r"^\| `(\w+)`: ", text, re.MULTILINE)) == set(SCENARIOS)
