@@ -6,6 +6,7 @@ import json
 import random
 import re
 import socket
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import gevent
 import pytest
 from gevent.server import StreamServer
 
+from tests.between import between
 from tests.local.conftest import end, start
 from tests.smtp_server import ScriptedServer
 from tests.worker_process import CLIENT, ROOT, LocalQueues, WorkerProcess, local_sqs, with_client, write_project
@@ -58,6 +60,7 @@ def long(job: Job) -> None:
     time.sleep(5)
     log.info("handled", extra={"n": job.n})
 """
+AWS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}
 KINDS = ("ok", "second_time", "reject", "discard", "again")
 
 
@@ -167,6 +170,40 @@ def test_a_handler_that_outlasts_the_visibility_time_out_is_delivered_once(sqs: 
         assert worker.exit_code(60) == 0
     account = worker.all("worker.stopped")[0]
     assert (account["received"], account["succeeded"]) == (30, 30)
+
+
+def test_what_config_toml_says_of_a_queue_is_what_sqs_is_asked_for(sqs: LocalQueues, tmp_path: Path) -> None:
+    sqs.create("q")
+    asked: dict[str, dict] = {}
+    extended = threading.Event()
+
+    def see(call: str, body: dict) -> None:
+        asked.setdefault(call, body)
+        if call == "ChangeMessageVisibilityBatch":
+            extended.set()
+
+    queue = "max_messages = 3\nvisibility_seconds = 77\nheartbeat_seconds = 1"
+    with between(sqs.endpoint) as proxy:
+        proxy.rule = see
+        write_project(tmp_path / "app", HANDLERS, config(f"{proxy.url}/000000000000/q", queue=queue))
+        with WorkerProcess(tmp_path / "app", **AWS) as worker:
+            worker.expect("worker.ready")
+            sqs.send("q", "long", {"n": 1})
+            assert extended.wait(20), worker.told()
+    receive = asked["ReceiveMessage"]
+    assert (receive["MaxNumberOfMessages"], receive["WaitTimeSeconds"], receive["VisibilityTimeout"]) == (3, 1, 77)
+    [change] = asked["ChangeMessageVisibilityBatch"]["Entries"]
+    assert change["VisibilityTimeout"] == 77
+
+
+def test_a_message_is_kept_for_max_hold_seconds_whatever_its_handler_does(sqs: LocalQueues, tmp_path: Path) -> None:
+    sqs.create("q")
+    queue = "visibility_seconds = 2\nmax_hold_seconds = 3"
+    write_project(tmp_path / "app", HANDLERS, config(sqs.url("q"), queue=queue))
+    with WorkerProcess(tmp_path / "app") as worker:
+        sqs.send("q", "long", {"n": 1})  # for five seconds
+        lost = worker.expect("message.lease_lost")
+    assert 2 <= lost["seconds"] <= 3
 
 
 class BadNetwork:
