@@ -29,6 +29,7 @@ from millpond.message import MAX_DELAY_SECONDS
 from millpond.producer import ATTEMPTS, TIMEOUT_SECONDS, Job, batches
 from millpond.queue import MAX_BATCH, MAX_BYTES, Entry, Failure
 from millpond.sqs import SqsQueue, connect
+from tests.worker_process import LocalQueues
 
 ROOT = Path(__file__).parent.parent
 URL = "https://sqs.eu-west-1.amazonaws.com/1/mails"
@@ -104,6 +105,24 @@ def test_an_event_id_that_is_given_is_kept(local_queue):
     assert Producer(local_queue).send("a", {}, event_id="order-7") == "order-7"
     [one] = received(local_queue)
     assert json.loads(one.body)["event_id"] == "order-7"
+
+
+def test_a_fifo_queue_needs_a_group_and_knows_no_delay():
+    emails = Producer(f"{URL}.fifo")
+    with pytest.raises(ValueError, match="a FIFO queue needs a group"):
+        emails.send("a", {})
+    with pytest.raises(ValueError, match="delay=5: a FIFO queue delays no single message"):
+        emails.send("a", {}, delay=5, group="g")
+
+
+def test_what_comes_again_with_its_event_id_is_dropped_by_a_fifo_queue(local_queue):
+    endpoint, _, name = local_queue.rpartition("/000000000000/")
+    LocalQueues(endpoint).sqs.create_queue(QueueName=f"{name}.fifo", Attributes={"FifoQueue": "true"})
+    emails = Producer(f"{local_queue}.fifo")
+    for number in range(2):
+        assert emails.send("a", {"n": number}, group="g", event_id="order-7") == "order-7"
+    emails.send("a", {"n": 2}, group="g")
+    assert [json.loads(one.body)["payload"]["n"] for one in received(emails.url)] == [0, 2]
 
 
 def test_a_delayed_message_is_there_and_not_visible(local_queue):
