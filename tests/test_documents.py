@@ -130,6 +130,27 @@ def test_readme_is_short():
     assert len(README.splitlines()) < 150
 
 
+def test_the_figures_that_readme_tells_are_those_of_the_bench():
+    bench = (ROOT / "bench/README.md").read_text()
+    table = bench.partition("### TLS, millpond.local, 100 at once")[2].partition("###")[0]
+    cost = {
+        row[0]: f"{int(row[1]):,}"
+        for row in re.findall(r"^\| ([^|]+) \| \*\*[\d.]+\*\* \| (\d+) ", table, re.MULTILINE)
+    }
+    claim = " ".join(README.partition("- **Cheap.** ")[2].partition("- **Loses")[0].split())
+    for words, consumer in (
+        ("{} us of CPU a message over TLS", "Millpond"),
+        ("fanferro's Rust core takes {}", "fanferro (Rust core)"),
+        ("sqs-consumer on Node {}", "sqs-consumer (Node)"),
+        ("the usual boto3 loop {}", "boto3 + gevent, one delete a message"),
+        ("Celery {};", "Celery -P gevent"),
+    ):
+        assert words.format(cost[consumer]) in claim
+    mails = re.findall(r"by median: (\d+) us of CPU.* Celery ([\d,]+)", " ".join(bench.split()))[0]
+    assert "an e-mail over SMTP {} us, where Celery takes {}.".format(*mails) in claim
+    assert f"| Millpond | {re.findall(r'([0-9]+) in an idle hour', claim)[0]} |" in bench
+
+
 def test_readme_and_help_tell_the_same_exit_codes():
     told = dict(re.findall(r"(\d) ([a-z]+(?: [a-z]+)*)", README.partition("Exit codes: ")[2].partition("\n\n")[0]))
     helped = dict(re.findall(r"(\d) ([a-z]+(?: [a-z]+)*)", EXAMPLES.partition("exit codes: ")[2]))
