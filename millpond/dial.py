@@ -156,7 +156,6 @@ class _Attempts:
                     continue
                 if code := self._open[number][1].getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                     self._failed(number, code)
-                    until = 0.0 if self._waiting else until  # the next one begins at once
                 else:
                     self._poll.unregister(number)
                     yield self._open.pop(number)

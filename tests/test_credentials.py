@@ -342,8 +342,26 @@ def test_refused_keys_are_looked_for_once_in_a_while_and_not_at_each_call(monkey
     assert len(loads) == 2
     now[0] += RELOAD_SECONDS
     assert credentials.renew(credentials.keys()).access_key == "new"
+    now[0] += RELOAD_SECONDS
     assert credentials.renew(keys).access_key == "new"  # whoever still had the old ones asks nobody
     assert len(loads) == 3
+
+
+def test_who_is_refused_while_fresh_keys_are_looked_for_waits_for_them(monkeypatch):
+    monkeypatch.setattr(module, "monotonic", lambda: 1000.0)
+    found, answers = Event(), ["old"]
+
+    def load() -> StaticCredentials:
+        if not answers:
+            found.wait()
+        return StaticCredentials(answers.pop() if answers else "new", "secret")
+
+    credentials = Credentials(load)
+    keys = credentials.keys()
+    calls = [gevent.spawn(credentials.renew, keys) for _ in range(5)]
+    gevent.sleep(0.01)
+    found.set()
+    assert {call.get().access_key for call in calls} == {"new"}
 
 
 def test_a_reload_that_fails_leaves_the_keys_as_they_were(clock):

@@ -109,6 +109,15 @@ def test_addresses_that_swallow_packets_cost_a_moment_each(server, certificate, 
         one.close()
 
 
+def test_where_there_is_little_time_each_address_still_has_its_turn(certificate):
+    server = Server()
+    swallowing = fill(3, server.port)
+    dialed(process, server, certificate, "127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.1", seconds=0.5).close()
+    for one in swallowing:
+        one.close()
+    server.close()
+
+
 @pytest.mark.parametrize("home", [process, system])
 def test_an_address_that_takes_the_connection_and_shakes_no_hand_leaves_time_to_the_others(certificate, home):
     server = Server(certificate.server_context())
