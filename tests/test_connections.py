@@ -530,6 +530,13 @@ def test_a_host_that_cannot_be_reached(monkeypatch, error):
         send(Connections("http://queue.example", 4), seconds=30)
 
 
+def test_a_call_that_may_take_long_is_not_long_without_a_connection(monkeypatch):
+    monkeypatch.setattr("millpond.connections.CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **more: gevent.sleep(60))
+    with gevent.Timeout(5), pytest.raises(Unreachable, match="not found in time"):
+        send(Connections("http://queue.example", 4), seconds=30)
+
+
 def interrupted(call, at: int) -> tuple[bool, int]:
     """Throws into the call at its switch number `at` to the hub; whether that ended it, and how often it switched."""
     switches, outcome, hub = 0, [], gevent.get_hub()

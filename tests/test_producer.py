@@ -353,6 +353,9 @@ def test_a_queue_without_a_region_is_a_finding_and_the_next_send_looks_again(mon
     for _ in range(2):
         with pytest.raises(ConfigError, match="no region"):
             producer.send("a", {})
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+    with pytest.raises(QueueError):  # no keys, nobody there: but a region
+        producer.send("a", {}, timeout=0.2)
 
 
 # --- how long it may take
@@ -420,6 +423,22 @@ def test_ten_messages_have_the_time_of_one_and_a_timeout_that_is_given_is_for_al
     asked.clear()
     on(Slow()).send_many(jobs, timeout=4)
     assert asked == [2.0, 1.5, 1.0]
+
+
+def test_what_is_refused_when_the_time_is_over_is_told_and_not_offered_for_a_third_time(on, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr("millpond.producer.monotonic", lambda: now[0])
+    queue = ScriptedQueue(*[{0: HICCUP}] * ATTEMPTS)
+    send = queue.send
+
+    def late(entries: list[Entry], seconds: float) -> list[Failure | None]:
+        now[0] += 10
+        return send(entries, seconds)
+
+    queue.send = late  # type: ignore[method-assign]
+    with pytest.raises(SendError, match="InternalError: try again"):
+        on(queue).send("a", {})
+    assert len(queue.calls) == 2
 
 
 def test_a_provider_of_keys_that_hangs_takes_no_longer_than_the_send_may(monkeypatch):
