@@ -291,6 +291,19 @@ def test_handlers_finish_within_the_drain_and_are_interrupted_a_reserve_before_i
     assert one.ended_at <= begun + 10
 
 
+@pytest.mark.parametrize(("drain_seconds", "seconds"), [(5, 4), (10, 8), (15, 12), (25, 22), (45, 42)])
+def test_a_handler_has_the_drain_but_for_a_fifth_of_it_or_three_seconds(process, clock, drain_seconds, seconds):
+    slow = Gate()
+    one = process({"slow": slow}, drain_seconds=drain_seconds, wait_seconds=1)
+    one.rig.put("slow")
+    clock.advance(0.5)
+    one.signal(SIGTERM)
+    clock.advance(seconds - 0.1)
+    assert slow.thrown == []
+    clock.advance(0.2)
+    assert slow.thrown == [Stopped]
+
+
 def test_what_was_not_started_goes_back_at_the_end_of_the_drain_though_a_poll_is_still_open(process, clock):
     gate = Gate()
     one = process({"job": gate}, drain_seconds=10, concurrency=1, prefetch=2, wait_seconds=20)
