@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from signal import SIGTERM
 
 import pytest
 
-from tests.worker_process import LocalQueues, WorkerProcess, local_sqs, write_project
+from tests.worker_process import ROOT, LocalQueues, WorkerProcess, local_sqs, write_project
 
 HANDLERS = """
 import asyncio, atexit, concurrent.futures, contextvars, logging, multiprocessing, os, socket, subprocess, sys, time
@@ -237,3 +238,39 @@ def test_a_line_of_the_log_has_its_message_in_a_thread_as_in_a_greenlet(worker, 
         line = worker.expect("log", message="fields", type=f"things-{way}")
         assert line["queue"] == "q"
         assert line["event_id"] == line["message_id"]
+
+
+CLIENT = """
+import threading
+import boto3
+from millpond import handler
+
+{local}
+
+@handler("asks-greenlet", max_attempts=1)
+def in_greenlet(payload: dict | None) -> None:
+    client().get_queue_url(QueueName="asked")
+
+@handler("asks-thread", thread=True, max_attempts=1)
+def in_thread(payload: dict | None) -> None:
+    client().get_queue_url(QueueName="asked")
+"""
+
+
+def test_a_client_a_thread_as_the_page_says_serves_threads_and_greenlets(tmp_path, queues):
+    [local] = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs/libraries.md").read_text(), re.MULTILINE | re.DOTALL)
+    local = local.replace('client("s3")', f'client("sqs", "us-east-1", endpoint_url="{queues.endpoint}")')
+    config = f"""
+        [worker]
+        handlers = ["jobs"]
+        [queues.q]
+        url = "{queues.create("asked")}"
+        wait_seconds = 1
+    """
+    for way in WAYS:
+        queues.send("asked", f"asks-{way}", number=20)
+    keys = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}
+    folder = write_project(tmp_path, CLIENT.format(local=local), config)
+    with WorkerProcess(folder, "--until-empty", **keys) as worker:
+        assert worker.exit_code() == 0, worker.told()
+        assert worker.expect("worker.stopped")["succeeded"] == 40

@@ -147,7 +147,9 @@ def test_env_example_has_the_variables_of_config_toml_and_sets_none():
 def test_env_example_tells_the_defaults_of_config_toml():
     text = re.sub("^#.*", "", (ROOT / "config.toml").read_text(), flags=re.MULTILINE)
     defaults = dict(re.findall(r"\$\{(\w+):-([^}]+)\}", text))
-    told = re.findall(r"^# .*?(?:\(([^ ;()]+)[^()]*\))?\n(\w+)=$", (ROOT / ".env.example").read_text(), re.MULTILINE)
+    told = re.findall(
+        r"^# .*?(?:\(([^ ;()]+)[^()]*\)[^()\n]*)?\n(\w+)=$", (ROOT / ".env.example").read_text(), re.MULTILINE
+    )
     said = {variable: default for default, variable in told if default}
     of_others = {"SQS_QUEUE_URL": "local", "SMTP_PORT": "0"}  # told in words
     assert {key: value for key, value in defaults.items() if key not in of_others} == {
