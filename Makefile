@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SLOW := tests/test_signals.py tests/test_end_to_end.py
+SLOW := $(addprefix tests/test_,signals.py end_to_end.py dead_letter_queue.py secrets.py children.py claims.py)
 
 .PHONY: run test quick lint bench chaos fuzz mutants clean
 
@@ -10,7 +10,7 @@ run: $(VENV)/runtime
 	$(BIN)/python worker.py -c config.toml --demo 25
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m tests.side_by_side
 
 # What a change needs while it is made: the tests of the modules and the short simulation, a minute and a half.
 quick: $(VENV)/dev

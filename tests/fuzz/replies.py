@@ -84,9 +84,10 @@ class Server:
 
     def _serve(self, sock, address) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        session = Session(self, sock, self._tls)
         with suppress(OSError, EOFError):
-            Session(self, sock, self._tls).run()
-        sock.close()
+            session.run()
+        session.sock.close()
 
 
 class Session:
@@ -156,7 +157,9 @@ class Session:
         if chance is not None and chance.random() < 0.6:
             self.sock.sendall(chance.choice([chance.randbytes(200), b"\x15\x03\x01\x00\x02\x02\x28", b"250 plain\r\n"]))
             raise EOFError
-        self.sock = self.tls.wrap_socket(self.sock, server_side=True)
+        # Apart from wrap_socket(), so that a handshake that fails leaves a socket to close.
+        self.sock = self.tls.wrap_socket(self.sock, server_side=True, do_handshake_on_connect=False)
+        self.sock.do_handshake()
 
     def _line(self) -> bytes:
         return self._until(b"\n")
