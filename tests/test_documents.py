@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ from tests.worker_process import CLIENT, WorkerProcess, embedded_queues, local_s
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+MAKEFILE = (ROOT / "Makefile").read_text()
 LIFE = (ROOT / "docs/life-of-a-message.md").read_text()
 #: Whatever is written for a reader, and what is written for one beside the code.
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/*.md")), ROOT / "bench/README.md"]
@@ -70,7 +72,7 @@ def test_each_file_of_the_engine_has_its_place_in_the_life_of_a_message(name):
 @each_page
 def test_each_target_of_make_and_each_module_that_is_named_is_there(page):
     text = page.read_text()
-    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^(\w+):", MAKEFILE, re.MULTILINE))
     assert set(re.findall(r"(?:`|^)make (\w+)", text, re.MULTILINE)) - targets == set()
     modules = re.findall(r"python -m ([a-z_.]+[a-z_])", text)
     assert [module for module in modules if importlib.util.find_spec(module) is None] == []
@@ -102,12 +104,21 @@ OF_HANDLERS = {name for name in dir(Message) if name.endswith("_seconds")}
 
 @each_page
 def test_each_option_of_a_command_that_is_named_is_one(page):
-    commands = re.findall(r"python (-m [\w.]+|worker\.py)((?: [^`\n]*)?)", page.read_text())
+    text = page.read_text()
+    commands = re.findall(r"python (-m [\w.]+|worker\.py)((?: [^`\n]*)?)", text)
+    by_make = {name: program for program, name in re.findall(r"(-m [\w.]+) \$\((\w+)\)", MAKEFILE)}
+    commands += [
+        (by_make[name], f" {rest}") for name, rest in re.findall(r'\b([A-Z]+)="([^"]*)"', text) if name in by_make
+    ]
     for program, rest in commands:
         if options := re.findall(r"(?<= )--[a-z-]+", rest):
-            command = [sys.executable, *program.split(), "--help"]
-            helped = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-            assert set(options) <= set(re.findall(r"--[a-z-]+", helped)), program
+            assert set(options) <= set(re.findall(r"--[a-z-]+", help_of(program))), program
+
+
+@cache
+def help_of(program: str) -> str:
+    command = [sys.executable, *program.split(), "--help"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
 # --- how it is started
