@@ -6,6 +6,7 @@ for it, takes the exit codes of all other children away; and a forked child goes
 
 from __future__ import annotations
 
+import concurrent.futures.thread
 import logging
 import math
 import os
@@ -32,6 +33,7 @@ from millpond import ending, foreign, log
 
 _start_thread: Callable[..., Any] = get_original("_thread", "start_new_thread")
 _allocate_lock: Callable[[], Any] = get_original("_thread", "allocate_lock")
+_NativeLock: Any = get_original("_thread", "LockType")
 _get_ident: Callable[[], int] = get_original("_thread", "get_ident")
 _waitpid: Callable[[int, int], tuple[int, int]] = get_original("os", "waitpid")
 
@@ -142,6 +144,7 @@ def adopt() -> None:
         os.register_at_fork(before=_hold_signals, after_in_parent=_release_signals, after_in_child=_begin_child)
         for name, call in (("_recv", _read), ("_send", _write)):
             getattr(Connection, name).__defaults__ = (call,)
+        _share_lock()
         for name, method in (("_make_methods", _make_methods), ("__enter__", lambda self: self.acquire())):
             setattr(SemLock, name, method)
 
@@ -171,6 +174,28 @@ def _watch(pid: int, callback: Callable[..., object] | None = None, loop: Any = 
     watcher.start(gevent.os._on_child, watcher, callback)
 
 
+class _SharedLock:
+    """For threads and greenlets together: a lock of gevent can leave a greenlet asleep that a thread should wake."""
+
+    def __init__(self) -> None:
+        self._lock = _allocate_lock()
+        self.release = self._lock.release
+
+    def acquire(self) -> bool:
+        return _acquire(self._lock)
+
+    def __enter__(self) -> bool:
+        return self.acquire()
+
+    def __exit__(self, *exception: object) -> None:
+        self.release()
+
+
+def _share_lock() -> None:
+    """The one lock that all ThreadPoolExecutors of a process have in common."""
+    setattr(concurrent.futures.thread, "_global_shutdown_lock", _SharedLock())  # noqa: B010
+
+
 def _make_methods(self: Any) -> None:
     """Of a lock of multiprocessing: it is a native one, which nobody may wait for in the hub's thread."""
     self.acquire = partial(_acquire, self._semlock)
@@ -178,7 +203,7 @@ def _make_methods(self: Any) -> None:
 
 
 def _acquire(lock: Any, block: bool = True, timeout: float | None = None) -> bool:
-    if forked or not block:
+    if not block or (forked and not isinstance(lock, _NativeLock)):
         return bool(lock.acquire(block, timeout))
     end = math.inf if timeout is None else time.monotonic() + timeout
     while not lock.acquire(False):
@@ -220,6 +245,7 @@ def _begin_child() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # libev's handler would take the exit codes of this one's children
     _exits_lock = _allocate_lock()
     _exits.clear()
+    _share_lock()
     gevent.os._watched_children.clear()
     log.forget_locks()
     ending.forget()
