@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SLOW := $(addprefix tests/test_,signals.py end_to_end.py dead_letter_queue.py secrets.py children.py claims.py)
+SLOW := $(addprefix tests/test_,signals.py end_to_end.py dead_letter_queue.py secrets.py children.py)
 
 .PHONY: run test quick lint bench chaos fuzz mutants clean
 

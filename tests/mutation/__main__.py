@@ -44,7 +44,7 @@ def main() -> int:
         f"{len(every):,} bugs can be planted in {len(files)} files; {len(chosen)} are, seed {options.seed}", flush=True
     )
     started = time.monotonic()
-    if broken := _broken(chosen):
+    if broken := _broken(chosen, options.workers):
         print(f"{broken} fails without any bug planted: no test could tell anything")
         return 1
     verdicts = list(_judged(chosen, options.workers))
@@ -53,11 +53,12 @@ def main() -> int:
     return 0 if len(survivors) <= (1 - WANTED) * len(chosen) else 1
 
 
-def _broken(chosen: Sequence[Plant]) -> str:
+def _broken(chosen: Sequence[Plant], workers: int) -> str:
     """A test that fails as it is; "" where none does."""
     tests = sorted({test for plant in chosen for test in tests_of(ROOT, plant.file)})
-    with tempfile.TemporaryDirectory() as folder:
-        return Judge(ROOT, Path(folder)).found_by(tests)
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(workers) as pool:
+        judge = Judge(ROOT, Path(folder))
+        return next(filter(None, pool.map(lambda test: judge.found_by([test]), tests)), "")
 
 
 def _judged(chosen: Sequence[Plant], workers: int) -> Iterator[Verdict]:
