@@ -58,7 +58,7 @@ def _broken(chosen: Sequence[Plant], workers: int) -> str:
     tests = sorted({test for plant in chosen for test in tests_of(ROOT, plant.file)})
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(workers) as pool:
         judge = Judge(ROOT, Path(folder))
-        return next(filter(None, pool.map(lambda test: judge.found_by([test]), tests)), "")
+        return next(filter(None, pool.map(judge.failure_of, tests)), "")
 
 
 def _judged(chosen: Sequence[Plant], workers: int) -> Iterator[Verdict]:

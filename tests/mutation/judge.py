@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from tests.mutation.plant import Plant, planted
 
-#: A run that takes longer hangs: the bug is found.
+#: A test file that takes longer hangs: the bug is found.
 MAX_SECONDS = 300
 #: Left out, as `make quick` does: whole processes, minutes of load.
 SLOW = ("tests/test_signals.py", "tests/test_end_to_end.py", "tests/fuzz/", "tests/chaos/", "tests/mutation/")
@@ -25,6 +25,8 @@ SIMULATION = "tests/chaos/test_simulation.py"
 SIMULATED = {"account", "batch", "bounded", "consumer", "countdown", "deadletter", "delivery", "groups", "lease"} | {
     *("message", "permits", "poller", "processor", "settler")
 }
+#: Test files: with fewer, a bug may live because its tests were not run.
+FEW = 4
 _LEFT_BEHIND = (".git", ".venv", "__pycache__", ".*_cache", ".hypothesis", ".bench", "outbox")
 
 
@@ -49,7 +51,7 @@ class Judge:
         """Run the tests of the file, those nearest to it first, until one fails."""
         try:
             self._write(plant.file, planted(self._root, plant))
-            return Verdict(plant, self.found_by(tests_of(self._root, plant.file)))
+            return Verdict(plant, next(filter(None, map(self.failure_of, tests_of(self._root, plant.file))), ""))
         finally:
             self._write(plant.file, (self._root / plant.file).read_text())
 
@@ -58,9 +60,9 @@ class Judge:
         time = next(self._times)
         os.utime(self._folder / file, (time, time))
 
-    def found_by(self, tests: list[str]) -> str:
-        """The first of these tests that fails; "" where none does."""
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--tb=no", *tests]
+    def failure_of(self, file: str) -> str:
+        """The first test of this file that fails; "" where none does."""
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--tb=no", file]
         out, err = subprocess.PIPE, subprocess.STDOUT
         process = subprocess.Popen(command, cwd=self._folder, stdout=out, stderr=err, text=True, start_new_session=True)
         try:
@@ -68,28 +70,48 @@ class Judge:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, 9)
             process.communicate()
-            return f"no end within {MAX_SECONDS} s"
+            return f"no end of {file} within {MAX_SECONDS} s"
         if process.returncode == 0:
             return ""
         named = re.search(r"^(?:FAILED|ERROR) (\S+)", output, re.MULTILINE)
-        return named[1] if named else f"exit code {process.returncode}"
+        return named[1] if named else f"exit code {process.returncode} of {file}"
 
 
 def tests_of(root: Path, file: str) -> list[str]:
-    """The tests that import this file, or fixtures of it: its own first, then those with fewer imports."""
+    """The tests that import this file, or fixtures of it: its own first, then those with fewer imports.
+
+    Where these are FEW, those of the files of ours that import it too: it may be tried through them alone.
+    """
     stem = Path(file).stem.strip("_")
-    folder = "tests/local/" if file.startswith("millpond/local/") else "tests/"
-    near = [test for test, names in _imports(root).items() if _is_about(test, names, file, folder)]
-    near.sort(key=lambda test: (Path(test).stem != f"test_{stem}", len(_imports(root)[test])))
-    return near + ([SIMULATION] if file.startswith("millpond/") and stem in SIMULATED else [])
+    near, files = _about(root, file), [file]
+    while len(near) < FEW and files:
+        files = [user for one in files for user in _users(root, one)]
+        near |= {test for user in files for test in _about(root, user)}
+    in_order = sorted(near, key=lambda test: (Path(test).stem != f"test_{stem}", len(_imports(root)[test]), test))
+    return in_order + ([SIMULATION] if file.startswith("millpond/") and stem in SIMULATED else [])
 
 
-def _is_about(test: str, names: frozenset[str], file: str, folder: str) -> bool:
+def _about(root: Path, file: str) -> set[str]:
+    own = f"tests/test_{Path(file).stem}.py"
+    return {test for test, names in _imports(root).items() if test == own or _is_about(test, names, file)}
+
+
+def _is_about(test: str, names: frozenset[str], file: str) -> bool:
     if file.startswith("handlers/"):
         return Path(test).stem.startswith(("test_email", "test_smtp"))
     if file.startswith("millpond/local/"):
-        return test.startswith(folder)
-    return file.removesuffix(".py").replace("/", ".") in names
+        return test.startswith("tests/local/")
+    return _module(file) in names
+
+
+def _module(file: str) -> str:
+    return file.removesuffix(".py").replace("/", ".")
+
+
+def _users(root: Path, file: str) -> list[str]:
+    """The files of ours that import this one."""
+    ours = (path for path in root.glob("millpond/*.py") if _module(file) in _names(root, path))
+    return sorted(str(path.relative_to(root)) for path in ours)
 
 
 @cache
