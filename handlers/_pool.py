@@ -69,7 +69,7 @@ class Pool:
             connection.start_quit()
         deadline = self._clock() + QUIT_SECONDS
         for connection in kept:
-            connection.end_quit(max(0.0, deadline - self._clock()))
+            connection.end_quit(deadline - self._clock())
 
     def _kept(self) -> Connection | None:
         while self._idle:

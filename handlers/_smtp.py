@@ -74,12 +74,13 @@ class Connection:
         self.usable = False
         self.clean = True
         self.mails = 0
-        self.idle_since = 0.0
+        self.idle_since: float
         self._server = server
         self._wire = wire
-        self._extensions: dict[str, str] = {}
-        self._max_bytes = 0  # as for SIZE (RFC 1870): 0 says nothing
-        self._step = 1
+        # What EHLO has told:
+        self._extensions: dict[str, str]
+        self._max_bytes: int  # as for SIZE (RFC 1870): 0 says nothing
+        self._step: int  # commands that go in one write
 
     @classmethod
     def open(cls, server: Server) -> Connection:

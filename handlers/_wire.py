@@ -68,7 +68,7 @@ class Wire:
         self.phase = "connect"
         self._host = host
         self._buffer = b""
-        self._late = False
+        self._late: bool
         self._sock: socket.socket
         self._connect(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM), tls)
 

@@ -167,7 +167,8 @@ def _asked(session: Any, region: str, *, variants: bool) -> str:
     )
     client.meta.events.register("before-send.sqs", answer)
     client.list_queues()
-    return str(requests[0].url)
+    [request] = requests
+    return str(request.url)
 
 
 class _Nothing:
@@ -213,10 +214,5 @@ class _Process(subprocess.Popen[bytes]):
         except BaseException:
             self.kill()
             self.wait()
-            for pipe in (
-                self.stdout,
-                self.stderr,
-            ):  # which a child of its own may hold open
-                if pipe is not None:
-                    pipe.close()
-            raise
+            with self:  # closes the pipes, which a child of its own may hold open
+                raise

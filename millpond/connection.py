@@ -67,7 +67,7 @@ class Connection:
         self._bytes_left = 0
         self._deadline = 0.0
         #: Whether the last answer was whole, with nothing behind it, and the server keeps the connection too.
-        self.clean = False
+        self.clean: bool
 
     def close(self) -> None:
         self._stream.close()
@@ -88,7 +88,6 @@ class Connection:
         Raises TimeoutError, EOFError, OSError and, for what is no HTTP answer, ValueError; for one that is longer than
         MAX_ANSWER_BYTES Unreachable, with the code TOO_LARGE.
         """
-        self.clean = False
         self._bytes_left = MAX_ANSWER_BYTES
         self._deadline = monotonic() + seconds
         self._stream.limit(seconds)

@@ -69,6 +69,27 @@ def test_one_flusher_serves_a_trickle_and_more_join_with_the_backlog(batcher, ca
     assert sorted(len(batch) for batch in calls.batches) == [10] * 5
 
 
+def test_a_flusher_is_made_when_all_that_are_there_have_work_and_not_before(calls, clock):
+    made = []
+    batcher = Batcher(
+        calls, clock, lambda run: made.append(gevent.spawn(run)), linger_seconds=0.1, flushers=4, limit=50
+    )
+    for round_trip in range(1, 4):
+        for n in range(10):
+            batcher.put(n)
+        settle()
+        assert (len(calls.batches), len(made)) == (round_trip, 1)
+    calls.gate.clear()
+    for busy in (1, 2, 3, 4, 4):
+        for n in range(10):
+            batcher.put(n)
+        settle()
+        assert (calls.under_way, len(made)) == (busy, busy)
+    calls.gate.set()
+    settle()
+    assert (len(calls.batches), batcher.count) == (8, 0)
+
+
 def test_a_slow_call_does_not_keep_the_next_few_items_waiting(batcher, calls, clock):
     calls.gate.clear()
     for n in range(10):

@@ -86,6 +86,14 @@ def idle_end(client: Connections) -> None:
     assert select([client._kept[-1]._stream._socket], [], [], 5)[0]
 
 
+@pytest.mark.parametrize(
+    ("url", "port"),
+    [("https://a.org/", 443), ("http://a.org", 80), ("https://a.org:8443/", 8443), ("http://[::1]:9324", 9324)],
+)
+def test_the_port_is_the_urls_or_else_its_schemes(url, port):
+    assert Connections(url, 1, EVERYBODYS).port == port
+
+
 # --- what is kept
 
 

@@ -104,6 +104,7 @@ def test_a_message_that_succeeds_is_deleted_once_and_its_books_balance(clock):
     assert rig.queue.deleted == dict.fromkeys(ids, 1)
     assert rig.queue.calls["delete"] == 3
     assert rig.account.received == 25 == rig.account.outcomes["succeeded"]
+    assert (rig.account.taken_over, rig.account.abandoned, rig.account.rejected_follow_ups) == (0, 0, 0)
     assert rig.consumer.idle.is_set()
     assert rig.permits.free == 10 - rig.consumer._share.polling
 
@@ -437,6 +438,7 @@ def test_a_message_that_comes_again_while_it_is_in_hand_does_not_run_twice(clock
     clock.advance(1)
     assert rig.queue.deleted == {one: 1}  # by the new handle: the old one deletes nothing
     assert rig.account.received == 1 == sum(rig.account.outcomes.values())
+    assert rig.account.taken_over == 1
     assert rig.consumer._share.held == rig.consumer._share.polling
 
 

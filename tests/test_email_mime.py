@@ -445,6 +445,16 @@ def test_a_line_with_an_encoded_word_has_76_characters_at_most():
             check_bytes(content(to=[f"{'é' * name} <{'x' * local}@b.org>", f"é <{'y' * local}@b.org>"]))
 
 
+@pytest.mark.parametrize("behind", ["", " c", " c d"])
+def test_a_line_of_a_header_is_filled_to_its_76th_character(behind):
+    for length, lines in ((76, 1), (77, 2)):
+        words = "a" * 30 + " " + "b" * (length - len("List-Id: ") - 31)
+        head = content(headers={"List-Id": words + behind}).decode().partition("List-Id: ")[2]
+        folded = head.partition("\r\nMIME-Version")[0].split("\r\n")
+        assert len(folded) == lines + bool(behind and lines == 1)
+        assert folded[0] == (words if lines == 1 else "a" * 30)
+
+
 def test_no_line_ends_inside_a_quoted_name():
     for length in range(1, 60):
         data = content(to=[f'"{"w " * length}, x" <a@b.org>', f'"{"y" * length}, z" <c@d.org>'])
