@@ -43,6 +43,7 @@ class Rig:
         queue: FakeQueue | None = None,
         fifo: bool = False,
         threads: int = 4,
+        hold_seconds: float = 43_200,
     ) -> None:
         self.clock = clock
         self.queue = queue or FakeQueue(clock)
@@ -67,6 +68,7 @@ class Rig:
                 polls,
                 visibility_seconds / 3,
                 limit=max(20, concurrency),
+                hold_seconds=hold_seconds,
                 max_receive_count=max_receive_count,
                 fifo=fifo,
             ),

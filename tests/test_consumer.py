@@ -897,6 +897,16 @@ def test_the_last_receive_that_the_queue_permits_is_not_spent_on_a_probe(clock, 
     assert rig.consumer._share.held == rig.consumer._share.polling
 
 
+@pytest.mark.parametrize(("hold_seconds", "stays"), [(91, True), (89, False)])
+def test_a_message_at_its_last_receive_stays_in_hand_only_where_it_can_still_run_for_a_visibility_time_out(
+    clock, hold_seconds, stays
+):
+    rig = run(clock, {"job": Server(clock, 60)}, max_receive_count=1, visibility_seconds=30, hold_seconds=hold_seconds)
+    (one,) = rig.put("job")
+    clock.advance(10)
+    assert rig.outcomes() == ({} if stays else {one: "dead_lettered"})
+
+
 def test_many_messages_at_their_last_receive_all_outlast_an_outage(clock):
     server = Server(clock, 30)
     rig = run(clock, {"job": server}, max_receive_count=2, concurrency=5)

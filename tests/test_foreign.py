@@ -103,6 +103,10 @@ def test_an_interrupt_of_the_engine_goes_on():
         ("5", 5),
         (7, 7),
         (" 8 ", 8),
+        (0, 0),
+        (1_000, 1_000),
+        ("1000", 1_000),
+        (1_001, 1),
         ("9" * 400, 1),
         (10**400, 1),
         ("-3", 1),
@@ -125,8 +129,10 @@ def test_a_secret_within_base64_is_not_shown(before):
     foreign.conceal("base64-of-a-secret")
     whole = b64encode(f"{before}base64-of-a-secret and more".encode()).decode()
 
-    assert b64encode(b"base64-of-a-secret").decode()[4:-6] not in foreign.shown(whole)
-    assert foreign.HIDDEN in foreign.shown(whole)
+    begin = len(before.encode())
+    end = begin + len("base64-of-a-secret")
+    # Six bits a character: those that have a bit of what stands beside it tell nothing, all the others are hidden.
+    assert foreign.shown(whole) == whole[: -(-begin * 8 // 6)] + foreign.HIDDEN + whole[end * 8 // 6 :]
 
 
 def test_a_secret_is_hidden_before_one_that_is_its_beginning():
@@ -137,9 +143,11 @@ def test_a_secret_is_hidden_before_one_that_is_its_beginning():
 
 
 def test_what_is_too_short_for_a_secret_hides_nothing():
-    foreign.conceal("short")
+    foreign.conceal("z" * (foreign.MIN_SECRET - 1))
+    foreign.conceal("w" * foreign.MIN_SECRET)
 
-    assert foreign.shown("a short word") == "a short word"
+    assert foreign.shown(f"a {'z' * (foreign.MIN_SECRET - 1)} word") == f"a {'z' * (foreign.MIN_SECRET - 1)} word"
+    assert foreign.shown(f"a {'w' * foreign.MIN_SECRET} word") == "a *** word"
 
 
 def test_of_keys_that_are_renewed_for_ever_the_last_ones_are_known():
@@ -249,6 +257,7 @@ def test_a_text_that_lies_is_the_text_that_it_is(show):
         (frozenset({1}), "frozenset({1})"),
         (ValueError([1] * 30), f"[{'1, ' * 20}...]"),
         (list(range(30)), f"[{', '.join(map(str, range(20)))}, ...]"),
+        (list(range(20)), f"[{', '.join(map(str, range(20)))}]"),
         ([[[["deep"]]]], "[[[...]]]"),
         (None, "None"),
     ],
@@ -271,6 +280,13 @@ def test_of_many_lines_the_end_is_kept_and_no_half_of_a_secret(text):
     assert len(lines) <= foreign.MAX_TRACE
     assert "SECRET" not in lines
     assert max(map(len, lines.split("\n"))) <= foreign.MAX_TRACE_LINE
+
+
+@pytest.mark.parametrize("length", [foreign.MAX_TRACE, 2 * foreign.MAX_TRACE])
+def test_lines_that_are_short_enough_once_each_is_cut_are_all_kept(length):
+    text = "first\n" + "x" * (length - len("first\n"))
+
+    assert foreign.lines(text).startswith("first\nxxx")
 
 
 # --- tracebacks

@@ -356,6 +356,17 @@ def test_after_a_failure_none_of_those_in_hand_behind_it_runs_before_it():
     assert one.queue.messages == {}
 
 
+def test_what_fails_and_all_behind_it_go_back_in_one_call():
+    def handle(payload: Any, message: Any) -> None:
+        if message.attempt == 1:
+            raise Retry("not yet", after=7)
+
+    one = Fifo(handle)
+    one.put("a", 0, 5)
+    one.clock.advance(6)
+    assert [len(changes) for changes in one.queue.batches["extend"]] == [5]
+
+
 @pytest.mark.parametrize("finishes", [False, True], ids=["interrupt", "finish"])
 def test_a_lost_lease_gives_back_all_behind_it_too(finishes):
     gate = Gate()
