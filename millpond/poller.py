@@ -79,7 +79,7 @@ class Pollers:
         self._waiters: set[Waiter] = set()
         self._failures = 0
         self._paused_until = 0.0
-        self._probes = 0  # that have not got through
+        self._probes: int  # that have not got through
         self.probing = False  # after a pause, until a message gets through
         self._probe_settled: Event = clock.event()
         self._stopping: Event = clock.event()
@@ -90,11 +90,11 @@ class Pollers:
         self._next_key = 0
         self._unanswered: list[tuple[str, float]] = []  # attempt ids of receives whose answer was lost, and since when
         self._lost_until = 0.0
-        self._delay = 0.0
+        self._delay: float
         self._early = 0
         self._brought = 0  # by the last receive
         self._most = settings.max_messages  # that a receive may ask for now
-        self._fewer_since = 0.0
+        self._fewer_since: float
         self.active = 0
         self.empty_in_a_row = 0
         self.empty_since = 0.0  # when the last receive that came back empty was asked for

@@ -338,9 +338,11 @@ class Service:
 
     def _tell_what_is_gone(self, consumer: Consumer) -> None:
         """The embedded queue keeps messages in memory only."""
+        if not consumer.in_memory:
+            return
         letters = consumer.account.outcomes["dead_lettered"] + consumer.account.rejected_follow_ups
-        waiting = sum(_counts(consumer).values()) if consumer.in_memory else 0
-        if consumer.in_memory and waiting + letters:
+        waiting = sum(_counts(consumer).values())
+        if waiting + letters:
             text = f"{waiting} waiting messages and {letters} dead letters end with the local queue"
             log.event(logging.WARNING, "local.gone", text, queue=consumer.name)
 

@@ -109,12 +109,14 @@ def test_a_number_that_is_too_large_for_json_readers_is_a_text(entries):
 
 def test_a_container_of_few_plain_values_is_one_in_json_and_any_other_a_text(entries):
     log.event(
-        logging.INFO, "a.b", few={"a": [1, None, "x"]}, keys={1: 2}, half=["\ud800"], objects=[object], many=[0] * 300
+        logging.INFO, "a.b", few={"a": [1, None, "x"]}, keys={1: 2}, half=["\ud800"], objects=[object], many=[0] * 201
     )
     (entry,) = entries()
     assert entry["few"] == {"a": [1, None, "x"]}
     assert (entry["half"], entry["objects"]) == ("['\\ud800']", "[<class 'object'>]")
     assert entry["many"] == f"[{'0, ' * 20}...]"
+    log.event(logging.INFO, "a.b", most=[0] * 200)
+    assert entries()[-1]["most"] == [0] * 200
 
 
 def test_no_field_can_take_the_place_of_the_head(entries):

@@ -70,6 +70,19 @@ def test_a_short_hold_up_within_one_pulse_costs_no_time(clock, pulse):
     assert pulse.now() - began == pytest.approx(200 * PULSE_SECONDS)
 
 
+def test_what_is_read_within_a_pulse_of_a_standstill_may_have_been_there_since_it_began(clock, pulse):
+    clock.advance(10)
+    assert pulse.unread_since(clock.now()) == clock.now()
+    began = pulse.last
+    stand_still(clock, 5)
+    assert pulse.unread_since(clock.now()) == began
+    ended = clock.now()
+    clock.advance(0)
+    assert pulse.last == ended
+    assert pulse.unread_since(ended + PULSE_SECONDS / 2) == began
+    assert pulse.unread_since(ended + PULSE_SECONDS) == ended + PULSE_SECONDS
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_it_never_goes_back_and_never_faster_than_the_clock(seed):
     dice = random.Random(seed)
