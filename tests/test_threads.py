@@ -663,6 +663,40 @@ def test_who_waits_too_long_or_behind_too_many_is_put_off_and_that_is_no_failure
     assert rig.account.outcomes["dead_lettered"] == 0
 
 
+def test_who_has_waited_for_long_stays_where_a_thread_came_free_a_moment_ago(clock):
+    began: list[str] = []
+    may_end = [0]
+
+    def turn(payload: Any, message: Message) -> None:
+        began.append(message.id)
+        mine = len(began)
+        while may_end[0] < mine:
+            native_sleep(0.001)
+
+    def next_one() -> None:
+        may_end[0] += 1
+        until(lambda: len(began) == may_end[0] + 1)
+
+    rig = Rig(clock, {"turn": turn, "ok": print}, threads=1, timeout=36_000)
+    as_thread(rig, "turn")
+    rig.consumer.polls.start()
+    rig.put("turn", None, 4)
+    clock.advance(1)
+    until(lambda: len(began) == 1)
+    try:
+        next_one()
+        clock.advance(295)
+        next_one()
+        clock.advance(9)  # the last in line has waited for more than 300 s
+        assert rig.account.causes["no_thread"] == 0
+        clock.advance(10)
+        assert rig.account.causes["no_thread"] == 1
+        drained(rig)
+    finally:
+        may_end[0] = 99
+    until(lambda: rig.consumer.open == 0)
+
+
 def test_who_has_the_threads_is_told_after_a_second_and_then_each_minute(clock, gate, caplog):
     rig = busy(clock, gate, concurrency=100, timeout=36_000)
     rig.put("block", None, 30)
@@ -738,11 +772,14 @@ def test_the_last_receive_that_the_queue_permits_is_not_spent_on_the_wait_for_a_
     assert {one.receives for one in rig.queue.messages.values()} <= {1}
 
 
-def test_beyond_what_can_wait_the_last_receive_is_a_dead_letter_that_says_why(clock, gate):
-    rig = busy(clock, gate, concurrency=10, timeout=36_000, max_receive_count=1)
-    rig.put("block", None, 40)
+@pytest.mark.parametrize(("concurrency", "left"), [(5, 1), (10, 1), (100, 10)])
+def test_beyond_what_can_wait_the_last_receive_is_a_dead_letter_that_says_why(clock, gate, concurrency, left):
+    rig = busy(clock, gate, concurrency=concurrency, timeout=36_000, max_receive_count=1)
+    rig.put("block", None, 2 * concurrency)
     clock.advance(100)
+    assert rig.consumer.open == concurrency - left  # permits, for the other handlers
     letters = [outcome for _, outcome in rig.ended]
+    assert len(letters) == concurrency + left
     assert {outcome.name for outcome in letters} == {"dead_lettered"}
     assert "no thread was free for it" in letters[0].reason
     assert "maxReceiveCount = 1" in letters[0].reason
