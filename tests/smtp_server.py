@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 import gevent
 from gevent.event import Event
+from gevent.lock import Semaphore
 from gevent.server import StreamServer
 
 CLOSE = b""
@@ -83,7 +84,7 @@ class ScriptedServer:
         self.commands: list[str] = []
         self.sessions = 0
         self.most_open = 0
-        self.hung = Event()
+        self.hung = Semaphore(0)  # released once by each session that hangs
         self.deaf = Event()  # set at the end
         self.all_closed = Event()
         self.all_closed.set()
@@ -211,7 +212,7 @@ class _Session:
         script = self.server.script[phase]
         answer = script.pop(0) if script else DEFAULTS[phase]
         if answer is HANG:
-            self.server.hung.set()
+            self.server.hung.release()
             while self.sock.recv(4096):
                 pass
             raise _EndSession
