@@ -158,15 +158,22 @@ class Batcher(Generic[Item]):
         batch: list[Item] = []
         rest: deque[Item] = deque()
         size = 0
-        for item in self._waiting:
-            size_of_it = self._size_of(item) if self._size_of is not None else 0
-            fits = len(batch) < MAX_BATCH and (not batch or size + size_of_it <= MAX_BYTES)
-            if fits and (key := key_of(item)) not in self._busy:
-                self._busy.add(key)
-                size += size_of_it
-                batch.append(item)
-            else:
+        passed: set[str] = set()  # keys whose first item must wait: none overtakes it
+        while self._waiting and len(batch) < MAX_BATCH:
+            item = self._waiting.popleft()
+            key = key_of(item)
+            if key in self._busy or key in passed:
                 rest.append(item)
+                continue
+            size_of_it = self._size_of(item) if self._size_of is not None else 0
+            if batch and size + size_of_it > MAX_BYTES:
+                passed.add(key)
+                rest.append(item)
+                continue
+            self._busy.add(key)
+            size += size_of_it
+            batch.append(item)
+        rest.extend(self._waiting)
         self._waiting = rest
         return batch
 

@@ -56,12 +56,13 @@ class Letters:
         """The one of the message itself."""
         event_id = str(delivery.envelope.event_id) if delivery.envelope is not None else ""
         reason = self._reason(delivery, outcome.reason, outcome.error, event_id)
-        return copy(delivery.received, reason, self._fifo)
+        return copy(delivery.received, reason, dedup_id_of(delivery.received.message_id) if self._fifo else "")
 
     def of_follow_up(self, delivery: Delivery, job: FollowUp, why: str) -> Entry:
         """That of a job which this message has left behind."""
         received = Received("", "", job.body, group_id=delivery.received.group_id)
-        return copy(received, self._reason(delivery, why, "", job.event_id), self._fifo)
+        dedup_id = job.dedup_id(delivery.received.message_id) if self._fifo else ""
+        return copy(received, self._reason(delivery, why, "", job.event_id), dedup_id)
 
     def _reason(self, delivery: Delivery, text: str, error: str, event_id: str) -> Reason:
         received, handler = delivery.received, self._where(delivery)
@@ -71,13 +72,12 @@ class Letters:
         )
 
 
-def copy(received: Received, reason: Reason, fifo: bool) -> Entry:
+def copy(received: Received, reason: Reason, dedup_id: str = "") -> Entry:
     """Body, user attributes, trace header and group as they came, and the reason where it fits beside them.
 
     The attribute is ours alone: what a producer, or an earlier death, has written there does not go on.
-    A FIFO queue takes it once in five minutes: by the message's id, or a follow-up's event id.
+    A FIFO queue takes each `dedup_id` once in five minutes.
     """
-    dedup_id = dedup_id_of(received.message_id or reason.event_id) if fifo else ""
     attributes = {**received.attributes, ATTRIBUTE: Attribute("String", reason_text(reason))}
     told = Entry(received.body, 0, received.group_id, received.trace_header, attributes, dedup_id)
     return told if len(attributes) <= MAX_ATTRIBUTES and told.size <= MAX_BYTES else bare(told)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any, Literal
 
 import msgspec
@@ -28,6 +29,13 @@ class FollowUp(Unshown, msgspec.Struct, frozen=True):
     body: str
     after_seconds: int = 0
     reject: str | None = None  # the reason, where it goes to the dead-letter queue
+
+    def dedup_id(self, message_id: str) -> str:
+        """For a FIFO queue: the same only where the same message leaves the same job again.
+
+        Its event_id is no such id: other messages may have it too, and another run may leave another job.
+        """
+        return sha256(f"{message_id}\0{self.event_id}\0{self.body}".encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class Outcome(msgspec.Struct, frozen=True):

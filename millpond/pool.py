@@ -136,7 +136,10 @@ class Pool(Generic[Item]):
         if self._ready and time.time() - self._loop.now() > TURN_SECONDS:
             self._wake_later()
             self._park()
-        return not self._leaving or gevent.getcurrent() not in self._leaving
+        if self._leaving and (slot := gevent.getcurrent()) in self._leaving:
+            self._leaving.discard(slot)  # or every one that ever left would stay in memory
+            return False
+        return True
 
     def _park(self) -> bool:
         """Wait to be woken. A gevent.Timeout that a handler has left running comes here: it is nobody's."""

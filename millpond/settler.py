@@ -13,8 +13,8 @@ from millpond.clock import Clock
 from millpond.deadletter import Letters
 from millpond.delivery import Delivery
 from millpond.lease import DENIED_SECONDS, LeaseKeeper
-from millpond.message import FollowUp, Outcome, delayed
-from millpond.queue import Entry, Failure, Queue, answers, dedup_id_of
+from millpond.message import MAX_DELAY_SECONDS, FollowUp, Outcome, delayed
+from millpond.queue import Entry, Failure, Queue, answers
 from millpond.trouble import PATIENCE_SECONDS, Trouble, is_denied
 
 #: A follow-up that cannot be sent for so long is a dead letter; a delete that fails in a drain without an end is given
@@ -196,12 +196,12 @@ class Settler:
     def _entry(self, delivery: Delivery, job: FollowUp, after_seconds: int) -> Entry:
         """A follow-up as its own queue takes it. A FIFO queue delays none: it says itself when its time has come."""
         group = delivery.received.group_id
+        after_seconds = min(after_seconds, MAX_DELAY_SECONDS)  # a back-off can be longer, and would be refused for ever
         if not self._fifo:
             return Entry(job.body, after_seconds, group)
         moment = round((self._clock.time() + after_seconds) * 1000)
-        return Entry(
-            delayed(job.body, moment) if after_seconds else job.body, 0, group, dedup_id=dedup_id_of(job.event_id)
-        )
+        body = delayed(job.body, moment) if after_seconds else job.body
+        return Entry(body, 0, group, dedup_id=job.dedup_id(delivery.received.message_id))
 
     def _send_follow_ups(self, batch: list[Sending]) -> list[Sending]:
         """To the queue itself. What is refused there is a dead letter; where that fails too, both are tried again."""

@@ -44,6 +44,7 @@ class Rig:
         fifo: bool = False,
         threads: int = 4,
         hold_seconds: float = 43_200,
+        back_off: tuple[float, float] = (2, 900),
     ) -> None:
         self.clock = clock
         self.queue = queue or FakeQueue(clock)
@@ -59,7 +60,7 @@ class Rig:
         if isinstance(clock, VirtualClock):  # no greenlet runs for long there, and nobody would await a real timer
             self.pool._wake_later = self.pool._wake_soon  # type: ignore[method-assign]
         self.permits = Permits(concurrency + prefetch, 1, clock)
-        self.processor = Processor(routes, RetryPolicy(max_attempts, 2, 900), clock, threads)
+        self.processor = Processor(routes, RetryPolicy(max_attempts, *back_off), clock, threads)
         account = Account("q", routes, Metrics("", 0, "millpond", "test"), log.Allowance(0), clock)
         polls = PollSettings(wait_seconds, 10, visibility_seconds, pollers)
         self.consumer = Consumer(

@@ -205,3 +205,34 @@ def test_after_a_call_that_works_the_next_failure_pauses_for_a_short_time_again(
     clock.advance(30)
     assert len(calls) == 9
     assert calls[8] - calls[7] <= 0.2
+
+
+def test_nothing_of_a_key_overtakes_what_has_no_room_in_a_call(clock, calls):
+    sizes = {"B1": 900_000, "A1": 200_000, "A2": 10_000}
+    batcher = Batcher(
+        calls,
+        clock,
+        gevent.spawn,
+        linger_seconds=1,
+        flushers=1,
+        limit=100,
+        size_of=sizes.get,
+        key_of=lambda one: one[0],
+    )
+    for one in sizes:
+        batcher.put(one)
+    batcher.hurry()
+    settle()
+    assert calls.batches == [["B1"], ["A1"], ["A2"]]
+
+
+def test_a_long_line_of_one_key_is_not_measured_again_for_each_call(clock, calls):
+    measured = []
+    more = {"size_of": lambda one: measured.append(one) or 1, "key_of": lambda one: "a"}
+    batcher = Batcher(calls, clock, gevent.spawn, linger_seconds=1, flushers=1, limit=2_000, **more)
+    for one in range(500):
+        batcher.put(one)
+    batcher.hurry()
+    settle()
+    assert [one for batch in calls.batches for one in batch] == list(range(500))
+    assert len(measured) == 500

@@ -23,7 +23,7 @@ def received(body="b", **attributes):
 
 
 def test_a_copy_keeps_body_attributes_trace_and_group_and_tells_the_reason():
-    entry = copy(received(a=Attribute("Number", "1")), a_reason(), fifo=False)
+    entry = copy(received(a=Attribute("Number", "1")), a_reason())
     assert (entry.body, entry.group_id, entry.trace_header) == ("b", "tenant", "Root=1")
     assert entry.attributes["a"] == Attribute("Number", "1")
     assert json.loads(entry.attributes["millpond"].value)["reason"] == "why"
@@ -38,14 +38,14 @@ def test_a_reason_is_ascii_json_of_a_kilobyte_at_most():
 
 def test_a_copy_with_ten_attributes_of_its_own_goes_without_the_reason():
     ten = {f"a{n}": Attribute("String", "v") for n in range(10)}
-    assert dict(copy(received(**ten), a_reason(), fifo=False).attributes) == ten
+    assert dict(copy(received(**ten), a_reason()).attributes) == ten
 
 
 def test_a_copy_that_would_pass_a_megabyte_goes_without_the_reason():
-    assert "millpond" not in copy(received("x" * (MAX_BYTES - 100)), a_reason(), fifo=False).attributes
+    assert "millpond" not in copy(received("x" * (MAX_BYTES - 100)), a_reason()).attributes
 
 
 def test_a_letter_that_dies_again_has_only_its_newest_reason():
-    entry = copy(received(millpond=Attribute("String", "old")), a_reason(), fifo=False)
+    entry = copy(received(millpond=Attribute("String", "old")), a_reason())
     assert json.loads(entry.attributes["millpond"].value)["reason"] == "why"
     assert len(entry.attributes) == 1

@@ -6,8 +6,8 @@ import pytest
 
 from millpond.deadletter import ATTRIBUTE
 from millpond.envelope import early_seconds, unwrap
-from millpond.errors import AccessDenied, Retry, Throttled, Unavailable, Unreachable
-from millpond.message import MAX_BYTES, Message, delayed
+from millpond.errors import AccessDenied, QueueMissing, Retry, Throttled, Unavailable, Unreachable
+from millpond.message import MAX_BYTES, FollowUp, Message, delayed
 from millpond.queue import Failure, Received
 from tests.rig import Rig
 from tests.test_groups import FifoQueue
@@ -25,6 +25,7 @@ class SendingQueue(FifoQueue):
         self.sent_ms = {}
         self.sends = []  # the payloads of each call
         self.fail = lambda payload: None
+        self.known = set()  # deduplication ids: SQS forgets them after five minutes
 
     def put(self, body, number=1, **more):
         ids = super().put(body, number, **more)
@@ -46,7 +47,8 @@ class SendingQueue(FifoQueue):
     def _take_in(self, entry):
         assert entry.delay_seconds == 0, "a FIFO queue refuses DelaySeconds"
         failure = self.fail(json.loads(entry.body)["payload"])
-        if failure is None:
+        if failure is None and entry.dedup_id not in self.known:  # answered as if it were taken
+            self.known.add(entry.dedup_id)
             self.put(entry.body, group_id=entry.group_id)
         return failure
 
@@ -72,6 +74,40 @@ def start(clock):
 
 def put(rig, payload, group="a"):
     return rig.queue.put(json.dumps({"event_type": "job", "payload": payload}), group_id=group)[0]
+
+
+# What SQS drops on a FIFO queue
+
+
+def test_two_messages_of_one_event_id_leave_two_follow_ups_on_a_fifo_queue(start, clock):
+    ran = []
+
+    def handle(payload, message):
+        ran.append(payload)
+        if payload in ("x", "y"):
+            message.follow_up(f"rest of {payload}")
+
+    rig = start(handle)
+    for group in ("x", "y"):
+        rig.queue.put(json.dumps({"event_type": "job", "event_id": "order-7", "payload": group}), group_id=group)
+    clock.advance(10)
+    assert sorted(ran) == ["rest of x", "rest of y", "x", "y"]
+
+
+def test_only_the_same_job_of_the_same_message_is_dropped_when_it_is_left_again():
+    job = FollowUp("e/1", '{"payload": "a"}')
+    again, other_job = FollowUp("e/1", '{"payload": "a"}'), FollowUp("e/1", '{"payload": "c"}')
+    assert job.dedup_id("m1") == again.dedup_id("m1")  # its worker died before the delete: it ran again, and left it
+    assert len({job.dedup_id("m1"), job.dedup_id("m2"), other_job.dedup_id("m1")}) == 3
+
+
+def test_rejected_follow_ups_of_one_event_id_are_dead_letters_each(start, clock):
+    rig = start(lambda payload, message: message.follow_up(payload, reject="550") and None)
+    for group in ("x", "y"):
+        rig.queue.put(json.dumps({"event_type": "job", "event_id": "order-7", "payload": group}), group_id=group)
+    clock.advance(10)
+    ids = [entry.dedup_id for call in rig.dead.batches["send"] for entry in call]
+    assert len(ids) == len(set(ids)) == 2
 
 
 # Delay on a FIFO queue
@@ -133,6 +169,20 @@ def test_another_worker_that_cannot_know_of_it_allows_one_receive_more(start, cl
     (letter,) = rig.dead.messages.values()
     reason = json.loads(letter.entry.attributes[ATTRIBUTE].value)["reason"]
     assert reason == "not yet (received 3 times, run 2 times at most)"
+
+
+def test_a_rejected_follow_up_goes_to_its_queue_for_no_longer_than_sqs_delays_where_no_letter_can_be_written(clock):
+    def handle(payload, message):
+        if payload == "first":
+            message.follow_up("rest", reject="550")
+
+    rig = Rig(clock, {"job": handle}, back_off=(43_200, 43_200))
+    rig.dead.script["send"] = [QueueMissing("no such queue", "QueueDoesNotExist")] * 10
+    rig.consumer.polls.start()
+    rig.put("job", "first")
+    clock.advance(30)
+    [[entry]] = rig.queue.batches["send"]
+    assert entry.delay_seconds <= 900  # SQS refuses a longer one, and would for ever
 
 
 @pytest.mark.parametrize(

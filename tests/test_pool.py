@@ -1,4 +1,6 @@
+import gc
 import time
+import weakref
 from itertools import pairwise
 
 import gevent
@@ -220,4 +222,23 @@ def test_a_slot_that_was_woken_otherwise_and_found_work_is_not_woken_again_in_it
     gate.set()
     settle()
     assert woken == [True, True]
+    assert crashes == []
+
+
+def test_slots_that_ended_leave_nothing_behind(crashes):
+    slots = weakref.WeakSet()
+
+    def do(work):
+        slots.add(gevent.getcurrent())
+        pool.step_aside()
+        gevent.sleep(0)
+        pool.step_back()
+
+    pool = Pool(3, crashes.append)
+    for work in range(300):
+        pool.submit(do, work)
+    settle(50)
+    gc.collect()
+    assert pool.ready == 0
+    assert 1 <= len(slots) <= 3
     assert crashes == []
