@@ -61,7 +61,8 @@ def findings(settings: Settings, local: bool) -> list[str]:
     if settings.transport == "auto" and not settings.host and not local:
         wrong.append(
             'transport = "auto" without a host keeps mails as files, which a real queue only does where it is asked '
-            'to: set host (SMTP_HOST), or write transport = "outbox"'
+            'to: set host (SMTP_HOST), or write transport = "outbox"; no e-mail in your application? Delete '
+            "handlers/email.py, its _*.py files and [handlers.email]"
         )
     if settings.uses_smtp and not settings.from_:
         wrong.append("from is empty: set the sender of mails that name none (MAIL_FROM)")

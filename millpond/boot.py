@@ -20,7 +20,7 @@ from millpond.consumer import Consumer, ConsumerSettings
 from millpond.discovery import Handlers
 from millpond.ending import Ending
 from millpond.errors import ConfigError, QueueError, QueueMissing
-from millpond.foreign import describe, number, shown
+from millpond.foreign import number, shown
 from millpond.lifeline import rescue
 from millpond.local import LocalSqs
 from millpond.metrics import Metrics
@@ -68,7 +68,7 @@ def build(
 
 def _boot(settings: Settings, service: Service, handlers: Handlers, metrics: Metrics, clock: Clock) -> None:
     for setup in handlers.setups:
-        _set_up(setup)
+        setup.run()
     service.teardowns = handlers.teardowns
     urls = _start_local(settings, service)
     _Wiring(settings, service, handlers, metrics, clock).wire(urls)
@@ -81,15 +81,6 @@ def _quiet_the_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_ALLOCATIONS, 20, 20)
-
-
-def _set_up(setup: Callable[[], object]) -> None:
-    try:
-        setup()
-    except ConfigError:
-        raise
-    except Exception as error:  # the user's code
-        raise ConfigError(f"setup() failed: {describe(error)}") from error
 
 
 def _own_the_hub() -> None:

@@ -14,7 +14,6 @@ from millpond.aws import find_endpoint, place_of
 from millpond.check_queue import Finding, as_the_worker, check_queue
 from millpond.config import PLATFORM_VARIABLES, Settings, StatsdSettings
 from millpond.errors import MISCONFIGURED, STOPPED, ConfigError
-from millpond.foreign import describe
 from millpond.routing import Route
 
 STYLES = {"ok": "green", "note": "dim", "warning": "yellow", "error": "bold red"}
@@ -74,15 +73,22 @@ def _handlers(settings: Settings) -> Generator[Finding, None, Mapping[str, Route
     except ConfigError as error:
         yield from _errors("handlers", error)
         return {}
-    yield Finding("ok", "handlers", f"types: {', '.join(sorted(found.routes))}")
-    try:
-        for call in (*found.setups, *found.teardowns):
-            call()
-    except ConfigError as error:
-        yield from _errors("handlers", error)
-    except (Exception, SystemExit) as error:  # the user's code
-        yield Finding("error", "handlers", f"setup() or teardown() failed: {describe(error)}")
+    wrong = list(_hooks(found))
+    yield from wrong or [Finding("ok", "handlers", f"types: {', '.join(sorted(found.routes))}")]
     return found.routes
+
+
+def _hooks(found: discovery.Handlers) -> Iterator[Finding]:
+    """Call each setup(), and the teardown() of each module that was set up."""
+    failed = set()
+    for hook in (*found.setups, *found.teardowns):
+        if hook.module in failed:
+            continue
+        try:
+            hook.run()
+        except ConfigError as error:
+            failed.add(hook.module)
+            yield from _errors("handlers", error)
 
 
 def _client(name: str, settings: Settings) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import gevent
 
-from millpond import foreign, log, patch
+from millpond import foreign, log, patch, screen
 from millpond.config import Settings, load
 from millpond.ending import Ending
 from millpond.errors import CRASHED, LEFT, MISCONFIGURED, STOPPED, ConfigError
@@ -50,11 +50,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     A worker that ran, and any command that came without `argv`, ends the process here instead: nothing may hold it.
     """
+    if argv is None:  # the process is ours
+        sys.stdout, sys.stderr = screen.outliving(sys.stdout), screen.outliving(sys.stderr)
     if text := patch.wrong_with_process():
         return _refuse([text])
     options = _parse(argv)
     ending = Ending()
-    if argv is None:  # the process is ours
+    if argv is None:
         ending.watch()
     if not options.command:
         # Until the service takes them over, nothing is in hand: a signal ends the process at once, without a traceback.
@@ -185,7 +187,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _number(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text}: 1 or more")
+    number = foreign.number(text, 1, sys.maxsize, 0)
+    if not number:
+        raise argparse.ArgumentTypeError(f"{text}: a whole number, 1 or more")
     return number

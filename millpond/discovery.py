@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import importlib.util
 import inspect
+import logging
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,18 +17,40 @@ from typing import Any
 
 import msgspec
 
-from millpond import foreign
+from millpond import foreign, log
 from millpond.config import handler_settings
 from millpond.errors import ConfigError
 from millpond.routing import Route, routes
+
+
+class Hook(msgspec.Struct, frozen=True):
+    """A setup() or a teardown() of the user's, by the name of its module. To call it is to call theirs."""
+
+    module: str
+    name: str
+    function: Callable[[], object]
+
+    def __call__(self) -> object:
+        return self.function()
+
+    def run(self) -> None:
+        """Raises ConfigError that says whose it is, and where it failed; its own ConfigError goes on as it is."""
+        try:
+            self.function()
+        except ConfigError:
+            raise
+        except (Exception, SystemExit) as error:  # the user's code
+            text = f"{self.module}: {self.name}() failed: {foreign.describe(error)}{_where(self.module, error)}"
+            log.event(logging.DEBUG, f"{self.name}.failed", text, traceback=foreign.trace(error))
+            raise ConfigError(text) from None
 
 
 class Handlers(msgspec.Struct, frozen=True):
     """Everything the user's modules bring: routes by message type, and what to call before and after."""
 
     routes: dict[str, Route]
-    setups: Sequence[Callable[[], object]]
-    teardowns: Sequence[Callable[[], object]]
+    setups: Sequence[Hook]
+    teardowns: Sequence[Hook]
 
 
 def discover(entries: Sequence[str], folder: Path, tables: Mapping[str, Mapping[str, Any]], *, local: bool) -> Handlers:
@@ -36,11 +61,12 @@ def discover(entries: Sequence[str], folder: Path, tables: Mapping[str, Mapping[
     """
     findings: list[str] = []
     modules = load(entries, folder, findings)
-    setups: list[Callable[[], object]] = []
+    setups: list[Hook] = []
     names = _by_name(modules, findings)
-    findings += [f"[handlers.{name}]: there is no handlers module {name!r}" for name in tables if name not in names]
+    findings += [_no_module(name, names) for name in tables if name not in names]
     for name, module in names.items():
-        setups += _collect(findings, partial(setup_calls, name, module, tables.get(name), local))
+        calls = _collect(findings, partial(setup_calls, name, module, tables.get(name), local))
+        setups += [Hook(module.__name__, "setup", call) for call in calls]
     found = _collect(findings, lambda: [routes(module.__name__ for module in modules)])
     findings += [
         f"[worker] handlers: there is no folder {folder / module.__name__}, and the module {module.__name__!r} "
@@ -52,8 +78,17 @@ def discover(entries: Sequence[str], folder: Path, tables: Mapping[str, Mapping[
         findings.append(f"[worker] handlers = {list(entries)!r}: no function there is marked @handler")
     if findings:
         raise ConfigError(*findings)
-    teardowns = [module.teardown for module in modules if callable(getattr(module, "teardown", None))]
+    teardowns = [
+        Hook(module.__name__, "teardown", module.teardown)
+        for module in modules
+        if callable(getattr(module, "teardown", None))
+    ]
     return Handlers(found[0], setups, teardowns)
+
+
+def _no_module(name: str, names: Mapping[str, ModuleType]) -> str:
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"[handlers.{name}]: there is no handlers module {name!r}" + (f"; did you mean {near[0]}?" if near else "")
 
 
 def _place(module: ModuleType) -> str:
@@ -149,9 +184,25 @@ def _import(name: str, findings: list[str]) -> ModuleType | None:
 
 
 def _cannot_load(name: str, error: BaseException) -> str:
-    file, line = foreign.place(error)
-    where = f" ({file}:{line})" if file and "importlib" not in file else ""
-    return f"{name} cannot be loaded: {foreign.describe(error)}{where}"
+    return f"{name} cannot be loaded: {foreign.describe(error)}{_where(name, error)}"
+
+
+def _where(module: str, error: BaseException) -> str:
+    """The last line of the user's own that led to an error, as a finding ends with it; else where it was raised."""
+    top = module.partition(".")[0]
+    places = [
+        (frame.f_code.co_filename, line)
+        for frame, line in traceback.walk_tb(BaseException.__dict__["__traceback__"].__get__(error))
+        if str(frame.f_globals.get("__name__")).partition(".")[0] == top
+    ]
+    file, line = places[-1] if places else foreign.place(error)
+    return f" ({_shown_path(file)}:{line})" if file and "importlib" not in file else ""
+
+
+def _shown_path(file: str) -> str:
+    """As seen from the folder in which the worker was started, where it is below that."""
+    path = Path(file)
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def setup_calls(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 import typing
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
@@ -116,7 +117,7 @@ def routes(modules: Iterable[str]) -> dict[str, Route]:
         try:
             route = None if wrong else _route(declaration, enclosing[module])
         except TypeError as error:
-            wrong.append(f"no payload can be decoded into its first parameter: {error}")
+            wrong.append(f"no payload can be decoded into its first parameter: {_why_no_payload(error)}")
         findings += [f"{declaration.where}: {text}" for text in wrong]
         if not wrong and route is not None:
             found[declaration.event_type] = route
@@ -183,14 +184,27 @@ def _wrong_signature(function: Callable[..., Any]) -> list[str]:
         hints = typing.get_type_hints(function, include_extras=True)
     except Exception as error:  # get_type_hints evaluates the user's annotations: anything can come out
         return [f"its annotations cannot be read: {describe(error)}"]
+    if hints.get(positional[0].name) is Message:
+        text = "its first parameter is the payload, the Message comes second"
+        return [f"{text}: (payload: Invoice, message: Message)"]
     wrong = []
     if positional[0].name not in hints:
         wrong.append(f"annotate {positional[0].name!r} with the payload's type (dict takes any JSON object)")
     if len(positional) == 2 and hints.get(positional[1].name, Message) is not Message:
         wrong.append(f"the second parameter, {positional[1].name!r}, is the millpond.Message")
-    if hints.get("return", type(None)) is not type(None):
-        wrong.append("it returns None: raise Retry, Reject or Discard for anything but success")
+    if (returned := hints.get("return", type(None))) is not type(None):
+        text = f"its return type is {inspect.formatannotation(returned)}: a handler returns None (write -> None)"
+        wrong.append(f"{text}; raise Retry, Reject or Discard for anything but success")
     return wrong
+
+
+def _why_no_payload(error: TypeError) -> str:
+    """For a class that msgspec does not know it speaks of hooks, which no handler has."""
+    found = re.search(r"custom types requires .*type (.+) is not supported", str(error), re.DOTALL)
+    if found is None:
+        return str(error)
+    name = found[1].removesuffix("'>").rpartition(".")[2].removeprefix("<class '")
+    return f"{name}: take a msgspec.Struct, a dataclass, a TypedDict or dict"
 
 
 def _route(declaration: Declaration, enclosing: Around | None) -> Route:

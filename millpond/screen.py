@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any, TextIO
 
 from millpond.foreign import shown
 
@@ -12,6 +15,31 @@ from millpond.foreign import shown
 MAX_CELL = 1_000
 
 Rows = Sequence[Sequence[str]]
+
+
+class _Ours(io.FileIO):
+    """A standard stream whose reader may leave (`| head -1`): what is written then leads nowhere, and no error."""
+
+    def write(self, piece: Any, /) -> int:
+        try:
+            return super().write(piece)
+        except BrokenPipeError:
+            with open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), self.fileno())
+            return len(piece)
+
+
+def outliving(stream: TextIO | None) -> TextIO | None:
+    """The same stream, for a command whose exit code is its own, whether its text is read to the end or not."""
+    try:
+        number = stream.fileno() if stream is not None else -1
+    except (OSError, ValueError):
+        number = -1
+    if stream is None or number < 0:
+        return stream
+    stream.flush()
+    writer = io.BufferedWriter(_Ours(number, "wb", closefd=False))
+    return io.TextIOWrapper(writer, stream.encoding, stream.errors, line_buffering=bool(stream.line_buffering))
 
 
 def table(columns: Sequence[str], rows: Rows, styles: Mapping[str, str] | None = None) -> None:

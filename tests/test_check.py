@@ -378,9 +378,13 @@ def test_check_goes_on_with_the_queues_where_handlers_cannot_be_loaded(main, cap
     assert "queues.emails" in out
 
 
-def test_check_calls_setup_as_the_worker_will(main, capsys):
+def test_check_calls_setup_as_the_worker_will_and_says_nothing_good_of_one_that_fails(main, capsys):
     assert main('[handlers.work]\nhost = "nowhere"\n[queues.emails]\nurl = "local"\n') == 3
-    assert "setup() or teardown() failed: OSError: no route to it" in capsys.readouterr().out
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    [(level, _, module, *text)] = [line for line in lines if line[1:2] == ["handlers"]]
+    assert level == "error"
+    assert module.endswith(".work:")
+    assert " ".join(text).startswith("setup() failed: OSError: no route to it (")
 
 
 def test_a_setting_that_a_handlers_module_does_not_know_is_an_error(main, capsys):

@@ -159,15 +159,35 @@ def test_help_tells_the_options_and_is_exit_0(main, capsys, command):
 
 
 @pytest.mark.parametrize(
+    ("arguments", "more", "code"),
+    [
+        (["check"], "", 0),
+        (["check"], "[handlers.nobodys]\n", 3),
+        (["check", "--help"], "", 0),
+        (["send", "ok", "{}"], "", 0),
+    ],
+    ids=str,
+)
+def test_a_reader_that_leaves_changes_no_exit_code_and_nothing_is_said(project, server, arguments, more, code):
+    folder = project(LocalQueues(server.url).create("emails"), more)
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, str(ROOT / "worker.py"), *arguments]
+    ended = subprocess.run(command, cwd=folder, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=30)
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (code, "")
+
+
+@pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["--nonsense"], "unrecognized arguments: --nonsense"),
         (["--until"], "unrecognized arguments: --until"),
-        (["--demo", "0"], "argument --demo: 0: 1 or more"),
-        (["--demo", "many"], "argument --demo: invalid"),
+        (["--demo", "0"], "argument --demo: 0: a whole number, 1 or more"),
+        (["--demo", "many"], "argument --demo: many: a whole number, 1 or more"),
         (["fly"], "invalid choice: 'fly'"),
         (["send", "ok"], "the following arguments are required: PAYLOAD"),
-        (["send", "ok", "1", "--count", "0"], "argument --count: 0: 1 or more"),
+        (["send", "ok", "1", "--count", "0"], "argument --count: 0: a whole number, 1 or more"),
         (["--demo", "3", "check"], "--until-empty and --demo are for running, not for check"),
         (["--until-empty", "send", "ok", "1"], "are for running, not for send"),
     ],

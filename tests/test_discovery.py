@@ -216,6 +216,18 @@ def test_a_finding_names_the_line_that_raised(application):
     assert finding.endswith(f"({application.folder / application.name / '_deeper.py'}:3)")
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["import json\njson.loads('')", "from millpond import handler\n@handler\ndef run(payload: dict): ..."],
+    ids=["a library's error", "a bare @handler"],
+)
+def test_a_finding_names_the_users_line_and_not_a_librarys_below_it(application, text, monkeypatch):
+    application.write("bad.py", text)
+    monkeypatch.chdir(application.folder)
+    [finding] = application.findings()
+    assert finding.endswith(f" ({application.name}/bad.py:2)")
+
+
 @pytest.mark.parametrize("text", ["def f(:", "import nothing_of_this_name"])
 def test_a_finding_shows_none_of_pythons_own_lines(application, text):
     application.write("wrong.py", text)
@@ -355,6 +367,31 @@ def test_settings_that_do_not_fit_are_a_finding(application, table, finding):
 def test_a_table_for_a_module_that_does_not_exist_is_a_finding(application):
     application.write("a.py", SETTINGS)
     assert application.findings(tables={"b": {}}) == ["[handlers.b]: there is no handlers module 'b'"]
+
+
+def test_a_table_that_is_nearly_a_modules_name_is_told_the_name(application):
+    application.write("email.py", HANDLER, type="a")
+    [finding] = application.findings(tables={"emails": {}})
+    assert finding == "[handlers.emails]: there is no handlers module 'emails'; did you mean email?"
+
+
+@pytest.mark.parametrize(("hook", "line"), [("setup", 5), ("teardown", 6)])
+def test_a_hook_that_fails_says_whose_it_is_and_where_and_has_its_traceback_at_debug(
+    application, monkeypatch, caplog, hook, line
+):
+    other, own = ("teardown()", "setup(settings)") if hook == "setup" else ("setup(settings)", "teardown()")
+    text = f"import msgspec, os\nclass Settings(msgspec.Struct): ...\ndef {other}: ...\ndef {own}:\n"
+    text += "\n" * (line - 5) + "    os.stat('no/database')\n"
+    application.write("slow.py", text + HANDLER.format(type="a"))
+    monkeypatch.chdir(application.folder)
+    found = application.discover()
+    [failing] = found.setups if hook == "setup" else found.teardowns
+    with caplog.at_level("DEBUG", "millpond"), pytest.raises(ConfigError) as caught:
+        failing.run()
+    name = application.name
+    assert str(caught.value).startswith(f"{name}.slow: {hook}() failed: FileNotFoundError: ")
+    assert str(caught.value).endswith(f" ({name}/slow.py:{line})")
+    assert [record.levelname for record in caplog.records] == ["DEBUG"]
 
 
 def test_a_table_for_a_module_without_settings_is_a_finding(application):

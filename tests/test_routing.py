@@ -125,6 +125,15 @@ def returns_bool(payload: dict) -> bool:
     return False
 
 
+def returns_anything(payload: dict) -> Any: ...
+
+
+def only_a_message(message: Message) -> None: ...
+
+
+def message_first(message: Message, payload: dict) -> None: ...
+
+
 def unreadable(payload: "NoSuchName"): ...  # noqa: F821
 
 
@@ -140,6 +149,8 @@ def unknown_class(payload: Unknown): ...
 def unknown_class_inside(payload: dict[str, list[Unknown]]): ...
 
 
+NOTHING = "a handler returns None (write -> None); raise Retry, Reject or Discard for anything but success"
+ORDER = "the payload, the Message comes second: (payload: Invoice, message: Message)"
 NOT_BOTH = "it takes the payload and, if it likes, the message: (payload: Invoice, message: Message)"
 
 
@@ -157,7 +168,10 @@ NOT_BOTH = "it takes the payload and, if it likes, the message: (payload: Invoic
         (not_annotated, "annotate 'payload' with the payload's type (dict takes any JSON object)"),
         (not_annotated_with_message, "annotate 'payload' with the payload's type (dict takes any JSON object)"),
         (other_second, "the second parameter, 'attempt', is the millpond.Message"),
-        (returns_bool, "it returns None: raise Retry, Reject or Discard for anything but success"),
+        (returns_bool, f"its return type is bool: {NOTHING}"),
+        (returns_anything, f"its return type is Any: {NOTHING}"),
+        (only_a_message, f"its first parameter is {ORDER}"),
+        (message_first, f"its first parameter is {ORDER}"),
         (unreadable, "its annotations cannot be read: NameError: name 'NoSuchName' is not defined"),
     ],
 )
@@ -171,6 +185,13 @@ def test_a_payload_type_that_no_json_becomes_is_a_finding(module, function):
     module.handler(function)
     [finding] = module.findings()
     assert finding.startswith(f"{module.name}.{function.__name__}: no payload can be decoded into its first parameter")
+
+
+@pytest.mark.parametrize("function", [unknown_class, unknown_class_inside])
+def test_a_plain_class_as_a_payload_is_told_what_can_be_one(module, function):
+    module.handler(function)
+    [finding] = module.findings()
+    assert finding.endswith("first parameter: Unknown: take a msgspec.Struct, a dataclass, a TypedDict or dict")
 
 
 @pytest.mark.parametrize(
