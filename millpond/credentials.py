@@ -13,7 +13,7 @@ from botocore.exceptions import ConnectionError as NoConnection
 
 from millpond.codes import error_kind
 from millpond.errors import AccessDenied, Unreachable
-from millpond.foreign import conceal, shown
+from millpond.foreign import Renewed, shown
 from millpond.home import Errand, home, system
 from millpond.sigv4 import Keys
 
@@ -42,6 +42,7 @@ class Credentials:
         self._load = load
         self._source: Any = None
         self._keys: Keys | None = None
+        self._concealed = Renewed()
         self._look_at = 0.0
         self._reload_at = 0.0
         self._asking: Errand[None] | None = None
@@ -131,6 +132,5 @@ class Credentials:
         keys = Keys(frozen.access_key, frozen.secret_key, frozen.token or "")
         if not (_SAFE.fullmatch(keys.access_key) and _SAFE.fullmatch(keys.token)):
             raise AccessDenied("the access key or the session token has a space or a line break in it", "BadKeys")
-        for secret in keys:
-            conceal(secret)
+        self._concealed.conceal(keys)
         return source, keys

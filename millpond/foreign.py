@@ -10,9 +10,11 @@ without mail addresses. Objects are read by the interpreter's own slots, which n
 from __future__ import annotations
 
 import re
+import sys
 import traceback
 from base64 import b64encode
-from collections.abc import Iterator, Mapping
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from json import dumps
 from typing import Any, NamedTuple, cast
@@ -30,8 +32,9 @@ MAX_FRAMES, MAX_LINKS, MAX_GROUP, MAX_DEPTH = 30, 5, 5, 3
 MAX_ITEMS, MAX_NESTED = 20, 3
 #: What is shorter is no secret, but would blot out half of every text.
 MIN_SECRET = 6
-#: Secrets that are remembered: keys are renewed every hour.
-MAX_SECRETS = 200
+#: Secrets that are remembered: so many of the settings, and so many keys. Of keys that are renewed every hour, those in
+#: use and those before them, of which an answer or an error may still speak.
+MAX_SECRETS, GENERATIONS = 200, 2
 #: A value that is so long and has digits in it is a key, whatever its name says.
 MIN_KEY = 16
 #: Digits that a number may have: any SQS timestamp has 13, and int() of thousands raises ValueError (CVE-2020-10735).
@@ -41,7 +44,11 @@ CAUSE = "The above exception was the direct cause of the following exception:"
 CONTEXT = "During handling of the above exception, another exception occurred:"
 
 #: Names of settings and variables whose values are secrets, and of those that only say where one is.
-SECRET_NAME = re.compile(r"(?i)passw|secret|token|credential|dsn|api_?key|(^|[._-])key$")
+#: ("PWD" alone is the working directory; "compass" and "bypass" are no passwords.)
+SECRET_NAME = re.compile(
+    r"(?i)pass_?(?:w|phrase|code)|secret|token|credential|dsn|api_?key|[._-]pwd$"
+    r"|(?:^|[._-])(?:db|smtp|mysql|pg|redis|user)?pass(?:[._-]?[0-9]+)?$|(?:^|[._-])key$"
+)
 _PLACE_NAME = re.compile(r"(?i)(file|path|dir|folder|arn|name|version|expiration|ttl|seconds)$")
 _NUMBER = re.compile(rf"[+-]?[0-9]{{1,{MAX_DIGITS}}}")
 _VALUE = r"""[^\s"'\\,;&<>{}\[\]()]+"""
@@ -77,16 +84,20 @@ _PATTERNS = tuple(
 
 
 class _Hiding(NamedTuple):
-    """What finds every secret that was known after so many were learnt, and the length of the longest."""
+    """Every form of the secrets that were known in one state."""
 
-    learnt: int
-    pattern: re.Pattern[str] | None
+    state: object
+    words: tuple[str, ...]  # without white space, the shortest first
+    phrases: tuple[str, ...]
+    shortest: int
     longest: int
 
 
-_secrets: dict[str, None] = {}  # the last one learnt is the last here
-_learnt = 0
-_hiding = _Hiding(0, None, 0)
+_Forms = frozenset[str]
+_secrets: dict[str, _Forms] = {}  # the last one learnt is the last here
+_keys: dict[str, _Forms] = {}  # those that are renewed: they never drive out a secret of the settings
+_state = object()  # another one after each change, whichever thread has made it
+_hiding = _Hiding(_state, (), (), sys.maxsize, 0)
 
 # The interpreter's own view of a type and of an exception.
 _NAME: Any = type.__dict__["__name__"]
@@ -105,16 +116,49 @@ _MEMBERS: Any = BaseExceptionGroup.__dict__["exceptions"]
 
 def conceal(secret: str) -> None:
     """From now on this is shown to nobody: as it is, as JSON escapes it, as a URL does, or within base64."""
-    global _learnt
+    _learn(_secrets, secret)
+
+
+class Renewed:
+    """One owner's keys that take the place of one another: two generations are hidden, older ones have expired.
+
+    (Each secret that is known costs at every log line.)
+    """
+
+    def __init__(self) -> None:
+        self._generations: list[frozenset[str]] = []
+
+    def conceal(self, secrets: Iterable[str]) -> None:
+        """These are in use from now on."""
+        latest = frozenset(secrets)
+        if latest not in self._generations:
+            self._generations.append(latest)
+        for secret in latest:
+            _learn(_keys, secret)
+        while len(self._generations) > GENERATIONS:
+            for secret in self._generations.pop(0).difference(*self._generations):
+                _forget(_keys, secret)
+
+
+def _learn(known: dict[str, _Forms], secret: str) -> None:
     if len(secret) < MIN_SECRET:
         return
-    known = secret in _secrets
-    _secrets.pop(secret, None)
-    _secrets[secret] = None
-    if not known:
-        for old in list(_secrets)[:-MAX_SECRETS]:
-            del _secrets[old]
-        _learnt += 1
+    forms = known.pop(secret, None)
+    known[secret] = forms or frozenset(_forms(secret))
+    if forms is None:
+        for old in list(known)[:-MAX_SECRETS]:
+            _forget(known, old)
+        _change()
+
+
+def _forget(known: dict[str, _Forms], secret: str) -> None:
+    known.pop(secret, None)
+    _change()
+
+
+def _change() -> None:
+    global _state
+    _state = object()
 
 
 def conceal_value(name: str, value: str) -> None:
@@ -161,23 +205,39 @@ def _forms(secret: str) -> Iterator[str]:
 
 
 def _make_hiding() -> _Hiding:
-    """Made when it is first needed: with a hundred secrets it takes 10 ms."""
+    """Made when it is first needed: with 200 secrets it takes 1 ms."""
     global _hiding
-    learnt = _learnt  # another thread may learn one meanwhile: then this is made again
-    forms = {form for secret in list(_secrets) for form in _forms(secret)}
-    pattern = re.compile("|".join(map(re.escape, sorted(forms, key=len, reverse=True)))) if forms else None
-    _hiding = _Hiding(learnt, pattern, max(map(len, forms), default=0))
+    state = _state  # another thread may learn one meanwhile: then this is made again
+    forms = sorted({form for known in (_secrets, _keys) for forms in list(known.values()) for form in forms}, key=len)
+    words = tuple(form for form in forms if form.split() == [form])
+    phrases = tuple(form for form in forms if form.split() != [form])
+    _hiding = _Hiding(state, words, phrases, len(forms[0]) if forms else sys.maxsize, len(forms[-1]) if forms else 0)
     return _hiding
+
+
+def _hide(text: str, hiding: _Hiding) -> str:
+    """Most words of a text are shorter than any secret: those that are not are searched, and nothing else."""
+    _, forms, phrases, shortest, _ = hiding
+    found = [form for form in phrases if form in text] if phrases else []
+    words = text.split()
+    longest = max(map(len, words), default=0)
+    if longest >= shortest:
+        searched = " ".join([word for word in words if len(word) >= shortest]) if len(words) > 1 else text
+        found += [form for form in forms[: bisect_right(forms, longest, key=len)] if form in searched]
+    if found:
+        for form in sorted(found, key=len, reverse=True):
+            text = text.replace(form, HIDDEN)
+    return text
 
 
 def _scrubbed(text: str, limit: int) -> str:
     """The beginning of it, without secrets. Where it is cut, no half of one is left at the end."""
-    hiding = _hiding if _hiding.learnt == _learnt else _make_hiding()
+    hiding = _hiding if _hiding.state is _state else _make_hiding()
     window = limit + 2 * hiding.longest + 1_000
     whole = len(text) <= window
     text = text[:window]
-    if hiding.pattern is not None:
-        text = hiding.pattern.sub(HIDDEN, text)
+    if len(text) >= hiding.shortest:
+        text = _hide(text, hiding)
     if ":" in text or "=" in text or "@" in text:  # no pattern is without one of them, nearly every id is
         lower = text.lower()
         for words, pattern, instead in _PATTERNS:

@@ -22,6 +22,7 @@ from millpond import credentials as module
 from millpond.aws import Endpoint, credentials_loader
 from millpond.credentials import ADVISORY_SECONDS, LOOK_SECONDS, RELOAD_SECONDS, Credentials
 from millpond.errors import AccessDenied, QueueError, Unreachable
+from millpond.foreign import shown
 from millpond.sigv4 import Keys
 
 
@@ -405,3 +406,15 @@ def test_keys_that_would_be_another_header_are_refused_and_not_shown(text):
         with pytest.raises(AccessDenied, match="a space or a line break") as caught:
             Credentials(lambda keys=keys: keys).keys()
         assert text not in str(caught.value)
+
+
+def test_keys_that_were_replaced_twice_are_no_longer_looked_for_in_every_text(monkeypatch):
+    """A role's keys are renewed each hour: ninety hours later, each log line was 38 times as dear."""
+    loaded = [StaticCredentials(f"ACCESS-KEY-{n}", f"private-half-{n}", f"session-part-{n}") for n in range(3)]
+    monkeypatch.setattr(module, "RELOAD_SECONDS", 0)
+    keys = Credentials(iter(loaded).__next__)
+    for _ in range(2):
+        keys.renew(keys.keys())
+
+    assert shown("ACCESS-KEY-2 private-half-1 session-part-1") == "*** *** ***"
+    assert shown("ACCESS-KEY-0 private-half-0 session-part-0") == "ACCESS-KEY-0 private-half-0 session-part-0"
