@@ -135,7 +135,7 @@ def _around_of(module: str, findings: list[str]) -> Around | None:
         for function in mine
         if inspect.isgeneratorfunction(function)
     ]
-    return mine[0] if mine else None
+    return next(iter(mine), None)
 
 
 def _where(function: Callable[..., Any]) -> str:

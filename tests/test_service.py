@@ -202,6 +202,26 @@ def test_the_progress_is_told_while_there_is_work_and_not_otherwise(process, clo
     gate.event.set()
 
 
+@pytest.mark.parametrize(
+    ("after", "jobs", "told"),
+    [
+        (0.5, 0, "0 messages in hand, at most 10 s; an open long poll may last 20 s"),
+        (19.4, 0, "0 messages in hand, at most 10 s; an open long poll may last 1 s"),
+        (0.5, 1, "1 messages in hand, at most 10 s"),  # its permit was the last: no poll is open
+    ],
+)
+def test_what_a_drain_has_to_wait_for_is_told_as_it_begins(process, clock, caplog, after, jobs, told):
+    caplog.set_level("INFO")
+    gate = Gate()
+    one = process({"job": gate}, wait_seconds=20, concurrency=1)
+    one.rig.put("job", number=jobs)
+    clock.advance(after)
+    one.signal(SIGTERM)
+    texts = [record.getMessage() for record in caplog.records if getattr(record, "event", "") == "worker.draining"]
+    assert texts == [f"SIGTERM: {told}"]
+    gate.event.set()
+
+
 def test_the_embedded_queue_is_told_to_answer_its_polls_when_the_drain_begins(process, clock):
     one = process({"job": fine}, start=False)
     told = []
