@@ -133,4 +133,6 @@ def _names(root: Path, path: Path) -> frozenset[str]:
         helper = root / f"{name.replace('.', '/')}.py"
         if name.startswith("tests.") and helper.exists() and helper != path:
             names |= _names(root, helper)
+    if "tests.worker_process" in names:
+        names.add("millpond.cli")  # which it starts
     return frozenset(names)
