@@ -1,8 +1,13 @@
-"""Trouble: a settling call that fails, told at once and each minute while it lasts."""
+"""Trouble: a settling call that fails, told at once and each minute while it lasts, and its end.
+
+What comes and goes is told once a minute: an outage that begins sooner after the last telling is told when the minute
+is over, should it last so long. The end is told of those outages alone that were told.
+"""
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 
 from millpond import log
@@ -40,7 +45,8 @@ class Trouble:
         self._name = name
         self._clock = clock
         self._url = ""
-        self._told = 0.0
+        self._told = False  # of this outage
+        self._told_at = -math.inf
         self._probe_at = 0.0
         self._hurried = False
 
@@ -75,15 +81,15 @@ class Trouble:
     def _failed(self, failure: Failure, started: float, waiting: int) -> None:
         now = self._clock.now()
         if not self.since:
-            self.since, self._probe_at, self.put_off = started, now + PROBE_SECONDS, 0
+            self.since, self._probe_at, self.put_off, self._told = started, now + PROBE_SECONDS, 0, False
         self.last = failure
         self.tell(self._url, failure, waiting)
 
     def tell(self, url: str, failure: Failure, waiting: int) -> None:
         """Say what was refused, and what helps; once a minute."""
         now = self._clock.now()
-        if not self._told or now - self._told >= TELL_SECONDS:
-            self._told, self._url = now, url
+        if now - self._told_at >= TELL_SECONDS:
+            self._told, self._told_at, self._url = True, now, url
             self._tell(failure, waiting)
 
     def _tell(self, failure: Failure, waiting: int) -> None:

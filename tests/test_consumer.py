@@ -1099,6 +1099,22 @@ def test_what_is_told_of_a_failing_call_is_told_of_the_next_time_too_and_each_mi
     assert told() == ["settle.failed", "settle.failed", "settle.resumed"] * 2
 
 
+def test_a_call_that_fails_and_works_in_turns_is_told_once_a_minute_and_each_end_only_of_what_was_told(clock, caplog):
+    caplog.set_level("INFO")
+    rig = run(clock, {"job": fine})
+    for _ in range(60):  # more than two minutes
+        rig.queue.script["delete"] = [BROKEN]
+        rig.put("job")
+        clock.advance(2.5)
+    rig.queue.script["delete"] = [BROKEN] * 10_000
+    rig.put("job")
+    clock.advance(70)  # one that lasts is told when the minute is over
+    events = [getattr(record, "event", "") for record in caplog.records]
+    told = [event for event in events if event.startswith("settle.")]
+    assert told[:-1] == ["settle.failed", "settle.resumed"] * 3
+    assert told[-1] == "settle.failed"
+
+
 @pytest.mark.parametrize("dead_letters", [True, False])
 def test_a_drain_gives_up_a_follow_up_that_nobody_takes_in_seconds(clock, dead_letters):
     rig = run(clock, {"job": lambda payload, message: message.follow_up(1) and None}, dead_letters=dead_letters)
