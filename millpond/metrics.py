@@ -102,7 +102,6 @@ class Metrics:
         if self._sender is not None:
             self._sender.kill()
         self.flush()
-        self._on = False
         self._line.close()
 
     def _run(self) -> None:
