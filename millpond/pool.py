@@ -58,7 +58,7 @@ class Pool(Generic[Item]):
 
     def _spawn(self) -> None:
         slot = Slot(self)
-        slot.link_exception(self._crashed)
+        watch(slot, self._crashed)
         self._slots.start(slot)
 
     def _wake_soon(self) -> None:
@@ -162,3 +162,13 @@ class Slot(gevent.Greenlet):  # type: ignore[misc]
         step = self.pool.step
         while step():
             pass
+
+
+def watch(greenlet: gevent.Greenlet, crashed: Callable[[gevent.Greenlet], object]) -> None:
+    """Tell of its end by an error, or by force: of a GreenletExit, link_exception() says nothing."""
+
+    def ended(greenlet: gevent.Greenlet) -> None:
+        if not greenlet.successful() or isinstance(greenlet.value, gevent.GreenletExit):
+            crashed(greenlet)
+
+    greenlet.link(ended)

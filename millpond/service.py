@@ -18,7 +18,7 @@ from millpond.delivery import Delivery
 from millpond.ending import Ending
 from millpond.errors import CRASHED, LEFT, MISCONFIGURED, STOPPED, AccessDenied, QueueError, QueueMissing, Stopped
 from millpond.metrics import Metrics
-from millpond.pool import Pool
+from millpond.pool import Pool, watch
 from millpond.pulse import Pulse
 from millpond.watchdog import Watchdog
 
@@ -53,7 +53,8 @@ def reserve_seconds(drain_seconds: float) -> float:
 class Service:
     """One process.
 
-    1. It owns the pool and hands every core greenlet out: one that dies takes the process down (exit code 2).
+    1. It owns the pool and hands every core greenlet out: one that dies, or is killed, takes the process down
+       (exit code 2).
     2. It runs until a signal, until its queues are empty, or until it cannot work.
     3. It drains (`drain_seconds` may be infinite): no new receive, handlers finish, what cannot finish is given back,
        and the account is told.
@@ -105,13 +106,13 @@ class Service:
         self._stop.set()
 
     def spawn(self, function: Callable[..., object], *args: Any) -> gevent.Greenlet:
-        """Start a core greenlet."""
+        """Start a core greenlet: one that nobody but the end of the process ends."""
         greenlet = gevent.spawn(function, *args)
-        greenlet.link_exception(self._crashed)
+        watch(greenlet, self._crashed)
         return greenlet
 
     def _crashed(self, greenlet: gevent.Greenlet) -> None:
-        error = greenlet.exception
+        error = greenlet.exception or greenlet.value  # the GreenletExit of one that was killed: by a handler, say
         text = f"a core greenlet died: {foreign.describe(error)}"
         log.event(logging.CRITICAL, "worker.crashed", text, traceback=foreign.trace(error))
         self.stop("crash", CRASHED)

@@ -206,6 +206,27 @@ def test_a_message_is_kept_for_max_hold_seconds_whatever_its_handler_does(sqs: L
     assert 2 <= lost["seconds"] <= 3
 
 
+KILLS = """
+import gc
+import gevent
+from millpond import handler
+
+@handler("kill")
+def kill(payload: dict) -> None:
+    mine = gevent.getcurrent()
+    gevent.killall([one for one in gc.get_objects() if isinstance(one, gevent.Greenlet) and one is not mine])
+"""
+
+
+def test_a_handler_that_kills_every_greenlet_there_is_leaves_no_silent_worker(sqs: LocalQueues, tmp_path: Path) -> None:
+    sqs.create("q")
+    sqs.send("q", "kill", {})
+    write_project(tmp_path / "app", KILLS, config(sqs.url("q")))
+    with WorkerProcess(tmp_path / "app") as worker:
+        assert worker.exit_code(20) == 2
+    assert "GreenletExit" in worker.all("worker.crashed")[0]["message"]
+
+
 class BadNetwork:
     """A proxy that cuts, delays, and answers what SQS never would, by seed; honest once `calls` are over."""
 

@@ -7,7 +7,7 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from millpond.pool import Pool
+from millpond.pool import Pool, Slot
 from tests.virtual import settle
 
 
@@ -120,6 +120,25 @@ def test_a_slot_that_dies_is_told(crashes):
     settle()
     hub.print_exception = printed
     assert isinstance(crashes[0].exception, ValueError)
+
+
+def test_a_slot_that_is_killed_before_it_runs_is_told(crashes):
+    """Its work would wait for ever."""
+    pool = Pool(1, crashes.append)
+    pool.submit(print, 1)
+    (slot,) = [one for one in gc.get_objects() if isinstance(one, Slot) and one.pool is pool]
+    slot.kill(block=False)
+    settle()
+    assert crashes == [slot]
+
+
+def test_a_slot_that_ends_as_it_should_is_no_crash(crashes):
+    pool = Pool(1, crashes.append)
+    pool.submit(lambda work: None, 1)
+    settle()
+    assert pool.close(1)
+    settle()
+    assert crashes == []
 
 
 def test_a_time_out_that_a_handler_left_running_ends_nobody(crashes):

@@ -462,6 +462,29 @@ def test_a_core_greenlet_that_dies_ends_the_process_at_once_and_nothing_is_drain
     gate.event.set()
 
 
+@pytest.mark.parametrize("started", [True, False])
+def test_a_core_greenlet_that_a_handler_has_killed_ends_the_process(process, clock, caplog, started):
+    """As gevent.killall() of all that gc knows does. The worker would go on, deaf and silent."""
+    one = process({"job": fine})
+    core = one.service.spawn(Event().wait)
+    if started:
+        settle()
+    core.kill(block=False)
+    settle(40)
+    assert one.exit_code == CRASHED
+    assert "a core greenlet died: GreenletExit" in caplog.text
+
+
+def test_what_the_end_of_a_drain_itself_kills_is_no_crash(process, clock, caplog):
+    one = process({"job": Stubborn()}, drain_seconds=10, wait_seconds=1)
+    one.rig.put("job")
+    clock.advance(1)
+    one.signal(SIGTERM)
+    clock.advance(10)
+    assert one.exit_code == STOPPED
+    assert "worker.crashed" not in events(caplog)
+
+
 @pytest.mark.usefixtures("quiet_hub")
 def test_a_core_greenlet_that_dies_during_the_drain_ends_it(process, clock):
     gate = Gate()
