@@ -123,9 +123,10 @@ def test_every_message_ends_where_it_should_and_the_books_balance(queues: LocalQ
         queues.sqs.create_queue(QueueName="q-dead")
     else:
         queues.create("q")
-    write_project(
-        tmp_path / "app", HANDLERS, config(queues.url("q"), queue=f'dead_letter_url = "{queues.url("q-dead")}"')
-    )
+    queue = f'dead_letter_url = "{queues.url("q-dead")}"'
+    if moto:  # it has threads and no locks: two receives at once can get the same message, whose count is 2 then
+        queue += "\npollers = 1"
+    write_project(tmp_path / "app", HANDLERS, config(queues.url("q"), queue=queue))
     expected = fill(queues, "q", KINDS, number)
     with WorkerProcess(tmp_path / "app", "--until-empty") as worker:
         assert worker.exit_code(60) == 1  # something was dead-lettered

@@ -1,4 +1,5 @@
 import gc
+import math
 import time
 import weakref
 from itertools import pairwise
@@ -7,13 +8,32 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from millpond.pool import Pool, Slot
+from millpond.pool import TURN_SECONDS, Pool, Slot
 from tests.virtual import settle
 
 
 @pytest.fixture
 def crashes():
     return []
+
+
+@pytest.fixture(autouse=True)
+def endless_turns(monkeypatch):
+    """On a busy machine any step may last longer than a turn, and what comes next comes by a real timer."""
+    monkeypatch.setattr("millpond.pool.TURN_SECONDS", math.inf)
+
+
+@pytest.fixture
+def short_turns(endless_turns, monkeypatch):
+    """As they are."""
+    monkeypatch.setattr("millpond.pool.TURN_SECONDS", TURN_SECONDS)
+
+
+def wait_until(condition):
+    """For what real timers bring about."""
+    with gevent.Timeout(20):
+        while not condition():
+            gevent.sleep(0.001)
 
 
 def test_work_runs_in_order_on_no_more_slots_than_allowed_and_slots_are_kept(crashes):
@@ -87,6 +107,7 @@ def test_a_slot_that_is_written_off_is_replaced_for_what_is_ready(crashes):
     assert slots[0].dead
 
 
+@pytest.mark.usefixtures("short_turns")
 def test_handlers_that_never_wait_leave_the_others_their_turn(crashes):
     """Beats and polls starve otherwise: a slot yields once the hub has stood still for 10 ms."""
     turns = []
@@ -141,6 +162,7 @@ def test_a_slot_that_ends_as_it_should_is_no_crash(crashes):
     assert crashes == []
 
 
+@pytest.mark.usefixtures("short_turns")
 def test_a_time_out_that_a_handler_left_running_ends_nobody(crashes):
     """gevent throws it into the slot wherever that is by then: here it is parked, or gives way to the others."""
     done = []
@@ -158,14 +180,14 @@ def test_a_time_out_that_a_handler_left_running_ends_nobody(crashes):
 
     pool = Pool(1, crashes.append)
     pool.submit(leave_a_time_out, 0.001)
-    gevent.sleep(0.02)
+    gevent.sleep(0.02)  # the time-out comes meanwhile, as the next one does below
     pool.submit(burn, 0.012)
     pool.submit(done.append, "next")
-    gevent.sleep(0.05)
+    wait_until(lambda: len(done) == 3)
     assert done == [0.001, 0.012, "next"]
     assert crashes == []
     pool.submit(done.append, "last")
-    settle()
+    wait_until(lambda: len(done) == 4)
     assert done[-1] == "last"
     assert pool.close(1)
 
@@ -189,18 +211,23 @@ def test_a_switch_that_a_handler_left_behind_lets_no_later_wake_up_into_a_handle
     settle()
     assert woken == []
     gate.set()
-    gevent.sleep(0.05)
+    settle()
     assert woken == [True, True]
     assert crashes == []
 
 
+@pytest.mark.usefixtures("short_turns")
 def test_work_that_never_waits_is_not_woken_all_in_one_turn_of_the_hub(crashes):
     """Forty of 20 ms each in one turn would hold up beats and polls for 0.8 s."""
     parked, done, seen = 40, [], []
     pool = Pool(parked, crashes.append)
+    gate, through = Event(), []
     for _ in range(parked):
-        pool.submit(lambda _: gevent.sleep(0.001), None)
-    gevent.sleep(0.01)
+        pool.submit(lambda _: through.append(gate.wait()), None)
+    settle()
+    gate.set()
+    wait_until(lambda: len(through) == parked)
+    settle()
 
     def burn(work):
         end = time.time() + 0.02
@@ -217,7 +244,7 @@ def test_work_that_never_waits_is_not_woken_all_in_one_turn_of_the_hub(crashes):
     gevent.sleep(0)
     for work in range(parked):
         pool.submit(burn, work)
-    watcher.join(10)
+    watcher.join(20)
     assert max(after - before for before, after in pairwise(seen)) <= 5
 
 
