@@ -41,6 +41,7 @@ class Network:
         self.history = history
         self.chance = chance
         self.calls = itertools.count(1)
+        self.on_their_way = 0  # calls that SQS has not heard of yet
         self.calm = False
 
     def fate(self, name: str) -> Fate:
@@ -192,6 +193,10 @@ class Link:
             if kind != "hangs":
                 self._clock.timer(fate.back, lambda: answer.put(value))
 
+        def arrive() -> None:
+            self._network.on_their_way -= 1
+            serve(back)
+
         if kind == "lost_before":
             self._clock.timer(fate.there, lambda: answer.put(Unreachable("simulated: no connection")))
         elif kind == "error":
@@ -199,7 +204,8 @@ class Link:
         elif kind == "throttled":
             world.timer(fate.there, lambda: back(Throttled("simulated", "RequestThrottled")))
         else:
-            world.timer(fate.there, lambda: serve(back))
+            self._network.on_their_way += 1
+            world.timer(fate.there, arrive)
 
 
 def origin(entry: Entry) -> str:

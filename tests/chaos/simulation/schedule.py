@@ -102,6 +102,9 @@ class Schedule:
                 break
 
     def _is_idle(self) -> bool:
+        """Also what a worker has sent that is gone by now: it can still come."""
+        if self.network.on_their_way:
+            return False
         return all(not worker.consumer.open and not worker.draining for worker in self.serving)
 
     def _end(self) -> None:
