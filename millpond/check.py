@@ -15,6 +15,8 @@ from millpond.check_queue import Finding, as_the_worker, check_queue
 from millpond.config import PLATFORM_VARIABLES, Settings, StatsdSettings
 from millpond.errors import MISCONFIGURED, STOPPED, ConfigError
 from millpond.routing import Route
+from millpond.screen import counted
+from millpond.send import is_listened_to
 
 STYLES = {"ok": "green", "note": "dim", "warning": "yellow", "error": "bold red"}
 #: Heroku, ECS (stopTimeout) and Kubernetes (terminationGracePeriodSeconds) kill 30 s after SIGTERM if not told other.
@@ -47,7 +49,7 @@ def run(settings: Settings, environ: Mapping[str, str]) -> int:
     screen.table(["", "where", "finding"], [(one.level, one.where, one.text) for one in findings], STYLES)
     counts = Counter(finding.level for finding in findings)
     verdict = "it cannot work" if counts["error"] else "it can work"
-    print(f"{verdict}: {counts['error']} errors, {counts['warning']} warnings", flush=True)
+    print(f"{verdict}: {', '.join(counted(counts[level], level) for level in ('error', 'warning'))}", flush=True)
     return MISCONFIGURED if counts["error"] else STOPPED
 
 
@@ -61,6 +63,7 @@ def preflight(settings: Settings, environ: Mapping[str, str]) -> Iterator[Findin
             yield from _client(name, settings)
         except ConfigError as error:
             yield from _errors(f"queues.{name}", error)
+    yield from _local(settings)
     yield _statsd(settings.statsd)
     yield _platform(settings.worker.drain_limit, environ)
 
@@ -105,6 +108,14 @@ def _client(name: str, settings: Settings) -> Iterator[Finding]:
         yield Finding("note", f"queues.{name}", text)
     if endpoint.proxied and sqs.client != "boto3":
         yield Finding("note", f"queues.{name}", f"there is a proxy before {endpoint.url}: boto3 speaks to it, not wire")
+
+
+def _local(settings: Settings) -> Iterator[Finding]:
+    """A worker that runs already is no fault; the one to come has no place for its queues then."""
+    port = settings.local.port
+    if any(queue.is_local for queue in settings.queues.values()) and is_listened_to(port):
+        text = f"port = {port} is in use: while that worker (or whatever it is) runs, no other one can start"
+        yield Finding("note", "local", text)
 
 
 def _errors(where: str, error: ConfigError) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ from millpond.errors import AccessDenied, QueueError
 from millpond.foreign import number
 from millpond.queue import MAX_RECEIVES, SETTLE_SECONDS, Failure, read_redrive
 from millpond.routing import Route
+from millpond.screen import counted
 from millpond.service import reserve_seconds
 from millpond.sqs import SqsQueue, connect
 
@@ -137,7 +138,9 @@ def _reach(where: str, remote: Checked) -> Generator[Finding, None, dict[str, st
         yield Finding("error", where, f"cannot be reached: {error}")
         return None
     waiting, in_flight = (attributes.get(f"ApproximateNumberOfMessages{end}", "?") for end in ("", "NotVisible"))
-    yield Finding("ok", where, f"reachable; about {waiting} messages wait, {in_flight} are in flight")
+    wait, fly = "waits" if waiting == "1" else "wait", "is" if in_flight == "1" else "are"
+    text = f"reachable; about {counted(waiting, 'message')} {wait}, {in_flight} {fly} in flight"
+    yield Finding("ok", where, text)
     return attributes
 
 
@@ -210,6 +213,7 @@ def _reach_dead_letters(
         yield Finding("error", where, f"the dead-letter queue cannot be reached: {error}")
     else:
         waiting = attributes.get("ApproximateNumberOfMessages", "?")
-        yield Finding("ok", where, f"the dead-letter queue is reachable; about {waiting} messages are in it")
+        text = f"about {counted(waiting, 'message')} {'is' if waiting == '1' else 'are'} in it"
+        yield Finding("ok", where, f"the dead-letter queue is reachable; {text}")
         return attributes
     return {}

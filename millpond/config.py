@@ -16,7 +16,7 @@ from msgspec import Meta
 
 from millpond import foreign
 from millpond.errors import ConfigError
-from millpond.queue import is_fifo, lease_seconds
+from millpond.queue import NAMELESS, has_name, is_fifo, lease_seconds
 from millpond.tables import SettingsType, Table, TomlFile, bare, decode
 
 #: A beat's own call takes at least this, on a good day: a lease must outlast both.
@@ -264,6 +264,9 @@ def _check_urls(table: Table, queue: QueueSettings, environ: Mapping[str, str]) 
     if queue.is_local and platform:
         variable = " or ".join(table.variables.get("url", ["SQS_QUEUE_URL"]))
         table.wrong("url", f"set {variable}: {platform} is set, and a queue in memory is no place for real mail")
+    for key, url in (("url", queue.url), ("dead_letter_url", queue.dead_letter_url)):
+        if url and url != "local" and not has_name(url):
+            table.wrong(key, NAMELESS)
     if queue.url and queue.dead_letter_url and queue.is_fifo != is_fifo(queue.dead_letter_url):
         table.wrong("dead_letter_url", "a FIFO queue (.fifo) for a FIFO queue, a standard one for a standard one")
     if queue.url and queue.url == queue.dead_letter_url:

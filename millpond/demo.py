@@ -59,7 +59,12 @@ class Demo:
                     break
                 numbers = range(first, min(first + CHUNK, self._number))
                 send_all(consumer.queue, [_entry(run, number) for number in numbers], told)
-        log.event(logging.INFO, "demo.sent", f"{sent} sample e-mails; they go to {self._where}", queue=self._queue)
+        log.event(
+            logging.INFO,
+            "demo.sent",
+            f"{screen.counted(sent, 'sample e-mail')}; they go to {self._where}",
+            queue=self._queue,
+        )
         self._started = time.monotonic()
         gevent.spawn(self._watch, consumer.account)
 

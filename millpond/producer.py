@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,7 +16,7 @@ from millpond.backoff import call_seconds, whole_seconds
 from millpond.errors import QueueError, SendError, Throttled, Unanswered, Unreachable
 from millpond.home import Errand, home, hub_thread, system, thread_beside
 from millpond.message import MAX_DELAY_SECONDS, envelope_text
-from millpond.queue import MAX_BATCH, MAX_BYTES, SETTLE_SECONDS, Entry, dedup_id_of, is_fifo
+from millpond.queue import MAX_BATCH, MAX_BYTES, NAMELESS, SETTLE_SECONDS, Entry, dedup_id_of, has_name, is_fifo
 
 if TYPE_CHECKING:
     from millpond.sqs import SqsQueue
@@ -27,6 +28,8 @@ ATTEMPTS = 3
 TIMEOUT_SECONDS = 3.0
 #: With less than this left no call is begun.
 LEAST_SECONDS = 0.05
+#: Where so much of a send's time is over, all of it is.
+SPENT_SHARE = 0.8
 #: Connections kept open, one for each thread that sends at the same moment; further ones are closed after their call.
 CONNECTIONS = 50
 
@@ -70,6 +73,8 @@ class Producer:
     def __init__(self, url: str, *, region: str = "", endpoint_url: str = "", timeout: float = TIMEOUT_SECONDS) -> None:
         if not str(url).startswith(("https://", "http://")):
             raise ValueError(f"Producer({url!r}): the URL of a queue is needed, https://...")
+        if not has_name(url):
+            raise ValueError(f"Producer({url!r}): {NAMELESS}")
         self.url = url
         self._region = region
         self._endpoint_url = endpoint_url
@@ -106,7 +111,7 @@ class Producer:
         `timeout`: seconds for all of them together, instead of the Producer's own for each ten.
         """
         sending = _Sending(self._timeout, None if timeout is None else _checked(timeout))
-        jobs = [Job(*message) for message in messages]
+        jobs = [_job(index, message) for index, message in enumerate(messages)]
         event_ids = [str(job.event_id or uuid4().hex) for job in jobs]
         make = _fifo_entry if is_fifo(self.url) else _entry
         entries = [make(job, event_id) for job, event_id in zip(jobs, event_ids, strict=True)]
@@ -166,6 +171,7 @@ class _Sending:
         self._unsent: dict[int, Entry] = {}
         self._refused: dict[int, str] = {}
         self._unanswered = False
+        self._tries = 0  # of the ten that are on their way
 
     def ends_by(self) -> float:
         """When the ten that begin now must be sent."""
@@ -189,10 +195,18 @@ class _Sending:
     def _told(self, error: QueueError) -> QueueError:
         if not self._unanswered:
             return error
-        return Unanswered(f"{error}; it may have been sent all the same", error.code)
+        text = re.sub(r"no answer in [0-9.e+-]+ s", self._waited(), str(error))
+        return Unanswered(f"{text}; it may have been sent all the same", error.code)
+
+    def _waited(self) -> str:
+        """What its caller has waited; the last try had a share of it, and the rest after that was too short for one."""
+        limit, waited = self.ends_by() - self._began, monotonic() - self._began
+        tries = f" ({self._tries} tries)" if self._tries > 1 else ""
+        return f"no answer in {limit if waited > limit * SPENT_SHARE else waited:.2g} s{tries}"
 
     def _send(self, queue: SqsQueue, batch: Sequence[int]) -> None:
         end = self.ends_by()
+        self._tries = 0
         for attempt in range(1, ATTEMPTS + 1):
             error = self._offer(queue, batch, end, last=attempt == ATTEMPTS)
             batch = [index for index in batch if index in self._unsent]
@@ -205,6 +219,7 @@ class _Sending:
         left = end - monotonic()
         last = last or left < LEAST_SECONDS
         seconds = min(SETTLE_SECONDS, max(LEAST_SECONDS, left if last else left / 2))
+        self._tries += 1
         try:
             results = queue.send([self._unsent[index] for index in batch], seconds)
         except (Throttled, Unreachable) as error:
@@ -226,6 +241,14 @@ def _checked(timeout: float) -> float:
     return timeout
 
 
+def _job(index: int, message: Any) -> Job:
+    if not isinstance(message, tuple | list):
+        raise TypeError(f"messages[{index}]: a Job or a tuple is wanted, not {type(message).__name__!r}")
+    if not 2 <= len(message) <= len(Job._fields):
+        raise TypeError(f"messages[{index}]: 2 to {len(Job._fields)} values are wanted ({', '.join(Job._fields)})")
+    return Job(*message)
+
+
 def batches(entries: Sequence[Entry]) -> Iterator[list[int]]:
     """The entries' indexes, in order, as many to a call as SQS takes: 10, and 1 MiB together."""
     batch: list[int] = []
@@ -243,6 +266,10 @@ def batches(entries: Sequence[Entry]) -> Iterator[list[int]]:
 def _entry(job: Job, event_id: str) -> Entry:
     if not isinstance(job.event_type, str) or not job.event_type:
         raise ValueError(f"event_type={job.event_type!r}: the type of a message is a text")
+    if not isinstance(job.delay, int | float):
+        raise TypeError(f"delay={job.delay!r}: a number of seconds is wanted")
+    if not isinstance(job.group, str | None):
+        raise TypeError(f"group={job.group!r}: a group is a text")
     if not 0 <= job.delay <= MAX_DELAY_SECONDS:
         raise ValueError(
             f"delay={job.delay}: SQS delays a message by 0 to {MAX_DELAY_SECONDS} seconds; "

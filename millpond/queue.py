@@ -30,6 +30,8 @@ MARGIN_SECONDS = 1.0
 MAX_RECEIVES = 1_000
 #: How the entries of a batch are named: by number, since one message can be in it twice.
 ENTRY_IDS = [str(number) for number in range(MAX_BATCH)]
+#: What is wrong with the URL of no queue.
+NAMELESS = "the queue's name is missing at its end: https://sqs.<region>.amazonaws.com/<account>/<name>"
 #: User attributes of one message.
 MAX_ATTRIBUTES = 10
 #: A poll's answer may come this long after its wait: SQS needs a read time-out above the wait.
@@ -43,6 +45,8 @@ Each = TypeVar("Each")
 
 #: As JSON has it: its account and its name are the last two.
 _ARN = re.compile(r'"(?:[^":]+:)+([^":]+):([^":]+)"')
+# More than a host, and than the number of an account behind it.
+_NAMED = re.compile(r"https?://[^\s/?#]+/+(?![0-9]{12}/*\Z)[^\s/?#]")
 _DEDUP_ID = re.compile(r"[!-~]{1,128}")
 
 #: Codes that say: this receipt handle is no longer yours. Final, never retried.
@@ -179,6 +183,11 @@ def answers(call: Callable[[list[Each]], list[Failure | None]], entries: list[Ea
 def lease_seconds(visibility_seconds: int) -> float:
     """How long a message that was received just now is surely ours: its visibility time-out, less the answer's way."""
     return visibility_seconds - min(MARGIN_SECONDS, visibility_seconds / 4)
+
+
+def has_name(url: str) -> bool:
+    """Whether the URL goes on behind its host, and behind the number of an account."""
+    return bool(_NAMED.match(url))
 
 
 def is_fifo(url: str) -> bool:

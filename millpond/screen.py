@@ -1,4 +1,7 @@
-"""What commands draw: with rich on a terminal, as plain text elsewhere. rich is loaded by what draws with it, only."""
+"""What people read: counts as they are said; tables and bars, with rich on a terminal, as plain text elsewhere.
+
+rich is loaded by what draws with it, only.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,11 @@ from millpond.foreign import shown
 MAX_CELL = 1_000
 
 Rows = Sequence[Sequence[str]]
+
+
+def counted(number: object, noun: str) -> str:
+    """1 message, 2 messages."""
+    return f"{number} {noun}" + ("" if str(number) == "1" else "s")
 
 
 class _Ours(io.FileIO):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
@@ -24,6 +25,8 @@ from millpond.sqs import SqsQueue, connect
 
 #: Calls on their way at once: 10,000 messages at 20 ms a call take 3 s instead of 20.
 SENDERS = 8
+#: Whoever listens on this machine takes a connection at once.
+LISTENER_SECONDS = 1.0
 #: Failed messages that are named one by one.
 MAX_NAMED = 10
 
@@ -66,7 +69,7 @@ class _Tally:
         """Say it; the exit code."""
         number, sent = len(self._ids), len(self._sent)
         if sent:
-            count = "" if number == 1 else f"{sent} messages, the first with "
+            count = "" if number == 1 else f"{screen.counted(sent, 'message')}, the first with "
             print(f"{shown(what)}: {count}event_id {self._ids[min(self._sent)]}", flush=True)
         for index in sorted(self._failed)[:MAX_NAMED]:
             failure = self._failed[index]
@@ -113,7 +116,7 @@ def read_payload(text: str) -> str:
     except RecursionError:
         raise ConfigError("PAYLOAD is nested too deeply") from None
     except ValueError as error:
-        hint = "" if text.startswith(("{", "[")) and '"' in text else """; in a shell: '{"to": ["ann@example.com"]}'"""
+        hint = "" if text.startswith(("{", "[")) and '"' in text else """; in a shell: '{"number": "A-1"}'"""
         raise ConfigError(f"PAYLOAD is no JSON: {error}{hint}") from None
     return text
 
@@ -123,8 +126,12 @@ def _refuse_constant(name: str) -> None:
 
 
 def _entries(options: Namespace, ids: Sequence[str], fifo: bool) -> list[Entry]:
-    if fifo and (options.delay or not options.group):
-        raise ConfigError("a FIFO queue needs --group, and delays no single message")
+    if not options.type.strip():
+        raise ConfigError("TYPE is empty: the type of the message is wanted, such as email.send")
+    if fifo and not options.group:
+        raise ConfigError("a FIFO queue needs --group ID: messages of one group are handled one after another")
+    if fifo and options.delay:
+        raise ConfigError(f"--delay {options.delay}: a FIFO queue delays no single message")
     if not 0 <= options.delay <= MAX_DELAY_SECONDS:
         text = f"--delay {options.delay}: SQS delays a message by 0 to {MAX_DELAY_SECONDS} seconds"
         raise ConfigError(f"{text}; EventBridge Scheduler sends to a queue at any later time")
@@ -170,10 +177,24 @@ def _send(
     except Unreachable as error:
         if not settings.queues[name].is_local:
             raise
-        text = f"no worker runs the local queue on port {settings.local.port}"
-        raise ConfigError(f"{text}: start one first, python worker.py ({error})") from None
+        raise ConfigError(f"{_no_local_queue(settings.local.port)} ({error})") from None
     except (QueueMissing, AccessDenied) as error:
         raise ConfigError(f"[queues.{name}] url: {error}") from None
+
+
+def _no_local_queue(port: int) -> str:
+    if is_listened_to(port):
+        return f"something listens on port {port} but does not answer: is it a worker of Millpond?"
+    return f"no worker runs the local queue on port {port}: start one first, python worker.py"
+
+
+def is_listened_to(port: int) -> bool:
+    """Whether somebody on this machine takes connections there."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=LISTENER_SECONDS).close()
+    except OSError:
+        return False
+    return True
 
 
 def _connect(settings: Settings, name: str) -> SqsQueue:

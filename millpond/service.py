@@ -20,6 +20,7 @@ from millpond.errors import CRASHED, LEFT, MISCONFIGURED, STOPPED, AccessDenied,
 from millpond.metrics import Metrics
 from millpond.pool import Pool, watch
 from millpond.pulse import Pulse
+from millpond.screen import counted
 from millpond.watchdog import Watchdog
 
 #: The end of drain_seconds that is kept for giving back what was interrupted: a fifth, 3 s at the most.
@@ -268,7 +269,7 @@ class Service:
     def _tell_draining(self) -> None:
         in_hand = sum(consumer.open for consumer in self.consumers)
         limit = "until all is done" if math.isinf(self._drain_seconds) else f"at most {self._drain_seconds:g} s"
-        text = f"{self._why}: {in_hand} messages in hand, {limit}"
+        text = f"{self._why}: {counted(in_hand, 'message')} in hand, {limit}"
         now = self._clock.now()
         polls = max((consumer.polls.open_until() - now for consumer in self.consumers), default=0.0)
         if polls > 0:
@@ -289,7 +290,7 @@ class Service:
         left = False
         for consumer in self.consumers:
             if letters := consumer.account.outcomes["dead_lettered"] + consumer.account.rejected_follow_ups:
-                text = f"{letters} dead letters: see the dead-letter queue"
+                text = f"{counted(letters, 'dead letter')}: see the dead-letter queue"
                 log.event(logging.WARNING, "queue.left", text, queue=consumer.name)
                 left = True
         for consumer in self.consumers:
@@ -344,7 +345,9 @@ class Service:
         letters = consumer.account.outcomes["dead_lettered"] + consumer.account.rejected_follow_ups
         waiting = sum(_counts(consumer).values())
         if waiting + letters:
-            text = f"{waiting} waiting messages and {letters} dead letters end with the local queue"
+            text = (
+                f"{counted(waiting, 'waiting message')} and {counted(letters, 'dead letter')} end with the local queue"
+            )
             log.event(logging.WARNING, "local.gone", text, queue=consumer.name)
 
 

@@ -41,6 +41,10 @@ LATE_SECONDS = 1.0
 MAX_FRAMES, MAX_STACK = 12, 2_500
 
 
+HOLDS_UP = "and holds up all others; their messages are kept; @handler(..., thread=True) gives it a thread of its own"
+NOBODY = "no handler is running, see the stack"
+
+
 class Guard(NamedTuple):
     """One queue, as the thread sees it. `extend` is as in queue.Queue, but native: by no socket and no lock of ours."""
 
@@ -145,7 +149,8 @@ class Watchdog:
             known, self._block = self._block, self._block._replace(told=True)
         if not known.told and known.seconds:
             self.blocks += 1
-            self._tell(logging.WARNING, f"the hub stands still: {self._culprit()}; leases are kept from a thread")
+            culprit = self._culprit()
+            self._tell(logging.WARNING, f"{culprit} {HOLDS_UP}" if culprit else f"the hub stands still: {NOBODY}")
 
     def _extend(self, guard: Guard) -> None:
         """Ten a call, those that end first first; with new leases none is due twice in one round."""
@@ -179,7 +184,7 @@ class Watchdog:
         return frames[::-1]
 
     def _culprit(self) -> str:
-        """The handler in whose greenlet the hub's thread is: the first frame of somebody else's below our call."""
+        """The handler in whose greenlet the hub's thread is: the first frame of somebody's below our call, or none."""
         frames = self._stack()
         codes = [frame.f_code for frame in frames]
         start = codes.index(self._handler_code) if self._handler_code in codes else len(codes)
@@ -187,7 +192,7 @@ class Watchdog:
             code = frame.f_code
             if not code.co_filename.startswith(_NOT_THEIRS):
                 return f"the handler {code.co_qualname} ({code.co_filename}:{frame.f_lineno}) computes or blocks"
-        return "no handler is running, see the stack"
+        return ""
 
     def _tell(self, level: int, text: str) -> None:
         frames = self._stack()[-MAX_FRAMES:]
@@ -196,7 +201,9 @@ class Watchdog:
         log.from_thread(level, "worker.blocked", text, seconds=seconds, extended=self.extended, traceback=stack)
 
     def _give_up(self) -> NoReturn:
-        text = f"the hub has stood still for max_block_seconds = {self._max_block_seconds:g}: {self._culprit()}"
+        text = (
+            f"the hub has stood still for max_block_seconds = {self._max_block_seconds:g}: {self._culprit() or NOBODY}"
+        )
         self._tell(logging.CRITICAL, f"{text}; the process ends, exit code {CRASHED}")
         os._exit(CRASHED)
 

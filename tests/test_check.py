@@ -351,7 +351,7 @@ def test_check_draws_every_finding_on_a_real_queue_and_takes_no_message(main, se
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == "it can work: 0 errors, 0 warnings"
     assert any(line.split() == ["ok", "handlers", "types:", "a.job,", "b.job"] for line in lines)
-    assert any("reachable; about 1 messages wait, 0 are in flight" in line for line in lines)
+    assert any("reachable; about 1 message waits, 0 are in flight" in line for line in lines)
     assert sum(" is allowed" in line for line in lines) == 2
     assert any("metrics go to 127.0.0.1:8125" in line for line in lines)
     assert queues.counts("fine") == (1, 0, 0)
@@ -362,12 +362,18 @@ def test_check_on_the_local_queue_says_that_it_starts_with_the_worker(main, caps
     assert "it starts with the worker, nothing to reach" in capsys.readouterr().out
 
 
+def test_check_says_that_the_local_port_is_in_use(main, server, capsys):
+    port = server.url.rpartition(":")[2]
+    assert main(f'[queues.emails]\nurl = "local"\n[local]\nport = {port}\n') == 0
+    assert f"port = {port} is in use" in capsys.readouterr().out
+
+
 def test_check_is_exit_3_where_one_queue_of_two_is_missing(main, server, capsys):
     url = LocalQueues(server.url).create("there")
     config = f'[queues.a]\nurl = "{server.url}/000000000000/missing"\n[queues.b]\nurl = "{url}"\n'
     assert main(config) == 3
     out = capsys.readouterr().out
-    assert "it cannot work: 1 errors, 0 warnings" in out
+    assert "it cannot work: 1 error, 0 warnings" in out
     assert [line.split()[1] for line in out.splitlines() if line.startswith("error")] == ["queues.a"]
 
 

@@ -23,6 +23,7 @@ from types import SimpleNamespace
 
 import msgspec
 import pytest
+from gevent.server import StreamServer
 
 from handlers.email import Email
 from millpond import cli, patch, samples, screen, send
@@ -389,6 +390,32 @@ def test_send_without_a_running_worker_says_so(main, project, capsys):
     assert f"no worker runs the local queue on port {port}: start one first" in capsys.readouterr().err
 
 
+def test_send_where_somebody_else_has_the_port_says_so(main, project, capsys):
+    silent = StreamServer(("127.0.0.1", 0), lambda sock, address: sock.close())
+    silent.start()
+    project(more=f"[local]\nport = {silent.server_port}\n")
+    assert main("send", "ok", "{}") == 3
+    said = f"something listens on port {silent.server_port} but does not answer: is it a worker of Millpond? ("
+    assert capsys.readouterr().err.startswith(said)
+    silent.stop(0)
+
+
+def test_send_to_a_fifo_queue_says_what_is_wrong_with_each_option(main, project, server, capsys):
+    project(f"{server.url}/000000000000/mails.fifo")
+    assert main("send", "ok", "{}", "--delay", "5") == 3
+    assert capsys.readouterr().err.startswith("a FIFO queue needs --group ID: ")
+    assert main("send", "ok", "{}", "--group", "g", "--delay", "5") == 3
+    assert capsys.readouterr().err == "--delay 5: a FIFO queue delays no single message\n"
+
+
+@pytest.mark.parametrize("nothing", ["", " "])
+def test_a_message_without_a_type_is_not_sent(main, project, emails, capsys, nothing):
+    project(more=emails.config)
+    assert main("send", nothing, "{}") == 3
+    assert capsys.readouterr().err.startswith("TYPE is empty: ")
+    assert emails.counts("emails") == (0, 0, 0)
+
+
 def test_send_cannot_guess_a_port_that_the_worker_was_free_to_choose(main, project, capsys):
     project(more="[local]\nport = 0\n")
     assert main("send", "ok", "{}") == 3
@@ -428,6 +455,11 @@ def test_a_payload_can_be_a_file_or_standard_input(tmp_path, monkeypatch):
             "PAYLOAD is no JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1); in",
         ),
         ("", "PAYLOAD is no JSON: Expecting value: line 1 column 1 (char 0)"),
+        (
+            "{number: A-1}",
+            """PAYLOAD is no JSON: Expecting property name enclosed in double quotes: line 1 column 2 """
+            """(char 1); in a shell: '{"number": "A-1"}'""",
+        ),
         ("NaN", "PAYLOAD is no JSON: NaN is not a JSON value"),
         ('{"a": "b"', "PAYLOAD is no JSON: Expecting ',' delimiter: line 1 column 10 (char 9)"),
         ("[" * 200_000, "PAYLOAD is nested too deeply"),

@@ -264,6 +264,14 @@ def test_a_url_is_local_or_that_of_a_queue(findings, url, finding):
     assert findings(f'[queues.emails]\nurl = "{url}"') == [f"config.toml: [queues.emails] {finding}"]
 
 
+@pytest.mark.parametrize("url", ["http://host", "https://sqs.eu-west-1.amazonaws.com/", "https://host/123456789012"])
+@pytest.mark.parametrize("key", ["url", "dead_letter_url"])
+def test_the_url_of_no_queue_is_a_finding_that_says_what_is_missing(findings, url, key):
+    text = ONE_QUEUE if key == "dead_letter_url" else "[queues.emails]\n"
+    [finding] = findings(f'{text}{key} = "{url}"')
+    assert finding.startswith(f'config.toml: [queues.emails] {key} = "{url}": the queue\'s name is missing at its end')
+
+
 @pytest.mark.parametrize(
     ("text", "finding"),
     [

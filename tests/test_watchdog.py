@@ -577,6 +577,7 @@ def test_a_handler_that_computes_costs_no_lease_and_no_other_handler_its_time(st
     expect_undelivered(queues, name, worker, lambda: worker.all("log")[-1]["message"] == "burnt")
     blocked = worker.expect("worker.blocked", level="warning")
     assert "the handler burn (" in blocked["message"]
+    assert "computes or blocks and holds up all others; their messages are kept; @handler(" in blocked["message"]
     assert "in _compute" in blocked["traceback"]
     for _ in range(6):
         worker.expect("message.succeeded", attempt=1)

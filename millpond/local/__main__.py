@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SqsError as error:
         return _refuse(f"--queue: {error}")
     print(f"millpond.local listens on {server.url} - messages are in memory only and gone when it ends", flush=True)
-    print("".join(f"{url}\n" for url in urls), end="", flush=True)
+    print("\n".join(urls or ["no queue yet: --queue NAME, or CreateQueue"]), flush=True)
     stop.wait()
     server.stop()
     for watcher in watchers:
@@ -72,8 +72,11 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _create(server: LocalSqs, name: str) -> list[str]:
+    from millpond.local.account import check_name
+
     is_fifo = name.endswith(FIFO_SUFFIX)
     kind = {"FifoQueue": "true"} if is_fifo else {}
+    check_name(name, is_fifo)  # before that of the dead-letter queue, which nobody has typed
     dead = f"{name.removesuffix(FIFO_SUFFIX)}-dead{FIFO_SUFFIX}" if is_fifo else f"{name}-dead"
     dead_url = server.create_queue(dead, kind)
     policy = {"deadLetterTargetArn": arn(dead), "maxReceiveCount": MAX_RECEIVE_COUNT}

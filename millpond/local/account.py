@@ -63,7 +63,7 @@ class Account:
         """Returns the queue's name. One that exists is left as it is, if no attribute asked for differs."""
         name = request.queue_name
         is_fifo = request.attributes.get("FifoQueue", "").lower() == "true"
-        _check_name(name, is_fifo)
+        check_name(name, is_fifo)
         if name in self._queues:
             _check_same(self._queues[name].settings, request.attributes)
         else:
@@ -233,7 +233,8 @@ class Account:
         return target
 
 
-def _check_name(name: str, is_fifo: bool) -> None:
+def check_name(name: str, is_fifo: bool) -> None:
+    """Raises SqsError for a name that no queue can have."""
     if not name:
         raise missing_parameter("QueueName")
     allowed = "can only include alphanumeric characters, hyphens, or underscores"

@@ -88,3 +88,12 @@ def test_a_name_that_no_queue_can_have_is_one_line_and_exit_3() -> None:
         out, error = process.communicate(timeout=10)
     assert (process.returncode, out) == (3, "")
     assert re.fullmatch(r"millpond\.local: --queue: .*no/name.*\n", error)
+    assert "no/name-dead" not in error
+
+
+def test_without_a_queue_it_says_how_one_is_made() -> None:
+    with start("--port", "0") as process:
+        first_line(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "no queue yet: --queue NAME, or CreateQueue\n"
+        process.kill()
