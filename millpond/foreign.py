@@ -199,9 +199,7 @@ def _forms(secret: str) -> Iterator[str]:
     data = secret.encode("utf-8", "surrogatepass")
     for shift in range(3):  # base64 of something that has it at any place, as AUTH PLAIN and Basic have a password
         whole = b64encode(bytes(shift) + data).decode().rstrip("=")
-        inner = whole[-(-8 * shift // 6) : 8 * (shift + len(data)) // 6]
-        if len(inner) >= MIN_SECRET:
-            yield inner
+        yield whole[-(-8 * shift // 6) : 8 * (shift + len(data)) // 6]
 
 
 def _make_hiding() -> _Hiding:

@@ -159,18 +159,31 @@ def test_a_hurried_batcher_neither_lingers_nor_pauses_long(batcher, calls, clock
     assert batcher.count == 0
 
 
-def test_a_batch_ends_before_a_megabyte(clock, calls):
-    batcher = Batcher(calls, clock, gevent.spawn, linger_seconds=0.1, flushers=1, limit=50, size_of=len)
-    big = "x" * (MAX_BYTES // 2)
-    for item in (big, big, "small"):
+def by_item(item):
+    return item[:1]
+
+
+@pytest.mark.parametrize("key_of", [None, by_item], ids=["any order", "by key"])
+def test_a_batch_ends_before_a_megabyte(clock, calls, key_of):
+    batcher = Batcher(calls, clock, gevent.spawn, linger_seconds=0.1, flushers=1, limit=50, size_of=len, key_of=key_of)
+    for item in ("a" * (MAX_BYTES // 2), "b" * (MAX_BYTES // 2), "small"):
         batcher.put(item)
     clock.advance(0.1)
     clock.advance(0.1)
-    assert [len(batch) for batch in calls.batches] == [2, 1]
+    assert [list(map(by_item, batch)) for batch in calls.batches] == [["a", "b"], ["s"]]
 
 
-def test_an_item_larger_than_a_call_may_be_still_goes_alone(clock, calls):
-    batcher = Batcher(calls, clock, gevent.spawn, linger_seconds=0.1, flushers=1, limit=50, size_of=len)
+def test_of_eleven_keys_ten_go_in_one_call(clock, calls):
+    batcher = Batcher(calls, clock, gevent.spawn, linger_seconds=0.1, flushers=1, limit=50, key_of=by_item)
+    for item in "abcdefghijk":
+        batcher.put(item)
+    clock.advance(0.2)
+    assert calls.batches == [list("abcdefghij"), ["k"]]
+
+
+@pytest.mark.parametrize("key_of", [None, by_item], ids=["any order", "by key"])
+def test_an_item_larger_than_a_call_may_be_still_goes_alone(clock, calls, key_of):
+    batcher = Batcher(calls, clock, gevent.spawn, linger_seconds=0.1, flushers=1, limit=50, size_of=len, key_of=key_of)
     batcher.put("x" * (MAX_BYTES + 1))
     batcher.put("y")
     clock.advance(0.3)

@@ -148,6 +148,7 @@ def test_what_is_too_short_for_a_secret_hides_nothing():
 
     assert foreign.shown(f"a {'z' * (foreign.MIN_SECRET - 1)} word") == f"a {'z' * (foreign.MIN_SECRET - 1)} word"
     assert foreign.shown(f"a {'w' * foreign.MIN_SECRET} word") == "a *** word"
+    assert foreign.shown("w" * foreign.MIN_SECRET) == "***"
 
 
 def test_of_keys_that_are_renewed_for_ever_the_last_ones_are_known():
@@ -249,6 +250,8 @@ def _cpu_seconds(do):
         ("prefix", "1f0c3a7e-9c1d-4bd2", True),
         ("prefix", "stats.2f0c3a7e-9c1d-4bd2.worker", True),
         ("prefix", "a-prefix-without-digits", False),
+        ("prefix", "3f0c3a7e-9c1d-4b", True),
+        ("prefix", "4f0c3a7e-9c1d-4", False),
     ],
 )
 def test_a_setting_is_a_secret_by_its_name_or_its_looks(name, value, hidden):
@@ -405,6 +408,9 @@ def test_the_errors_of_a_group_are_named_the_first_of_them():
     assert "  | ValueError: 4" in text
     assert "ValueError: 5" not in text
     assert text.endswith("  | and 4 more")
+    text = foreign.trace(ExceptionGroup("few", [ValueError(number) for number in range(5)]))
+    assert "  | ValueError: 4" in text
+    assert "more" not in text
 
 
 def test_of_a_recursion_the_innermost_frames_are_told():
