@@ -11,7 +11,7 @@ import socket
 import ssl
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from random import Random
@@ -281,20 +281,25 @@ def _limit(seconds: float) -> None:
         setattr(_smtp, limit, seconds)
 
 
+def _always(value: object) -> Callable[..., object]:
+    """Not a Mock, which keeps every call that it has had."""
+    return lambda *_, **__: value
+
+
 @contextmanager
 def _open() -> Iterator[TryOne]:
     saved = {limit: getattr(_smtp, limit) for limit in LIMITS}
     with ExitStack() as stack:
         certificate = make_certificate(Path(stack.enter_context(tempfile.TemporaryDirectory())))
         trusting = ssl.create_default_context(cafile=certificate.pem)
-        stack.enter_context(mock.patch.object(ssl, "create_default_context", return_value=trusting))
+        stack.enter_context(mock.patch.object(ssl, "create_default_context", new=_always(trusting)))
         stack.enter_context(mock.patch.object(email.log, "disabled", True))
         stack.enter_context(mock.patch.object(_watch, "LOOK_SECONDS", 0.02))
         stack.enter_context(mock.patch.object(_smtp, "QUIT_SECONDS", 0.2))
         server = Server(certificate)
         # By gevent this is a trip to a thread, half the time of a case.
         addresses = socket.getaddrinfo("127.0.0.1", server.port, type=socket.SOCK_STREAM)
-        stack.enter_context(mock.patch.object(socket, "getaddrinfo", return_value=addresses))
+        stack.enter_context(mock.patch.object(socket, "getaddrinfo", new=_always(addresses)))
         stack.callback(server.close)
         stack.callback(lambda: [setattr(_smtp, limit, seconds) for limit, seconds in saved.items()])
         yield lambda chance: _try(server, certificate, chance)
