@@ -207,7 +207,7 @@ def test_the_progress_is_told_while_there_is_work_and_not_otherwise(process, clo
     [
         (0.5, 0, "0 messages in hand, at most 10 s; an open long poll may last 20 s"),
         (19.4, 0, "0 messages in hand, at most 10 s; an open long poll may last 1 s"),
-        (0.5, 1, "1 messages in hand, at most 10 s"),  # its permit was the last: no poll is open
+        (0.5, 1, "1 message in hand, at most 10 s"),  # its permit was the last: no poll is open
     ],
 )
 def test_what_a_drain_has_to_wait_for_is_told_as_it_begins(process, clock, caplog, after, jobs, told):
