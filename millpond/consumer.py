@@ -12,27 +12,29 @@ import msgspec
 from millpond import log
 from millpond.account import Account
 from millpond.bounded import Bounded
-from millpond.clock import Clock, Event, Timer
+from millpond.clock import Clock, Event
 from millpond.deadletter import Letters
 from millpond.delivery import Delivery
 from millpond.errors import Interrupt, QueueError
 from millpond.groups import Groups
+from millpond.kept import Kept
 from millpond.lease import Lease, LeaseKeeper
 from millpond.message import Outcome
 from millpond.permits import Share
 from millpond.poller import Pollers, PollSettings
 from millpond.processor import LEASE_LOST, NOT_STARTED, RELEASED, Processor
 from millpond.queue import MAX_BYTES, MAX_HOLD_SECONDS, Received
-from millpond.settler import FLUSHERS, Settler
+from millpond.settler import FLUSHERS, GIVEN_BACK, Settler
 
 #: Causes that use up an attempt.
 FAILURES = frozenset({"failed", "timed_out", "rejected", "undecodable"})
 #: Outcomes after which a message is gone from its queue.
 DONE = frozenset({"succeeded", "discarded", "dead_lettered"})
+#: Outcomes of a handler that ran, and did not say Unavailable.
+GOT_THROUGH = DONE | {"retried"}
 #: Messages of which it is remembered how many receives were no failures.
 MAX_SPARED = 10_000
-#: What goes on is told this often.
-TELL_SECONDS = 60.0
+SERVER_DOWN = Outcome("released", reason="a server that its queue needs was down")
 BEHIND_FAILED = Outcome("released", reason="a message of its group before it is not done")
 
 
@@ -57,7 +59,8 @@ class Consumer:
     2. A slot of the pool calls `work`: the processor's outcome is queued for settling; then, and not before, and
        only while settling keeps up, the permit comes back (released at once, 2,950 messages were held instead of 20).
     3. On a FIFO queue a message waits until those of its group before it are done, and goes back where one is not.
-    4. `drain` stops receiving; what is not started is held back, and given back by `give_back_held`.
+    4. At the last receive that the redrive policy permits nothing is given back: it is kept in hand, or a dead letter.
+    5. `drain` stops receiving; what is not started is held back, and given back by `give_back_held`.
 
     `unread_since` is the one of Pulse. `write_off` gives a stuck slot up. `refused` hears of receives that fail before
     any has come back.
@@ -102,8 +105,7 @@ class Consumer:
         self._spawn = spawn
         self._unread_since = unread_since
         self._draining = False
-        self._kept: dict[Delivery, Timer] = {}  # their last receive: they run again here
-        self._kept_told = -math.inf
+        self._kept = Kept(settings.name, self._run_again, clock)
         self._owed = 0  # permits that wait until what is to be settled falls below the limit
         self._abandoned_until: list[float] = []
         self._spared: dict[str, int] = {}  # by message id: receives that came to nothing and were no failure
@@ -111,7 +113,9 @@ class Consumer:
         self._groups = Groups(self._start, self._behind_failed) if settings.fifo else None
         self._leases = self._make_lease_keeper()
         self._settler = self._make_settler()
-        self.polls = Pollers(queue, settings.polls, share, clock, spawn, self.accept, self._receive_failed)
+        self.polls = Pollers(
+            queue, settings.polls, share, clock, spawn, self.accept, self._receive_failed, self._probe_kept
+        )
 
     def _make_lease_keeper(self) -> LeaseKeeper:
         return LeaseKeeper(
@@ -176,6 +180,7 @@ class Consumer:
         self.account.receive(len(messages))
         wall_time = self._clock.time()
         since = min(self._unread_since(self._clock.now()), latest)
+        ready = self.ready
         for received in messages:
             twin = self.in_hand.get(received.message_id)
             if twin is None or twin.lease.state != "held":
@@ -186,6 +191,8 @@ class Consumer:
                 self._refuse(self._deliver(received, since, wall_time))
             else:
                 self._take_over(twin, received, since)
+        if self.polls.probing and self.ready == ready:
+            self.polls.probe_over()  # nothing begins by it
 
     def _take(self, received: Received, since: float, wall_time: float) -> None:
         delivery = self._deliver(received, since, wall_time)
@@ -217,6 +224,7 @@ class Consumer:
     def _take_over(self, twin: Delivery, received: Received, since: float) -> None:
         """SQS gave out again what is in hand: go on with the new handle, run nothing twice."""
         twin.lease.take_over(received.receipt_handle, since, received.receive_count)
+        twin.received = msgspec.structs.replace(twin.received, receive_count=received.receive_count)
         twin.lease.is_lost(self._clock.now())  # again, already: its handler hears of it
         self._forget_twin()
 
@@ -225,7 +233,7 @@ class Consumer:
         self._share.release()
 
     def _refuse(self, delivery: Delivery) -> None:
-        """It came again while the handler that lost it still ends: it does not run beside itself."""
+        """The handler that lost it before still ends: it does not run beside itself."""
         outcome = Outcome("released", reason="its handler still ends", delay_seconds=round(self._settings.beat_seconds))
         self._spawn(self._end, delivery, outcome)
 
@@ -265,51 +273,80 @@ class Consumer:
         if delivery.claimed:
             return
         if outcome.cause or self.polls.probing:
-            self._notice(outcome)
-            if outcome.cause == "unavailable" and self._keep(delivery):
-                return
-        delivery.claimed = True
+            self._notice(delivery, outcome)
         if outcome.name != "succeeded":
-            outcome = self._adjusted(delivery, outcome)
+            if outcome.name in GIVEN_BACK and self.is_last(delivery):
+                if self._keep(delivery, outcome):
+                    return
+                outcome = self._before_sqs(outcome)
             if self._groups is not None and outcome.name not in DONE:
                 self._groups.fail(delivery)
+        delivery.claimed = True
         self._settler.settle(delivery, outcome)
         self._owed += 1
         if self._owed == 1:  # handlers end in swarms, as they began: their permits come back together
             self._clock.soon(self._on_room)
 
-    def _keep(self, delivery: Delivery) -> bool:
-        """The last receive that is permitted is not spent on a probe: the message stays in hand, and runs again when
-        the pause ends. False where it cannot, or need not."""
-        lease, seconds = delivery.lease, self.polls.pause_left()
-        longest = lease.received_at + self._settings.hold_seconds - self._settings.polls.visibility_seconds
-        if not self.is_last(delivery) or self._draining or lease.lost or self._clock.now() + seconds > longest:
-            return False
-        self._kept[delivery] = self._clock.timer(seconds, lambda: self._run_again(delivery))
-        self._tell_kept()
-        return True
-
-    def _tell_kept(self) -> None:
-        if (now := self._clock.now()) < self._kept_told + TELL_SECONDS:
-            return
-        self._kept_told = now
-        stay = "1 message stays" if len(self._kept) == 1 else f"{len(self._kept)} messages stay"
-        text = f"maxReceiveCount = {self._max_receive_count} is reached: {stay} in hand until the pause ends"
-        log.event(logging.WARNING, "queue.kept", f"{text}; raise maxReceiveCount", queue=self.name)
-
-    def _run_again(self, delivery: Delivery) -> None:
-        del self._kept[delivery]
-        self._start(delivery)
+    # The last receive that the redrive policy permits (maxReceiveCount)
 
     def is_last(self, delivery: Delivery) -> bool:
-        """SQS hands it out no more, by the redrive policy."""
+        """SQS hands it out no more: at the next receive it moves it to the dead-letter queue, without a reason."""
         return 0 < self._max_receive_count <= delivery.received.receive_count
 
-    def _adjusted(self, delivery: Delivery, outcome: Outcome) -> Outcome:
-        """An outcome, in the light of what this queue does with a message that is given back."""
-        if outcome.name == "retried" and self.is_last(delivery):
-            outcome = _before_sqs(outcome, self._max_receive_count)
-        return outcome
+    def _keep(self, delivery: Delivery, outcome: Outcome) -> bool:
+        """What did not fail stays in hand, and runs here when its time comes. False where it cannot.
+
+        What stands behind a failed one of its group cannot: SQS hands that one out to nobody while this one is held.
+        What no thread was free for has waited already, and others need its permit.
+        """
+        down, now = outcome.cause == "unavailable", self._clock.now()
+        seconds = self.polls.pause_left() if down else outcome.delay_seconds
+        if outcome.cause in FAILURES or outcome.cause == "no_thread" or outcome is BEHIND_FAILED or self._draining:
+            return False
+        if delivery.lease.is_lost(now) or now + seconds >= self._held_until(delivery):
+            return False
+        if down:
+            self._stand_in_line(delivery, outcome)
+        else:
+            self._kept.wait(delivery, seconds)
+        self._kept.tell(self._max_receive_count)
+        return True
+
+    def _held_until(self, delivery: Delivery) -> float:
+        """Begun later, it could not be held for a whole visibility time-out."""
+        return delivery.lease.received_at + self._settings.hold_seconds - self._settings.polls.visibility_seconds
+
+    def _stand_in_line(self, delivery: Delivery, outcome: Outcome) -> None:
+        """Its turn as the probe will come; `outcome`: where that is too late."""
+        late = msgspec.structs.replace(outcome, name="released", cause="")
+        seconds = self._held_until(delivery) - self._clock.now()
+        self._kept.stand_in_line(delivery, seconds, lambda: self._spawn(self._end, delivery, late))
+        self.polls.look_again()
+
+    def _run_again(self, delivery: Delivery) -> None:
+        """Its time has come."""
+        if self.in_hand.setdefault(delivery.received.message_id, delivery) is not delivery:
+            self._refuse(delivery)
+        elif self.polls.probing:
+            self._stand_in_line(delivery, SERVER_DOWN)
+        else:
+            self._start(delivery)
+
+    def _probe_kept(self) -> bool:
+        """The next one in line is the probe. False: none is."""
+        delivery = self._kept.next()
+        if delivery is not None:
+            self._start(delivery)
+        return delivery is not None
+
+    def _before_sqs(self, outcome: Outcome) -> Outcome:
+        """A dead letter with its reason, before SQS makes one without; the same reason where no letter can be sent."""
+        advice = "" if outcome.cause in FAILURES else ": raise it"
+        reached = f"maxReceiveCount = {self._max_receive_count} is reached{advice}"
+        outcome = msgspec.structs.replace(outcome, reason=f"{outcome.reason or outcome.cause} ({reached})")
+        if self._dead_letters is None:
+            return outcome
+        return msgspec.structs.replace(outcome, name="dead_lettered", delay_seconds=0)
 
     def _on_room(self) -> None:
         """Permits come back while there is room for what their messages will have to settle."""
@@ -317,15 +354,20 @@ class Consumer:
             owed, self._owed = self._owed, 0
             self._share.release(owed)
 
-    def _notice(self, outcome: Outcome) -> None:
+    def _notice(self, delivery: Delivery, outcome: Outcome) -> None:
         if outcome.cause == "unavailable":
             if not self.polls.probing:
                 text = f"{outcome.reason}: no receive for {outcome.delay_seconds} s, then one message at a time"
                 log.event(logging.WARNING, "queue.paused", text, queue=self.name)
             self.polls.pause(outcome.delay_seconds)
-        elif self.polls.probing and outcome.name in ("succeeded", "discarded", "dead_lettered", "retried"):
+        elif not self.polls.probing:
+            return
+        elif delivery.started and outcome.cause != "undecodable" and outcome.name in GOT_THROUGH:
             log.event(logging.INFO, "queue.resumed", "a message got through", queue=self.name)
             self.polls.probe_passed()
+            self._kept.end_line(self.polls.pause_left())
+        else:
+            self.polls.probe_over()
 
     def _finished(self, delivery: Delivery, outcome: Outcome) -> None:
         if outcome.name in ("retried", "released"):
@@ -339,7 +381,8 @@ class Consumer:
 
     def _spare(self, delivery: Delivery) -> None:
         """SQS has counted this receive; it is no attempt."""
-        if len(self._spared) >= MAX_SPARED:
+        self._spared.pop(delivery.received.message_id, None)
+        if len(self._spared) >= MAX_SPARED:  # the one that was not seen for longest
             del self._spared[next(iter(self._spared))]
         self._spared[delivery.received.message_id] = delivery.spared + 1
 
@@ -385,10 +428,8 @@ class Consumer:
         self.polls.stop()
         self._settler.hurry()
         self._processor.threads.drain()
-        for delivery, timer in self._kept.items():
-            timer.cancel()
+        for delivery in self._kept.take_all():
             self._hold_back(delivery)
-        self._kept.clear()
         for delivery in self._groups.take_waiting() if self._groups is not None else ():
             self._hold_back(delivery)
         self.queue.deadline = deadline
@@ -423,9 +464,3 @@ class Consumer:
         if not self._draining or not (until := self.polls.open_until()):
             return 0
         return max(0, round(until - self._clock.now() + 0.5)) + 1
-
-
-def _before_sqs(outcome: Outcome, max_receive_count: int) -> Outcome:
-    """At the next receive SQS would move it to the dead-letter queue itself, without a reason."""
-    reason = f"{outcome.reason or outcome.cause} (maxReceiveCount = {max_receive_count} is reached)"
-    return msgspec.structs.replace(outcome, name="dead_lettered", reason=reason, delay_seconds=0)

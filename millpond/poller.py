@@ -48,7 +48,7 @@ class Pollers:
     2. A receive that fails backs off by the kind of error and never ends the process. One that backs off, or whose
        answer is overdue, is not counted on: the others stay, and another takes the place of the last one.
     3. After `pause` (a handler's Unavailable) one message at a time is a probe, until one of them gets through; while
-       none does the pauses grow.
+       none does the pauses grow. Messages that are kept in hand (`probe_kept` starts one) take turns with the queue's.
     4. A receive of a FIFO queue whose answer was lost is made again, by the same ReceiveRequestAttemptId: its messages
        come, where else they and their groups would be stuck until the visibility time-out.
     5. Beside other queues a poll asks for few messages, and for more as they come (`next_ask`), since each costs a
@@ -68,6 +68,7 @@ class Pollers:
         spawn: Callable[..., Any],
         deliver: Callable[[list[Received], float], object],
         failed: Callable[[QueueError, int, bool], object],
+        probe_kept: Callable[[], bool] = lambda: False,
     ) -> None:
         self._queue = queue
         self._settings = settings
@@ -76,11 +77,14 @@ class Pollers:
         self._spawn = spawn
         self._deliver = deliver
         self._failed = failed
+        self._probe_kept = probe_kept
         self._waiters: set[Waiter] = set()
         self._failures = 0
         self._paused_until = 0.0
         self._probes: int  # that have not got through
         self.probing = False  # after a pause, until a message gets through
+        self._in_turns = False  # the last probe was a message that was kept in hand
+        self._longest_wait = settings.wait_seconds
         self._probe_settled: Event = clock.event()
         self._stopping: Event = clock.event()
         self._ends_by: dict[int, float] = {}  # open poll -> when it must be back
@@ -110,8 +114,7 @@ class Pollers:
         """Begin no further receive."""
         self._stopping.set()
         self._probe_settled.set()
-        for waiter in list(self._waiters):
-            self._share.dismiss(waiter)
+        self.look_again()
         if self.active == 0:
             self.ended.set()
 
@@ -126,6 +129,7 @@ class Pollers:
         seconds = max(seconds, min(MAX_PAUSE_SECONDS, 2.0 ** min(self._probes, 10)))
         self._paused_until = max(self._paused_until, now + seconds)
         self._probe_settled.set()
+        self.look_again()
 
     def pause_left(self) -> float:
         """Seconds until the pause is over."""
@@ -134,8 +138,18 @@ class Pollers:
     def probe_passed(self) -> None:
         """A message got through: receive as before."""
         if self.probing:
-            self.probing = False
+            self.probing = self._in_turns = False
+            self._longest_wait = self._settings.wait_seconds
             self._probe_settled.set()
+
+    def probe_over(self) -> None:
+        """A message has ended in a way that says nothing: the next one is the probe."""
+        self._probe_settled.set()
+
+    def look_again(self) -> None:
+        """A poll that waits for permits knows nothing of the pause, or of a message that is kept since."""
+        for waiter in list(self._waiters):
+            self._share.dismiss(waiter)
 
     def open_until(self) -> float:
         """When the last open poll can still take messages; 0.0 where none is open.
@@ -159,20 +173,34 @@ class Pollers:
         if self.probing and self._at_work() > 1:
             return False
         self._wait_out_pause()
+        if self.probing and self._has_probed_kept():
+            return True
         quiet = not (self._brought or self._share.alone)
         asked = self._acquire(quiet)
         if asked == 0:
-            return False
+            return not self._stopping.is_set()
         self._probe_settled.clear()
         started, wait_seconds = self._clock.now(), self._wait_seconds(quiet)
         received = self._receive(asked, wait_seconds)
         got = len(received or ())
         self._share.polled(asked, got, quiet)
+        if not got:
+            self._probe_settled.set()
         if received is None:
             return self._back_off()
         self._failures = 0
         self._deliver(received, started + wait_seconds)
         return self._after(asked, got, started, wait_seconds)
+
+    def _has_probed_kept(self) -> bool:
+        """In turns: a message of the queue's may be of another type, and get through. Where all permits are with those
+        that are kept, one of these."""
+        if self._in_turns and self._share.room() > 0:
+            self._in_turns, self._longest_wait = False, min(self._settings.wait_seconds, BRIEF_SECONDS)
+            return False
+        self._probe_settled.clear()
+        self._in_turns, self._longest_wait = self._probe_kept(), self._settings.wait_seconds
+        return self._in_turns
 
     def _acquire(self, quiet: bool) -> int:
         if self._stopping.is_set():
@@ -194,7 +222,7 @@ class Pollers:
         return self._most if self._share.alone else next_ask(self._brought, self._most)
 
     def _wait_seconds(self, quiet: bool) -> int:
-        most = self._settings.wait_seconds
+        most = self._longest_wait
         if self._share.alone:
             return most
         seconds = min(most, BRIEF_SECONDS << 2 * min(self.empty_in_a_row, 2))

@@ -14,6 +14,8 @@ from gevent.event import Event
 from millpond.clock import Clock
 from millpond.queue import Entry, Failure, Received
 
+TOO_LATE = Failure("InvalidParameterValue", "DelaySeconds must be >= 0 and <= 900.", sender_fault=True)
+
 
 class Stored(msgspec.Struct):
     """One message in the fake."""
@@ -21,6 +23,7 @@ class Stored(msgspec.Struct):
     id: str
     entry: Entry
     visible_at: float
+    sent_ms: int = 1
     receives: int = 0
     handle: str = ""
 
@@ -30,6 +33,7 @@ class FakeQueue:
 
     script[name] is a list of what the next calls of that name do: an exception is raised, a Failure is every entry's
     answer, a callable is called first. `gates[name]` holds the answers of calls of that name while it is not set.
+    As SQS it moves what was received `max_receive_count` times (0: never) to `dead`, without a word: `moved` has them.
     """
 
     def __init__(self, clock: Clock, url: str = "http://queue.test/000000000000/q") -> None:
@@ -42,6 +46,9 @@ class FakeQueue:
         self.script: defaultdict[str, list[Any]] = defaultdict(list)
         self.gates: dict[str, Event] = {}
         self.on_call: Callable[[str], object] = lambda name: None
+        self.max_receive_count = 0
+        self.dead: FakeQueue | None = None
+        self.moved: list[str] = []
         self._ids = itertools.count(1)
         self._numbers = itertools.count(1)
         self._order: list[tuple[float, int, Stored]] = []
@@ -50,7 +57,7 @@ class FakeQueue:
     def put(self, body: str, number: int = 1, **more: Any) -> list[str]:
         ids = [f"m{next(self._numbers)}" for _ in range(number)]
         for one in ids:
-            self.messages[one] = Stored(one, Entry(body, **more), 0.0)
+            self.messages[one] = Stored(one, Entry(body, **more), 0.0, round(self.clock.time() * 1000))
             self._hide(self.messages[one], 0)
         self._arrival.set()
         return ids
@@ -97,15 +104,31 @@ class FakeQueue:
             visible_at, _, one = heapq.heappop(self._order)
             if one.id not in self.messages or one.visible_at != visible_at:
                 continue  # deleted, or its visibility was changed since
+            if 0 < self.max_receive_count <= one.receives:
+                self._move(one)
+                continue
             one.receives += 1
             one.handle = f"{one.id}#{one.receives}"
             self._hide(one, visibility_seconds)
             found.append(
                 Received(
-                    one.id, one.handle, one.entry.body, one.receives, 1, one.entry.group_id, "", one.entry.attributes
+                    one.id,
+                    one.handle,
+                    one.entry.body,
+                    one.receives,
+                    one.sent_ms,
+                    one.entry.group_id,
+                    "",
+                    one.entry.attributes,
                 )
             )
         return found
+
+    def _move(self, one: Stored) -> None:
+        del self.messages[one.id]
+        self.moved.append(one.id)
+        if self.dead is not None:
+            self.dead.put(one.entry.body, group_id=one.entry.group_id, attributes=one.entry.attributes)
 
     def delete(self, receipt_handles: Sequence[str]) -> list[Failure | None]:
         failure = self._enter("delete", receipt_handles)
@@ -137,10 +160,13 @@ class FakeQueue:
 
     def send(self, entries: Sequence[Entry]) -> list[Failure | None]:
         failure = self._enter("send", entries)
-        if failure is None:
-            for entry in entries:
-                self.put(entry.body, delay_seconds=entry.delay_seconds, attributes=entry.attributes)
-        return [failure] * len(entries)
+        return [failure or self._send(entry) for entry in entries]
+
+    def _send(self, entry: Entry) -> Failure | None:
+        if not 0 <= entry.delay_seconds <= 900:
+            return TOO_LATE
+        self.put(entry.body, delay_seconds=entry.delay_seconds, group_id=entry.group_id, attributes=entry.attributes)
+        return None
 
     def attributes(self) -> dict[str, str]:
         return {}

@@ -44,16 +44,18 @@ class Rig:
         fifo: bool = False,
         threads: int = 4,
         hold_seconds: float = 43_200,
+        finishes: bool = False,
         back_off: tuple[float, float] = (2, 900),
     ) -> None:
         self.clock = clock
         self.queue = queue or FakeQueue(clock)
         self.dead = FakeQueue(clock) if dead_letters else None
+        self.queue.max_receive_count, self.queue.dead = max_receive_count, self.dead
         self.ended: list[tuple[str, Any]] = []
         self.crashes: list[BaseException] = []
         self.refused: list[Exception] = []
         routes = {
-            name: Route(name, f"tests.{name}", msgspec.json.decode, function, timeout)
+            name: Route(name, f"tests.{name}", msgspec.json.decode, function, timeout, finishes=finishes)
             for name, function in handlers.items()
         }
         self.pool: Pool[Any] = Pool(concurrency, self._crashed)
@@ -101,8 +103,13 @@ class Rig:
     def _crashed(self, greenlet: gevent.Greenlet) -> None:
         self.crashes.append(greenlet.exception)
 
-    def put(self, event_type: str, payload: Any = None, number: int = 1) -> list[str]:
-        return self.queue.put(json.dumps({"event_type": event_type, "payload": payload}), number)
+    def put(self, event_type: str, payload: Any = None, number: int = 1, **more: Any) -> list[str]:
+        return self.queue.put(json.dumps({"event_type": event_type, "payload": payload}), number, **more)
+
+    def letters(self) -> list[str]:
+        """The reasons of the dead letters; "" where it has none, since SQS itself has moved it."""
+        attributes = [one.entry.attributes for one in self.dead.messages.values()] if self.dead is not None else []
+        return [json.loads(one["millpond"].value)["reason"] if "millpond" in one else "" for one in attributes]
 
     def outcomes(self) -> dict[str, str]:
         return {message_id: outcome.name for message_id, outcome in self.ended}

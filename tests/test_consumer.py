@@ -8,6 +8,7 @@ import gevent
 import pytest
 from gevent.event import Event
 
+from millpond import consumer, processor
 from millpond.errors import (
     AccessDenied,
     QueueError,
@@ -20,7 +21,9 @@ from millpond.errors import (
     Unreachable,
 )
 from millpond.lease import MARGIN_SECONDS
+from millpond.message import delayed, envelope_text
 from millpond.queue import Attribute, Failure
+from millpond.threads import NoThread
 from tests.rig import Rig
 from tests.virtual import VirtualClock, settle
 
@@ -918,18 +921,333 @@ def test_many_messages_at_their_last_receive_all_outlast_an_outage(clock):
     assert not rig.dead.messages
 
 
-def test_what_stays_in_hand_through_an_outage_is_given_back_at_a_drain_like_what_was_not_started(clock):
+@pytest.mark.parametrize(("dead_letters", "end"), [(True, "dead_lettered"), (False, "released")])
+def test_what_stays_in_hand_through_an_outage_is_not_left_for_sqs_to_bury_at_a_drain(clock, dead_letters, end):
     server = Server(clock, 60)
-    rig = run(clock, {"job": server}, max_receive_count=1)
+    rig = run(clock, {"job": server}, max_receive_count=1, dead_letters=dead_letters)
     (one,) = rig.put("job")
     clock.advance(10)
     assert rig.ended == []
     rig.consumer.drain(clock.now() + 25)
     rig.consumer.give_back_held()
     clock.advance(25)
-    assert rig.outcomes() == {one: "released"}
+    assert rig.outcomes() == {one: end}
+    reason = "the worker shuts down (maxReceiveCount = 1 is reached: raise it)"
+    assert rig.ended[0][1].reason == reason
+    assert rig.letters() == ([reason] if dead_letters else [])
     clock.advance(120)
     assert len(server.times) == 1
+
+
+def put_early(rig, seconds, payload=None):
+    """What is not to be handled sooner: as a follow-up on a FIFO queue says it."""
+    moment = round((rig.clock.time() + seconds) * 1000)
+    body = delayed(envelope_text("job", "e", payload), moment)
+    return rig.queue.put(body)[0]
+
+
+@pytest.mark.parametrize("max_receive_count", [1, 2])
+def test_a_message_that_comes_early_at_its_last_receive_waits_in_hand_until_its_time(clock, max_receive_count):
+    ran, begun = [], clock.now()
+    rig = run(
+        clock, {"job": lambda payload, message: ran.append(clock.now() - begun)}, max_receive_count=max_receive_count
+    )
+    one = put_early(rig, 300)
+    if max_receive_count == 2:  # a worker that died had it
+        rig.queue.messages[one].receives = 1
+    clock.advance(299)
+    assert ran == rig.ended == []
+    assert rig.consumer.leases()
+    clock.advance(2)
+    assert ran == [pytest.approx(300, abs=1)]
+    assert rig.queue.deleted == {one: 1}
+    assert rig.queue.moved == rig.letters() == []
+
+
+def test_a_message_that_must_wait_for_longer_than_it_can_be_held_is_a_dead_letter_that_says_so(clock):
+    rig = run(clock, {"job": fine}, max_receive_count=1, hold_seconds=200, visibility_seconds=30)
+    put_early(rig, 300)
+    clock.advance(1)
+    assert rig.letters() == ["its time has not come (maxReceiveCount = 1 is reached: raise it)"]
+    assert rig.queue.moved == []
+
+
+def test_a_message_that_waits_for_its_turn_is_a_dead_letter_with_its_reason_when_it_can_be_held_no_longer(clock):
+    rig = run(clock, {"job": Server(clock, 60)}, max_receive_count=1, hold_seconds=200, visibility_seconds=30)
+    ids = rig.put("job", {}, 5)
+    clock.advance(180)
+    assert rig.outcomes() == dict.fromkeys(ids, "dead_lettered")
+    assert rig.letters() == ["mail server down (maxReceiveCount = 1 is reached: raise it)"] * 5
+    assert rig.queue.moved == []
+    assert rig.consumer.open == 0
+
+
+def test_what_never_began_at_its_last_receive_is_a_dead_letter_with_its_reason_in_a_drain(clock):
+    gate = Gate()
+    rig = run(clock, {"job": gate}, max_receive_count=1, concurrency=1, prefetch=2, wait_seconds=1)
+    ids = rig.put("job", {}, 3)
+    clock.advance(0.5)
+    assert gate.inside == ids[:1]
+    rig.consumer.drain(clock.now() + 10)
+    rig.consumer.interrupt(Stopped)
+    clock.advance(1.1)
+    rig.consumer.give_back_held()
+    clock.advance(3)
+    assert rig.letters() == ["the worker shuts down (maxReceiveCount = 1 is reached: raise it)"] * 3
+    assert rig.queue.messages == {}
+
+
+def test_what_stands_behind_a_failed_one_of_its_group_at_its_last_receive_is_a_dead_letter_with_its_reason(clock):
+    """SQS hands the failed one out to nobody for as long as this one is in flight: it cannot wait in hand."""
+    rig = run(clock, {"job": fail}, max_receive_count=2, fifo=True)
+    first, behind = rig.put("job", {}, 2, group_id="a")
+    rig.queue.messages[behind].receives = 1
+    clock.advance(0.5)
+    assert rig.letters() == ["a message of its group before it is not done (maxReceiveCount = 2 is reached: raise it)"]
+    assert rig.outcomes() == {first: "retried", behind: "dead_lettered"}
+
+
+@pytest.mark.parametrize("max_receive_count", [0, 2])
+def test_a_message_that_came_again_while_its_lost_handler_ends_runs_after_it_and_never_beside_it(
+    clock, max_receive_count
+):
+    ending, inside, ran = Event(), [], []
+
+    def handle(payload, message):
+        ran.append(len(inside))
+        if len(ran) > 1:
+            return
+        inside.append(message.id)
+        while not ending.is_set():
+            with contextlib.suppress(BaseException):
+                ending.wait()
+        inside.clear()
+
+    rig = run(clock, {"job": handle}, max_receive_count=max_receive_count, timeout=3_600)
+    rig.queue.script["extend"] = [GONE]
+    (one,) = rig.put("job")
+    clock.advance(11)
+    give_out_again(rig, one)
+    clock.advance(5)
+    assert ran == [0]
+    ending.set()
+    clock.advance(40)
+    assert ran == [0, 0]
+    assert rig.queue.deleted == {one: 1}
+    assert rig.queue.moved == rig.letters() == []
+
+
+def test_a_message_at_its_last_receive_whose_lease_is_lost_does_not_stay_in_hand(clock):
+    gate = Gate()
+
+    def handle(payload, message):
+        gate(payload, message)
+        raise Unavailable("mail server down", after=600)
+
+    rig = run(clock, {"job": handle}, max_receive_count=1, finishes=True)
+    rig.queue.script["extend"] = [GONE]
+    (one,) = rig.put("job")
+    clock.advance(15)
+    assert gate.inside == [one]
+    gate.event.set()
+    clock.advance(1)
+    assert rig.outcomes() == {one: "lease_lost"}
+    assert rig.letters() == []  # whoever has it now writes it
+
+
+# The number of its receives, where it came again
+
+
+def test_a_message_that_came_again_in_hand_and_fails_at_its_last_receive_is_a_dead_letter_with_its_reason(clock):
+    gate = Gate()
+
+    def handle(payload, message):
+        gate(payload, message)
+        raise Retry("not yet", after=5)
+
+    rig = run(clock, {"job": handle}, max_receive_count=2)
+    (one,) = rig.put("job")
+    clock.advance(1)
+    give_out_again(rig, one)
+    clock.advance(1)
+    gate.event.set()
+    clock.advance(30)
+    assert rig.letters() == ["not yet (maxReceiveCount = 2 is reached)"]
+    assert rig.queue.moved == []
+
+
+def test_a_receive_of_what_is_in_hand_counts_as_an_attempt_as_any_other(clock):
+    gate = Gate()
+
+    def handle(payload, message):
+        gate(payload, message)
+        raise ValueError("boom")
+
+    rig = run(clock, {"job": handle}, max_attempts=2)
+    (one,) = rig.put("job")
+    clock.advance(1)
+    give_out_again(rig, one)
+    clock.advance(1)
+    gate.event.set()
+    clock.advance(1)
+    assert rig.outcomes() == {one: "dead_lettered"}
+    assert rig.letters() == ["every attempt failed (attempt 2)"]
+
+
+# Probes
+
+
+def test_messages_that_are_kept_in_hand_are_the_probe_one_after_another(clock):
+    server = Server(clock, 60)
+    rig = run(clock, {"job": server}, max_receive_count=1, concurrency=20)
+    ids = rig.put("job", {}, 10)
+    clock.advance(1)
+    assert len(server.times) == 10
+    clock.advance(1_200)
+    assert 10 + 15 <= len(server.times) <= 10 + 20
+    assert set(server.ids[10:]) == set(ids)
+    assert min(later - earlier for earlier, later in pairwise(server.times[10:])) >= 60
+    server.up = True
+    clock.advance(63)
+    assert rig.queue.deleted == dict.fromkeys(ids, 1)
+
+
+def test_what_falls_due_in_an_outage_waits_for_its_turn_too(clock):
+    server = Server(clock, 60)
+    rig = run(clock, {"job": server}, max_receive_count=1, concurrency=20)
+    for _ in range(5):
+        put_early(rig, 100)
+    rig.put("job")
+    clock.advance(600)
+    assert 5 <= len(server.times) <= 11
+    server.up = True
+    clock.advance(63)
+    assert rig.queue.messages == {}
+    assert rig.letters() == []
+
+
+def test_a_message_that_is_kept_in_hand_for_a_server_that_stays_down_does_not_stop_the_others(clock):
+    rig = run(clock, {"down": Server(clock, 60), "job": fine}, max_receive_count=1)
+    (one,) = rig.put("down")
+    clock.advance(1)
+    ids = rig.put("job", {}, 50)
+    clock.advance(300)
+    assert rig.queue.deleted == dict.fromkeys(ids, 1)
+    assert one in rig.queue.messages
+
+
+@pytest.mark.parametrize("body", ["{not json", '{"event_type": "unknown", "payload": 1}'])
+def test_a_message_whose_handler_does_not_run_is_no_probe_that_got_through(clock, caplog, body):
+    server = Server(clock, 60)
+    rig = run(clock, {"job": server}, concurrency=30)
+    rig.put("job")
+    clock.advance(25)  # the poll that was open is back
+    rig.queue.put(body)
+    rig.put("job", {}, 30)
+    clock.advance(575)
+    assert len(rig.letters()) == 1
+    assert len(server.times) <= 11
+    assert "got through" not in caplog.text
+
+
+def test_a_poll_that_waits_for_permits_when_a_pause_begins_asks_for_nothing_in_it(clock):
+    gate = Gate()
+
+    def handle(payload, message):
+        gate(payload, message)
+        raise Unavailable("mail server down", after=60)
+
+    rig = run(clock, {"job": handle}, concurrency=10)
+    rig.put("job", {}, 30)
+    clock.advance(1)
+    assert len(gate.inside) == 10
+    gate.event.set()
+    clock.advance(50)
+    assert rig.account.received == 10
+    clock.advance(20)
+    assert rig.account.received == 11
+
+
+def probe_early(rig):
+    put_early(rig, 900)
+
+
+def probe_lost(rig):
+    rig.put("lost")
+    rig.queue.script["extend"] = [GONE] * 2
+
+
+def probe_in_hand(rig):
+    give_out_again(rig, rig.in_hand)
+
+
+def probe_thread(rig):
+    rig.put("thread")
+
+
+@pytest.mark.parametrize("probe", [probe_early, probe_lost, probe_in_hand, probe_thread])
+def test_however_a_probe_ends_the_next_one_follows(clock, probe):
+    """A queue stood still for its whole visibility time-out, 12 h at the most."""
+    gate, server = Gate(), Server(clock, 10)
+
+    def no_thread(payload, message):
+        raise NoThread("no thread was free for it")
+
+    rig = run(
+        clock,
+        {"job": server, "slow": gate, "lost": gate, "thread": no_thread},
+        visibility_seconds=36_000,
+        wait_seconds=1,
+        timeout=36_000,
+    )
+    (rig.in_hand,) = rig.put("slow")
+    rig.put("job")
+    clock.advance(2)
+    probe(rig)
+    clock.advance(12_000 if probe is probe_lost else 12)
+    server.up = True
+    (one,) = rig.put("job")
+    clock.advance(60)
+    assert rig.queue.deleted[one] == 1
+
+
+# Receives that were no failures
+
+
+def put_off(clock, monkeypatch, puts):
+    """`puts`: name -> when it is sent, how often no thread is free for it (it comes again after 20 s, then 40), and
+    whether it fails then. Two receives are remembered, and two attempts are made; the receives of the dead letters."""
+    monkeypatch.setattr(consumer, "MAX_SPARED", 2)
+    monkeypatch.setattr(processor, "retry_seconds", lambda receives, *_: 20 * receives)
+    left, fails = (
+        {name: times for name, (_, times, _) in puts.items()},
+        {name: fails for name, (*_, fails) in puts.items()},
+    )
+
+    def handle(name, message):
+        left[name] -= 1
+        if left[name] >= 0:
+            raise NoThread("no thread was free for it")
+        if fails[name]:
+            raise Retry("not yet", after=1)
+
+    rig = run(clock, {"job": handle}, max_attempts=2, wait_seconds=1)
+    for name, (at, _, _) in puts.items():
+        clock.timer(at, lambda name=name: rig.put("job", name))
+    clock.advance(100)
+    letters = [one.entry for one in rig.dead.messages.values()]
+    return {json.loads(one.body)["payload"]: json.loads(one.attributes["millpond"].value)["attempt"] for one in letters}
+
+
+def test_of_messages_that_were_put_off_only_so_many_are_remembered(clock, monkeypatch):
+    assert put_off(clock, monkeypatch, {"a": (0, 1, True), "b": (1, 1, True)}) == {"a": 3, "b": 3}
+    puts = {"a": (0, 1, True), "b": (1, 1, True), "c": (2, 1, True)}
+    assert put_off(clock, monkeypatch, puts) == {"a": 2, "b": 3, "c": 3}
+
+
+def test_a_message_that_is_done_takes_no_place_among_those_that_are_remembered(clock, monkeypatch):
+    puts = {"b": (0, 2, True), "done": (21, 1, False), "c": (45, 1, True)}
+    assert put_off(clock, monkeypatch, puts) == {"b": 4, "c": 3}
 
 
 def test_a_lease_that_is_lost_while_its_message_stays_in_hand_ends_it(clock):

@@ -40,7 +40,7 @@ FLOORS = [
     {"sqs", "watchdog", "ending"},
     {"producer", "lifeline", "children"},
     {"delivery"},
-    {"processor", "deadletter", "groups"},
+    {"processor", "deadletter", "groups", "kept"},
     {"settler"},
     {"account"},
     {"consumer", "testing"},
