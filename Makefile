@@ -4,10 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 SLOW := $(addprefix tests/test_,signals.py end_to_end.py dead_letter_queue.py secrets.py children.py)
 
-.PHONY: run test quick lint bench chaos fuzz mutants clean
+.PHONY: run dev test quick lint bench chaos fuzz mutants clean
 
 run: $(VENV)/runtime
 	$(BIN)/python worker.py -c config.toml --demo 25
+
+# What the tests need, those of your own handlers among them.
+dev: $(VENV)/dev
 
 test: lint
 	$(BIN)/python -m tests.side_by_side
