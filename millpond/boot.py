@@ -39,6 +39,8 @@ REDRIVE_MARGIN = 10
 LOCAL_ARN = "arn:aws:sqs:us-east-1:000000000000"
 #: Objects made before the collector looks for cycles: messages leave hardly any behind (Python's own is 700 to 2,000).
 GC_ALLOCATIONS = 20_000
+#: Queues are asked for their attributes side by side; the polls wait no longer for those that do not answer.
+LEARN_SECONDS = 15.0
 #: --until-empty believes two empty long polls, and need not wait 20 s for each.
 UNTIL_EMPTY_WAIT_SECONDS = 2
 
@@ -136,7 +138,8 @@ class _Wiring:
 
         self._guards: list[Guard] = []
         self._hand_overs: list[Callable[[], object]] = []
-        self._missing: list[str] = []  # one text for each queue that does not exist
+        self._asking: list[gevent.Greenlet] = []  # each learns what SQS says of one queue
+        self._missing: dict[str, str] = {}  # what is wrong with each queue that does not exist
 
     def wire(self, urls: dict[str, str]) -> None:
         for name, queue in self._settings.queues.items():
@@ -147,8 +150,9 @@ class _Wiring:
             self._service.consumers.append(consumer)
             if not queue.is_local:  # the embedded queue stands still with the hub: nobody could answer
                 self._guard(name, consumer, sqs)
+        gevent.joinall(self._asking, timeout=LEARN_SECONDS)
         if len(self._missing) == len(urls):
-            raise ConfigError(*self._missing)
+            raise ConfigError(*[self._missing[name] for name in urls])
         self._service.watchdog = self._watchdog()
         self._service.hand_overs = self._hand_overs
 
@@ -209,7 +213,7 @@ class _Wiring:
             spawn=self._service.spawn,
             unread_since=self._service.pulse.unread_since,
         )
-        self._learn(name, remote, sqs, consumer)
+        self._asking.append(self._service.spawn(self._learn, name, remote, sqs, consumer))
         return consumer
 
     def _dead_letters(self, name: str, settings: QueueSettings) -> Bounded | None:
@@ -237,7 +241,7 @@ class _Wiring:
         try:
             error = _learn(name, queue, sqs, consumer, self._clock)
         except QueueMissing as missing:  # of several, the others work; its own receives tell
-            self._missing.append(f"[queues.{name}] url = {shown(queue.url)}: {shown(missing)}")
+            self._missing[name] = f"[queues.{name}] url = {shown(queue.url)}: {shown(missing)}"
             error = missing
         if error is not None:
             self._service.spawn(self._learn_later, name, queue, sqs, consumer, error)
@@ -261,7 +265,7 @@ def _learn(name: str, queue: SqsQueue, sqs: Sqs, consumer: Consumer, clock: Cloc
     Raises QueueMissing where there is no such queue.
     """
     try:
-        attributes = queue.attributes()
+        attributes = Bounded(queue, clock).attributes()
     except QueueMissing:
         raise
     except QueueError as error:

@@ -197,6 +197,29 @@ def test_what_is_refused_at_the_boot_is_asked_again_until_it_is_known(start, que
     assert queues.counts(f"{name}-dead")[0] == 1
 
 
+def test_many_queues_are_asked_side_by_side_what_they_are(start, queues, name, proxy):
+    """Twenty that hang, one after the other, would hold the first poll up for 200 s."""
+    names = [name, f"{name}-2", f"{name}-3"]
+    for one in names:
+        queues.create(one)
+    all_asked = threading.Barrier(len(names))
+
+    def rule(asked: str, said: dict[str, Any]) -> Answer:
+        if asked != "GetQueueAttributes":
+            return None
+        try:
+            all_asked.wait(8)
+        except threading.BrokenBarrierError:
+            return DENIED
+        return None
+
+    proxy.rule = rule
+    more = [f'[queues.{one}]\nurl = "{proxy.url}/000000000000/{one}"' for one in names[1:]]
+    worker = start(proxy.url, name, queue="\n".join(more))
+    worker.expect("worker.ready")
+    assert worker.all("queue.unknown") == []
+
+
 def test_a_dead_letter_queue_that_is_gone_at_the_boot_is_no_end_of_it(start, queues, name):
     queues.create(name)
     queues.sqs.delete_queue(QueueUrl=queues.url(f"{name}-dead"))
