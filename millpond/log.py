@@ -138,7 +138,7 @@ class Allowance:
     """
 
     def __init__(self, per_second: float) -> None:
-        self._taken: deque[float] = deque(maxlen=max(1, int(per_second)) if per_second > 0 else 0)
+        self._taken: deque[float] = deque(maxlen=max(1, int(per_second)))
         self._seconds = max(1.0, 1 / per_second) if per_second > 0 else math.inf
         self._none_before = -math.inf if per_second > 0 else math.inf
 

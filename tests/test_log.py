@@ -117,6 +117,9 @@ def test_a_container_of_few_plain_values_is_one_in_json_and_any_other_a_text(ent
     assert entry["many"] == f"[{'0, ' * 20}...]"
     log.event(logging.INFO, "a.b", most=[0] * 200)
     assert entries()[-1]["most"] == [0] * 200
+    log.event(logging.INFO, "a.b", long=["x " * 498], longer=["x " * 498 + "x"])
+    assert entries()[-1]["long"] == ["x " * 498]
+    assert type(entries()[-1]["longer"]) is str
 
 
 def test_no_field_can_take_the_place_of_the_head(entries):

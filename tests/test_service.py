@@ -509,11 +509,13 @@ def test_a_crash_outweighs_a_refused_boot_whichever_comes_first(process, clock, 
 
 
 @pytest.mark.parametrize("error", [AccessDenied("no right"), QueueMissing("no queue")])
-def test_what_only_a_person_can_mend_ends_the_boot(process, clock, error):
+def test_what_only_a_person_can_mend_ends_the_boot(process, clock, error, caplog):
     one = process({"job": fine}, wait_seconds=1)
     one.service.refused("q", error)
     clock.advance(5)
     assert one.exit_code == MISCONFIGURED
+    [told] = [record for record in caplog.records if getattr(record, "event", "") == "worker.refused"]
+    assert (told.levelname, told.getMessage(), told.fields["queue"]) == ("CRITICAL", str(error), "q")
 
 
 def two_queues(process, *denied):

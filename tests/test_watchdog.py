@@ -367,6 +367,21 @@ def test_a_block_of_max_block_seconds_ends_the_process_with_exit_code_2(stage, t
     assert "max_block_seconds = 60" in told[-1]["message"]
 
 
+def test_a_thread_of_it_that_fails_ends_the_process(stage, told, monkeypatch):
+    """Half an engine is none."""
+    codes: list[int] = []
+    monkeypatch.setattr("millpond.watchdog.os._exit", codes.append)
+    stage.pulse.last = "not a time"
+    stage.watchdog.start()
+    end = time.monotonic() + 20
+    while len(codes) < 2 and time.monotonic() < end:  # both threads are native
+        gevent.sleep(0.001)
+    assert codes == [CRASHED, CRASHED]
+    assert [(line["level"], line["event"]) for line in told] == [(50, "worker.crashed")] * 2
+    assert told[0]["message"].startswith("the watchdog died: TypeError")
+    assert "in look" in told[0]["traceback"]
+
+
 def test_after_stop_it_looks_no_more(stage, told):
     stage.take()
     stage.watchdog.stop()
