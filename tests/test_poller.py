@@ -196,6 +196,22 @@ def test_after_stop_no_receive_begins_and_the_open_ones_are_awaited(clock):
     assert rig.permits.free == 999
 
 
+def test_polls_have_ended_once_the_last_of_them_is_back(clock):
+    rig = Polls(clock, visibility_seconds=3_600)
+    rig.queue.on_call = lambda name: clock.sleep(0.01)
+    rig.queue.put("x", 500)
+    clock.advance(1)
+    assert (rig.polls.active, len(rig.delivered)) == (4, 500)
+    rig.polls.stop()
+    for left in (3, 2, 1):
+        rig.queue.put("x")
+        clock.advance(0.1)
+        assert (rig.polls.active, rig.polls.ended.is_set()) == (left, False)
+    rig.queue.put("x")
+    clock.advance(0.1)
+    assert (rig.polls.active, rig.polls.ended.is_set()) == (0, True)
+
+
 def test_polls_that_were_never_started_have_ended_when_they_are_stopped(clock):
     queue = FakeQueue(clock)
     share = Permits(1, 1, clock).share(0)

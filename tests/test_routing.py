@@ -221,6 +221,14 @@ def test_a_wrong_option_is_one_finding_with_module_and_name(module, options, fin
     assert found.startswith(f"{module.name}.good: {finding}")
 
 
+@pytest.mark.parametrize(
+    "options", [{"timeout": 0.001}, {"max_attempts": 1}, {"backoff": (0, 0)}, {"backoff": (5, 5)}], ids=str
+)
+def test_an_option_may_be_just_within_its_limits(module, options):
+    module.handler(good, **options)
+    assert module.findings() == []
+
+
 def test_a_callable_object_is_a_finding_too(module):
     class Callable:
         def __call__(self, payload: dict) -> None: ...
