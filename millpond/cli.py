@@ -169,7 +169,8 @@ def _parser() -> argparse.ArgumentParser:
     common = _Parser(add_help=False)
     help_text = "the settings (default: config.toml)"
     common.add_argument("-c", "--config", type=Path, metavar="PATH", default=argparse.SUPPRESS, help=help_text)
-    parser = _Parser(description=DESCRIPTION, epilog=EXAMPLES, parents=[common])
+    program = "python -m millpond" if Path(sys.argv[0]).name == "__main__.py" else None
+    parser = _Parser(prog=program, description=DESCRIPTION, epilog=EXAMPLES, parents=[common])
     parser.add_argument("--until-empty", action="store_true", help="stop when nothing is left to do")
     parser.add_argument("--demo", type=_number, metavar="N", help="first put N sample e-mails into the local queue")
     commands = parser.add_subparsers(dest="command", metavar="command")

@@ -165,7 +165,9 @@ class Processor:
             return self._hear(cast("BaseException", value))
         if route.where not in self._seen_values:
             self._seen_values.add(route.where)
-            text = f"{route.where} returned a {foreign.type_name(value)}, which is ignored: a handler returns None"
+            name = foreign.type_name(value)
+            article = "an" if name.startswith(tuple("aeiou")) else "a"
+            text = f"{route.where} returned {article} {name}, which is ignored: a handler returns None"
             log.event(logging.WARNING, "handler.returned", f"{text}. False is not a failure here: raise.")
         return None
 

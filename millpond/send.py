@@ -77,7 +77,9 @@ class _Tally:
             print(f"not sent: event_id {self._ids[index]}: {text}", file=sys.stderr)
         if sent < number:
             why = f": {shown(self.why)}" if self.why else ""
-            print(f"{number - sent} of {number} were not sent{why}", file=sys.stderr)
+            print(
+                f"{number - sent} of {number} {'was' if number - sent == 1 else 'were'} not sent{why}", file=sys.stderr
+            )
         return STOPPED if sent == number else LEFT
 
 

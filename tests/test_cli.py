@@ -138,6 +138,7 @@ def test_urllib3_between_the_patch_and_the_worker_is_fine():
 
 
 def test_python_m_millpond_is_the_same_command():
+    assert ended("-m", "millpond", "--nonsense")[1].startswith("usage: python -m millpond [-h]")
     code, said = ended("-m", "millpond", "-c", "nowhere.toml")
     assert (code, said) == (3, "nowhere.toml: cannot be read: No such file or directory\n")
 

@@ -244,6 +244,11 @@ def test_a_returned_value_is_told_once_a_handler_and_is_no_failure(caplog):
     assert "False is not a failure here: raise" in record.getMessage()
 
 
+def test_a_returned_number_is_an_int(caplog):
+    Processor({"job": route(lambda payload, message: 5)}, RETRY, VirtualClock()).process(delivery_of(), "q", "")
+    assert caplog.records[0].getMessage().startswith("jobs.run returned an int, which is ignored")
+
+
 # --- follow-ups
 
 
