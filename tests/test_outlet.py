@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -20,6 +21,7 @@ from millpond import log
 from millpond.outlet import PATIENCE_SECONDS, Outlet, unblocked
 from tests.worker_process import ROOT, SECONDS, WORKER, local_sqs, write_project
 
+_close = get_original("os", "close")  # gevent's own waits for the hub
 _sleep = get_original("time", "sleep")
 _monotonic = get_original("time", "monotonic")
 
@@ -118,7 +120,7 @@ def test_a_reader_that_is_only_slow_loses_nothing(pipe):
     out = Outlet(writing)
     for number in range(300):
         out.write(b"%099d\n" % number)
-    get_original("os", "close")(writing)  # gevent's own waits for the hub
+    _close(writing)
     assert done.acquire(True, 10)
     assert out.dropped == 0
     assert bytes(got) == b"".join(b"%099d\n" % number for number in range(300))
@@ -182,10 +184,64 @@ def test_a_full_disk_drops_lines_and_they_are_counted_when_there_is_room_again()
 def test_a_reader_that_has_gone_leads_nowhere_for_everybody(pipe):
     reading, writing = pipe
     out = Outlet(writing)
-    os.close(reading)
+    _close(reading)
     out.write(b"one\n")
     os.write(writing, b"two\n")  # without SIGPIPE's error
     assert out.dropped == 0
+
+
+def test_a_reader_that_has_gone_is_no_error_of_print_where_the_process_has_no_descriptor_left(pipe):
+    reading, writing = pipe
+    out = Outlet(writing)
+    _close(reading)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1, before[1]))  # poll() takes no more than that either
+    try:
+        out.write(b"one\n")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    out.write(b"two\n")
+    os.write(writing, b"three\n")  # it leads nowhere now
+
+
+class Watch:
+    """A clock that a test sets. At each look it goes on by `step` and `then` is called."""
+
+    def __init__(self) -> None:
+        self.now, self.step, self.then = 1_000.0, 0.0, lambda: None
+
+    def monotonic(self) -> float:
+        self.now += self.step
+        self.then()
+        return self.now
+
+
+def test_one_hundredth_of_the_time_that_goes_by_is_new_patience_with_a_slow_reader(pipe, monkeypatch):
+    reading, writing = pipe
+    watch = Watch()
+    monkeypatch.setattr("millpond.outlet.time", watch)
+    out = Outlet(writing)
+    watch.step = PATIENCE_SECONDS
+
+    def fill() -> None:
+        while out.offer(b"x" * 4_096):
+            pass
+
+    fill()  # all patience is gone with it
+    watch.step = 0.0
+    watch.then = lambda: read_all(reading)  # there is room as soon as the outlet waits for it
+    os.set_blocking(reading, False)
+    assert not out.offer(b"x")
+    watch.then = lambda: None
+    fill()
+    watch.now += 0.05  # half a millisecond more
+    watch.then = lambda: read_all(reading)
+    assert not out.offer(b"x")
+    watch.then = lambda: None
+    fill()
+    watch.now += 1
+    watch.then = lambda: read_all(reading)
+    assert out.offer(b"x")
 
 
 def test_lines_of_threads_are_whole(pipe):
