@@ -238,10 +238,10 @@ class Service:
         settled.rawlink(lambda _: self._over.set())
         self._wait(self._over, deadline - reserve_seconds(self._drain_seconds))
         if not settled.ready():
-            self._interrupt(settled, deadline)
+            self._interrupt(deadline)
         self._tear_down(deadline)
 
-    def _interrupt(self, settled: gevent.Greenlet, deadline: float) -> None:
+    def _interrupt(self, deadline: float) -> None:
         """What runs is interrupted, what is not started goes back; then what still runs goes back as well."""
         for consumer in self.consumers:
             consumer.interrupt(Stopped)
@@ -254,7 +254,6 @@ class Service:
         for consumer in self.consumers:
             consumer.write_off_running()
         self._wait(idle, self._clock.now() + left / 2 - 0.1)
-        gevent.killall([waiting, settled], block=False)
 
     def _wait(self, event: Event, until: float) -> None:
         event.wait(None if math.isinf(until) else max(0.0, until - self._clock.now()))

@@ -202,6 +202,17 @@ def test_the_progress_is_told_while_there_is_work_and_not_otherwise(process, clo
     gate.event.set()
 
 
+def test_a_worker_that_is_stopped_before_it_has_a_queue_says_so_too(process, clock, caplog):
+    caplog.set_level("INFO")
+    one = process({"job": fine}, start=False)
+    one.service.consumers.clear()
+    one.service.stop("SIGTERM")
+    one.start()
+    clock.advance(0.1)
+    [told] = [record for record in caplog.records if getattr(record, "event", "") == "worker.stopped"]
+    assert (told.getMessage(), told.fields["exit_code"]) == ("SIGTERM", one.exit_code) == ("SIGTERM", STOPPED)
+
+
 @pytest.mark.parametrize(
     ("after", "jobs", "told"),
     [
