@@ -11,23 +11,33 @@ import logging
 import math
 import os
 import signal
+import sys
+import threading
 import time
 import weakref
 from collections.abc import Callable
+from concurrent.futures.thread import _WorkItem
 from contextlib import suppress
 from functools import partial
 from multiprocessing.connection import Connection
+from multiprocessing.dummy import DummyProcess
+from multiprocessing.pool import ThreadPool
 from multiprocessing.synchronize import SemLock
 from select import PIPE_BUF
+from types import FrameType
 from typing import Any, NoReturn
 
 import gevent
 import gevent.os
 import gevent.subprocess
-from gevent import get_hub
+from gevent import get_hub, getcurrent
+from gevent._greenlet_primitives import SwitchOutGreenletWithLoop
 from gevent._hub_local import get_hub_if_exists, set_hub, set_loop
+from gevent.hub import Hub
 from gevent.monkey import get_original
 from gevent.socket import wait_read, wait_write
+from gevent.threadpool import ThreadResult, _WorkerGreenlet
+from greenlet import greenlet  # type: ignore[import-untyped]
 
 from millpond import ending, foreign, log
 
@@ -147,6 +157,7 @@ def adopt() -> None:
         _share_lock()
         for name, method in (("_make_methods", _make_methods), ("__enter__", lambda self: self.acquire())):
             setattr(SemLock, name, method)
+        setattr(ThreadPool, "Process", staticmethod(_pool_thread))  # noqa: B010
 
 
 _originals: list[Callable[..., None]] = []
@@ -241,7 +252,8 @@ def _begin_child() -> None:
     set_loop(None)
     if hub is not None:
         hub.loop.destroy()
-    get_hub()
+        hub.loop = _NoLoop()
+    _end_with(getcurrent(), get_hub().loop)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # libev's handler would take the exit codes of this one's children
     _exits_lock = _allocate_lock()
     _exits.clear()
@@ -254,8 +266,112 @@ def _begin_child() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
+def _end_with(forked: Any, loop: Any) -> None:
+    """The process ends where this greenlet does: under its hub there is nothing any more to go back to."""
+    while not _is_under_a_hub(forked):
+        forked = forked.parent  # a user's own, in the midst of another one, which goes on
+    _end_with_call(sys._getframe())
+    if forked.parent is None:
+        return
+    top = _Top(forked, loop)
+    forked.parent = top
+    greenlet.switch(top)
+    tell = threading.excepthook
+    # Of a Thread, which is a greenlet, nothing else comes out.
+    threading.excepthook = lambda given: end(given.exc_value) if getcurrent() is forked else tell(given)
+
+
+class _NoLoop:
+    """Of the parent's hub: whom an event, a lock or a queue would wake there is not here."""
+
+    def run_callback(self, call: Callable[..., object], *args: object) -> None:
+        pass
+
+    run_callback_threadsafe = run_callback
+
+
+def _is_under_a_hub(forked: Any) -> bool:
+    """Or under what stands there for one: a thread's root, a forked child's top."""
+    return forked.parent is None or forked.parent.parent is None or isinstance(forked.parent, Hub | _Top)
+
+
+class _Top(SwitchOutGreenletWithLoop):  # type: ignore[misc]
+    """Instead of the hub it is the parent of the greenlet that forked."""
+
+    def __init__(self, forked: Any, loop: Any) -> None:
+        super().__init__(partial(self._wait, forked), forked.parent)
+        self.loop = loop
+
+    @staticmethod
+    def _wait(forked: Any) -> NoReturn:
+        try:
+            greenlet.switch(forked)  # back to it at once; what comes is its end
+        except BaseException as error:
+            end(error)
+        end(None)
+
+    def handle_error(self, context: object, kind: object, error: BaseException, frames: object) -> NoReturn:
+        """A Greenlet keeps what it raised, and tells its hub."""
+        end(error)
+
+
+def _end_with_call(frame: FrameType | None) -> None:
+    """Where a pool's thread forked, the end of the call is the end: it would go on with the other calls of the pool."""
+    while frame is not None:
+        if frame.f_code is _WorkItem.run.__code__:
+            frame.f_locals["self"].future = _Result()
+        elif frame.f_code is _RUN_TASK:
+            frame.f_locals["thread_result"].__class__ = _ThreadResult
+        frame = frame.f_back
+
+
+#: How a thread of gevent's pools makes a call.
+_RUN_TASK = vars(_WorkerGreenlet)["_WorkerGreenlet__run_task"].__code__
+
+
+class _Result:
+    """Of a call in a ThreadPoolExecutor."""
+
+    def set_result(self, value: object) -> NoReturn:
+        end(None)
+
+    def set_exception(self, error: BaseException) -> NoReturn:
+        end(error)
+
+
+class _Results:
+    """Of the calls in one thread of a multiprocessing.pool.ThreadPool."""
+
+    def __init__(self, results: Any) -> None:
+        self._results = results
+        self._pid = os.getpid()
+
+    def put(self, result: tuple[int, int, tuple[bool, Any]]) -> None:
+        if os.getpid() != self._pid:
+            _, _, (succeeded, value) = result
+            end(None if succeeded else value)
+        self._results.put(result)
+
+
+def _pool_thread(context: object, target: Any, args: Any) -> Any:
+    tasks, results, *rest = args
+    return DummyProcess(target=target, args=(tasks, _Results(results), *rest))
+
+
+class _ThreadResult(ThreadResult):  # type: ignore[misc]
+    """Of a call in a pool of gevent's."""
+
+    __slots__ = ()
+
+    def set(self, value: object) -> NoReturn:
+        end(None)
+
+    def handle_error(self, context: object, raised: tuple[Any, Any, Any]) -> NoReturn:
+        end(raised[1])
+
+
 def end(error: BaseException | None) -> NoReturn:
-    """The handler has ended in a forked child: its message is its parent's to settle."""
+    """What the handler ran there has ended in a forked child: its message is its parent's to settle."""
     code = 0 if error is None else 1
     if isinstance(error, SystemExit):
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
@@ -263,4 +379,7 @@ def end(error: BaseException | None) -> NoReturn:
         text = f"a process that the handler forked ends: {foreign.describe(error)}"
         log.event(logging.ERROR, "child.failed", text, traceback=foreign.trace(error))
     log.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
     os._exit(code & 0xFF)

@@ -12,8 +12,8 @@ from tests.worker_process import ROOT, LocalQueues, WorkerProcess, local_sqs, wr
 
 HANDLERS = """
 import asyncio, atexit, concurrent.futures, contextvars, logging, multiprocessing, os, socket, subprocess, sys, time
-import sqlite3, threading
-import gevent
+import multiprocessing.pool, sqlite3, threading
+import gevent, gevent.event
 from gevent.monkey import get_original
 from millpond import Message, Reject, handler
 
@@ -123,6 +123,77 @@ def nested(payload):
     assert child.exitcode == 0
 
 
+def spawned(payload):
+    with multiprocessing.get_context("spawn").Pool(1) as workers:
+        assert workers.apply(os.getpid) != os.getpid()
+    child = multiprocessing.get_context("spawn").Process(target=sys.exit, args=[3])
+    child.start()
+    child.join()
+    assert child.exitcode == 3
+
+
+def in_a_thread(function):
+    thread = threading.Thread(target=function)
+    thread.start()
+    thread.join()
+
+
+def in_a_greenlet(function):
+    gevent.spawn(function).join()
+
+
+def in_a_raw_greenlet(function):
+    ended = gevent.event.Event()
+    gevent.spawn_raw(lambda: (function(), ended.set()))
+    ended.wait()
+
+
+def in_an_executor(function):
+    with concurrent.futures.ThreadPoolExecutor(1) as workers:
+        first = workers.submit(function)
+        pid = os.getpid()
+        workers.submit(lambda: os._exit(99) if os.getpid() != pid else None)  # is the parent's to run
+        first.result()
+
+
+def in_a_pool_of_threads(function):
+    with multiprocessing.pool.ThreadPool(1) as workers:
+        workers.apply(function)
+
+
+def in_a_child(function):
+    child = fork.Process(target=logged, args=[lambda ignored: in_a_thread(function)])
+    child.start()
+    child.join()
+    assert child.exitcode == 0
+
+
+def fail():
+    raise ValueError("in the child")
+
+
+def forks_in(way):
+    def work(payload):
+        for ending, code in ((lambda: None, 0), (fail, 1), (lambda: sys.exit(3), 3), (lambda: sys.exit("no"), 1)):
+            reading, writing = os.pipe()
+
+            def function():
+                pid = os.fork()
+                if pid == 0:
+                    time.sleep(0.05)
+                    ending()
+                    return
+                os.write(writing, b"%d" % os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+            way(function)
+            assert os.read(reading, 10) == b"%d" % code
+            os.close(reading)
+            os.close(writing)
+
+    work.__name__ = way.__name__
+    return work
+
+
 async def coroutine(payload):
     async def numbers():
         for number in range(5):
@@ -161,9 +232,21 @@ def declare(function, thread):
     handler(f"{function.__name__}-{'thread' if thread else 'greenlet'}", thread=thread, max_attempts=1)(work)
 
 
-for function in (run, many, forks, returns, raises, process, terminate, pool, executor, nested, loop):
+for function in (run, many, forks, returns, raises, process, terminate, pool, executor, nested, spawned, loop):
     for thread in (False, True):
         declare(function, thread)
+
+
+for way in (
+    in_a_thread,
+    in_a_greenlet,
+    in_a_raw_greenlet,
+    in_an_executor,
+    in_a_pool_of_threads,
+    in_a_child,
+):
+    for thread in (False, True):
+        declare(forks_in(way), thread)
 
 
 @handler("things-greenlet", max_attempts=1)
@@ -176,8 +259,17 @@ def in_thread(payload: dict | None, message: Message) -> None:
     things(payload, message)
 """
 
-KINDS = ("run", "many", "forks", "returns", "raises", "process", "terminate", "pool", "executor", "nested", "loop")
+KINDS = ("run", "many", "forks", "returns", "raises", "process", "terminate", "pool", "executor", "nested")
+KINDS += ("spawned", "loop")
 WAYS = ("greenlet", "thread")
+PLACES = (
+    "in_a_thread",
+    "in_a_greenlet",
+    "in_a_raw_greenlet",
+    "in_an_executor",
+    "in_a_pool_of_threads",
+    "in_a_child",
+)
 
 
 @pytest.fixture(scope="module")
@@ -221,6 +313,17 @@ def test_processes_and_loops_work_in_handlers_of_either_kind(worker, queues, kin
     queues.send("q", f"{kind}-{way}")
     ended = end_of(worker, f"{kind}-{way}")
     assert ended["event"] == "message.succeeded", worker.told()
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("place", PLACES)
+def test_a_child_ends_with_its_own_exit_code_wherever_it_was_forked(worker, queues, place, way):
+    queues.send("q", f"{place}-{way}")
+    ended = end_of(worker, f"{place}-{way}")
+    assert ended["event"] == "message.succeeded", worker.told()
+    names = [line["event"] for line in worker.lines]
+    assert not {"greenlet.failed", "thread.failed", "object.failed"}.intersection(names), worker.told()
+    assert "child.failed" in names, worker.told()
 
 
 @pytest.mark.parametrize("kind", ["run", "process", "loop", "things"])
