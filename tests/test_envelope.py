@@ -1,7 +1,7 @@
 import pytest
 
-from millpond.envelope import Undecodable, located, unwrap
-from millpond.queue import Attribute
+from millpond.envelope import Undecodable, early_seconds, located, unwrap
+from millpond.queue import Attribute, Received
 
 TYPE = {"event_type": Attribute("String", "raw.type")}
 
@@ -50,3 +50,25 @@ def test_a_path_is_seen_from_the_body():
         "Expected `str`, got `int` - at `$.payload.to[0]`"
     )
     assert located("Object missing required field `to`", "$.payload").endswith("- at `$.payload`")
+
+
+@pytest.mark.parametrize(
+    ("not_before", "sent", "receives", "seconds"),
+    [
+        (1_100, 1_000, 1, 100),
+        (1_100, 1_000, 2, 100),
+        (5_000, 1_000, 1, 900),
+        (5_000, 200, 1, 100),  # its 900 s are from when it was sent
+        (5_000, 100, 1, 0),
+        (1_000, 1_000, 1, 0),
+        (1_100, 0, 1, 100),  # SQS did not say when it was sent
+        (1_100, 0, 2, 0),  # nor then: it may have waited already
+        (0, 1_000, 1, 0),
+    ],
+)
+def test_a_message_waits_until_the_moment_that_it_names_and_never_past_900_seconds_after_it_was_sent(
+    not_before, sent, receives, seconds
+):
+    envelope = unwrap(f'{{"not_before":{not_before * 1_000},"event_type":"a","payload":1}}', {}, "", "m1")
+    received = Received("m1", "h1", "", receives, sent * 1_000)
+    assert early_seconds(envelope, received, 1_000.0) == seconds
