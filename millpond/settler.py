@@ -15,7 +15,7 @@ from millpond.delivery import Delivery
 from millpond.lease import DENIED_SECONDS, LeaseKeeper
 from millpond.message import MAX_DELAY_SECONDS, FollowUp, Outcome, delayed
 from millpond.queue import Entry, Failure, Queue, answers
-from millpond.trouble import PATIENCE_SECONDS, Trouble, is_denied
+from millpond.trouble import DENIED_PATIENCE_SECONDS, PATIENCE_SECONDS, Trouble, is_denied
 
 #: A follow-up that cannot be sent for so long is a dead letter; a delete that fails in a drain without an end is given
 #: up then.
@@ -243,7 +243,7 @@ class Settler:
 
     def _lasts(self, sending: Sending) -> bool:
         waited = self._clock.now() - sending.delivery.settling_since
-        return is_denied(sending.failure) or waited > GIVE_UP_SECONDS
+        return waited > (DENIED_PATIENCE_SECONDS if is_denied(sending.failure) else GIVE_UP_SECONDS)
 
     def _offer_letters(self, batch: list[Sending]) -> tuple[list[Sending], list[Sending]]:
         """To the dead-letter queue: those to offer again, and those that it does not take, or not now."""

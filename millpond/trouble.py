@@ -20,6 +20,9 @@ from millpond.queue import Failure
 TELL_SECONDS = 60.0
 #: A queue that has not answered for so long is out: nobody waits for it any more ...
 PATIENCE_SECONDS = 5.0
+#: One refusal can be a passing one (rights that have just been given, an instance of SQS that has not heard of them):
+#: what is still refused after so long only a person can mend.
+DENIED_PATIENCE_SECONDS = 1.0
 #: ... but one call each so often looks whether it is back.
 PROBE_SECONDS = 5.0
 
@@ -64,7 +67,8 @@ class Trouble:
         """It has failed for a while, or a person must mend it, or there is no time to wait."""
         if not self.since or self.last is None:
             return False
-        return self._hurried or is_denied(self.last) or self._clock.now() - self.since >= PATIENCE_SECONDS
+        patience = DENIED_PATIENCE_SECONDS if is_denied(self.last) else PATIENCE_SECONDS
+        return self._hurried or self._clock.now() - self.since >= patience
 
     def is_out(self) -> bool:
         """It is not worth a call now; False once in a while, for one that looks whether it is back."""

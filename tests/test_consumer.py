@@ -595,6 +595,27 @@ def test_a_dead_letter_queue_that_is_denied_stops_nothing(clock, caplog):
     assert rig.account.outcomes["dead_lettered"] == 30
 
 
+def test_a_refusal_that_passes_makes_no_second_run_and_no_dead_letter_of_a_follow_up(clock):
+    ran = []
+
+    def handle(payload, message):
+        ran.append(payload)
+        if payload == "leaves one":
+            message.follow_up("rest")
+        if payload == "rejected":
+            raise Reject("never")
+
+    rig = run(clock, {"job": handle})
+    for queue in (rig.queue, rig.dead):
+        queue.script["send"] = [AccessDenied("not yet", "AccessDenied")]
+    rig.put("job", "leaves one")
+    rig.put("job", "rejected")
+    clock.advance(30)
+    assert sorted(ran) == ["leaves one", "rejected", "rest"]
+    assert len(rig.dead.messages) == 1
+    assert rig.queue.messages == {}
+
+
 @pytest.mark.parametrize("hangs", [True, False])
 def test_a_dead_letter_queue_that_does_not_answer_holds_a_message_for_a_short_while_only(clock, hangs):
     rig = run(clock, {"job": reject}, concurrency=10)
@@ -684,7 +705,7 @@ def test_a_rejected_follow_up_that_cannot_be_buried_waits_in_the_queue_under_bac
     rig = run(clock, {"job": handle})
     rig.dead.script["send"] = [AccessDenied("no", "AccessDenied")] * 10_000
     (one,) = rig.put("job", "first")
-    clock.advance(0.5)
+    clock.advance(3)
     assert rig.queue.deleted[one] == 1
     assert ran[0] == "first"
     (job,) = [entry for batch in rig.queue.batches["send"] for entry in batch][:1]

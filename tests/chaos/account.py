@@ -21,6 +21,8 @@ from tests.chaos.verdicts import REASON
 
 #: What a worker takes, once it goes on after a SIGSTOP, to start what had come meanwhile.
 WAKE_SECONDS = 2.0
+#: A dead letter whose call fails is tried for so long; then its message goes back to its queue, and is rejected again.
+LETTER_SECONDS = 15.0
 #: How many of a finding are told in full.
 SHOWN = 20
 
@@ -94,7 +96,10 @@ class Causes:
     def __init__(self, faults: Sequence[Injected], events: Sequence[Event]) -> None:
         self._faults: dict[tuple[int, int], list[Injected]] = defaultdict(list)
         self._events: dict[str, list[Event]] = defaultdict(list)
+        self._unburied: dict[str, list[Injected]] = defaultdict(list)  # by worker: calls that write dead letters
         for fault in faults:
+            if fault.operation == "SendMessageBatch":
+                self._unburied[fault.worker].append(fault)
             for number in fault.messages:
                 self._faults[number].append(fault)
         for event in events:
@@ -106,11 +111,18 @@ class Causes:
             return ""  # one receive, run twice
         faults = [fault.kind for fault in self._faults[n, before.attempt] if fault.moment <= after.start]
         blows = [event.what for event in self._events[before.worker] if _explains(event, before, after)]
+        if before.verdict == "reject":
+            faults += [f"letter: {one.kind}" for one in self._unburied[before.worker] if _is_about(one, before, after)]
         return next(iter(blows + faults), "")  # of several, the one that a worker cannot make good again
 
     def send_suffered(self, n: int) -> bool:
         """Whether a copy for the dead-letter queue may have been sent twice."""
         return bool(self._faults[n, ANY_ATTEMPT])
+
+
+def _is_about(fault: Injected, before: Run, after: Run) -> bool:
+    """The worker could write no dead letter then: whatever it could not bury goes back, not only what that call had."""
+    return before.end - LETTER_SECONDS <= fault.moment <= after.start
 
 
 def _explains(event: Event, before: Run, after: Run) -> bool:

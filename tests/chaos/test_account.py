@@ -11,6 +11,7 @@ from tests.chaos.account import Account, Evidence, Letter, Stream, close
 from tests.chaos.fault_log import Injected
 from tests.chaos.fleet import Event
 from tests.chaos.handles import ANY_ATTEMPT
+from tests.chaos.verdicts import REASON
 
 ONCE = ["7 1 start a 10.0", "7 1 ok a 10.5"]
 TWICE = [*ONCE, "7 2 start b 14.0", "7 2 ok b 14.5"]
@@ -41,6 +42,26 @@ def test_a_message_that_ended_once_is_all_that_is_wanted() -> None:
     found = account(ONCE)
     assert found.closes
     assert (found.messages, found.finished, found.runs) == (1, 1, 1)
+
+
+REJECTED = ["7 1 start a 10.0", "7 1 reject a 10.5", "7 2 start b 14.0", "7 2 reject b 14.5"]
+
+
+@pytest.mark.parametrize(
+    ("moment", "worker", "operation", "explained"),
+    [
+        (10.6, "a", "SendMessageBatch", True),  # about another message: its worker could bury none then
+        (10.6, "b", "SendMessageBatch", False),
+        (10.6, "a", DELETE, False),
+        (14.1, "a", "SendMessageBatch", False),  # it ran again before that
+    ],
+)
+def test_a_rejection_comes_again_where_its_worker_could_write_no_dead_letter(
+    moment: float, worker: str, operation: str, explained: bool
+) -> None:
+    letters = [Letter(7, REASON)]
+    found = account(REJECTED, [Injected(moment, "denied", operation, worker, [(8, 1)])], letters=letters)
+    assert violations(found) == ({} if explained else {"duplicates unexplained": 1})
 
 
 @pytest.mark.parametrize(
