@@ -707,7 +707,7 @@ def test_who_has_the_threads_is_told_after_a_second_and_then_each_minute(clock, 
     [line] = lines()
     assert line.levelname == "WARNING"
     text = line.getMessage()
-    assert "28 messages wait for a thread" in text
+    assert "28 messages wait for a thread, 0 were put off: " in text
     assert "tests.block for 1 s, tests.block for 1 s" in text
     assert "[worker] threads" in text
     clock.advance(181)
