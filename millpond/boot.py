@@ -291,4 +291,4 @@ def _learn(name: str, queue: SqsQueue, sqs: Sqs, consumer: Consumer, clock: Cloc
 
 def _tell_unknown(name: str, what: str, error: QueueError) -> None:
     text = f"{what}; until then what fails for good stays in the queue, unless dead_letter_url is set: {shown(error)}"
-    log.event(logging.WARNING, "queue.unknown", text, queue=name, code=shown(error.code, 100))
+    log.event(logging.WARNING, "queue.unknown", text, queue=name, code=error.code)
