@@ -198,8 +198,9 @@ class Pollers:
         if self._in_turns and self._share.room() > 0:
             self._in_turns, self._longest_wait = False, min(self._settings.wait_seconds, BRIEF_SECONDS)
             return False
-        self._probe_settled.clear()
         self._in_turns, self._longest_wait = self._probe_kept(), self._settings.wait_seconds
+        if self._in_turns:
+            self._probe_settled.clear()
         return self._in_turns
 
     def _acquire(self, quiet: bool) -> int:

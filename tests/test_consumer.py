@@ -1044,12 +1044,12 @@ def test_a_message_that_came_again_while_its_lost_handler_ends_runs_after_it_and
                 ending.wait()
         inside.clear()
 
-    rig = run(clock, {"job": handle}, max_receive_count=max_receive_count, timeout=3_600)
+    rig = run(clock, {"job": handle}, max_receive_count=max_receive_count, visibility_seconds=9)
     rig.queue.script["extend"] = [GONE]
     (one,) = rig.put("job")
-    clock.advance(11)
+    clock.advance(3.5)
     give_out_again(rig, one)
-    clock.advance(5)
+    clock.advance(7)  # it is put off by three seconds, and again
     assert ran == [0]
     ending.set()
     clock.advance(40)
@@ -1120,17 +1120,36 @@ def test_a_receive_of_what_is_in_hand_counts_as_an_attempt_as_any_other(clock):
 
 def test_messages_that_are_kept_in_hand_are_the_probe_one_after_another(clock):
     server = Server(clock, 60)
-    rig = run(clock, {"job": server}, max_receive_count=1, concurrency=20)
+    rig = run(clock, {"job": server}, max_receive_count=1, concurrency=20, visibility_seconds=3_600)
     ids = rig.put("job", {}, 10)
     clock.advance(1)
     assert len(server.times) == 10
     clock.advance(1_200)
-    assert 10 + 15 <= len(server.times) <= 10 + 20
+    assert 10 + 18 <= len(server.times) <= 10 + 20
     assert set(server.ids[10:]) == set(ids)
     assert min(later - earlier for earlier, later in pairwise(server.times[10:])) >= 60
     server.up = True
     clock.advance(63)
     assert rig.queue.deleted == dict.fromkeys(ids, 1)
+    before = rig.queue.calls["receive"]
+    clock.advance(100)
+    assert rig.queue.calls["receive"] - before <= 6  # long polls again
+
+
+def test_what_falls_due_in_an_outage_is_the_probe_also_where_it_has_every_permit(clock):
+    server = Server(clock, 10)
+    rig = run(clock, {"job": server}, max_receive_count=2, concurrency=2, wait_seconds=1)
+    (first,) = rig.put("job")
+    clock.advance(2)
+    early = [put_early(rig, 300) for _ in range(2)]
+    for one in early:  # a worker that died had them
+        rig.queue.messages[one].receives = 1
+    rig.queue._hide(rig.queue.messages[first], 3_600)
+    clock.advance(290)
+    assert len(server.times) == 1
+    server.up = True
+    clock.advance(30)
+    assert rig.queue.deleted == dict.fromkeys(early, 1)
 
 
 def test_what_falls_due_in_an_outage_waits_for_its_turn_too(clock):
@@ -1150,7 +1169,7 @@ def test_what_falls_due_in_an_outage_waits_for_its_turn_too(clock):
 def test_a_message_that_is_kept_in_hand_for_a_server_that_stays_down_does_not_stop_the_others(clock):
     rig = run(clock, {"down": Server(clock, 60), "job": fine}, max_receive_count=1)
     (one,) = rig.put("down")
-    clock.advance(1)
+    clock.advance(25)  # the poll that was open is back
     ids = rig.put("job", {}, 50)
     clock.advance(300)
     assert rig.queue.deleted == dict.fromkeys(ids, 1)
