@@ -184,9 +184,8 @@ class Pollers:
         received = self._receive(asked, wait_seconds)
         got = len(received or ())
         self._share.polled(asked, got, quiet)
-        if not got:
-            self._probe_settled.set()
         if received is None:
+            self._probe_settled.set()
             return self._back_off()
         self._failures = 0
         self._deliver(received, started + wait_seconds)

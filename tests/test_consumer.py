@@ -1136,6 +1136,17 @@ def test_messages_that_are_kept_in_hand_are_the_probe_one_after_another(clock):
     assert rig.queue.calls["receive"] - before <= 6  # long polls again
 
 
+def test_a_receive_that_fails_in_an_outage_does_not_stop_the_probes(clock):
+    server = Server(clock, 10)
+    rig = run(clock, {"job": server}, max_receive_count=1, visibility_seconds=36_000)
+    rig.put("job")
+    clock.advance(25)  # the poll that was open is back
+    rig.queue.script["receive"] = [Unreachable("down")] * 5
+    clock.advance(300)
+    assert len(rig.queue.script["receive"]) == 0
+    assert len(server.times) >= 9
+
+
 def test_what_falls_due_in_an_outage_is_the_probe_also_where_it_has_every_permit(clock):
     server = Server(clock, 10)
     rig = run(clock, {"job": server}, max_receive_count=2, concurrency=2, wait_seconds=1)

@@ -115,7 +115,7 @@ def test_a_dismissed_poll_goes_away_empty_handed(clock):
 
 
 class Polls:
-    def __init__(self, clock, **settings):
+    def __init__(self, clock, probe_kept=lambda: False, **settings):
         self.queue = FakeQueue(clock)
         self.delivered = []
         self.failures = []
@@ -129,6 +129,7 @@ class Polls:
             gevent.spawn,
             lambda batch, latest: self.delivered.extend(batch),
             lambda *failure: self.failures.append(failure),
+            probe_kept,
         )
         self.polls.start()
 
@@ -464,3 +465,17 @@ def test_an_attempt_id_is_not_used_when_sqs_has_forgotten_it(polls, clock):
     clock.advance(310)
     assert len(attempts) > 1
     assert attempts[0] not in attempts[1:]
+
+
+def test_after_a_pause_in_which_polls_were_brief_for_messages_in_hand_they_are_long_again(polls, clock):
+    kept = [True]
+    rig = polls(probe_kept=lambda: bool(kept) and kept.pop(), visibility_seconds=3_600)
+    clock.advance(1)
+    rig.polls.pause(1)
+    clock.advance(20)  # the poll that was open is back, and what is kept in hand had its turn
+    assert kept == []
+    rig.queue.put("x")
+    clock.advance(1)
+    assert len(rig.delivered) == 1
+    rig.polls.probe_passed()
+    assert answers_of(rig, 200) <= 11
