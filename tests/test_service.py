@@ -12,6 +12,7 @@ import gevent
 import pytest
 from gevent.event import Event
 
+from millpond.clock import SystemClock
 from millpond.errors import AccessDenied, Interrupt, QueueMissing, Reject, Retry, Stopped, Throttled, Unreachable
 from millpond.metrics import Metrics
 from millpond.service import CRASHED, LEFT, MISCONFIGURED, SECOND_SIGNAL_SECONDS, STOPPED, Service, reserve_seconds
@@ -200,6 +201,16 @@ def test_the_progress_is_told_while_there_is_work_and_not_otherwise(process, clo
     clock.advance(31)
     assert "worker.progress" in events(caplog)
     gate.event.set()
+
+
+def test_what_the_boot_raises_comes_out():
+    service = Service(1, 10.0, Metrics("", 0, "millpond", "test"), SystemClock())
+
+    def fail():
+        raise QueueMissing("no such queue")
+
+    with pytest.raises(QueueMissing, match="no such queue"):
+        service.boot(fail)
 
 
 def test_a_worker_that_is_stopped_before_it_has_a_queue_says_so_too(process, clock, caplog):
