@@ -39,7 +39,7 @@ class Hook(msgspec.Struct, frozen=True):
             self.function()
         except ConfigError:
             raise
-        except (Exception, SystemExit) as error:  # the user's code
+        except Exception as error:  # the user's code
             text = f"{self.module}: {self.name}() failed: {foreign.describe(error)}{_where(self.module, error)}"
             log.event(logging.DEBUG, f"{self.name}.failed", text, traceback=foreign.trace(error))
             raise ConfigError(text) from None

@@ -85,7 +85,7 @@ def _check_received(value: Any) -> None:
         Message("m", "e", "t", "q", one.body, one.receive_count, one.sent_ms).sent_at.isoformat()
         shapes.delete_body("url", [one.receipt_handle])
         reason = deadletter.Reason(one.flaw, "", "", one.receive_count, one.message_id, "", "q", "")
-        shapes.send_body("url", [deadletter.copy(one, reason, fifo=True)])
+        shapes.send_body("url", [deadletter.copy(one, reason, "id")])
 
 
 def _check_results(value: Any) -> None:
