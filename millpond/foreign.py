@@ -24,6 +24,8 @@ from millpond.errors import Interrupt
 
 #: Characters of one foreign text in a log line or an error.
 MAX_SHOWN = 500
+#: Characters of the name of a type.
+MAX_NAME = 100
 #: Characters of a traceback, and of each of its lines: Heroku splits a log line after 10 kB.
 MAX_TRACE, MAX_TRACE_LINE = 8_000, 500
 #: Frames of one error in a traceback, errors that led to one another, errors of a group, groups within groups.
@@ -286,7 +288,12 @@ def _text_of(value: object) -> str | None:
 
 def type_name(value: object) -> str:
     """The name of its type."""
-    return str(_NAME.__get__(type(value)))
+    return _name_of(type(value))
+
+
+def _name_of(kind: type) -> str:
+    """A class can be given any name: of any length, with line breaks, even one that lies."""
+    return shown(str.__str__(_NAME.__get__(kind)), MAX_NAME)
 
 
 def _has_base_text(kind: type) -> bool:
@@ -436,7 +443,7 @@ def _notes(error: BaseException) -> Iterator[str]:
 def _qualified(kind: type) -> str:
     """With its module, as a traceback has it."""
     module = _OWN.__get__(kind).get("__module__")
-    name = str(_NAME.__get__(kind))
+    name = _name_of(kind)
     return f"{module}.{name}" if type(module) is str and module not in ("builtins", "__main__") else name
 
 

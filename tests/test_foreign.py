@@ -79,6 +79,32 @@ def test_an_error_that_raises_whatever_it_is_asked_has_its_name():
     assert foreign.trace(Nasty()).endswith("Nasty: <Nasty>")
 
 
+class Liar(str):
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        raise SystemExit
+
+
+@pytest.mark.parametrize(
+    "name", ["\x1b[2Ja\n\u2028\u202eb", "x" * 1_000_000, "the " + "n4me-of-a-secret", Liar("name")]
+)
+def test_the_name_of_a_type_is_a_short_line_too(name):
+    foreign.conceal("n4me-of-a-secret")
+    kind = type("Odd", (Exception,), {})
+    kind.__name__ = name
+    for told in (
+        foreign.describe(kind("why")),
+        foreign.trace(kind("why")),
+        foreign.shown(kind(kind)),
+        foreign.type_name(kind()),
+    ):
+        assert told.isprintable()
+        assert len(told) < 700
+        assert "secret" not in told
+    assert foreign.describe(kind("why")).endswith(": why")
+
+
 def test_a_syntax_error_with_fields_of_wrong_types_has_a_traceback():
     error = SyntaxError("bad")
     error.lineno, error.text, error.offset = "seven", 5, object()  # type: ignore[assignment]
