@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -13,8 +14,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from ._watch import Watch
 
-#: Seconds to open a connection, its TLS handshake included, over all addresses of the host: each has its share. RFC
-#: 5321 names none; what has not answered by then is down.
+#: Seconds to look a host up and open a connection, its TLS handshake included, over all its addresses: each has its
+#: share. RFC 5321 names none; what has not answered by then is down.
 CONNECT_SECONDS = 30.0
 #: What an address is given at the least.
 SHARE_SECONDS = 1.0
@@ -70,7 +71,8 @@ class Wire:
         self._buffer = b""
         self._late: bool
         self._sock: socket.socket
-        self._connect(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM), tls)
+        deadline = time.monotonic() + CONNECT_SECONDS
+        self._connect(_addresses(host, port, CONNECT_SECONDS), tls, deadline)
 
     @property
     def is_quiet(self) -> bool:
@@ -120,8 +122,8 @@ class Wire:
         with suppress(OSError):
             self._sock.close()
 
-    def _connect(self, addresses: Sequence[AddressInfo], tls: ssl.SSLContext | None) -> None:
-        failure, deadline = OSError("no address"), time.monotonic() + CONNECT_SECONDS
+    def _connect(self, addresses: Sequence[AddressInfo], tls: ssl.SSLContext | None, deadline: float) -> None:
+        failure = OSError("no address")
         for index, address in enumerate(addresses):
             share = (deadline - time.monotonic()) / (len(addresses) - index)
             try:
@@ -200,6 +202,27 @@ class Wire:
             raise
         finally:
             _watch.end(self)
+
+
+def _addresses(host: str, port: int, seconds: float) -> Sequence[AddressInfo]:
+    """Those of a host. Asked in a thread of its own (a greenlet, in a worker): getaddrinfo() has no limit."""
+    found: list[Sequence[AddressInfo] | OSError] = []
+
+    def ask() -> None:
+        try:
+            found.append(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except OSError as error:
+            found.append(error)
+        except UnicodeError as error:  # no name server can have it: a label of 64 letters
+            found.append(socket.gaierror(str(error)))
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(seconds)
+    answer = found[0] if found else TimeoutError()
+    if isinstance(answer, OSError):
+        raise answer
+    return answer
 
 
 def parse(lines: list[bytes]) -> Reply:

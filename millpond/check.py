@@ -14,6 +14,7 @@ from millpond.aws import find_endpoint, place_of
 from millpond.check_queue import Finding, as_the_worker, check_queue
 from millpond.config import PLATFORM_VARIABLES, Settings, StatsdSettings
 from millpond.errors import MISCONFIGURED, STOPPED, ConfigError
+from millpond.home import Errand, process
 from millpond.routing import Route
 from millpond.screen import counted
 from millpond.send import is_listened_to
@@ -21,6 +22,8 @@ from millpond.send import is_listened_to
 STYLES = {"ok": "green", "note": "dim", "warning": "yellow", "error": "bold red"}
 #: Heroku, ECS (stopTimeout) and Kubernetes (terminationGracePeriodSeconds) kill 30 s after SIGTERM if not told other.
 KILL_SECONDS, MAX_DRAIN_SECONDS = 30, 25
+#: What a name server has for an answer.
+LOOKUP_SECONDS = 5
 
 
 class Platform(NamedTuple):
@@ -126,7 +129,7 @@ def _statsd(statsd: StatsdSettings) -> Finding:
     if not statsd.host:
         return Finding("note", "statsd", "host is empty: no metrics")
     try:
-        socket.getaddrinfo(statsd.host, statsd.port, type=socket.SOCK_DGRAM)
+        Errand(lambda: socket.getaddrinfo(statsd.host, statsd.port), process).result(LOOKUP_SECONDS)
     except (OSError, UnicodeError) as error:  # UnicodeError: a label that is too long
         return Finding("warning", "statsd", f"host = {statsd.host} cannot be found, metrics are lost: {error}")
     return Finding("ok", "statsd", f"metrics go to {statsd.host}:{statsd.port}, if somebody listens there")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import gevent
 import msgspec
 import pytest
+from gevent.event import Event
 
 from millpond import check, cli
 from millpond.check_queue import MADE_UP_HANDLE, Finding, check_queue, sqs_queue
@@ -323,6 +326,7 @@ def server():
 
 
 HANDLERS = """
+import gevent
 import msgspec
 from millpond import handler
 
@@ -417,6 +421,17 @@ def test_a_statsd_host_that_cannot_be_found_is_a_warning(local, host):
     finding = process_findings(local(f'[statsd]\nhost = "{host}"'))["statsd"]
     assert finding.level == "warning"
     assert host in finding.text
+
+
+def test_a_statsd_host_that_no_name_server_answers_for_is_a_warning_in_time(local, monkeypatch):
+    answered = Event()
+    monkeypatch.setattr(check, "LOOKUP_SECONDS", 0.1)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answered.wait())
+    with gevent.Timeout(10):
+        finding = process_findings(local('[statsd]\nhost = "statsd.example"'))["statsd"]
+    answered.set()
+    assert finding.level == "warning"
+    assert "timed out" in finding.text
 
 
 @pytest.mark.parametrize(

@@ -316,8 +316,9 @@ def test_a_host_that_refuses_or_does_not_resolve_is_unavailable():
         port = closed.getsockname()[1]
     with pytest.raises(Unavailable, match=f"SMTP server 127.0.0.1:{port}: connection refused"):
         Pool(Server("127.0.0.1", port), 1, 1).send(mail())
-    with pytest.raises(Unavailable, match="its name does not resolve"):
-        Pool(Server("no-such-host.invalid", 25), 1, 1).send(mail())
+    for name in ("no-such-host.invalid", f"{'x' * 64}.example", "a..example"):
+        with pytest.raises(Unavailable, match="its name does not resolve"):
+            Pool(Server(name, 25), 1, 1).send(mail())
 
 
 def test_nothing_is_sent_in_the_clear_where_starttls_is_not_offered(certificate, monkeypatch):
@@ -820,6 +821,15 @@ def test_all_addresses_together_have_one_limit(encrypted, certificate, monkeypat
         with pytest.raises(Unavailable, match="no answer in time"):
             Pool(Server("127.0.0.1", 1, tls), 1, 1).send(mail())
         assert time.monotonic() - started < 1.5
+
+
+def test_a_name_that_is_never_looked_up_is_given_up_in_time(monkeypatch):
+    monkeypatch.setattr(_wire, "CONNECT_SECONDS", 0.2)
+    answered = Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answered.wait())
+    with gevent.Timeout(10), pytest.raises(Unavailable, match="no answer in time"):
+        Pool(Server("smtp.example", 25), 1, 1).send(mail())
+    answered.set()
 
 
 def test_what_an_address_leaves_of_its_share_is_for_the_next(monkeypatch):
