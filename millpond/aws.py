@@ -55,6 +55,8 @@ _IN_HOST = (
     re.compile(rf"(?:.*\.)?{_REGION}\.queue\..*"),
     re.compile(rf"(?=(?:af|ap|ca|cn|eu|eusc|il|me|mx|sa|us)-){_REGION}\..*"),
 )
+#: At Amazon, any label: of a service that stands before SQS too (abc.execute-api.eu-west-1.amazonaws.com).
+_IN_AWS = re.compile(rf"(?:.*\.)?{_REGION}\..*")
 _IN_PATH = re.compile(rf"/queue/{_REGION}/[0-9]+/[^/]+")
 #: The first host of all, which names no region.
 _OLDEST = {"queue.amazonaws.com": "us-east-1"}
@@ -94,11 +96,12 @@ def place_of(url: str) -> Place:
     aws = host.endswith(tuple(f".{suffix}" for suffix in SUFFIXES + DUAL_STACK_SUFFIXES))
     netloc = parts.netloc.rpartition("@")[2]
     regional = bool(_REGIONAL.fullmatch(netloc.lower()))
-    return Place(f"{parts.scheme}://{netloc}", _region_in(host, "" if aws else parts.path), regional, aws)
+    return Place(f"{parts.scheme}://{netloc}", _region_in(host, parts.path, aws), regional, aws)
 
 
-def _region_in(host: str, path: str) -> str:
-    named = next(filter(None, (form.fullmatch(host) for form in _IN_HOST)), None) or _IN_PATH.fullmatch(path)
+def _region_in(host: str, path: str, aws: bool) -> str:
+    named = next(filter(None, (form.fullmatch(host) for form in _IN_HOST)), None)
+    named = named or (_IN_AWS.fullmatch(host) if aws else _IN_PATH.fullmatch(path))
     return named["region"] if named else _OLDEST.get(host, "")
 
 

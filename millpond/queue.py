@@ -192,7 +192,7 @@ def has_name(url: str) -> bool:
 
 def is_fifo(url: str) -> bool:
     """Whether messages of one group come in order: the name's suffix alone tells. (A group is a tenant elsewhere.)"""
-    return url.endswith(".fifo")
+    return url.partition("?")[0].partition("#")[0].rstrip("/").endswith(".fifo")
 
 
 def dedup_id_of(event_id: str) -> str:

@@ -104,7 +104,10 @@ URLS = [
     ("https://vpce-0a1b2c3d4e5f60718-8293a4b5-us-east-1a.sqs.us-east-1.vpce.amazonaws.com", "us-east-1"),
     ("https://vpce-0a1b2c3d4e5f60718-8293a4b5.sqs.cn-north-1.vpce.amazonaws.com.cn", "cn-north-1"),
     ("https://vpce-0a1b2c3d4e5f60718-8293a4b5.sqs-fips.us-gov-west-1.vpce.amazonaws.com", "us-gov-west-1"),
+    ("https://vpce-0a1b2c3d4e5f60718-8293a4b5.queue.us-east-1.vpce.amazonaws.com", "us-east-1"),
     ("https://vpce-1.sqs.amazonaws.com", ""),
+    # another service before it
+    ("https://a1b2c3d4e5.execute-api.eu-west-1.amazonaws.com", "eu-west-1"),
     ("https://sqs.eu-central-1.amazonaws.com:8443", "eu-central-1"),
     # LocalStack
     ("http://sqs.eu-west-1.localhost.localstack.cloud:4566", "eu-west-1"),

@@ -264,6 +264,23 @@ def test_a_url_is_local_or_that_of_a_queue(findings, url, finding):
     assert findings(f'[queues.emails]\nurl = "{url}"') == [f"config.toml: [queues.emails] {finding}"]
 
 
+@pytest.mark.parametrize(
+    ("end", "is_fifo"),
+    [
+        ("q.fifo", True),
+        ("q.fifo/", True),
+        ("q.fifo?a=b", True),
+        ("q", False),
+        ("q?a=b.fifo", False),
+        ("q.fifo/q", False),
+    ],
+)
+def test_a_fifo_queue_is_known_by_its_name_however_its_url_ends(tmp_path, end, is_fifo):
+    path = tmp_path / "config.toml"
+    path.write_text(f'[queues.q]\nurl = "https://sqs.eu-west-1.amazonaws.com/1/{end}"\n')
+    assert load(path, {}).queues["q"].is_fifo is is_fifo
+
+
 @pytest.mark.parametrize("url", ["http://host", "https://sqs.eu-west-1.amazonaws.com/", "https://host/123456789012"])
 @pytest.mark.parametrize("key", ["url", "dead_letter_url"])
 def test_the_url_of_no_queue_is_a_finding_that_says_what_is_missing(findings, url, key):
