@@ -26,7 +26,7 @@ from millpond.local import LocalSqs
 from millpond.metrics import Metrics
 from millpond.permits import Permits
 from millpond.poller import PollSettings
-from millpond.processor import HANDLER_CODE, Processor, RetryPolicy
+from millpond.processor import HANDLER_CODE, Processor, RetryPolicy, end_with_the_handler
 from millpond.queue import MAX_BATCH, MAX_BYTES, read_redrive
 from millpond.service import Service
 from millpond.settler import FLUSHERS
@@ -62,7 +62,7 @@ def build(
     service.ending = ending or service.ending
     service.install_signals()
     _own_the_hub()
-    children.adopt()
+    children.adopt(end_with_the_handler)
     loops.adopt()
     service.boot(lambda: _boot(settings, service, handlers, metrics, clock))
     return service

@@ -144,8 +144,12 @@ class _Loop:
         return Child(pid, self._real_loop, ref)
 
 
-def adopt() -> None:
-    """subprocess, multiprocessing and os.fork work in every thread, and a forked child has no engine in it."""
+def adopt(end_with_the_handler: Callable[[Callable[[BaseException | None], object]], object]) -> None:
+    """subprocess, multiprocessing and os.fork work in every thread, and a forked child has no engine in it.
+
+    `end_with_the_handler(end)` is called in a forked child: whatever comes out of the handler is to go to `end`.
+    """
+    _at_fork[:] = [partial(end_with_the_handler, end)]
     gevent.os._watch_child = _watch
     execute = gevent.subprocess.Popen._execute_child
     if execute.__name__ != _execute_child.__name__ or execute.__module__ != __name__:
@@ -161,6 +165,7 @@ def adopt() -> None:
 
 
 _originals: list[Callable[..., None]] = []
+_at_fork: list[Callable[[], object]] = []
 
 
 def _read(number: int, size: int) -> bytes:
@@ -247,6 +252,8 @@ def _begin_child() -> None:
     """A fresh hub, in which nothing of the parent's is: neither its greenlets nor its timers, sockets and signals."""
     global forked, _exits_lock
     forked = True
+    for call in _at_fork:
+        call()
     hub = get_hub_if_exists()
     set_hub(None)
     set_loop(None)
@@ -368,6 +375,17 @@ class _ThreadResult(ThreadResult):  # type: ignore[misc]
 
     def handle_error(self, context: object, raised: tuple[Any, Any, Any]) -> NoReturn:
         end(raised[1])
+
+
+def caught(call: Callable[[], object]) -> tuple[object, BaseException | None]:
+    """What it returned, or raised: gevent would print what a thread raises, and end it for SystemExit."""
+    try:
+        value, raised = call(), None
+    except BaseException as error:
+        value, raised = None, error
+    if forked:
+        end(raised)
+    return value, raised
 
 
 def end(error: BaseException | None) -> NoReturn:

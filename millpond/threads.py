@@ -13,6 +13,7 @@ from gevent.event import Event
 from gevent.threadpool import ThreadPool
 
 from millpond import log
+from millpond.children import caught
 from millpond.countdown import Time
 from millpond.errors import MillpondError
 from millpond.pool import Pool, Slot
@@ -102,7 +103,7 @@ class Threads:
 
     def _start(self, turn: _Turn, call: Callable[[], object]) -> Any:
         try:
-            running = self._pool.spawn(_caught, call)
+            running = self._pool.spawn(caught, call)
         except BaseException:
             self._leave(turn)
             raise
@@ -228,11 +229,3 @@ def _aside(pool: Pool[Any] | None) -> Callable[[], object]:
         return lambda: None
     pool.step_aside()
     return pool.step_back
-
-
-def _caught(call: Callable[[], object]) -> tuple[object, BaseException | None]:
-    """gevent would print what a thread raises, and end it for SystemExit."""
-    try:
-        return call(), None
-    except BaseException as error:
-        return None, error

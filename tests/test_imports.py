@@ -20,7 +20,7 @@ ENGINE = ROOT / "millpond"
 FLOORS = [
     {"errors"},
     {"foreign", "home"},
-    {"message", "clock", "metrics", "loops", "outlet", "pool", "patch", "samples", "screen", "stream", "sigv4"},
+    {"message", "clock", "metrics", "outlet", "pool", "patch", "samples", "screen", "stream", "sigv4"},
     {
         "backoff",
         "queue",
@@ -35,11 +35,11 @@ FLOORS = [
         "dial",
         "aws",
     },
-    {"config", "envelope", "bounded", "batch", "poller", "connections", "credentials", "shapes", "threads", "trouble"},
+    {"config", "envelope", "bounded", "batch", "poller", "connections", "credentials", "shapes", "trouble"},
     {"lease", "discovery", "boto", "wire", "misfit"},
     {"sqs", "watchdog", "ending"},
     {"producer", "lifeline", "children"},
-    {"delivery"},
+    {"delivery", "threads", "loops"},
     {"processor", "deadletter", "groups", "kept"},
     {"settler"},
     {"account"},
