@@ -88,7 +88,24 @@ def event(level: int, name: str, message: str = "", /, **fields: Any) -> None:
         return
     record = logging.LogRecord(_engine.name, level, "", 0, message, None, None)
     record.__dict__.update(event=name, fields=fields)
-    _engine.handle(record)
+    try:
+        _engine.handle(record)
+    except (Interrupt, gevent.GreenletExit):
+        raise
+    except BaseException as error:  # of a handler or a filter that the user's code has added: the engine goes on
+        _not_handled(record, error)
+
+
+def _not_handled(record: logging.LogRecord, error: BaseException) -> None:
+    """Tell of it, at most once a minute, past what has raised; and the line, where that may have stood before us."""
+    records = [record] if _engine.handlers or _engine.filters else []
+    if _failures.take(time.monotonic()):
+        text = f"a handler or a filter that was added to logging raised {foreign.describe(error)}: it missed this line"
+        records.append(logging.LogRecord(_engine.name, logging.ERROR, "", 0, text, None, None))
+        records[-1].__dict__.update(event="log.failed", fields={"line": foreign.shown(record.__dict__["event"])})
+    for output in _outputs():
+        for one in records:
+            output.handle(one)
 
 
 def from_thread(level: int, name: str, message: str, /, **fields: Any) -> None:
@@ -150,6 +167,10 @@ class Allowance:
         if len(self._taken) == self._taken.maxlen:
             self._none_before = self._taken[0] + self._seconds
         return True
+
+
+#: Of what was added to logging and fails, one line a minute.
+_failures = Allowance(1 / 60)
 
 
 class _Output(logging.Handler):

@@ -409,6 +409,33 @@ def test_a_worker_whose_reader_has_gone_keeps_its_exit_code():
         assert process.wait(10) == 0
 
 
+@pytest.mark.parametrize("kind", [ValueError, SystemExit, KeyboardInterrupt, GeneratorExit, BaseException])
+@pytest.mark.parametrize("where", ["", "millpond"])
+@pytest.mark.parametrize("what", ["Handler", "Filter"])
+def test_what_was_added_to_logging_and_fails_costs_no_line_and_no_caller(entries, monkeypatch, kind, where, what):
+    def fail(*_: object) -> bool:
+        raise kind("s3cret-of-a-handler")
+
+    foreign.conceal("s3cret-of-a-handler")
+    monkeypatch.setattr(log, "_failures", log.Allowance(1 / 60))
+    logger, added = logging.getLogger(where), logging.Handler()
+    if what == "Handler":
+        added.emit = fail  # type: ignore[method-assign]
+    else:
+        added.addFilter(fail)
+    logger.addHandler(added)
+    try:
+        for number in range(3):
+            log.event(logging.INFO, "worker.ready", number=number)
+    finally:
+        logger.removeHandler(added)
+    lines = entries()
+    assert [line["number"] for line in lines if line["event"] == "worker.ready"] == [0, 1, 2]
+    [told] = [line for line in lines if line["event"] == "log.failed"]
+    assert f"raised {kind.__name__}: " in told["message"]
+    assert "s3cret" not in json.dumps(lines)
+
+
 def test_an_interrupt_of_the_engine_is_not_eaten(lines):
     class Interrupting:
         def __str__(self) -> str:

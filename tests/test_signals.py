@@ -268,6 +268,26 @@ def test_no_exit_or_keyboard_interrupt_in_a_handler_or_in_its_greenlets_stops_th
     assert worker.stderr == ""
 
 
+def test_a_log_handler_of_the_users_that_raises_stops_no_worker(start, queues, name):
+    queues.create(name)
+    handlers = f"""{HANDLERS}
+class Raising(logging.Handler):
+    def emit(self, record):
+        raise SystemExit("no disk")
+
+logging.getLogger().addHandler(Raising())
+"""
+    queues.send(name, "reject", number=3)
+    queues.send(name, "ok", number=3)
+    worker = start(queues.url(name), handlers=handlers)
+    until_done = [worker.expect_any({"message.succeeded", "message.dead_lettered"}) for _ in range(6)]
+    assert {line["event"] for line in until_done} == {"message.succeeded", "message.dead_lettered"}
+    worker.signal(SIGTERM)
+    assert worker.exit_code() == 0
+    assert "no disk" in worker.all("log.failed")[0]["message"]
+    assert len(queues.receive(f"{name}-dead")) == 3
+
+
 # --- at boot
 
 
