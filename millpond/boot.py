@@ -70,7 +70,9 @@ def build(
 
 def _boot(settings: Settings, service: Service, handlers: Handlers, metrics: Metrics, clock: Clock) -> None:
     for setup in handlers.setups:
-        setup.run()
+        _, error = children.caught(setup.run)
+        if error is not None:
+            raise error
     service.teardowns = handlers.teardowns
     urls = _start_local(settings, service)
     _Wiring(settings, service, handlers, metrics, clock).wire(urls)

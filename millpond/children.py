@@ -37,7 +37,7 @@ from gevent.hub import Hub
 from gevent.monkey import get_original
 from gevent.socket import wait_read, wait_write
 from gevent.threadpool import ThreadResult, _WorkerGreenlet
-from greenlet import greenlet  # type: ignore[import-untyped]
+from greenlet import greenlet, settrace  # type: ignore[import-untyped]
 
 from millpond import ending, foreign, log
 
@@ -150,6 +150,7 @@ def adopt(end_with_the_handler: Callable[[Callable[[BaseException | None], objec
     `end_with_the_handler(end)` is called in a forked child: whatever comes out of the handler is to go to `end`.
     """
     _at_fork[:] = [partial(end_with_the_handler, end)]
+    _engine[:] = [get_hub()]
     gevent.os._watch_child = _watch
     execute = gevent.subprocess.Popen._execute_child
     if execute.__name__ != _execute_child.__name__ or execute.__module__ != __name__:
@@ -166,6 +167,7 @@ def adopt(end_with_the_handler: Callable[[Callable[[BaseException | None], objec
 
 _originals: list[Callable[..., None]] = []
 _at_fork: list[Callable[[], object]] = []
+_engine: list[Hub] = []  # its hub; none in a child
 
 
 def _read(number: int, size: int) -> bytes:
@@ -249,18 +251,14 @@ def _release_signals() -> None:
 
 
 def _begin_child() -> None:
-    """A fresh hub, in which nothing of the parent's is: neither its greenlets nor its timers, sockets and signals."""
+    """The greenlet that forked goes on where it was; of the engine nothing does."""
     global forked, _exits_lock
     forked = True
     for call in _at_fork:
         call()
-    hub = get_hub_if_exists()
-    set_hub(None)
-    set_loop(None)
-    if hub is not None:
-        hub.loop.destroy()
-        hub.loop = _NoLoop()
-    _end_with(getcurrent(), get_hub().loop)
+    if _engine and get_hub_if_exists() is _engine[0]:
+        _leave(_engine.pop())
+    _end_with(getcurrent())
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # libev's handler would take the exit codes of this one's children
     _exits_lock = _allocate_lock()
     _exits.clear()
@@ -273,46 +271,81 @@ def _begin_child() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _end_with(forked: Any, loop: Any) -> None:
-    """The process ends where this greenlet does: under its hub there is nothing any more to go back to."""
-    while not _is_under_a_hub(forked):
-        forked = forked.parent  # a user's own, in the midst of another one, which goes on
-    _end_with_call(sys._getframe())
-    if forked.parent is None:
+def _leave(engine: Hub) -> None:
+    """A fresh hub in place of the engine's, whose timers, sockets and signals come no more: nobody runs its loop.
+
+    What the code that forked has from before (sockets, locks, events) asks for the engine's hub, and gets this one.
+    Through it they could wake greenlets of the parent, which are to sleep on.
+    """
+    hub = Hub(default=False)
+    set_hub(hub)
+    set_loop(hub.loop)
+    if getcurrent() is engine:
+        engine.loop.break_()
+    engine.loop = hub.loop
+    engine.switch = hub.switch
+    engine.wait = partial(_wait_anew, hub)
+    engine.handle_error = lambda context, kind, error, frames: end(error)
+    settrace(partial(_keep_asleep, engine, hub, set()))
+
+
+def _wait_anew(hub: Hub, watcher: Any) -> None:
+    """For a watcher of the engine's loop."""
+    if not hasattr(watcher, "fd"):
+        hub.wait(watcher)
         return
-    top = _Top(forked, loop)
-    forked.parent = top
+    with hub.loop.io(watcher.fd, watcher.events) as fresh:
+        hub.wait(fresh)
+
+
+def _keep_asleep(engine: Hub, hub: Hub, awake: set[greenlet], event: str, switch: tuple[greenlet, greenlet]) -> None:
+    """After each switch, in the greenlet that it went to. `awake`: those of the parent that this code switched to."""
+    origin, target = switch
+    if engine in switch:  # what was called in it has ended, or one of those below it
+        end(None)
+    if target in awake or _ancestors(target)[-1] is not engine:
+        return
+    if origin is not hub:
+        awake.add(target)
+    while target not in awake:
+        hub.switch()
+
+
+def _ancestors(one: Any) -> list[Any]:
+    """Itself, and those to which control goes after its end; a hub is the last one."""
+    chain = [one]
+    while not isinstance(chain[-1], Hub | _Top) and chain[-1].parent is not None:
+        chain.append(chain[-1].parent)
+    return chain
+
+
+def _end_with(current: Any) -> None:
+    """The process ends where control would go back to a hub or to a pool's thread: both are the parent's."""
+    frame: FrameType | None = sys._getframe()
+    *chain, root = _ancestors(current)
+    for one in chain:
+        _end_with_call(frame if one is current else one.gr_frame)
+    if root.parent is None or not chain:
+        return
+    forked = chain[-1]
+    forked.parent = top = _Top(current, root, get_hub().loop)
     greenlet.switch(top)
     tell = threading.excepthook
     # Of a Thread, which is a greenlet, nothing else comes out.
     threading.excepthook = lambda given: end(given.exc_value) if getcurrent() is forked else tell(given)
 
 
-class _NoLoop:
-    """Of the parent's hub: whom an event, a lock or a queue would wake there is not here."""
-
-    def run_callback(self, call: Callable[..., object], *args: object) -> None:
-        pass
-
-    run_callback_threadsafe = run_callback
-
-
-def _is_under_a_hub(forked: Any) -> bool:
-    """Or under what stands there for one: a thread's root, a forked child's top."""
-    return forked.parent is None or forked.parent.parent is None or isinstance(forked.parent, Hub | _Top)
-
-
 class _Top(SwitchOutGreenletWithLoop):  # type: ignore[misc]
-    """Instead of the hub it is the parent of the greenlet that forked."""
+    """Instead of the hub it is the parent of the greenlet that forked, or of the one in whose midst that was."""
 
-    def __init__(self, forked: Any, loop: Any) -> None:
-        super().__init__(partial(self._wait, forked), forked.parent)
+    def __init__(self, current: Any, parent: Any, loop: Any) -> None:
+        super().__init__(partial(self._wait, current), parent)
         self.loop = loop
 
     @staticmethod
-    def _wait(forked: Any) -> NoReturn:
+    def _wait(current: Any) -> NoReturn:
         try:
-            greenlet.switch(forked)  # back to it at once; what comes is its end
+            greenlet.switch(current)  # back to it at once; what comes is the end
         except BaseException as error:
             end(error)
         end(None)
@@ -328,7 +361,8 @@ def _end_with_call(frame: FrameType | None) -> None:
         if frame.f_code is _WorkItem.run.__code__:
             frame.f_locals["self"].future = _Result()
         elif frame.f_code is _RUN_TASK:
-            frame.f_locals["thread_result"].__class__ = _ThreadResult
+            result = frame.f_locals["thread_result"]
+            result.async_watcher = _Told(result)
         frame = frame.f_back
 
 
@@ -365,16 +399,14 @@ def _pool_thread(context: object, target: Any, args: Any) -> Any:
     return DummyProcess(target=target, args=(tasks, _Results(results), *rest))
 
 
-class _ThreadResult(ThreadResult):  # type: ignore[misc]
-    """Of a call in a pool of gevent's."""
+class _Told:
+    """Instead of the watcher by which a thread of gevent's pools tells that a call has ended."""
 
-    __slots__ = ()
+    def __init__(self, result: ThreadResult) -> None:
+        self._result = result
 
-    def set(self, value: object) -> NoReturn:
-        end(None)
-
-    def handle_error(self, context: object, raised: tuple[Any, Any, Any]) -> NoReturn:
-        end(raised[1])
+    def send(self) -> NoReturn:
+        end(self._result.exception)
 
 
 def caught(call: Callable[[], object]) -> tuple[object, BaseException | None]:

@@ -12,6 +12,8 @@ from typing import Any
 from gevent import get_hub
 from gevent.threadpool import ThreadPool
 
+from millpond.children import caught
+
 #: Loops at once; who comes later waits.
 MAX_LOOPS = 100
 
@@ -34,28 +36,24 @@ def _in_thread(hub: Any, pool: ThreadPool, main: Coroutine[Any, Any, Any], **opt
     if get_hub() is not hub or asyncio.events._get_running_loop() is not None:
         return _run(main, **options)
     cancel: list[Callable[[], object]] = []
-    running = pool.spawn(contextvars.copy_context().run, partial(_caught, main, options, cancel))
+    call = partial(_cancellable, main, options, cancel)
+    running = pool.spawn(contextvars.copy_context().run, caught, call)
     try:
         value, error = running.get()
     except BaseException:
-        for call in cancel:
-            call()
+        for stop in cancel:
+            stop()
         raise
     if error is not None:
         raise error
     return value
 
 
-def _caught(main: Coroutine[Any, Any, Any], options: dict[str, Any], cancel: list[Callable[[], object]]) -> Any:
-    """gevent would print what a thread raises, and end it for SystemExit."""
-
+def _cancellable(main: Coroutine[Any, Any, Any], options: dict[str, Any], cancel: list[Callable[[], object]]) -> Any:
     async def outer() -> Any:
         task, loop = asyncio.current_task(), asyncio.get_running_loop()
         assert task is not None  # noqa: S101  for mypy
         cancel.append(partial(loop.call_soon_threadsafe, task.cancel))
         return await main
 
-    try:
-        return _run(outer(), **options), None
-    except BaseException as error:
-        return None, error
+    return _run(outer(), **options)

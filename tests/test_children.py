@@ -13,7 +13,7 @@ from tests.worker_process import ROOT, LocalQueues, WorkerProcess, local_sqs, wr
 HANDLERS = """
 import asyncio, atexit, concurrent.futures, contextvars, logging, multiprocessing, os, socket, subprocess, sys, time
 import multiprocessing.pool, sqlite3, threading
-import gevent, gevent.event
+import gevent, gevent.event, greenlet, multiprocessing.dummy
 from gevent.monkey import get_original
 from millpond import Message, Reject, handler
 
@@ -27,11 +27,15 @@ def square(number):
     return number * number
 
 
-def beat_for(seconds):  # long enough for polls and beats, were there any
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        time.sleep(0.05)
+def live():  # until the test has seen the worker at work beside it
+    log.info("lives")
+    while not os.path.exists("released"):
+        time.sleep(0.01)
     return os.getpid()
+
+
+def ends(pid):
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def run(payload):
@@ -60,30 +64,30 @@ def many(payload):
 def forks(payload):
     pid = os.fork()
     if pid == 0:
-        beat_for(1.5)
+        live()
         os._exit(5)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 5
+    assert ends(pid) == 5
 
 
 def returns(payload):
     pid = os.fork()
     if pid == 0:
         log.info("in the child")
-        time.sleep(0.2)
+        time.sleep(0)
         return
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert ends(pid) == 0
 
 
 def raises(payload):
     pid = os.fork()
     if pid == 0:
         raise ValueError("in the child")
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
+    assert ends(pid) == 1
 
 
 def process(payload):
     results = fork.Queue()
-    child = fork.Process(target=lambda: results.put(beat_for(1.5)))
+    child = fork.Process(target=lambda: results.put(live()))
     child.start()
     assert results.get() == child.pid
     child.join()
@@ -161,6 +165,10 @@ def in_a_pool_of_threads(function):
         workers.apply(function)
 
 
+def in_a_pool_of_gevent(function):
+    gevent.get_hub().threadpool.apply(function)
+
+
 def in_a_child(function):
     child = fork.Process(target=logged, args=[lambda ignored: in_a_thread(function)])
     child.start()
@@ -180,10 +188,10 @@ def forks_in(way):
             def function():
                 pid = os.fork()
                 if pid == 0:
-                    time.sleep(0.05)
+                    time.sleep(0)
                     ending()
                     return
-                os.write(writing, b"%d" % os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+                os.write(writing, b"%d" % ends(pid))
 
             way(function)
             assert os.read(reading, 10) == b"%d" % code
@@ -192,6 +200,88 @@ def forks_in(way):
 
     work.__name__ = way.__name__
     return work
+
+
+def raw_switch(payload):
+    here, inner = greenlet.getcurrent(), []
+
+    def inside():
+        inner.append(greenlet.getcurrent())
+        pid = os.fork()
+        here.switch(pid)
+        time.sleep(0)
+        return pid
+
+    pid = greenlet.greenlet(lambda: greenlet.greenlet(inside).switch()).switch()
+    assert inner[0].switch() == pid
+    if pid == 0:
+        time.sleep(0)
+        sys.exit(7)
+    assert ends(pid) == 7
+
+
+def raw_under_the_hub(payload):
+    here = greenlet.getcurrent()
+    other = greenlet.greenlet(lambda: here.switch(os.fork()), here.parent)
+    pid = other.switch()
+    if pid == 0:
+        time.sleep(0)
+        sys.exit(7)
+    assert ends(pid) == 7
+
+
+def in_a_coroutine(payload):
+    async def forks():
+        pid = os.fork()
+        return pid and ends(pid)
+
+    assert asyncio.run(forks()) == 0
+
+
+def in_a_coroutine_of_a_child(payload):
+    pid = os.fork()
+    if pid:
+        assert ends(pid) == 0
+    else:
+        in_a_coroutine(payload)
+
+
+def in_the_hub(payload):
+    forked = gevent.event.AsyncResult()
+    gevent.get_hub().loop.run_callback(lambda: forked.set(os.fork()))
+    pid = forked.get()
+    if pid:
+        assert ends(pid) == 0
+
+
+def keeps(payload):
+    with_the_engine = threading.get_native_id() == os.getpid()
+    near, far = socket.socketpair()
+    near.settimeout(30)
+    held, queue, woken = threading.Lock(), multiprocessing.dummy.Queue(), []
+    held.acquire()
+    waiter = gevent.spawn(lambda: held.acquire() and woken.append(os.getpid()))
+    with gevent.Timeout(30):
+        gevent.sleep(0)
+        pid = os.fork()
+        time.sleep(0)
+    if pid == 0:
+        far.close()
+        assert near.recv(99) == b"to the child"
+        held.release()
+        for _ in range(9):
+            gevent.sleep(0)  # who is awake goes on
+        assert woken == ([] if with_the_engine else [os.getpid()])
+        near.sendall(b"to the parent")
+        near.close()
+        sys.exit(4)
+    near.close()
+    far.sendall(b"to the child")
+    assert far.recv(99) == b"to the parent" and far.recv(99) == b""
+    assert ends(pid) == 4
+    held.release()
+    waiter.join()
+    assert woken == [os.getpid()]
 
 
 async def coroutine(payload):
@@ -237,16 +327,27 @@ for function in (run, many, forks, returns, raises, process, terminate, pool, ex
         declare(function, thread)
 
 
+for function in (raw_switch, raw_under_the_hub, in_a_coroutine, in_a_coroutine_of_a_child, in_the_hub, keeps):
+    for thread in (False, True):
+        declare(function, thread)
+
+
 for way in (
     in_a_thread,
     in_a_greenlet,
     in_a_raw_greenlet,
     in_an_executor,
     in_a_pool_of_threads,
+    in_a_pool_of_gevent,
     in_a_child,
 ):
     for thread in (False, True):
         declare(forks_in(way), thread)
+
+
+@handler("whose", max_attempts=1)
+def whose(payload: dict | None) -> None:
+    log.info("mine", extra={"pid": os.getpid()})
 
 
 @handler("things-greenlet", max_attempts=1)
@@ -259,8 +360,9 @@ def in_thread(payload: dict | None, message: Message) -> None:
     things(payload, message)
 """
 
-KINDS = ("run", "many", "forks", "returns", "raises", "process", "terminate", "pool", "executor", "nested")
+KINDS = ("run", "many", "returns", "raises", "terminate", "pool", "executor", "nested")
 KINDS += ("spawned", "loop")
+FORKS = ("raw_switch", "raw_under_the_hub", "in_a_coroutine", "in_a_coroutine_of_a_child", "in_the_hub", "keeps")
 WAYS = ("greenlet", "thread")
 PLACES = (
     "in_a_thread",
@@ -268,6 +370,7 @@ PLACES = (
     "in_a_raw_greenlet",
     "in_an_executor",
     "in_a_pool_of_threads",
+    "in_a_pool_of_gevent",
     "in_a_child",
 )
 
@@ -316,6 +419,29 @@ def test_processes_and_loops_work_in_handlers_of_either_kind(worker, queues, kin
 
 
 @pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", FORKS)
+def test_the_code_that_forked_goes_on_where_it_was_in_the_child(worker, queues, kind, way):
+    queues.send("q", f"{kind}-{way}")
+    ended = end_of(worker, f"{kind}-{way}")
+    assert ended["event"] == "message.succeeded", worker.told()
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", ["forks", "process"])
+def test_a_forked_child_has_no_live_engine_in_it(worker, queues, kind, way):
+    released = worker.folder / "released"
+    released.unlink(missing_ok=True)
+    queues.send("q", f"{kind}-{way}")
+    worker.expect("log", message="lives", type=f"{kind}-{way}")
+    for _ in range(20):
+        queues.send("q", "whose")
+        assert worker.expect("log", message="mine")["pid"] == worker.pid
+    released.touch()
+    ended = end_of(worker, f"{kind}-{way}")
+    assert ended["event"] == "message.succeeded", worker.told()
+
+
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("place", PLACES)
 def test_a_child_ends_with_its_own_exit_code_wherever_it_was_forked(worker, queues, place, way):
     queues.send("q", f"{place}-{way}")
@@ -326,7 +452,7 @@ def test_a_child_ends_with_its_own_exit_code_wherever_it_was_forked(worker, queu
     assert "child.failed" in names, worker.told()
 
 
-@pytest.mark.parametrize("kind", ["run", "process", "loop", "things"])
+@pytest.mark.parametrize("kind", ["run", "loop", "things"])
 def test_they_work_side_by_side_too(worker, queues, kind):
     for way in WAYS:
         queues.send("q", f"{kind}-{way}", number=5)
@@ -341,6 +467,39 @@ def test_a_line_of_the_log_has_its_message_in_a_thread_as_in_a_greenlet(worker, 
         line = worker.expect("log", message="fields", type=f"things-{way}")
         assert line["queue"] == "q"
         assert line["event_id"] == line["message_id"]
+
+
+SETUP = """
+import os
+import msgspec
+from millpond import handler
+
+class Settings(msgspec.Struct):
+    pass
+
+def setup(settings):
+    pid = os.fork()
+    if pid:
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+@handler("any")
+def work(payload: dict | None) -> None:
+    pass
+"""
+
+
+def test_a_child_that_setup_forked_does_not_go_on_with_the_boot(tmp_path, queues):
+    config = f"""
+        [worker]
+        handlers = ["jobs"]
+        [queues.q]
+        url = "{queues.create("forked-in-setup")}"
+        wait_seconds = 1
+    """
+    with WorkerProcess(write_project(tmp_path, SETUP, config), "--until-empty") as worker:
+        assert worker.exit_code() == 0, worker.told()
+    events = [line["event"] for line in worker.lines]
+    assert (events.count("worker.ready"), events.count("queue.no_dead_letters")) == (1, 1)
 
 
 CLIENT = """

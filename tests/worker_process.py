@@ -34,6 +34,7 @@ class WorkerProcess:
     """
 
     def __init__(self, folder: Path, *arguments: str, program: Sequence[str] = WORKER, **environ: str) -> None:
+        self.folder = folder
         self.lines: list[dict[str, Any]] = []
         self.stderr = ""
         self._seen = 0  # lines that `expect` has passed
