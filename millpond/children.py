@@ -163,6 +163,19 @@ def adopt(end_with_the_handler: Callable[[Callable[[BaseException | None], objec
         for name, method in (("_make_methods", _make_methods), ("__enter__", lambda self: self.acquire())):
             setattr(SemLock, name, method)
         setattr(ThreadPool, "Process", staticmethod(_pool_thread))  # noqa: B010
+        os.close = _close
+
+
+_gevents_close: Callable[[int], None] = os.close
+
+
+def _close(fd: int) -> None:
+    """gevent closes what is no file in the next turn of the loop, and wakes none for it (since 25.8.1): in a thread,
+    where nothing else turns its loop, a pipe had no end for as long as somebody waited for that."""
+    _gevents_close(fd)
+    if (hub := get_hub_if_exists()) is not None:
+        turn = hub.loop.timer(0.0)
+        turn.start(turn.close)
 
 
 _originals: list[Callable[..., None]] = []

@@ -12,7 +12,7 @@ from tests.worker_process import ROOT, LocalQueues, WorkerProcess, local_sqs, wr
 
 HANDLERS = """
 import asyncio, atexit, concurrent.futures, contextvars, logging, multiprocessing, os, socket, subprocess, sys, time
-import multiprocessing.pool, sqlite3, threading
+import multiprocessing.connection, multiprocessing.pool, sqlite3, threading
 import gevent, gevent.event, greenlet, multiprocessing.dummy
 from gevent.monkey import get_original
 from millpond import Message, Reject, handler
@@ -134,6 +134,15 @@ def spawned(payload):
     child.start()
     child.join()
     assert child.exitcode == 3
+
+
+def closes(payload):
+    subprocess.run(["true"])
+    for _ in range(3):
+        reading, writing = os.pipe()
+        os.close(writing)
+        assert multiprocessing.connection.wait([reading], 60) == [reading]
+        os.close(reading)
 
 
 def in_a_thread(function):
@@ -322,7 +331,7 @@ def declare(function, thread):
     handler(f"{function.__name__}-{'thread' if thread else 'greenlet'}", thread=thread, max_attempts=1)(work)
 
 
-for function in (run, many, forks, returns, raises, process, terminate, pool, executor, nested, spawned, loop):
+for function in (run, many, forks, returns, raises, process, terminate, pool, executor, nested, spawned, loop, closes):
     for thread in (False, True):
         declare(function, thread)
 
@@ -361,7 +370,7 @@ def in_thread(payload: dict | None, message: Message) -> None:
 """
 
 KINDS = ("run", "many", "returns", "raises", "terminate", "pool", "executor", "nested")
-KINDS += ("spawned", "loop")
+KINDS += ("spawned", "loop", "closes")
 FORKS = ("raw_switch", "raw_under_the_hub", "in_a_coroutine", "in_a_coroutine_of_a_child", "in_the_hub", "keeps")
 WAYS = ("greenlet", "thread")
 PLACES = (
