@@ -66,8 +66,8 @@ def setup(level: str, format: str, stream: TextIO | None = None) -> None:  # noq
 
 
 def take_failures() -> None:
-    """What a greenlet, a thread or a `__del__` of the user's raises becomes an event: gevent and Python would write it
-    to standard error as it is."""
+    """What a greenlet, a thread or a `__del__` of the user's raises becomes an event, a warning a line: gevent and Python
+    would write it to standard error as it is."""
 
     def of_greenlet(context: object, kind: Any, error: BaseException, frames: Any) -> None:
         _failed("greenlet.failed", context, error)
@@ -75,6 +75,7 @@ def take_failures() -> None:
     gevent.get_hub().print_exception = of_greenlet
     threading.excepthook = lambda given: _failed("thread.failed", given.thread, given.exc_value)
     sys.unraisablehook = lambda given: _failed("object.failed", given.object, given.exc_value)
+    logging.captureWarnings(True)
 
 
 def _failed(name: str, where: object, error: BaseException | None) -> None:

@@ -286,6 +286,16 @@ def test_a_server_that_echoes_a_request_gets_nothing_of_it_into_the_output(tmp_p
             "    thread.join()\n",
             "greenlet.failed",
         ),
+        (
+            "import warnings\n"
+            "@handler('last')\n"
+            "def last(job: Job) -> None:\n"
+            "    warnings.warn(f'{known[\"settings\"].token} is old\\x1b[2J')\n"
+            "    error = ValueError(known['settings'].token)\n"
+            "    error.add_note(known['settings'].password)\n"
+            "    raise KeyError(known['settings'].token) from error\n",
+            "UserWarning: *** is old",
+        ),
     ],
 )
 def test_no_way_to_fail_at_boot_or_behind_a_handler_tells_a_secret(tmp_path, queues, sink, handlers, told):
