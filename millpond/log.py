@@ -66,8 +66,8 @@ def setup(level: str, format: str, stream: TextIO | None = None) -> None:  # noq
 
 
 def take_failures() -> None:
-    """What a greenlet, a thread or a `__del__` of the user's raises becomes an event, a warning a line: gevent and Python
-    would write it to standard error as it is."""
+    """What a greenlet, a thread or a `__del__` of the user's raises becomes an event, a warning a line. gevent
+    and Python would write them to standard error as they are."""
 
     def of_greenlet(context: object, kind: Any, error: BaseException, frames: Any) -> None:
         _failed("greenlet.failed", context, error)

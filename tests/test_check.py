@@ -20,7 +20,7 @@ from millpond.errors import AccessDenied, ConfigError, QueueError, QueueMissing,
 from millpond.local import LocalSqs
 from millpond.queue import Failure
 from millpond.routing import Route
-from tests.worker_process import LocalQueues, write_project
+from tests.worker_process import ROOT, LocalQueues, WorkerProcess, write_project
 
 REAL = "https://sqs.eu-west-1.amazonaws.com/1/mails"
 DEAD = f"{REAL}-dead"
@@ -414,6 +414,15 @@ def local(tmp_path):
         return load(tmp_path / "config.toml", {})
 
     return local
+
+
+def test_port_465_without_tls_is_told_by_check_as_at_boot(tmp_path):
+    text = f'[worker]\nhandlers = ["{ROOT / "handlers"}"]\n[queues.q]\nurl = "local"\n[local]\nport = 0\n'
+    (tmp_path / "config.toml").write_text(f'{text}[handlers.email]\nhost = "h"\nport = 465\nfrom = "a@b.org"\n')
+    for command in (["check"], []):
+        with WorkerProcess(tmp_path, *command) as process:
+            assert process.exit_code() == 3
+            assert "port 465" in " ".join(process.told().split())
 
 
 @pytest.mark.parametrize("host", ["nowhere.invalid", "x" * 64 + ".example.com"])

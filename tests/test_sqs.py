@@ -128,6 +128,17 @@ def test_a_receive_asks_for_what_is_used_and_reads_it_all(wire):
     assert head["authorization"].startswith("AWS4-HMAC-SHA256 Credential=test/")
 
 
+@pytest.mark.parametrize("character", ['"', "\U0001f600"], ids=["quotes", "emoji"])
+def test_ten_of_the_largest_messages_are_received(wire, character):
+    """Over 20 MiB of JSON where each byte of them is a quote: more than any limit that looks generous."""
+    body = character * (1_048_576 // len(character.encode()))
+    one = {"MessageId": "m", "ReceiptHandle": "h", "Body": body}
+    wire.answer({"Messages": [one | {"MessageId": f"m{number}"} for number in range(10)]})
+    received = wire.queue.receive(10, 1, 60)
+    assert [message.message_id for message in received] == [f"m{number}" for number in range(10)]
+    assert all(message.body == body and not message.flaw for message in received)
+
+
 @pytest.mark.parametrize("body", [{}, EMPTY, {"Messages": None}])
 def test_an_empty_receive_has_no_messages_key(wire, body):
     wire.answer(body)
