@@ -229,7 +229,9 @@ class Processor:
                 return RELEASED
             case LeaseLost():
                 return LEASE_LOST
-        return self.failed(delivery, "timed_out", "the handler ran past its time limit")
+        route = self._routes.get(delivery.envelope.event_type) if delivery.envelope is not None else None
+        runs_on = "; its thread runs on" if route is not None and route.thread else ""
+        return self.failed(delivery, "timed_out", f"the handler ran past its time limit{runs_on}")
 
     def failed(
         self,

@@ -17,6 +17,7 @@ from millpond.children import caught
 from millpond.countdown import Time
 from millpond.errors import MillpondError
 from millpond.pool import Pool, Slot
+from millpond.screen import counted
 
 #: Where other handlers want permits a message waits for a thread this long at the most, then it is put off ...
 MAX_WAIT_SECONDS = 300.0
@@ -192,9 +193,12 @@ class Threads:
         return not is_last() or before >= slots - self._size - max(1, slots // 10)
 
     def _taken(self) -> str:
+        """As the end of a sentence."""
+        running = len(self._running)
         if self._trouble:
-            return f"only {len(self._running)} of {self._size} could be started: {self._trouble}"
-        return f"all {self._size} are taken"
+            were = "was" if running == 1 else "were"
+            return f"only {running} of {counted(self._size, 'thread')} {were} started ({self._trouble})"
+        return "the only thread is taken" if self._size == 1 else f"all {self._size} threads are taken"
 
     def _tell(self) -> None:
         now = self._time.now()
@@ -204,9 +208,12 @@ class Threads:
         named = [f"{turn.where} for {now - since:.0f} s" for turn, since in list(self._running.items())[:MAX_NAMED]]
         if (more := len(self._running) - len(named)) > 0:
             named.append(f"{more} more")
-        who = f" ({', '.join(named)})" if named else ""
+        waits = "waits" if len(self._line) == 1 else "wait"
+        put_off = f", and {counted(self._put_off, 'message')} had to be put off," if self._put_off else ""
+        taken = ", taken" if self._trouble else ""
+        who = f"{taken} by {', '.join(named)}" if named else ""
         text = (
-            f"{len(self._line)} messages wait for a thread, {self._put_off} were put off: {self._taken()}{who}; "
+            f"{counted(len(self._line), 'message')} {waits} for a thread{put_off} because {self._taken()}{who}: "
             "raise [worker] threads, or let these handlers end sooner"
         )
         log.event(logging.WARNING, "threads.busy", text, waiting=len(self._line), put_off=self._put_off)

@@ -16,6 +16,8 @@ from millpond.queue import Entry, Failure, Received
 
 TOO_LATE = Failure("InvalidParameterValue", "DelaySeconds must be >= 0 and <= 900.", sender_fault=True)
 
+DEDUPLICATION_SECONDS = 300.0
+
 
 class Stored(msgspec.Struct):
     """One message in the fake."""
@@ -33,6 +35,7 @@ class FakeQueue:
 
     script[name] is a list of what the next calls of that name do: an exception is raised, a Failure is every entry's
     answer, a callable is called first. `gates[name]` holds the answers of calls of that name while it is not set.
+    As SQS it holds back what is sent with a delay, and drops a deduplication id that came within five minutes.
     As SQS it moves what was received `max_receive_count` times (0: never) to `dead`, without a word: `moved` has them.
     """
 
@@ -49,6 +52,7 @@ class FakeQueue:
         self.max_receive_count = 0
         self.dead: FakeQueue | None = None
         self.moved: list[str] = []
+        self._deduplicated: dict[str, float] = {}  # deduplication id -> until when it is known
         self._ids = itertools.count(1)
         self._numbers = itertools.count(1)
         self._order: list[tuple[float, int, Stored]] = []
@@ -58,7 +62,7 @@ class FakeQueue:
         ids = [f"m{next(self._numbers)}" for _ in range(number)]
         for one in ids:
             self.messages[one] = Stored(one, Entry(body, **more), 0.0, round(self.clock.time() * 1000))
-            self._hide(self.messages[one], 0)
+            self._hide(self.messages[one], self.messages[one].entry.delay_seconds)
         self._arrival.set()
         return ids
 
@@ -165,6 +169,10 @@ class FakeQueue:
     def _send(self, entry: Entry) -> Failure | None:
         if not 0 <= entry.delay_seconds <= 900:
             return TOO_LATE
+        if entry.dedup_id:
+            if self._deduplicated.get(entry.dedup_id, 0.0) > self.clock.now():
+                return None  # answered as if it were taken
+            self._deduplicated[entry.dedup_id] = self.clock.now() + DEDUPLICATION_SECONDS
         self.put(entry.body, delay_seconds=entry.delay_seconds, group_id=entry.group_id, attributes=entry.attributes)
         return None
 

@@ -173,7 +173,7 @@ class FifoQueue(FakeQueue):
         one.receives += 1
         one.handle = f"{one.id}#{one.receives}"
         self._hide(one, visibility_seconds)
-        return Received(one.id, one.handle, one.entry.body, one.receives, 1, one.entry.group_id)
+        return Received(one.id, one.handle, one.entry.body, one.receives, one.sent_ms, one.entry.group_id)
 
     def send(self, entries: Sequence[Entry]) -> list[Failure | None]:
         """Written down only."""

@@ -313,8 +313,9 @@ def test_a_setting_with_a_wrong_value_is_named_and_not_shown(tmp_path, sink):
     folder = project(
         tmp_path / "p", "local", "json", sink, f'dead_letter_url = "ftp://user:{URL_PASSWORD}@host/{BODY}"'
     )
-    config = (folder / "config.toml").read_text() + f'\n[sqs]\nendpoint_url = "{URL_PASSWORD}?token={BODY}"\n'
-    (folder / "config.toml").write_text(config.replace('[sqs]\nclient = "wire"\n', "", 1))
+    before, sqs, after = (folder / "config.toml").read_text().partition("[sqs]\n")
+    endpoint = f'endpoint_url = "{URL_PASSWORD}?token={BODY}"\n'
+    (folder / "config.toml").write_text(f"{before}{sqs or '[sqs]' + chr(10)}{endpoint}{after}")
     with WorkerProcess(folder, **PLANTED) as worker:
         assert worker.exit_code() == 3
         assert "dead_letter_url" in worker.stderr

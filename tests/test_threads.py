@@ -39,7 +39,7 @@ native_sleep = get_original("time", "sleep")
 
 LIMIT = 60.0
 STEPS = 20
-TIMED_OUT = "the handler ran past its time limit"
+TIMED_OUT = "the handler ran past its time limit; its thread runs on"
 GONE = Failure("ReceiptHandleIsInvalid", "", sender_fault=True)
 
 
@@ -648,7 +648,7 @@ def test_who_waits_too_long_or_behind_too_many_is_put_off_and_that_is_no_failure
     put_off = [outcome for _, outcome in rig.ended]
     assert put_off
     assert {(outcome.name, outcome.cause) for outcome in put_off} == {("retried", "no_thread")}
-    assert "all 2 are taken" in put_off[0].reason
+    assert "all 2 threads are taken" in put_off[0].reason
     assert min(outcome.delay_seconds for outcome in put_off) >= 15
     assert rig.account.causes["failed"] == 0
     clock.advance(301)
@@ -707,11 +707,22 @@ def test_who_has_the_threads_is_told_after_a_second_and_then_each_minute(clock, 
     [line] = lines()
     assert line.levelname == "WARNING"
     text = line.getMessage()
-    assert "28 messages wait for a thread, 0 were put off: " in text
-    assert "tests.block for 1 s, tests.block for 1 s" in text
-    assert "[worker] threads" in text
+    assert text == (
+        "28 messages wait for a thread because all 2 threads are taken by tests.block for 1 s, tests.block for 1 s: "
+        "raise [worker] threads, or let these handlers end sooner"
+    )
     clock.advance(181)
     assert len(lines()) == 4
+    drained(rig)
+
+
+def test_what_is_told_of_one_thread_and_one_message_is_a_sentence_too(clock, gate, caplog):
+    rig = Rig(clock, {"block": gate}, concurrency=100, threads=1)
+    as_thread(rig, "block")
+    rig.consumer.polls.start()
+    rig.put("block", None, 2)
+    clock.advance(2)
+    assert "1 message waits for a thread because the only thread is taken by tests.block for 1 s: raise" in caplog.text
     drained(rig)
 
 
@@ -844,7 +855,7 @@ def test_a_thread_that_cannot_be_started_is_tried_again_and_no_permit_of_the_poo
     caplog.clear()
     ids += rig.put("block")
     clock.advance(65)
-    assert "all 4 are taken" in caplog.text
+    assert "all 4 threads are taken" in caplog.text
     gate.open()
     until(lambda: clock.advance(1) or rig.account.outcomes["succeeded"] == 5)
     assert set(rig.queue.deleted) == set(ids)
