@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 import time
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.between import DENIED, MISSING, Answer, Between, between
+from tests.between import DENIED, MISSING, Answer, Between, between, refusal
 from tests.worker_process import WORKER, LocalQueues, WorkerProcess, local_sqs, write_project
 
 HANDLERS = """
@@ -85,7 +86,29 @@ def sends_to(name: str, answer: Answer) -> Callable[[str, dict[str, Any]], Answe
 # It cannot be written
 
 
-@pytest.mark.parametrize("answer", [DENIED, MISSING, (500, b"{}")], ids=["denied", "deleted", "broken"])
+def failed(code: str, sender_fault: bool) -> Answer:
+    """Entry by entry, in an answer that is a 200."""
+    entries = [{"Id": str(n), "Code": code, "Message": "because", "SenderFault": sender_fault} for n in range(10)]
+    return 200, json.dumps({"Failed": entries}).encode()
+
+
+REFUSALS = {
+    "denied": DENIED,
+    "deleted": MISSING,
+    "broken": (500, b"{}"),
+    "throttled": refusal("RequestThrottled"),
+    "over its limit": refusal("OverLimit"),
+    "its key is disabled": refusal("KmsDisabled"),
+    "its key is denied": refusal("KmsAccessDenied"),
+    "of another kind": refusal("MissingParameter"),
+    "each entry broken": failed("InternalError", False),
+    "each entry refused": failed("AccessDenied", True),
+    "moved": (301, b""),
+    "no SQS": (200, b"<html>"),
+}
+
+
+@pytest.mark.parametrize("answer", REFUSALS.values(), ids=REFUSALS)
 def test_a_dead_letter_queue_that_cannot_be_written_stops_nothing_and_is_told(start, queues, name, proxy, answer):
     queues.create(name, max_receive_count=100)
     proxy.rule = sends_to(f"{name}-dead", answer)
