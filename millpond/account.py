@@ -100,20 +100,20 @@ class Account:
         """A job that a handler has left behind is in the dead-letter queue now."""
         self.rejected_follow_ups += 1
         self.count("follow_up_dead_lettered")
-        fields = {**self._identity(delivery), "follow_up": log.printable(job.event_id), "reason": why[:MAX_TEXT]}
+        fields = {**delivery.identity(), "follow_up": log.printable(job.event_id), "reason": why[:MAX_TEXT]}
         log.event(logging.ERROR, "follow_up.dead_lettered", "", **fields)
 
     def bare_letter(self, delivery: Delivery, why: str) -> None:
         """A dead letter went without its reason, which the log alone has now."""
         text = "its dead letter has no room for the reason"
-        log.event(logging.WARNING, "dead_letter.bare", text, **self._identity(delivery), reason=why[:MAX_TEXT])
+        log.event(logging.WARNING, "dead_letter.bare", text, **delivery.identity(), reason=why[:MAX_TEXT])
 
     def abandon(self, delivery: Delivery, error: str) -> None:
         """A delivery could not be settled."""
         self.abandoned += 1
         self.count("abandoned")
         text = "could not be settled and waits for its visibility time-out"
-        log.event(logging.ERROR, "message.abandoned", text, **self._identity(delivery), error=error)
+        log.event(logging.ERROR, "message.abandoned", text, **delivery.identity(), error=error)
 
     def _leave_out(self) -> None:
         """More succeed than are logged one by one: say how many, once a second."""
@@ -141,18 +141,8 @@ class Account:
         sample = self._metrics.sample
         return Ending(self._metrics.tally(*counters), sample(f"{mine}.duration"), sample(f"{types}.duration"))
 
-    def _identity(self, delivery: Delivery) -> dict[str, object]:
-        envelope, received = delivery.envelope, delivery.received
-        return {
-            "queue": self.queue,
-            "type": log.printable(envelope.event_type) if envelope is not None else "",
-            "attempt": received.receive_count,
-            "event_id": log.printable(str(envelope.event_id)) if envelope is not None else "",
-            "message_id": log.printable(received.message_id),
-        }
-
     def _log(self, delivery: Delivery, outcome: Outcome, seconds: float) -> None:
-        fields = self._identity(delivery)
+        fields = delivery.identity()
         fields["seconds"] = round(seconds, 3)
         for name in ("cause", "reason", "error", "traceback"):
             if value := getattr(outcome, name):

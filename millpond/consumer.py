@@ -254,7 +254,7 @@ class Consumer:
             self._end(delivery, LEASE_LOST)
         else:
             self.account.start(delivery)
-            outcome = self._processor.process(delivery, self.name, self._settings.event_type, self.max_bytes)
+            outcome = self._processor.process(delivery, self._settings.event_type)
             if outcome is NOT_STARTED:
                 self._hold_back(delivery)
             else:

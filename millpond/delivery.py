@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import msgspec
 from gevent import getcurrent
 
+from millpond import log
 from millpond.clock import Clock, Timer
 from millpond.countdown import Countdown
 from millpond.envelope import Envelope
 from millpond.errors import Interrupt, LeaseLost, TimeLimitExceeded
 from millpond.lease import Lease
-from millpond.message import Outcome
+from millpond.message import FollowUp, Message, Outcome
 from millpond.queue import Received
 
 #: A handler that is still inside after an interrupt gets it again each second ...
@@ -23,7 +24,10 @@ MAX_INTERRUPTS = 10
 
 
 class Hands(Protocol):
-    """Who holds a delivery."""
+    """Who holds a delivery: the consumer of the queue `name`, which takes messages of up to `max_bytes`."""
+
+    name: str
+    max_bytes: int
 
     def stuck(self, delivery: Delivery) -> object:
         """Its handler swallows every interrupt. In the hub: must not block."""
@@ -59,6 +63,7 @@ class Delivery(msgspec.Struct, eq=False):
     claimed: bool = False  # its outcome is known, and somebody settles it
     spared: int = 0  # of its receives, those that were no failure, as far as this worker knows
     finishes: bool = False  # its handler may end where the lease is lost (on_lease_lost = "finish")
+    _message: Message | None = None
     _limit: Countdown[Delivery] | None = None  # the time limits that this one's is among
     _timer: Timer | None = None
     _wanted: Callable[[], Interrupt] | None = None
@@ -73,6 +78,43 @@ class Delivery(msgspec.Struct, eq=False):
         waited = self.envelope is not None and self.envelope.not_before and self.received.receive_count > 1
         return max(self.spared, 1 if waited else 0)
 
+    @property
+    def message(self) -> Message:
+        """As its handler sees it, made for the first that asks: a handler, a line of the log."""
+        if self._message is None:
+            received, envelope = self.received, cast("Envelope", self.envelope)
+            self._message = Message(
+                received.message_id,
+                str(envelope.event_id),
+                envelope.event_type,
+                self.hands.name,
+                received.body,
+                received.receive_count,
+                received.sent_ms,
+                self.received_time,
+                received.group_id,
+                {name: attribute.value for name, attribute in received.attributes.items()},
+                self.seconds_left,
+                self.hands.max_bytes,
+            )
+        return self._message
+
+    def identity(self) -> dict[str, object]:
+        """What a line of the log says of it."""
+        envelope, received = self.envelope, self.received
+        return {
+            "queue": self.hands.name,
+            "type": log.printable(envelope.event_type) if envelope is not None else "",
+            "attempt": received.receive_count,
+            "event_id": log.printable(str(envelope.event_id)) if envelope is not None else "",
+            "message_id": log.printable(received.message_id),
+        }
+
+    @property
+    def follow_ups(self) -> tuple[FollowUp, ...]:
+        """What its handler has left behind."""
+        return self._message.follow_ups if self._message is not None else ()
+
     def wall_time(self) -> float:
         """Now, since the epoch."""
         return self._clock.time()
@@ -85,11 +127,12 @@ class Delivery(msgspec.Struct, eq=False):
         """Until the handler's time limit."""
         return self._limit.left(self) if self._limit is not None else 0.0
 
-    def enter(self, finishes: bool = False) -> None:
-        """This greenlet goes into the handler: it can be interrupted from here on."""
+    def enter(self, finishes: bool = False) -> Any:
+        """This greenlet, which is returned, goes into the handler: it can be interrupted from here on."""
         self.started = self._clock.now()
         self.finishes = finishes
-        self.greenlet = getcurrent()
+        self.greenlet = greenlet = getcurrent()
+        return greenlet
 
     def limit(self, limit: Countdown[Delivery]) -> None:
         """From now on its time counts. `limit`: those with the same limit, whose `due` is `exceed_limit`."""

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 import gevent
 import msgspec
@@ -21,11 +21,19 @@ from gevent.monkey import get_original
 
 from millpond import foreign
 from millpond.errors import Interrupt
-from millpond.message import Message
 from millpond.outlet import Outlet, outlet
 
-#: The delivery that this greenlet works on: every record logged meanwhile, by whatever logger, has its fields.
-delivery: ContextVar[Message | None] = ContextVar("delivery", default=None)
+
+class Identified(Protocol):
+    """What a greenlet works on: a Delivery."""
+
+    def identity(self) -> dict[str, object]:
+        """The fields that tell which it is."""
+        ...
+
+
+#: What this greenlet works on: every record logged meanwhile, by whatever logger, has its fields.
+delivery: ContextVar[Identified | None] = ContextVar("delivery", default=None)
 
 #: Ids and types come from the wire; a line shows no more of each.
 WIRE_TEXT_LENGTH = 100
@@ -119,17 +127,6 @@ def from_thread(level: int, name: str, message: str, /, **fields: Any) -> None:
     record.__dict__.update(event=name, fields=fields)
     for output in _outputs():
         output.write_past_locks(record)
-
-
-def delivery_fields(message: Message) -> dict[str, Any]:
-    """What a line says of a delivery."""
-    return {
-        "queue": message.queue,
-        "message_id": printable(message.id),
-        "event_id": printable(message.event_id),
-        "type": printable(message.event_type),
-        "attempt": message.attempt,
-    }
 
 
 def printable(text: str) -> str:
@@ -290,8 +287,8 @@ def _outputs() -> list[_Output]:
 
 def _fields(record: logging.LogRecord) -> Iterator[tuple[str, object]]:
     """Each field but a traceback, its name fit to be shown, until the line has enough of them."""
-    message = delivery.get()
-    fields = delivery_fields(message) if message else {}
+    worked_on = delivery.get()
+    fields: dict[str, Any] = worked_on.identity() if worked_on is not None else {}
     fields |= {key: value for key, value in record.__dict__.items() if key not in _RECORD_KEYS}
     fields |= _own_fields(record)
     left = MAX_FIELDS

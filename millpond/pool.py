@@ -128,17 +128,23 @@ class Pool(Generic[Item]):
         return bool(self._slots.join(timeout_seconds))
 
     def step(self) -> bool:
-        """In a slot: one piece of work, or the wait for it. False: the slot ends."""
-        if not self._ready:
-            return not self._closed and self._park()
-        do, item = self._ready.popleft()
-        do(item)
-        if self._ready and time.time() - self._loop.now() > TURN_SECONDS:
-            self._wake_later()
-            self._park()
-        if self._leaving and (slot := gevent.getcurrent()) in self._leaving:
-            self._leaving.discard(slot)  # or every one that ever left would stay in memory
+        """In a slot: what is ready, for a turn, then the wait for more. False: the slot ends."""
+        ready, leaving = self._ready, self._leaving
+        while ready:
+            do, item = ready.popleft()
+            do(item)
+            if leaving and self._leaves():
+                return False
+            if ready and time.time() - self._loop.now() > TURN_SECONDS:
+                self._wake_later()
+                break
+        do = item = None  # type: ignore[assignment]  # or a parked slot would keep what it has done
+        return (bool(ready) or not self._closed) and self._park()
+
+    def _leaves(self) -> bool:
+        if (slot := gevent.getcurrent()) not in self._leaving:
             return False
+        self._leaving.discard(slot)  # or every one that ever left would stay in memory
         return True
 
     def _park(self) -> bool:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextvars
 import logging
 import math
 from collections.abc import Callable, Mapping
+from contextvars import Context
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -15,7 +15,7 @@ from millpond import foreign, log
 from millpond.backoff import retry_seconds, whole_seconds
 from millpond.countdown import Countdown, Time
 from millpond.delivery import Delivery
-from millpond.envelope import Envelope, Undecodable, early_seconds, unwrap
+from millpond.envelope import Undecodable, early_seconds, unwrap
 from millpond.errors import (
     Discard,
     Interrupt,
@@ -26,7 +26,7 @@ from millpond.errors import (
     Stopped,
     Unavailable,
 )
-from millpond.message import MAX_BYTES, Cause, Message, Outcome
+from millpond.message import Cause, Message, Outcome
 from millpond.misfit import misfit
 from millpond.queue import MAX_HOLD_SECONDS
 from millpond.routing import Around, Route
@@ -96,10 +96,10 @@ class Processor:
         self._seen_tracebacks: set[tuple[str, str, int]] = set()
         self._seen_values: set[str] = set()
 
-    def process(self, delivery: Delivery, queue: str, default_type: str, max_bytes: int = MAX_BYTES) -> Outcome:
+    def process(self, delivery: Delivery, default_type: str) -> Outcome:
         """Work on one delivery. The outcome says everything that is to be done about it.
 
-        `max_bytes` is what its queue takes of one message.
+        `default_type`: of a body that names none itself; "" where its queue has no such.
         """
         received = delivery.received
         if received.flaw:
@@ -114,50 +114,38 @@ class Processor:
         route = self._routes.get(envelope.event_type)
         if route is None:
             return _undecodable(f"no handler for type {log.printable(envelope.event_type)!r}")
-        attributes = received.attributes
-        message = Message(
-            received.message_id,
-            str(envelope.event_id),
-            envelope.event_type,
-            queue,
-            received.body,
-            received.receive_count,
-            received.sent_ms,
-            delivery.received_time,
-            received.group_id,
-            {name: attribute.value for name, attribute in attributes.items()} if attributes else {},
-            delivery.seconds_left,
-            max_bytes,
-        )
-        return self._handle(delivery, envelope, message, route)
+        return self._handle(delivery, route)
 
-    def _handle(self, delivery: Delivery, envelope: Envelope, message: Message, route: Route) -> Outcome:
+    def _handle(self, delivery: Delivery, route: Route) -> Outcome:
         # Nothing between a handler's end and leave() may switch greenlets: an interrupt would land outside it.
         # What it raised or returned may: that is read before, and only as values of ours it goes past leave().
         said: Said | None = None
+        slot = delivery.enter(route.finishes)
+        outside = slot.gr_context
+        slot.gr_context = Context()  # as Context.run does; its frame of C would be copied at each switch
         try:
-            value = self._run(delivery, envelope, message, route)
+            value = self._run(delivery, route)
             if value is not None:
                 said = self._read_value(route, value)
         except BaseException as error:  # sys.exit, KeyboardInterrupt, GreenletExit: all are this message's alone
             said = self._hear(error)
         delivery.leave()
+        slot.gr_context = outside
         if delivery.interrupted is not None:
             return self._interrupted(delivery, delivery.interrupted)
         if said is not None:
-            return self._raised(delivery, message, said)
-        return Outcome("succeeded", follow_ups=message.follow_ups) if message.follow_ups else SUCCEEDED
+            return self._raised(delivery, said)
+        return Outcome("succeeded", follow_ups=delivery.follow_ups) if delivery.follow_ups else SUCCEEDED
 
-    def _run(self, delivery: Delivery, envelope: Envelope, message: Message, route: Route) -> object:
-        delivery.enter(route.finishes)
-        limit, context = self._limits[route.event_type], contextvars.Context()
+    def _run(self, delivery: Delivery, route: Route) -> object:
+        limit = self._limits[route.event_type]
         if route.thread:  # the wait for a free one is not the handler's time
-            call = partial(context.run, _call, route, envelope, message)
+            call = partial(Context().run, _call, route, delivery)
             begun = self.threads.begin(call, route.where, delivery.is_last)
             delivery.limit(limit)
             return begun()
         delivery.limit(limit)
-        return context.run(_call, route, envelope, message)
+        return _call(route, delivery)
 
     def _read_value(self, route: Route, value: object) -> Said | None:
         """`return Retry(...)`: surely a raise was meant. Any other value is told of once, and ignored."""
@@ -200,15 +188,15 @@ class Processor:
         route = self._routes.get(delivery.envelope.event_type) if delivery.envelope is not None else None
         return route.where if route is not None else ""
 
-    def _raised(self, delivery: Delivery, message: Message, said: Said) -> Outcome:
+    def _raised(self, delivery: Delivery, said: Said) -> Outcome:
         if said.kind is _Misfit:
             return _undecodable(said.reason)
         if said.kind is Retry:
             return self.failed(delivery, "failed", said.reason, after=said.after)
         if said.kind is Reject:
-            return Outcome("dead_lettered", "rejected", said.reason, follow_ups=message.follow_ups)
+            return Outcome("dead_lettered", "rejected", said.reason, follow_ups=delivery.follow_ups)
         if said.kind is Discard:
-            return Outcome("discarded", "", said.reason, follow_ups=message.follow_ups)
+            return Outcome("discarded", "", said.reason, follow_ups=delivery.follow_ups)
         if said.kind is Unavailable:
             seconds = UNAVAILABLE_SECONDS if said.after is None else max(1, said.after)  # 0 would be a hot loop
             return Outcome("retried", "unavailable", said.reason, delay_seconds=seconds)
@@ -281,16 +269,18 @@ class _Misfit(MillpondError):
         self.reason = reason
 
 
-def _call(route: Route, envelope: Envelope, message: Message) -> object:
-    log.delivery.set(message)
+def _call(route: Route, delivery: Delivery) -> object:
+    log.delivery.set(delivery)
+    envelope: Any = delivery.envelope
     try:
         payload = route.decode(envelope.payload)
     except Interrupt:
         raise
     except BaseException as error:  # the user's own types decode themselves: anything can come out
         raise _Misfit(misfit(error, envelope.payload, envelope.path)) from None
-    around = route.around
-    return route.call(payload, message) if around is None else _call_around(around, route, payload, message)
+    if route.around is not None:
+        return _call_around(route.around, route, payload, delivery.message)
+    return route.call(payload, delivery.message) if route.takes_message else route.call(payload)
 
 
 #: The function below which every handler runs: the watchdog looks for it in a stack.
@@ -311,7 +301,7 @@ def _call_around(around: Around, route: Route, payload: Any, message: Message) -
     try:
         with around(message):
             try:
-                value = route.call(payload, message)
+                value = route.call(payload, message) if route.takes_message else route.call(payload)
             except BaseException as error:
                 raised = error
                 raise

@@ -10,6 +10,7 @@ from millpond.clock import Clock, Timer
 PULSE_SECONDS = 0.25
 #: A timer is always a little late: only what goes beyond this is a standstill.
 SLACK_SECONDS = 0.05
+LATE_SECONDS = PULSE_SECONDS + SLACK_SECONDS
 
 
 class Pulse:
@@ -42,12 +43,13 @@ class Pulse:
         self._clock.timer(PULSE_SECONDS, self._beat)
 
     def _late(self, now: float) -> float:
-        return max(0.0, now - self.last - PULSE_SECONDS - SLACK_SECONDS)
+        return max(0.0, now - self.last - LATE_SECONDS)
 
     def now(self) -> float:
         """Seconds that the hub has had: they stop where it does."""
         now = self._clock.now()
-        return now - self._lost_seconds - self._late(now)
+        late = now - self.last - LATE_SECONDS  # as in _late, which would cost as much again, each message
+        return now - self._lost_seconds - late if late > 0 else now - self._lost_seconds
 
     def unread_since(self, now: float) -> float:
         """Since when something that is read now may have been there: while the hub stands still nobody reads."""

@@ -42,7 +42,7 @@ class Declaration(msgspec.Struct, frozen=True):
 
 
 class Route(msgspec.Struct, frozen=True):
-    """One handler, ready to be called: `call(decode(payload), message)`.
+    """One handler, ready to be called: `call(decode(payload), message)`, or without the message.
 
     `decode` takes the payload's bytes and raises msgspec.MsgspecError, or what the type's own code raises, for what
     does not fit.
@@ -52,13 +52,14 @@ class Route(msgspec.Struct, frozen=True):
     event_type: str
     where: str
     decode: Callable[[bytes | msgspec.Raw], Any]
-    call: Callable[[Any, Message], object]
+    call: Callable[..., object]
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
     max_attempts: int | None = None
     backoff: tuple[float, float] | None = None
     around: Around | None = None
     finishes: bool = False  # also where its lease is lost
     thread: bool = False
+    takes_message: bool = True
 
 
 _handlers: list[Declaration] = []
@@ -215,13 +216,14 @@ def _route(declaration: Declaration, enclosing: Around | None) -> Route:
         event_type=declaration.event_type,
         where=declaration.where,
         decode=_decoder(payload_type),
-        call=function if len(parameters) == 2 else lambda payload, message: function(payload),
+        call=function,
         timeout_seconds=float(declaration.timeout_seconds),
         max_attempts=declaration.max_attempts,
         backoff=declaration.backoff,
         around=enclosing,
         finishes=declaration.on_lease_lost == "finish",
         thread=declaration.thread,
+        takes_message=len(parameters) == 2,
     )
 
 

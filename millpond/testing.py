@@ -32,7 +32,7 @@ from millpond.delivery import Delivery
 from millpond.discovery import load as load_modules
 from millpond.discovery import setup_calls
 from millpond.errors import ConfigError
-from millpond.message import Outcome, envelope_text
+from millpond.message import MAX_BYTES, Outcome, envelope_text
 from millpond.processor import Processor, RetryPolicy
 from millpond.queue import Attribute, Received
 from millpond.routing import routes
@@ -75,7 +75,7 @@ def deliver(
     )
     clock = SystemClock()
     delivery = Delivery(received, _Hands(), clock, clock.time())
-    return Processor(project.routes, project.retry, clock).process(delivery, "test", "")
+    return Processor(project.routes, project.retry, clock).process(delivery, "")
 
 
 def configure(module: str, **settings: Any) -> None:
@@ -104,6 +104,9 @@ def local_queue(pytestconfig: pytest.Config) -> Iterator[str]:
 
 class _Hands:
     """A delivery that is in no worker's hands: there is no slot to write off."""
+
+    name = "test"
+    max_bytes = MAX_BYTES
 
     def stuck(self, delivery: Delivery) -> None: ...
 

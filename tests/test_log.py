@@ -13,15 +13,20 @@ import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import gevent
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from millpond import foreign, log
+from millpond.delivery import Delivery
+from millpond.envelope import Envelope
 from millpond.errors import Stopped
-from millpond.message import Message
+from millpond.queue import Received
+from tests.virtual import VirtualClock
 
 LOGGERS = ("", "millpond", "boto3", "botocore", "urllib3", "handlers.shop")
 
@@ -58,14 +63,15 @@ def entries(lines):
     return lambda: [json.loads(line) for line in read()]
 
 
-def a_message(**changes) -> Message:
-    given = {"id": "m-1", "event_id": "order-7", "event_type": "email.send", "queue": "emails", "body": "{}"}
-    return Message(**given | {"attempt": 2} | changes)
+def a_delivery(message_id="m-1", event_type="email.send", event_id="order-7") -> Delivery:
+    delivery = Delivery(Received(message_id, "r", "{}", 2), SimpleNamespace(name="emails"), VirtualClock(), 0.0)
+    delivery.envelope = Envelope(event_type, msgspec.Raw(b"null"), event_id)
+    return delivery
 
 
-def working_on(message: Message, call, *arguments) -> None:
+def working_on(delivery: Delivery, call, *arguments) -> None:
     context = contextvars.Context()
-    context.run(log.delivery.set, message)
+    context.run(log.delivery.set, delivery)
     context.run(call, *arguments)
 
 
@@ -131,7 +137,7 @@ def test_no_field_can_take_the_place_of_the_head(entries):
 
 
 def test_a_handlers_own_line_carries_its_delivery(entries):
-    working_on(a_message(), logging.getLogger("handlers.shop").info, "paid %d", 5)
+    working_on(a_delivery(), logging.getLogger("handlers.shop").info, "paid %d", 5)
     (entry,) = entries()
     del entry["ts"]
     assert entry == {"level": "info", "event": "log", "message": "paid 5", "logger": "handlers.shop"} | DELIVERY
@@ -139,8 +145,8 @@ def test_a_handlers_own_line_carries_its_delivery(entries):
 
 def test_a_handlers_own_line_in_text_begins_with_its_logger(lines):
     read = lines("text")
-    working_on(a_message(), logging.getLogger("handlers.shop").warning, "late")
-    fields = "queue=emails message_id=m-1 event_id=order-7 type=email.send attempt=2"
+    working_on(a_delivery(), logging.getLogger("handlers.shop").warning, "late")
+    fields = "queue=emails type=email.send attempt=2 event_id=order-7 message_id=m-1"
     assert read()[0].split(" ", 1)[1] == f"WARNING handlers.shop  late  {fields}"
 
 
@@ -148,13 +154,13 @@ def test_a_line_outside_of_the_delivery_does_not_carry_it(entries):
     def handler() -> None:
         gevent.spawn(logging.getLogger("handlers.shop").info, "elsewhere").join()
 
-    working_on(a_message(), handler)
+    working_on(a_delivery(), handler)
     log.event(logging.INFO, "worker.progress")
     assert not any(DELIVERY.keys() & entry.keys() for entry in entries())
 
 
 def test_what_an_event_says_itself_goes_before_its_delivery(entries):
-    working_on(a_message(), lambda: log.event(logging.INFO, "message.succeeded", attempt=9))
+    working_on(a_delivery(), lambda: log.event(logging.INFO, "message.succeeded", attempt=9))
     assert entries()[0]["attempt"] == 9
 
 
@@ -166,8 +172,8 @@ def test_extra_fields_of_any_logger_are_fields(entries):
 
 
 def test_ids_and_types_from_the_wire_are_escaped_and_cut(entries):
-    message = a_message(event_id="a\nb\ud800", event_type="t" * 5000, id="\x1b[2J")
-    working_on(message, logging.getLogger("handlers.shop").info, "x")
+    delivery = a_delivery("\x1b[2J", "t" * 5000, "a\nb\ud800")
+    working_on(delivery, logging.getLogger("handlers.shop").info, "x")
     (entry,) = entries()
     assert entry["event_id"] == r"a\nb\ud800"
     assert entry["type"] == "t" * 97 + "..."

@@ -45,6 +45,9 @@ def route(call: Callable[..., object], **more: Any) -> Route:
 class Hands:
     """Whose slot a stuck delivery is in."""
 
+    name = "q"
+    max_bytes = MAX_BYTES
+
     def __init__(self) -> None:
         self.written_off: list[Delivery] = []
 
@@ -63,7 +66,7 @@ def delivery_of(body: str = "", *, attempt: int = 1, clock: Any = None, **more: 
 
 def process(call: Callable[..., object], body: str = "", *, attempt: int = 1, **more: Any) -> Outcome:
     processor = Processor({"job": route(call, **more)}, RETRY, VirtualClock())
-    return processor.process(delivery_of(body, attempt=attempt), "q", "")
+    return processor.process(delivery_of(body, attempt=attempt), "")
 
 
 def raiser(error: BaseException) -> Callable[[Any, Message], None]:
@@ -226,9 +229,7 @@ def test_a_traceback_is_told_the_first_time_only():
         raise ValueError("there")
 
     processor = Processor({"job": route(run)}, RETRY, VirtualClock())
-    first, again, elsewhere = (
-        processor.process(delivery_of(attempt=attempt), "q", "").traceback for attempt in (1, 2, 3)
-    )
+    first, again, elsewhere = (processor.process(delivery_of(attempt=attempt), "").traceback for attempt in (1, 2, 3))
     assert "ValueError: there" in first
     assert again == ""
     assert "ValueError: here" in elsewhere
@@ -237,7 +238,7 @@ def test_a_traceback_is_told_the_first_time_only():
 def test_a_returned_value_is_told_once_a_handler_and_is_no_failure(caplog):
     processor = Processor({"job": route(lambda payload, message: False)}, RETRY, VirtualClock())
     for _ in range(3):
-        assert processor.process(delivery_of(), "q", "") == Outcome("succeeded")
+        assert processor.process(delivery_of(), "") == Outcome("succeeded")
     [record] = caplog.records
     assert record.event == "handler.returned"
     assert record.getMessage().startswith("jobs.run returned a bool, which is ignored")
@@ -245,7 +246,7 @@ def test_a_returned_value_is_told_once_a_handler_and_is_no_failure(caplog):
 
 
 def test_a_returned_number_is_an_int(caplog):
-    Processor({"job": route(lambda payload, message: 5)}, RETRY, VirtualClock()).process(delivery_of(), "q", "")
+    Processor({"job": route(lambda payload, message: 5)}, RETRY, VirtualClock()).process(delivery_of(), "")
     assert caplog.records[0].getMessage().startswith("jobs.run returned an int, which is ignored")
 
 
@@ -400,7 +401,7 @@ def test_each_call_runs_in_a_fresh_context_that_its_around_shares():
     processor = Processor({"job": route(run, around=around)}, RETRY, VirtualClock())
     SEEN.set("outside")
     for _ in range(2):
-        processor.process(delivery_of(), "q", "")
+        processor.process(delivery_of(), "")
     assert seen == ["nothing", "around", "handler"] * 2
     assert SEEN.get() == "outside"
     SEEN.set("nothing")
@@ -417,7 +418,7 @@ def test_thread_locals_live_as_long_as_the_slot():
 
     def slot() -> None:
         for attempt in (1, 2):
-            processor.process(delivery_of(attempt=attempt), "q", "")
+            processor.process(delivery_of(attempt=attempt), "")
 
     for _ in range(2):
         gevent.spawn(slot).get(timeout=10)
@@ -426,7 +427,7 @@ def test_thread_locals_live_as_long_as_the_slot():
 
 def test_what_a_handler_logs_knows_its_message_and_nothing_after_it_does():
     def run(payload: Any, message: Message) -> None:
-        assert log.delivery.get() is message
+        assert log.delivery.get().message is message
 
     assert process(run) == Outcome("succeeded")
     assert log.delivery.get() is None
@@ -446,7 +447,7 @@ class Slot:
 
         def work() -> None:
             for delivery in self.deliveries:
-                self.outcomes.append(processor.process(delivery, "q", ""))
+                self.outcomes.append(processor.process(delivery, ""))
 
         self.greenlet = gevent.spawn(work)
         settle()
@@ -623,7 +624,7 @@ class Recorder:
         self.processor = Processor({"job": route(call, type=payload_type, **more)}, RETRY, VirtualClock())
 
     def take(self, body: str, attributes: Mapping[str, Attribute] | None = None, default_type: str = "") -> Outcome:
-        return self.processor.process(delivery_of(body or " ", attributes=attributes or {}), "q", default_type)
+        return self.processor.process(delivery_of(body or " ", attributes=attributes or {}), default_type)
 
     @property
     def payload(self) -> Any:
@@ -689,7 +690,7 @@ def test_a_body_that_is_no_envelope_is_a_dead_letter_that_says_why(body, reason)
 def test_a_message_that_sqs_did_not_give_whole_is_a_dead_letter_whatever_its_handler_would_take():
     processor = Processor({"job": route(lambda payload, message: None)}, RETRY, VirtualClock())
     delivery = delivery_of("null", flaw="SQS gave it no Body that is a text")
-    outcome = processor.process(delivery, "q", "job")
+    outcome = processor.process(delivery, "job")
     assert outcome == Outcome("dead_lettered", "undecodable", "SQS gave it no Body that is a text")
 
 
@@ -766,9 +767,9 @@ def test_the_message_is_what_was_received():
     recorder = Recorder()
     attributes = {"tenant": Attribute("String", "a"), "key": Attribute("Binary", b"\0")}
     received = Received("m7", "r", ENVELOPE % "1", 4, 1_700_000_000_123, "group", "trace", attributes)
-    recorder.processor.process(Delivery(received, Hands(), VirtualClock(), VirtualClock().time()), "mails", "")
+    recorder.processor.process(Delivery(received, Hands(), VirtualClock(), VirtualClock().time()), "")
     [(_, message)] = recorder.calls
-    assert (message.id, message.event_id, message.event_type, message.queue) == ("m7", "e1", "job", "mails")
+    assert (message.id, message.event_id, message.event_type, message.queue) == ("m7", "e1", "job", "q")
     assert (message.attempt, message.group_id, message.body) == (4, "group", ENVELOPE % "1")
     assert message.attributes == {"tenant": "a", "key": b"\0"}
     assert message.sent_at.isoformat() == "2023-11-14T22:13:20.123000+00:00"
@@ -1120,8 +1121,8 @@ def test_tracebacks_are_told_of_so_many_places_only(monkeypatch):
         raise KeyError
 
     processor = Processor({"job": route(run)}, RETRY, VirtualClock())
-    assert processor.process(delivery_of(attempt=1), "q", "").traceback
-    assert processor.process(delivery_of(attempt=2), "q", "").traceback == ""
+    assert processor.process(delivery_of(attempt=1), "").traceback
+    assert processor.process(delivery_of(attempt=2), "").traceback == ""
 
 
 @pytest.mark.parametrize(

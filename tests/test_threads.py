@@ -100,7 +100,7 @@ class Work:
         settle()
 
     def _work(self, index: int) -> None:
-        self.outcomes[index] = self.processor.process(self.deliveries[index], "q", "")
+        self.outcomes[index] = self.processor.process(self.deliveries[index], "")
 
     def end(self) -> list[Outcome | None]:
         until(lambda: None not in self.outcomes)
@@ -133,7 +133,7 @@ def test_it_runs_in_a_real_thread_and_the_hub_goes_on_meanwhile(gate):
 def test_an_ordinary_handler_runs_in_the_hubs_thread():
     seen = []
     route = Route("job", "jobs.run", msgspec.json.decode, lambda payload, message: seen.append(ident()))
-    Processor({"job": route}, RetryPolicy(), VirtualClock()).process(delivery_of(), "q", "")
+    Processor({"job": route}, RetryPolicy(), VirtualClock()).process(delivery_of(), "")
     assert seen == [ident()]
 
 
@@ -185,13 +185,13 @@ def test_after_sys_exit_in_it_the_thread_takes_the_next_message():
 def test_a_payload_that_does_not_fit_is_found_in_the_thread_too():
     route = Route("job", "jobs.run", msgspec.json.Decoder(int).decode, print, thread=True)
     processor = Processor({"job": route}, RetryPolicy(), VirtualClock(), 1)
-    outcome = processor.process(delivery_of('{"event_type": "job", "payload": "x"}'), "q", "")
+    outcome = processor.process(delivery_of('{"event_type": "job", "payload": "x"}'), "")
     assert (outcome.name, outcome.cause) == ("dead_lettered", "undecodable")
 
 
 def test_follow_ups_and_the_context_go_with_the_handler_into_its_thread():
     def run(payload: Any, message: Message) -> None:
-        assert log.delivery.get() is message
+        assert log.delivery.get().message is message
         assert message.seconds_left == LIMIT
         message.follow_up("more")
 

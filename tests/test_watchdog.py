@@ -24,12 +24,11 @@ from gevent.monkey import get_original
 from gevent.server import StreamServer
 
 from millpond import log
-from millpond.delivery import Delivery
 from millpond.errors import CRASHED, Unreachable
 from millpond.lease import Lease, LeaseKeeper
 from millpond.processor import HANDLER_CODE, Processor, RetryPolicy
 from millpond.pulse import PULSE_SECONDS, Pulse
-from millpond.queue import MAX_BATCH, Failure, Received
+from millpond.queue import MAX_BATCH, Failure
 from millpond.routing import Route
 from millpond.watchdog import BLOCKED_SECONDS, MAX_STACK, TICK_SECONDS, Block, Guard, Watchdog
 from tests.fakes import TELL, FakeQueue
@@ -409,7 +408,7 @@ def test_the_handler_that_holds_up_the_hub_is_named(stage, told):
         compute(stage)
 
     route = Route("job", "jobs.run", msgspec.json.decode, run)
-    Processor({"job": route}, RetryPolicy(), stage.clock).process(delivery_of(clock=stage.clock), "q", "")
+    Processor({"job": route}, RetryPolicy(), stage.clock).process(delivery_of(clock=stage.clock), "")
     [line] = told
     assert "the handler test_the_handler_that_holds_up_the_hub_is_named.<locals>.run" in line["message"]
     assert f"({__file__}:" in line["message"]
@@ -726,8 +725,6 @@ def test_a_handler_that_blocks_in_its_around_is_named_by_the_users_own_function(
         Pulse(VirtualClock()), VirtualClock(), [], beat_seconds=20, max_block_seconds=60, handler_code=HANDLER_CODE
     )
     processor = Processor({"job": route}, RetryPolicy(), VirtualClock())
-    received = Received("m1", "h1", '{"event_type": "job", "payload": 1}')
-    delivery = Delivery(received, None, VirtualClock(), 0.0)
-    assert processor.process(delivery, "q", "").name == "succeeded"
+    assert processor.process(delivery_of(), "").name == "succeeded"
     assert "around" in named[0]
     assert "test_watchdog.py" in named[0]

@@ -15,7 +15,7 @@ from millpond.account import Account
 from millpond.clock import SystemClock
 from millpond.deadletter import ATTRIBUTE, MAX_VALUE_BYTES, Letters
 from millpond.delivery import Delivery
-from millpond.message import Outcome
+from millpond.message import MAX_BYTES, Outcome
 from millpond.metrics import Metrics
 from millpond.processor import Processor, RetryPolicy
 from millpond.queue import Received
@@ -28,6 +28,9 @@ STYLES = ("json", "text")
 
 class Books:
     """Takes one message through processor, account, log and letters, and looks at what comes out."""
+
+    name = "q"
+    max_bytes = MAX_BYTES
 
     def __init__(self, routes: Mapping[str, Route], secret: str) -> None:
         self._clock = SystemClock()
@@ -48,7 +51,7 @@ class Books:
         self._stream.seek(0)
         self._stream.truncate()
         delivery = Delivery(received, self, self._clock, self._clock.time())
-        outcome = self._processor.process(delivery, "q", default_type)
+        outcome = self._processor.process(delivery, default_type)
         assert type(outcome) is Outcome, outcome
         assert delivery.greenlet is None, "nobody is inside any more"
         for text in (outcome.reason, outcome.error, outcome.traceback):
