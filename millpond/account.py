@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Container
+from collections.abc import Callable, Container, Sequence
 from typing import NamedTuple
 
 from millpond import log
@@ -27,11 +27,12 @@ MAX_TEXT = 500
 
 
 class Ending(NamedTuple):
-    """What StatsD hears of one way that deliveries of one type end: to look the names up cost 2 us a message."""
+    """One way that deliveries of one type end, and what StatsD hears of it: to look that up cost 2 us a message."""
 
+    outcome: str
+    cause: str
     tally: Tally
-    duration: Sample  # the queue's
-    type_duration: Sample
+    duration: Sample
 
 
 class Account:
@@ -45,8 +46,6 @@ class Account:
     ) -> None:
         self.queue = queue
         self.received = 0
-        self.outcomes: Counter[str] = Counter()
-        self.causes: Counter[str] = Counter()
         self.abandoned = 0  # could not be settled: they wait for their visibility time-out
         self.taken_over = 0  # came again while they were in hand: received twice, counted once
         self.rejected_follow_ups = 0  # dead letters that handlers left behind, or that could not be sent
@@ -57,6 +56,23 @@ class Account:
         self._latency = metrics.sample(f"{queue}.latency")
         self._succeeded = succeeded
         self._clock = clock
+
+    @property
+    def outcomes(self) -> Counter[str]:
+        """How many deliveries ended how."""
+        return self._sums(lambda ending: ending.outcome)
+
+    @property
+    def causes(self) -> Counter[str]:
+        """And of what, where they did not succeed."""
+        return self._sums(lambda ending: ending.cause)
+
+    def _sums(self, name_of: Callable[[Ending], str]) -> Counter[str]:
+        sums: Counter[str] = Counter()
+        for ending in dict.fromkeys(self._endings.values()):
+            if name := name_of(ending):
+                sums[name] += ending.tally.total
+        return sums
 
     def receive(self, number: int) -> None:
         """So many deliveries more."""
@@ -71,30 +87,28 @@ class Account:
 
     def count(self, name: str, number: int = 1) -> None:
         """A counter of this queue."""
-        self._metrics.tally(f"{self.queue}.{name}").n += number
+        self._metrics.tally(f"{self.queue}.{name}").total += number
 
-    def start(self, delivery: Delivery) -> None:
-        """A handler is about to run: how long the message has waited, told for first attempts."""
-        received = delivery.received
-        if received.receive_count == 1 and received.sent_ms:
-            self._latency.add(self._clock.time() * 1000 - received.sent_ms)
-
-    def finish(self, delivery: Delivery, outcome: Outcome) -> None:
-        """A delivery has ended, and SQS knows it."""
-        self.outcomes[outcome.name] += 1
-        if outcome.cause:
-            self.causes[outcome.cause] += 1
-        ending = self._ending(delivery, outcome)
-        ending.tally.n += 1
-        seconds = 0.0
-        if delivery.started:
-            seconds = delivery.ended - delivery.started
-            ending.duration.add(seconds * 1000)
-            ending.type_duration.add(seconds * 1000)
-        if outcome.name != "succeeded" or self._succeeded.take(self._clock.now()):
-            self._log(delivery, outcome, seconds)
-        else:
-            self._leave_out()
+    def finish(self, deliveries: Sequence[Delivery]) -> None:
+        """Deliveries have ended, and SQS knows it."""
+        now, endings, unlogged = self._clock.now(), self._endings, 0
+        epoch = self._clock.time() - now
+        for delivery in deliveries:
+            outcome, envelope = delivery.outcome, delivery.envelope
+            event_type = envelope.event_type if envelope is not None else ""
+            ending = endings.get((event_type, outcome.name, outcome.cause)) or self._ending(event_type, outcome)
+            ending.tally.total += 1
+            if delivery.started:
+                ending.duration.add((delivery.ended - delivery.started) * 1000)
+                received = delivery.received
+                if received.receive_count == 1 and received.sent_ms:  # how long it had waited for its handler
+                    self._latency.add((epoch + delivery.started) * 1000 - received.sent_ms)
+            if outcome.name == "succeeded" and (unlogged or not self._succeeded.take(now)):
+                unlogged += 1
+            else:
+                self._log(delivery, outcome)
+        if unlogged:
+            self._leave_out(unlogged)
 
     def bury_follow_up(self, delivery: Delivery, job: FollowUp, why: str) -> None:
         """A job that a handler has left behind is in the dead-letter queue now."""
@@ -115,10 +129,10 @@ class Account:
         text = "could not be settled and waits for its visibility time-out"
         log.event(logging.ERROR, "message.abandoned", text, **delivery.identity(), error=error)
 
-    def _leave_out(self) -> None:
+    def _leave_out(self, number: int) -> None:
         """More succeed than are logged one by one: say how many, once a second."""
-        self._unlogged += 1
-        if self._unlogged == 1:
+        self._unlogged += number
+        if self._unlogged == number:
             self._clock.timer(1.0, self._tell_left_out)
 
     def _tell_left_out(self) -> None:
@@ -126,24 +140,22 @@ class Account:
         log.event(logging.INFO, "message.succeeded", text, queue=self.queue, more=self._unlogged)
         self._unlogged = 0
 
-    def _ending(self, delivery: Delivery, outcome: Outcome) -> Ending:
-        event_type = delivery.envelope.event_type if delivery.envelope is not None else ""
+    def _ending(self, event_type: str, outcome: Outcome) -> Ending:
         kind = event_type if event_type in self._types else "unknown"  # a type from the wire can be anything
         key = (kind, outcome.name, outcome.cause)
         ending = self._endings.get(key)
         if ending is None:
-            ending = self._endings[key] = self._make_ending(kind.replace(".", "_"), (outcome.name, outcome.cause))
+            ending = self._endings[key] = self._make_ending(kind.replace(".", "_"), outcome.name, outcome.cause)
         return ending
 
-    def _make_ending(self, kind: str, names: tuple[str, str]) -> Ending:
-        mine, types = self.queue, f"{self.queue}.type.{kind}"
-        counters = [f"{place}.{name}" for name in names if name for place in (mine, types)]
-        sample = self._metrics.sample
-        return Ending(self._metrics.tally(*counters), sample(f"{mine}.duration"), sample(f"{types}.duration"))
+    def _make_ending(self, kind: str, outcome: str, cause: str) -> Ending:
+        places = (self.queue, f"{self.queue}.type.{kind}")
+        tally = self._metrics.tally(*(f"{place}.{name}" for name in (outcome, cause) if name for place in places))
+        return Ending(outcome, cause, tally, self._metrics.sample(*(f"{place}.duration" for place in places)))
 
-    def _log(self, delivery: Delivery, outcome: Outcome, seconds: float) -> None:
+    def _log(self, delivery: Delivery, outcome: Outcome) -> None:
         fields = delivery.identity()
-        fields["seconds"] = round(seconds, 3)
+        fields["seconds"] = round(delivery.ended - delivery.started, 3) if delivery.started else 0.0
         for name in ("cause", "reason", "error", "traceback"):
             if value := getattr(outcome, name):
                 fields[name] = value if name == "traceback" else value[:MAX_TEXT]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -75,7 +75,7 @@ class Consumer:
         processor: Processor,
         account: Account,
         share: Share,
-        submit: Callable[[Callable[[Delivery], object], Delivery], object],
+        submit: Callable[[Callable[[Delivery], object], Sequence[Delivery]], object],
         write_off: Callable[[Any], object],
         refused: Callable[[QueueError], object],
         clock: Clock,
@@ -110,7 +110,7 @@ class Consumer:
         self._abandoned_until: list[float] = []
         self._spared: dict[str, int] = {}  # by message id: receives that came to nothing and were no failure
         self._held_back: list[Delivery] | None = []  # None once they are given back: later ones go back at once
-        self._groups = Groups(self._start, self._behind_failed) if settings.fifo else None
+        self._groups = Groups(lambda first: self._start([first]), self._behind_failed) if settings.fifo else None
         self._leases = self._make_lease_keeper()
         self._settler = self._make_settler()
         self.polls = Pollers(
@@ -180,46 +180,55 @@ class Consumer:
         self.account.receive(len(messages))
         wall_time = self._clock.time()
         since = min(self._unread_since(self._clock.now()), latest)
-        ready = self.ready
+        ready, taken = self.ready, []
         for received in messages:
             twin = self.in_hand.get(received.message_id)
             if twin is None or twin.lease.state != "held":
-                self._take(received, since, wall_time)
+                self.in_hand[received.message_id] = delivery = self._deliver(received, since, wall_time)
+                taken.append(delivery)
             elif received.receive_count < twin.lease.receive_count:
                 self._forget_twin()  # an answer that was long on its way: its handle is dead
             elif twin.lease.lost and twin.greenlet is not None and not twin.finishes:
-                self._refuse(self._deliver(received, since, wall_time))
+                refused = self._deliver(received, since, wall_time)
+                self._hold([refused], since)
+                self._refuse(refused)
             else:
                 self._take_over(twin, received, since)
+        self._hold(taken, since)
+        self._let_in(taken)
         if self.polls.probing and self.ready == ready:
             self.polls.probe_over()  # nothing begins by it
-
-    def _take(self, received: Received, since: float, wall_time: float) -> None:
-        delivery = self._deliver(received, since, wall_time)
-        self.in_hand[received.message_id] = delivery
-        if self._draining:
-            self._hold_back(delivery)
-        elif self._groups is not None:
-            self._groups.join(delivery)
-        else:
-            self._start(delivery)
-
-    def _start(self, delivery: Delivery) -> None:
-        self.ready += 1
-        self._submit(self.work, delivery)
-
-    def _behind_failed(self, delivery: Delivery) -> None:
-        self._spawn(self._end, delivery, BEHIND_FAILED)
 
     def _deliver(self, received: Received, since: float, wall_time: float) -> Delivery:
         delivery = Delivery(received, self, self._clock, wall_time)
         delivery.lease = self._leases.take(delivery, received.receipt_handle, since, received.receive_count)
         if self._spared:
             delivery.spared = self._spared.get(received.message_id, 0)
-        if not self.open:
-            self.idle.clear()
-        self.open += 1
         return delivery
+
+    def _hold(self, deliveries: list[Delivery], since: float) -> None:
+        """They are in our hands from now on: leased, and open until they are settled."""
+        self._leases.begin([delivery.lease for delivery in deliveries], since)
+        self.open += len(deliveries)
+        if self.open:
+            self.idle.clear()
+
+    def _let_in(self, deliveries: list[Delivery]) -> None:
+        if self._draining:
+            for delivery in deliveries:
+                self._hold_back(delivery)
+        elif self._groups is not None:
+            for delivery in deliveries:
+                self._groups.join(delivery)
+        else:
+            self._start(deliveries)
+
+    def _start(self, deliveries: list[Delivery]) -> None:
+        self.ready += len(deliveries)
+        self._submit(self.work, deliveries)
+
+    def _behind_failed(self, delivery: Delivery) -> None:
+        self._spawn(self._end, delivery, BEHIND_FAILED)
 
     def _take_over(self, twin: Delivery, received: Received, since: float) -> None:
         """SQS gave out again what is in hand: go on with the new handle, run nothing twice."""
@@ -253,7 +262,6 @@ class Consumer:
         elif delivery.lease.is_lost(self._clock.now()):
             self._end(delivery, LEASE_LOST)
         else:
-            self.account.start(delivery)
             outcome = self._processor.process(delivery, self._settings.event_type)
             if outcome is NOT_STARTED:
                 self._hold_back(delivery)
@@ -330,13 +338,13 @@ class Consumer:
         elif self.polls.probing:
             self._stand_in_line(delivery, SERVER_DOWN)
         else:
-            self._start(delivery)
+            self._start([delivery])
 
     def _probe_kept(self) -> bool:
         """The next one in line is the probe. False: none is."""
         delivery = self._kept.next()
         if delivery is not None:
-            self._start(delivery)
+            self._start([delivery])
         return delivery is not None
 
     def _before_sqs(self, outcome: Outcome) -> Outcome:
@@ -369,15 +377,22 @@ class Consumer:
         else:
             self.polls.probe_over()
 
-    def _finished(self, delivery: Delivery, outcome: Outcome) -> None:
-        if outcome.name in ("retried", "released"):
-            self.back_off_until = max(self.back_off_until, self._clock.now() + outcome.delay_seconds)
-            if outcome.cause not in FAILURES:
-                self._spare(delivery)
-        elif self._spared and outcome.name in DONE:
-            self._spared.pop(delivery.received.message_id, None)
-        self.account.finish(delivery, outcome)
-        self._forget(delivery, outcome.name in DONE)
+    def _finished(self, deliveries: list[Delivery]) -> None:
+        self.account.finish(deliveries)
+        for delivery in deliveries:
+            name = delivery.outcome.name
+            if name in GIVEN_BACK:
+                self._given_back(delivery, delivery.outcome)
+            elif self._spared and name in DONE:
+                self._spared.pop(delivery.received.message_id, None)
+            if self._groups is not None:
+                (self._groups.leave if name in DONE else self._groups.fail)(delivery)
+        self._forget(deliveries)
+
+    def _given_back(self, delivery: Delivery, outcome: Outcome) -> None:
+        self.back_off_until = max(self.back_off_until, self._clock.now() + outcome.delay_seconds)
+        if outcome.cause not in FAILURES:
+            self._spare(delivery)
 
     def _spare(self, delivery: Delivery) -> None:
         """SQS has counted this receive; it is no attempt."""
@@ -389,14 +404,16 @@ class Consumer:
     def _abandoned(self, delivery: Delivery, error: str) -> None:
         self.account.abandon(delivery, error)
         self._abandoned_until.append(delivery.lease.deadline)
-        self._forget(delivery, done=False)
-
-    def _forget(self, delivery: Delivery, done: bool) -> None:
         if self._groups is not None:
-            (self._groups.leave if done else self._groups.fail)(delivery)
-        if self.in_hand.get(delivery.received.message_id) is delivery:
-            del self.in_hand[delivery.received.message_id]
-        self.open -= 1
+            self._groups.fail(delivery)
+        self._forget([delivery])
+
+    def _forget(self, deliveries: list[Delivery]) -> None:
+        for delivery in deliveries:
+            message_id = delivery.received.message_id
+            if self.in_hand.get(message_id) is delivery:
+                del self.in_hand[message_id]
+        self.open -= len(deliveries)
         if self.open == 0:
             self.idle.set()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Generic, Protocol, TypeVar
 
 from millpond.clock import Timer
@@ -36,7 +36,15 @@ class Countdown(Generic[Item]):
     def add(self, item: Item, now: float) -> None:
         """It begins now, by the countdown's own clock. `item` must not be in already."""
         self._due_at[item] = now + self.seconds
-        if self._timer is None:
+        self._start_timer()
+
+    def add_all(self, items: Iterable[Item], now: float) -> None:
+        """They begin now."""
+        self._due_at.update(dict.fromkeys(items, now + self.seconds))
+        self._start_timer()
+
+    def _start_timer(self) -> None:
+        if self._timer is None and self._due_at:
             self._timer = self._clock.timer(self.seconds, self._ring)
 
     def left(self, item: Item) -> float:
@@ -46,7 +54,19 @@ class Countdown(Generic[Item]):
     def remove(self, item: Item) -> None:
         """It is over, or was due already."""
         self._due_at.pop(item, None)
-        if not self._due_at and self._timer is not None:  # nobody waits for a timer that nobody needs
+        if not self._due_at:
+            self._stop_timer()
+
+    def remove_all(self, items: Iterable[Item]) -> None:
+        """The same of several."""
+        for item in items:
+            self._due_at.pop(item, None)
+        if not self._due_at:
+            self._stop_timer()
+
+    def _stop_timer(self) -> None:
+        """Nobody waits for a timer that nobody needs."""
+        if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 

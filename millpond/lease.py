@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -75,7 +75,7 @@ class Lease(msgspec.Struct, eq=False):
         self.state, self.withheld, self._wish = "held", False, None
         if self.lost:
             self.lost = False
-            self.begin(since)
+            self._keeper.begin([self], since)
         elif since + self._keeper.beat_seconds <= self._keeper.clock.now():
             self._stop_beating()  # the next beat may be due after the new deadline
             self.start_beating()
@@ -103,16 +103,6 @@ class Lease(msgspec.Struct, eq=False):
         self._stop_beating()
         self._ask(self._clamped(seconds))
 
-    def end(self) -> None:
-        """The message is settled: nothing more is sent for it."""
-        self.state = "ended"
-        self.item = None  # which has this lease: so that neither needs the garbage collector
-        self._wish = None
-        if self._woken is None:
-            self._keeper.quiet.remove(self)
-        else:
-            self._stop_beating()
-
     # The watchdog's thread. It can run between any two steps of the hub: so it only marks, and leaves word.
 
     def mark(self, now: float) -> tuple[str, int] | None:
@@ -139,14 +129,6 @@ class Lease(msgspec.Struct, eq=False):
         self.marked = False
 
     # The heartbeat
-
-    def begin(self, since: float) -> None:
-        """The first beat is due beat_seconds from now; at once where the message was handed out long ago."""
-        now = self._keeper.clock.now()
-        if since + self._keeper.beat_seconds > now:
-            self._keeper.quiet.add(self, now)
-        else:
-            self.start_beating()
 
     def start_beating(self) -> None:
         """The first beat is due."""
@@ -221,7 +203,7 @@ class Lease(msgspec.Struct, eq=False):
             if failure is not None and not lost and not self._keeper.gives_up(self, failure):
                 return True
             item = self.item
-            self.end()
+            self._keeper.end([self])
             self._keeper.on_returned(item, failure)
         elif failure is None:
             if not self.is_lost(self._keeper.clock.now()):  # an answer past the deadline proves nothing
@@ -277,10 +259,28 @@ class LeaseKeeper:
         )
 
     def take(self, item: Any, handle: str, since: float, receive_count: int = 1) -> Lease:
-        """The lease of a message (`item`) that SQS has handed out then."""
-        lease = Lease(self, item, handle, since, since + self.lease_seconds, receive_count)
-        lease.begin(since)
-        return lease
+        """The lease of a message (`item`) that SQS has handed out then; its heart beats from `begin` on."""
+        return Lease(self, item, handle, since, since + self.lease_seconds, receive_count)
+
+    def begin(self, leases: Sequence[Lease], since: float) -> None:
+        """The first beat is due beat_seconds from now; at once where the messages were handed out long ago."""
+        now = self.clock.now()
+        if since + self.beat_seconds > now:
+            self.quiet.add_all(leases, now)
+            return
+        for lease in leases:
+            if lease._woken is None:
+                lease.start_beating()
+
+    def end(self, leases: Sequence[Lease]) -> None:
+        """Their messages are settled: nothing more is sent for them."""
+        for lease in leases:
+            lease.state = "ended"
+            lease.item = None  # which has this lease: so that neither needs the garbage collector
+            lease._wish = None
+            if lease._woken is not None:
+                lease._stop_beating()
+        self.quiet.remove_all(leases)
 
     def hurry(self) -> None:
         """The drain has begun: nothing lingers, and what is denied is soon given up."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
@@ -48,12 +48,12 @@ class Pool(Generic[Item]):
         self.written_off = 0  # slots that were given up
         self._closed = False
 
-    def submit(self, do: Callable[[Item], object], item: Item) -> None:
-        """Put work on the ready list; never blocks."""
-        self._ready.append((do, item))
-        if len(self._parked) >= len(self._ready):
+    def submit(self, do: Callable[[Item], object], items: Sequence[Item]) -> None:
+        """Put work on the ready list, a call for each item; never blocks."""
+        self._ready.extend([(do, item) for item in items])
+        if self._parked:
             self._wake_soon()
-        elif len(self._slots) < self._most:
+        for _ in range(min(len(items), len(self._ready) - len(self._parked), self._most - len(self._slots))):
             self._spawn()
 
     def _spawn(self) -> None:

@@ -212,8 +212,8 @@ class Service:
         while True:
             for hand_over in self.hand_overs:
                 hand_over()
-            blocked.n += watchdog.blocks - blocks
-            extended.n += watchdog.extended - leases
+            blocked.total += watchdog.blocks - blocks
+            extended.total += watchdog.extended - leases
             blocks, leases = watchdog.blocks, watchdog.extended
             self._clock.sleep(KEEP_SECONDS)
 

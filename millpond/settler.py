@@ -60,7 +60,7 @@ class Settler:
        or that queue does not answer, it is retried instead: nothing waits for a dead-letter queue.
     3. Retried, released: its visibility changes.
 
-    `dead_letters` may be known later. `finished` hears of each delivery once it is confirmed, `abandoned` of one that
+    `dead_letters` may be known later. `finished` hears of deliveries once they are confirmed, `abandoned` of one that
     could not be settled before the drain was over, `buried` of each follow-up that is a dead letter now, and why,
     `bared` of each dead letter that has no room for its reason.
     `hidden_seconds`: nothing is given back sooner, or an open poll of our own would fetch it behind our back.
@@ -78,7 +78,7 @@ class Settler:
         name: str,
         limit: int,
         fifo: bool = False,
-        finished: Callable[[Delivery, Outcome], object],
+        finished: Callable[[list[Delivery]], object],
         abandoned: Callable[[Delivery, str], object],
         buried: Callable[[Delivery, FollowUp, str], object],
         bared: Callable[[Delivery, str], object],
@@ -118,17 +118,19 @@ class Settler:
 
     def settle(self, delivery: Delivery, outcome: Outcome) -> None:
         """Queue the calls that an outcome needs; never blocks."""
+        if outcome.name == "succeeded" and not outcome.follow_ups:  # nearly all
+            delivery.outcome = outcome
+            self.deletes.put(delivery)
+            return
         if outcome.name in GIVEN_BACK and (hidden := self._hidden_seconds()) > outcome.delay_seconds:
             outcome = msgspec.structs.replace(outcome, delay_seconds=hidden)
         delivery.outcome = outcome
         delivery.settling_since = self._clock.now()
         match outcome.name:
-            case "succeeded" if not outcome.follow_ups:
-                self.deletes.put(delivery)
             case "retried" | "released" if not delivery.lease.is_lost(delivery.settling_since):
                 delivery.lease.give_back(outcome.delay_seconds)
             case "lease_lost" | "retried" | "released":  # it is somebody else's to give back
-                self._finish(delivery)
+                self._finish([delivery])
             case "dead_lettered" if self.dead_letters is None:
                 self._put_off(delivery, NO_PLACE.text)
             case _:
@@ -138,7 +140,7 @@ class Settler:
         """The lease has given the message back, or could not."""
         if failure is None or failure.lease_lost:
             delivery.lease.lost = failure is not None
-            self._finish(delivery)
+            self._finish([delivery])
         else:
             self._abandon(delivery, failure)
 
@@ -231,7 +233,7 @@ class Settler:
         delivery = sending.delivery
         if not sending.is_void and sending.job is None and delivery.lease.is_lost(self._clock.now()):
             del self._unburied[delivery]
-            self._finish(delivery)
+            self._finish([delivery])
         return sending.is_void
 
     def _offer_jobs(self, batch: list[Sending]) -> tuple[list[Sending], list[Sending]]:
@@ -328,7 +330,7 @@ class Settler:
         """In a drain: what only a person can mend is not waited for, and nothing for ever."""
         if self._drain_began is None:
             return False
-        waited = self._clock.now() - max(self._drain_began, delivery.settling_since)
+        waited = self._clock.now() - max(self._drain_began, delivery.settling_since, delivery.ended)
         return waited >= (DENIED_SECONDS if is_denied(failure) or failure.sender_fault else GIVE_UP_SECONDS)
 
     # Deleting
@@ -342,39 +344,43 @@ class Settler:
         results = answers(self._queue.delete, handles) if handles else []
         if self._deleting.since or any(results):
             self._deleting.read(self._queue.url, results, started, self.deletes.count)
+        gone = []
         for delivery, handle, failure in zip(ready, handles, results, strict=True):
-            if not self._deleted(delivery, handle, failure):
+            # Else it came again meanwhile, and this answer is for the old one.
+            current = delivery.lease.handle == handle
+            if current and failure is None:
+                gone.append(delivery)
+            elif self._is_left(delivery, current, failure):
                 delivery.lease.resume()
                 again.append(delivery)
+        if gone:
+            self._finish(gone)
         return again
 
-    def _deleted(self, delivery: Delivery, handle: str, failure: Failure | None) -> bool:
-        """Read one entry's answer. False: try again."""
-        current = delivery.lease.handle == handle  # else it came again meanwhile, and this answer is for the old one
-        if failure is None and current:
-            self._finish(delivery)
-        elif failure is not None and failure.lease_lost and current:
+    def _is_left(self, delivery: Delivery, current: bool, failure: Failure | None) -> bool:
+        """It was not deleted: whether to try again."""
+        if current and failure is not None and failure.lease_lost:
             delivery.lease.lost = True
-            self._finish(delivery)
+            self._finish([delivery])
         elif failure is not None and not failure.lease_lost and self._is_over(delivery, failure):
             self._abandon(delivery, failure)
         else:
-            return False
-        return True
+            return True
+        return False
 
     # The end
 
-    def _finish(self, delivery: Delivery) -> None:
-        outcome = delivery.outcome
-        if delivery.lease.lost and outcome.name != "lease_lost":
-            delivery.outcome = outcome = msgspec.structs.replace(
-                outcome, name="lease_lost", reason=f"too late: {outcome.name}"
-            )
-        delivery.lease.end()
-        self._finished(delivery, outcome)
+    def _finish(self, deliveries: list[Delivery]) -> None:
+        leases = [delivery.lease for delivery in deliveries]
+        for delivery, lease in zip(deliveries, leases, strict=True):
+            if lease.lost and (outcome := delivery.outcome).name != "lease_lost":
+                reason = f"too late: {outcome.name}"
+                delivery.outcome = msgspec.structs.replace(outcome, name="lease_lost", reason=reason)
+        self._leases.end(leases)
+        self._finished(deliveries)
 
     def _abandon(self, delivery: Delivery, failure: Failure) -> None:
-        delivery.lease.end()
+        self._leases.end([delivery.lease])
         self._abandoned(delivery, failure.said)
 
 

@@ -89,9 +89,9 @@ class Rig:
         self.account = account
         finish = account.finish
 
-        def finished(delivery: Any, outcome: Any) -> None:
-            self.ended.append((delivery.received.message_id, outcome))
-            finish(delivery, outcome)
+        def finished(deliveries: Any) -> None:
+            self.ended += [(delivery.received.message_id, delivery.outcome) for delivery in deliveries]
+            finish(deliveries)
 
         account.finish = finished  # type: ignore[method-assign]
 

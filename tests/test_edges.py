@@ -55,6 +55,7 @@ def test_a_lease_lost_and_taken_over_in_one_turn_of_the_hub_does_not_spin(clock,
     keeper = LeaseKeeper(queue, clock, spawn, visibility_seconds=30, beat_seconds=10, flushers=4, limit=100, **TELL)
     queue.put("x")
     lease = keeper.take([], queue.receive(1, 0, 30)[0].receipt_handle, clock.now())
+    keeper.begin([lease], clock.now())
 
     def again():  # SQS gives it out again; that answer is read in the same turn of the hub as the beat's
         queue.messages["m1"].handle = "m1#2"
@@ -195,7 +196,7 @@ def test_a_queue_whose_deletes_are_stuck_keeps_no_slot_busy(clock):
     clock.advance(10)
     assert rig.consumer.open >= 20
     done = []
-    rig.pool.submit(done.append, "other")  # another queue's work, on the same pool
+    rig.pool.submit(done.append, ["other"])  # another queue's work, on the same pool
     settle()
     assert done == ["other"]
 
@@ -394,6 +395,7 @@ def test_a_late_answer_to_an_extension_counts_from_its_request(clock):
     )
     queue.put("x")
     lease = keeper.take([], queue.receive(1, 0, 30)[0].receipt_handle, clock.now())
+    keeper.begin([lease], clock.now())
     queue.on_call = lambda name: clock.sleep(5) if name == "extend" else None
     clock.advance(16)
     assert lease.deadline == pytest.approx(1_000 + 10.05 + 30, abs=0.1)

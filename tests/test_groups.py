@@ -231,10 +231,11 @@ class Fifo:
         self.account = account
         finish = account.finish
 
-        def finished(delivery: Any, outcome: Any) -> None:
-            payload = json.loads(delivery.received.body)["payload"]
-            self.ended.append(((payload[0], payload[1]), outcome.name))
-            finish(delivery, outcome)
+        def finished(deliveries: Any) -> None:
+            for delivery in deliveries:
+                payload = json.loads(delivery.received.body)["payload"]
+                self.ended.append(((payload[0], payload[1]), delivery.outcome.name))
+            finish(deliveries)
 
         account.finish = finished  # type: ignore[method-assign]
         self.consumer.polls.start()

@@ -48,6 +48,7 @@ def take(keeper, queue):
         received = queue.receive(1, 0, VISIBILITY)[0]
         heard = []
         lease = keeper.take(heard, received.receipt_handle, keeper.clock.now())
+        keeper.begin([lease], keeper.clock.now())
         return lease, heard
 
     return one
@@ -60,7 +61,7 @@ def test_a_heartbeat_extends_the_visibility_before_the_time_out_expires(clock):
     keeper = LeaseKeeper(
         queue, clock, gevent.spawn, visibility_seconds=VISIBILITY, beat_seconds=BEAT, flushers=1, limit=10, **TELL
     )
-    keeper.take([], "handle-1", clock.now())
+    keeper.begin([keeper.take([], "handle-1", clock.now())], clock.now())
     clock.advance(BEAT - 0.1)
     queue.extend.assert_not_called()
     clock.advance(1)
@@ -76,10 +77,10 @@ def test_a_message_stays_invisible_for_as_long_as_its_lease_is_kept(take, queue,
         assert queue.visible() == []
 
 
-def test_short_work_pays_for_no_heartbeat(take, queue, clock):
+def test_short_work_pays_for_no_heartbeat(take, keeper, queue, clock):
     lease, _ = take()
     clock.advance(BEAT / 2)
-    lease.end()
+    keeper.end([lease])
     clock.advance(100)
     assert queue.calls["extend"] == 0
 
@@ -241,7 +242,7 @@ def test_five_thousand_leases_with_slow_answers_are_all_kept(keeper, queue, cloc
     heard = []
     for _ in range(500):
         for received in queue.receive(10, 0, VISIBILITY):
-            keeper.take(heard, received.receipt_handle, keeper.clock.now())
+            keeper.begin([keeper.take(heard, received.receipt_handle, keeper.clock.now())], keeper.clock.now())
     for _ in range(100):
         clock.advance(1)
     assert heard == []
@@ -262,6 +263,7 @@ def test_the_shortest_visibility_time_outs_leave_time_to_work_and_to_beat(clock,
     )
     queue.put("x")
     lease = keeper.take([], queue.receive(1, 0, visibility)[0].receipt_handle, clock.now())
+    keeper.begin([lease], clock.now())
     for _ in range(50):
         clock.advance(0.2)
         assert not lease.is_lost(clock.now())

@@ -195,6 +195,7 @@ class LeaseModel(RuleBasedStateMachine):
 
     def take(self, handle: str, since: float) -> None:
         self.lease = self.leases[handle] = self.keeper.take([], handle, since)
+        self.keeper.begin([self.lease], since)
         self.lease.item = self.lease
         self.wish, self.delete_flies = None, False
 
@@ -370,7 +371,7 @@ class LeaseModel(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0, 3, 25]))
     def give_back(self, seconds: int) -> None:
         if self.lease.is_lost(self.clock.now()):
-            self.lease.end()
+            self.keeper.end([self.lease])
         else:
             left = self.lease.received_at + self.keeper.hold_seconds - self.clock.now()
             self.wish = max(0, min(seconds, int(left)))
@@ -400,7 +401,7 @@ class LeaseModel(RuleBasedStateMachine):
         self.delete_flies = False
         if failure in (None, GONE) and lease.handle == handle:
             lease.lost = lease.lost or failure is GONE
-            lease.end()
+            self.keeper.end([lease])
         else:
             lease.resume()
 
@@ -457,6 +458,7 @@ class Interleaved:
             on_returned=lambda item, failure: None,
         )
         self.lease = self.keeper.take([], "r1", self.clock.now())
+        self.keeper.begin([self.lease], self.clock.now())
         self.clock._now += BEAT + 1
 
     def extend(self, changes: Sequence[tuple[str, int]]) -> list[Failure | None]:

@@ -126,9 +126,9 @@ def lookups(monkeypatch, server):
 
 def test_a_counter_is_summed_and_sent_once(server, make):
     metrics = make()
-    metrics.tally("emails.succeeded").n += 1
-    metrics.tally("emails.succeeded").n += 4
-    metrics.tally("emails.retried").n += 1
+    metrics.tally("emails.succeeded").total += 1
+    metrics.tally("emails.succeeded").total += 4
+    metrics.tally("emails.retried").total += 1
     metrics.flush()
     assert server.packets() == ["mill.emails.succeeded:5|c\nmill.emails.retried:1|c"]
     metrics.flush()
@@ -182,7 +182,7 @@ def test_counters_go_first_and_no_packet_mixes_or_is_too_large(server, make):
     for number in range(60):
         metrics.sample(f"emails.type.{'t' * 200}.duration").add(number)
         metrics.gauge(f"gauge.{number}", lambda: 5)
-        metrics.tally(f"emails.type.number_{number}.succeeded").n += 1
+        metrics.tally(f"emails.type.number_{number}.succeeded").total += 1
     metrics.flush()
     packets = server.packets()
     kinds = [{line.rpartition("|")[2] for line in packet.split("\n")} for packet in packets]
@@ -231,7 +231,7 @@ def test_early_and_late_times_have_equal_chances(make, server):
 def test_a_name_is_made_fit_for_statsd(server, make, name, sent):
     assert clean(name) == sent
     metrics = make(prefix="")
-    metrics.tally(name).n += 1
+    metrics.tally(name).total += 1
     metrics.flush()
     assert server.lines() == [f"{sent}:1|c"]
 
@@ -243,7 +243,7 @@ def test_the_sender_sends_by_itself(server, make):
     metrics = make()
     metrics.start()
     metrics.start()  # one sender, whatever is called
-    metrics.tally("emails.succeeded").n += 1
+    metrics.tally("emails.succeeded").total += 1
     assert server.packet() == "mill.emails.succeeded:1|c"
 
 
@@ -251,7 +251,7 @@ def test_the_packets_of_a_second_are_spread_over_it(server, make):
     time = VirtualTime(until=0.999)
     metrics = make(**time.times)
     for number in range(100):
-        metrics.tally(f"emails.number_{number}").n += 1
+        metrics.tally(f"emails.number_{number}").total += 1
     run(metrics)
     packets = server.packets()
     assert len(packets) > 4
@@ -268,12 +268,12 @@ def test_a_quiet_second_is_one_sleep(server, make):
 def test_the_sender_survives_any_error(server, make, monkeypatch, caplog):
     time = VirtualTime(until=1.5)
     metrics = make(**time.times)
-    metrics.tally("emails.succeeded").n += 1
+    metrics.tally("emails.succeeded").total += 1
     packets = module._Packer.packets
 
     def fail_once(*arguments):
         monkeypatch.setattr(module._Packer, "packets", packets)
-        metrics.tally("emails.retried").n += 1
+        metrics.tally("emails.retried").total += 1
         raise RuntimeError("a bug")
 
     monkeypatch.setattr(module._Packer, "packets", fail_once)
@@ -289,12 +289,12 @@ def test_a_name_that_cannot_be_resolved_delays_and_loses_nothing(server, make, l
     lookups.answer = socket.gaierror(-2, "Name or service not known")
     time = VirtualTime(until=24.5)
     metrics = make("statsd.example", **time.times)
-    metrics.tally("emails.succeeded").n += 2
+    metrics.tally("emails.succeeded").total += 2
 
     def at_each_second(seconds: float) -> None:
         time.sleep(seconds)
         if time.now == 15:
-            metrics.tally("emails.succeeded").n += 3
+            metrics.tally("emails.succeeded").total += 3
             lookups.answer = None
 
     metrics._sleep = at_each_second
@@ -308,7 +308,7 @@ def test_a_name_that_cannot_be_resolved_delays_and_loses_nothing(server, make, l
 
 def test_a_name_that_no_dns_can_hold_is_no_error(make, caplog):
     metrics = make("a" * 300 + ".example")
-    metrics.tally("emails.succeeded").n += 1
+    metrics.tally("emails.succeeded").total += 1
     metrics.flush()
     assert "cannot be resolved" in caplog.text
 
@@ -357,7 +357,7 @@ def test_a_failing_send_is_no_error_and_looks_the_name_up_sooner(make, lookups, 
 
 def test_the_server_is_asked_for_on_ipv4_first(server, make, lookups):
     metrics = make("localhost")
-    metrics.tally("emails.succeeded").n += 1
+    metrics.tally("emails.succeeded").total += 1
     metrics.flush()
     assert server.lines() == ["mill.emails.succeeded:1|c"]
 
@@ -368,7 +368,7 @@ def test_the_server_is_asked_for_on_ipv4_first(server, make, lookups):
 def test_without_a_host_nothing_is_sent(make, lookups):
     metrics = make("")
     metrics.start()
-    metrics.tally("emails.succeeded").n += 1
+    metrics.tally("emails.succeeded").total += 1
     metrics.sample("emails.duration").add(5)
     metrics.gauge("one", lambda: 1 / 0)
     metrics.flush()
@@ -386,11 +386,11 @@ def test_close_sends_what_is_left_at_once(server, make):
 
     metrics = make(sleep=sleep)
     for number in range(100):
-        metrics.tally(f"emails.number_{number}").n += 1
+        metrics.tally(f"emails.number_{number}").total += 1
     metrics.start()
     asleep.wait()  # the first of the packets is out, the others are to be spread
     assert len(server.packets()) == 1
-    metrics.tally("emails.late").n += 1
+    metrics.tally("emails.late").total += 1
     metrics.close()
     assert metrics._sender.dead
     lines = server.lines()
@@ -402,7 +402,7 @@ def test_after_close_nothing_raises_and_nothing_is_sent(server, make):
     metrics = make()
     metrics.start()
     metrics.close()
-    metrics.tally("emails.succeeded").n += 1
+    metrics.tally("emails.succeeded").total += 1
     metrics.sample("emails.duration").add(5)
     metrics.flush()
     metrics.close()

@@ -48,7 +48,7 @@ def test_work_runs_in_order_on_no_more_slots_than_allowed_and_slots_are_kept(cra
 
     pool = Pool(3, crashes.append)
     for work in range(10):
-        pool.submit(do, work)
+        pool.submit(do, [work])
     settle()
     assert len(inside) == 3
     assert pool.ready == 7
@@ -64,7 +64,7 @@ def test_a_slot_is_made_only_when_no_other_is_free(crashes):
     slots = set()
     pool = Pool(10, crashes.append)
     for work in range(5):
-        pool.submit(lambda work: slots.add(gevent.getcurrent()), work)
+        pool.submit(lambda work: slots.add(gevent.getcurrent()), [work])
         settle()
     assert len(slots) == 1
 
@@ -73,7 +73,7 @@ def test_what_no_slot_has_taken_can_be_taken_back(crashes):
     gate, done = Event(), []
     pool = Pool(1, crashes.append)
     for work in range(4):
-        pool.submit(lambda work: (gate.wait(), done.append(work)), work)
+        pool.submit(lambda work: (gate.wait(), done.append(work)), [work])
     settle()
     assert [work for _, work in pool.take_ready()] == [1, 2, 3]
     gate.set()
@@ -92,8 +92,8 @@ def test_a_slot_that_is_written_off_is_replaced_for_what_is_ready(crashes):
             done.append(work)
 
     pool = Pool(1, crashes.append)
-    pool.submit(do, "stuck")
-    pool.submit(do, "next")
+    pool.submit(do, ["stuck"])
+    pool.submit(do, ["next"])
     settle()
     assert done == []
     pool.write_off(slots[0])
@@ -101,7 +101,7 @@ def test_a_slot_that_is_written_off_is_replaced_for_what_is_ready(crashes):
     assert done == ["next"]
     gate.set()
     settle()
-    pool.submit(do, "later")
+    pool.submit(do, ["later"])
     settle()
     assert done == ["next", "later"]
     assert slots[0].dead
@@ -125,7 +125,7 @@ def test_handlers_that_never_wait_leave_the_others_their_turn(crashes):
             gevent.sleep(0)
 
     for work in range(20):
-        pool.submit(burn, work)
+        pool.submit(burn, [work])
     gevent.spawn(tick).join(5)
     assert turns[-1] > 10  # five turns were had long before the work was over
 
@@ -137,7 +137,7 @@ def test_a_slot_that_dies_is_told(crashes):
     pool = Pool(1, crashes.append)
     hub = gevent.get_hub()
     printed, hub.print_exception = hub.print_exception, lambda *args: None
-    pool.submit(do, 1)
+    pool.submit(do, [1])
     settle()
     hub.print_exception = printed
     assert isinstance(crashes[0].exception, ValueError)
@@ -146,7 +146,7 @@ def test_a_slot_that_dies_is_told(crashes):
 def test_a_slot_that_is_killed_before_it_runs_is_told(crashes):
     """Its work would wait for ever."""
     pool = Pool(1, crashes.append)
-    pool.submit(print, 1)
+    pool.submit(print, [1])
     (slot,) = [one for one in gc.get_objects() if type(one) is Slot and one.pool is pool]  # isinstance asks objects
     slot.kill(block=False)
     settle()
@@ -155,7 +155,7 @@ def test_a_slot_that_is_killed_before_it_runs_is_told(crashes):
 
 def test_a_slot_that_ends_as_it_should_is_no_crash(crashes):
     pool = Pool(1, crashes.append)
-    pool.submit(lambda work: None, 1)
+    pool.submit(lambda work: None, [1])
     settle()
     assert pool.close(1)
     settle()
@@ -179,14 +179,14 @@ def test_a_time_out_that_a_handler_left_running_ends_nobody(crashes):
         done.append(seconds)
 
     pool = Pool(1, crashes.append)
-    pool.submit(leave_a_time_out, 0.001)
+    pool.submit(leave_a_time_out, [0.001])
     gevent.sleep(0.02)  # the time-out comes meanwhile, as the next one does below
-    pool.submit(burn, 0.012)
-    pool.submit(done.append, "next")
+    pool.submit(burn, [0.012])
+    pool.submit(done.append, ["next"])
     wait_until(lambda: len(done) == 3)
     assert done == [0.001, 0.012, "next"]
     assert crashes == []
-    pool.submit(done.append, "last")
+    pool.submit(done.append, ["last"])
     wait_until(lambda: len(done) == 4)
     assert done[-1] == "last"
     assert pool.close(1)
@@ -203,11 +203,11 @@ def test_a_switch_that_a_handler_left_behind_lets_no_later_wake_up_into_a_handle
         woken.append(gate.wait())
 
     pool = Pool(1, crashes.append)
-    pool.submit(leave_a_switch, 1)
+    pool.submit(leave_a_switch, [1])
     settle()
-    pool.submit(wait, 2)
+    pool.submit(wait, [2])
     settle()
-    pool.submit(wait, 3)
+    pool.submit(wait, [3])
     settle()
     assert woken == []
     gate.set()
@@ -223,7 +223,7 @@ def test_work_that_never_waits_is_not_woken_all_in_one_turn_of_the_hub(crashes):
     pool = Pool(parked, crashes.append)
     gate, through = Event(), []
     for _ in range(parked):
-        pool.submit(lambda _: through.append(gate.wait()), None)
+        pool.submit(lambda _: through.append(gate.wait()), [None])
     settle()
     gate.set()
     wait_until(lambda: len(through) == parked)
@@ -243,7 +243,7 @@ def test_work_that_never_waits_is_not_woken_all_in_one_turn_of_the_hub(crashes):
     watcher = gevent.spawn(watch)
     gevent.sleep(0)
     for work in range(parked):
-        pool.submit(burn, work)
+        pool.submit(burn, [work])
     watcher.join(20)
     assert max(after - before for before, after in pairwise(seen)) <= 5
 
@@ -257,12 +257,12 @@ def test_a_slot_that_was_woken_otherwise_and_found_work_is_not_woken_again_in_it
         woken.append(gate.wait())
 
     def leave_a_switch(work):
-        loop.run_callback(pool.submit, wait, 2)
+        loop.run_callback(pool.submit, wait, [2])
         loop.run_callback(gevent.getcurrent().switch)
 
-    pool.submit(leave_a_switch, 1)
+    pool.submit(leave_a_switch, [1])
     settle()
-    pool.submit(wait, 3)
+    pool.submit(wait, [3])
     settle()
     assert woken == []
     gate.set()
@@ -282,7 +282,7 @@ def test_slots_that_ended_leave_nothing_behind(crashes):
 
     pool = Pool(3, crashes.append)
     for work in range(300):
-        pool.submit(do, work)
+        pool.submit(do, [work])
     settle(50)
     gc.collect()
     assert pool.ready == 0

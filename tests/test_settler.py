@@ -554,7 +554,7 @@ class Held:
     def __init__(self, clock):
         self.queue = FakeQueue(clock)
         self.heard = []
-        keeper = LeaseKeeper(
+        self.keeper = LeaseKeeper(
             self.queue,
             clock,
             gevent.spawn,
@@ -566,7 +566,8 @@ class Held:
         )
         self.queue.put("x")
         handle = self.queue.receive(1, 0, VISIBILITY)[0].receipt_handle
-        self.lease = keeper.take(self.heard, handle, clock.now())
+        self.lease = self.keeper.take(self.heard, handle, clock.now())
+        self.keeper.begin([self.lease], clock.now())
 
     def receive_again(self):
         give_out_again(self.queue, "m1")
@@ -599,8 +600,10 @@ def test_a_beat_that_waits_to_be_sent_is_void_when_the_message_is_settled_or_com
     clock.advance(BEAT + 0.01)  # it lingers
     if what == "take_over":
         held.lease.take_over(handle, clock.now(), 2)
+    elif what == "end":
+        held.keeper.end([held.lease])
     else:
-        getattr(held.lease, what)()
+        held.lease.withhold()
     clock.advance(0.5)
     assert held.queue.calls["extend"] == 0
 

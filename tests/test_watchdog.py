@@ -113,6 +113,7 @@ class Stage:
         self.queue.put("x")
         received = self.queue.receive(1, 0, VISIBILITY)[0]
         self.leases.append(self.keeper.take([], received.receipt_handle, self.clock.now()))
+        self.keeper.begin([self.leases[-1]], self.clock.now())
         return self.leases[-1]
 
     def tick(self, seconds: float = TICK_SECONDS) -> bool:
@@ -204,7 +205,7 @@ def give_back(stage: Stage, lease: Lease) -> None:
 
 
 def end(stage: Stage, lease: Lease) -> None:
-    lease.end()
+    stage.keeper.end([lease])
 
 
 def withhold(stage: Stage, lease: Lease) -> None:

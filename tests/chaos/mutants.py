@@ -334,16 +334,16 @@ def answers_reversed(original: Any) -> Any:
     return lambda call, entries: original(call, entries)[::-1]
 
 
-@mutant("a delete that failed is sent again", (Settler, "_deleted"))
+@mutant("a delete that failed is sent again", (Settler, "_is_left"))
 def failed_delete_given_up(original: Any) -> Any:
-    def deleted(self: Settler, delivery: Delivery, handle: str, failure: Any) -> bool:
-        if not original(self, delivery, handle, failure):
+    def is_left(self: Settler, delivery: Delivery, current: bool, failure: Any) -> bool:
+        if original(self, delivery, current, failure):
             if failure is None:
-                return False
+                return True
             self._abandon(delivery, failure)
-        return True
+        return False
 
-    return deleted
+    return is_left
 
 
 @mutant("what is to be tried again is kept meanwhile", (Batcher, "_pause"))

@@ -57,7 +57,8 @@ class Books:
         for text in (outcome.reason, outcome.error, outcome.traceback):
             assert type(text) is str
             assert len(text) < 10_000, len(text)
-        self._account.finish(delivery, outcome)
+        delivery.outcome = outcome
+        self._account.finish([delivery])
         self._look_at_letters(delivery, outcome)
         lines = self._stream.getvalue()
         self._look_at_lines(lines, style, outcome)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gevent
@@ -128,9 +128,10 @@ class Worker:
             self._record_delivery("settle", delivery, value)
             settle(delivery, outcome)
 
-        def record_finish(delivery: Delivery, outcome: Outcome) -> None:
-            self._record_delivery("finished", delivery, outcome.name)
-            finish(delivery, outcome)
+        def record_finish(deliveries: Sequence[Delivery]) -> None:
+            for delivery in deliveries:
+                self._record_delivery("finished", delivery, delivery.outcome.name)
+            finish(deliveries)
 
         def record_abandon(delivery: Delivery, error: str) -> None:
             self._record_delivery("abandoned", delivery, error)
