@@ -61,6 +61,7 @@ class Batcher(Generic[Item]):
         self._linger: Timer | None = None
         self._ripe = False  # what waits now goes, full batch or not
         self._hurried = False
+        self._is_eager = key_of is not None  # each item may be the one that can go, where others wait for their keys
         self._made = 0  # flushers
         self._beds: list[Event] = []  # of those that sleep
         self._starting = 0  # flushers that have not looked at what waits yet
@@ -71,7 +72,9 @@ class Batcher(Generic[Item]):
         """Take an item; never blocks."""
         self.count += 1
         self._waiting.append(item)
-        if self._linger is None or len(self._waiting) >= MAX_BATCH or self._hurried:
+        number = len(self._waiting)
+        # Between two full batches nobody is to be woken: whoever takes the one takes what is behind it.
+        if number % MAX_BATCH == 0 or (self._linger is None and number < MAX_BATCH) or self._is_eager:
             self._kick()
 
     @property
@@ -81,7 +84,7 @@ class Batcher(Generic[Item]):
 
     def hurry(self) -> None:
         """From now on nothing lingers and no pause is long: the drain has begun."""
-        self._hurried = True
+        self._hurried = self._is_eager = True
         for key in list(self._pausing):
             self._resume(key)
         self._ripen()

@@ -67,7 +67,7 @@ class Bounded:
         if limit is None:
             limit = self._limits[seconds] = Countdown(seconds, _cut, self._clock)
         caller = getcurrent()
-        limit.add(caller, self._clock.now())
+        limit.add(caller)
         try:
             return call()
         except _Cut:

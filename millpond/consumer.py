@@ -22,7 +22,7 @@ from millpond.lease import Lease, LeaseKeeper
 from millpond.message import Outcome
 from millpond.permits import Share
 from millpond.poller import Pollers, PollSettings
-from millpond.processor import LEASE_LOST, NOT_STARTED, RELEASED, Processor
+from millpond.processor import LEASE_LOST, NOT_STARTED, RELEASED, SUCCEEDED, Processor
 from millpond.queue import MAX_BYTES, MAX_HOLD_SECONDS, Received
 from millpond.settler import FLUSHERS, GIVEN_BACK, Settler
 
@@ -280,9 +280,8 @@ class Consumer:
         """Queue an outcome for settling; then, as soon as there is room, its permit comes back. Never blocks."""
         if delivery.claimed:
             return
-        if outcome.cause or self.polls.probing:
+        if outcome is not SUCCEEDED or self.polls.probing:
             self._notice(delivery, outcome)
-        if outcome.name != "succeeded":
             if outcome.name in GIVEN_BACK and self.is_last(delivery):
                 if self._keep(delivery, outcome):
                     return
@@ -380,19 +379,20 @@ class Consumer:
     def _finished(self, deliveries: list[Delivery]) -> None:
         self.account.finish(deliveries)
         for delivery in deliveries:
-            name = delivery.outcome.name
-            if name in GIVEN_BACK:
-                self._given_back(delivery, delivery.outcome)
-            elif self._spared and name in DONE:
-                self._spared.pop(delivery.received.message_id, None)
-            if self._groups is not None:
-                (self._groups.leave if name in DONE else self._groups.fail)(delivery)
+            if self._spared or delivery.outcome is not SUCCEEDED:
+                self._look_back(delivery, delivery.outcome)
+        if self._groups is not None:
+            for delivery in deliveries:
+                (self._groups.leave if delivery.outcome.name in DONE else self._groups.fail)(delivery)
         self._forget(deliveries)
 
-    def _given_back(self, delivery: Delivery, outcome: Outcome) -> None:
-        self.back_off_until = max(self.back_off_until, self._clock.now() + outcome.delay_seconds)
-        if outcome.cause not in FAILURES:
-            self._spare(delivery)
+    def _look_back(self, delivery: Delivery, outcome: Outcome) -> None:
+        if outcome.name in GIVEN_BACK:
+            self.back_off_until = max(self.back_off_until, self._clock.now() + outcome.delay_seconds)
+            if outcome.cause not in FAILURES:
+                self._spare(delivery)
+        elif outcome.name in DONE:
+            self._spared.pop(delivery.received.message_id, None)
 
     def _spare(self, delivery: Delivery) -> None:
         """SQS has counted this receive; it is no attempt."""

@@ -27,29 +27,27 @@ class Countdown(Generic[Item]):
 
     def __init__(self, seconds: float, due: Callable[[Item], object], clock: Time) -> None:
         self.seconds = seconds
-        self.now = clock.now
+        self._now = clock.now
         self._due = due
         self._clock = clock
         self._due_at: dict[Item, float] = {}
         self._timer: Timer | None = None
 
-    def add(self, item: Item, now: float) -> None:
-        """It begins now, by the countdown's own clock. `item` must not be in already."""
-        self._due_at[item] = now + self.seconds
-        self._start_timer()
+    def add(self, item: Item) -> None:
+        """It begins now. `item` must not be in already."""
+        self._due_at[item] = self._now() + self.seconds
+        if self._timer is None:
+            self._timer = self._clock.timer(self.seconds, self._ring)
 
-    def add_all(self, items: Iterable[Item], now: float) -> None:
+    def add_all(self, items: Iterable[Item]) -> None:
         """They begin now."""
-        self._due_at.update(dict.fromkeys(items, now + self.seconds))
-        self._start_timer()
-
-    def _start_timer(self) -> None:
+        self._due_at.update(dict.fromkeys(items, self._now() + self.seconds))
         if self._timer is None and self._due_at:
             self._timer = self._clock.timer(self.seconds, self._ring)
 
     def left(self, item: Item) -> float:
         """Seconds until it is due; 0.0 where it is not in."""
-        return max(0.0, self._due_at.get(item, 0.0) - self.now())
+        return max(0.0, self._due_at.get(item, 0.0) - self._now())
 
     def remove(self, item: Item) -> None:
         """It is over, or was due already."""
@@ -71,7 +69,7 @@ class Countdown(Generic[Item]):
             self._timer = None
 
     def _ring(self) -> None:
-        now = self._clock.now()
+        now = self._now()
         try:
             while (first := next(iter(self._due_at), None)) is not None and self._due_at[first] <= now:
                 del self._due_at[first]
@@ -83,7 +81,7 @@ class Countdown(Generic[Item]):
         if self._timer is not None:
             self._timer.cancel()
         first = next(iter(self._due_at.values()), None)
-        self._timer = None if first is None else self._clock.timer(_rest(first - self._clock.now()), self._ring)
+        self._timer = None if first is None else self._clock.timer(_rest(first - self._now()), self._ring)
 
 
 def _rest(seconds: float) -> float:

@@ -127,17 +127,23 @@ class Delivery(msgspec.Struct, eq=False):
         """Until the handler's time limit."""
         return self._limit.left(self) if self._limit is not None else 0.0
 
-    def enter(self, finishes: bool = False) -> Any:
-        """This greenlet, which is returned, goes into the handler: it can be interrupted from here on."""
+    def enter(self, finishes: bool = False, limit: Countdown[Delivery] | None = None) -> Any:
+        """This greenlet, which is returned, goes into the handler: it can be interrupted from here on.
+
+        `limit`: see there; None where its time does not count yet.
+        """
         self.started = self._clock.now()
         self.finishes = finishes
         self.greenlet = greenlet = getcurrent()
+        if limit is not None:
+            self._limit = limit
+            limit.add(self)
         return greenlet
 
     def limit(self, limit: Countdown[Delivery]) -> None:
         """From now on its time counts. `limit`: those with the same limit, whose `due` is `exceed_limit`."""
         self._limit = limit
-        limit.add(self, limit.now())
+        limit.add(self)
 
     def leave(self) -> None:
         """The handler is over. From here on no interrupt can land."""

@@ -264,9 +264,8 @@ class LeaseKeeper:
 
     def begin(self, leases: Sequence[Lease], since: float) -> None:
         """The first beat is due beat_seconds from now; at once where the messages were handed out long ago."""
-        now = self.clock.now()
-        if since + self.beat_seconds > now:
-            self.quiet.add_all(leases, now)
+        if since + self.beat_seconds > self.clock.now():
+            self.quiet.add_all(leases)
             return
         for lease in leases:
             if lease._woken is None:

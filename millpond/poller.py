@@ -233,7 +233,7 @@ class Pollers:
         key = self._next_key = self._next_key + 1
         now = self._clock.now()
         self._ends_by[key] = now + wait_seconds
-        self._overdue.add(key, now)
+        self._overdue.add(key)
         attempt, since = self._attempt()
         try:
             received = self._queue.receive(asked, wait_seconds, settings.visibility_seconds, attempt)

@@ -120,11 +120,12 @@ class Processor:
         # Nothing between a handler's end and leave() may switch greenlets: an interrupt would land outside it.
         # What it raised or returned may: that is read before, and only as values of ours it goes past leave().
         said: Said | None = None
-        slot = delivery.enter(route.finishes)
+        limit = self._limits[route.event_type]
+        slot = delivery.enter(route.finishes, None if route.thread else limit)
         outside = slot.gr_context
         slot.gr_context = Context()  # as Context.run does; its frame of C would be copied at each switch
         try:
-            value = self._run(delivery, route)
+            value = self._in_thread(delivery, route, limit) if route.thread else _call(route, delivery)
             if value is not None:
                 said = self._read_value(route, value)
         except BaseException as error:  # sys.exit, KeyboardInterrupt, GreenletExit: all are this message's alone
@@ -137,15 +138,12 @@ class Processor:
             return self._raised(delivery, said)
         return Outcome("succeeded", follow_ups=delivery.follow_ups) if delivery.follow_ups else SUCCEEDED
 
-    def _run(self, delivery: Delivery, route: Route) -> object:
-        limit = self._limits[route.event_type]
-        if route.thread:  # the wait for a free one is not the handler's time
-            call = partial(Context().run, _call, route, delivery)
-            begun = self.threads.begin(call, route.where, delivery.is_last)
-            delivery.limit(limit)
-            return begun()
+    def _in_thread(self, delivery: Delivery, route: Route, limit: Countdown[Delivery]) -> object:
+        """The wait for a free one is not the handler's time."""
+        call = partial(Context().run, _call, route, delivery)
+        begun = self.threads.begin(call, route.where, delivery.is_last)
         delivery.limit(limit)
-        return _call(route, delivery)
+        return begun()
 
     def _read_value(self, route: Route, value: object) -> Said | None:
         """`return Retry(...)`: surely a raise was meant. Any other value is told of once, and ignored."""

@@ -16,7 +16,7 @@ def test_each_is_due_the_same_time_after_it_began(clock):
     due = []
     countdown = Countdown(10, lambda item: due.append((item, clock.now())), clock)
     for item in range(3):
-        countdown.add(item, clock.now())
+        countdown.add(item)
         clock.advance(2)
     clock.advance(20)
     assert due == [(0, 10), (1, 12), (2, 14)]
@@ -26,14 +26,14 @@ def test_what_was_removed_is_never_due(clock):
     due = []
     countdown = Countdown(10, due.append, clock)
     for item in range(3):
-        countdown.add(item, clock.now())
+        countdown.add(item)
         clock.advance(1)
     countdown.remove(0)
     countdown.remove(2)
     countdown.remove(2)
     clock.advance(20)
     assert due == [1]
-    countdown.add(0, clock.now())
+    countdown.add(0)
     clock.advance(10)
     assert due == [1, 0]
 
@@ -41,7 +41,7 @@ def test_what_was_removed_is_never_due(clock):
 def test_one_timer_serves_all(clock):
     countdown = Countdown(10, lambda item: None, clock)
     for item in range(1_000):
-        countdown.add(item, clock.now())
+        countdown.add(item)
         if item >= 10:
             countdown.remove(item - 10)
         clock.advance(0.1)
@@ -56,11 +56,11 @@ def test_what_is_due_may_begin_again_at_once_and_take_others_out(clock):
         due.append((item, clock.now()))
         countdown.remove("other")
         if len(due) < 3:
-            countdown.add(item, clock.now())
+            countdown.add(item)
 
     countdown = Countdown(10, ring, clock)
-    countdown.add("one", clock.now())
-    countdown.add("other", clock.now())
+    countdown.add("one")
+    countdown.add("other")
     clock.advance(100)
     assert due == [("one", 10), ("one", 20), ("one", 30)]
 
@@ -72,7 +72,7 @@ def test_at_any_order_of_events_what_is_in_is_due_on_time_once(clock, seed):
     countdown = Countdown(5, lambda item: due.setdefault(item, []).append(clock.now()), clock)
     for item in range(200):
         if chance.random() < 0.7:
-            countdown.add(item, clock.now())
+            countdown.add(item)
             began[item] = clock.now()
         elif running := [one for one, at in began.items() if one not in due]:
             gone = chance.choice(running)
@@ -94,7 +94,7 @@ def test_what_is_due_after_one_that_raised_is_due_all_the_same(clock):
 
     countdown = Countdown(10, ring, clock)
     for item in ("bad", "good"):
-        countdown.add(item, clock.now())
+        countdown.add(item)
     hub = gevent.get_hub()
     printed, hub.handle_error = hub.handle_error, lambda *args: None
     clock.advance(20)
@@ -106,6 +106,6 @@ def test_where_nothing_is_in_no_timer_keeps_anybody_waiting(clock):
     """`gevent.wait()` waits for timers too: a test of a handler would end with its time limit."""
     countdown = Countdown(10, lambda item: None, clock)
     for item in range(3):
-        countdown.add(item, clock.now())
+        countdown.add(item)
         countdown.remove(item)
     assert [timer for _, _, timer in clock._timers if timer.call is not None] == []
