@@ -132,6 +132,22 @@ def test_a_dead_letter_queue_that_cannot_be_written_stops_nothing_and_is_told(st
     assert queues.counts(name)[1] <= 30
 
 
+def test_a_body_that_leaves_no_room_for_its_reason_in_a_smaller_queue_runs_once(start, queues, name):
+    url = queues.create(name)
+    dead = {"QueueUrl": f"{url}-dead", "Attributes": {"MaximumMessageSize": "262144"}}
+    queues.sqs.set_queue_attributes(**dead)
+    body = json.dumps({"event_type": "reject", "payload": {"text": "x" * 262_000}})[:-3]
+    body += "x" * (262_144 - len(body) - 3) + '"}}'
+    worker = start(queues.endpoint, name, handlers=HANDLERS.replace("Reject(", "Reject('why ' * 300 + "))
+    queues.sqs.send_message(QueueUrl=url, MessageBody=body)
+    assert "why why" in worker.expect("dead_letter.bare")["reason"]
+    assert worker.expect("message.dead_lettered")["attempt"] == 1
+    [letter] = queues.receive(f"{name}-dead")
+    assert letter["Body"] == body
+    assert queues.counts(name) == (0, 0, 0)
+    assert worker.all("message.retried") == []
+
+
 def test_a_dead_letter_queue_that_does_not_answer_stops_nothing_for_long(start, queues, name, proxy):
     queues.create(name, max_receive_count=100)
     forever = threading.Event()
