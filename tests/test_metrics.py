@@ -288,8 +288,6 @@ def test_the_sender_survives_any_error(server, make, monkeypatch, caplog):
 def test_a_name_that_cannot_be_resolved_delays_and_loses_nothing(server, make, lookups, caplog):
     lookups.answer = socket.gaierror(-2, "Name or service not known")
     time = VirtualTime(until=24.5)
-    metrics = make("statsd.example", **time.times)
-    metrics.tally("emails.succeeded").total += 2
 
     def at_each_second(seconds: float) -> None:
         time.sleep(seconds)
@@ -297,7 +295,8 @@ def test_a_name_that_cannot_be_resolved_delays_and_loses_nothing(server, make, l
             metrics.tally("emails.succeeded").total += 3
             lookups.answer = None
 
-    metrics._sleep = at_each_second
+    metrics = make("statsd.example", clock=time.clock, sleep=at_each_second)
+    metrics.tally("emails.succeeded").total += 2
     run(metrics)
     assert lookups.calls == 3  # at 0, 10 and 20 seconds
     assert server.lines() == ["mill.emails.succeeded:5|c"]
@@ -315,14 +314,13 @@ def test_a_name_that_no_dns_can_hold_is_no_error(make, caplog):
 
 def test_a_name_is_looked_up_again_each_minute_and_a_failure_keeps_the_address(server, make, lookups, caplog):
     time = VirtualTime(until=75.5)
-    metrics = make("statsd.example", **time.times)
-    metrics.gauge("one", lambda: 1)
 
     def fail_later(seconds: float) -> None:
         time.sleep(seconds)
         lookups.answer = socket.gaierror(-3, "Temporary failure in name resolution") if time.now > 30 else None
 
-    metrics._sleep = fail_later
+    metrics = make("statsd.example", clock=time.clock, sleep=fail_later)
+    metrics.gauge("one", lambda: 1)
     run(metrics)
     assert lookups.calls == 3  # at 0, 60 and 70 seconds
     assert len(server.lines()) == 76
@@ -374,15 +372,17 @@ def test_without_a_host_nothing_is_sent(make, lookups):
     metrics.flush()
     metrics.close()
     assert lookups.calls == 0
-    assert metrics._sender is None
 
 
 def test_close_sends_what_is_left_at_once(server, make):
-    asleep = Event()
+    asleep, ended = Event(), Event()
 
     def sleep(seconds: float) -> None:
         asleep.set()
-        gevent.sleep(3600)
+        try:
+            gevent.sleep(3600)
+        finally:
+            ended.set()
 
     metrics = make(sleep=sleep)
     for number in range(100):
@@ -392,7 +392,7 @@ def test_close_sends_what_is_left_at_once(server, make):
     assert len(server.packets()) == 1
     metrics.tally("emails.late").total += 1
     metrics.close()
-    assert metrics._sender.dead
+    assert ended.is_set()
     lines = server.lines()
     assert lines[-1] == "mill.emails.late:1|c"
     assert len(lines) > 80

@@ -203,7 +203,8 @@ def test_replies_that_are_out_of_step_end_the_connection(extensions):
         senders = pool(server)
         with pytest.raises(Retry, match="replies out of step"):
             senders.send(mail())
-        assert senders._idle == []
+        senders.send(mail())
+    assert server.sessions == 2
 
 
 def test_where_each_command_waits_for_its_reply_none_is_sent_in_vain():
@@ -237,8 +238,8 @@ def test_half_a_reply_is_no_reply(phase, half, extensions):
         at = {"end": "end of data"}.get(phase, phase)
         assert f" at {at}" in raised.value.reason
         assert ("may or may not" in raised.value.reason) == (phase == "end")
-        assert len(senders._idle) == 0
         senders.send(mail())
+    assert server.sessions == 2
 
 
 @pytest.mark.parametrize("phase", ["RCPT", "DATA", "end"])
@@ -432,11 +433,10 @@ def test_a_server_that_was_restarted_costs_one_try_for_all_kept_connections():
     with ScriptedServer() as server:
         senders = pool(server, connections=4)
         gevent.joinall([gevent.spawn(senders.send, mail()) for _ in range(4)], raise_error=True)
-        assert len(senders._idle) == 4
         server.drop()
         senders.send(mail())
-        assert len(senders._idle) == 1
-    assert (len(server.taken), server.sessions) == (5, 5)
+        senders.send(mail())
+    assert (len(server.taken), server.sessions) == (6, 5)
 
 
 def test_a_server_that_has_gone_makes_the_mail_wait():
@@ -511,7 +511,8 @@ def test_a_reply_that_nobody_asked_for_ends_the_connection():
     with ScriptedServer({"end": ["250 taken\r\n421 and now I close"]}) as server:
         senders = pool(server)
         assert senders.send(mail()) == {}
-        assert senders._idle == []
+        assert senders.send(mail()) == {}
+    assert server.sessions == 2
 
 
 def test_closing_the_pool_says_quit_on_every_connection_and_waits_for_none_of_them_long(monkeypatch):
@@ -533,7 +534,7 @@ def test_a_connection_in_use_while_the_pool_closes_is_not_kept():
         server.rcpt = lambda recipient: closing.append(senders.close())
         senders.send(mail())
         assert closing
-        assert senders._idle == []
+        assert server.all_closed.wait(5)
         assert server.all_closed.wait(5)
     assert len(server.taken) == 1
 
@@ -567,8 +568,8 @@ def test_a_reply_without_a_text_is_a_reply(extensions):
     with ScriptedServer(bare, extensions=extensions) as server:
         senders = pool(server)
         assert senders.send(mail()) == {}
-        assert len(senders._idle) == 1
-    assert len(server.taken) == 1
+        senders.send(mail())
+    assert (len(server.taken), server.sessions) == (2, 1)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
@@ -695,8 +696,9 @@ def test_a_server_that_reads_no_further_is_given_up(encrypted, certificate, monk
         senders = pool(server, tls=_smtp.ssl.create_default_context() if encrypted else None)
         with pytest.raises(Retry, match="no answer in time at the content"):
             senders.send(mail(content=b"Subject: x\r\n\r\n" + b"0123456789abcdef\r\n" * 1_000_000))
-        assert senders._idle == []
         assert server.taken == []
+        senders.send(mail())
+        assert server.sessions == 2
 
 
 def test_a_connection_that_was_given_up_is_not_taken_for_one_that_the_server_closed():
@@ -724,8 +726,8 @@ def test_a_connection_that_was_given_up_while_its_last_reply_came_is_not_kept():
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(_wire.Wire, "reply", just_late)
             assert senders.send(mail()) == {}
-        assert senders._idle == []
         senders.send(mail())
+        assert server.sessions == 2
     assert len(server.taken) == 2
 
 
