@@ -49,7 +49,8 @@ CONTEXT = "During handling of the above exception, another exception occurred:"
 #: ("PWD" alone is the working directory; "compass" and "bypass" are no passwords.)
 SECRET_NAME = re.compile(
     r"(?i)pass_?(?:w|phrase|code)|secret|token|credential|dsn|api_?key|[._-]pwd$"
-    r"|(?:^|[._-])(?:db|smtp|mysql|pg|redis|user)?pass(?:[._-]?[0-9]+)?$|(?:^|[._-])key$"
+    r"|(?:^|[._-])(?:db|smtp|mysql|pg|redis|user)?pass(?:[._-]?[0-9]+)?$|(?:^|[._-])key(?:[._-]?[0-9]+)?$"
+    r"|(?:^|[._-])(?:auth|authorization|bearer|cookie|jwt|pat|salt|signature)$|webhook|connection_?string"
 )
 _PLACE_NAME = re.compile(r"(?i)(file|path|dir|folder|arn|name|version|expiration|ttl|seconds)$")
 _NUMBER = re.compile(rf"[+-]?[0-9]{{1,{MAX_DIGITS}}}")
@@ -66,7 +67,7 @@ _PATTERNS = tuple(
         (("security-token",), rf"(security-token{_COLON}){_VALUE}", rf"\1{HIDDEN}"),
         (
             ("credential", "signature", "key", "token", "passw", "client_secret"),
-            r"((?:x-amz-credential|\bcredential|signature|secret_?access_?key|(?:session|access|auth|api)_?(?:token|key)"
+            r"((?:x-amz-credential|\bcredential|signature|secret_?access_?key|(?:session|access|auth|api|account)_?(?:token|key)"
             rf"|passw(?:or)?d|client_secret){_JOIN}){_VALUE}",
             rf"\1{HIDDEN}",
         ),
