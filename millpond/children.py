@@ -21,7 +21,7 @@ from contextlib import suppress
 from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.dummy import DummyProcess
-from multiprocessing.pool import ThreadPool
+from multiprocessing.pool import ThreadPool, mapstar, starmapstar  # type: ignore[attr-defined]
 from multiprocessing.synchronize import SemLock
 from select import PIPE_BUF
 from types import FrameType
@@ -393,23 +393,39 @@ class _Result:
         end(error)
 
 
-class _Results:
-    """Of the calls in one thread of a multiprocessing.pool.ThreadPool."""
+class _Tasks:
+    """For one thread of a multiprocessing.pool.ThreadPool."""
 
-    def __init__(self, results: Any) -> None:
-        self._results = results
-        self._pid = os.getpid()
+    def __init__(self, tasks: Any) -> None:
+        self._tasks = tasks
 
-    def put(self, result: tuple[int, int, tuple[bool, Any]]) -> None:
-        if os.getpid() != self._pid:
-            _, _, (succeeded, value) = result
-            end(None if succeeded else value)
-        self._results.put(result)
+    def get(self) -> tuple[Any, ...] | None:
+        task = self._tasks.get()
+        if task is None:
+            return None
+        job, index, call, args, more = task
+        if call is not mapstar and call is not starmapstar:
+            return job, index, partial(_to_its_end, call), args, more
+        [(call_one, chunk)] = args
+        return job, index, call, [(partial(_to_its_end, call_one), chunk)], more
+
+
+def _to_its_end(call: Callable[..., object], *args: Any, **more: Any) -> object:
+    pid = os.getpid()
+    try:
+        value = call(*args, **more)
+    except BaseException as error:
+        if os.getpid() != pid:
+            end(error)
+        raise
+    if os.getpid() != pid:
+        end(None)
+    return value
 
 
 def _pool_thread(context: object, target: Any, args: Any) -> Any:
-    tasks, results, *rest = args
-    return DummyProcess(target=target, args=(tasks, _Results(results), *rest))
+    tasks, *rest = args
+    return DummyProcess(target=target, args=(_Tasks(tasks), *rest))
 
 
 class _Told:

@@ -255,6 +255,23 @@ def in_a_coroutine_of_a_child(payload):
         in_a_coroutine(payload)
 
 
+def in_a_chunk(payload):  # the child has the one call in which it was forked, not those after it
+    reading, writing = os.pipe()
+
+    def work(number):
+        os.write(writing, b"%d" % number)
+        pid = os.fork()
+        if pid:
+            return ends(pid)
+        if number:
+            sys.exit(number)
+
+    with multiprocessing.pool.ThreadPool(2) as workers:
+        assert workers.map(work, range(3), chunksize=3) == [0, 1, 2]
+        assert workers.starmap(work, [[0], [1]], chunksize=2) == [0, 1]
+    assert os.read(reading, 99) == b"01201"
+
+
 def in_the_hub(payload):
     forked = gevent.event.AsyncResult()
     gevent.get_hub().loop.run_callback(lambda: forked.set(os.fork()))
@@ -336,7 +353,12 @@ for function in (run, many, forks, returns, raises, process, terminate, pool, ex
         declare(function, thread)
 
 
-for function in (raw_switch, raw_under_the_hub, in_a_coroutine, in_a_coroutine_of_a_child, in_the_hub, keeps):
+for function in (raw_switch, raw_under_the_hub, in_a_coroutine, in_a_coroutine_of_a_child, in_a_chunk):
+    for thread in (False, True):
+        declare(function, thread)
+
+
+for function in (in_the_hub, keeps):
     for thread in (False, True):
         declare(function, thread)
 
@@ -371,7 +393,8 @@ def in_thread(payload: dict | None, message: Message) -> None:
 
 KINDS = ("run", "many", "returns", "raises", "terminate", "pool", "executor", "nested")
 KINDS += ("spawned", "loop", "closes")
-FORKS = ("raw_switch", "raw_under_the_hub", "in_a_coroutine", "in_a_coroutine_of_a_child", "in_the_hub", "keeps")
+FORKS = ("raw_switch", "raw_under_the_hub", "in_a_coroutine", "in_a_coroutine_of_a_child", "in_a_chunk")
+FORKS += ("in_the_hub", "keeps")
 WAYS = ("greenlet", "thread")
 PLACES = (
     "in_a_thread",
@@ -479,7 +502,7 @@ def test_a_line_of_the_log_has_its_message_in_a_thread_as_in_a_greenlet(worker, 
 
 
 SETUP = """
-import os
+import logging, os
 import msgspec
 from millpond import handler
 
@@ -487,14 +510,13 @@ class Settings(msgspec.Struct):
     pass
 
 def setup(settings):
-    pid = os.fork()
-    if pid:
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    {work}
 
-@handler("any")
+@handler("{name}")
 def work(payload: dict | None) -> None:
     pass
 """
+FORKS_AND_WAITS = "assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0 if (pid := os.fork()) else True"
 
 
 def test_a_child_that_setup_forked_does_not_go_on_with_the_boot(tmp_path, queues):
@@ -505,10 +527,12 @@ def test_a_child_that_setup_forked_does_not_go_on_with_the_boot(tmp_path, queues
         url = "{queues.create("forked-in-setup")}"
         wait_seconds = 1
     """
-    with WorkerProcess(write_project(tmp_path, SETUP, config), "--until-empty") as worker:
+    folder = write_project(tmp_path, SETUP.format(work=FORKS_AND_WAITS, name="first"), config)
+    told = "logging.getLogger('work').warning('the next one')"
+    (folder / "jobs" / "zebra.py").write_text(SETUP.format(work=told, name="second"))
+    with WorkerProcess(folder, "--until-empty") as worker:
         assert worker.exit_code() == 0, worker.told()
-    events = [line["event"] for line in worker.lines]
-    assert (events.count("worker.ready"), events.count("queue.no_dead_letters")) == (1, 1)
+    assert [line["message"] for line in worker.lines].count("the next one") == 1
 
 
 CLIENT = """
