@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -92,10 +93,11 @@ class Message(Unshown, msgspec.Struct, eq=False):
     def follow_up(self, payload: Any, after: int = 0, reject: str | None = None) -> str:
         """Leave a job of the same type behind; it is sent before this message is deleted. Returns its event_id.
 
-        `after`: seconds until it is handled, 0 to 900. With `reject` it goes to the dead-letter queue with that
-        reason. Raises ValueError for a longer delay and for a body of more than `max_bytes`, TypeError for a payload
-        that is not JSON. Where the message is retried or given back, its follow-ups are forgotten: the next attempt
-        makes them again. One that cannot be sent becomes a dead letter; this handler does not run again for it.
+        `after`: seconds until it is handled, 0 to 900; whole ones, rounded up. With `reject` it goes to the dead-letter
+        queue with that reason. Raises ValueError for a longer delay and for a body of more than `max_bytes`, TypeError
+        for a payload that is not JSON. Where the message is retried or given back, its follow-ups are forgotten: the
+        next attempt makes them again. One that cannot be sent becomes a dead letter; this handler does not run again
+        for it.
         """
         if not 0 <= after <= MAX_DELAY_SECONDS:
             raise ValueError(f"after={after}: SQS delays a message by 0 to {MAX_DELAY_SECONDS} seconds")
@@ -105,7 +107,7 @@ class Message(Unshown, msgspec.Struct, eq=False):
         if size > self.max_bytes:
             raise ValueError(f"a follow-up of {size:,} bytes: its queue takes {self.max_bytes:,} (MaximumMessageSize)")
         # An exception is a natural reason to give; whatever it is, from here on it is a text of ours.
-        self._follow_ups.append(FollowUp(event_id, body, int(after), None if reject is None else shown(reject)))
+        self._follow_ups.append(FollowUp(event_id, body, math.ceil(after), None if reject is None else shown(reject)))
         return event_id
 
     @property

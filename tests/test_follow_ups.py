@@ -363,6 +363,13 @@ def test_a_follow_up_that_its_queue_would_not_take_is_an_error_where_it_is_left(
     assert message.follow_up("x" * (1_000 - overhead)) == "e/1"
 
 
+@pytest.mark.parametrize(("after", "seconds"), [(0, 0), (0.2, 1), (1, 1), (1.01, 2), (899.5, 900), (900, 900)])
+def test_a_delay_is_whole_seconds_rounded_up(after, seconds):
+    message = a_message()
+    message.follow_up({}, after=after)
+    assert [job.after_seconds for job in message.follow_ups] == [seconds]
+
+
 def test_a_queue_that_says_nothing_takes_a_mebibyte():
     assert a_message().max_bytes == MAX_BYTES == 1_048_576
 
