@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
@@ -14,14 +15,39 @@ Item = TypeVar("Item")
 
 #: Longest pause before another try: a lease or a finished delete waits behind it.
 MAX_PAUSE_SECONDS = 2.0
-#: The same once the drain has begun.
+#: How much of a pace the newest batch makes; a longer time without any item counts as so many seconds.
+NEWEST_WEIGHT, REST_SECONDS = 0.3, 0.1
+#: The longest pause once the drain has begun.
 HURRIED_PAUSE_SECONDS = 0.5
+
+
+class Pace:
+    """How fast items come: the mean seconds from one to the next, as the last batches show it.
+
+    What comes after a rest has come slowly: a rest counts for REST_SECONDS, so that a few batches tell another tale.
+    """
+
+    def __init__(self) -> None:
+        self._gap_seconds = REST_SECONDS
+        self._since = -math.inf
+
+    def took(self, number: int, now: float) -> None:
+        """So many items have gone, which came since the last ones did."""
+        gap = min(REST_SECONDS, (now - self._since) / number)
+        self._gap_seconds += (gap - self._gap_seconds) * NEWEST_WEIGHT
+        self._since = now
+
+    def fills_batch_in(self, seconds: float) -> bool:
+        """Whether ten come in that time."""
+        return self._gap_seconds * MAX_BATCH <= seconds
 
 
 class Batcher(Generic[Item]):
     """Collects items and hands them on in batches.
 
-    1. A batch goes when it is full (ten items, 1 MiB) or its first item has lingered.
+    1. A batch goes when it is full (ten items, 1 MiB), when its first item has lingered, or when somebody says that
+       no more will come (`ripen`). It lingers for `linger_seconds` where ten come in that time, and else, as it would
+       gain little, for `brief_seconds`.
     2. There are as many flushers as the backlog needs, up to `flushers`: one alone caps the rate at ten a round trip
        (632 a second at 15 ms, where four made 2,514). They are made when they are first needed, and stay: to wake one
        costs 6 us, to spawn one 18.
@@ -40,6 +66,7 @@ class Batcher(Generic[Item]):
         spawn: Callable[..., Any],
         *,
         linger_seconds: float,
+        brief_seconds: float = math.inf,
         flushers: int,
         limit: int,
         size_of: Callable[[Item], int] | None = None,
@@ -50,6 +77,8 @@ class Batcher(Generic[Item]):
         self._clock = clock
         self._spawn = spawn
         self._linger_seconds = linger_seconds
+        self._brief_seconds = min(brief_seconds, linger_seconds)
+        self._pace = Pace()
         self._flushers = flushers
         self._limit = limit
         self._size_of = size_of
@@ -87,15 +116,20 @@ class Batcher(Generic[Item]):
         self._hurried = self._is_eager = True
         for key in list(self._pausing):
             self._resume(key)
-        self._ripen()
+        self.ripen()
 
     def _kick(self) -> None:
         if self._hurried or len(self._waiting) >= MAX_BATCH:
             self._start_flushers()
         elif self._linger is None:
-            self._linger = self._clock.timer(self._linger_seconds, self._ripen)
+            patient = self._pace.fills_batch_in(self._linger_seconds)
+            seconds = self._linger_seconds if patient else self._brief_seconds
+            self._linger = self._clock.timer(seconds, self.ripen)
 
-    def _ripen(self) -> None:
+    def ripen(self) -> None:
+        """What waits goes now, full batch or not."""
+        if not self._waiting:
+            return
         self._stop_linger()
         self._ripe = True
         self._start_flushers()
@@ -154,6 +188,8 @@ class Batcher(Generic[Item]):
         if not waiting:
             self._ripe = False
             self._stop_linger()
+        if batch:
+            self._pace.took(len(batch), self._clock.now())
         return batch
 
     def _pick(self, key_of: Callable[[Item], str]) -> list[Item]:
@@ -213,4 +249,4 @@ class Batcher(Generic[Item]):
             self._waiting.extendleft(reversed(items))
         else:
             self._waiting.extend(items)
-        self._ripen()
+        self.ripen()

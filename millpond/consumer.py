@@ -356,10 +356,15 @@ class Consumer:
         return msgspec.structs.replace(outcome, name="dead_lettered", delay_seconds=0)
 
     def _on_room(self) -> None:
-        """Permits come back while there is room for what their messages will have to settle."""
+        """Permits come back while there is room for what their messages will have to settle.
+
+        Where all that is open waits for its delete no handler runs: no delete is going to join those.
+        """
         if self._owed and not self._settler.is_full:
             owed, self._owed = self._owed, 0
             self._share.release(owed)
+        if self._settler.deletes.count == self.open:
+            self._settler.deletes.ripen()
 
     def _notice(self, delivery: Delivery, outcome: Outcome) -> None:
         if outcome.cause == "unavailable":

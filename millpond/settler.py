@@ -22,6 +22,10 @@ from millpond.trouble import DENIED_PATIENCE_SECONDS, PATIENCE_SECONDS, Trouble,
 GIVE_UP_SECONDS = 300.0
 #: Deletes and sends linger this long to travel ten to a call.
 DELETE_LINGER_SECONDS = 0.1
+#: But a delete for so long only where ten do not come in that time: what is finished and not deleted is run again after
+#: a kill -9. At 33 messages a second, with handlers that always run, 0.4 of them instead of 2, for 0.75 delete calls a
+#: message instead of 0.23.
+BRIEF_SECONDS = 0.01
 SEND_LINGER_SECONDS = 0.02
 #: Calls of one kind under way at once: at 50 ms a round trip enough for 3,200 messages a second.
 FLUSHERS = 16
@@ -112,7 +116,9 @@ class Settler:
         # Within a group nothing overtakes what has failed before it.
         sends: dict[str, Any] = {"size_of": _size, "key_of": _group if fifo else None}
         # The next message of a group waits for the delete of the one before it.
-        self.deletes: Batcher[Delivery] = batcher(self._delete, 0.0 if fifo else DELETE_LINGER_SECONDS)
+        self.deletes: Batcher[Delivery] = batcher(
+            self._delete, 0.0 if fifo else DELETE_LINGER_SECONDS, brief_seconds=BRIEF_SECONDS
+        )
         self.follow_ups: Batcher[Sending] = batcher(self._send_follow_ups, SEND_LINGER_SECONDS, **sends)
         self.copies: Batcher[Sending] = batcher(self._send_copies, SEND_LINGER_SECONDS, **sends)
 

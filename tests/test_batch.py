@@ -54,6 +54,58 @@ def test_ten_items_go_at_once_and_the_rest_after_the_linger(batcher, calls, cloc
     assert batcher.count == 0
 
 
+@pytest.fixture
+def pacing(clock, calls):
+    """One that is patient only where ten come in a tenth of a second."""
+    return Batcher(calls, clock, gevent.spawn, linger_seconds=0.1, brief_seconds=0.01, flushers=4, limit=50)
+
+
+def come(batcher, clock, number, every):
+    for n in range(number):
+        batcher.put(n)
+        clock.advance(every)
+
+
+def test_what_comes_slowly_lingers_for_a_moment_only(pacing, calls, clock):
+    come(pacing, clock, 20, every=0.03)
+    assert calls.batches == [[n] for n in range(20)]
+    pacing.put(20)
+    clock.advance(0.009)
+    assert len(calls.batches) == 20
+    clock.advance(0.002)
+    assert len(calls.batches) == 21
+
+
+def test_where_ten_come_in_time_a_batch_waits_for_the_tenth(pacing, calls, clock):
+    come(pacing, clock, 100, every=0.008)
+    calls.batches.clear()
+    come(pacing, clock, 100, every=0.008)
+    assert [len(batch) for batch in calls.batches] == [10] * 10
+
+
+def test_after_a_rest_a_few_batches_make_it_patient_again(pacing, calls, clock):
+    come(pacing, clock, 100, every=0.008)
+    clock.advance(3_600)
+    come(pacing, clock, 60, every=0.008)
+    calls.batches.clear()
+    come(pacing, clock, 50, every=0.008)
+    assert [len(batch) for batch in calls.batches] == [10] * 5
+
+
+def test_what_nobody_will_join_goes_at_once(batcher, calls, clock):
+    come(batcher, clock, 3, every=0)
+    batcher.ripen()
+    settle()
+    assert calls.batches == [[0, 1, 2]]
+
+
+def test_to_ripen_while_nothing_waits_makes_nothing_go_early(batcher, calls, clock):
+    batcher.ripen()
+    come(batcher, clock, 13, every=0)
+    settle()
+    assert calls.batches == [list(range(10))]
+
+
 def test_one_flusher_serves_a_trickle_and_more_join_with_the_backlog(batcher, calls, clock):
     calls.gate.clear()
     for n in range(10):

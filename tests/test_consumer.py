@@ -23,6 +23,7 @@ from millpond.errors import (
 from millpond.lease import MARGIN_SECONDS
 from millpond.message import delayed, envelope_text
 from millpond.queue import Attribute, Failure
+from millpond.settler import BRIEF_SECONDS
 from millpond.threads import NoThread
 from tests.rig import Rig
 from tests.virtual import VirtualClock, settle
@@ -110,6 +111,31 @@ def test_a_message_that_succeeds_is_deleted_once_and_its_books_balance(clock):
     assert (rig.account.taken_over, rig.account.abandoned, rig.account.rejected_follow_ups) == (0, 0, 0)
     assert rig.consumer.idle.is_set()
     assert rig.permits.free == 10 - rig.consumer._share.polling
+
+
+def test_a_delete_waits_for_nobody_where_no_handler_of_its_queue_runs(clock):
+    rig = Rig(clock, {"job": fine})
+    rig.consumer.polls.start()
+    ids = rig.put("job", None, 3)
+    settle(20)  # and no time passes
+    assert rig.outcomes() == dict.fromkeys(ids, "succeeded")
+    assert rig.queue.calls["delete"] == 1
+
+
+def test_a_delete_waits_for_others_while_a_handler_of_its_queue_runs(clock):
+    gate = Gate()
+    rig = Rig(clock, {"job": fine, "long": gate})
+    rig.consumer.polls.start()
+    rig.put("long")
+    rig.put("job", None, 3)
+    settle(20)
+    assert gate.inside
+    assert rig.ended == []
+    clock.advance(BRIEF_SECONDS + 0.001)
+    assert len(rig.ended) == 3
+    gate.event.set()
+    settle(20)
+    assert len(rig.ended) == 4
 
 
 def test_a_failed_message_comes_back_after_its_back_off_until_its_attempts_are_used_up(clock):
