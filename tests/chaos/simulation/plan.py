@@ -22,6 +22,8 @@ KINDS: tuple[FaultKind, ...] = (
     "partial",
     "lie",
 )
+#: The share of schedules in which changes of visibility alone go wrong.
+CRAWLING = 0.04
 CALLS = ("receive", "delete", "extend", "send")
 
 
@@ -102,6 +104,30 @@ class Plan(msgspec.Struct):
 
 def draw(seed: int) -> Plan:
     """The plan of a seed. Each kind of trouble is in some schedules and not in others: so one does not hide another."""
+    plan = _drawn(seed)
+    chance = Random(-seed - 1)  # its own, so that the other plans stay as they are
+    return plan if plan.hold or chance.random() >= CRAWLING else _crawling(plan, chance)
+
+
+def _crawling(plan: Plan, chance: Random) -> Plan:
+    """Nothing goes wrong but changes of visibility: they are answered late, and later ones are not; handlers are long.
+
+    Only so a lease that counts from an answer is seen to be longer than one that counts from its request.
+    """
+    return msgspec.structs.replace(
+        plan,
+        visibility=chance.choice((20, 30)),
+        timeout=100.0,
+        happenings=[],
+        fault_rate={"extend": 0.9},
+        fault_kinds=("slow_back", "hangs"),
+        duplicates=0.0,
+        long=0.5,
+        calm_at=90.0,
+    )
+
+
+def _drawn(seed: int) -> Plan:
     chance = Random(seed)
     fifo = chance.random() < 0.3
     hold = not fifo and chance.random() < 0.02
