@@ -251,7 +251,7 @@ def _allowed_beat(table: Table, queue: QueueSettings) -> str:
     longest = lease_seconds(queue.visibility_seconds) - BEAT_CALL_SECONDS
     if queue.heartbeat_seconds > max(0.0, longest):
         allowed = (
-            f"{longest:g} at most, or 0 for a third" if longest >= 1 else "0, for a third of it: all else is too long"
+            f"{longest:g} at most, or 0 for a third" if int(longest) else "0, for a third of it: all else is too long"
         )
         return f"{allowed}: with {table.said('visibility_seconds')} a later beat comes when the lease is over"
     return ""

@@ -51,7 +51,7 @@ class Answer(NamedTuple):
 
     def header(self, name: str) -> str:
         """The field of this name (in lower case); of several, with ", " between them; "" for none."""
-        fields = (line.partition(":") for line in self.head.decode("latin-1").split("\r\n")[1:])
+        fields = (line.partition(":") for line in self.head.decode("latin-1").split("\r\n"))
         return ", ".join(value.strip(" \t") for one, _, value in fields if one.lower() == name)
 
 

@@ -77,15 +77,14 @@ class Connections:
         self.close()
 
     def _usable(self) -> Connection | None:
-        while self._kept:
+        while True:
             try:
                 connection = self._kept.pop()
-            except IndexError:  # another thread was faster
-                break
+            except IndexError:  # none, or another thread was faster
+                return None
             if connection.usable():
                 return connection
             connection.close()
-        return None
 
     def _keep(self, connection: Connection) -> None:
         if not connection.clean:

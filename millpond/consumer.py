@@ -485,4 +485,4 @@ class Consumer:
         """How long a poll of ours, left open behind us, could still take what we give back now."""
         if not self._draining or not (until := self.polls.open_until()):
             return 0
-        return max(0, round(until - self._clock.now() + 0.5)) + 1
+        return math.ceil(until - self._clock.now()) + 1

@@ -111,7 +111,7 @@ class _Attempts:
         self._poll: Any = home("select", "poll")()
         self._end = end
         self._problems = problems
-        self._stagger = min(STAGGER_SECONDS, max(0.0, end - monotonic()) / (len(addresses) + 1))
+        self._stagger = min(STAGGER_SECONDS, (end - monotonic()) / (len(addresses) + 1))
 
     def __enter__(self) -> None:
         return None

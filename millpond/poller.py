@@ -87,11 +87,10 @@ class Pollers:
         self._longest_wait = settings.wait_seconds
         self._probe_settled: Event = clock.event()
         self._stopping: Event = clock.event()
-        self._ends_by: dict[int, float] = {}  # open poll -> when it must be back
-        self._overdue: Countdown[int] = Countdown(settings.wait_seconds + OVERDUE_SECONDS, self._miss, clock)
-        self._missed: set[int] = set()  # open polls that should be back
+        self._ends_by: dict[object, float] = {}  # open poll -> when it must be back
+        self._overdue: Countdown[object] = Countdown(settings.wait_seconds + OVERDUE_SECONDS, self._miss, clock)
+        self._missed: set[object] = set()  # open polls that should be back
         self._rests: dict[object, float] = {}  # those that back off, and until when
-        self._next_key = 0
         self._unanswered: list[tuple[str, float]] = []  # attempt ids of receives whose answer was lost, and since when
         self._lost_until = 0.0
         self._delay: float
@@ -230,8 +229,7 @@ class Pollers:
 
     def _receive(self, asked: int, wait_seconds: int) -> list[Received] | None:
         settings = self._settings
-        key = self._next_key = self._next_key + 1
-        now = self._clock.now()
+        key, now = object(), self._clock.now()
         self._ends_by[key] = now + wait_seconds
         self._overdue.add(key)
         attempt, since = self._attempt()
@@ -264,7 +262,7 @@ class Pollers:
                 return attempt, since
         return uuid4().hex if self._settings.fifo else "", now
 
-    def _miss(self, key: int) -> None:
+    def _miss(self, key: object) -> None:
         """In the hub: this poll hangs. Where no other is at work, one more is opened: nobody else would receive."""
         self._missed.add(key)
         if self._at_work() == 0 and self.active < self._settings.pollers and not self._stopping.is_set():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from millpond.clock import Clock, Timer
@@ -25,8 +26,8 @@ class Pulse:
         self._clock = clock
         self._lost_seconds = 0.0  # in which the hub stood still, so far
         self._worst_seconds = 0.0
-        self._stood = (0.0, 0.0)  # the last standstill: from and to
         self.last = clock.now()
+        self._stood = (self.last, -math.inf)  # the last standstill: from and to
 
     def start(self) -> None:
         """From the hub's own thread."""
@@ -56,7 +57,7 @@ class Pulse:
         if self._late(now):
             return self.last
         began, ended = self._stood
-        return began if ended and now - ended < PULSE_SECONDS else now
+        return began if now - ended < PULSE_SECONDS else now
 
     def timer(self, seconds: float, call: Callable[[], object]) -> Timer:
         """Of the real clock: after a standstill it rings early, and whoever set it looks at `now` again."""

@@ -208,13 +208,10 @@ class Service:
     def _keep_watchdog(self, watchdog: Watchdog) -> None:
         """What the watchdog's thread may not do itself: count, and ask for keys."""
         blocked, extended = self._metrics.tally("worker.hub_blocked"), self._metrics.tally("worker.leases_rescued")
-        blocks = leases = 0
         while True:
             for hand_over in self.hand_overs:
                 hand_over()
-            blocked.total += watchdog.blocks - blocks
-            extended.total += watchdog.extended - leases
-            blocks, leases = watchdog.blocks, watchdog.extended
+            blocked.total, extended.total = watchdog.blocks, watchdog.extended
             self._clock.sleep(KEEP_SECONDS)
 
     def _register_gauges(self) -> None:
@@ -343,7 +340,7 @@ class Service:
             return
         letters = consumer.account.outcomes["dead_lettered"] + consumer.account.rejected_follow_ups
         waiting = sum(_counts(consumer).values())
-        if waiting + letters:
+        if waiting or letters:
             text = (
                 f"{counted(waiting, 'waiting message')} and {counted(letters, 'dead letter')} end with the local queue"
             )

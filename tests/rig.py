@@ -46,6 +46,7 @@ class Rig:
         hold_seconds: float = 43_200,
         finishes: bool = False,
         back_off: tuple[float, float] = (2, 900),
+        metrics: Metrics | None = None,
     ) -> None:
         self.clock = clock
         self.queue = queue or FakeQueue(clock)
@@ -63,7 +64,8 @@ class Rig:
             self.pool._wake_later = self.pool._wake_soon  # type: ignore[method-assign]
         self.permits = Permits(concurrency + prefetch, 1, clock)
         self.processor = Processor(routes, RetryPolicy(max_attempts, *back_off), clock, threads)
-        account = Account("q", routes, Metrics("", 0, "millpond", "test"), log.Allowance(0), clock)
+        metrics = metrics or Metrics("", 0, "millpond", "test")
+        account = Account("q", routes, metrics, log.Allowance(0), clock)
         polls = PollSettings(wait_seconds, 10, visibility_seconds, pollers)
         self.consumer = Consumer(
             ConsumerSettings(

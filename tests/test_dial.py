@@ -118,6 +118,33 @@ def test_where_there_is_little_time_each_address_still_has_its_turn(certificate)
     server.close()
 
 
+@pytest.mark.parametrize("dead", [1, 2])
+def test_where_there_is_little_time_the_last_address_has_as_much_of_it_as_each_before(dead):
+    server = Server()
+    swallowing = fill(dead, server.port)
+    waits: list[float] = []
+
+    class Poll:
+        def __init__(self) -> None:
+            self._poll: Any = process("select", "poll")()
+            self.register, self.unregister = self._poll.register, self._poll.unregister
+
+        def poll(self, milliseconds: float) -> Any:
+            waits.append(milliseconds / 1000)
+            return self._poll.poll(milliseconds)
+
+    def home(module: str, name: str) -> Any:
+        return Poll if name == "poll" else process(module, name)
+
+    names = [f"127.0.0.{2 + index}" for index in range(dead)]
+    dialer = Dialer(with_names(home, at(server.port, *names, "127.0.0.1")), "queue.example", server.port, None)
+    dialer.dial(time.monotonic() + 0.4).close()
+    assert waits[0] <= 0.4 / (dead + 2)  # so much is left for it, too, and for its handshake
+    for one in swallowing:
+        one.close()
+    server.close()
+
+
 @pytest.mark.parametrize("home", [process, system])
 def test_an_address_that_takes_the_connection_and_shakes_no_hand_leaves_time_to_the_others(certificate, home):
     server = Server(certificate.server_context())

@@ -437,6 +437,13 @@ def test_no_encoded_word_ends_inside_a_character(character):
     for length in range(1, 80):
         words = re.findall(r"=\?utf-8\?b\?(.*?)\?=", _mime.encoded_words("a" + character * length))
         assert "".join(base64.b64decode(word).decode() for word in words) == "a" + character * length
+        assert "" not in words
+
+
+@pytest.mark.parametrize("number", [2, 3])
+def test_a_text_that_fills_its_encoded_words_to_the_last_byte_has_no_empty_one_behind_them(number):
+    words = re.findall(r"=\?utf-8\?b\?(.*?)\?=", _mime.encoded_words("x" * _mime.WORD_BYTES * number))
+    assert [len(base64.b64decode(word)) for word in words] == [_mime.WORD_BYTES] * number
 
 
 def test_a_line_with_an_encoded_word_has_76_characters_at_most():

@@ -12,7 +12,7 @@ import pytest
 from gevent.monkey import get_original
 from gevent.threadpool import ThreadPool
 
-from millpond.home import MAX_LOOK_SECONDS, Errand, home, hub_thread, process, system, thread_beside
+from millpond.home import LOOK_SECONDS, MAX_LOOK_SECONDS, Errand, home, hub_thread, process, system, thread_beside
 
 native_ident = get_original("_thread", "get_ident")
 
@@ -70,6 +70,23 @@ def test_the_end_of_a_long_errand_is_noticed_soon(monkeypatch):
     monkeypatch.setattr(time, "sleep", paused)
     Errand(lambda: gevent.sleep(0.3), process).result(5)
     assert max(pauses) <= MAX_LOOK_SECONDS
+
+
+def test_a_long_errand_is_looked_at_ever_less_often(monkeypatch):
+    pauses: list[float] = []
+    go = gevent.event.Event()
+    sleep = time.sleep
+
+    def paused(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 12:
+            go.set()
+        sleep(0)
+
+    monkeypatch.setattr(time, "sleep", paused)
+    assert Errand(go.wait, process).result(5)
+    doubled = [LOOK_SECONDS * 2**number for number in range(9)]
+    assert pauses[:12] == pytest.approx([*doubled, *[MAX_LOOK_SECONDS] * 3])
 
 
 @pytest.mark.parametrize("value", [7, None])

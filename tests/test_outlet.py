@@ -300,3 +300,18 @@ def test_a_worker_whose_output_nobody_reads_works_on_and_ends_in_order(tmp_path)
                 assert worker.stderr.read() == b""
             finally:
                 worker.kill()
+
+
+def test_a_log_whose_stream_was_closed_writes_into_no_file_that_has_its_descriptor_now(tmp_path):
+    stream = open(tmp_path / "log", "w")  # noqa: SIM115  it is closed below
+    log.setup("info", "json", stream)
+    number = stream.fileno()
+    with open(tmp_path / "letter", "w") as other:
+        stream.close()
+        os.dup2(other.fileno(), number)
+        try:
+            log.event(logging.INFO, "worker.ready")
+            log.flush()
+        finally:
+            _close(number)
+    assert (tmp_path / "letter").read_text() == ""

@@ -342,3 +342,37 @@ def test_a_quiet_queue_has_its_turn_also_where_the_busy_ones_always_wait():
     before = len(process.begun[4])
     process.clock.advance(200)
     assert len(process.begun[4]) - before >= 6
+
+
+def taken(share, number: int) -> None:
+    """So many permits are with messages of this queue."""
+    while number:
+        got = share.acquire(share.waiter(min(number, 10), patient=False))
+        share.polled(got, got)
+        number -= got
+
+
+def waiting(share, want: int = 1, quiet: bool = False) -> gevent.Greenlet:
+    greenlet = gevent.spawn(share.acquire, share.waiter(want, False, quiet))
+    settle()
+    return greenlet
+
+
+def test_a_queue_at_its_own_cap_is_not_hungry_where_all_permits_are_taken_either():
+    permits = Permits(20, 2, VirtualClock())
+    capped, other = permits.share(5), permits.share(0)
+    taken(capped, 5)
+    taken(other, 15)
+    at_its_cap, next_one = waiting(capped), waiting(other)
+    other.release()
+    settle()
+    assert (at_its_cap.ready(), next_one.ready()) == (False, True)
+
+
+def test_a_queue_whose_open_polls_hold_half_of_all_is_not_hungry_while_permits_are_free():
+    permits = Permits(40, 3, VirtualClock())
+    polling, quiet = permits.share(0), permits.share(0)
+    polls = [waiting(polling, 10) for _ in range(3)]
+    assert [poll.ready() for poll in polls] == [True, True, False]
+    looks = [waiting(quiet, quiet=True) for _ in range(6)]
+    assert all(look.ready() for look in looks)  # they need not take turns

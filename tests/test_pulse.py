@@ -114,7 +114,7 @@ def test_a_countdown_on_it_does_not_fire_early_after_a_standstill(clock, pulse):
     due = []
     countdown = Countdown(10, lambda item: due.append((item, pulse.now())), pulse)
     began = pulse.now()
-    countdown.add("a", began)
+    countdown.add("a")
     clock.advance(4)
     stand_still(clock, 100)
     clock.advance(0)  # all timers that are due ring, in any order
@@ -139,7 +139,7 @@ def test_each_item_of_a_countdown_has_its_full_time_and_hardly_more(seed):
     countdown = Countdown(5, lambda item: took.update({item: pulse.now() - began[item]}), pulse)
     for item in range(100):
         began[item] = pulse.now()
-        countdown.add(item, began[item])
+        countdown.add(item)
         clock.advance(dice.choice([0, 0.1, 1]))
         if dice.random() < 0.2:
             stand_still(clock, dice.choice([0.2, 1, 10, 60]))
@@ -153,7 +153,7 @@ def test_the_same_countdown_on_the_clock_itself_would_fire(clock, pulse):
     """So that the test above can fail."""
     due: list[str] = []
     countdown = Countdown(10, due.append, clock)
-    countdown.add("a", clock.now())
+    countdown.add("a")
     clock.advance(4)
     stand_still(clock, 100)
     clock.advance(0)

@@ -45,7 +45,8 @@ class Process:
 
     def __init__(self, clock, drain_seconds, concurrency):
         self.clock = clock
-        self.service = Service(concurrency, drain_seconds, Metrics("", 0, "millpond", "test"), clock)
+        self.metrics = Metrics("", 0, "millpond", "test")
+        self.service = Service(concurrency, drain_seconds, self.metrics, clock)
         self.service.ending = self
         self.exit_code = None
         self.ended_at = None
@@ -831,6 +832,18 @@ def test_the_watchdog_runs_from_the_first_poll_to_the_end_and_no_longer(process,
     clock.advance(60)
     assert one.exit_code == STOPPED
     assert watchdog.heard == ["start", "stop"]
+
+
+def test_what_the_watchdog_has_seen_and_done_is_counted_once(process, clock):
+    one = process({"job": lambda payload, message: None}, start=False)
+    one.service.watchdog = watchdog = Recorded()
+    one.start()
+    counted = lambda name: one.metrics.tally(f"worker.{name}").total  # noqa: E731
+    assert (counted("hub_blocked"), counted("leases_rescued")) == (0, 0)
+    for blocks, extended in ((2, 30), (3, 31)):
+        watchdog.blocks, watchdog.extended = blocks, extended
+        clock.advance(30)
+        assert (counted("hub_blocked"), counted("leases_rescued")) == (blocks, extended)
 
 
 def test_keys_are_handed_over_to_the_watchdog_at_the_start_and_again_and_again(process, clock):

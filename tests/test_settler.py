@@ -1,5 +1,6 @@
 """What is settled, when and in which order, and who is told: through a whole consumer, on a virtual clock."""
 
+import gc
 import json
 
 import gevent
@@ -7,6 +8,7 @@ import pytest
 from gevent.event import Event
 
 from millpond.batch import Batcher
+from millpond.delivery import Delivery
 from millpond.errors import Discard, Interrupt, Reject, Retry, Stopped, TimeLimitExceeded, Unavailable, Unreachable
 from millpond.lease import LeaseKeeper
 from millpond.permits import Permits
@@ -307,6 +309,12 @@ def test_follow_ups_that_are_refused_one_by_one_are_dead_letters_and_the_others_
     assert rig.queue.calls["send"] == 2
 
 
+def deliveries_of(rig):
+    """Those that are in memory."""
+    gc.collect()
+    return [one for one in gc.get_objects() if isinstance(one, Delivery) and one.hands is rig.consumer]
+
+
 def test_a_dead_letter_that_cannot_be_sent_is_not_sent_any_more_once_its_message_is_somebody_elses(run, clock):
     rig = run({"job": reject}, visibility_seconds=9)
     rig.dead.script["send"] = [BROKEN] * 1_000
@@ -320,6 +328,7 @@ def test_a_dead_letter_that_cannot_be_sent_is_not_sent_any_more_once_its_message
     before = rig.dead.calls["send"]
     clock.advance(3.9)  # then it comes again
     assert rig.dead.calls["send"] == before
+    assert deliveries_of(rig) == []  # nothing keeps it in memory
 
 
 # Back-pressure: what cannot be settled is not fetched

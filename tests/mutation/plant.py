@@ -59,10 +59,10 @@ class DropStatement(Operator):  # type: ignore[misc]
 
 
 class ReturnNothing(Operator):  # type: ignore[misc]
-    """Return None instead."""
+    """Return None instead; of False nobody who asks for the truth of it could tell."""
 
     def mutation_positions(self, node: Any) -> Iterator[Span]:
-        if node.type == "return_stmt" and node.children[1].get_code().strip() != "None":
+        if node.type == "return_stmt" and node.children[1].get_code().strip() not in ("None", "False"):
             yield node.start_pos, node.end_pos
 
     def mutate(self, node: Any, index: int) -> Any:
