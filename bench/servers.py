@@ -76,12 +76,21 @@ class Server:
     def call(self, target: str, **parameters: Any) -> dict[str, Any]:
         """One call of the JSON protocol, not signed: no server here looks at a signature."""
         headers = {**_HEADERS, "X-Amz-Target": target}
-        self._connection.request("POST", "/", json.dumps(parameters), headers)
-        answer = self._connection.getresponse()
+        answer = self._answer(json.dumps(parameters), headers)
         body = answer.read()
         if answer.status != 200:
             raise RuntimeError(f"{self.name} refused {target}: {body!r}")
         return dict(json.loads(body or b"{}"))
+
+    def _answer(self, body: str, headers: dict[str, str]) -> http.client.HTTPResponse:
+        """By OpenSSL 3.5 a connection can fail where another was cut, as by a consumer's end: then by a new one."""
+        try:
+            self._connection.request("POST", "/", body, headers)
+            return self._connection.getresponse()
+        except (http.client.HTTPException, OSError):
+            self._connection.close()
+            self._connection.request("POST", "/", body, headers)
+            return self._connection.getresponse()
 
     def _state(self, queue_url: str) -> dict[str, Any]:
         return self.call("Bench.State", QueueUrl=queue_url, AttributeNames=["All"])
