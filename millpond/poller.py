@@ -81,7 +81,7 @@ class Pollers:
         self._waiters: set[Waiter] = set()
         self._failures = 0
         self._paused_until = 0.0
-        self._probes: int  # that have not got through
+        self._least_pause: float  # the longer the more probes have not got through
         self.probing = False  # after a pause, until a message gets through
         self._in_turns = False  # the last probe was a message that was kept in hand
         self._longest_wait = settings.wait_seconds
@@ -121,12 +121,11 @@ class Pollers:
         """No receive for so long, then one message at a time until `probe_passed`."""
         now = self._clock.now()
         if not self.probing:
-            self._probes = 0
+            self._least_pause = 1.0
         elif now >= self._paused_until:
-            self._probes += 1
+            self._least_pause = min(MAX_PAUSE_SECONDS, 2 * self._least_pause)
         self.probing = True
-        seconds = max(seconds, min(MAX_PAUSE_SECONDS, 2.0 ** min(self._probes, 10)))
-        self._paused_until = max(self._paused_until, now + seconds)
+        self._paused_until = max(self._paused_until, now + max(seconds, self._least_pause))
         self._probe_settled.set()
         self.look_again()
 

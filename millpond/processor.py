@@ -93,7 +93,7 @@ class Processor:
         self._limits = {name: limits[route.timeout_seconds] for name, route in routes.items()}
         self._retry = retry
         self._policies = {name: retry.for_route(route) for name, route in routes.items()}
-        self._seen_tracebacks: set[tuple[str, str, int]] = set()
+        self._seen_tracebacks: set[tuple[str | int, ...]] = set()
         self._seen_values: set[str] = set()
 
     def process(self, delivery: Delivery, default_type: str) -> Outcome:
@@ -252,7 +252,7 @@ class Processor:
 
     def _first_trace(self, error: BaseException) -> str:
         place = foreign.place(error)
-        where = (foreign.type_name(error), *place) if place[0] else ("", "", 0)
+        where = (foreign.type_name(error), *place) if place[0] else ()
         if where in self._seen_tracebacks or len(self._seen_tracebacks) >= MAX_SEEN:
             return ""
         self._seen_tracebacks.add(where)

@@ -100,7 +100,8 @@ class Producer:
         lost is made again: a message can arrive twice, with one event_id. `timeout`: seconds, instead of the Producer's
         own; where they are over, QueueError says whether the message may have been sent all the same.
         """
-        return self.send_many([Job(event_type, payload, delay, group, event_id)], timeout=timeout)[0]
+        (sent,) = self.send_many([Job(event_type, payload, delay, group, event_id)], timeout=timeout)
+        return sent
 
     def send_many(self, messages: Iterable[Job | tuple[Any, ...]], *, timeout: float | None = None) -> list[str]:
         """Send many messages, ten to a call, and return their event_ids in order.

@@ -299,7 +299,7 @@ def _salvaged(message: Mapping[str, Any]) -> Received:
         flaw = "its Body holds half a character"
     return Received(
         # Two without an id are not one message.
-        _text(message.get("MessageId")) or f"unnamed-{sha256(handle.encode()).hexdigest()[:32]}",
+        _text(message.get("MessageId")) or f"unnamed-{sha256(handle.encode()).hexdigest()}",
         handle,
         _text(body),
         number(system.get("ApproximateReceiveCount"), 1, MAX_RECEIVES, 1),

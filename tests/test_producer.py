@@ -450,7 +450,7 @@ def test_ten_messages_have_the_time_of_one_and_a_timeout_that_is_given_is_for_al
     assert asked == [2.0, 1.5, 1.0]
 
 
-def test_what_is_refused_when_the_time_is_over_is_told_and_not_offered_for_a_third_time(on, monkeypatch):
+def test_what_is_refused_when_the_time_is_over_is_told_and_not_offered_for_a_third_time(on, naps, monkeypatch):
     now = [1000.0]
     monkeypatch.setattr("millpond.producer.monotonic", lambda: now[0])
     queue = ScriptedQueue(*[{0: HICCUP}] * ATTEMPTS)
@@ -464,6 +464,7 @@ def test_what_is_refused_when_the_time_is_over_is_told_and_not_offered_for_a_thi
     with pytest.raises(SendError, match="InternalError: try again"):
         on(queue).send("a", {})
     assert len(queue.calls) == 2
+    assert naps == [0.0]
 
 
 #: What a caller hears where a call did not come as far as its request; boto3 does not say how far it came.

@@ -33,6 +33,7 @@ def stand_still(clock: VirtualClock, seconds: float) -> None:
 
 def test_while_the_hub_turns_its_time_is_the_clocks(clock, pulse):
     began = pulse.now()
+    assert began == clock.now()
     for _ in range(100):
         clock.advance(0.7)
         assert clock.now() - pulse.last <= PULSE_SECONDS
