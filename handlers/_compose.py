@@ -123,6 +123,14 @@ _OWN_MESSAGE_ID = re.compile(rf"<([0-9a-f]{{{EVENT_DIGITS}}})[0-9a-f]{{16}}@.+>"
 _MESSAGE_ID = re.compile(r"<[!-;=?-~]{1,100}@[!-;=?-~]{1,255}>")
 
 
+class Sender(NamedTuple):
+    """Who a mail comes from: the bare address, its domain, and the whole header."""
+
+    spec: str
+    domain: str
+    header: str
+
+
 class Mail(NamedTuple):
     """One mail, ready to go.
 
@@ -147,31 +155,36 @@ def compose(email: Email, message: Message, default_from: str) -> Mail:
     if len(email.to) > 1 or email.cc or email.bcc or email.only:
         _check_lists(email.to, email.cc or (), email.bcc or (), email.only or ())
     sender = _sender(email.from_ or default_from)
-    to, cc, bcc = _addresses(email.to, "to"), _addresses(email.cc or (), "cc"), _addresses(email.bcc or (), "bcc")
+    to = _addresses(email.to, "to")
+    cc = _addresses(email.cc, "cc") if email.cc else []
+    bcc = _addresses(email.bcc, "bcc") if email.bcc else []
     reply_to = [_address.parse(email.reply_to, "reply_to")] if email.reply_to else []
-    everyone = [*to, *cc, *bcc]
-    recipients = _recipients(everyone, email.only or ())
-    if len(recipients) > 1:
-        _check_room(recipients, email, message)
+    specs = [address.spec for address in (*to, *cc, *bcc)]
+    recipients = _only(email.only, specs) if email.only else tuple(dict.fromkeys(specs))
+    if len(recipients) != 1:
+        _check_recipients(recipients, email, message)
     if not (email.text or email.html):
         raise Reject("a mail needs text or html")
     name = _name(email, message)
-    message_id, date = _identity(email, message, name, sender)
-    headers = [
-        f"Date: {_date(date)}",
-        _mime.folded("From", sender.header),
-        *[
-            _mime.folded(field, ", ".join([address.header for address in addresses]))
-            for field, addresses in (("To", to), ("Cc", cc), ("Reply-To", reply_to))
-            if addresses
-        ],
-        *(_subject(email.subject) if email.subject else ()),
-        _mime.folded("Message-ID", message_id),
-        *(_extra_headers(email.headers) if email.headers else ()),
-    ]
+    message_id, seed = f"<{name}@{sender.domain}>", name[:EVENT_DIGITS]
+    if email.message_id:
+        message_id, seed = _identity(email.message_id)
+    date = email.date or message.sent_at
+    headers = [f"Date: {_date(date)}", sender.header]
+    if to:
+        headers.append(_listed("To", to))
+    if cc:
+        headers.append(_listed("Cc", cc))
+    if reply_to:
+        headers.append(_listed("Reply-To", reply_to))
+    if email.subject and (subject := _subject(email.subject)):
+        headers.append(subject)
+    headers.append(f"Message-ID: {message_id}")  # one word, which has nowhere to be folded
+    if email.headers:
+        headers += _extra_headers(email.headers)
     files = _files(email.attachments) if email.attachments else ()
-    content = _mime.build(headers, email.text or "", email.html or "", files, _seed(email.message_id, name))
-    utf8 = not "".join([address.local for address in (sender, *everyone, *reply_to)]).isascii()
+    content = _mime.build(headers, email.text or "", email.html or "", files, seed)
+    utf8 = not "".join([sender.spec, *specs, *[address.spec for address in reply_to]]).isascii()
     return Mail(name, sender.spec, recipients, content, message_id, date, utf8)
 
 
@@ -183,14 +196,19 @@ def _check_lists(to: Sequence[str], cc: Sequence[str], bcc: Sequence[str], only:
         raise Reject("too many domains beyond ASCII in to, cc and bcc: write them in their ASCII form (xn--...)")
 
 
-def _sender(text: str) -> Address:
+def _sender(text: str) -> Sender:
     """Most jobs of a program have the same few senders."""
-    return _kept_sender(text) if len(text) <= MAX_KEPT_SENDER else _address.parse(text, "from")
+    return _kept_sender(text) if len(text) <= MAX_KEPT_SENDER else _parsed_sender(text)
 
 
 @lru_cache(maxsize=256)
-def _kept_sender(text: str) -> Address:
-    return _address.parse(text, "from")
+def _kept_sender(text: str) -> Sender:
+    return _parsed_sender(text)
+
+
+def _parsed_sender(text: str) -> Sender:
+    address = _address.parse(text, "from")
+    return Sender(address.spec, address.domain, _mime.folded("From", address.header))
 
 
 def _name(email: Email, message: Message) -> str:
@@ -202,58 +220,57 @@ def _name(email: Email, message: Message) -> str:
         job = msgspec.msgpack.encode(email)
     except UnicodeEncodeError:
         raise Reject("the mail holds half a character (a lone surrogate)") from None
-    return f"{_digest(message.event_id)[:EVENT_DIGITS]}{crc32(job):08x}{adler32(job):08x}"
-
-
-def _seed(message_id: str | None, name: str) -> str:
-    """What the boundaries are made of: a follow-up has the Message-ID of its original, and so its boundaries."""
-    if not message_id:
-        return name[:EVENT_DIGITS]
-    own = _OWN_MESSAGE_ID.fullmatch(message_id)
-    return own[1] if own else _digest(message_id)[:EVENT_DIGITS]
+    return f"{_digest(message.event_id)}{crc32(job) << 32 | adler32(job):016x}"
 
 
 def _digest(text: str) -> str:
-    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()[:EVENT_DIGITS]
+
+
+def _identity(message_id: str) -> tuple[str, str]:
+    """The id that a job names, and what the boundaries are made of: a follow-up has those of its original."""
+    if not _MESSAGE_ID.fullmatch(message_id):
+        raise Reject("message_id is not one Message-ID in angle brackets")
+    own = _OWN_MESSAGE_ID.fullmatch(message_id)
+    return message_id, own[1] if own else _digest(message_id)
 
 
 def _date(date: datetime) -> str:
-    """RFC 5322 3.3; email.utils.format_datetime at a third of its cost, for the dates that SQS gives."""
-    if date.tzinfo is not UTC:
-        return format_datetime(date)
-    text = date.ctime()  # Sat Mar 14 15:09:26 2026, in every locale
-    return f"{text[:3]}, {date.day:02d} {text[4:7]} {text[20:]} {text[11:19]} +0000"
+    """RFC 5322 3.3; email.utils.format_datetime at a quarter of its cost, for the dates that SQS gives."""
+    return _written(date.ctime()) if date.tzinfo is UTC else format_datetime(date)
+
+
+@lru_cache(maxsize=64)
+def _written(text: str) -> str:
+    """Of `Sat Mar 14 15:09:26 2026`, as ctime() writes it in every locale; mails come by the second."""
+    day = text[8:10].replace(" ", "0")
+    return f"{text[:3]}, {day} {text[4:7]} {text[20:]} {text[11:19]} +0000"
 
 
 def _addresses(texts: Sequence[str], field: str) -> list[Address]:
     return [_address.parse(text, f"{field}[{index}]") for index, text in enumerate(texts)]
 
 
-def _recipients(everyone: list[Address], only: Sequence[str]) -> tuple[str, ...]:
-    specs = dict.fromkeys([address.spec for address in everyone])
-    if only:
-        wanted = dict.fromkeys(address.spec for address in _addresses(only, "only"))
-        if not wanted.keys() <= specs.keys():
-            raise Reject("only has a recipient that is not in to, cc or bcc")
-        specs = wanted
-    if not specs:
-        raise Reject("no recipient")
-    return tuple(specs)
+def _listed(field: str, addresses: Sequence[Address]) -> str:
+    return _mime.folded(field, ", ".join([address.header for address in addresses]))
 
 
-def _check_room(recipients: tuple[str, ...], email: Email, message: Message) -> None:
+def _only(wanted: Sequence[str], specs: Sequence[str]) -> tuple[str, ...]:
+    found = dict.fromkeys(address.spec for address in _addresses(wanted, "only"))
+    if not found.keys() <= set(specs):
+        raise Reject("only has a recipient that is not in to, cc or bcc")
+    return tuple(found)
+
+
+def _check_recipients(recipients: tuple[str, ...], email: Email, message: Message) -> None:
     """Refuse before the first send what could not be divided after it: the rest would have no job to wait in."""
+    if not recipients:
+        raise Reject("no recipient")
     room, needed = message.max_bytes, NEXT_FOLLOW_UP_BYTES
     if not email.only:
         needed = FOLLOW_UP_BYTES + len("".join(recipients).encode()) + 3 * len(recipients)
     if len(message.body) * 4 + needed > room and len(message.body.encode()) + needed > room:
         raise Reject(f"too large to be divided should some of its {len(recipients)} recipients have to wait")
-
-
-def _identity(email: Email, message: Message, name: str, sender: Address) -> tuple[str, datetime]:
-    if email.message_id and not _MESSAGE_ID.fullmatch(email.message_id):
-        raise Reject("message_id is not one Message-ID in angle brackets")
-    return email.message_id or f"<{name}@{sender.domain}>", email.date or message.sent_at
 
 
 def _files(attachments: Sequence[Attachment]) -> list[_mime.File]:
@@ -265,11 +282,12 @@ def _files(attachments: Sequence[Attachment]) -> list[_mime.File]:
     ]
 
 
-def _subject(subject: str) -> list[str]:
+def _subject(subject: str) -> str:
+    """Its header; nothing where it is empty."""
     if _mime.has_unsafe(subject):
         raise Reject("subject has a line break or a control character")
     value = _mime.text_value(subject)
-    return [_mime.folded("Subject", value)] if value else []
+    return _mime.folded("Subject", value) if value else ""
 
 
 def _extra_headers(headers: dict[str, str]) -> list[str]:

@@ -43,7 +43,8 @@ _CONTENT_TYPE = re.compile(rf'{_TOKEN}/{_TOKEN}( ?; ?{_TOKEN}=({_TOKEN}|"[^"\\\x
 _FILE_NAME_SAFE = "!#$&+.^_`{|}~-"
 
 
-_TEXT_HEAD = "Content-Type: text/{}; charset=utf-8\r\nContent-Transfer-Encoding: {}\r\n\r\n{}"
+_TEXT_HEAD = b"Content-Type: text/%b; charset=utf-8\r\nContent-Transfer-Encoding: %b\r\n\r\n"
+_PLAIN_7BIT, _HTML_7BIT = _TEXT_HEAD % (b"plain", b"7bit"), _TEXT_HEAD % (b"html", b"7bit")
 
 
 class File(NamedTuple):
@@ -113,26 +114,28 @@ def build(headers: Iterable[str], text: str, html: str, files: Sequence[File], s
     `headers`: each folded(). `seed`: at most 24 letters and digits (more would not fit on the line of its header).
     Raises Reject for what cannot be written down.
     """
-    inner, outer = f"=_a{seed}", f"=_m{seed}"
-    parts = [_text_part(kind, body, seed) for kind, body in (("plain", text), ("html", html)) if body]
-    entity = parts[0] if len(parts) == 1 else _multipart("alternative", inner, parts)
+    parts = []
+    if text:
+        parts.append(_text_part(b"plain", text, seed))
+    if html:
+        parts.append(_text_part(b"html", html, seed))
+    entity = parts[0] if len(parts) == 1 else _multipart(b"alternative", f"=_a{seed}", parts)
     if files:
-        entity = _multipart("mixed", outer, [entity, *(_file_part(file, i) for i, file in enumerate(files))])
-    head = "\r\n".join([*headers, "MIME-Version: 1.0", ""]).encode()
-    return head + entity if entity.endswith(b"\r\n") else b"".join((head, entity, b"\r\n"))
+        entity = _multipart(b"mixed", f"=_m{seed}", [entity, *(_file_part(file, i) for i, file in enumerate(files))])
+    end = b"" if entity.endswith(b"\r\n") else b"\r\n"
+    return b"".join(("\r\n".join(headers).encode(), b"\r\nMIME-Version: 1.0\r\n", entity, end))
 
 
-def _text_part(subtype: str, text: str, seed: str) -> bytes:
+def _text_part(subtype: bytes, text: str, seed: str) -> bytes:
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
-    if text.isascii() and "\0" not in text and seed not in text and not _has_long_line(text):
-        return _TEXT_HEAD.format(subtype, "7bit", text.replace("\n", "\r\n")).encode()
     data = text.encode()
+    if text.isascii() and "\0" not in text and seed not in text and not _has_long_line(text):
+        head = _PLAIN_7BIT if subtype == b"plain" else _HTML_7BIT
+        return head + data.replace(b"\n", b"\r\n")
     if _is_mostly_ascii(data):
-        encoding, body = "quoted-printable", _quoted_printable(data)
-    else:
-        encoding, body = "base64", _base64(data.replace(b"\n", b"\r\n"))
-    return _TEXT_HEAD.format(subtype, encoding, body.decode()).encode()
+        return _TEXT_HEAD % (subtype, b"quoted-printable") + _quoted_printable(data)
+    return _TEXT_HEAD % (subtype, b"base64") + _base64(data.replace(b"\n", b"\r\n"))
 
 
 def _has_long_line(text: str) -> bool:
@@ -163,10 +166,11 @@ def _base64(data: bytes) -> bytes:
     return b"\r\n".join([encoded[i : i + BASE64_LINE] for i in range(0, len(encoded), BASE64_LINE)])
 
 
-def _multipart(subtype: str, boundary: str, parts: Iterable[bytes]) -> bytes:
-    between = f"\r\n--{boundary}\r\n".encode()
-    head = f'Content-Type: multipart/{subtype}; boundary="{boundary}"\r\n'.encode()
-    return b"".join((head, between, between.join(parts), f"\r\n--{boundary}--\r\n".encode()))
+def _multipart(subtype: bytes, boundary: str, parts: Iterable[bytes]) -> bytes:
+    mark = boundary.encode()
+    between = b"\r\n--" + mark + b"\r\n"
+    kind = (b"Content-Type: multipart/", subtype, b'; boundary="', mark, b'"\r\n')
+    return b"".join((*kind, between, between.join(parts), b"\r\n--", mark, b"--\r\n"))
 
 
 def _file_part(file: File, index: int) -> bytes:
