@@ -94,15 +94,15 @@ class Account:
         now, endings, unlogged = self._clock.now(), self._endings, 0
         epoch = self._clock.time() - now
         for delivery in deliveries:
-            outcome, envelope = delivery.outcome, delivery.envelope
+            outcome, envelope, started = delivery.outcome, delivery.envelope, delivery.started
             event_type = envelope.event_type if envelope is not None else ""
             ending = endings.get((event_type, outcome.name, outcome.cause)) or self._ending(event_type, outcome)
             ending.tally.total += 1
-            if delivery.started:
-                ending.duration.add((delivery.ended - delivery.started) * 1000)
+            if started:
+                ending.duration.add((delivery.ended - started) * 1000)
                 received = delivery.received
                 if received.receive_count == 1 and received.sent_ms:  # how long it had waited for its handler
-                    self._latency.add((epoch + delivery.started) * 1000 - received.sent_ms)
+                    self._latency.add((epoch + started) * 1000 - received.sent_ms)
             if outcome.name == "succeeded" and (unlogged or not self._succeeded.take(now)):
                 unlogged += 1
             else:

@@ -414,10 +414,11 @@ class Consumer:
         self._forget([delivery])
 
     def _forget(self, deliveries: list[Delivery]) -> None:
+        in_hand = self.in_hand
         for delivery in deliveries:
             message_id = delivery.received.message_id
-            if self.in_hand.get(message_id) is delivery:
-                del self.in_hand[message_id]
+            if in_hand.get(message_id) is delivery:
+                del in_hand[message_id]
         self.open -= len(deliveries)
         if self.open == 0:
             self.idle.set()
