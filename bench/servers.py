@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,10 @@ class Server:
         """Calls so far by operation, the driver's too; {} where the server does not count them."""
         return dict(self._state(queue_url)["calls"]) if self.counts_calls else {}
 
+    def close(self) -> None:
+        """The driver's connection to it."""
+        self._connection.close()
+
     def cpu_seconds(self) -> float:
         return cpu_seconds(self._process.pid)
 
@@ -105,7 +109,8 @@ def millpond_local(tls: bool) -> Iterator[Server]:
         with _started(command, dict(os.environ)) as process:
             assert process.stdout is not None
             url = process.stdout.readline().strip()
-            yield Server("millpond.local", process, url, ca)
+            with closing(Server("millpond.local", process, url, ca)) as server:
+                yield server
 
 
 @contextmanager
@@ -113,7 +118,8 @@ def fauxqs() -> Iterator[Server]:
     """fauxqs from npm, over plain HTTP."""
     with _started(environment.node_command("fauxqs.mjs"), dict(os.environ)) as process:
         assert process.stdout is not None
-        yield Server("fauxqs", process, process.stdout.readline().strip(), None)
+        with closing(Server("fauxqs", process, process.stdout.readline().strip(), None)) as server:
+            yield server
 
 
 @contextmanager
@@ -124,7 +130,7 @@ def _started(command: Sequence[str], environ: dict[str, str]) -> Iterator[subpro
         yield process
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
 
 
 def _batches(bodies: Iterable[str]) -> Iterator[list[str]]:

@@ -45,6 +45,7 @@ class Rig:
         threads: int = 4,
         hold_seconds: float = 43_200,
         finishes: bool = False,
+        takes_message: bool = True,
         back_off: tuple[float, float] = (2, 900),
         metrics: Metrics | None = None,
     ) -> None:
@@ -56,7 +57,15 @@ class Rig:
         self.crashes: list[BaseException] = []
         self.refused: list[Exception] = []
         routes = {
-            name: Route(name, f"tests.{name}", msgspec.json.decode, function, timeout, finishes=finishes)
+            name: Route(
+                name,
+                f"tests.{name}",
+                msgspec.json.decode,
+                function,
+                timeout,
+                finishes=finishes,
+                takes_message=takes_message,
+            )
             for name, function in handlers.items()
         }
         self.pool: Pool[Any] = Pool(concurrency, self._crashed)
