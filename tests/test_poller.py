@@ -313,6 +313,20 @@ def test_in_an_outage_one_poll_alone_asks_and_after_it_the_others_are_back(polls
     assert rig.polls.active == 1
 
 
+def test_a_poll_that_comes_back_empty_stays_where_the_only_other_one_backs_off(polls, clock):
+    from millpond.errors import AccessDenied
+
+    rig = polls(wait_seconds=1, pollers=2, visibility_seconds=3_600)
+    rig.queue.on_call = lambda name: clock.sleep(0.01)
+    rig.queue.put("x", 60)
+    clock.advance(0.025)
+    rig.queue.script["receive"] = [AccessDenied("no")]  # it rests for 2.5 s at the least
+    clock.advance(0.5)
+    assert len(rig.failures) == 1
+    assert len(rig.delivered) == 60
+    assert answers_of(rig, 1.9) == 2
+
+
 def test_after_a_receive_that_came_back_the_next_failure_is_the_first_again(polls, clock):
     from millpond.errors import Unreachable
 
