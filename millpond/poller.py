@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
@@ -80,7 +81,7 @@ class Pollers:
         self._probe_kept = probe_kept
         self._waiters: set[Waiter] = set()
         self._failures = 0
-        self._paused_until = 0.0
+        self._paused_until = -math.inf
         self._least_pause: float  # the longer the more probes have not got through
         self.probing = False  # after a pause, until a message gets through
         self._in_turns = False  # the last probe was a message that was kept in hand
@@ -92,7 +93,7 @@ class Pollers:
         self._missed: set[object] = set()  # open polls that should be back
         self._rests: dict[object, float] = {}  # those that back off, and until when
         self._unanswered: list[tuple[str, float]] = []  # attempt ids of receives whose answer was lost, and since when
-        self._lost_until = 0.0
+        self._lost_until = -math.inf
         self._delay: float
         self._early = 0
         self._brought = 0  # by the last receive
@@ -100,7 +101,7 @@ class Pollers:
         self._fewer_since: float
         self.active = 0
         self.empty_in_a_row = 0
-        self.empty_since = 0.0  # when the last receive that came back empty was asked for
+        self.empty_since = -math.inf  # when the last receive that came back empty was asked for
         self.ever_received = False
         self.ended: Event = clock.event()  # stopped, and no poll is open
 
@@ -154,7 +155,7 @@ class Pollers:
 
         One whose connection was lost counts until its time is over: SQS does not notice, and takes messages for it.
         """
-        until = max(self._lost_until, *self._ends_by.values(), 0.0)
+        until = max((self._lost_until, *self._ends_by.values()))
         return until if until > self._clock.now() else 0.0
 
     def _run(self) -> None:
@@ -288,7 +289,7 @@ class Pollers:
     def _after(self, asked: int, got: int, started: float, wait_seconds: int) -> bool:
         self._brought = got
         self.empty_in_a_row = 0 if got else self.empty_in_a_row + 1
-        self.empty_since = 0.0 if got else started
+        self.empty_since = self.empty_since if got else started
         if got == asked and self._is_one_too_few() and not self.probing:
             self.start()
         if self._settings.pause_seconds:

@@ -358,6 +358,22 @@ def test_a_long_poll_that_took_its_time_ends_a_row_of_early_empties(polls, clock
     assert pauses[10] < 1
 
 
+@pytest.mark.parametrize(("seconds", "rests"), [(9.0, True), (11.0, False)])
+def test_an_empty_answer_is_early_where_it_comes_before_half_of_its_poll_is_over(polls, clock, seconds, rests):
+    rig = polls(wait_seconds=20)
+    begun = []
+
+    def receive(*args):
+        begun.append(clock.now())
+        clock.sleep(seconds)
+        return []
+
+    rig.queue.receive = receive
+    clock.advance(60)
+    pauses = [after - before - seconds for before, after in pairwise(begun[1:])]
+    assert all(pause >= 0.09 for pause in pauses) is rests
+
+
 def test_a_shorter_pause_does_not_cut_a_longer_one(polls, clock):
     rig = polls(wait_seconds=1)
     clock.advance(0.5)
