@@ -64,8 +64,8 @@ class Connection:
         self._stream = stream
         self._pid = os.getpid()
         self._buffer = bytearray()
-        self._bytes_left = 0
-        self._deadline = 0.0
+        self._bytes_left: int
+        self._deadline: float
         #: Whether the last answer was whole, with nothing behind it, and the server keeps the connection too.
         self.clean: bool
 

@@ -353,7 +353,7 @@ class Consumer:
         outcome = msgspec.structs.replace(outcome, reason=f"{outcome.reason or outcome.cause} ({reached})")
         if self._dead_letters is None:
             return outcome
-        return msgspec.structs.replace(outcome, name="dead_lettered", delay_seconds=0)
+        return msgspec.structs.replace(outcome, name="dead_lettered")
 
     def _on_room(self) -> None:
         """Permits come back while there is room for what their messages will have to settle.

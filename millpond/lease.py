@@ -155,7 +155,7 @@ class Lease(msgspec.Struct, eq=False):
 
     def _clamped(self, seconds: float) -> int:
         left = self.received_at + self._keeper.hold_seconds - self._keeper.clock.now()
-        return whole_seconds(max(0.0, min(seconds, int(left))))
+        return whole_seconds(min(seconds, int(left)))
 
     def _stop_beating(self) -> None:
         if self._woken is None:

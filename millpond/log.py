@@ -49,6 +49,7 @@ MAX_VALUES = 200
 _CONTAINERS = (dict, list, tuple)
 _DROPPED = "%d log lines were dropped: nobody read them"
 _NativeRLock: Any = get_original("_thread", "RLock")
+_NOWHERE = ("", 0)  # a record's file and line: no format shows them
 _engine = logging.getLogger("millpond")
 # What each LogRecord has by itself; all else came by `extra=`.
 _RECORD_KEYS = frozenset(logging.makeLogRecord({}).__dict__) | {"asctime", "event", "fields", "message", "taskName"}
@@ -95,7 +96,7 @@ def event(level: int, name: str, message: str = "", /, **fields: Any) -> None:
     """Log an event of the engine, such as "message.retried". Costs next to nothing where its level is off."""
     if not _engine.isEnabledFor(level):
         return
-    record = logging.LogRecord(_engine.name, level, "", 0, message, None, None)
+    record = logging.LogRecord(_engine.name, level, *_NOWHERE, message, None, None)
     record.__dict__.update(event=name, fields=fields)
     try:
         _engine.handle(record)
@@ -110,7 +111,7 @@ def _not_handled(record: logging.LogRecord, error: BaseException) -> None:
     records = [record] if _engine.handlers or _engine.filters else []
     if _failures.take(time.monotonic()):
         text = f"a handler or a filter that was added to logging raised {foreign.describe(error)}: it missed this line"
-        records.append(logging.LogRecord(_engine.name, logging.ERROR, "", 0, text, None, None))
+        records.append(logging.LogRecord(_engine.name, logging.ERROR, *_NOWHERE, text, None, None))
         records[-1].__dict__.update(event="log.failed", fields={"line": foreign.shown(record.__dict__["event"])})
     for output in _outputs():
         for one in records:
@@ -123,7 +124,7 @@ def from_thread(level: int, name: str, message: str, /, **fields: Any) -> None:
     A pipe that is full is not waited for: the line is lost, since whoever reads the log may be what the hub waits for.
     The line should be shorter than 4 KiB (PIPE_BUF): so much a pipe that is not full takes at once.
     """
-    record = logging.LogRecord(_engine.name, level, "", 0, message, None, None)
+    record = logging.LogRecord(_engine.name, level, *_NOWHERE, message, None, None)
     record.__dict__.update(event=name, fields=fields)
     for output in _outputs():
         output.write_past_locks(record)
@@ -217,7 +218,7 @@ class _Output(logging.Handler):
             raise
         except BaseException as error:  # a record holds what its caller gave: any __str__ may raise whatever it likes
             text = f"a record cannot be shown: {foreign.type_name(error)}"
-            return self.format(logging.LogRecord(record.name, record.levelno, "", 0, text, None, None))
+            return self.format(logging.LogRecord(record.name, record.levelno, *_NOWHERE, text, None, None))
 
     def _write(self, line: str) -> None:
         if self._stream is None or self._stream.closed:
@@ -234,7 +235,7 @@ class _Output(logging.Handler):
         """False: it takes nothing yet. Nothing goes out before this, so that the gap in the log is where it says."""
         if not (count := outlet.dropped):
             return True
-        record = logging.LogRecord(_engine.name, logging.WARNING, "", 0, _DROPPED, (count,), None)
+        record = logging.LogRecord(_engine.name, logging.WARNING, *_NOWHERE, _DROPPED, (count,), None)
         record.__dict__.update(event="log.dropped", fields={"lines": count})
         if not outlet.offer(self._encoded(self._line(record) + "\n")):
             return False

@@ -33,7 +33,7 @@ class Permits:
         self._reserve = max(1, total // 10) if queues > 1 else 0
         self._spare = total // 20
         self._most = total - self._reserve
-        self._least = 0  # permits that the most modest waiter waits for
+        self._least: int  # permits that the most modest waiter waits for
         self._waiters: list[Waiter] = []
         self._quiet_waiters: list[Waiter] = []
         self._quiet = 0  # permits with open polls of quiet queues
@@ -99,7 +99,7 @@ class Permits:
     def looked(self, number: int) -> None:
         """A poll of a quiet queue is over: it is another's turn."""
         self._quiet -= number
-        self._least = min(self._least, 1)
+        self._least = 1
 
     def look_seconds(self, most: int) -> int:
         """How long a poll of a quiet queue is to wait: `most`, less where many take turns."""

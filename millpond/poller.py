@@ -101,7 +101,7 @@ class Pollers:
         self._fewer_since: float
         self.active = 0
         self.empty_in_a_row = 0
-        self.empty_since = -math.inf  # when the last receive that came back empty was asked for
+        self.empty_since = 0.0  # when the last receive that came back empty was asked for
         self.ever_received = False
         self.ended: Event = clock.event()  # stopped, and no poll is open
 
@@ -289,7 +289,7 @@ class Pollers:
     def _after(self, asked: int, got: int, started: float, wait_seconds: int) -> bool:
         self._brought = got
         self.empty_in_a_row = 0 if got else self.empty_in_a_row + 1
-        self.empty_since = self.empty_since if got else started
+        self.empty_since = 0.0 if got else started
         if got == asked and self._is_one_too_few() and not self.probing:
             self.start()
         if self._settings.pause_seconds:

@@ -172,7 +172,7 @@ class _Sending:
         self._unsent: dict[int, Entry] = {}
         self._refused: dict[int, str] = {}
         self._unanswered = False
-        self._tries = 0  # of the ten that are on their way
+        self._tries: int  # of the ten that are on their way
 
     def ends_by(self) -> float:
         """When the ten that begin now must be sent."""

@@ -78,7 +78,7 @@ class Service:
         self._over: Event = clock.event()  # all is settled, or nothing more is to be waited for
         self._why = ""
         self._exit_code = STOPPED
-        self._stopped_at = 0.0
+        self._stopped_at: float
         self.ending = Ending()
         self._refused: dict[str, float] = {}  # queues that are not to be received from, and when it was told last
 

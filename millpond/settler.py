@@ -265,7 +265,7 @@ class Settler:
             sending.letter = deadletter.bare(sending.letter) if sending.letter is not None else None
         left = [sending for sending in left if sending not in told] + self._offer_once(self.dead_letters, told)
         refused = [one for one in left if one.failure.sender_fault or self._burying.lasts]
-        for sending in refused[:1]:
+        for sending in refused:  # once a minute
             self._burying.tell(self.dead_letters.url, sending.failure, self.copies.count)
         return [sending for sending in left if sending not in refused], refused
 

@@ -50,7 +50,7 @@ class Trouble:
         self._url = ""
         self._told = False  # of this outage
         self._told_at = -math.inf
-        self._probe_at = 0.0
+        self._probe_at: float
         self._hurried = False
 
     def read(self, url: str, results: Sequence[Failure | None], started: float, waiting: int) -> None:

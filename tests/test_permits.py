@@ -358,6 +358,47 @@ def waiting(share, want: int = 1, quiet: bool = False) -> gevent.Greenlet:
     return greenlet
 
 
+@pytest.mark.parametrize(("total", "spare"), [(39, 1), (40, 2)])
+def test_while_one_that_holds_less_is_hungry_a_twentieth_of_all_is_left_free(total, spare):
+    permits = Permits(total, 2, VirtualClock())
+    less, more = permits.share(0), permits.share(0)
+    taken(less, 10)
+    taken(more, total - 10)
+    patient = gevent.spawn(less.acquire, less.waiter(10, patient=True))
+    settle()
+    next_one = waiting(more)
+    released = 0
+    while not next_one.ready():
+        more.release()
+        settle()
+        released += 1
+    assert released == spare + 1
+    assert not patient.ready()
+
+
+def test_the_turn_of_a_quiet_queue_that_is_over_is_anothers_at_once_though_a_busy_one_waits_for_more():
+    permits = Permits(20, 3, VirtualClock())
+    busy, quiet = permits.share(0), permits.share(0)
+    taken(busy, 18)
+    looks = [waiting(quiet, quiet=True) for _ in range(2)]
+    assert all(look.ready() for look in looks)
+    hungry = gevent.spawn(busy.acquire, permits.share(0).waiter(10, patient=True))
+    settle()
+    third = waiting(quiet, quiet=True)
+    assert not third.ready()
+    quiet.polled(1, 0, quiet=True)
+    settle()
+    assert third.ready()
+    assert not hungry.ready()
+
+
+def test_a_new_queue_asks_for_one_message_and_looks_briefly_then_ever_longer():
+    process = Process(3, 100)
+    process.clock.advance(60)
+    assert [asked for (asked,) in process.queues[0].batches["receive"]][:4] == [1] * 4
+    assert process.queues[0].waits[:4] == [2, 8, 20, 20]
+
+
 def test_a_queue_at_its_own_cap_is_not_hungry_where_all_permits_are_taken_either():
     permits = Permits(20, 2, VirtualClock())
     capped, other = permits.share(5), permits.share(0)

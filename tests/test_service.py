@@ -807,6 +807,35 @@ def test_a_drain_that_waits_until_all_is_done_gives_a_delete_up_after_five_minut
     assert one.exit_code == LEFT
 
 
+@pytest.mark.parametrize(("share", "stuck"), [(0.45, 0), (0.55, 1)])
+def test_a_handler_that_was_interrupted_has_half_of_what_is_left_to_clean_up(process, clock, share, stuck):
+    def handle(payload, message):
+        try:
+            Event().wait()
+        finally:
+            clock.sleep(share * reserve_seconds(20.0))
+
+    one = process({"job": handle}, drain_seconds=20.0, wait_seconds=1)
+    one.rig.put("job")
+    clock.advance(5)
+    one.signal(SIGTERM)
+    clock.advance(20 - 0.48 * reserve_seconds(20.0))
+    assert one.rig.ended[0][1].name == "released"
+    assert one.service.pool.written_off == stuck
+    clock.advance(20)
+
+
+def test_the_last_of_all_open_polls_is_what_a_drain_may_wait_for(process, clock, caplog):
+    caplog.set_level("INFO")
+    one = process({"job": fine}, {"job": fine}, drain_seconds=25.0, wait_seconds=20)
+    clock.advance(5)
+    one.rigs[1].put("job")
+    clock.advance(1)
+    one.signal(SIGTERM)
+    (told,) = [record.getMessage() for record in caplog.records if getattr(record, "event", "") == "worker.draining"]
+    assert "an open long poll may last 19 s" in told
+
+
 class Recorded:
     """A watchdog that does nothing, and tells what was asked of it."""
 

@@ -112,7 +112,7 @@ class Plant(NamedTuple):
 
 
 def plants(root: Path, file: str) -> list[Plant]:
-    """Every bug that can be planted in the functions of a file; not in annotations, which do nothing."""
+    """Every bug that can be planted in the functions of a file; not where nothing is done: `_idle`."""
     source = (root / file).read_text()
     tree, inside = get_ast(source), _Functions(source)
     found = []
@@ -139,16 +139,13 @@ class _Functions:
         functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
         self._bodies = [(node.body[0].lineno, node.end_lineno or 0) for node in functions]
         self._nowhere = [(node.lineno, node.end_lineno or 0) for node in protocols]
-        self._annotations = [
-            (annotation.lineno, annotation.col_offset, annotation.end_lineno, annotation.end_col_offset)
-            for annotation in _annotations(tree)
-        ]
+        self._idle = [(node.lineno, node.col_offset, node.end_lineno, node.end_col_offset) for node in _idle(tree)]
 
     def has(self, place: tuple[int, int]) -> bool:
         line, column = place
         if any(first <= line <= last for first, last in self._nowhere):
             return False
-        if any((a, b) <= (line, column) < (c, d) for a, b, c, d in self._annotations):
+        if any((a, b) <= (line, column) < (c, d) for a, b, c, d in self._idle):
             return False
         return any(first <= line <= last for first, last in self._bodies)
 
@@ -157,9 +154,12 @@ def _is_protocol(node: ast.ClassDef) -> bool:
     return any(isinstance(base, ast.Name) and base.id == "Protocol" for base in node.bases)
 
 
-def _annotations(tree: ast.AST) -> Iterator[Any]:
+def _idle(tree: ast.AST) -> Iterator[Any]:
+    """Annotations, and zip's `strict`, which asserts what is so."""
     for node in ast.walk(tree):
         if isinstance(node, ast.AnnAssign | ast.arg) and node.annotation is not None:
             yield node.annotation
         elif isinstance(node, ast.FunctionDef) and node.returns is not None:
             yield node.returns
+        elif isinstance(node, ast.keyword) and node.arg == "strict":
+            yield node.value
