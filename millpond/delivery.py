@@ -55,7 +55,7 @@ class Delivery(msgspec.Struct, eq=False):
     outcome: Outcome = None  # type: ignore[assignment]  # given when it is settled
     envelope: Envelope | None = None  # until it is opened
     greenlet: Any = None  # the one inside the handler
-    interrupted: Interrupt | None = None  # what was thrown into the handler, first of all
+    interrupted: Interrupt | None = None  # by what, first of all
     started: float = 0.0  # on the clock; 0.0 where the handler never ran
     ended: float = 0.0
     settling_since: float = 0.0
@@ -63,7 +63,7 @@ class Delivery(msgspec.Struct, eq=False):
     claimed: bool = False  # its outcome is known, and somebody settles it
     spared: int = 0  # of its receives, those that were no failure, as far as this worker knows
     finishes: bool = False  # its handler may end where the lease is lost (on_lease_lost = "finish")
-    _message: Message | None = None
+    _jobs: list[FollowUp] | None = None  # what the run of its handler leaves behind
     _limit: Countdown[Delivery] | None = None  # the time limits that this one's is among
     _timer: Timer | None = None
     _wanted: Callable[[], Interrupt] | None = None
@@ -78,26 +78,25 @@ class Delivery(msgspec.Struct, eq=False):
         waited = self.envelope is not None and self.envelope.not_before and self.received.receive_count > 1
         return max(self.spared, 1 if waited else 0)
 
-    @property
     def message(self) -> Message:
-        """As its handler sees it, made for the first that asks: a handler, a line of the log."""
-        if self._message is None:
-            received, envelope = self.received, cast("Envelope", self.envelope)
-            self._message = Message(
-                received.message_id,
-                str(envelope.event_id),
-                envelope.event_type,
-                self.hands.name,
-                received.body,
-                received.receive_count,
-                received.sent_ms,
-                self.received_time,
-                received.group_id,
-                {name: attribute.value for name, attribute in received.attributes.items()},
-                self.seconds_left,
-                self.hands.max_bytes,
-            )
-        return self._message
+        """As a run of its handler sees it, with no job of an earlier run. It is not kept: as it asks this delivery for
+        the time that is left, both, and the body, would stay in memory until the garbage collector comes."""
+        received, envelope, self._jobs = self.received, cast("Envelope", self.envelope), []
+        return Message(
+            received.message_id,
+            str(envelope.event_id),
+            envelope.event_type,
+            self.hands.name,
+            received.body,
+            received.receive_count,
+            received.sent_ms,
+            self.received_time,
+            received.group_id,
+            {name: attribute.value for name, attribute in received.attributes.items()},
+            self.seconds_left,
+            self.hands.max_bytes,
+            self._jobs,
+        )
 
     def identity(self) -> dict[str, object]:
         """What a line of the log says of it."""
@@ -113,7 +112,7 @@ class Delivery(msgspec.Struct, eq=False):
     @property
     def follow_ups(self) -> tuple[FollowUp, ...]:
         """What its handler has left behind."""
-        return self._message.follow_ups if self._message is not None else ()
+        return tuple(self._jobs) if self._jobs else ()
 
     def wall_time(self) -> float:
         """Now, since the epoch."""
@@ -189,7 +188,6 @@ class Delivery(msgspec.Struct, eq=False):
             self.hands.stuck(self)
             return
         self._timer = self._clock.timer(REPEAT_SECONDS, self._throw)
-        error = kind()
         if self.interrupted is None:
-            self.interrupted = error
-        greenlet.throw(error)
+            self.interrupted = kind()  # another one than is thrown, whose traceback has this delivery
+        greenlet.throw(kind())

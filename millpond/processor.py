@@ -277,8 +277,8 @@ def _call(route: Route, delivery: Delivery) -> object:
     except BaseException as error:  # the user's own types decode themselves: anything can come out
         raise _Misfit(misfit(error, envelope.payload, envelope.path)) from None
     if route.around is not None:
-        return _call_around(route.around, route, payload, delivery.message)
-    return route.call(payload, delivery.message) if route.takes_message else route.call(payload)
+        return _call_around(route.around, route, payload, delivery.message())
+    return route.call(payload, delivery.message()) if route.takes_message else route.call(payload)
 
 
 #: The function below which every handler runs: the watchdog looks for it in a stack.
@@ -311,7 +311,10 @@ def _call_around(around: Around, route: Route, payload: Any, message: Message) -
         if error is not raised:
             log.event(logging.WARNING, "around.failed", f"{route.where}: @around raised {foreign.describe(error)}")
     if raised is not None:
-        raise raised
+        try:
+            raise raised
+        finally:
+            raised = None  # its traceback has this frame: the message would stay for the garbage collector
     return value
 
 

@@ -1,14 +1,17 @@
 """One queue, wired, on a virtual clock: what becomes of messages when things go wrong."""
 
 import contextlib
+import gc
 import json
 from itertools import pairwise
 
 import gevent
+import msgspec
 import pytest
 from gevent.event import Event
 
 from millpond import consumer, processor
+from millpond.delivery import Delivery
 from millpond.errors import (
     AccessDenied,
     QueueError,
@@ -1584,3 +1587,36 @@ def test_a_dead_letter_that_fails_in_a_drain_is_not_tried_again(clock):
     clock.advance(2)
     assert rig.outcomes() == {one: "retried"}
     assert rig.consumer.open == 0
+
+
+# Memory
+
+
+@contextlib.contextmanager
+def in_transaction(message):
+    yield
+
+
+@pytest.mark.parametrize("way", ["done", "failed", "failed in @around", "timed out"])
+def test_no_message_that_is_over_waits_in_memory_for_the_garbage_collector(clock, way):
+    """It looks for cycles after 20,000 objects: that would be thousands of bodies."""
+
+    def handle(payload, message):
+        if way == "timed out":
+            clock.sleep(1_000)
+        elif way != "done":
+            raise ValueError("boom")
+
+    rig = run(clock, {"job": handle}, timeout=5, max_attempts=1)
+    if way == "failed in @around":
+        route = rig.processor._routes["job"]
+        rig.processor._routes["job"] = msgspec.structs.replace(route, around=in_transaction)
+    gc.collect()
+    gc.disable()
+    try:
+        rig.put("job", number=20)
+        clock.advance(60)
+        assert len(rig.ended) == 20
+        assert [one for one in gc.get_objects() if type(one) is Delivery and one.hands is rig.consumer] == []
+    finally:
+        gc.enable()

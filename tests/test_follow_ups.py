@@ -345,6 +345,24 @@ def test_waiting_for_a_server_that_is_down_uses_up_no_attempt(clock):
     assert rig.queue.messages == {}
 
 
+def test_a_message_that_runs_again_in_hand_leaves_its_follow_ups_once(clock):
+    ran = []
+
+    def handle(payload, message):
+        ran.append(payload)
+        if payload == "first":
+            message.follow_up("next")
+            if len(ran) < 3:
+                raise Unavailable("down", after=10)
+
+    rig = Rig(clock, {"job": handle}, max_receive_count=1)
+    rig.put("job", "first")
+    rig.consumer.polls.start()
+    clock.advance(300)
+    assert ran == ["first", "first", "first", "next"]
+    assert rig.queue.messages == {}
+
+
 # Size
 
 

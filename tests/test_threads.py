@@ -191,7 +191,7 @@ def test_a_payload_that_does_not_fit_is_found_in_the_thread_too():
 
 def test_follow_ups_and_the_context_go_with_the_handler_into_its_thread():
     def run(payload: Any, message: Message) -> None:
-        assert log.delivery.get().message is message
+        assert log.delivery.get().identity()["message_id"] == message.id
         assert message.seconds_left == LIMIT
         message.follow_up("more")
 
