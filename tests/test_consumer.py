@@ -1550,6 +1550,28 @@ def test_a_drain_gives_up_a_follow_up_that_nobody_takes_in_seconds(clock, dead_l
     assert rig.consumer.left == 1
 
 
+@pytest.mark.parametrize(("handler", "where", "call"), [(fine, "queue", "delete"), (reject, "dead", "send")])
+def test_in_a_drain_no_settling_call_takes_longer_than_what_is_left(clock, handler, where, call):
+    gate = Gate()
+
+    def handle(payload, message):
+        gate(payload, message)
+        handler(payload, message)
+
+    rig = run(clock, {"job": handle}, wait_seconds=1)
+    queue, tried = getattr(rig, where), []
+    queue.gates[call] = Event()
+    queue.on_call = lambda name: tried.append(clock.now()) if name == call else None
+    rig.put("job")
+    clock.advance(1)
+    deadline = clock.now() + 3
+    rig.consumer.drain(deadline)
+    gate.event.set()
+    clock.advance(4)
+    assert tried[0] < deadline - 2.5
+    assert len(tried) > 1 or rig.ended != []  # it was cut by then, and is not waited for
+
+
 def test_a_give_back_whose_lease_the_watchdog_is_at_waits_for_it_and_is_made(clock):
     gate = Gate()
 

@@ -149,7 +149,9 @@ def test_where_there_is_little_time_the_last_address_has_as_much_of_it_as_each_b
 def test_an_address_that_takes_the_connection_and_shakes_no_hand_leaves_time_to_the_others(certificate, home):
     server = Server(certificate.server_context())
     mute = Swallowing("127.0.0.2", server.port, mute=True)
+    began = time.monotonic()
     dialed(home, server, certificate, "127.0.0.2", "127.0.0.1", seconds=2).close()
+    assert time.monotonic() - began > 0.9  # half of it is its own
     mute.close()
     server.close()
 
