@@ -25,6 +25,8 @@ from statsd import StatsClient
 FLUSH_SECONDS = 1.0
 #: The part of a second over which its packets are spread: in a trial, a burst of them lost 39 % of the lines.
 SPREAD_SECONDS = 0.8
+#: In so many bursts: each wakes the process up, which at a low load costs more than the packet.
+BURSTS = 10
 #: Timings of one name that one flush sends; of more, a random choice of so many, with their @rate.
 MAX_SAMPLES = 200
 #: Bytes of a packet: what any IP network carries in one piece (where one is cut up, a lost piece loses all of it),
@@ -154,11 +156,12 @@ class Metrics:
         return values
 
     def _send(self, spread_seconds: float) -> None:
-        pause = spread_seconds / max(1, len(self._packets))
+        at_once = -(-len(self._packets) // BURSTS)
         while self._packets:
-            self._line.send(self._packets.popleft())
-            if pause:
-                self._sleep(pause)
+            for _ in range(min(at_once, len(self._packets))):
+                self._line.send(self._packets.popleft())
+            if spread_seconds:
+                self._sleep(spread_seconds / BURSTS)
 
 
 @lru_cache(maxsize=4096)

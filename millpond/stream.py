@@ -40,15 +40,23 @@ class Stream:
         """From now on, each wait takes so long at most. Raises TimeoutError where that is no time at all."""
         if seconds <= 0:
             raise TimeoutError("timed out")
-        if seconds != self._seconds:
-            self._seconds = seconds
+        self._seconds = seconds
+        if self._hub is None:
             self._socket.settimeout(seconds)
 
     def send(self, data: bytes) -> None:
         """All of it."""
-        sent = self._socket.send(data)  # nearly always all; sendall asks the system for the buffer's size first
+        try:
+            sent = self._raw.send(data)  # nearly always all, at once: gevent's socket is for when it must wait
+        except BlockingIOError:
+            sent = 0
         if sent < len(data):
-            self._socket.sendall(memoryview(data)[sent:])
+            self._patient().sendall(memoryview(data)[sent:])
+
+    def _patient(self) -> socket.socket:
+        """The socket that waits, within the limit."""
+        self._socket.settimeout(self._seconds)
+        return self._socket
 
     def wait(self) -> None:
         """Until there is something to read. For when that is known to take a while: it spares `recv` a try in vain.
@@ -67,7 +75,13 @@ class Stream:
 
     def recv(self) -> bytes:
         """What is there, or what comes next; b"" at the end."""
-        return self._socket.recv(RECV_BYTES)
+        return self._received()
+
+    def _received(self) -> bytes:
+        try:
+            return self._raw.recv(RECV_BYTES)
+        except BlockingIOError:
+            return self._patient().recv(RECV_BYTES)
 
     def silent(self) -> bool:
         """Whether there is nothing to read now, not even the end; an OSError says no too."""
@@ -81,7 +95,6 @@ class Stream:
     def _hurry(self) -> None:
         """No wait at all, until the next limit."""
         if self._hub is None:
-            self._seconds = 0.0
             self._socket.settimeout(0)
 
 
@@ -156,7 +169,7 @@ class TlsStream(Stream):
 
     def _feed(self, end: float) -> None:
         self.limit(end - monotonic())
-        data = self._socket.recv(RECV_BYTES)
+        data = self._received()
         if data:
             self._incoming.write(data)
         else:
