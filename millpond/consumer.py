@@ -374,12 +374,17 @@ class Consumer:
             self.polls.pause(outcome.delay_seconds)
         elif not self.polls.probing:
             return
-        elif delivery.started and outcome.cause != "undecodable" and outcome.name in GOT_THROUGH:
+        elif self._got_through(delivery, outcome):
             log.event(logging.INFO, "queue.resumed", "a message got through", queue=self.name)
             self.polls.probe_passed()
-            self._kept.end_line(self.polls.pause_left())
+            self._kept.end_line()
         else:
             self.polls.probe_over()
+
+    def _got_through(self, delivery: Delivery, outcome: Outcome) -> bool:
+        """What began before the pause was over, such as messages of other types beside the failed one, shows nothing."""
+        said = delivery.started and outcome.cause != "undecodable" and outcome.name in GOT_THROUGH
+        return bool(said) and self.polls.is_probe(delivery.started)
 
     def _finished(self, deliveries: list[Delivery]) -> None:
         self.account.finish(deliveries)

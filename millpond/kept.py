@@ -53,10 +53,10 @@ class Kept:
         self._line.pop(delivery).cancel()
         return delivery
 
-    def end_line(self, seconds: float) -> None:
-        """The server is back: all in line are due in so many seconds."""
+    def end_line(self) -> None:
+        """The server is back: all in line are due."""
         while (delivery := self.next()) is not None:
-            self.wait(delivery, seconds)
+            self.wait(delivery, 0.0)
 
     def take_all(self) -> list[Delivery]:
         """Take out all of them."""

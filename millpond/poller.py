@@ -134,6 +134,10 @@ class Pollers:
         """Seconds until the pause is over."""
         return max(0.0, self._paused_until - self._clock.now())
 
+    def is_probe(self, started: float) -> bool:
+        """Whether what began then began after the pause."""
+        return started >= self._paused_until
+
     def probe_passed(self) -> None:
         """A message got through: receive as before."""
         if self.probing:

@@ -1416,6 +1416,24 @@ def test_a_pause_and_its_end_are_told_once_each(clock, caplog):
     assert events.count("queue.paused") == events.count("queue.resumed") == 1
 
 
+@pytest.mark.parametrize("seconds", [0, 10, 45], ids=["at once", "in the pause", "after the pause"])
+def test_what_began_before_a_pause_does_not_end_it(clock, caplog, seconds):
+    caplog.set_level("INFO")
+    server = Server(clock, 30)
+    rig = run(clock, {"job": server, "other": lambda payload, message: clock.sleep(seconds)}, concurrency=10)
+    for _ in range(5):
+        rig.put("job")
+        rig.put("other")
+    clock.advance(200)
+    events = [getattr(one, "event", "") for one in caplog.records]
+    assert events.count("queue.paused") == 1
+    assert events.count("queue.resumed") == 0
+    assert len(server.times) <= 5 + 6  # one at a time after the pause
+    server.up = True
+    clock.advance(65)
+    assert rig.queue.messages == {}
+
+
 def test_successes_that_are_not_logged_one_by_one_are_counted_in_one_line(clock, caplog):
     caplog.set_level("INFO")
     rig = run(clock, {"job": fine})  # the rig's allowance is none a second
