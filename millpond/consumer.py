@@ -382,7 +382,7 @@ class Consumer:
             self.polls.probe_over()
 
     def _got_through(self, delivery: Delivery, outcome: Outcome) -> bool:
-        """What began before the pause was over, such as messages of other types beside the failed one, shows nothing."""
+        """What began before the pause was over, messages of other types among them, shows nothing."""
         said = delivery.started and outcome.cause != "undecodable" and outcome.name in GOT_THROUGH
         return bool(said) and self.polls.is_probe(delivery.started)
 

@@ -357,7 +357,7 @@ def _end(texts: list[str]) -> str:
 def describe(error: BaseException) -> str:
     """An exception in one line: its type, and what it says."""
     text = _text_of(error)
-    return type_name(error) if text is None else f"{type_name(error)}: {shown(text)}"
+    return f"{type_name(error)}: {shown(text)}" if text else type_name(error)
 
 
 def trace(error: BaseException) -> str:

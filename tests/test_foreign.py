@@ -80,6 +80,11 @@ def test_an_error_that_raises_whatever_it_is_asked_has_its_name():
     assert foreign.trace(Nasty()).endswith("Nasty: <Nasty>")
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError(), ValueError("")], ids=repr)
+def test_an_error_that_says_nothing_is_its_name_alone(error):
+    assert foreign.describe(error) == type(error).__name__
+
+
 class Liar(str):
     __slots__ = ()
 

@@ -156,7 +156,7 @@ class OwnBase(BaseException):
 def test_anything_else_that_is_raised_is_a_failure_of_this_message(error):
     outcome = process(raiser(error))
     assert (outcome.name, outcome.cause, outcome.reason) == ("retried", "failed", "")
-    assert outcome.error == f"{type(error).__name__}: {error}"
+    assert outcome.error == f"{type(error).__name__}: {error}".removesuffix(": ")
     assert 1 <= outcome.delay_seconds <= 2
     last = process(raiser(error), attempt=5)
     assert (last.name, last.cause, last.reason) == ("dead_lettered", "failed", "every attempt failed (attempt 5)")
@@ -356,7 +356,8 @@ def test_around_sees_what_the_handler_did_and_cannot_change_the_outcome(error, e
 @pytest.mark.parametrize("error", [ValueError("odd"), SystemExit(1), gevent.GreenletExit()], ids=repr)
 def test_around_cannot_hide_a_failure(error, suppress):
     outcome = enclosed(Enclosing(suppress=suppress), error)
-    assert (outcome.name, outcome.cause, outcome.error) == ("retried", "failed", f"{type(error).__name__}: {error}")
+    assert (outcome.name, outcome.cause) == ("retried", "failed")
+    assert outcome.error == f"{type(error).__name__}: {error}".removesuffix(": ")
 
 
 def test_an_around_that_raises_before_the_handler_is_a_failure_and_the_handler_is_not_called():
