@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
+from millpond.errors import Retry
 from millpond.metrics import Metrics
 from tests.rig import Rig
 from tests.test_metrics import Server
@@ -32,3 +35,57 @@ def test_a_delivery_is_timed_in_milliseconds_its_handler_alone_and_what_it_waite
         "mill.q.type.email_send.duration:2500.000|ms",
     ]
     assert {"mill.q.received:1|c", "mill.q.succeeded:1|c", "mill.q.type.email_send.succeeded:1|c"} <= {*lines}
+
+
+def told(caplog, event):
+    return [record.fields for record in caplog.records if getattr(record, "event", "") == event]
+
+
+def test_the_wait_of_a_message_is_that_before_its_first_handling_and_of_no_later_one(clock):
+    server = Server()
+    metrics = Metrics("127.0.0.1", server.port, "mill", "worker.1")
+
+    def handle(payload, message):
+        if message.attempt == 1:
+            raise Retry("later", after=5)
+
+    rig = Rig(clock, {"job": handle}, metrics=metrics)
+    rig.put("job")
+    rig.consumer.polls.start()
+    clock.advance(60)
+    metrics.close()
+    lines = server.lines()
+    server.close()
+    assert len([line for line in lines if line.startswith("mill.q.duration:")]) == 2
+    assert [line for line in lines if "latency" in line] == ["mill.q.latency:0.000|ms"]
+    assert "mill.q.retried:1|c" in lines
+
+
+def test_the_log_has_the_seconds_of_a_handler_in_milliseconds_and_none_where_it_did_not_run(clock, caplog):
+    caplog.set_level(logging.INFO)
+
+    def handle(payload, message):
+        clock.sleep(1.2344)
+        raise Retry("later", after=5)
+
+    rig = Rig(clock, {"job": handle})
+    rig.put("job")
+    rig.queue.put("{")
+    rig.consumer.polls.start()
+    clock.advance(3)
+    (retried,), (unread,) = told(caplog, "message.retried"), told(caplog, "message.dead_lettered")
+    assert (retried["seconds"], retried["retry_seconds"]) == (1.234, 5)
+    assert unread["seconds"] == 0.0
+    assert "retry_seconds" not in unread
+
+
+def test_what_is_left_out_of_the_log_is_told_a_second_later_and_counted_anew_each_time(clock, caplog):
+    caplog.set_level(logging.INFO)
+    rig = Rig(clock, {"job": lambda payload, message: None}, visibility_seconds=3_600)
+    rig.consumer.polls.start()
+    for number in (3, 5):
+        rig.put("job", None, number)
+        clock.advance(0.9)
+        assert [fields["more"] for fields in told(caplog, "message.succeeded")] == [3] * (number == 5)
+        clock.advance(0.2)
+        assert [fields["more"] for fields in told(caplog, "message.succeeded")][-1] == number

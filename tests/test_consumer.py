@@ -102,6 +102,10 @@ def test_every_call_is_a_request_those_to_the_dead_letter_queue_too(clock):
     assert rig.dead.calls == {"send": 1}
     assert rig.consumer.requests == 4
     assert rig.consumer.requests_per_1000 == 400.0
+    rig.put("job", {}, 2)
+    clock.advance(1)
+    assert rig.consumer.requests == 7
+    assert rig.consumer.requests_per_1000 == 583.3
 
 
 def test_a_message_that_succeeds_is_deleted_once_and_its_books_balance(clock):
@@ -1566,6 +1570,30 @@ def test_a_drain_gives_up_a_follow_up_that_nobody_takes_in_seconds(clock, dead_l
     assert rig.consumer.open == 0
     assert rig.account.abandoned == 1
     assert rig.consumer.left == 1
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_in_a_drain_nobody_waits_for_long_for_a_dead_letter_queue_that_does_not_answer(clock, before):
+    gate = Gate()
+
+    def handle(payload, message):
+        gate(payload, message)
+        raise Reject("never")
+
+    rig = run(clock, {"job": handle}, wait_seconds=1)
+    rig.dead.gates["send"] = Event()
+    (one,) = rig.put("job")
+    clock.advance(1)
+    if before:
+        gate.event.set()
+        clock.advance(1)
+    rig.consumer.drain(clock.now() + 25)
+    gate.event.set()
+    clock.advance(4)
+    assert rig.ended == []
+    clock.advance(2.5)
+    assert rig.outcomes() == {one: "retried"}
+    assert rig.consumer.open == 0
 
 
 @pytest.mark.parametrize(("handler", "where", "call"), [(fine, "queue", "delete"), (reject, "dead", "send")])

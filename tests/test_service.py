@@ -823,6 +823,26 @@ def test_a_handler_that_was_interrupted_has_half_of_what_is_left_to_clean_up(pro
     assert one.service.pool.written_off == 0
 
 
+def test_the_last_line_counts_what_was_taken_over_and_buried_where_there_was_any(process, clock, caplog):
+    caplog.set_level("INFO")
+
+    def handle(payload, message):
+        message.follow_up("rest", reject="550")
+
+    one = process({"job": handle}, {"job": fine}, wait_seconds=1)
+    one.rig.put("job")
+    clock.advance(1)
+    one.rig.account.receive(1)
+    one.rig.account.take_over()
+    one.signal(SIGTERM)
+    clock.advance(5)
+    odd, plain = (record.fields for record in caplog.records if getattr(record, "event", "") == "worker.stopped")
+    assert (odd["taken_over"], odd["follow_ups_dead_lettered"], odd["succeeded"], odd["received"]) == (1, 1, 1, 1)
+    assert plain.keys().isdisjoint({"taken_over", "follow_ups_dead_lettered"})
+    assert (plain["received"], plain["in_hand"], plain["abandoned"], plain["stuck"], plain["exit_code"]) == (0,) * 5
+    assert plain["seconds"] == pytest.approx(2, abs=1.01)
+
+
 def test_the_last_of_all_open_polls_is_what_a_drain_may_wait_for(process, clock, caplog):
     caplog.set_level("INFO")
     one = process({"job": fine}, {"job": fine}, drain_seconds=25.0, wait_seconds=20)
