@@ -154,6 +154,7 @@ class Connection:
         try:
             self._introduce()
             self.usable = True
+            self._wire.rest()
         except (OSError, BadReplyError) as error:
             raise unavailable(self._server, f"{describe(error)} at {self._wire.phase}") from error
         finally:
@@ -274,6 +275,7 @@ class Connection:
     def _settle(self, last: Reply) -> None:
         # A 3yz stands for something that is still owed: where none follows, only closing takes it back.
         self.usable = last.code // 100 != 3 and last.code != 421 and self._wire.is_quiet
+        self._wire.rest()
 
 
 def unavailable(server: Server, text: str) -> Unavailable:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from ._watch import Watch
 
@@ -32,7 +32,6 @@ _ONE_LINE = re.compile(_LINE % rb" " + rb"\n")
 
 _watch = Watch()
 
-Answer = TypeVar("Answer")
 #: What getaddrinfo() gives: family, kind, protocol, canonical name, address.
 AddressInfo = tuple[Any, ...]
 
@@ -91,25 +90,47 @@ class Wire:
         if self._buffer:  # said before the encryption began, by whoever sits in between
             raise BadReplyError("unencrypted data")
         encrypted = tls.wrap_socket(self._sock, server_hostname=self._host, do_handshake_on_connect=False)
-        self._sock = encrypted
-        self._within(seconds, encrypted.do_handshake)  # apart from wrap_socket(): an interrupt leaves what to close
+        self._use(encrypted)
+        _watch.begin(self, seconds)
+        try:
+            encrypted.do_handshake()  # apart from wrap_socket(): an interrupt leaves what to close
+        except OSError as error:
+            raise self._meant(error) from None
 
     def send(self, phase: str, data: bytes, seconds: float) -> None:
         """Send all of it: `seconds` for each piece that the network takes, SEND_SECONDS for all of them."""
         self.phase = phase
-        sent = self._within(seconds, self._sock.send, data)
-        if sent < len(data):
-            self._send_rest(memoryview(data)[sent:], seconds)
+        _watch.begin(self, seconds)
+        try:
+            sent = self._sock.send(data)
+            if sent < len(data):
+                self._send_rest(memoryview(data)[sent:], seconds)
+        except OSError as error:
+            raise self._meant(error) from None
 
     def reply(self, phase: str, seconds: float) -> Reply:
-        """The next reply."""
+        """The next reply. One limit for all of it, however many waits it has."""
         self.phase = phase
-        return self._short_reply() or self._within(seconds, self._whole_reply)
+        match = _ONE_LINE.match(self._buffer)
+        if match is None:
+            _watch.begin(self, seconds)
+            if not self._buffer:  # nearly always it then comes whole, on one line
+                self._receive()
+                match = _ONE_LINE.match(self._buffer)
+            if match is None:
+                return parse(self._lines())
+        self._buffer = self._buffer[match.end() :]
+        return _reply(*match.groups())
 
     def reply_lines(self, phase: str, seconds: float) -> list[bytes]:
         """The lines of the next reply, which has ended: half a line, or a line that announces another, is none."""
         self.phase = phase
-        return self._within(seconds, self._lines)
+        _watch.begin(self, seconds)
+        return self._lines()
+
+    def rest(self) -> None:
+        """Nothing is waited for any more: the limit of the last wait is off."""
+        _watch.end(self)
 
     def give_up(self) -> None:
         """End the wait that is on: it raises TimeoutError, and the connection is of no more use."""
@@ -119,6 +140,7 @@ class Wire:
 
     def close(self) -> None:
         """Close at once; never waits, may be called twice."""
+        _watch.end(self)
         with suppress(OSError):
             self._sock.close()
 
@@ -138,7 +160,7 @@ class Wire:
         family, kind, protocol, _, place = address
         reached, deadline = False, time.monotonic() + seconds
         self._late = False
-        self._sock = socket.socket(family, kind, protocol)
+        self._use(socket.socket(family, kind, protocol))
         try:
             self._sock.settimeout(seconds)
             self._sock.connect(place)
@@ -151,23 +173,18 @@ class Wire:
             if not reached:
                 self.close()
 
+    def _use(self, sock: socket.socket) -> None:
+        self._sock = sock
+        # Where gevent has patched: its hub, and what it waits with; and what TLS has read and not yet given away.
+        self._hub: Any = getattr(sock, "hub", None)
+        self._readable: Any = getattr(sock, "_read_event", None)
+        self._pending: Callable[[], int] = getattr(sock, "pending", int)
+
     def _send_rest(self, rest: memoryview, seconds: float) -> None:
         deadline = time.monotonic() + SEND_SECONDS
         while rest:
-            rest = rest[self._within(min(seconds, deadline - time.monotonic()), self._sock.send, rest) :]
-
-    def _short_reply(self) -> Reply | None:
-        """A reply of one line that has come whole, as nearly all are."""
-        match = _ONE_LINE.match(self._buffer)
-        if match is None:
-            return None
-        self._buffer = self._buffer[match.end() :]
-        return _reply(*match.groups())
-
-    def _whole_reply(self) -> Reply:
-        if not self._buffer:
-            self._receive()
-        return self._short_reply() or parse(self._lines())
+            _watch.begin(self, min(seconds, deadline - time.monotonic()))
+            rest = rest[self._sock.send(rest) :]
 
     def _lines(self) -> list[bytes]:
         lines = [self._line()]
@@ -186,22 +203,18 @@ class Wire:
         return line
 
     def _receive(self) -> None:
-        data = self._sock.recv(4_096)
+        try:
+            if self._hub is not None and not self._pending():
+                self._hub.wait(self._readable)  # what was just asked for is not there yet: a try in vain costs 3 us
+            data = self._sock.recv(4_096)
+        except OSError as error:
+            raise self._meant(error) from None
         if not data:
             raise TimeoutError if self._late else BadReplyError("connection closed")
         self._buffer += data
 
-    def _within(self, seconds: float, call: Callable[..., Answer], *given: bytes | memoryview) -> Answer:
-        """One limit for all that is done in `call`, however many waits it has."""
-        try:
-            _watch.begin(self, seconds)
-            return call(*given)
-        except OSError:
-            if self._late:
-                raise TimeoutError from None
-            raise
-        finally:
-            _watch.end(self)
+    def _meant(self, error: OSError) -> OSError:
+        return TimeoutError() if self._late else error
 
 
 def _addresses(host: str, port: int, seconds: float) -> Sequence[AddressInfo]:

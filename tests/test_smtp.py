@@ -675,6 +675,31 @@ def test_a_kept_connection_is_not_ended_while_it_carries_nothing(monkeypatch):
     assert (len(server.taken), server.sessions) == (2, 1)
 
 
+@pytest.mark.parametrize("phase", ["EHLO", "RSET", "MAIL", "RCPT", "DATA", "end"])
+@MODES
+def test_whatever_a_connection_was_kept_after_no_limit_runs_on_for_it(phase, extensions, monkeypatch):
+    for name in ("BANNER_SECONDS", "COMMAND_SECONDS", "DATA_SECONDS", "FINAL_SECONDS", "PROBE_SECONDS"):
+        monkeypatch.setattr(_smtp, name, 0.05)
+    now = [0.0]
+    with ScriptedServer(extensions=[*extensions, "SIZE 50"]) as server:
+        senders = pool(server, clock=lambda: now[0])
+        if phase == "EHLO":
+            refused = mail(content=b"Subject: x\r\n\r\n" + b"x" * 50 + b"\r\n")  # and so is never spoken of
+        elif phase == "RSET":
+            senders.send(mail())
+            now[0], refused = 100.0, mail("jörg@b.org", utf8=True)
+        else:
+            server.script[phase], refused = ["550 no"], mail()
+        with contextlib.suppress(Reject):
+            assert len(senders.send(refused)) == 1
+        other = Napper()
+        _wire._watch.begin(other, 0.1)  # by the time that this is given up, a wait of the connection's would be
+        assert other.given_up.wait(5)
+        _wire._watch.end(other)
+        senders.send(mail())
+    assert server.sessions == 1
+
+
 def test_a_server_that_hangs_under_tls_is_given_up(certificate, monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate.pem))
     monkeypatch.setattr(_smtp, "FINAL_SECONDS", 0.05)

@@ -115,6 +115,7 @@ def still_works(senders: Pool, server: ScriptedServer) -> None:
     assert len(senders._idle) <= CONNECTIONS
     senders._close_kept()
     assert server.all_closed.wait(5)
+    assert _wire._watch._deadlines == {}  # or its thread would look after a closed one for ever
 
 
 def start(extensions=EXTENSIONS, script=None, connections=CONNECTIONS, mails=100, clock=lambda: 0.0, **fields):
