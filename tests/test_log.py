@@ -603,3 +603,10 @@ def test_no_second_has_more_than_the_allowance(per_second, waits):
     assert bool(taken) is bool(waits)
     for start in taken:
         assert len([moment for moment in taken if start <= moment < start + 1]) <= max(1, per_second)
+
+
+def test_a_forked_child_has_locks_of_its_own_whatever_the_log_writes_to(lines):
+    log.setup("info", "text", stream := io.StringIO())
+    log.forget_locks()
+    log.event(logging.INFO, "worker.ready")
+    assert "worker.ready" in stream.getvalue()

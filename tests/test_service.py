@@ -843,6 +843,34 @@ def test_the_last_line_counts_what_was_taken_over_and_buried_where_there_was_any
     assert plain["seconds"] == pytest.approx(2, abs=1.01)
 
 
+@pytest.mark.parametrize(
+    ("in_memory", "waiting", "rejected", "told"),
+    [
+        (True, 2, 1, ["3 waiting messages and 1 dead letter end with the local queue"]),
+        (True, 0, 1, ["1 waiting message and 1 dead letter end with the local queue"]),
+        (True, 2, 0, ["3 waiting messages and 0 dead letters end with the local queue"]),
+        (True, -1, 2, ["0 waiting messages and 2 dead letters end with the local queue"]),
+        (True, -1, 0, []),
+        (False, 2, 1, []),
+    ],
+)
+def test_what_ends_with_a_queue_in_memory_is_told(process, clock, caplog, in_memory, waiting, rejected, told):
+    def handle(payload, message):
+        raise Reject("no")
+
+    one = process({"job": handle}, wait_seconds=1)
+    one.rig.consumer.in_memory = in_memory
+    parts = {"": waiting, "Delayed": 1, "NotVisible": 0} if waiting >= 0 else {}
+    one.rig.queue.attributes = lambda: {f"ApproximateNumberOfMessages{part}": str(n) for part, n in parts.items()}
+    if rejected:
+        one.rig.put("job", None, rejected)
+    clock.advance(1)
+    one.signal(SIGTERM)
+    clock.advance(5)
+    lines = [record.getMessage() for record in caplog.records if getattr(record, "event", "") == "local.gone"]
+    assert lines == told
+
+
 def test_the_last_of_all_open_polls_is_what_a_drain_may_wait_for(process, clock, caplog):
     caplog.set_level("INFO")
     one = process({"job": fine}, {"job": fine}, drain_seconds=25.0, wait_seconds=20)
