@@ -188,6 +188,8 @@ class Batcher(Generic[Item]):
         if not waiting:
             self._ripe = False
             self._stop_linger()
+        elif self._key_of is None and (self._ripe or self._hurried):
+            self._start_flushers()  # what is left waits for no answer to this call
         if batch:
             self._pace.took(len(batch), self._clock.now())
         return batch

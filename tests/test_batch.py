@@ -106,6 +106,33 @@ def test_to_ripen_while_nothing_waits_makes_nothing_go_early(batcher, calls, clo
     assert calls.batches == [list(range(10))]
 
 
+def test_what_comes_behind_a_batch_that_goes_at_once_waits_for_no_answer_to_its_call(batcher, calls, clock):
+    calls.gate.clear()
+    come_at_once(batcher, 10)
+    batcher.ripen()
+    come_at_once(batcher, 9)
+    clock.advance(0.1)
+    assert sorted(len(batch) for batch in calls.batches) == [9, 10]
+    calls.gate.set()
+
+
+def test_what_does_not_fit_into_the_call_that_goes_at_once_waits_for_no_answer_to_it(calls, clock):
+    calls.gate.clear()
+    batcher = Batcher(
+        calls, clock, gevent.spawn, linger_seconds=0.1, flushers=4, limit=50, size_of=lambda n: MAX_BYTES // 2
+    )
+    come_at_once(batcher, 6)
+    batcher.ripen()
+    clock.advance(0.1)
+    assert calls.batches == [[0, 1], [2, 3], [4, 5]]
+    calls.gate.set()
+
+
+def come_at_once(batcher, number):
+    for n in range(number):
+        batcher.put(n)
+
+
 def test_one_flusher_serves_a_trickle_and_more_join_with_the_backlog(batcher, calls, clock):
     calls.gate.clear()
     for n in range(10):
