@@ -304,9 +304,13 @@ def test_threads_log_beside_the_hub_without_losing_or_mixing_up_a_line(monkeypat
             jobs.info("greenlet %d", step)
             gevent.sleep(0)
 
-    rig = Rig(clock, {"thread": in_thread, "ordinary": ordinary}, concurrency=50, wait_seconds=1)
+    # On a busy machine a longer line for the threads is put off.
+    rig = Rig(clock, {"thread": in_thread, "ordinary": ordinary}, concurrency=8, wait_seconds=1)
     as_thread(rig, "thread")
-    threads, greenlets = rig.put("thread", None, 200), rig.put("ordinary", None, 200)
+    threads, greenlets = [], []
+    for _ in range(200):
+        threads += rig.put("thread")
+        greenlets += rig.put("ordinary")
     rig.consumer.polls.start()
     until(lambda: not rig.queue.messages and rig.consumer.idle.is_set())
     rig.consumer.polls.stop()
