@@ -70,9 +70,14 @@ class Outlet(io.RawIOBase):
             return sent > 0 or not data
 
     def write_at_once(self, data: bytes) -> None:
-        """The same without the lock, which a thread that stands still may hold. At most PIPE_BUF bytes."""
+        """The same without the lock, which a thread that stands still may hold. At most PIPE_BUF bytes.
+
+        By a poll of its own: one that two threads are in at once is an error, and their lines were lost.
+        """
+        room = _poll()
+        room.register(self._number, POLLOUT)
         try:
-            if self._room.poll(0):
+            if room.poll(0):
                 os.write(self._number, data)
                 return
         except OSError:

@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from types import CodeType, FrameType
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from gevent.monkey import get_original
 
@@ -100,6 +100,7 @@ class Watchdog:
         self._block = Block()
         self._looked = clock.now()
         self._stopped = False
+        self._giving_up = False  # one of the threads says so
         self.blocks = 0  # written by the threads alone
         self.extended = 0
 
@@ -200,11 +201,16 @@ class Watchdog:
         seconds = round(self._clock.now() - self._pulse.last, 1)
         log.from_thread(level, "worker.blocked", text, seconds=seconds, extended=self.extended, traceback=stack)
 
-    def _give_up(self) -> NoReturn:
-        text = (
-            f"the hub has stood still for max_block_seconds = {self._max_block_seconds:g}: {self._culprit() or NOBODY}"
-        )
-        self._tell(logging.CRITICAL, f"{text}; the process ends, exit code {CRASHED}")
+    def _give_up(self) -> None:
+        """By the thread that comes first: the other one would end the process in the middle of its last word."""
+        with self._looking:
+            is_first, self._giving_up = not self._giving_up, True
+        if is_first:
+            limit = f"max_block_seconds = {self._max_block_seconds:g}"
+            text = f"the hub has stood still for {limit}: {self._culprit() or NOBODY}"
+            self._tell(logging.CRITICAL, f"{text}; the process ends, exit code {CRASHED}")
+        elif self._block.seconds < self._max_block_seconds + PATIENCE_SECONDS:
+            return
         os._exit(CRASHED)
 
 

@@ -23,6 +23,7 @@ from tests.worker_process import ROOT, SECONDS, WORKER, local_sqs, write_project
 
 _close = get_original("os", "close")  # gevent's own waits for the hub
 _sleep = get_original("time", "sleep")
+_start_thread = get_original("_thread", "start_new_thread")
 _monotonic = get_original("time", "monotonic")
 
 
@@ -66,6 +67,27 @@ def read_all(number: int) -> bytes:
 
 def lines_of(data: bytes) -> list[dict]:
     return [json.loads(line) for line in data.splitlines()]
+
+
+def test_what_a_thread_says_at_once_is_counted_while_another_waits_for_a_reader_and_hurts_neither(pipe):
+    out = Outlet(pipe[1])
+    while out.offer(b"x" * 1_000 + b"\n"):
+        pass
+    slow, over, said = Outlet(pipe[1]), [], 0
+
+    def write() -> None:
+        try:
+            over.append(slow.offer(b"a line\n"))
+        except BaseException as error:
+            over.append(error)
+
+    _start_thread(write, ())
+    while not over:
+        slow.write_at_once(b"a word\n")
+        said += 1
+        _sleep(0.001)
+    assert over == [False]
+    assert slow.dropped == said > 1
 
 
 def test_a_pipe_that_nobody_reads_drops_lines_and_says_how_many_when_it_flows_again(pipe):

@@ -367,6 +367,36 @@ def test_a_block_of_max_block_seconds_ends_the_process_with_exit_code_2(stage, t
     assert "max_block_seconds = 60" in told[-1]["message"]
 
 
+def while_it_speaks(monkeypatch, told: list[dict[str, Any]], meanwhile: Callable[[], object]) -> None:
+    """`meanwhile`: what the other thread does while the first one says that the process ends."""
+    speak = log.from_thread
+
+    def from_thread(level: int, *text: str, **fields: Any) -> None:
+        is_last = level == logging.CRITICAL and all(line["level"] != level for line in told)
+        speak(level, *text, **fields)
+        if is_last:
+            meanwhile()
+
+    monkeypatch.setattr("millpond.log.from_thread", from_thread)
+
+
+def test_the_last_word_is_said_once_and_the_other_thread_does_not_end_the_process_in_its_midst(
+    stage, told, monkeypatch
+):
+    while_it_speaks(monkeypatch, told, lambda: stage.block(1))
+    with pytest.raises(Exit):
+        stage.block(MAX_BLOCK + 1)
+    assert [line["level"] for line in told] == [30, 50]
+
+
+def test_where_the_last_word_is_never_out_the_other_thread_ends_the_process(stage, told, monkeypatch):
+    while_it_speaks(monkeypatch, told, lambda: stage.block(3_600))
+    began = stage.clock.now()
+    with pytest.raises(Exit):
+        stage.block(MAX_BLOCK + 1)
+    assert stage.clock.now() - began < MAX_BLOCK + 5
+
+
 def test_a_thread_of_it_that_fails_ends_the_process(stage, told, monkeypatch):
     """Half an engine is none."""
     codes: list[int] = []
