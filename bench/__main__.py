@@ -1,7 +1,8 @@
 """`python -m bench [SECTION ...] [--quick] [--runs N] [--only CONSUMER,...]`: all sections without a name.
 
-compare, latency, idle, growth and floor write bench/results.json, report makes bench/README.md's tables and plots of
-it. --quick is for the time of work: one round of the fast consumers and the tutorial's loop, nothing written.
+compare, latency, idle, growth, floor and instructions write bench/results.json, report makes bench/README.md's tables
+and plots of it. --quick is for the time of work: one round of the fast consumers and the tutorial's loop, nothing is
+written.
 """
 
 from gevent import monkey
@@ -20,7 +21,7 @@ from bench.options import Options  # noqa: E402
 from bench.process import SERVER_CORE  # noqa: E402
 
 #: In the order in which they run: latency's rates come of compare's figures.
-SECTIONS = ["compare", "latency", "idle", "floor", "growth", "mail", "report", "drain", "hold"]
+SECTIONS = ["compare", "latency", "idle", "floor", "growth", "mail", "instructions", "report", "drain", "hold"]
 
 
 def main() -> None:

@@ -33,17 +33,12 @@ def run(options: Options) -> None:
 
 
 def against(server: Server, kind: str, consumers: list[Consumer], rounds: int) -> list[Row]:
-    """All rounds at 100 at once, then at 500; somebody else's server, a second opinion, is asked at 100 alone.
-
-    A consumer that is slow is measured where it counts, at 100 at once over TLS: more at once, or no TLS, say nothing
-    new of one that has no core to spare.
-    """
+    """All rounds at 100 at once, then at 500."""
     rows: list[Row] = []
-    for concurrency in MESSAGES if server.counts_calls else [100]:
-        here = [one for one in consumers if not one.slow or (kind, concurrency) == ("tls", 100)]
+    for concurrency in MESSAGES:
         for number in range(rounds):
             print(f"{kind}, {concurrency} at once, round {number + 1}", flush=True)
-            rows += [one(consumer, server, kind, concurrency) for consumer in here]
+            rows += [one(consumer, server, kind, concurrency) for consumer in consumers]
     return rows
 
 

@@ -72,7 +72,6 @@ class Consumer:
     module: str = ""
     tls: bool = True
     most: int = 50_000  # messages of one run: fewer where they would take minutes
-    slow: bool = False
 
 
 def plain_body(number: int, pad: int = PAD) -> str:
@@ -162,7 +161,6 @@ CONSUMERS = [
         _no_python,
         "bench.peers.taskiq_app",
         most=3_000,
-        slow=True,
     ),
     Consumer(
         "dramatiq",
@@ -171,7 +169,6 @@ CONSUMERS = [
         _no_python,
         "bench.peers.dramatiq_app",
         most=2_000,
-        slow=True,
     ),
     Consumer(
         "celery",
@@ -180,7 +177,6 @@ CONSUMERS = [
         _no_python,
         "bench.peers.celery_app",
         most=3_000,
-        slow=True,
     ),
 ]
 

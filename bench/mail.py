@@ -120,12 +120,16 @@ MILLPOND = Consumer("millpond", "Millpond", millpond)
 CELERY = Consumer("celery", "Celery -P gevent, EmailMessage, smtplib", celery)
 
 
+def body(number: int) -> str:
+    """Millpond's message."""
+    return json.dumps({"event_type": "email.send", "payload": letter(number)})
+
+
 @cache
 def bodies(consumer: Consumer) -> list[str]:
     """The same payloads for both, as each one's producer writes them."""
     if consumer is MILLPOND:
-        envelopes = ({"event_type": "email.send", "payload": letter(number)} for number in range(MAILS))
-        return [json.dumps(envelope) for envelope in envelopes]
+        return [body(number) for number in range(MAILS)]
     environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "BENCH_QUEUE": QUEUE}
     command = [str(environment.python()), "-m", "bench.peers.celery_mail", str(MAILS)]
     done = subprocess.run(command, capture_output=True, check=True, env=environ)

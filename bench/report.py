@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
@@ -11,6 +12,7 @@ from bench.consumers import CONSUMERS
 from bench.options import Options
 from bench.plot import Bars, bars
 from bench.results import Row, middle, values
+from tests.steps import Cost
 
 HERE = Path(__file__).parent
 README = HERE / "README.md"
@@ -29,6 +31,7 @@ def run(_: Options) -> None:
     everything = results.load()
     made: dict[str, Callable[[list[Row]], str]] = {
         "compare": _compare, "latency": _latency, "idle": _idle, "floor": _floor, "growth": _growth,
+        "instructions": _instructions,
     }  # fmt: skip
     parts = [make(everything[name]["rows"]) for name, make in made.items() if name in everything]
     if "compare" in everything:
@@ -169,6 +172,44 @@ def _growth(rows: list[Row]) -> str:
     note = "Over TLS; one dimension at a time, from 10,000 messages of 450 bytes, 100 at once; less is better"
     _write("growth", bars("Millpond's CPU per message, microseconds", note, [""], plotted))
     return f"### How Millpond's cost grows\n\n![growth](growth.svg)\n\n{_table(head, lines)}"
+
+
+def _instructions(rows: list[Row]) -> str:
+    counted = [row for row in rows if "what" in row]
+    kinds = list(dict.fromkeys((row["what"], row["server"], row["concurrency"]) for row in counted))
+    lines = []
+    for what, server, concurrency in kinds:
+        some = [
+            row for row in counted if (row["what"], row["server"], row["concurrency"]) == (what, server, concurrency)
+        ]
+        found = [value / 1_000 for value in values(some, "instructions")]
+        libraries = ", ".join(f"{name} {number / 1_000:.1f}" for name, number in some[0]["libraries"].items())
+        lines.append([
+            what, SERVERS.get(server, "none"), str(concurrency), f"**{median(found):.1f}**",
+            " ".join(f"{value:.1f}" for value in found), f"{(max(found) / min(found) - 1):.1%}", libraries,
+        ])  # fmt: skip
+    head = ["a message", "server", "at once", "1,000 instructions", "each run", "apart", "by library (first run)"]
+    return f"### Instructions\n\n{_table(head, lines)}\n\n{_steps([row for row in rows if 'function' in row])}"
+
+
+def _steps(rows: list[Row]) -> str:
+    """By file and by function."""
+    files: defaultdict[str, Cost] = defaultdict(lambda: Cost(0, 0))
+    for row in rows:
+        files[row["function"].partition(":")[0]] += Cost(row["bytecodes"], row["frames"])
+    functions = {row["function"]: Cost(row["bytecodes"], row["frames"]) for row in rows}
+    total = sum(files.values(), Cost(0, 0))
+    parts = [
+        _table(
+            [name, "bytecodes a message", "share", "frames a message"],
+            [
+                [where, f"{cost.bytecodes:.1f}", f"{cost.bytecodes / total.bytecodes:.1%}", f"{cost.frames:.2f}"]
+                for where, cost in sorted(found.items(), key=lambda one: -one[1].bytecodes)[:most]
+            ],
+        )
+        for name, found, most in (("file", {"all": total, **files}, 31), ("function", functions, 30))
+    ]
+    return "\n\n".join(parts)
 
 
 def _machine(section: Row) -> str:

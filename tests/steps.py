@@ -7,9 +7,10 @@ import sysconfig
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from types import CodeType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from unittest.mock import patch
 
 import gevent
@@ -47,18 +48,20 @@ class Steps:
 
     def __init__(self) -> None:
         self._codes: dict[int, CodeType] = {}  # by id: to compare two code objects means to compare their bytes
-        self._bytecodes: defaultdict[int, int] = defaultdict(int)
+        self._bytecodes: dict[int, int] = {}
         self._frames: defaultdict[int, int] = defaultdict(int)
 
     def __enter__(self) -> Steps:
         bytecodes, frames, codes = self._bytecodes, self._frames, self._codes
 
         def step(code: CodeType, _: int) -> None:
-            bytecodes[id(code)] += 1
+            try:
+                bytecodes[id(code)] += 1
+            except KeyError:
+                bytecodes[id(code)], codes[id(code)] = 1, code
 
         def start(code: CodeType, _: int) -> None:
             frames[id(code)] += 1
-            codes[id(code)] = code
 
         monitoring = sys.monitoring
         monitoring.use_tool_id(monitoring.PROFILER_ID, "steps")
@@ -72,7 +75,7 @@ class Steps:
         sys.monitoring.free_tool_id(sys.monitoring.PROFILER_ID)
 
     def by_function(self) -> dict[str, Cost]:
-        """By file and name: "millpond/consumer.py: Consumer.work". What was running before the block is not in it."""
+        """By file and name: "millpond/consumer.py: Consumer.work"."""
         found: defaultdict[str, Cost] = defaultdict(lambda: Cost(0, 0))
         for key, code in self._codes.items():
             name = f"{_short(code.co_filename)}: {code.co_qualname}"
@@ -100,16 +103,17 @@ class Tray:
     url = "http://queue.test/000000000000/q"
 
     def __init__(self, messages: int) -> None:
-        body = '{"event_type": "job", "event_id": "%d", "payload": {"n": %d, "pad": "' + 350 * "x" + '"}}'
-        self._rest = [Received(f"m{n}", f"h{n}", body % (n, n), 1, 1_700_000_000_000) for n in range(messages)]
+        self.messages = messages
         self.deleted = 0
-        self.empty = gevent.event.Event()
+        body = '{"event_type": "job", "event_id": "%d", "payload": {"n": %d, "pad": "' + 350 * "x" + '"}}'
+        made = [Received(f"m{n}", f"h{n}", body % (n, n), 1, 1_700_000_000_000) for n in range(messages)]
+        self._rest = iter(made)
 
     def receive(self, number: int, wait_seconds: int, visibility_seconds: int, attempt_id: str = "") -> list[Received]:
         gevent.sleep(0)
-        if not self._rest:
+        taken = list(islice(self._rest, number))
+        if not taken:
             gevent.event.Event().wait()  # as a long poll does
-        taken, self._rest = self._rest[:number], self._rest[number:]
         return taken
 
     def delete(self, receipt_handles: Sequence[str]) -> list[Failure | None]:
@@ -118,15 +122,14 @@ class Tray:
         return [None] * len(receipt_handles)
 
 
-def engine(messages: int, at_once: int) -> None:
-    """The engine alone, from the receive of so many messages to their deletes: no server, no wire.
+def engine(tray: Tray, at_once: int) -> None:
+    """The engine alone, from the receive of the tray's messages to their deletes: no server, no wire.
 
     The clock stands still and a handler waits for a turn of the hub, so that each run takes the same steps.
     """
-    tray: Any = Tray(messages)
     handlers = {"job": lambda job: gevent.sleep(0)}
     rig = Rig(VirtualClock(), handlers, concurrency=at_once, prefetch=at_once, queue=tray, takes_message=False)
     with patch.object(pool, "TURN_SECONDS", 3600.0):  # a slot's turn is as long as the machine is slow
         rig.consumer.polls.start()
         settle()
-    assert (tray.deleted, len(rig.ended), rig.crashes) == (messages, messages, [])
+    assert (tray.deleted, len(rig.ended), rig.crashes) == (tray.messages, tray.messages, [])

@@ -14,7 +14,7 @@ import pytest
 from bench.consumers import plain_body
 from bench.servers import millpond_local
 from millpond.sqs import SqsQueue, wire_sqs
-from tests.steps import MISSING, Cost, Steps, engine
+from tests.steps import MISSING, Cost, Steps, Tray, engine
 
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=MISSING)
 
@@ -39,8 +39,8 @@ def check(cost: Cost, most: Cost) -> None:
 @pytest.mark.parametrize("at_once", [10, 100])
 def test_a_message_takes_no_more_steps_in_the_engine_than_it_did(at_once):
     """The second half of a run: slots and flushers are made in the first."""
-    engine(100, at_once)
-    half, whole = (steps(lambda number=number: engine(number, at_once)) for number in (300, 600))
+    engine(Tray(100), at_once)
+    half, whole = (steps(lambda number=number: engine(Tray(number), at_once)) for number in (300, 600))
     check((whole - half) / 300, ENGINE[at_once])
 
 
