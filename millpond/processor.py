@@ -179,7 +179,7 @@ class Processor:
         if delivery.interrupted is None:
             return RELEASED
         outcome = self._interrupted(delivery, delivery.interrupted)
-        return msgspec.structs.replace(outcome, reason=f"{outcome.reason}, and goes on in spite of interrupts")
+        return msgspec.structs.replace(outcome, reason=f"{outcome.reason}; the handler goes on in spite of interrupts")
 
     def where(self, delivery: Delivery) -> str:
         """The handler of a delivery, as a dead letter names it; "" where it has none."""

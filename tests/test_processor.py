@@ -591,7 +591,7 @@ def test_a_handler_that_swallows_every_interrupt_is_told_again_each_second_and_t
     assert stuck == slot.deliveries
     given_up = Processor({"job": route(print)}, RETRY, VirtualClock()).given_up(slot.deliveries[0])
     assert (given_up.name, given_up.cause) == ("retried", "timed_out")
-    assert given_up.reason == f"{TIMED_OUT}, and goes on in spite of interrupts"
+    assert given_up.reason == f"{TIMED_OUT}; the handler goes on in spite of interrupts"
     slot.greenlet.kill(block=False)
 
 
