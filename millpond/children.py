@@ -151,11 +151,8 @@ def adopt(end_with_the_handler: Callable[[Callable[[BaseException | None], objec
     """
     _at_fork[:] = [partial(end_with_the_handler, end)]
     _engine[:] = [get_hub()]
-    gevent.os._watch_child = _watch
-    execute = gevent.subprocess.Popen._execute_child
-    if execute.__name__ != _execute_child.__name__ or execute.__module__ != __name__:
-        _originals.append(execute)
-        gevent.subprocess.Popen._execute_child = _execute_child
+    wait_anywhere()
+    if SemLock._make_methods is not _make_methods:  # type: ignore[attr-defined]
         os.register_at_fork(before=_hold_signals, after_in_parent=_release_signals, after_in_child=_begin_child)
         for name, call in (("_recv", _read), ("_send", _write)):
             getattr(Connection, name).__defaults__ = (call,)
@@ -164,6 +161,15 @@ def adopt(end_with_the_handler: Callable[[Callable[[BaseException | None], objec
             setattr(SemLock, name, method)
         setattr(ThreadPool, "Process", staticmethod(_pool_thread))  # noqa: B010
         os.close = _close
+
+
+def wait_anywhere() -> None:
+    """A process that subprocess starts can be waited for in every thread. All that a test of an application needs."""
+    gevent.os._watch_child = _watch
+    execute = gevent.subprocess.Popen._execute_child
+    if execute.__name__ != _execute_child.__name__ or execute.__module__ != __name__:
+        _originals.append(execute)
+        gevent.subprocess.Popen._execute_child = _execute_child
 
 
 _gevents_close: Callable[[int], None] = os.close

@@ -25,7 +25,9 @@ from uuid import uuid4
 
 import msgspec
 import pytest
+from gevent import monkey
 
+from millpond import children
 from millpond.clock import SystemClock
 from millpond.config import load
 from millpond.delivery import Delivery
@@ -197,6 +199,9 @@ class _LocalServer:
             self._process.kill()
             self._process.communicate()
 
+
+if monkey.is_module_patched("subprocess"):
+    children.wait_anywhere()
 
 _direct = build_opener(ProxyHandler({}))  # HTTP_PROXY is not meant for this machine itself
 _server = pytest.StashKey[_LocalServer]()

@@ -75,6 +75,39 @@ def test_a_payload_reaches_its_handler_decoded(project):
     assert json.loads(message.body)["event_id"] == message.event_id
 
 
+@pytest.mark.parametrize("code", [0, 3])
+@pytest.mark.parametrize("patched", [True, False])
+def test_a_handler_in_a_thread_may_start_processes(project, tmp_path, patched, code):
+    project(
+        job="""
+        import asyncio, subprocess, sys
+        from millpond import handler
+
+        @handler("job", thread=True)
+        def job(code: int) -> None:
+            asyncio.run(start(code))
+            subprocess.run([sys.executable, "-c", f"raise SystemExit({code})"], check=True)
+
+        async def start(code):
+            process = await asyncio.create_subprocess_exec(sys.executable, "-c", f"raise SystemExit({code})")
+            assert await process.wait() == code
+        """
+    )
+    patch = "from gevent import monkey; monkey.patch_all()" if patched else ""
+    program = f"{patch}\nfrom millpond.testing import deliver\nprint(deliver('job', {code}))"
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert f"name='{'retried' if code else 'succeeded'}'" in ended.stdout
+    assert ("returned non-zero exit status 3" in ended.stdout) is bool(code)
+
+
 def test_the_message_is_what_the_test_says(project):
     name = project(greet=GREET)
     deliver("greet", {"to": []}, attempt=3, event_id="order-7", attributes={"tenant": "a", "key": b"\0"})
