@@ -1514,6 +1514,28 @@ def test_a_dead_letter_that_is_refused_for_what_it_is_says_nothing_of_the_queue(
     assert told.endswith("it takes no such message (see its MaximumMessageSize)")
 
 
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (QueueMissing("gone", "QueueDoesNotExist"), "there is no such queue: make it again, or correct its URL"),
+        (
+            AccessDenied("no", "AccessDenied"),
+            "allow sqs:DeleteMessage on that queue (and the use of its KMS key, where",
+        ),
+        (AccessDenied("none found", "NoCredentials"), "look at the credentials"),
+        (Unreachable("down"), "it is tried again"),
+    ],
+    ids=repr,
+)
+def test_a_settling_call_that_fails_is_told_with_its_remedy(clock, caplog, error, remedy):
+    rig = run(clock, {"job": fine})
+    rig.queue.script["delete"] = [error]
+    rig.put("job")
+    clock.advance(10)
+    (told,) = [record.getMessage() for record in caplog.records if getattr(record, "event", "") == "settle.failed"]
+    assert f"; {remedy}" in told
+
+
 def test_a_lost_lease_is_no_trouble_of_the_queue(clock, caplog):
     rig = run(clock, {"job": fine})
     rig.queue.script["delete"] = [GONE]
