@@ -275,7 +275,7 @@ class _TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
         name = foreign.shown(record.__dict__.get("event", record.name), WIRE_TEXT_LENGTH)
-        words = " ".join(f"{key}={_word(foreign.shown(value, MAX_FIELD))}" for key, value in _fields(record))
+        words = " ".join(f"{key}={_word(foreign.shown(_listed(value), MAX_FIELD))}" for key, value in _fields(record))
         parts = [f"{clock} {record.levelname:<5} {name}", foreign.shown(_message(record), MAX_MESSAGE), words]
         lines = ["  ".join(part for part in parts if part)]
         lines += [f"    {foreign.escaped(line)}" for line in _traceback(record).splitlines()]
@@ -361,6 +361,12 @@ def _is_small(value: Any) -> bool:
         elif type(value) is not str and not _is_plain(value):
             return False
     return not rest
+
+
+def _listed(value: Any) -> object:
+    """Names in a list, with commas between them."""
+    names = type(value) is list and _is_small(value) and all(type(name) is str for name in value)
+    return ",".join(value) if names else value
 
 
 def _word(text: str) -> str:

@@ -106,6 +106,17 @@ def test_an_event_is_a_line_of_text(lines):
     assert rest == r'INFO  message.retried  comes back  queue=emails reason="no \"route\"" empty="" n=3'
 
 
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(["q"], "q"), (["q", "jobs"], "q,jobs"), (["a b", "c"], '"a b,c"'), ([1, 2], '"[1, 2]"'), ([], '""')],
+    ids=repr,
+)
+def test_names_in_a_list_are_a_text_with_commas(lines, value, shown):
+    read = lines("text")
+    log.event(logging.INFO, "worker.ready", "waiting", queues=value)
+    assert read()[0].endswith(f"  waiting  queues={shown}")
+
+
 def test_a_number_that_is_too_large_for_json_readers_is_a_text(entries):
     log.event(logging.INFO, "a.b", large=2**80, larger=10**5_000, fine=2**62, real=0.5, yes=True, none=None)
     (entry,) = entries()
