@@ -36,11 +36,13 @@ def _in_thread(hub: Any, pool: ThreadPool, main: Coroutine[Any, Any, Any], **opt
     if get_hub() is not hub or asyncio.events._get_running_loop() is not None:
         return _run(main, **options)
     cancel: list[Callable[[], object]] = []
-    call = partial(_cancellable, main, options, cancel)
+    interrupted: list[bool] = []
+    call = partial(_cancellable, main, options, cancel, interrupted)
     running = pool.spawn(contextvars.copy_context().run, caught, call)
     try:
         value, error = running.get()
     except BaseException:
+        interrupted.append(True)  # before the look at `cancel`: the thread does it the other way round
         for stop in cancel:
             stop()
         raise
@@ -49,11 +51,19 @@ def _in_thread(hub: Any, pool: ThreadPool, main: Coroutine[Any, Any, Any], **opt
     return value
 
 
-def _cancellable(main: Coroutine[Any, Any, Any], options: dict[str, Any], cancel: list[Callable[[], object]]) -> Any:
+def _cancellable(
+    main: Coroutine[Any, Any, Any],
+    options: dict[str, Any],
+    cancel: list[Callable[[], object]],
+    interrupted: list[bool],
+) -> Any:
     async def outer() -> Any:
         task, loop = asyncio.current_task(), asyncio.get_running_loop()
         assert task is not None  # noqa: S101  for mypy
         cancel.append(partial(loop.call_soon_threadsafe, task.cancel))
+        if interrupted:
+            main.close()
+            raise asyncio.CancelledError
         return await main
 
     return _run(outer(), **options)

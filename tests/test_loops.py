@@ -1,0 +1,71 @@
+"""asyncio.run in a handler that is interrupted."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import sys
+import time
+from collections.abc import Callable
+
+import gevent
+import pytest
+from gevent.monkey import get_original
+
+from millpond import loops
+from millpond.errors import TimeLimitExceeded
+
+allocate_lock = get_original("_thread", "allocate_lock")
+
+
+@pytest.fixture(autouse=True)
+def adopted(monkeypatch) -> None:
+    monkeypatch.setattr(asyncio, "run", asyncio.run)
+    monkeypatch.setattr(asyncio.unix_events, "can_use_pidfd", asyncio.unix_events.can_use_pidfd)
+    loops.adopt()
+
+
+def until(true: Callable[[], object]) -> None:
+    end = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < end
+        gevent.sleep(0.001)
+
+
+def test_an_interrupt_cancels_the_coroutine_which_can_clean_up():
+    told = []
+
+    async def main() -> None:
+        told.append("begun")
+        try:
+            await asyncio.sleep(3_600)
+        finally:
+            told.append("cleaned up")
+
+    handler = gevent.spawn(lambda: asyncio.run(main()))
+    until(lambda: told)
+    handler.kill(TimeLimitExceeded())
+    assert isinstance(handler.exception, TimeLimitExceeded)
+    until(lambda: told == ["begun", "cleaned up"])
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="its loop_factory is the moment before")
+def test_a_coroutine_does_not_begin_after_the_interrupt_of_its_handler():
+    told, lock = [], allocate_lock()
+    lock.acquire()
+
+    def make() -> asyncio.AbstractEventLoop:
+        told.append("thread")
+        with lock:
+            return asyncio.new_event_loop()
+
+    async def main() -> None:
+        told.append("begun")
+
+    coroutine = main()
+    handler = gevent.spawn(lambda: asyncio.run(coroutine, loop_factory=make))
+    until(lambda: told)
+    handler.kill(TimeLimitExceeded())
+    lock.release()
+    until(lambda: inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED)
+    assert told == ["thread"]
