@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -35,6 +36,8 @@ from millpond.watchdog import Guard, Watchdog
 
 #: SQS dead-letters by its own count, without a reason: only long after max_attempts, which counts the same receives.
 REDRIVE_MARGIN = 10
+#: What goes on is told this often.
+TELL_SECONDS = 60.0
 #: The account of the embedded SQS.
 LOCAL_ARN = "arn:aws:sqs:us-east-1:000000000000"
 #: Objects made before the collector looks for cycles: messages leave hardly any behind (Python's own is 700 to 2,000).
@@ -240,19 +243,22 @@ class _Wiring:
 
     def _learn(self, name: str, queue: SqsQueue, sqs: Sqs, consumer: Consumer) -> None:
         """What SQS says of the queue; what it does not say now is asked for again, until it is known."""
+        unknown = _Unknown(name, self._clock)
         try:
-            error = _learn(name, queue, sqs, consumer, self._clock)
+            error = _learn(name, queue, sqs, consumer, unknown)
         except QueueMissing as missing:  # of several, the others work; its own receives tell
             self._missing[name] = f"[queues.{name}] url = {shown(queue.url)}: {shown(missing)}"
             error = missing
         if error is not None:
-            self._service.spawn(self._learn_later, name, queue, sqs, consumer, error)
+            self._service.spawn(self._learn_later, name, queue, sqs, consumer, unknown, error)
 
-    def _learn_later(self, name: str, queue: SqsQueue, sqs: Sqs, consumer: Consumer, error: QueueError) -> None:
+    def _learn_later(
+        self, name: str, queue: SqsQueue, sqs: Sqs, consumer: Consumer, unknown: _Unknown, error: QueueError
+    ) -> None:
         failures, last = 1, error
         while not self._service.wait(call_seconds(failures, last)):
             try:
-                found = _learn(name, queue, sqs, consumer, self._clock)
+                found = _learn(name, queue, sqs, consumer, unknown)
             except QueueMissing as missing:
                 found = missing
             if found is None:
@@ -261,17 +267,35 @@ class _Wiring:
             failures, last = failures + 1, found
 
 
-def _learn(name: str, queue: SqsQueue, sqs: Sqs, consumer: Consumer, clock: Clock) -> QueueError | None:
+class _Unknown:
+    """What SQS does not say of a queue: told at once, and each minute that it lasts."""
+
+    def __init__(self, name: str, clock: Clock) -> None:
+        self.clock = clock
+        self._name = name
+        self._what = ""
+        self._told = -math.inf
+
+    def tell(self, what: str, error: QueueError) -> None:
+        now = self.clock.now()
+        if what == self._what and now < self._told + TELL_SECONDS:
+            return
+        self._what, self._told = what, now
+        text = f"{what}; until then what fails for good stays in the queue, unless dead_letter_url is set"
+        log.event(logging.WARNING, "queue.unknown", f"{text}: {shown(error)}", queue=self._name, code=error.code)
+
+
+def _learn(name: str, queue: SqsQueue, sqs: Sqs, consumer: Consumer, unknown: _Unknown) -> QueueError | None:
     """Tell a consumer of its queue's limits and dead letters; returns why not all of it could be found out.
 
     Raises QueueMissing where there is no such queue.
     """
     try:
-        attributes = Bounded(queue, clock).attributes()
+        attributes = Bounded(queue, unknown.clock).attributes()
     except QueueMissing:
         raise
     except QueueError as error:
-        _tell_unknown(name, "its attributes (redrive policy, MaximumMessageSize) cannot be read", error)
+        unknown.tell("its attributes (redrive policy, MaximumMessageSize) cannot be read", error)
         return error
     redrive = read_redrive(attributes.get("RedrivePolicy", ""))
     max_bytes = number(attributes.get("MaximumMessageSize"), 1, MAX_BYTES, MAX_BYTES)
@@ -284,13 +308,8 @@ def _learn(name: str, queue: SqsQueue, sqs: Sqs, consumer: Consumer, clock: Cloc
         log.event(logging.WARNING, "queue.no_dead_letters", f"{text}: what fails for good stays in it", queue=name)
         return None
     try:
-        consumer.bury_in(Bounded(sqs.queue(queue.dead_letter_url(attributes)), clock))
+        consumer.bury_in(Bounded(sqs.queue(queue.dead_letter_url(attributes)), unknown.clock))
     except QueueError as error:
-        _tell_unknown(name, "the dead-letter queue of its redrive policy cannot be found", error)
+        unknown.tell("the dead-letter queue of its redrive policy cannot be found", error)
         return error
     return None
-
-
-def _tell_unknown(name: str, what: str, error: QueueError) -> None:
-    text = f"{what}; until then what fails for good stays in the queue, unless dead_letter_url is set: {shown(error)}"
-    log.event(logging.WARNING, "queue.unknown", text, queue=name, code=error.code)

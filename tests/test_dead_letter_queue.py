@@ -236,6 +236,18 @@ def test_what_is_refused_at_the_boot_is_asked_again_until_it_is_known(start, que
     assert queues.counts(f"{name}-dead")[0] == 1
 
 
+def test_what_is_refused_again_and_again_is_told_once_a_minute(start, queues, name, proxy):
+    queues.create(name)
+    refused = []
+    proxy.rule = lambda asked, said: (
+        refused.append(asked) or (503, b"") if asked == "GetQueueAttributes" and len(refused) < 5 else None
+    )
+    worker = start(proxy.url, name)
+    worker.expect("queue.known")
+    assert len(refused) == 5
+    assert len(worker.all("queue.unknown")) == 1
+
+
 def test_many_queues_are_asked_side_by_side_what_they_are(start, queues, name, proxy):
     """Twenty that hang, one after the other, would hold the first poll up for 200 s."""
     names = [name, f"{name}-2", f"{name}-3"]
