@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import msgspec
@@ -39,6 +39,17 @@ class PollSettings(msgspec.Struct, frozen=True):
     pollers: int
     pause_seconds: float = 0.0
     fifo: bool = False
+
+
+class Attempt(NamedTuple):
+    """A receive by its ReceiveRequestAttemptId ("" on a standard queue): since when, and for how many messages.
+
+    Made again it brings what it brought, however few are asked for then.
+    """
+
+    id: str
+    since: float
+    asked: int
 
 
 class Pollers:
@@ -92,7 +103,7 @@ class Pollers:
         self._overdue: Countdown[object] = Countdown(settings.wait_seconds + OVERDUE_SECONDS, self._miss, clock)
         self._missed: set[object] = set()  # open polls that should be back
         self._rests: dict[object, float] = {}  # those that back off, and until when
-        self._unanswered: list[tuple[str, float]] = []  # attempt ids of receives whose answer was lost, and since when
+        self._unanswered: list[Attempt] = []  # their answers were lost
         self._lost_until = -math.inf
         self._delay: float
         self._early = 0
@@ -236,16 +247,16 @@ class Pollers:
         key, now = object(), self._clock.now()
         self._ends_by[key] = now + wait_seconds
         self._overdue.add(key)
-        attempt, since = self._attempt()
+        attempt = self._attempt(asked, now)
         try:
-            received = self._queue.receive(asked, wait_seconds, settings.visibility_seconds, attempt)
+            received = self._queue.receive(attempt.asked, wait_seconds, settings.visibility_seconds, attempt.id)
         except QueueError as error:
             if error.code == TOO_LARGE:
                 self._most, self._fewer_since = max(1, min(self._most, asked // 2)), now
             elif isinstance(error, Unreachable):
                 self._lost_until = max(self._lost_until, self._ends_by[key])
-                if attempt:
-                    self._unanswered.append((attempt, since))
+                if attempt.id:
+                    self._unanswered.append(attempt)
             self._failures += 1
             self._failed(error, self._failures, self.ever_received)
             self._delay = call_seconds(self._failures, error)
@@ -257,14 +268,14 @@ class Pollers:
         self.ever_received = True
         return received
 
-    def _attempt(self) -> tuple[str, float]:
-        """The attempt id of a receive, and when it was first used; "" on a standard queue."""
-        now = self._clock.now()
-        while self._unanswered:
-            attempt, since = self._unanswered.pop(0)
-            if now - since < ATTEMPT_SECONDS:
-                return attempt, since
-        return uuid4().hex if self._settings.fifo else "", now
+    def _attempt(self, asked: int, now: float) -> Attempt:
+        """The first whose answer was lost, where there are permits for all that it may bring, or a new one."""
+        self._unanswered = [attempt for attempt in self._unanswered if now - attempt.since < ATTEMPT_SECONDS]
+        for attempt in self._unanswered:
+            if attempt.asked <= asked:
+                self._unanswered.remove(attempt)
+                return attempt
+        return Attempt(uuid4().hex if self._settings.fifo else "", now, asked)
 
     def _miss(self, key: object) -> None:
         """In the hub: this poll hangs. Where no other is at work, one more is opened: nobody else would receive."""

@@ -115,12 +115,12 @@ def test_a_dismissed_poll_goes_away_empty_handed(clock):
 
 
 class Polls:
-    def __init__(self, clock, probe_kept=lambda: False, **settings):
+    def __init__(self, clock, probe_kept=lambda: False, permits=1_000, **settings):
         self.queue = FakeQueue(clock)
         self.delivered = []
         self.failures = []
         values = {"wait_seconds": 20, "max_messages": 10, "visibility_seconds": 30, "pollers": 4} | settings
-        self.permits = Permits(1_000, 1, clock)
+        self.permits = Permits(permits, 1, clock)
         self.polls = Pollers(
             self.queue,
             PollSettings(**values),
@@ -474,6 +474,28 @@ def test_a_receive_whose_answer_was_lost_is_made_again_by_its_attempt_id_on_fifo
         assert len({*attempts[1:5]}) == 4  # a refusal is an answer
     else:
         assert set(attempts) == {""}
+
+
+def test_a_lost_receive_is_made_again_only_where_all_that_it_brought_can_be_held(polls, clock):
+    """SQS answers an attempt id with the same messages, however few are asked for the second time."""
+    from millpond.errors import Unreachable
+
+    rig = polls(fifo=True, wait_seconds=1, permits=10)
+    asked = []
+    receive = rig.queue.receive
+    rig.queue.receive = lambda most, *more: asked.append((most, more[2])) or receive(most, *more)
+    rig.queue.script["receive"] = [Unreachable("reset")]
+    settle()
+    ((most, lost),) = asked
+    assert most == 10
+    elsewhere = rig.permits.share(0)
+    elsewhere.take(8)
+    clock.advance(5)
+    assert {most for most, _ in asked[1:]} == {2}
+    assert lost not in dict(asked[1:]).values()
+    elsewhere.polled(8, 0)
+    clock.advance(2)
+    assert (10, lost) in asked[1:]
 
 
 def test_an_attempt_id_is_not_used_when_sqs_has_forgotten_it(polls, clock):

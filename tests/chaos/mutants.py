@@ -66,7 +66,7 @@ def planted(bug: Mutant) -> Iterator[None]:
 
 @mutant("permits first: a poll asks for no more than it has permits for", (Pollers, "_receive"))
 def asks_for_ten(original: Any) -> Any:
-    return lambda self, asked: original(self, 10)
+    return lambda self, asked, *more: original(self, 10, *more)
 
 
 @mutant("a permit comes back when the outcome is queued, not before", (Consumer, "accept"), (Consumer, "_end"))
