@@ -85,7 +85,7 @@ class Verdict(MillpondError):
 
 
 class Retry(Verdict):
-    """Try again, `after` seconds from now (None: by the back-off). Counts toward max_attempts."""
+    """Try again, `after` seconds from now, 43200 at most (None: by the back-off). Counts toward max_attempts."""
 
     def __init__(self, reason: str, after: float | None = None) -> None:
         super().__init__(reason)

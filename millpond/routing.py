@@ -151,7 +151,7 @@ def _wrong_with(declaration: Declaration) -> list[str]:
         wrong.append("async def cannot run here: write def, gevent makes its I/O cooperative")
     elif inspect.isgeneratorfunction(function):
         wrong.append("a generator would never run: a handler returns None")
-    if not declaration.event_type:
+    if not declaration.event_type.strip():
         wrong.append("the message type is empty")
     if not (_is_number(declaration.timeout_seconds) and declaration.timeout_seconds > 0):
         wrong.append(f"timeout={declaration.timeout_seconds!r}: more than 0 seconds")

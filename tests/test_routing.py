@@ -206,6 +206,7 @@ def test_a_plain_class_as_a_payload_is_told_what_can_be_one(module, function):
         ({"backoff": 5}, "backoff=5: "),
         ({"backoff": (1, 2, 3)}, "backoff=(1, 2, 3): "),
         ({"event_type": ""}, "the message type is empty"),
+        ({"event_type": " "}, "the message type is empty"),
         ({"timeout": "30"}, "timeout="),
         ({"timeout": None}, "timeout=None: "),
         ({"max_attempts": "3"}, "max_attempts="),
