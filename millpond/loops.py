@@ -6,6 +6,7 @@ import asyncio
 import asyncio.unix_events
 import contextvars
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -44,7 +45,8 @@ def _in_thread(hub: Any, pool: ThreadPool, main: Coroutine[Any, Any, Any], **opt
     except BaseException:
         interrupted.append(True)  # before the look at `cancel`: the thread does it the other way round
         for stop in cancel:
-            stop()
+            with suppress(RuntimeError):  # its loop is closed
+                stop()
         raise
     if error is not None:
         raise error

@@ -16,6 +16,7 @@ from millpond import loops
 from millpond.errors import TimeLimitExceeded
 
 allocate_lock = get_original("_thread", "allocate_lock")
+native_sleep = get_original("time", "sleep")
 
 
 @pytest.fixture(autouse=True)
@@ -69,3 +70,26 @@ def test_a_coroutine_does_not_begin_after_the_interrupt_of_its_handler():
     lock.release()
     until(lambda: inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED)
     assert told == ["thread"]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="its loop_factory shows the loop")
+def test_an_interrupt_that_comes_when_the_coroutine_has_just_ended_is_what_its_handler_sees():
+    made: list[asyncio.AbstractEventLoop] = []
+    lock = allocate_lock()
+    lock.acquire()
+
+    def make() -> asyncio.AbstractEventLoop:
+        made.append(asyncio.new_event_loop())
+        return made[0]
+
+    async def main() -> None:
+        with lock:
+            pass
+
+    handler = gevent.spawn(lambda: asyncio.run(main(), loop_factory=make))
+    until(lambda: made)
+    lock.release()
+    while not made[0].is_closed():  # the hub stands still: nobody has heard of its end yet
+        native_sleep(0.001)
+    handler.kill(TimeLimitExceeded())
+    assert isinstance(handler.exception, TimeLimitExceeded)
