@@ -123,7 +123,7 @@ def _run_exit_functions(seconds: float) -> None:
     running = gevent.spawn(atexit._run_exitfuncs)
     running.join(seconds)
     if not running.ready():
-        log.event(logging.WARNING, "atexit.failed", f"what runs at the exit is not done in {seconds:g} s: it is left")
+        log.event(logging.WARNING, "atexit.failed", f"what runs at the exit is not done in {seconds:.1f} s: it is left")
 
 
 def _tell_exit_failure(failed: Any) -> None:

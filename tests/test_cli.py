@@ -21,6 +21,7 @@ from email.utils import getaddresses
 from pathlib import Path
 from types import SimpleNamespace
 
+import gevent
 import msgspec
 import pytest
 from gevent.server import StreamServer
@@ -421,6 +422,13 @@ def test_send_cannot_guess_a_port_that_the_worker_was_free_to_choose(main, proje
     project(more="[local]\nport = 0\n")
     assert main("send", "ok", "{}") == 3
     assert capsys.readouterr().err == "[local] port = 0: the worker took any free port; set one to send to it\n"
+
+
+def test_what_hangs_at_the_exit_is_told_with_a_plain_number_of_seconds(monkeypatch, caplog):
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    monkeypatch.setattr(cli, "atexit", SimpleNamespace(_run_exitfuncs=lambda: gevent.sleep(1)))
+    cli._run_exit_functions(0.0398818)
+    assert "what runs at the exit is not done in 0.0 s: it is left" in caplog.text
 
 
 def test_send_to_a_queue_that_does_not_exist_is_exit_3(main, project, server, capsys):
