@@ -41,6 +41,10 @@ MAX_SIZE_DIGITS = 18
 #: Commands in one write where the server offers PIPELINING: few enough for the buffers of both sides.
 PIPELINED_COMMANDS = 100
 
+_DATA = "DATA\r\n"
+# What stands for the replies of a server that takes everything: nobody reads more of them.
+_YES, _GO_ON = Reply(250), Reply(354)
+
 
 class StaleError(Exception):
     """A kept connection turned out to be dead before it took anything of the mail: try again on a new one."""
@@ -227,10 +231,11 @@ class Connection:
             if not isinstance(verdict, Unavailable):  # where the login is not good any more, a new one begins anew
                 self._settle(last)
             raise verdict
-        self._settle(last)
-        refused = {name: reply for name, reply in zip(mail.recipients, replies[1:], strict=False) if not reply.accepted}
+        refused = {name: reply for name, reply in zip(mail.recipients, replies[1:], strict=False) if reply.code >= 300}
         if len(refused) < len(mail.recipients):
-            self._send_content(mail, replies[-1])
+            self._send_content(mail, last)
+        else:
+            self._settle(last)
         return refused
 
     def _envelope(self, mail: Mail) -> list[Reply]:
@@ -241,28 +246,29 @@ class Connection:
         parameters = " BODY=8BITMIME SMTPUTF8" if mail.utf8 else ""
         commands = [f"MAIL FROM:<{mail.sender}>{parameters}\r\n"]
         commands += [f"RCPT TO:<{recipient}>\r\n" for recipient in mail.recipients]
-        commands.append("DATA\r\n")
+        commands.append(_DATA)
         replies: list[Reply] = []
-        for start in range(0, len(commands), self._step):
-            group = commands[start : start + self._step]
-            if replies and not _worthwhile(replies, group):
+        wire, step = self._wire, self._step
+        for start in range(0, len(commands), step):
+            group = commands[start : start + step]
+            if start and _is_pointless(group, replies):
                 break
-            self._wire.send(group[0][:4], "".join(group).encode(), COMMAND_SECONDS)
+            wire.send(group[0][:4], "".join(group).encode(), COMMAND_SECONDS)
             for command in group:
-                seconds = DATA_SECONDS if command == "DATA\r\n" else COMMAND_SECONDS
-                reply = self._wire.reply(command[:4], seconds)
+                reply = wire.reply(command[:4], DATA_SECONDS if command is _DATA else COMMAND_SECONDS)
                 replies.append(reply)
                 if reply.code == 421:  # nothing follows it
                     return replies
+                if command is commands[0] and len(group) == len(commands) and wire.granted(len(group) - 1):
+                    return [reply, *[_YES] * len(mail.recipients), _GO_ON]
         return replies
 
     def _send_content(self, mail: Mail, data: Reply) -> None:
-        if data.code // 100 == 2:
-            raise BadReplyError("replies out of step")
-        if data.code != 354:
+        if data.code != 354 or not self._wire.is_quiet:  # what came already cannot be the answer to what was not sent
+            self._settle(data)
+            if data.code == 354 or data.accepted:
+                raise BadReplyError("replies out of step")
             raise refusal("DATA", data)
-        if not self._wire.is_quiet:  # what came already cannot be the answer to what was not sent
-            raise BadReplyError("replies out of step")
         # RFC 5321 4.5.2. The first line is a header's, and the last one ends with CRLF.
         content = mail.content.replace(b"\r\n.", b"\r\n..") + b".\r\n"
         self._wire.send("the content", content, BLOCK_SECONDS)
@@ -288,10 +294,10 @@ def _phase(index: int, mail: Mail) -> str:
     return "MAIL" if index == 0 else "RCPT" if index <= len(mail.recipients) else "DATA"
 
 
-def _worthwhile(replies: list[Reply], group: list[str]) -> bool:
-    if not replies[0].accepted:
-        return False
-    return group != ["DATA\r\n"] or any(reply.accepted for reply in replies[1:])
+def _is_pointless(group: list[str], replies: list[Reply]) -> bool:
+    if replies[0].code >= 300:
+        return True
+    return group[0] is _DATA and min([reply.code for reply in replies[1:]]) >= 300
 
 
 def _own_name(server: Server, wire: Wire) -> str:

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 from ._watch import Watch
@@ -29,6 +29,8 @@ MAX_REPLY_LINES = 200
 _LINE = rb"([2-5]\d\d)(?:%b(?:([245]\.\d{1,3}\.\d{1,3})\b)?[^\n]*|\r)?"
 _REPLY_LINE = re.compile(_LINE % rb"[ -]")
 _ONE_LINE = re.compile(_LINE % rb" " + rb"\n")
+# As the lines above, and no more is looked at.
+_ALL_YES = re.compile(rb"(?:2\d\d(?: [^\n]*+|\r)?+\n)*+354(?: [^\n]*+|\r)?+\n")
 
 _watch = Watch()
 
@@ -48,8 +50,8 @@ class Reply(NamedTuple):
 
     @property
     def accepted(self) -> bool:
-        """2yz: done."""
-        return self.code // 100 == 2
+        """2yz: done. No reply has a lower code, so that `code < 300` says the same where it is asked often."""
+        return self.code < 300
 
 
 class BadReplyError(Exception):
@@ -122,6 +124,17 @@ class Wire:
         self._buffer = self._buffer[match.end() :]
         return _reply(*match.groups())
 
+    def granted(self, count: int) -> bool:
+        """Whether the next `count` replies have come, nothing else, and all say yes, the last one to DATA.
+
+        If so they are read: one look at what came together, in place of one for each.
+        """
+        if not _ALL_YES.fullmatch(self._buffer) or self._buffer.count(b"\n") != count:
+            return False
+        self._buffer = b""
+        self.phase = "DATA"
+        return True
+
     def reply_lines(self, phase: str, seconds: float) -> list[bytes]:
         """The lines of the next reply, which has ended: half a line, or a line that announces another, is none."""
         self.phase = phase
@@ -175,10 +188,11 @@ class Wire:
 
     def _use(self, sock: socket.socket) -> None:
         self._sock = sock
-        # Where gevent has patched: its hub, and what it waits with; and what TLS has read and not yet given away.
-        self._hub: Any = getattr(sock, "hub", None)
-        self._readable: Any = getattr(sock, "_read_event", None)
-        self._pending: Callable[[], int] = getattr(sock, "pending", int)
+        self._wait: Callable[[], object] = bool
+        if hub := getattr(sock, "hub", None):  # where gevent has patched: until there is something to read
+            wait = partial(hub.wait, sock._read_event)  # type: ignore[attr-defined]
+            # TLS may have read already what it has not yet given away.
+            self._wait = (lambda: sock.pending() or wait()) if isinstance(sock, ssl.SSLSocket) else wait
 
     def _send_rest(self, rest: memoryview, seconds: float) -> None:
         deadline = time.monotonic() + SEND_SECONDS
@@ -204,8 +218,7 @@ class Wire:
 
     def _receive(self) -> None:
         try:
-            if self._hub is not None and not self._pending():
-                self._hub.wait(self._readable)  # what was just asked for is not there yet: a try in vain costs 3 us
+            self._wait()  # what was just asked for is not there yet: a try in vain costs 3 us
             data = self._sock.recv(4_096)
         except OSError as error:
             raise self._meant(error) from None

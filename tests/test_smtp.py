@@ -207,6 +207,18 @@ def test_replies_that_are_out_of_step_end_the_connection(extensions):
     assert server.sessions == 2
 
 
+@pytest.mark.parametrize("more", ["250 yes", "250 yes\r\n354 go"])
+def test_answers_that_come_together_are_counted(more):
+    """Those to MAIL, RCPT and DATA in one piece, with one too many: no content goes out."""
+    with ScriptedServer({"MAIL": [f"250 yes\r\n{more}"]}) as server:
+        senders = pool(server)
+        with pytest.raises(Retry, match="replies out of step at DATA"):
+            senders.send(mail())
+        assert server.contents == []
+        senders.send(mail())
+    assert (server.sessions, len(server.taken)) == (2, 1)
+
+
 def test_where_each_command_waits_for_its_reply_none_is_sent_in_vain():
     with ScriptedServer({"MAIL": ["550 no"], "RCPT": ["550 no", "450 no"]}, extensions=ONE_BY_ONE) as server:
         senders = pool(server)
