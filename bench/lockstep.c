@@ -21,6 +21,7 @@
 
 #define SECOND 1000000000LL
 #define ANSWER_NS 300000
+#define TURN_NS 1000 /* a timer of libev's rings only once its time has passed */
 #define FILES 4096
 #define REAL(name) static __typeof__(&name) real_##name;
 REAL(clock_nanosleep) REAL(pthread_cond_timedwait) REAL(send) REAL(recv) REAL(epoll_wait)
@@ -130,7 +131,7 @@ int epoll_wait(int loop, struct epoll_event *events, int most, int timeout) {
     if (!marks) return real_epoll_wait(loop, events, most, timeout);
     if (all_answered()) passed += ANSWER_NS;
     int found = real_epoll_wait(loop, events, most, timeout < 0 ? -1 : 0);
-    if (!found) passed += timeout * 1000000LL;
+    if (!found) passed += timeout * 1000000LL + TURN_NS;
     sort(events, found);
     return found;
 }
