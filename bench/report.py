@@ -183,10 +183,11 @@ def _instructions(rows: list[Row]) -> str:
             row for row in counted if (row["what"], row["server"], row["concurrency"]) == (what, server, concurrency)
         ]
         found = [value / 1_000 for value in values(some, "instructions")]
-        libraries = ", ".join(f"{name} {number / 1_000:.1f}" for name, number in some[0]["libraries"].items())
+        libraries = sorted(some[0]["libraries"].items(), key=lambda one: -one[1])
         lines.append([
             what, SERVERS.get(server, "none"), str(concurrency), f"**{median(found):.1f}**",
-            " ".join(f"{value:.1f}" for value in found), f"{(max(found) / min(found) - 1):.1%}", libraries,
+            " ".join(f"{value:.1f}" for value in found), f"{(max(found) / min(found) - 1):.1%}",
+            ", ".join(f"{name} {number / 1_000:.1f}" for name, number in libraries),
         ])  # fmt: skip
     head = ["a message", "server", "at once", "1,000 instructions", "each run", "apart", "by library (first run)"]
     return f"### Instructions\n\n{_table(head, lines)}\n\n{_steps([row for row in rows if 'function' in row])}"
