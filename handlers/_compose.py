@@ -113,6 +113,8 @@ FOLLOW_UP_BYTES = 4_096
 NEXT_FOLLOW_UP_BYTES = 128
 #: The digits of a mail's name that are its event id's; the other sixteen are the job's own.
 EVENT_DIGITS = 16
+#: An ASCII subject up to this length stands on its line as it is: nearly all do.
+SHORT_SUBJECT = _mime.ENCODED_LINE - len("Subject: ")
 #: A sender up to this length is remembered, 256 of them at most: half a megabyte.
 MAX_KEPT_SENDER = 320
 
@@ -284,6 +286,9 @@ def _files(attachments: Sequence[Attachment]) -> list[_mime.File]:
 
 def _subject(subject: str) -> str:
     """Its header; nothing where it is empty."""
+    if len(subject) <= SHORT_SUBJECT and subject.isascii() and subject.isprintable() and "=?" not in subject:
+        value = subject.strip()
+        return f"Subject: {value}" if value else ""
     if _mime.has_unsafe(subject):
         raise Reject("subject has a line break or a control character")
     value = _mime.text_value(subject)
