@@ -26,7 +26,7 @@ SEND_SECONDS = 600.0
 MAX_LINE_BYTES = 8_192
 MAX_REPLY_LINES = 200
 
-_LINE = rb"([2-5]\d\d)(?:%b(?:([245]\.\d{1,3}\.\d{1,3})\b)?[^\n]*|\r)?"
+_LINE = rb"([2-5]\d\d)(?:%b(?:([245]\.\d{1,3}+\.\d{1,3}+)\b)?+[^\n]*+|\r)?+"
 _REPLY_LINE = re.compile(_LINE % rb"[ -]")
 _ONE_LINE = re.compile(_LINE % rb" " + rb"\n")
 # As the lines above, and no more is looked at.
