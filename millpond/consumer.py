@@ -369,7 +369,8 @@ class Consumer:
     def _notice(self, delivery: Delivery, outcome: Outcome) -> None:
         if outcome.cause == "unavailable":
             if not self.polls.probing:
-                text = f"{outcome.reason}: no receive for {outcome.delay_seconds} s, then one message at a time"
+                why, seconds = outcome.reason or "Unavailable", outcome.delay_seconds
+                text = f"{why}: no receive for {seconds} s, then one message at a time"
                 log.event(logging.WARNING, "queue.paused", text, queue=self.name)
             self.polls.pause(outcome.delay_seconds)
         elif not self.polls.probing:

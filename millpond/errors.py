@@ -77,9 +77,9 @@ class SendError(MillpondError):
 
 
 class Verdict(MillpondError):
-    """How a handler says that its message does not end with a plain success."""
+    """How a handler says that its message does not end with a plain success. It needs no reason: `raise Discard`."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
 
@@ -87,7 +87,7 @@ class Verdict(MillpondError):
 class Retry(Verdict):
     """Try again, `after` seconds from now, 43200 at most (None: by the back-off). Counts toward max_attempts."""
 
-    def __init__(self, reason: str, after: float | None = None) -> None:
+    def __init__(self, reason: str = "", after: float | None = None) -> None:
         super().__init__(reason)
         self.after = after
 
@@ -103,7 +103,7 @@ class Discard(Verdict):
 class Unavailable(Verdict):
     """This type of message cannot work for `after` seconds: the message waits, and receiving pauses."""
 
-    def __init__(self, reason: str, after: float = 60) -> None:
+    def __init__(self, reason: str = "", after: float = 60) -> None:
         super().__init__(reason)
         self.after = after
 

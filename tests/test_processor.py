@@ -928,6 +928,18 @@ def test_whatever_an_error_is_its_message_has_an_outcome_at_once(how, make):
     assert len(outcome.traceback) <= 10_000
 
 
+@pytest.mark.parametrize(
+    ("verdict", "ends"),
+    [(Retry, "retried"), (Reject, "dead_lettered"), (Discard, "discarded"), (Unavailable, "retried")],
+)
+def test_a_verdict_needs_no_reason(verdict, ends):
+    def run(payload: Any, message: Message) -> None:
+        raise verdict
+
+    outcome = process(run)
+    assert (outcome.name, outcome.reason, outcome.error) == (ends, "", "")
+
+
 @pytest.mark.parametrize("wicked", WICKED, ids=lambda error: error.__name__)
 @pytest.mark.parametrize("name", ["after", "reason"])
 @pytest.mark.parametrize(
