@@ -423,7 +423,7 @@ def worker(tmp_path_factory: pytest.TempPathFactory, queues: LocalQueues) -> Ite
         [queues.q]
         url = "{queues.create("q")}"
         wait_seconds = 1
-        visibility_seconds = 3
+        visibility_seconds = 30
         [log]
         succeeded_per_second = 1000
     """
