@@ -109,3 +109,14 @@ def test_where_nothing_is_in_no_timer_keeps_anybody_waiting(clock):
         countdown.add(item)
         countdown.remove(item)
     assert [timer for _, _, timer in clock._timers if timer.call is not None] == []
+
+
+def test_what_is_over_or_never_began_has_no_time_left():
+    clock = VirtualClock()
+    clock.advance(100)
+    countdown = Countdown(10, print, clock)
+    countdown.add("one")
+    clock.advance(4)
+    assert countdown.left("one") == 6
+    countdown.remove("one")
+    assert countdown.left("one") == countdown.left("other") == 0

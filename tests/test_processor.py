@@ -1150,3 +1150,11 @@ def test_whatever_a_follow_up_is_rejected_with_is_a_text_of_ours(make):
     [job] = process(run).follow_ups
     assert type(job.reject) is str
     assert len(job.reject) <= 500
+
+
+def test_a_delayed_message_that_is_handled_at_its_first_receive_has_used_up_that_attempt():
+    body = '{"not_before":1,"event_type":"job","event_id":"e1","payload":null}'
+    outcome = Processor({"job": route(raiser(ValueError("boom")))}, RetryPolicy(1, 2, 900), VirtualClock()).process(
+        delivery_of(body, attempt=1), ""
+    )
+    assert outcome.name == "dead_lettered"
