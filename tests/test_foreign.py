@@ -6,6 +6,7 @@ import json
 import time
 import traceback
 from base64 import b64encode
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -564,3 +565,14 @@ def test_lines_that_are_cut_begin_with_a_whole_one():
     foreign.conceal("A-SECRET-IN-EACH-LINE")
 
     assert set(foreign.lines("A-SECRET-IN-EACH-LINE\n" * 3_000).split("\n")) == {"***"}
+
+
+def test_what_is_nested_is_shown_to_a_depth_keys_as_values():
+    key: Any = ()
+    value: Any = []
+    for _ in range(20):
+        key, value = (key,), [value]
+    shown_key, shown_value = foreign.shown({key: 1}), foreign.shown([value])
+    assert shown_key.count("(") == shown_value.count("[") - 1
+    assert "..." in shown_key
+    assert "..." in shown_value

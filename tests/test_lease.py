@@ -4,7 +4,7 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from millpond.errors import Unreachable
+from millpond.errors import AccessDenied, Unreachable
 from millpond.lease import HOLD_MARGIN_SECONDS, MARGIN_SECONDS, LeaseKeeper
 from millpond.queue import MAX_HOLD_SECONDS, Failure
 from tests.fakes import TELL, FakeQueue
@@ -268,3 +268,11 @@ def test_the_shortest_visibility_time_outs_leave_time_to_work_and_to_beat(clock,
         clock.advance(0.2)
         assert not lease.is_lost(clock.now())
         assert queue.visible() == []
+
+
+def test_beats_that_are_refused_are_told_with_the_call_that_is(take, queue, clock, caplog):
+    take()
+    queue.script["extend"] = [AccessDenied("no")] * 3
+    clock.advance(BEAT + 1)
+    (told,) = [record for record in caplog.records if record.__dict__.get("event") == "settle.failed"]
+    assert told.__dict__["fields"]["call"] == "sqs:ChangeMessageVisibility"
