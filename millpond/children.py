@@ -170,6 +170,14 @@ def wait_anywhere() -> None:
     if execute.__name__ != _execute_child.__name__ or execute.__module__ != __name__:
         _originals.append(execute)
         gevent.subprocess.Popen._execute_child = _execute_child
+        signalled = gevent.subprocess.Popen.send_signal
+        gevent.subprocess.Popen.send_signal = lambda self, number: _send_signal(signalled, self, number)
+
+
+def _send_signal(signalled: Callable[..., None], process: Any, number: int) -> None:
+    """The thread that waits knows of an end before the loop does: as in the standard library, that is no error."""
+    with suppress(ProcessLookupError):
+        signalled(process, number)
 
 
 _gevents_close: Callable[[int], None] = os.close

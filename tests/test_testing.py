@@ -9,11 +9,13 @@ import re
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from textwrap import dedent
 from urllib.parse import urlsplit
 
 import pytest
+from gevent import monkey
 
 from millpond import testing
 from millpond.errors import ConfigError
@@ -430,6 +432,17 @@ def test_a_local_queue_has_a_dead_letter_queue(local_queue):
     attributes = queue.attributes()
     assert json.loads(attributes["RedrivePolicy"])["maxReceiveCount"] == testing.MAX_RECEIVE_COUNT
     assert queue.dead_letter_url(attributes) == f"{local_queue}-dead"
+
+
+def test_a_process_that_has_just_ended_can_be_told_to_end():
+    """The thread that waits for it has taken its exit code, and the loop has not heard of it yet."""
+    process = subprocess.Popen(["/bin/false"])
+    end, sleep = time.monotonic() + 30, monkey.get_original("time", "sleep")  # one that gives the loop no turn
+    while Path(f"/proc/{process.pid}").exists():
+        assert time.monotonic() < end
+        sleep(0.001)
+    process.terminate()
+    assert process.wait() == 1
 
 
 def test_a_local_queue_that_cannot_start_is_an_error(monkeypatch):
