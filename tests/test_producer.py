@@ -416,8 +416,8 @@ def test_a_send_that_is_never_answered_ends_in_time_and_says_that_it_may_have_be
     producer._queue()
 
     def send() -> None:
-        # On a busy machine its time can be over in the second try's dialling.
-        told = r"(no answer in 0\.4 s \(2 tries\)|no connection to \S+: .+); it may have been sent all the same"
+        # How many tries 0.4 s hold is up to the back-off's jitter; on a busy machine they can end in a dialling.
+        told = r"(no answer in 0\.4 s \([23] tries\)|no connection to \S+: .+); it may have been sent all the same"
         with pytest.raises(Unreachable, match=told):
             producer.send("a", {}, timeout=timeout)
 
