@@ -91,12 +91,15 @@ class Account:
 
     def finish(self, deliveries: Sequence[Delivery]) -> None:
         """Deliveries have ended, and SQS knows it."""
-        now, endings, unlogged = self._clock.now(), self._endings, 0
+        now, unlogged = self._clock.now(), 0
         epoch = self._clock.time() - now
+        last_type, last_outcome = "", None
         for delivery in deliveries:
             outcome, envelope, started = delivery.outcome, delivery.envelope, delivery.started
             event_type = envelope.event_type if envelope is not None else ""
-            ending = endings.get((event_type, outcome.name, outcome.cause)) or self._ending(event_type, outcome)
+            if outcome is not last_outcome or event_type != last_type:  # most end as the one before them did
+                last_type, last_outcome = event_type, outcome
+                ending = self._ending(event_type, outcome)
             ending.tally.total += 1
             if started:
                 ending.duration.add((delivery.ended - started) * 1000)

@@ -97,13 +97,15 @@ class Batcher(Generic[Item]):
         self._failures = 0
         self.count = 0  # items put and not yet through: waiting, on their way, or pausing before another try
 
-    def put(self, item: Item) -> None:
-        """Take an item; never blocks."""
-        self.count += 1
-        self._waiting.append(item)
-        number = len(self._waiting)
+    def put(self, *items: Item) -> None:
+        """Take items; never blocks."""
+        before = len(self._waiting)
+        self._waiting.extend(items)
+        self.count += len(items)
+        number = before + len(items)
         # Between two full batches nobody is to be woken: whoever takes the one takes what is behind it.
-        if number % MAX_BATCH == 0 or (self._linger is None and number < MAX_BATCH) or self._is_eager:
+        fills_one = number // MAX_BATCH > before // MAX_BATCH
+        if fills_one or (self._linger is None and number < MAX_BATCH) or self._is_eager:
             self._kick()
 
     @property

@@ -106,6 +106,8 @@ class Consumer:
         self._unread_since = unread_since
         self._draining = False
         self._kept = Kept(settings.name, self._run_again, clock)
+        self._ended = 0  # deliveries with an outcome, in this turn of the hub
+        self._succeeded: list[Delivery] = []  # of these
         self._owed = 0  # permits that wait until what is to be settled falls below the limit
         self._abandoned_until: list[float] = []
         self._spared: dict[str, int] = {}  # by message id: receives that came to nothing and were no failure
@@ -289,10 +291,23 @@ class Consumer:
             if self._groups is not None and outcome.name not in DONE:
                 self._groups.fail(delivery)
         delivery.claimed = True
-        self._settler.settle(delivery, outcome)
-        self._owed += 1
-        if self._owed == 1:  # handlers end in swarms, as they began: their permits come back together
-            self._clock.soon(self._on_room)
+        if outcome is SUCCEEDED:
+            self._succeeded.append(delivery)
+        else:
+            self._settler.settle([delivery], outcome)
+        self._ended += 1
+        if self._ended == 1:
+            self._clock.soon(self._settle_swarm)
+
+    def _settle_swarm(self) -> None:
+        """Handlers end in swarms, as they began: those that succeeded in one turn of the hub are settled together, and
+        the permits of all come back together."""
+        if self._succeeded:
+            succeeded, self._succeeded = self._succeeded, []
+            self._settler.settle(succeeded, SUCCEEDED)
+        self._owed += self._ended
+        self._ended = 0
+        self._on_room()
 
     # The last receive that the redrive policy permits (maxReceiveCount)
 

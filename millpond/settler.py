@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -122,12 +122,17 @@ class Settler:
         self.follow_ups: Batcher[Sending] = batcher(self._send_follow_ups, SEND_LINGER_SECONDS, **sends)
         self.copies: Batcher[Sending] = batcher(self._send_copies, SEND_LINGER_SECONDS, **sends)
 
-    def settle(self, delivery: Delivery, outcome: Outcome) -> None:
-        """Queue the calls that an outcome needs; never blocks."""
+    def settle(self, deliveries: Sequence[Delivery], outcome: Outcome) -> None:
+        """Queue the calls that an outcome, which all of them have, needs; never blocks."""
         if outcome.name == "succeeded" and not outcome.follow_ups:  # nearly all
-            delivery.outcome = outcome
-            self.deletes.put(delivery)
-            return
+            for delivery in deliveries:
+                delivery.outcome = outcome
+            self.deletes.put(*deliveries)
+        else:
+            for delivery in deliveries:
+                self._settle(delivery, outcome)
+
+    def _settle(self, delivery: Delivery, outcome: Outcome) -> None:
         if outcome.name in GIVEN_BACK and (hidden := self._hidden_seconds()) > outcome.delay_seconds:
             outcome = msgspec.structs.replace(outcome, delay_seconds=hidden)
         delivery.outcome = outcome
@@ -323,7 +328,7 @@ class Settler:
         was = delivery.outcome
         reason = f"{was.reason} ({why})" if was.reason else why
         seconds = self._put_off_seconds(delivery)
-        self.settle(delivery, Outcome("retried", was.cause, reason, was.error, seconds, traceback=was.traceback))
+        self.settle([delivery], Outcome("retried", was.cause, reason, was.error, seconds, traceback=was.traceback))
 
     def _is_given_up(self, sending: Sending) -> bool:
         """A follow-up that nobody takes is offered again for as long as its message can be held: only a drain ends."""

@@ -69,18 +69,17 @@ def asks_for_ten(original: Any) -> Any:
     return lambda self, asked, *more: original(self, 10, *more)
 
 
-@mutant("a permit comes back when the outcome is queued, not before", (Consumer, "accept"), (Consumer, "_end"))
+@mutant("a permit comes back when the outcome is queued, not before", (Consumer, "accept"), (Consumer, "_settle_swarm"))
 def permit_back_on_arrival(original: Any) -> Any:
     def accept(self: Consumer, messages: list[Any], latest: float) -> None:
         original(self, messages, latest)
         self._share.release(len(messages))
 
-    def end(self: Consumer, delivery: Delivery, outcome: Outcome) -> None:
-        before = self._owed
-        original(self, delivery, outcome)
-        self._owed = before
+    def settle_swarm(self: Consumer) -> None:
+        self._ended = 0
+        original(self)
 
-    return accept if original.__name__ == "accept" else end
+    return accept if original.__name__ == "accept" else settle_swarm
 
 
 @mutant("trap c: a permit comes back only while settling keeps up", (Consumer, "_on_room"))
@@ -107,10 +106,11 @@ def permit_of_twin_lost(original: Any) -> Any:
 
 @mutant("trap b: a lease is ended by the confirmed delete alone", (Settler, "settle"))
 def lease_ends_with_handler(original: Any) -> Any:
-    def settle(self: Settler, delivery: Delivery, outcome: Outcome) -> None:
-        original(self, delivery, outcome)
+    def settle(self: Settler, deliveries: Sequence[Delivery], outcome: Outcome) -> None:
+        original(self, deliveries, outcome)
         if outcome.name == "succeeded":
-            delivery.lease._stop_beating()
+            for delivery in deliveries:
+                delivery.lease._stop_beating()
 
     return settle
 

@@ -121,12 +121,13 @@ class Worker:
         settler, account = self.consumer._settler, self.account
         settle, finish, abandon = settler.settle, account.finish, account.abandon
 
-        def record_settle(delivery: Delivery, outcome: Outcome) -> None:
+        def record_settle(deliveries: Sequence[Delivery], outcome: Outcome) -> None:
             hidden = settler._hidden_seconds() if outcome.name in GIVEN_BACK else 0
             delay = max(outcome.delay_seconds, hidden)
             value = (outcome.name, delay, outcome.cause, len(outcome.follow_ups))
-            self._record_delivery("settle", delivery, value)
-            settle(delivery, outcome)
+            for delivery in deliveries:
+                self._record_delivery("settle", delivery, value)
+            settle(deliveries, outcome)
 
         def record_finish(deliveries: Sequence[Delivery]) -> None:
             for delivery in deliveries:
