@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from millpond.clock import Clock, Event
+from millpond.clock import Clock, Event, Timer
 
 #: A receive on a busy queue waits this long for more permits, so that it does not fetch messages one by one.
 PATIENCE_SECONDS = 0.05
@@ -48,13 +48,19 @@ class Permits:
         (self._quiet_waiters if waiter.quiet else self._waiters).append(waiter)
         self.grant()
         if not waiter.served.is_set():
+            if self.free or self.queues > 1:  # whose turn it is, of several, is looked at then too
+                waiter.be_patient()
             waiter.wait()
 
     def put(self, number: int) -> None:
         """So many permits come back."""
         self.free += number
-        if (self._waiters or self._quiet_waiters) and self.free >= self._least:
-            self.grant()
+        if self._waiters or self._quiet_waiters:
+            if self.free >= self._least:
+                self.grant()
+            if self.free:
+                for waiter in self._waiters:
+                    waiter.be_patient()
 
     def grant(self) -> None:
         """Serve everybody who can be served now."""
@@ -178,6 +184,7 @@ class Waiter:
         self.dismissed = False
         self.served: Event = clock.event()
         self._clock = clock
+        self._patience: Timer | None = None
 
     def wait(self) -> None:
         """Block until served or dismissed."""
@@ -185,9 +192,19 @@ class Waiter:
             while not self.served.wait(HUNGRY_SECONDS):  # nobody may be hungry any more, or its turn has come
                 self.share.grant()
             return
-        patience = self._clock.timer(PATIENCE_SECONDS, self._lose_patience)
         self.served.wait()
-        patience.cancel()
+        if self._patience is not None:
+            self._patience.cancel()
+
+    def be_patient(self) -> None:
+        """There are permits, if too few: any is enough once it has waited for a moment in all.
+
+        While there are none this has no timer: at 10 messages at once there is one waiter for each receive, and a timer
+        that rings for nothing wakes the process up.
+        """
+        if self._patience is None and not self.quiet:
+            left = self.since + PATIENCE_SECONDS - self._clock.now()
+            self._patience = self._clock.timer(max(0.0, left), self._lose_patience)
 
     def _lose_patience(self) -> None:
         self.enough = 1

@@ -102,6 +102,25 @@ def test_a_patient_poll_waits_a_moment_for_more_permits_than_one(clock):
     assert impatient.value == 1
 
 
+def test_a_poll_that_waits_for_permits_wakes_nobody_while_there_are_none(clock, monkeypatch):
+    """At ten messages at once a timer that rang for nothing woke the process once more for each receive."""
+    timers: list[float] = []
+    timer = clock.timer
+    monkeypatch.setattr(clock, "timer", lambda seconds, call: timers.append(seconds) or timer(seconds, call))
+    share = Permits(20, 1, clock).share(0)
+    for _ in range(2):
+        assert acquire(share).value == 10
+        share.polled(10, 10)
+    poll = acquire(share, patient=True)
+    clock.advance(PATIENCE_SECONDS / 2)
+    assert timers == []
+    share.release(1)
+    assert timers == pytest.approx([PATIENCE_SECONDS / 2])
+    clock.advance(PATIENCE_SECONDS / 2)
+    assert poll.value == 1
+    assert len(timers) == 1
+
+
 def test_a_dismissed_poll_goes_away_empty_handed(clock):
     permits = Permits(1, 1, clock)
     share = permits.share(0)
