@@ -92,7 +92,7 @@ class Account:
     def finish(self, deliveries: Sequence[Delivery]) -> None:
         """Deliveries have ended, and SQS knows it."""
         now, unlogged = self._clock.now(), 0
-        epoch = self._clock.time() - now
+        epoch_ms = int((self._clock.time() - now) * 1000)  # what is left of two large whole numbers is a small one
         last_type, last_outcome = "", None
         for delivery in deliveries:
             outcome, envelope, started = delivery.outcome, delivery.envelope, delivery.started
@@ -105,7 +105,7 @@ class Account:
                 ending.duration.add((delivery.ended - started) * 1000)
                 received = delivery.received
                 if received.receive_count == 1 and received.sent_ms:  # how long it had waited for its handler
-                    self._latency.add((epoch + started) * 1000 - received.sent_ms)
+                    self._latency.add(started * 1000 - (received.sent_ms - epoch_ms))
             if outcome.name == "succeeded" and (unlogged or not self._succeeded.take(now)):
                 unlogged += 1
             else:

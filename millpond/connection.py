@@ -173,18 +173,34 @@ class Connection:
         return self._cut(end + len(mark))
 
     def _exactly(self, size: int) -> bytearray:
-        """The buffer itself, without what is behind: a copy of 60 MiB would be as much again."""
-        self._await(size)
-        taken, self._buffer = self._buffer, self._buffer[size:]
-        del taken[size:]
-        return taken
+        """So many bytes: what is still to come is read to its place, and copied no more."""
+        self._check_length(size)
+        body = bytearray(size)
+        have = min(size, len(self._buffer))
+        body[:have] = memoryview(self._buffer)[:have]
+        del self._buffer[:have]
+        room = memoryview(body)[have:]
+        while room:
+            room = room[self._fill(room) :]
+        return body
+
+    def _fill(self, room: memoryview) -> int:
+        self._stream.limit(self._deadline - monotonic())
+        number = self._stream.recv_into(room)
+        if not number:
+            raise EOFError
+        self._bytes_left -= number
+        return number
 
     def _await(self, size: int) -> None:
         """Until so much is there; at once too long where that can never be."""
-        if size > len(self._buffer) + self._bytes_left:
-            raise _too_long()
+        self._check_length(size)
         while len(self._buffer) < size:
             self._more()
+
+    def _check_length(self, size: int) -> None:
+        if size > len(self._buffer) + self._bytes_left:
+            raise _too_long()
 
     def _rest(self) -> bytearray:
         with suppress(EOFError):

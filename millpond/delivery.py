@@ -63,7 +63,7 @@ class Delivery(msgspec.Struct, eq=False):
     claimed: bool = False  # its outcome is known, and somebody settles it
     spared: int = 0  # of its receives, those that were no failure, as far as this worker knows
     finishes: bool = False  # its handler may end where the lease is lost (on_lease_lost = "finish")
-    _jobs: list[FollowUp] | None = None  # what the run of its handler leaves behind
+    jobs: list[FollowUp] | None = None  # what the run of its handler leaves behind, so far
     _limit: Countdown[Delivery] | None = None  # the time limits that this one's is among
     _timer: Timer | None = None
     _wanted: Callable[[], Interrupt] | None = None
@@ -81,7 +81,7 @@ class Delivery(msgspec.Struct, eq=False):
     def message(self) -> Message:
         """As a run of its handler sees it, with no job of an earlier run. It is not kept: as it asks this delivery for
         the time that is left, both, and the body, would stay in memory until the garbage collector comes."""
-        received, envelope, self._jobs = self.received, cast("Envelope", self.envelope), []
+        received, envelope, self.jobs = self.received, cast("Envelope", self.envelope), []
         return Message(
             received.message_id,
             str(envelope.event_id),
@@ -95,7 +95,7 @@ class Delivery(msgspec.Struct, eq=False):
             {name: attribute.value for name, attribute in received.attributes.items()},
             self.seconds_left,
             self.hands.max_bytes,
-            self._jobs,
+            self.jobs,
         )
 
     def identity(self) -> dict[str, object]:
@@ -112,7 +112,7 @@ class Delivery(msgspec.Struct, eq=False):
     @property
     def follow_ups(self) -> tuple[FollowUp, ...]:
         """What its handler has left behind."""
-        return tuple(self._jobs) if self._jobs else ()
+        return tuple(self.jobs) if self.jobs else ()
 
     def wall_time(self) -> float:
         """Now, since the epoch."""

@@ -126,49 +126,39 @@ class Pool(Generic[Item]):
         self._wake_soon()
         return bool(self._slots.join(timeout_seconds))
 
-    def step(self) -> bool:
-        """In a slot: what is ready, for a turn, then the wait for more. False: the slot ends."""
-        ready, leaving = self._ready, self._leaving
-        while ready:
-            do, item = ready.popleft()
-            do(item)
-            if leaving and self._leaves():
-                return False
-            if ready and time.time() - self._loop.now() > TURN_SECONDS:
-                self._wake_later()
-                break
-        do = item = None  # type: ignore[assignment]  # or a parked slot would keep what it has done
-        return (bool(ready) or not self._closed) and self._park()
+    def serve(self) -> None:
+        """A slot's life: what is ready, for a turn, then the wait for more.
 
-    def _leaves(self) -> bool:
-        if (slot := gevent.getcurrent()) not in self._leaving:
-            return False
-        self._leaving.discard(slot)  # or every one that ever left would stay in memory
-        return True
-
-    def _park(self) -> bool:
-        """Wait to be woken. A gevent.Timeout that a handler has left running comes here: it is nobody's."""
-        slot = gevent.getcurrent()
-        self._parked[slot] = None
-        try:  # noqa: SIM105  # suppress() is three calls, for each message
-            self._hub.switch()
-        except BaseException:  # noqa: S110
-            pass
-        self._parked.pop(slot, None)  # it was not _wake that woke it
-        return True
+        In one frame: each that stands below a handler's sleep costs 0.2 us a switch.
+        """
+        ready, leaving, slot = self._ready, self._leaving, gevent.getcurrent()
+        while True:
+            while ready:
+                do, item = ready.popleft()
+                do(item)
+                if slot in leaving:
+                    leaving.discard(slot)  # or every one that ever left would stay in memory
+                    return
+                if ready and time.time() - self._loop.now() > TURN_SECONDS:
+                    self._wake_later()
+                    break
+            if self._closed and not ready:
+                return
+            do = item = None  # type: ignore[assignment]  # or a parked slot would keep what it has done
+            self._parked[slot] = None
+            try:  # noqa: SIM105  # suppress() is three calls, for each message
+                self._hub.switch()
+            except BaseException:  # noqa: S110  # a gevent.Timeout that a handler has left running: it is nobody's
+                pass
+            self._parked.pop(slot, None)  # it was not _wake that woke it
 
 
 class Slot(gevent.Greenlet):  # type: ignore[misc]
     """One of a pool's greenlets."""
 
     def __init__(self, pool: Pool[Any]) -> None:
-        super().__init__()
+        super().__init__(pool.serve)
         self.pool = pool
-
-    def _run(self) -> None:
-        step = self.pool.step
-        while step():
-            pass
 
 
 def watch(greenlet: gevent.Greenlet, crashed: Callable[[gevent.Greenlet], object]) -> None:

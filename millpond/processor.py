@@ -136,7 +136,7 @@ class Processor:
             return self._interrupted(delivery, delivery.interrupted)
         if said is not None:
             return self._raised(delivery, said)
-        return Outcome("succeeded", follow_ups=delivery.follow_ups) if delivery.follow_ups else SUCCEEDED
+        return Outcome("succeeded", follow_ups=delivery.follow_ups) if delivery.jobs else SUCCEEDED
 
     def _in_thread(self, delivery: Delivery, route: Route, limit: Countdown[Delivery]) -> object:
         """The wait for a free one is not the handler's time."""

@@ -77,6 +77,13 @@ class Stream:
         """What is there, or what comes next; b"" at the end."""
         return self._received()
 
+    def recv_into(self, room: memoryview) -> int:
+        """The same, to its place, as much as fits: how much it was; 0 at the end."""
+        try:
+            return self._raw.recv_into(room)
+        except BlockingIOError:
+            return self._patient().recv_into(room)
+
     def _received(self) -> bytes:
         try:
             return self._raw.recv(RECV_BYTES)
@@ -119,12 +126,20 @@ class TlsStream(Stream):
         super().send(self._outgoing.read())
 
     def recv(self) -> bytes:
+        data: bytes = self._decrypted(RECORD_BYTES)
+        return data
+
+    def recv_into(self, room: memoryview) -> int:
+        number: int = self._decrypted(len(room), room)
+        return number
+
+    def _decrypted(self, *places: Any) -> Any:
         end = monotonic() + self._seconds
         if not self._incoming.pending:
             self._feed(end)
         while True:
             try:
-                return self._tls.read(RECORD_BYTES)
+                return self._tls.read(*places)
             except ssl.SSLWantReadError:  # the rest of a record is to come, or this one carried nothing
                 self._flush()
                 self._feed(end)

@@ -88,8 +88,7 @@ class WireSqs:
         """Sent once; once more only where SQS has refused its signature and there is a better one."""
         end = monotonic() + seconds
         keys, skew = self.credentials.keys(seconds), self._skew_seconds
-        # Rounded, since nearly always it is what it was: a socket that is told another limit costs 21 bytecodes.
-        answer = self.connections.exchange(self._signed(name, body, keys, skew), round(end - monotonic(), 2))
+        answer = self.connections.exchange(self._signed(name, body, keys, skew), end - monotonic())
         if answer.status == 200:
             return answer
         better = self._better(answer, keys, skew, end)

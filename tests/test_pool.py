@@ -36,6 +36,17 @@ def wait_until(condition):
             gevent.sleep(0.001)
 
 
+def test_a_slot_that_is_busy_when_the_pool_closes_ends_with_its_work(crashes):
+    gate = Event()
+    pool = Pool(2, crashes.append)
+    pool.submit(lambda work: gate.wait(), [1, 2, 3])
+    settle()
+    assert not pool.close(0)
+    gate.set()
+    assert pool.close(20)
+    assert crashes == []
+
+
 def test_work_runs_in_order_on_no_more_slots_than_allowed_and_slots_are_kept(crashes):
     gate, inside, slots, order = Event(), [], set(), []
 
