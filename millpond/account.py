@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Callable, Container, Sequence
 from typing import NamedTuple
@@ -92,7 +93,8 @@ class Account:
     def finish(self, deliveries: Sequence[Delivery]) -> None:
         """Deliveries have ended, and SQS knows it."""
         now, unlogged = self._clock.now(), 0
-        epoch_ms = int((self._clock.time() - now) * 1000)  # what is left of two large whole numbers is a small one
+        fraction_ms, epoch_ms = math.modf((self._clock.time() - now) * 1000)
+        epoch_ms = int(epoch_ms)  # what is left of two large whole numbers is a small one, and cheap
         last_type, last_outcome = "", None
         for delivery in deliveries:
             outcome, envelope, started = delivery.outcome, delivery.envelope, delivery.started
@@ -105,7 +107,7 @@ class Account:
                 ending.duration.add((delivery.ended - started) * 1000)
                 received = delivery.received
                 if received.receive_count == 1 and received.sent_ms:  # how long it had waited for its handler
-                    self._latency.add(started * 1000 - (received.sent_ms - epoch_ms))
+                    self._latency.add(started * 1000 + fraction_ms - (received.sent_ms - epoch_ms))
             if outcome.name == "succeeded" and (unlogged or not self._succeeded.take(now)):
                 unlogged += 1
             else:

@@ -103,7 +103,7 @@ class Batcher(Generic[Item]):
         self._waiting.extend(items)
         self.count += len(items)
         number = before + len(items)
-        # Between two full batches nobody is to be woken: whoever takes the one takes what is behind it.
+        # Between two full batches nobody is to be woken: whoever takes the one sees to what is behind it.
         fills_one = number // MAX_BATCH > before // MAX_BATCH
         if fills_one or (self._linger is None and number < MAX_BATCH) or self._is_eager:
             self._kick()
@@ -190,11 +190,18 @@ class Batcher(Generic[Item]):
         if not waiting:
             self._ripe = False
             self._stop_linger()
-        elif self._key_of is None and (self._ripe or self._hurried):
-            self._start_flushers()  # what is left waits for no answer to this call
+        elif self._key_of is None:
+            self._see_to_the_rest()
         if batch:
             self._pace.took(len(batch), self._clock.now())
         return batch
+
+    def _see_to_the_rest(self) -> None:
+        """What is left behind a batch waits for no answer to its call."""
+        if self._ripe or self._hurried:
+            self._start_flushers()
+        elif len(self._waiting) < MAX_BATCH:  # else they are on their way already
+            self._kick()
 
     def _pick(self, key_of: Callable[[Item], str]) -> list[Item]:
         """The first of each key that is free, as many as fit into one call."""

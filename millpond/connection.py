@@ -16,6 +16,8 @@ from millpond.stream import Stream
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 #: The code of the QueueError for an answer that is longer: fewer messages might fit.
 TOO_LARGE = "AnswerTooLarge"
+#: A body's place is made in such steps, as it comes.
+STEP_BYTES = 1024 * 1024
 #: Of the heads of one answer, interim ones too; of its trailers.
 MAX_HEAD_BYTES = 65_536
 #: Of one answer: a longer one in chunks of 1 KiB, as no server sends them, still fits.
@@ -66,7 +68,7 @@ class Connection:
         self._buffer = bytearray()
         self._bytes_left: int
         self._deadline: float
-        #: Whether the last answer was whole, with nothing behind it, and the server keeps the connection too.
+        #: Whether the last answer was whole, and the server keeps the connection. What came behind it `usable` sees.
         self.clean: bool
 
     def close(self) -> None:
@@ -175,22 +177,23 @@ class Connection:
     def _exactly(self, size: int) -> bytearray:
         """So many bytes: what is still to come is read to its place, and copied no more."""
         self._check_length(size)
-        body = bytearray(size)
+        body = bytearray(min(size, STEP_BYTES))
         have = min(size, len(self._buffer))
         body[:have] = memoryview(self._buffer)[:have]
         del self._buffer[:have]
-        room = memoryview(body)[have:]
-        while room:
-            room = room[self._fill(room) :]
+        self._fill(memoryview(body)[have:])
+        while have := min(STEP_BYTES, size - len(body)):  # a length that is only claimed takes no memory
+            body += bytes(have)
+            self._fill(memoryview(body)[-have:])
         return body
 
-    def _fill(self, room: memoryview) -> int:
-        self._stream.limit(self._deadline - monotonic())
-        number = self._stream.recv_into(room)
-        if not number:
-            raise EOFError
-        self._bytes_left -= number
-        return number
+    def _fill(self, room: memoryview) -> None:
+        while room:
+            self._stream.limit(self._deadline - monotonic())
+            number = self._stream.recv_into(room)
+            if not number:
+                raise EOFError
+            room = room[number:]
 
     def _await(self, size: int) -> None:
         """Until so much is there; at once too long where that can never be."""

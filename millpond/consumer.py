@@ -38,6 +38,10 @@ SERVER_DOWN = Outcome("released", reason="a server that its queue needs was down
 BEHIND_FAILED = Outcome("released", reason="a message of its group before it is not done")
 
 
+def _fail(error: BaseException) -> None:
+    raise error
+
+
 class ConsumerSettings(msgspec.Struct, frozen=True):
     """What a consumer needs to know of its queue. `limit` bounds what may wait to be settled."""
 
@@ -279,7 +283,9 @@ class Consumer:
         self._spawn(self._end, delivery, self._processor.given_up(delivery))
 
     def _end(self, delivery: Delivery, outcome: Outcome) -> None:
-        """Queue an outcome for settling; then, as soon as there is room, its permit comes back. Never blocks."""
+        """Queue an outcome for settling (a success with the others of this turn of the hub); then, as soon as there is
+        room, its permit comes back. Never blocks.
+        """
         if delivery.claimed:
             return
         if outcome is not SUCCEEDED or self.polls.probing:
@@ -302,12 +308,15 @@ class Consumer:
     def _settle_swarm(self) -> None:
         """Handlers end in swarms, as they began: those that succeeded in one turn of the hub are settled together, and
         the permits of all come back together."""
-        if self._succeeded:
-            succeeded, self._succeeded = self._succeeded, []
-            self._settler.settle(succeeded, SUCCEEDED)
         self._owed += self._ended
         self._ended = 0
-        self._on_room()
+        succeeded, self._succeeded = self._succeeded, []
+        try:
+            if succeeded:
+                self._settler.settle(succeeded, SUCCEEDED)
+            self._on_room()
+        except BaseException as error:  # in the hub nobody would hear of it, and leases would be kept for nothing
+            self._spawn(_fail, error)
 
     # The last receive that the redrive policy permits (maxReceiveCount)
 

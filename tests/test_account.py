@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 
 import pytest
+from gevent.event import Event
 
-from millpond.errors import Retry
+from millpond.errors import Discard, Retry
 from millpond.metrics import Metrics
 from tests.rig import Rig
 from tests.test_metrics import Server
@@ -89,3 +90,42 @@ def test_what_is_left_out_of_the_log_is_told_a_second_later_and_counted_anew_eac
         assert [fields["more"] for fields in told(caplog, "message.succeeded")] == [3] * (number == 5)
         clock.advance(0.2)
         assert [fields["more"] for fields in told(caplog, "message.succeeded")][-1] == number
+
+
+def test_those_that_one_delete_confirms_are_told_apart_by_type_and_outcome(clock):
+    server, gate = Server(), Event()
+    metrics = Metrics("127.0.0.1", server.port, "mill", "worker.1")
+
+    def handle(payload, message):
+        gate.wait()
+        if payload:
+            raise Discard("no")
+
+    rig = Rig(clock, {"a": handle, "b": handle}, metrics=metrics)
+    for kind, payload in (("a", 0), ("a", 1), ("b", 0), ("a", 0)):
+        rig.put(kind, payload)
+    rig.consumer.polls.start()
+    clock.advance(1)
+    gate.set()
+    clock.advance(1)
+    metrics.close()
+    lines = {line for line in server.lines() if line.startswith("mill.q.type.") and line.endswith("|c")}
+    server.close()
+    assert lines == {"mill.q.type.a.succeeded:2|c", "mill.q.type.a.discarded:1|c", "mill.q.type.b.succeeded:1|c"}
+
+
+def test_no_fraction_of_a_millisecond_of_a_wait_is_cut_off(clock):
+    """SQS's whole milliseconds are subtracted from a time that has a fraction."""
+    server = Server()
+    metrics = Metrics("127.0.0.1", server.port, "mill", "worker.1")
+    time = clock.time
+    clock.time = lambda: time() + 0.0009
+    rig = Rig(clock, {"job": lambda payload, message: None}, metrics=metrics)
+    rig.put("job")
+    clock.advance(1)
+    rig.consumer.polls.start()
+    clock.advance(1)
+    metrics.close()
+    lines = server.lines()
+    server.close()
+    assert [line for line in lines if "latency" in line] == ["mill.q.latency:999.900|ms"]

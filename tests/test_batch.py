@@ -42,6 +42,25 @@ def batcher(clock, calls):
     return Batcher(calls, clock, gevent.spawn, linger_seconds=0.1, flushers=4, limit=50)
 
 
+def test_what_is_put_at_once_behind_a_full_batch_lingers_and_waits_for_no_answer(batcher, calls, clock):
+    """A swarm of fifteen: five had to wait for the answer to the ten before them, and their FIFO groups with them."""
+    calls.gate.clear()
+    batcher.put(*range(15))
+    settle()
+    assert calls.batches == [list(range(10))]
+    clock.advance(0.2)
+    assert calls.batches == [list(range(10)), list(range(10, 15))]
+    calls.gate.set()
+
+
+@pytest.mark.parametrize("first", [3, 9])
+def test_a_swarm_that_fills_a_batch_and_ends_in_the_next_one_lets_the_full_one_go(batcher, calls, clock, first):
+    batcher.put(*range(first))
+    batcher.put(*range(first, 14))
+    settle()
+    assert calls.batches == [list(range(10))]
+
+
 def test_ten_items_go_at_once_and_the_rest_after_the_linger(batcher, calls, clock):
     for n in range(13):
         batcher.put(n)

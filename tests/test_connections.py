@@ -684,6 +684,51 @@ def test_what_is_no_tls_behind_a_whole_answer_costs_a_connection_and_no_call(cer
     server.close()
 
 
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("extra", [1, 16_000, 200_000])
+def test_what_stands_behind_a_long_body_is_never_the_next_calls_answer(certificate, extra, tls):
+    """A body in pieces is read to its place and no further: what is behind it stays in the kernel, or in OpenSSL."""
+    server = Server(certificate.server_context() if tls else None)
+    client = Connections(server.url, 4, str(certificate.pem) if tls else "")
+    body = random.Random(3).randbytes(100_000)
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n"
+    evil = (b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil" * (extra // 40 + 1))[:extra]
+    for at in (1, 50_000, 99_999):
+        server.script.append(
+            [head, lambda: gevent.sleep(0.02), body[:at], lambda: gevent.sleep(0.02), body[at:] + evil]
+        )
+        assert send(client).body == body
+        assert [send(client, one).body for one in (b"one", b"two")] == [b"one", b"two"]
+    assert server.connections == 4
+    client.close()
+    server.close()
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_body_that_trickles_has_the_time_of_its_call_and_no_more(certificate, tls):
+    server = Server(certificate.server_context() if tls else None)
+    client = Connections(server.url, 4, str(certificate.pem) if tls else "")
+    send(client)
+    drops = [drop for _ in range(1_000) for drop in (b"x", lambda: gevent.sleep(0.01))]
+    server.script.append([b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", *drops])
+    with gevent.Timeout(5), pytest.raises(Unreachable, match=r"no answer in 0\.3 s"):
+        send(client, seconds=0.3)
+    client.close()
+    server.close()
+
+
+def test_a_length_that_is_only_claimed_takes_no_memory(client, server):
+    works(client, server)
+    server.script.append([b"HTTP/1.1 200 OK\r\nContent-Length: 60000000\r\n\r\nx", HANG_UP])
+    tracemalloc.start()
+    try:
+        with pytest.raises(Unreachable):
+            send(client)
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl command")
 def test_what_a_tls_server_says_to_tls_alone_is_not_taken_for_an_answer(certificate):
     """A key update of TLS 1.3, at a moment of the server's choice: as a session ticket, it is not for us."""

@@ -102,6 +102,20 @@ def test_a_patient_poll_waits_a_moment_for_more_permits_than_one(clock):
     assert impatient.value == 1
 
 
+def test_a_poll_that_finds_fewer_permits_than_it_wants_goes_with_them_after_a_moment(clock):
+    share = Permits(40, 1, clock).share(0)
+    for _ in range(3):
+        assert acquire(share).value == 10
+        share.polled(10, 10)
+    assert acquire(share).value == 10
+    share.polled(10, 3)
+    poll = acquire(share, patient=True)
+    settle()
+    assert not poll.ready()
+    clock.advance(PATIENCE_SECONDS)
+    assert poll.value == 7
+
+
 def test_a_poll_that_waits_for_permits_wakes_nobody_while_there_are_none(clock, monkeypatch):
     """At ten messages at once a timer that rang for nothing woke the process once more for each receive."""
     timers: list[float] = []

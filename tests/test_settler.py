@@ -795,3 +795,23 @@ def test_permits_that_are_granted_in_the_turn_of_the_stop_come_back_and_nothing_
     assert one.permits.free == 2
     one.other.release()
     assert one.permits.free == 3
+
+
+def test_a_swarm_that_cannot_be_settled_is_a_crash_and_no_silence(clock, monkeypatch):
+    """It is settled in the hub, where gevent prints what is raised and goes on: leases would be kept for nothing."""
+    rig = Rig(clock, {"job": fine})
+    settler = rig.consumer._settler
+    settle_well = settler.settle
+
+    def fail_once(*what):
+        monkeypatch.setattr(settler, "settle", settle_well)
+        raise MemoryError
+
+    monkeypatch.setattr(settler, "settle", fail_once)
+    rig.put("job", {}, 3)
+    rig.consumer.polls.start()
+    clock.advance(1)
+    assert [type(error) for error in rig.crashes] == [MemoryError]
+    rig.put("job", {}, 5)
+    clock.advance(1)
+    assert len(rig.queue.deleted) == 5  # what comes after it is not held up
