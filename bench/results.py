@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 import sysconfig
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -57,9 +58,15 @@ def machine() -> dict[str, str]:
 
 
 def _build() -> str:
-    """Whether the interpreter was built as the official images are: one that was not takes half as long again."""
-    optimized = "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
-    return "built with optimizations" if optimized else "built without optimizations"
+    """Whether the interpreter was built as the official images are: one that was not takes half as long again.
+
+    Debian builds its own with profiles and LTO, and keeps that out of what sysconfig says.
+    """
+    if "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or ""):
+        return "built with optimizations"
+    if Path("/etc/debian_version").exists() and Path(sys.executable).resolve().parent == Path("/usr/bin"):
+        return "Debian's own, built with profiles and LTO"
+    return "built without optimizations"
 
 
 def _version(name: str) -> str:
