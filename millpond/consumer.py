@@ -394,7 +394,7 @@ class Consumer:
         if outcome.cause == "unavailable":
             if not self.polls.probing:
                 why, seconds = outcome.reason or "Unavailable", outcome.delay_seconds
-                text = f"{why}: no receive for {seconds} s, then one message at a time"
+                text = f"{why}: no receive begins for {seconds} s, then one message at a time"
                 log.event(logging.WARNING, "queue.paused", text, queue=self.name)
             self.polls.pause(outcome.delay_seconds)
         elif not self.polls.probing:

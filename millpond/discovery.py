@@ -215,7 +215,8 @@ def setup_calls(
             raise ConfigError(f"[handlers.{name}]: {module.__name__} has no class Settings to read it into")
         return []
     if not (callable(setup) and isinstance(settings_type, type) and issubclass(settings_type, msgspec.Struct)):
-        raise ConfigError(f"{module.__name__}: settings need both class Settings(msgspec.Struct) and setup(settings)")
+        text = f"{module.__name__}: settings need both class Settings(msgspec.Struct) and setup(settings)"
+        raise ConfigError(f"{text}; a setup that needs none has an empty class Settings")
     settings = handler_settings(settings_type, f"handlers.{name}", table or {})
     if "local" in inspect.signature(setup).parameters:
         return [lambda: setup(settings, local=local)]

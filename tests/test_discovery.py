@@ -409,7 +409,8 @@ def test_a_table_for_a_module_without_settings_is_a_finding(application):
 def test_settings_and_setup_come_together_or_are_a_finding(application, text):
     application.write("a.py", text + "\n" + HANDLER.format(type="a"))
     assert application.findings() == [
-        f"{application.name}.a: settings need both class Settings(msgspec.Struct) and setup(settings)"
+        f"{application.name}.a: settings need both class Settings(msgspec.Struct) and setup(settings); "
+        "a setup that needs none has an empty class Settings"
     ]
 
 
@@ -428,6 +429,6 @@ def test_the_projects_own_handlers_are_found_in_a_process_of_their_own():
     from millpond.discovery import discover
     found = discover(["handlers"], Path.cwd(), {}, local=True)
     assert "email.send" in found.routes, found
-    assert len(found.setups) == len(found.teardowns) == 1
+    assert found.setups and found.teardowns  # the e-mails' own; the reader's may stand beside them
     """
     subprocess.run([sys.executable, "-W", "error", "-c", dedent(code)], cwd=ROOT, check=True, timeout=30)

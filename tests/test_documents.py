@@ -59,9 +59,8 @@ def test_each_link_leads_to_a_file(page):
 def test_each_file_that_is_named_is_there(page):
     names = re.findall(r"`([\w/.-]+\.(?:py|toml|json|md))`", page.read_text())
     folders = [ROOT, page.parent, ROOT / "millpond", ROOT / "tests"]
-    assert [name for name in names if not any((folder / name).exists() for folder in folders)] == READERS_OWN.get(
-        page, []
-    )
+    missing = {name for name in names if not any((folder / name).exists() for folder in folders)}
+    assert missing <= {*READERS_OWN.get(page, [])}  # whoever has followed the page has those too
 
 
 @pytest.mark.parametrize("name", sorted({path.stem for path in ROOT.glob("millpond/*.py")} - ASIDE))
