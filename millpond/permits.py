@@ -54,11 +54,12 @@ class Permits:
 
     def put(self, number: int) -> None:
         """So many permits come back."""
+        before = self.free
         self.free += number
         if self._waiters or self._quiet_waiters:
             if self.free >= self._least:
                 self.grant()
-            if self.free:
+            if self.free and not before:  # else they are patient already
                 for waiter in self._waiters:
                     waiter.be_patient()
 
