@@ -17,7 +17,7 @@ test: lint
 
 # What a change needs while it is made: the tests of the modules and the short simulation, a minute and a half.
 quick: $(VENV)/dev
-	$(BIN)/python -m pytest tests/test_*.py tests/local tests/chaos/test_simulation.py $(SLOW:%=--ignore=%)
+	$(BIN)/python -m pytest tests/test_*.py tests/local chaos/test_simulation.py $(SLOW:%=--ignore=%)
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .
@@ -29,13 +29,13 @@ bench: $(VENV)/dev
 
 # Ten minutes of injected faults; CHAOS="--seconds 60 --seed 7" for another run.
 chaos: $(VENV)/dev
-	$(BIN)/python -m tests.chaos $(CHAOS)
+	$(BIN)/python -m chaos $(CHAOS)
 
 # Bad input of every kind; FUZZ="--kind answers --cases 1000000 --seed 7" for as much of it as you like.
 fuzz: $(VENV)/dev
 	$(BIN)/python -m tests.fuzz $(FUZZ)
 
-# Do the tests bite? 300 planted bugs, half an hour; MUTANTS="--file millpond/lease.py --sample 50" for some of them.
+# Do the tests bite? 300 planted bugs, half an hour; MUTANTS="--file millpond/engine/lease.py --sample 50" for some of them.
 mutants: $(VENV)/mutants
 	$(BIN)/python -m tests.mutation $(MUTANTS)
 

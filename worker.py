@@ -6,7 +6,7 @@ monkey.patch_all()
 
 import sys
 
-from millpond.cli import main
+from millpond.commands.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

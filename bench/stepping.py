@@ -12,7 +12,7 @@ import sys  # noqa: E402
 from collections.abc import Callable, Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
 
-from millpond.cli import main  # noqa: E402
+from millpond.commands.cli import main  # noqa: E402
 from tests.steps import Steps  # noqa: E402
 
 file = Path(sys.argv.pop(1))

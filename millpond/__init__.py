@@ -10,10 +10,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from millpond.app.routing import around, handler
     from millpond.errors import Discard, Reject, Retry, Unavailable
     from millpond.message import Message
     from millpond.producer import Producer
-    from millpond.routing import around, handler
 
 __version__ = "0.1.0"
 
@@ -26,8 +26,8 @@ _HOMES = {
     "Reject": "millpond.errors",
     "Retry": "millpond.errors",
     "Unavailable": "millpond.errors",
-    "around": "millpond.routing",
-    "handler": "millpond.routing",
+    "around": "millpond.app.routing",
+    "handler": "millpond.app.routing",
 }
 
 

@@ -12,14 +12,14 @@ from uuid import uuid4
 
 from msgspec import structs
 
-from millpond.backoff import call_seconds, whole_seconds
 from millpond.errors import QueueError, SendError, Throttled, Unanswered, Unreachable
-from millpond.home import Errand, home, hub_thread, system, thread_beside
+from millpond.hub.backoff import call_seconds, whole_seconds
+from millpond.hub.home import Errand, home, hub_thread, system, thread_beside
 from millpond.message import MAX_DELAY_SECONDS, envelope_text
-from millpond.queue import MAX_BATCH, MAX_BYTES, NAMELESS, SETTLE_SECONDS, Entry, dedup_id_of, has_name, is_fifo
+from millpond.sqs.queue import MAX_BATCH, MAX_BYTES, NAMELESS, SETTLE_SECONDS, Entry, dedup_id_of, has_name, is_fifo
 
 if TYPE_CHECKING:
-    from millpond.sqs import SqsQueue
+    from millpond.sqs.clients import SqsQueue
 
 #: Times that a call is made, and an entry offered, before it counts as failed: over in a few seconds, since a web
 #: request waits for it.
@@ -127,7 +127,7 @@ class Producer:
         return queue or self._wait(pid, thread, end)
 
     def _wait(self, pid: int, thread: int, end: float) -> SqsQueue:
-        from millpond.wire import WireQueue
+        from millpond.sqs.wire import WireQueue
 
         try:
             queue = self._connect() if thread else self._connecting(pid).result(end - monotonic())
@@ -146,7 +146,7 @@ class Producer:
             return self._connects[pid]
 
     def _connect(self) -> SqsQueue:
-        from millpond.sqs import connect  # botocore: 0.2 s that an application pays at its first send
+        from millpond.sqs.clients import connect  # botocore: 0.2 s that an application pays at its first send
 
         sqs = connect(
             self.url,

@@ -27,18 +27,18 @@ import msgspec
 import pytest
 from gevent import monkey
 
-from millpond import children
-from millpond.clock import SystemClock
-from millpond.config import load
-from millpond.delivery import Delivery
-from millpond.discovery import load as load_modules
-from millpond.discovery import setup_calls
+from millpond.app.config import load
+from millpond.app.discovery import load as load_modules
+from millpond.app.discovery import setup_calls
+from millpond.app.routing import routes
+from millpond.app.toml import unknown
+from millpond.engine.delivery import Delivery
+from millpond.engine.processor import Processor, RetryPolicy
 from millpond.errors import ConfigError
+from millpond.hub import children
+from millpond.hub.clock import SystemClock
 from millpond.message import MAX_BYTES, Outcome, envelope_text
-from millpond.processor import Processor, RetryPolicy
-from millpond.queue import Attribute, Received
-from millpond.routing import routes
-from millpond.tables import unknown
+from millpond.sqs.queue import Attribute, Received
 
 #: Where config.toml is, or else handlers/. Kept at the import, since a test may well go to a folder of its own.
 FOLDER = Path.cwd()

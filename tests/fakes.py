@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 from gevent.event import Event
 
-from millpond.clock import Clock
-from millpond.queue import Entry, Failure, Received
+from millpond.hub.clock import Clock
+from millpond.sqs.queue import Entry, Failure, Received
 
 TOO_LATE = Failure("InvalidParameterValue", "DelaySeconds must be >= 0 and <= 900.", sender_fault=True)
 
@@ -31,7 +31,7 @@ class Stored(msgspec.Struct):
 
 
 class FakeQueue:
-    """Fulfils millpond.queue.Queue. `calls` counts; `script` says what goes wrong.
+    """Fulfils millpond.sqs.queue.Queue. `calls` counts; `script` says what goes wrong.
 
     script[name] is a list of what the next calls of that name do: an exception is raised, a Failure is every entry's
     answer, a callable is called first. `gates[name]` holds the answers of calls of that name while it is not set.

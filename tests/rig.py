@@ -9,16 +9,16 @@ from typing import Any
 import gevent
 import msgspec
 
-from millpond import log
-from millpond.account import Account
-from millpond.bounded import Bounded
-from millpond.consumer import Consumer, ConsumerSettings
-from millpond.metrics import Metrics
-from millpond.permits import Permits
-from millpond.poller import PollSettings
-from millpond.pool import Pool
-from millpond.processor import Processor, RetryPolicy
-from millpond.routing import Route
+from millpond.app.routing import Route
+from millpond.engine.books import Account
+from millpond.engine.consumer import Consumer, ConsumerSettings
+from millpond.engine.permits import Permits
+from millpond.engine.poller import PollSettings
+from millpond.engine.processor import Processor, RetryPolicy
+from millpond.hub.pool import Pool
+from millpond.observe import log
+from millpond.observe.metrics import Metrics
+from millpond.sqs.bounded import Bounded
 from tests.fakes import FakeQueue
 from tests.virtual import VirtualClock
 

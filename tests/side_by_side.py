@@ -37,7 +37,10 @@ class Result(NamedTuple):
 
 def main(arguments: Sequence[str] = ()) -> int:
     """Run them, with these arguments for pytest; what fails is shown whole. The exit code."""
-    files = sorted((str(path.relative_to(ROOT)) for path in ROOT.glob("tests/**/test_*.py")), key=_turn)
+    files = sorted(
+        (str(path.relative_to(ROOT)) for path in [*ROOT.glob("tests/**/test_*.py"), *ROOT.glob("chaos/**/test_*.py")]),
+        key=_turn,
+    )
     with ThreadPoolExecutor(AT_A_TIME) as pool:
         results = list(pool.map(lambda file: _told(_run(file, arguments)), files))
     counts = sum((result.counts for result in results), Counter[str]())

@@ -16,8 +16,8 @@ from unittest.mock import patch
 import gevent
 import gevent.event
 
-from millpond import pool
-from millpond.queue import Failure, Received
+from millpond.hub import pool
+from millpond.sqs.queue import Failure, Received
 from tests.rig import Rig
 from tests.virtual import VirtualClock, settle
 
@@ -75,7 +75,7 @@ class Steps:
         sys.monitoring.free_tool_id(sys.monitoring.PROFILER_ID)
 
     def by_function(self) -> dict[str, Cost]:
-        """By file and name: "millpond/consumer.py: Consumer.work"."""
+        """By file and name: "millpond/engine/consumer.py: Consumer.work"."""
         found: defaultdict[str, Cost] = defaultdict(lambda: Cost(0, 0))
         for key, code in self._codes.items():
             name = f"{_short(code.co_filename)}: {code.co_qualname}"

@@ -13,7 +13,7 @@ import pytest
 
 from bench.consumers import plain_body
 from bench.servers import millpond_local
-from millpond.sqs import SqsQueue, wire_sqs
+from millpond.sqs.clients import SqsQueue, wire_sqs
 from tests.steps import MISSING, Cost, Steps, Tray, engine
 
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=MISSING)

@@ -1,6 +1,6 @@
 """The queue in memory that engine tests use: what it does as SQS does it."""
 
-from millpond.queue import Entry
+from millpond.sqs.queue import Entry
 from tests.fakes import FakeQueue
 from tests.virtual import VirtualClock
 

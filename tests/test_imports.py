@@ -14,66 +14,49 @@ import pytest
 import millpond
 
 ROOT = Path(__file__).parent.parent
-ENGINE = ROOT / "millpond"
+HOUSE = ROOT / "millpond"
 
-#: A file imports only from floors below its own. `__init__` is not on a floor: it loads the others when asked.
-FLOORS = [
-    {"errors"},
-    {"foreign", "home"},
-    {"message", "clock", "metrics", "outlet", "pool", "patch", "samples", "screen", "stream", "sigv4"},
-    {
-        "backoff",
-        "queue",
-        "routing",
-        "log",
-        "tables",
-        "permits",
-        "countdown",
-        "pulse",
-        "codes",
-        "connection",
-        "dial",
-        "aws",
-    },
-    {"config", "envelope", "bounded", "batch", "poller", "connections", "credentials", "shapes", "trouble"},
-    {"lease", "discovery", "boto", "wire", "misfit"},
-    {"sqs", "watchdog", "ending"},
-    {"producer", "lifeline", "children"},
-    {"delivery", "threads", "loops"},
-    {"processor", "deadletter", "groups", "kept"},
-    {"settler"},
-    {"account"},
-    {"consumer", "testing"},
-    {"service"},
-    {"boot", "check_queue", "send"},
-    {"check", "demo"},
-    {"cli"},
-    {"__main__"},
-]
-FLOOR_OF = {name: number for number, floor in enumerate(FLOORS) for name in floor}
-#: What an application loads that only sends; `sqs`, and botocore with it, at its first send.
+#: A wing, or a file at the top -> what it may import of ours besides itself. `__init__` loads others when asked.
+MAY_IMPORT = {
+    "errors": "",
+    "foreign": "errors",
+    "observe": "errors foreign",
+    "message": "errors foreign",
+    "hub": "errors foreign observe",
+    "sqs": "errors foreign hub",
+    "app": "errors foreign observe message hub sqs",
+    "engine": "errors foreign observe message hub sqs app",
+    "local": "",
+    "process": "errors foreign observe message hub sqs app engine local",
+    "producer": "errors foreign message hub sqs",
+    "testing": "errors foreign observe message hub sqs app engine",
+    "commands": "errors foreign observe message hub sqs app engine local process producer",
+    "mail": "errors",
+    "__main__": "commands",
+}
+#: What an application loads that only sends; `sqs.clients`, and botocore with it, at its first send.
 UNPATCHED = {
     "__init__",
-    "aws",
-    "backoff",
-    "boto",
-    "codes",
-    "connection",
-    "connections",
-    "credentials",
-    "dial",
+    "app.routing",
     "errors",
     "foreign",
-    "home",
+    "hub.backoff",
+    "hub.home",
     "message",
     "producer",
-    "queue",
-    "routing",
-    "shapes",
-    "sigv4",
-    "sqs",
-    "stream",
-    "wire",
+    "sqs.boto",
+    "sqs.clients",
+    "sqs.codes",
+    "sqs.connections",
+    "sqs.credentials",
+    "sqs.dial",
+    "sqs.endpoint",
+    "sqs.http",
+    "sqs.queue",
+    "sqs.shapes",
+    "sqs.sigv4",
+    "sqs.stream",
+    "sqs.wire",
 }
 
 
@@ -95,59 +78,98 @@ def _imports(path: Path) -> Iterator[str]:
             yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
+def module(path: Path) -> str:
+    """Below `millpond`: "engine.lease"; "engine" for the wing's own page."""
+    parts = path.relative_to(HOUSE).with_suffix("").parts
+    return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
+
+
+FILES = sorted(HOUSE.rglob("*.py"))
+MODULES = {module(path): path for path in FILES}
+PUBLIC = {*millpond.__all__}
+#: The wings' own pages, which say what is in them; `local`'s also loads it.
+PAGES = {module(path) for path in FILES if path.name == "__init__.py"} - {"local"}
+
+
 def needed(path: Path) -> set[str]:
-    """The files of the engine that this one imports; `local` for all that is in the folder."""
-    names = {name.split(".")[1] for name in imports(path) if name.startswith("millpond.")}
-    return {name for name in names if name in STEMS or name == "local"}
+    """The files of ours that this one imports, "engine.lease"; a public name of `millpond` is nobody's file."""
+    names = {name.removeprefix("millpond.") for name in imports(path) if name.startswith("millpond.")}
+    return {name for name in names if name in MODULES and name not in PUBLIC | PAGES}
 
 
-FILES = sorted(ENGINE.glob("*.py"))
-STEMS = [path.stem for path in FILES if path.stem != "__init__"]
+def wing(name: str) -> str:
+    return name.partition(".")[0]
 
 
-def test_every_file_has_its_floor_and_every_name_on_a_floor_its_file():
-    assert sorted(name for floor in FLOORS for name in floor) == sorted(STEMS)
+def test_every_wing_has_its_row_and_every_row_its_wing():
+    assert {wing(name) for name in MODULES} - {"__init__"} == {*MAY_IMPORT}
 
 
-@pytest.mark.parametrize("name", STEMS)
+def test_no_row_lets_two_wings_import_each_other():
+    rows = {name: set(allowed.split()) for name, allowed in MAY_IMPORT.items()}
+    assert [(one, other) for one in rows for other in rows[one] if one in rows[other]] == []
+
+
+@pytest.mark.parametrize("name", sorted(set(MODULES) - {"__init__"}))
 def test_imports_point_down(name):
-    below = {other for floor in FLOORS[: FLOOR_OF[name]] for other in floor}
-    assert needed(ENGINE / f"{name}.py") - {"local"} - below == set()
+    allowed = {wing(name), *MAY_IMPORT[wing(name)].split()}
+    assert {other for other in needed(MODULES[name]) if wing(other) not in allowed} == set()
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_no_two_files_import_each_other(name):
+    assert {other for other in needed(MODULES[name]) - {"local"} if name in _below(other)} == set()
+
+
+@cache
+def _below(name: str) -> frozenset[str]:
+    """What a file of ours needs, and what those need."""
+    found, ahead = set(), [name]
+    while ahead:
+        more = needed(MODULES[ahead.pop()]) - found - {"local"}
+        found |= more
+        ahead += more
+    return frozenset(found)
+
+
+@pytest.mark.parametrize("name", sorted(name for name in MODULES if name in MAY_IMPORT and "." not in name))
+def test_every_wing_says_what_it_is_for_and_what_it_may_import(name):
+    page = HOUSE / name / "__init__.py"
+    if page.exists() and name != "local":
+        assert "may import" in (ast.get_docstring(ast.parse(page.read_text())) or "")
 
 
 def test_only_what_starts_the_embedded_queue_or_looks_for_it_knows_it():
-    assert {name for name in STEMS if "local" in needed(ENGINE / f"{name}.py")} == {"boot", "send"}
-
-
-@pytest.mark.parametrize("path", sorted((ENGINE / "local").glob("*.py")), ids=lambda path: path.stem)
-def test_the_embedded_queue_knows_nothing_of_the_engine(path):
-    ours = {name for name in imports(path) if name.partition(".")[0] == "millpond"}
-    assert {name for name in ours if not name.startswith("millpond.local")} <= {"millpond"}
+    users = {name for name, path in MODULES.items() if wing(name) != "local" and "local" in map(wing, needed(path))}
+    assert users == {"process.boot", "commands.send"}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "handlers").glob("*.py")), ids=lambda path: path.stem)
 def test_handlers_import_the_standard_library_msgspec_millpond_and_each_other(path):
     allowed = {*sys.stdlib_module_names, "msgspec", "millpond", "handlers"}
     assert {name.partition(".")[0] for name in imports(path)} <= allowed
-    engine = {name for name in imports(path) if name.startswith("millpond.")}
-    public = {f"millpond.{name}" for name in millpond.__all__} | {"millpond.errors"}
-    assert {name for name in engine if name not in public and not name.startswith("millpond.errors.")} == set()
+    assert {wing(name) for name in needed(path)} <= {"errors", "mail"}
 
 
-@pytest.mark.parametrize("path", sorted(ENGINE.rglob("*.py")), ids=lambda path: str(path.relative_to(ENGINE)))
-def test_the_engine_never_imports_handlers_or_tests(path):
-    assert {name.partition(".")[0] for name in imports(path)} & {"handlers", "tests", "bench", "worker"} == set()
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_the_engine_never_imports_handlers_or_tests(name):
+    roots = {other.partition(".")[0] for other in imports(MODULES[name])}
+    assert roots & {"handlers", "tests", "chaos", "bench", "worker"} == set()
 
 
-@pytest.mark.parametrize(("package", "where"), [("boto3", {"boto"}), ("botocore", {"aws", "boto", "credentials"})])
+@pytest.mark.parametrize(
+    ("package", "where"),
+    [("boto3", {"sqs.boto"}), ("botocore", {"sqs.endpoint", "sqs.boto", "sqs.credentials"})],
+)
 def test_only_what_asks_the_sdk_knows_it(package, where):
-    assert {path.stem for path in ENGINE.rglob("*.py") if package in {n.split(".")[0] for n in imports(path)}} == where
+    assert {name for name, path in MODULES.items() if package in map(wing, imports(path))} == where
 
 
 @pytest.mark.parametrize("name", sorted(UNPATCHED))
 def test_what_a_web_process_loads_imports_no_gevent(name):
-    assert {"gevent", "greenlet"} & {one.partition(".")[0] for one in imports(ENGINE / f"{name}.py")} == set()
-    assert needed(ENGINE / f"{name}.py") <= UNPATCHED
+    assert {"gevent", "greenlet"} & {wing(one) for one in imports(MODULES[name])} == set()
+    wings = {name for name in MODULES if "." not in name}
+    assert needed(MODULES[name]) - wings <= UNPATCHED
 
 
 def test_every_public_name_is_loaded_from_its_home_when_it_is_first_used():

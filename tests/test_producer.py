@@ -27,8 +27,8 @@ from millpond import Producer, testing
 from millpond.errors import AccessDenied, ConfigError, QueueError, QueueMissing, SendError, Throttled, Unreachable
 from millpond.message import MAX_DELAY_SECONDS
 from millpond.producer import ATTEMPTS, TIMEOUT_SECONDS, Job, batches
-from millpond.queue import MAX_BATCH, MAX_BYTES, Entry, Failure
-from millpond.sqs import SqsQueue, connect
+from millpond.sqs.clients import SqsQueue, connect
+from millpond.sqs.queue import MAX_BATCH, MAX_BYTES, Entry, Failure
 from tests.worker_process import LocalQueues
 
 ROOT = Path(__file__).parent.parent

@@ -13,12 +13,12 @@ from urllib.parse import quote
 import pytest
 from gevent.server import StreamServer
 
-from millpond.config import Settings, load
-from millpond.connection import Answer
-from millpond.envelope import unwrap
+from millpond.app.config import Settings, load
+from millpond.app.envelope import unwrap
 from millpond.message import FollowUp, Message
 from millpond.producer import Job
-from millpond.queue import Attribute, Entry, Received
+from millpond.sqs.http import Answer
+from millpond.sqs.queue import Attribute, Entry, Received
 from tests.worker_process import CLIENT, LocalQueues, WorkerProcess, local_sqs, write_project
 
 PLANTED = {
@@ -266,7 +266,7 @@ def test_a_server_that_echoes_a_request_gets_nothing_of_it_into_the_output(tmp_p
         ("def setup(settings: Settings) -> None: raise SystemExit(settings.token)", "SystemExit"),
         ("import os\nraise ValueError('boot ' + os.environ['SMTP_PASSWORD'] + '\\x1b[2J')", "cannot be loaded"),
         (
-            "import gevent\nfrom millpond import service\n"
+            "import gevent\nfrom millpond.process import service\n"
             "def setup(settings: Settings) -> None:\n"
             "    def crash(consumer): raise ValueError(settings.token, settings.password)\n"
             "    service.Service._step = crash\n",

@@ -20,7 +20,7 @@ from gevent import monkey
 from millpond import testing
 from millpond.errors import ConfigError
 from millpond.message import Outcome
-from millpond.sqs import connect
+from millpond.sqs.clients import connect
 from millpond.testing import configure, deliver
 
 ROOT = Path(__file__).parent.parent
@@ -399,7 +399,7 @@ def test_in_an_unpatched_process_a_time_limit_acts_only_where_the_handler_waits_
 SEND = """
 from pathlib import Path
 from millpond import Producer
-from millpond.sqs import connect
+from millpond.sqs.clients import connect
 
 def only_message(url):
     with Path("urls").open("a") as file:

@@ -55,7 +55,7 @@ class VirtualEvent:
 
 
 class VirtualClock:
-    """Fulfils millpond.clock.Clock. `advance` runs the timers that fall due, and lets greenlets run after each."""
+    """Fulfils millpond.hub.clock.Clock. `advance` runs the timers that fall due, and lets greenlets run after each."""
 
     def __init__(self, start: float = 1_000.0) -> None:
         self._now = start

@@ -16,14 +16,15 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from millpond import deadletter, shapes
-from millpond.boto import BotoSqs
-from millpond.connections import Connections
+from millpond.engine import deadletter
 from millpond.errors import QueueError
 from millpond.message import Message
-from millpond.queue import Attribute, Entry, Failure, Received
-from millpond.sigv4 import Keys
-from millpond.wire import WireSqs
+from millpond.sqs import shapes
+from millpond.sqs.boto import BotoSqs
+from millpond.sqs.connections import Connections
+from millpond.sqs.queue import Attribute, Entry, Failure, Received
+from millpond.sqs.sigv4 import Keys
+from millpond.sqs.wire import WireSqs
 from tests.fuzz.kind import Kind, TryOne
 from tests.http_server import HANG_UP, Server, sqs_answer
 from tests.smtp_server import make_certificate

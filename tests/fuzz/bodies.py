@@ -13,8 +13,8 @@ from typing import Any, Literal, TypedDict
 import msgspec
 
 from millpond import Message, Reject, foreign, handler
-from millpond.queue import Attribute, Received
-from millpond.routing import routes
+from millpond.app.routing import routes
+from millpond.sqs.queue import Attribute, Received
 from tests.fuzz.books import STYLES, Books, own_log
 from tests.fuzz.kind import Kind, TryOne
 

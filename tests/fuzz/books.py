@@ -10,16 +10,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from millpond import log
-from millpond.account import Account
-from millpond.clock import SystemClock
-from millpond.deadletter import ATTRIBUTE, MAX_VALUE_BYTES, Letters
-from millpond.delivery import Delivery
+from millpond.app.routing import Route
+from millpond.engine.books import Account
+from millpond.engine.deadletter import ATTRIBUTE, MAX_VALUE_BYTES, Letters
+from millpond.engine.delivery import Delivery
+from millpond.engine.processor import Processor, RetryPolicy
+from millpond.hub.clock import SystemClock
 from millpond.message import MAX_BYTES, Outcome
-from millpond.metrics import Metrics
-from millpond.processor import Processor, RetryPolicy
-from millpond.queue import Received
-from millpond.routing import Route
+from millpond.observe import log
+from millpond.observe.metrics import Metrics
+from millpond.sqs.queue import Received
 
 #: Characters that no line may pass, all its fields and a traceback in it.
 MAX_LINE = 120_000

@@ -15,9 +15,9 @@ from typing import Any
 import gevent
 
 from millpond import Discard, Message, Reject, Retry, Unavailable, foreign, handler
+from millpond.app.routing import Route, routes
 from millpond.errors import Interrupt, Stopped, TimeLimitExceeded
-from millpond.queue import Received
-from millpond.routing import Route, routes
+from millpond.sqs.queue import Received
 from tests.fuzz.books import STYLES, Books, own_log
 from tests.fuzz.kind import Kind, TryOne
 

@@ -22,9 +22,12 @@ import gevent
 import msgspec
 from gevent.server import StreamServer
 
-from handlers import _smtp, _watch, email
-from handlers.email import Email, Settings, send_email
+from handlers import email
+from handlers.email import Settings, send_email
 from millpond import Message, Reject, Retry, Unavailable
+from millpond.mail import conversation as _smtp
+from millpond.mail import watch as _watch
+from millpond.mail.job import Email
 from tests.fuzz.kind import Kind, TryOne
 from tests.smtp_server import Certificate, make_certificate
 

@@ -18,9 +18,9 @@ from tests.mutation.plant import Plant, planted
 #: A test file that takes longer hangs: the bug is found.
 MAX_SECONDS = 300
 #: Left out, as `make quick` does: whole processes, minutes of load.
-SLOW = ("tests/test_signals.py", "tests/test_end_to_end.py", "tests/fuzz/", "tests/chaos/", "tests/mutation/")
+SLOW = ("tests/process/test_signals.py", "tests/test_end_to_end.py", "tests/fuzz/", "chaos/", "tests/mutation/")
 #: What stands for the whole engine, last.
-SIMULATION = "tests/chaos/test_simulation.py"
+SIMULATION = "chaos/test_simulation.py"
 #: What the simulation runs.
 SIMULATED = {"account", "batch", "bounded", "consumer", "countdown", "deadletter", "delivery", "groups", "lease"} | {
     *("message", "permits", "poller", "processor", "settler")
@@ -92,15 +92,17 @@ def tests_of(root: Path, file: str) -> list[str]:
 
 
 def _about(root: Path, file: str) -> set[str]:
-    own = f"tests/test_{Path(file).stem}.py"
-    return {test for test, names in _imports(root).items() if test == own or _is_about(test, names, file)}
+    return {test for test, names in _imports(root).items() if _is_about(test, names, file)}
 
 
 def _is_about(test: str, names: frozenset[str], file: str) -> bool:
-    if file.startswith("handlers/"):
-        return Path(test).stem.startswith(("test_email", "test_smtp"))
-    if file.startswith("millpond/local/"):
-        return test.startswith("tests/local/")
+    for folder, tests in (
+        ("handlers/", "tests/mail/"),
+        ("millpond/mail/", "tests/mail/"),
+        ("millpond/local/", "tests/local/"),
+    ):
+        if file.startswith(folder):
+            return test.startswith(tests)
     return _module(file) in names
 
 
@@ -110,7 +112,7 @@ def _module(file: str) -> str:
 
 def _users(root: Path, file: str) -> list[str]:
     """The files of ours that import this one."""
-    ours = (path for path in root.glob("millpond/*.py") if _module(file) in _names(root, path))
+    ours = (path for path in root.glob("millpond/**/*.py") if _module(file) in _names(root, path))
     return sorted(str(path.relative_to(root)) for path in ours)
 
 
@@ -134,5 +136,5 @@ def _names(root: Path, path: Path) -> frozenset[str]:
         if name.startswith("tests.") and helper.exists() and helper != path:
             names |= _names(root, helper)
     if "tests.worker_process" in names:
-        names.add("millpond.cli")  # which it starts
+        names.add("millpond.commands.cli")  # which it starts
     return frozenset(names)

@@ -18,21 +18,14 @@ from tests.mutation.plant import Plant, planted, plants
 ROOT = Path(__file__).parent.parent.parent
 #: Of the sample, so many must be found.
 WANTED = 0.95
-#: What a worker does; what only commands and demos need is not among it.
-FILES = [
-    *(f"millpond/{name}.py" for name in (
-        "account", "aws", "backoff", "batch", "boot", "bounded", "children", "codes", "config", "connection",
-        "connections", "consumer", "countdown", "credentials", "deadletter", "delivery", "dial", "discovery",
-        "ending", "envelope", "foreign", "groups", "home", "kept", "lease", "lifeline", "log", "loops", "message",
-        "metrics", "misfit", "outlet", "permits", "poller", "pool", "processor", "producer", "pulse", "queue",
-        "routing", "service", "settler", "shapes", "sigv4", "sqs", "stream", "tables", "threads", "trouble",
-        "watchdog", "wire",
-    )),
-    *(f"handlers/{name}.py" for name in (
-        "_address", "_compose", "_mime", "_outbox", "_pool", "_refusal", "_settings", "_smtp", "_watch", "_wire",
-        "email",
-    )),
-]  # fmt: skip
+#: What a worker does; what only commands, demos and the local queue need is not among it.
+ASIDE = ("commands", "local", "testing.py", "__main__.py", "__init__.py")
+FILES = sorted(
+    str(path.relative_to(ROOT))
+    for folder in ("millpond", "handlers")
+    for path in (ROOT / folder).rglob("*.py")
+    if not {*path.relative_to(ROOT).parts} & {*ASIDE}
+)
 
 
 def run(files: Sequence[str], sample: int, seed: int, workers: int) -> bool:

@@ -1,0 +1,1 @@
+"""The handlers of the other consumers' chaos runs: each does what chaos/jobs/work.py does."""

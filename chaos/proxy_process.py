@@ -1,0 +1,69 @@
+"""`with proxy(queue_url, folder) as p`: the proxy's process, and what it can be told to do."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from chaos import fault_log
+from chaos.fault_log import Injected
+from chaos.faults import NETWORK_KINDS, Plan
+from tests.worker_process import ROOT
+
+
+class ProxyProcess:
+    """A proxy that runs. `url`: what takes the place of the queue's own, with /<worker> behind it for a worker."""
+
+    def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._in, self._out = process.stdin, process.stdout
+        self._log = log
+        self.pid = process.pid
+        self.url = self._out.readline().strip()
+
+    def fail(self, operation: str, kind: str = "503, not taken") -> None:
+        """From now on every call of this operation (DeleteMessageBatch) suffers this, whoever makes it."""
+        assert kind in NETWORK_KINDS, kind
+        self._order(do="fail", operation=operation, kind=kind)
+
+    def heal(self) -> None:
+        """No ordered faults any more; planned ones go on."""
+        self._order(do="heal")
+
+    def follow(self, plan: Plan) -> None:
+        """This plan from now on: Plan(scale=0.0) is none."""
+        self._order(do="plan", plan=msgspec.to_builtins(plan))
+
+    def faults(self) -> list[Injected]:
+        """All that was injected so far."""
+        return fault_log.read(self._log)
+
+    def _order(self, **order: Any) -> None:
+        self._in.write(json.dumps(order) + "\n")
+        self._in.flush()
+        if self._out.readline() != "done\n":
+            raise RuntimeError("the proxy has ended")
+
+
+@contextmanager
+def proxy(queue_url: str, folder: Path, plan: Plan = Plan(scale=0.0)) -> Iterator[ProxyProcess]:  # noqa: B008  frozen
+    """A proxy in front of the queues of this server. Its log of faults is in `folder`."""
+    log = folder / "faults.jsonl"
+    command = [sys.executable, "-m", "chaos.proxy", "--upstream", queue_url, "--log", str(log)]
+    process = subprocess.Popen(
+        [*command, "--plan", msgspec.json.encode(plan).decode()],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        yield ProxyProcess(process, log)
+    finally:
+        process.kill()
+        process.communicate()

@@ -1,0 +1,273 @@
+"""The settings: config.toml, read once into frozen Structs.
+
+Each key stands here once, with its type, its limits, what is allowed in words, and its default.
+"""
+
+from __future__ import annotations
+
+import math
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from millpond import foreign
+from millpond.app.toml import SettingsType, Table, TomlFile, bare, decode
+from millpond.errors import ConfigError
+from millpond.sqs.queue import NAMELESS, has_name, is_fifo, lease_seconds
+
+#: A beat's own call takes at least this, on a good day: a lease must outlast both.
+BEAT_CALL_SECONDS = 1.0
+#: One of them is set on Heroku, on ECS, on Kubernetes.
+PLATFORM_VARIABLES = ("DYNO", "ECS_CONTAINER_METADATA_URI_V4", "KUBERNETES_SERVICE_HOST")
+
+_URL = r"https?://[^\s/]+\S*"
+_WHERE_QUEUES_ARE = '"local", or the URL of a queue, https://...'
+
+Text = Annotated[str, Meta(description="a text in quotes")]
+Url = Annotated[str, Meta(pattern=rf"^({_URL})?\Z", description="a URL, https://...")]
+QueueUrl = Annotated[str, Meta(pattern=rf"^(local|{_URL})?\Z", description=_WHERE_QUEUES_ARE)]
+# No colon, or the many of an IPv6 address: "host:port" is one that people try.
+Host = Annotated[
+    str,
+    Meta(pattern=r"^([^\s/:]*|[^\s/:]*:[^\s/:]*:[^\s/]*)\Z", description="a host name or an address, without its port"),
+]
+Port = Annotated[int, Meta(ge=1, le=65_535, description="1 to 65535")]
+PortOrAny = Annotated[int, Meta(ge=0, le=65_535, description="0 (any free one) to 65535")]
+Folders = Annotated[tuple[str, ...], Meta(min_length=1, description='a list of folders and modules, ["handlers"]')]
+Positive = Annotated[int, Meta(ge=1, description="a whole number, 1 or more")]
+Seconds = Annotated[float, Meta(ge=0, description="0 seconds or more")]
+Rate = Annotated[float, Meta(ge=0, description="0 or more")]
+# "until done": without an end, for platforms that wait.
+DrainSeconds = Annotated[
+    Annotated[float, Meta(ge=1)] | Literal["until done"], Meta(description='1 second or more, or "until done"')
+]
+BlockSeconds = Annotated[float, Meta(ge=5, description="5 seconds or more")]
+Threads = Annotated[int, Meta(ge=1, le=1_000, description="1 to 1000")]
+# SQS: at most 120,000 messages of a standard queue are in flight.
+Concurrency = Annotated[int, Meta(ge=1, le=120_000, description="1 to 120000")]
+Share = Annotated[int, Meta(ge=0, le=120_000, description="0 to 120000")]
+# SQS: WaitTimeSeconds, a whole number. 0 would be a short poll, which asks a part of the servers and misses messages.
+WaitSeconds = Annotated[int, Meta(ge=1, le=20, description="1 to 20 seconds, a whole number")]
+# SQS: MaxNumberOfMessages.
+MaxMessages = Annotated[int, Meta(ge=1, le=10, description="1 to 10")]
+# SQS: VisibilityTimeout, a whole number, 12 h at most. A back-off travels in it.
+VisibilitySeconds = Annotated[int, Meta(ge=1, le=43_200, description="1 to 43200 seconds, a whole number")]
+DelaySeconds = Annotated[float, Meta(ge=0, le=43_200, description="0 to 43200 seconds")]
+
+
+class WorkerSettings(foreign.Unshown, msgspec.Struct, frozen=True):
+    """[worker]: this process. `load` puts DYNO or the host name in an empty name."""
+
+    name: Text = ""
+    handlers: Folders = ("handlers",)
+    concurrency: Concurrency = 100
+    drain_seconds: DrainSeconds = 25.0
+    max_block_seconds: BlockSeconds = 120.0
+    threads: Threads = 4
+
+    @property
+    def drain_limit(self) -> float:
+        """drain_seconds as a number: infinite for "until done"."""
+        return math.inf if isinstance(self.drain_seconds, str) else self.drain_seconds
+
+
+class SqsSettings(foreign.Unshown, msgspec.Struct, frozen=True):
+    """[sqs]: where SQS is; empty: where the AWS SDK finds it."""
+
+    region: Text = ""
+    endpoint_url: Url = ""
+    client: Literal["wire", "boto3"] = "wire"
+
+
+class QueueSettings(foreign.Unshown, msgspec.Struct, frozen=True):
+    """[queues.<name>]: one queue. concurrency = 0: no cap of its own; dead_letter_url = "": by the redrive policy."""
+
+    url: QueueUrl = ""
+    concurrency: Share = 0
+    prefetch: Share = 0
+    pollers: Positive = 4
+    wait_seconds: WaitSeconds = 20
+    max_messages: MaxMessages = 10
+    visibility_seconds: VisibilitySeconds = 60
+    heartbeat_seconds: Seconds = 0.0
+    max_hold_seconds: VisibilitySeconds = 43_200
+    dead_letter_url: Url = ""
+    event_type: Text = ""
+    pause_seconds: Seconds = 0.0
+
+    @property
+    def is_local(self) -> bool:
+        """True for the embedded queue."""
+        return self.url == "local"
+
+    @property
+    def is_fifo(self) -> bool:
+        """True where messages of one group run one after another: the suffix alone tells, on AWS too."""
+        return is_fifo(self.url)
+
+    @property
+    def beat_seconds(self) -> float:
+        """Seconds from one heartbeat to the next: heartbeat_seconds, or a third of visibility_seconds."""
+        return self.heartbeat_seconds or self.visibility_seconds / 3
+
+
+class RetrySettings(foreign.Unshown, msgspec.Struct, frozen=True):
+    """[retry]: for handlers that do not say otherwise."""
+
+    max_attempts: Positive = 5
+    base_seconds: DelaySeconds = 2.0
+    max_seconds: DelaySeconds = 900.0
+
+
+class StatsdSettings(foreign.Unshown, msgspec.Struct, frozen=True):
+    """[statsd]: metrics; off where host is empty."""
+
+    host: Host = ""
+    port: Port = 8125
+    prefix: Text = "millpond"
+
+
+class LogSettings(foreign.Unshown, msgspec.Struct, frozen=True):
+    """[log]: standard output."""
+
+    level: Literal["debug", "info", "warning", "error", "critical"] = "info"
+    format: Literal["auto", "text", "json"] = "auto"
+    succeeded_per_second: Rate = 10.0
+
+
+class LocalSettings(foreign.Unshown, msgspec.Struct, frozen=True):
+    """[local]: the embedded SQS, for queues with url = "local"."""
+
+    port: PortOrAny = 9324
+
+
+class Settings(foreign.Unshown, msgspec.Struct, frozen=True):
+    """All of config.toml. `handlers`: the tables of [handlers.<module>] as they stand; `folder`: the file's own."""
+
+    worker: WorkerSettings
+    sqs: SqsSettings
+    queues: dict[str, QueueSettings]
+    retry: RetrySettings
+    statsd: StatsdSettings
+    log: LogSettings
+    local: LocalSettings
+    handlers: dict[str, dict[str, Any]]
+    folder: Path
+
+
+TABLES = tuple(name for name in Settings.__struct_fields__ if name != "folder")
+
+
+def load(path: Path, environ: Mapping[str, str]) -> Settings:
+    """The settings in this file; ${NAME} and ${NAME:-default} read `environ`, where an empty variable is unset.
+
+    Raises ConfigError with every finding, one line each: table, key, value and what is allowed. A value from the
+    environment is left out (its variable is named), and so is a secret.
+    """
+    foreign.conceal_environment(environ)
+    file = TomlFile(path, environ, TABLES)
+    worker, retry = file.table("worker"), file.table("retry")
+    queues = file.tables("queues")
+    settings = Settings(
+        worker=_named(worker.read(WorkerSettings), environ),
+        sqs=file.table("sqs").read(SqsSettings),
+        queues={name: table.read(QueueSettings) for name, table in queues.items()},
+        retry=retry.read(RetrySettings),
+        statsd=file.table("statsd").read(StatsdSettings),
+        log=file.table("log").read(LogSettings),
+        local=file.table("local").read(LocalSettings),
+        handlers={name: table.values for name, table in file.tables("handlers").items()},
+        folder=path.absolute().parent,
+    )
+    _check_process(file, worker, retry, settings)
+    _check_queues(file, queues, worker, settings)
+    for name, table in queues.items():
+        _check_urls(table, settings.queues[name], environ)
+    if file.findings:
+        raise ConfigError(*file.findings)
+    return settings
+
+
+def handler_settings(settings_type: type[SettingsType], table_name: str, table: Mapping[str, Any]) -> SettingsType:
+    """A handlers module's own table, "handlers.email", as its Settings.
+
+    Raises ConfigError with every finding. None shows a value: what is a secret there, only the module knows.
+    """
+    findings: list[str] = []
+
+    def wrong(key: str, allowed: str) -> None:
+        findings.append(f"[{table_name}] {bare(key)}: {allowed}")
+
+    values = decode(settings_type, table, wrong)
+    for field in msgspec.structs.fields(settings_type):
+        if field.required and field.encode_name not in table:
+            wrong(field.encode_name, "is missing")
+    if findings:
+        raise ConfigError(*findings)
+    try:
+        return settings_type(**values)
+    except (ValueError, TypeError) as error:  # its own __post_init__, in its author's words
+        raise ConfigError(f"[{table_name}]: {foreign.shown(error)}") from None
+
+
+def _named(worker: WorkerSettings, environ: Mapping[str, str]) -> WorkerSettings:
+    return msgspec.structs.replace(worker, name=worker.name or environ.get("DYNO") or socket.gethostname())
+
+
+def _check_process(file: TomlFile, worker: Table, retry: Table, settings: Settings) -> None:
+    queues = len(settings.queues)
+    if not queues:
+        file.wrong("[queues]", "no queue: add [queues.emails] and its url")
+    if worker.sound("concurrency") and settings.worker.concurrency < queues:
+        worker.wrong("concurrency", f"{queues} or more, one for each queue: without one, a queue would starve")
+    if retry.sound("base_seconds", "max_seconds") and settings.retry.base_seconds > settings.retry.max_seconds:
+        retry.wrong("base_seconds", f"not more than {retry.said('max_seconds')}")
+
+
+def _check_queues(file: TomlFile, tables: dict[str, Table], worker: Table, settings: Settings) -> None:
+    first_with: dict[str, str] = {}
+    for name, queue in settings.queues.items():
+        table = tables[name]
+        if bare(name) != name:
+            file.wrong(f"[queues.{bare(name)}]", "letters, digits, _ and -, since the name is a part of StatsD names")
+        if table.sound("max_hold_seconds", "visibility_seconds") and queue.max_hold_seconds < queue.visibility_seconds:
+            table.wrong("max_hold_seconds", f"not less than {table.said('visibility_seconds')}")
+        if table.sound("heartbeat_seconds", "visibility_seconds") and (allowed := _allowed_beat(table, queue)):
+            table.wrong("heartbeat_seconds", allowed)
+        caps_sound = table.sound("concurrency") and worker.sound("concurrency")
+        if caps_sound and queue.concurrency > settings.worker.concurrency:
+            table.wrong("concurrency", f"not more than [worker] {worker.said('concurrency')}")
+        if queue.url and not queue.is_local and first_with.setdefault(queue.url, name) != name:
+            table.wrong("url", f"another queue than [queues.{bare(first_with[queue.url])}]")
+
+
+def _allowed_beat(table: Table, queue: QueueSettings) -> str:
+    if 0 < queue.heartbeat_seconds < 1:
+        return "0 (a third of visibility_seconds), or 1 second and more"
+    longest = lease_seconds(queue.visibility_seconds) - BEAT_CALL_SECONDS
+    if queue.heartbeat_seconds > max(0.0, longest):
+        allowed = (
+            f"{longest:g} at most, or 0 for a third" if int(longest) else "0, for a third of it: all else is too long"
+        )
+        return f"{allowed}: with {table.said('visibility_seconds')} a later beat comes when the lease is over"
+    return ""
+
+
+def _check_urls(table: Table, queue: QueueSettings, environ: Mapping[str, str]) -> None:
+    platform = next((name for name in PLATFORM_VARIABLES if environ.get(name)), None)
+    if not queue.url and table.sound("url"):
+        table.wrong("url", _WHERE_QUEUES_ARE)
+    if queue.is_local and platform:
+        variable = " or ".join(table.variables.get("url", ["SQS_QUEUE_URL"]))
+        table.wrong("url", f"set {variable}: {platform} is set, and a queue in memory is no place for real mail")
+    for key, url in (("url", queue.url), ("dead_letter_url", queue.dead_letter_url)):
+        if url and url != "local" and not has_name(url):
+            table.wrong(key, NAMELESS)
+    if queue.url and queue.dead_letter_url and queue.is_fifo != is_fifo(queue.dead_letter_url):
+        table.wrong("dead_letter_url", "a FIFO queue (.fifo) for a FIFO queue, a standard one for a standard one")
+    if queue.url and queue.url == queue.dead_letter_url:
+        table.wrong("dead_letter_url", "another queue than url, or each dead letter would come back at once")

@@ -1,0 +1,224 @@
+"""Discovery: the folders and modules of [worker] handlers -> loaded modules, their routes and their settings."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import inspect
+import logging
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import msgspec
+
+from millpond import foreign
+from millpond.app.config import handler_settings
+from millpond.app.routing import Route, routes
+from millpond.errors import ConfigError
+from millpond.observe import log
+
+
+class Hook(msgspec.Struct, frozen=True):
+    """A setup() or a teardown() of the user's, by the name of its module. To call it is to call theirs."""
+
+    module: str
+    name: str
+    function: Callable[[], object]
+
+    def __call__(self) -> object:
+        return self.function()
+
+    def run(self) -> None:
+        """Raises ConfigError that says whose it is, and where it failed; its own ConfigError goes on as it is."""
+        try:
+            self.function()
+        except ConfigError:
+            raise
+        except Exception as error:  # the user's code
+            text = f"{self.module}: {self.name}() failed: {foreign.describe(error)}{_where(self.module, error)}"
+            log.event(logging.DEBUG, f"{self.name}.failed", text, traceback=foreign.trace(error))
+            raise ConfigError(text) from None
+
+
+class Handlers(msgspec.Struct, frozen=True):
+    """Everything the user's modules bring: routes by message type, and what to call before and after."""
+
+    routes: dict[str, Route]
+    setups: Sequence[Hook]
+    teardowns: Sequence[Hook]
+
+
+def discover(entries: Sequence[str], folder: Path, tables: Mapping[str, Mapping[str, Any]], *, local: bool) -> Handlers:
+    """Load the handlers. `folder` is the config file's, `tables` are its [handlers.<module>].
+
+    `local`: every queue is the embedded one; passed to a setup(settings, local) that asks for it.
+    Raises ConfigError with every finding.
+    """
+    findings: list[str] = []
+    modules = load(entries, folder, findings)
+    setups: list[Hook] = []
+    names = _by_name(modules, findings)
+    findings += [_no_module(name, names) for name in tables if name not in names]
+    for name, module in names.items():
+        calls = _collect(findings, partial(setup_calls, name, module, tables.get(name), local))
+        setups += [Hook(module.__name__, "setup", call) for call in calls]
+    found = _collect(findings, lambda: [routes(module.__name__ for module in modules)])
+    findings += [
+        f"[worker] handlers: there is no folder {folder / module.__name__}, and the module {module.__name__!r} "
+        f"({_place(module)}) has no function marked @handler: name the folder, from {folder}"
+        for module in modules
+        if module.__name__ in entries and hasattr(module, "__path__") and not routes([module.__name__])
+    ]
+    if not findings and not found[0]:
+        findings.append(f"[worker] handlers = {list(entries)!r}: no function there is marked @handler")
+    if findings:
+        raise ConfigError(*findings)
+    teardowns = [
+        Hook(module.__name__, "teardown", module.teardown)
+        for module in modules
+        if callable(getattr(module, "teardown", None))
+    ]
+    return Handlers(found[0], setups, teardowns)
+
+
+def _no_module(name: str, names: Mapping[str, ModuleType]) -> str:
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"[handlers.{name}]: there is no handlers module {name!r}" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def _place(module: ModuleType) -> str:
+    return str(module.__file__ or next(iter(module.__path__), "nowhere"))
+
+
+def _by_name(modules: Sequence[ModuleType], findings: list[str]) -> dict[str, ModuleType]:
+    """The modules by the name of their table."""
+    names: dict[str, ModuleType] = {}
+    for module in modules:
+        name = module.__name__.rpartition(".")[2]
+        if names.setdefault(name, module) is not module:
+            findings.append(f"[handlers.{name}] is the table of two: {names[name].__name__} and {module.__name__}")
+    return names
+
+
+def _collect(findings: list[str], find: Callable[[], list[Any]]) -> list[Any]:
+    try:
+        return find()
+    except ConfigError as error:
+        findings += error.findings
+        return []
+
+
+def load(entries: Sequence[str], folder: Path, findings: list[str]) -> list[ModuleType]:
+    """Import every module that the entries name; an import that fails is a finding."""
+    modules: dict[str, ModuleType] = {}
+    for entry in entries:
+        path = (folder / entry).resolve()
+        if path.is_dir():
+            names = _package(path, findings)
+        elif all(part.isidentifier() for part in entry.split(".")) and _is_found(entry):
+            names = [entry]
+        else:
+            findings.append(f"[worker] handlers: {entry!r} is neither a folder in {folder} nor a module that is found")
+            continue
+        modules |= {name: module for name in names if (module := _import(name, findings)) is not None}
+    return list(modules.values())
+
+
+def _is_found(module: str) -> bool:
+    return module in sys.modules or importlib.util.find_spec(module.partition(".")[0]) is not None
+
+
+def _package(path: Path, findings: list[str]) -> list[str]:
+    """Make the folder a package of its own name; the names of its modules.
+
+    The parent goes on sys.path, the folder never: its `email.py` would shadow the standard library's.
+    """
+    name = path.name
+    if _is_taken(name, path):
+        findings.append(f"[worker] handlers: the folder's name {name!r} is a module's already: rename {path}")
+        return []
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
+    if name not in sys.modules:
+        try:
+            _load_package(name, path)
+        except (Exception, SystemExit) as error:
+            del sys.modules[name]
+            findings.append(_cannot_load(name, error))
+            return []
+    return [f"{name}.{file.stem}" for file in sorted(path.glob("*.py")) if not file.name.startswith("_")]
+
+
+def _is_taken(name: str, path: Path) -> bool:
+    """Whether this name leads to another module than the folder."""
+    if name not in sys.modules:
+        return name in sys.stdlib_module_names
+    return path not in [Path(place).resolve() for place in getattr(sys.modules[name], "__path__", ())]
+
+
+def _load_package(name: str, path: Path) -> None:
+    init = path / "__init__.py"
+    spec = importlib.util.spec_from_file_location(
+        name, init if init.exists() else None, submodule_search_locations=[str(path)]
+    )
+    if spec is None:  # a folder without __init__.py
+        spec = importlib.machinery.ModuleSpec(name, None, is_package=True)
+        spec.submodule_search_locations = [str(path)]
+    package = importlib.util.module_from_spec(spec)
+    sys.modules[name] = package
+    if spec.loader is not None:
+        spec.loader.exec_module(package)
+
+
+def _import(name: str, findings: list[str]) -> ModuleType | None:
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as error:  # the user's module: anything can come out of it
+        findings.append(_cannot_load(name, error))
+        return None
+
+
+def _cannot_load(name: str, error: BaseException) -> str:
+    return f"{name} cannot be loaded: {foreign.describe(error)}{_where(name, error)}"
+
+
+def _where(module: str, error: BaseException) -> str:
+    """The last line of the user's own that led to an error, as a finding ends with it; else where it was raised."""
+    top = module.partition(".")[0]
+    places = [
+        (frame.f_code.co_filename, line)
+        for frame, line in traceback.walk_tb(BaseException.__dict__["__traceback__"].__get__(error))
+        if str(frame.f_globals.get("__name__")).partition(".")[0] == top
+    ]
+    file, line = places[-1] if places else foreign.place(error)
+    return f" ({_shown_path(file)}:{line})" if file and "importlib" not in file else ""
+
+
+def _shown_path(file: str) -> str:
+    """As seen from the folder in which the worker was started, where it is below that."""
+    path = Path(file)
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def setup_calls(
+    name: str, module: ModuleType, table: Mapping[str, Any] | None, local: bool
+) -> list[Callable[[], object]]:
+    """What sets a module up with this table: its setup(), or nothing. Raises ConfigError for what does not fit."""
+    setup, settings_type = getattr(module, "setup", None), getattr(module, "Settings", None)
+    if setup is None and settings_type is None:
+        if table:
+            raise ConfigError(f"[handlers.{name}]: {module.__name__} has no class Settings to read it into")
+        return []
+    if not (callable(setup) and isinstance(settings_type, type) and issubclass(settings_type, msgspec.Struct)):
+        text = f"{module.__name__}: settings need both class Settings(msgspec.Struct) and setup(settings)"
+        raise ConfigError(f"{text}; a setup that needs none has an empty class Settings")
+    settings = handler_settings(settings_type, f"handlers.{name}", table or {})
+    if "local" in inspect.signature(setup).parameters:
+        return [lambda: setup(settings, local=local)]
+    return [lambda: setup(settings)]

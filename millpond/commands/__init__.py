@@ -1,0 +1,4 @@
+"""The command line, a file a command.
+
+It may import everything but `mail`.
+"""

@@ -1,0 +1,152 @@
+"""`worker.py check`: everything that can be known before the first message, as a table of findings."""
+
+from __future__ import annotations
+
+import math
+import socket
+from collections import Counter
+from collections.abc import Generator, Iterator, Mapping
+from functools import partial
+from typing import NamedTuple
+
+from millpond.app import discovery
+from millpond.app.config import PLATFORM_VARIABLES, Settings, StatsdSettings
+from millpond.app.routing import Route
+from millpond.commands.check_queue import Finding, as_the_worker, check_queue
+from millpond.commands.send import is_listened_to
+from millpond.errors import MISCONFIGURED, STOPPED, ConfigError
+from millpond.hub.home import Errand, process
+from millpond.observe import screen
+from millpond.observe.screen import counted
+from millpond.sqs.endpoint import find_endpoint, place_of
+
+STYLES = {"ok": "green", "note": "dim", "warning": "yellow", "error": "bold red"}
+#: Heroku, ECS (stopTimeout) and Kubernetes (terminationGracePeriodSeconds) kill 30 s after SIGTERM if not told other.
+KILL_SECONDS, MAX_DRAIN_SECONDS = 30, 25
+#: What a name server has for an answer.
+LOOKUP_SECONDS = 5
+
+
+class Platform(NamedTuple):
+    """Where the worker runs, and how its owner can make it wait for longer."""
+
+    name: str
+    longest: str
+
+
+PLATFORMS = dict(
+    zip(
+        PLATFORM_VARIABLES,
+        (
+            Platform("Heroku", "always"),
+            Platform("ECS", "or after stopTimeout, which Fargate takes up to 120 s"),
+            Platform("Kubernetes", "or after terminationGracePeriodSeconds, which may be as long as the longest job"),
+        ),
+        strict=True,
+    )
+)
+
+
+def run(settings: Settings, environ: Mapping[str, str]) -> int:
+    """Draw every finding as a table; the exit code."""
+    findings = list(preflight(settings, environ))
+    screen.table(["", "where", "finding"], [(one.level, one.where, one.text) for one in findings], STYLES)
+    counts = Counter(finding.level for finding in findings)
+    verdict = "it cannot work" if counts["error"] else "it can work"
+    print(f"{verdict}: {', '.join(counted(counts[level], level) for level in ('error', 'warning'))}", flush=True)
+    return MISCONFIGURED if counts["error"] else STOPPED
+
+
+def preflight(settings: Settings, environ: Mapping[str, str]) -> Iterator[Finding]:
+    """Every finding on settings that load."""
+    yield Finding("ok", "settings", f"queues: {', '.join(settings.queues)}")
+    routes = yield from _handlers(settings)
+    for name, queue in settings.queues.items():
+        try:
+            yield from check_queue(name, settings, routes, partial(as_the_worker, queue=queue, settings=settings))
+            yield from _client(name, settings)
+        except ConfigError as error:
+            yield from _errors(f"queues.{name}", error)
+    yield from _local(settings)
+    yield _statsd(settings.statsd)
+    yield _platform(settings.worker.drain_limit, environ)
+
+
+def _handlers(settings: Settings) -> Generator[Finding, None, Mapping[str, Route]]:
+    """Returns the routes; empty where the handlers cannot be loaded."""
+    worker, local = settings.worker, all(queue.is_local for queue in settings.queues.values())
+    try:
+        found = discovery.discover(worker.handlers, settings.folder, settings.handlers, local=local)
+    except ConfigError as error:
+        yield from _errors("handlers", error)
+        return {}
+    wrong = list(_hooks(found))
+    yield from wrong or [Finding("ok", "handlers", f"types: {', '.join(sorted(found.routes))}")]
+    return found.routes
+
+
+def _hooks(found: discovery.Handlers) -> Iterator[Finding]:
+    """Call each setup(), and the teardown() of each module that was set up."""
+    failed = set()
+    for hook in (*found.setups, *found.teardowns):
+        if hook.module in failed:
+            continue
+        try:
+            hook.run()
+        except ConfigError as error:
+            failed.add(hook.module)
+            yield from _errors("handlers", error)
+
+
+def _client(name: str, settings: Settings) -> Iterator[Finding]:
+    queue, sqs = settings.queues[name], settings.sqs
+    if queue.is_local:
+        return
+    endpoint = find_endpoint(queue.url, sqs.region, sqs.endpoint_url)
+    if sqs.region and sqs.region != endpoint.region:
+        text = f"its URL names the region {endpoint.region}, and that counts: [sqs] region (AWS_REGION) is {sqs.region}"
+        yield Finding("note", f"queues.{name}", text)
+    own = place_of(queue.url).endpoint_url
+    if endpoint.url != f"{own}/":
+        text = f"{endpoint.url} is called, by [sqs] endpoint_url or the AWS SDK's settings, and not {own}"
+        yield Finding("note", f"queues.{name}", text)
+    if endpoint.proxied and sqs.client != "boto3":
+        yield Finding("note", f"queues.{name}", f"there is a proxy before {endpoint.url}: boto3 speaks to it, not wire")
+
+
+def _local(settings: Settings) -> Iterator[Finding]:
+    """A worker that runs already is no fault; the one to come has no place for its queues then."""
+    port = settings.local.port
+    if any(queue.is_local for queue in settings.queues.values()) and is_listened_to(port):
+        text = f"port = {port} is in use: while that worker (or whatever it is) runs, no other one can start"
+        yield Finding("note", "local", text)
+
+
+def _errors(where: str, error: ConfigError) -> Iterator[Finding]:
+    return (Finding("error", where, text) for text in error.findings)
+
+
+def _statsd(statsd: StatsdSettings) -> Finding:
+    if not statsd.host:
+        return Finding("note", "statsd", "host is empty: no metrics")
+    try:
+        Errand(lambda: socket.getaddrinfo(statsd.host, statsd.port), process).result(LOOKUP_SECONDS)
+    except (OSError, UnicodeError) as error:  # UnicodeError: a label that is too long
+        return Finding("warning", "statsd", f"host = {statsd.host} cannot be found, metrics are lost: {error}")
+    return Finding("ok", "statsd", f"metrics go to {statsd.host}:{statsd.port}, if somebody listens there")
+
+
+def _platform(drain_seconds: float, environ: Mapping[str, str]) -> Finding:
+    """`drain_seconds`: infinite for "until done"."""
+    platform = next((PLATFORMS[variable] for variable in PLATFORM_VARIABLES if environ.get(variable)), None)
+    if platform is None:
+        return Finding("note", "platform", "neither Heroku nor ECS nor Kubernetes")
+    if math.isinf(drain_seconds):
+        text = f'drain_seconds = "until done": {platform.name} kills {KILL_SECONDS} s after SIGTERM, {platform.longest}'
+        return Finding("warning", "platform", f"{text}; what is killed runs again a visibility time-out later")
+    if drain_seconds > MAX_DRAIN_SECONDS:
+        text = f"{platform.name} kills {KILL_SECONDS} s after SIGTERM, {platform.longest}"
+        text += f": drain_seconds = {drain_seconds:g} may be too long, {MAX_DRAIN_SECONDS} leaves {KILL_SECONDS} s room"
+        return Finding("warning", "platform", text)
+    text = f"{platform.name}; drain_seconds = {drain_seconds:g} fits into its {KILL_SECONDS} s"
+    return Finding("ok", "platform", text)

@@ -1,0 +1,219 @@
+"""The preflight of one queue: can it be reached, what is allowed, do its settings and ours go together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from typing import Literal, Protocol
+
+import msgspec
+
+from millpond.app.config import QueueSettings, Settings
+from millpond.app.routing import Route
+from millpond.errors import AccessDenied, QueueError
+from millpond.foreign import number
+from millpond.observe.screen import counted
+from millpond.process.service import reserve_seconds
+from millpond.sqs.clients import SqsQueue, connect
+from millpond.sqs.codes import DENIED_CODES
+from millpond.sqs.queue import MAX_RECEIVES, SETTLE_SECONDS, Failure, read_redrive
+
+#: maxReceiveCount should be above max_attempts by more than this: give-backs count as receives too, and what SQS
+#: dead-letters by itself has no reason with it. (The embedded queue has 10 more.)
+REDRIVE_MARGIN, GOOD_REDRIVE_MARGIN = 5, 10
+#: The longest MessageRetentionPeriod: 14 days.
+MAX_RETENTION_SECONDS = 1_209_600
+#: No queue has given out this handle: to delete it or to extend it does nothing, but SQS checks the right first.
+MADE_UP_HANDLE = "made-up-by-millpond-check"
+
+Level = Literal["ok", "note", "warning", "error"]
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One line of a preflight. A worker with an `error` cannot work."""
+
+    level: Level
+    where: str
+    text: str
+
+
+class Checked(Protocol):
+    """What a check asks of a queue; SqsQueue fulfils it."""
+
+    def attributes(self) -> dict[str, str]: ...
+
+    def extend(self, changes: Sequence[tuple[str, int]]) -> list[Failure | None]: ...
+
+    def delete(self, receipt_handles: Sequence[str]) -> list[Failure | None]: ...
+
+    def dead_letter_url(self, attributes: Mapping[str, str]) -> str: ...
+
+
+def check_queue(
+    name: str, settings: Settings, routes: Mapping[str, Route], connect: Callable[[str], Checked]
+) -> Iterator[Finding]:
+    """Every finding on one queue. `connect`: URL -> queue. Raises ConfigError where there is no way to connect."""
+    where, queue = f"queues.{name}", settings.queues[name]
+    if queue.is_local:
+        yield Finding("ok", where, "the embedded queue, in memory: it starts with the worker, nothing to reach")
+        return
+    yield _lease(where, queue, routes)
+    yield from _hold(where, queue, routes)
+    yield _drain(where, queue, settings.worker.drain_limit)
+    if queue.is_fifo:
+        text = "FIFO: messages of one group run one after another; where one fails, those behind it in hand go back"
+        yield Finding("note", where, f"{text} too: message.attempt counts that")
+    remote = connect(queue.url)
+    attributes = yield from _reach(where, remote)
+    if attributes is None:
+        return
+    yield Finding("note", where, "the right to receive is not tested: a receive would take messages")
+    extend, delete = [(MADE_UP_HANDLE, queue.visibility_seconds)], [MADE_UP_HANDLE]
+    yield _right(where, "sqs:ChangeMessageVisibility", lambda: remote.extend(extend))
+    yield _right(where, "sqs:DeleteMessage", lambda: remote.delete(delete))
+    if attributes:
+        attempts = [route.max_attempts or settings.retry.max_attempts for route in routes.values()]
+        yield _redrive(where, attributes, max(attempts, default=settings.retry.max_attempts))
+    yield from _dead_letters(where, queue, remote, attributes, connect)
+
+
+def as_the_worker(url: str, queue: QueueSettings, settings: Settings) -> SqsQueue:
+    """The queue at this URL, reached as the worker reaches it. Raises ConfigError.
+
+    What the settings name is where its own URL says; the target of a redrive policy is where its queue is.
+    """
+    return sqs_queue(url, queue, settings, url if url == queue.dead_letter_url else queue.url)
+
+
+def sqs_queue(url: str, queue: QueueSettings, settings: Settings, home: str = "") -> SqsQueue:
+    """The queue at this URL, where that one (`home`) or itself is. Raises ConfigError."""
+    sqs = connect(
+        home or url,
+        client=settings.sqs.client,
+        region=settings.sqs.region,
+        endpoint_url=settings.sqs.endpoint_url,
+        wait_seconds=queue.wait_seconds,
+        polls=1,
+        settles=1,
+    )
+    return sqs.queue(url)
+
+
+def _lease(where: str, queue: QueueSettings, routes: Mapping[str, Route]) -> Finding:
+    beat, visibility = queue.beat_seconds, queue.visibility_seconds
+    if beat + SETTLE_SECONDS > visibility:
+        text = f"visibility_seconds = {visibility} is short: a heartbeat comes after {beat:.3g} s and its call may take"
+        text += f" {SETTLE_SECONDS} s, by then another worker may have the message; 60 is the default"
+        return Finding("warning", where, text)
+    longest = max((route.timeout_seconds for route in routes.values()), default=0.0)
+    text = f"visibility_seconds = {visibility}: a heartbeat each {beat:.3g} s keeps the message of a longer handler"
+    return Finding("ok", where, f"{text} (longest time limit: {longest:g} s)")
+
+
+def _hold(where: str, queue: QueueSettings, routes: Mapping[str, Route]) -> Iterator[Finding]:
+    """A handler that may run for longer than its message can be kept."""
+    for event_type, route in sorted(routes.items()):
+        if route.timeout_seconds > queue.max_hold_seconds:
+            text = f"the time limit of {event_type} is {route.timeout_seconds:g} s, but a message is kept for"
+            yield Finding("warning", where, f"{text} max_hold_seconds = {queue.max_hold_seconds} at most")
+
+
+def _drain(where: str, queue: QueueSettings, drain_seconds: float) -> Finding:
+    longest = drain_seconds - reserve_seconds(drain_seconds)  # infinite for "until done"
+    if queue.wait_seconds <= longest:
+        return Finding("ok", where, f"wait_seconds = {queue.wait_seconds}: open polls end within the drain")
+    text = f"wait_seconds = {queue.wait_seconds}: an open poll can outlast the drain ({drain_seconds:g} s), and what it"
+    text += f" brings then waits for its visibility time-out ({queue.visibility_seconds} s)"
+    return Finding("warning", where, f"{text}: set wait_seconds = {max(1, int(longest))} or less")
+
+
+def _reach(where: str, remote: Checked) -> Generator[Finding, None, dict[str, str] | None]:
+    """Returns the queue's attributes: {} where they may not be read, None where the queue cannot be reached."""
+    try:
+        attributes = remote.attributes()
+    except QueueError as error:
+        if isinstance(error, AccessDenied) and error.code.startswith("AccessDenied"):
+            text = f"sqs:GetQueueAttributes is not allowed, so the redrive policy is not known ({error})"
+            yield Finding("warning", where, text)
+            return {}
+        yield Finding("error", where, f"cannot be reached: {error}")
+        return None
+    waiting, in_flight = (attributes.get(f"ApproximateNumberOfMessages{end}", "?") for end in ("", "NotVisible"))
+    wait, fly = "waits" if waiting == "1" else "wait", "is" if in_flight == "1" else "are"
+    text = f"reachable; about {counted(waiting, 'message')} {wait}, {in_flight} {fly} in flight"
+    yield Finding("ok", where, text)
+    return attributes
+
+
+def _right(where: str, right: str, call: Callable[[], Sequence[Failure | None]]) -> Finding:
+    try:
+        failure = call()[0]
+    except QueueError as error:
+        failure = Failure(error.code, str(error))
+        if isinstance(error, AccessDenied):
+            return Finding("error", where, f"{right} is not allowed: {error}")
+    if failure is None or failure.lease_lost:
+        return Finding("ok", where, f"{right} is allowed")
+    level: Level = "error" if failure.code in DENIED_CODES else "warning"
+    return Finding(level, where, f"{right}: {failure.code}: {failure.text}")
+
+
+def _redrive(where: str, attributes: Mapping[str, str], max_attempts: int) -> Finding:
+    redrive = read_redrive(attributes.get("RedrivePolicy", ""))
+    count = redrive.max_receive_count
+    if not count and redrive.name:
+        text = (
+            f"its redrive policy says no maxReceiveCount (1 to {MAX_RECEIVES}): nobody knows when SQS moves a message"
+        )
+        return Finding("warning", where, text)
+    if not count:
+        text = "no redrive policy: a message that takes the whole worker down comes back until its retention ends"
+        return Finding("warning", where, text)
+    text = f"maxReceiveCount = {count}"
+    better = f"set it to {max_attempts + GOOD_REDRIVE_MARGIN} or more"
+    if count == 1:
+        text += ": one receive whose answer is lost, one worker that dies, and the message is a dead letter"
+        return Finding("warning", where, f"{text}: {better}")
+    if count <= max_attempts + REDRIVE_MARGIN:
+        text += f" against max_attempts = {max_attempts}: give-backs count too, so SQS would dead-letter first and"
+        return Finding("warning", where, f"{text} without a reason: {better}")
+    return Finding("ok", where, f"{text}, well above max_attempts = {max_attempts}")
+
+
+def _dead_letters(
+    where: str,
+    queue: QueueSettings,
+    remote: Checked,
+    attributes: Mapping[str, str],
+    connect: Callable[[str], Checked],
+) -> Iterator[Finding]:
+    try:
+        url = queue.dead_letter_url or remote.dead_letter_url(attributes)
+    except QueueError as error:
+        yield Finding("error", where, f"the dead-letter queue of the redrive policy cannot be found: {error}")
+        return
+    if not url:
+        yield Finding("warning", where, "no dead-letter queue: what fails for good stays in the queue and is retried")
+        return
+    dead = yield from _reach_dead_letters(where, url, connect)
+    own, theirs = (number(one.get("MessageRetentionPeriod"), 1, MAX_RETENTION_SECONDS, 0) for one in (attributes, dead))
+    if theirs and theirs < own:
+        text = f"the dead-letter queue keeps messages for {theirs} s, less than the queue itself ({own} s)"
+        yield Finding("warning", where, f"{text}: raise its MessageRetentionPeriod; 1209600 s (14 days) is the most")
+    yield Finding("note", where, "the right to send to the dead-letter queue is not tested: it would leave a message")
+
+
+def _reach_dead_letters(
+    where: str, url: str, connect: Callable[[str], Checked]
+) -> Generator[Finding, None, Mapping[str, str]]:
+    try:
+        attributes = connect(url).attributes()
+    except AccessDenied as error:
+        yield Finding("warning", where, f"the dead-letter queue's attributes cannot be read: {error}")
+    except QueueError as error:
+        yield Finding("error", where, f"the dead-letter queue cannot be reached: {error}")
+    else:
+        waiting = attributes.get("ApproximateNumberOfMessages", "?")
+        text = f"about {counted(waiting, 'message')} {'is' if waiting == '1' else 'are'} in it"
+        yield Finding("ok", where, f"the dead-letter queue is reachable; {text}")
+        return attributes
+    return {}

@@ -1,0 +1,196 @@
+"""The command line: `worker.py [options] [check | send]`."""
+
+from __future__ import annotations
+
+import argparse
+import atexit
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+import gevent
+
+from millpond import foreign
+from millpond.app.config import Settings, load
+from millpond.errors import CRASHED, LEFT, MISCONFIGURED, STOPPED, ConfigError
+from millpond.hub import patch
+from millpond.hub.ending import Ending
+from millpond.observe import log, screen
+from millpond.observe.outlet import unblocked
+
+#: Characters of what is wrong with settings or with a command line.
+MAX_FINDING = 2_000
+DESCRIPTION = "Millpond, a worker for Amazon SQS. Without a command it runs until SIGTERM or Ctrl-C."
+EXAMPLES = """\
+examples:
+  %(prog)s -c config.toml                 run
+  %(prog)s -c config.toml --until-empty   run, and stop when nothing is left
+  %(prog)s -c config.toml --demo 25       run, with 25 sample e-mails in the local queue
+  %(prog)s -c config.toml check           tell what is wrong before it matters
+  %(prog)s -c config.toml send email.send '{"to": ["ann@example.com"], "subject": "Hello", "text": "Hi"}'
+
+exit codes: 0 stopped in order, 1 something is left, 2 crash, 3 bad configuration or boot
+"""
+#: What was registered with atexit has what is left of the drain, so long at the most (Sentry's limit is 2 s) ...
+EXIT_SECONDS = 5.0
+#: ... and at the least.
+LEAST_EXIT_SECONDS = 1.0
+SEND_EXAMPLES = """\
+examples:
+  %(prog)s email.send @mail.json
+  %(prog)s invoice.created '{"number": "7"}' --queue invoices --delay 60 --attribute tenant=acme
+  jq '.payload' event.json | %(prog)s invoice.created - --count 100
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what the command line says, and return the exit code.
+
+    A worker that ran, and any command that came without `argv`, ends the process here instead: nothing may hold it.
+    """
+    if argv is None:  # the process is ours
+        sys.stdout, sys.stderr = screen.outliving(sys.stdout), screen.outliving(sys.stderr)
+    if text := patch.wrong_with_process():
+        return _refuse([text])
+    options = _parse(argv)
+    ending = Ending()
+    if argv is None:
+        ending.watch()
+    if not options.command:
+        # Until the service takes them over, nothing is in hand: a signal ends the process at once, without a traceback.
+        # Not by KeyboardInterrupt, which gevent prints, and which an import of the user's can swallow.
+        ending.take(lambda number: _end(STOPPED))
+        sys.stdout, sys.stderr = unblocked(sys.stdout), unblocked(sys.stderr)
+    log.setup("info", "auto", sys.stderr)
+    try:
+        code = _obey(options, ending)
+    except ConfigError as error:
+        code = _refuse(error.findings)
+    except KeyboardInterrupt:
+        code = LEFT
+    except BaseException as error:  # a setup() can call sys.exit
+        log.event(logging.CRITICAL, "worker.crashed", foreign.describe(error), traceback=foreign.trace(error))
+        code = CRASHED
+    if argv is None or not options.command:
+        _leave(code, ending)
+    return code
+
+
+def _obey(options: argparse.Namespace, ending: Ending) -> int:
+    settings = load(options.config, os.environ)
+    # What a command prints for people stands alone on standard output.
+    log.setup(settings.log.level, settings.log.format, sys.stderr if options.command else None)
+    log.take_failures()
+    # Each loads boto3 or rich, and none needs what the others do.
+    if options.command == "check":
+        from millpond.commands import check
+
+        return check.run(settings, os.environ)
+    if options.command == "send":
+        from millpond.commands import send
+
+        return send.run(settings, options)
+    return _run(settings, options, ending)
+
+
+def _run(settings: Settings, options: argparse.Namespace, ending: Ending) -> int:
+    from millpond.commands.demo import Demo
+    from millpond.process import boot
+
+    demo = Demo(settings, options.demo) if options.demo else None
+    service = boot.build(settings, until_empty=options.until_empty, ending=ending)
+    if demo is not None:
+        demo.put(service)
+    code = service.run()
+    if demo is not None and options.until_empty:
+        demo.tell(service)
+    return code
+
+
+def _leave(code: int, ending: Ending) -> NoReturn:
+    """End the process: no stuck handler, no thread and no poll left open may hold it."""
+    seconds = max(LEAST_EXIT_SECONDS, min(EXIT_SECONDS, ending.seconds_left))
+    ending.begin(seconds + LEAST_EXIT_SECONDS, code)
+    _run_exit_functions(seconds)
+    _end(code)
+
+
+def _run_exit_functions(seconds: float) -> None:
+    """What was registered with atexit (Sentry, coverage): os._exit knows nothing of it."""
+    sys.unraisablehook = _tell_exit_failure
+    running = gevent.spawn(atexit._run_exitfuncs)
+    running.join(seconds)
+    if not running.ready():
+        log.event(logging.WARNING, "atexit.failed", f"what runs at the exit is not done in {seconds:.1f} s: it is left")
+
+
+def _tell_exit_failure(failed: Any) -> None:
+    text = f"what runs at the exit raised {foreign.describe(failed.exc_value)}"
+    log.event(logging.ERROR, "atexit.failed", text, traceback=foreign.trace(failed.exc_value))
+
+
+def _end(code: int) -> NoReturn:
+    log.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):  # closed, never there, or a signal came amid a flush
+            stream.flush()
+    os._exit(code)
+
+
+def _refuse(findings: Sequence[str]) -> int:
+    for finding in findings:
+        print(foreign.shown(finding, MAX_FINDING), file=sys.stderr)
+    return MISCONFIGURED
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with a command line by the exit code for bad configuration; argparse's own, 2, is a crash."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(MISCONFIGURED, f"{self.prog}: {foreign.shown(message, MAX_FINDING)}\n")
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    options = parser.parse_args(argv, argparse.Namespace(config=Path("config.toml")))
+    if options.command and (options.until_empty or options.demo):
+        parser.error(f"--until-empty and --demo are for running, not for {options.command}")
+    return options
+
+
+def _parser() -> argparse.ArgumentParser:
+    # SUPPRESS: or the default of a command's -c would undo the one before the command.
+    common = _Parser(add_help=False)
+    help_text = "the settings (default: config.toml)"
+    common.add_argument("-c", "--config", type=Path, metavar="PATH", default=argparse.SUPPRESS, help=help_text)
+    program = "python -m millpond" if Path(sys.argv[0]).name == "__main__.py" else None
+    parser = _Parser(prog=program, description=DESCRIPTION, epilog=EXAMPLES, parents=[common])
+    parser.add_argument("--until-empty", action="store_true", help="stop when nothing is left to do")
+    parser.add_argument("--demo", type=_number, metavar="N", help="first put N sample e-mails into the local queue")
+    commands = parser.add_subparsers(dest="command", metavar="command")
+    commands.add_parser("check", help="tell what is wrong before it matters", parents=[common])
+    send = commands.add_parser("send", help="put messages into a queue", epilog=SEND_EXAMPLES, parents=[common])
+    send.add_argument("type", metavar="TYPE", help="the message type, such as email.send")
+    send.add_argument("payload", metavar="PAYLOAD", help="JSON, @file, or - for standard input")
+    send.add_argument("--queue", default="", metavar="NAME", help="which [queues.NAME], where there are several")
+    send.add_argument("--count", type=_number, default=1, metavar="N", help="send it N times (default: 1)")
+    send.add_argument("--delay", type=int, default=0, metavar="SECONDS", help="visible after this, at most 900")
+    send.add_argument("--group", default="", metavar="ID", help="its MessageGroupId")
+    help_text = "a user attribute (String); repeatable"
+    send.add_argument("--attribute", action="append", default=[], metavar="NAME=VALUE", help=help_text)
+    return parser
+
+
+def _number(text: str) -> int:
+    number = foreign.number(text, 1, sys.maxsize, 0)
+    if not number:
+        raise argparse.ArgumentTypeError(f"{text}: a whole number, 1 or more")
+    return number

@@ -1,0 +1,103 @@
+"""`--demo N`: sample e-mails into the local queue, and the table that tells what became of them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from uuid import uuid4
+
+import gevent
+
+from millpond.app import discovery
+from millpond.app.config import Settings
+from millpond.commands import samples
+from millpond.commands.send import send_all
+from millpond.engine.books import Account
+from millpond.errors import ConfigError
+from millpond.message import envelope_text
+from millpond.observe import log, screen
+from millpond.process.service import Service
+from millpond.sqs.queue import Entry, Failure
+
+EVENT_TYPE = "email.send"
+#: Outcomes after which a message does not come back.
+FINAL = ("succeeded", "discarded", "dead_lettered")
+#: Put in so many, then look whether the worker is to stop.
+CHUNK = 500
+
+
+class Demo:
+    """So many sample e-mails in a worker's own queue. Raises ConfigError where they have no place there."""
+
+    def __init__(self, settings: Settings, number: int) -> None:
+        local = [name for name, queue in settings.queues.items() if queue.is_local]
+        if not local:
+            text = 'sample e-mails go into the local queue only: url = "local" (SQS_QUEUE_URL unset)'
+            raise ConfigError(f"--demo {number}: {text}")
+        worker = settings.worker
+        handlers = discovery.discover(worker.handlers, settings.folder, settings.handlers, local=True)
+        if EVENT_TYPE not in handlers.routes:
+            raise ConfigError(f"--demo {number}: no handler for {EVENT_TYPE} in [worker] handlers")
+        self._number = number
+        self._queue = local[0]
+        self._where = _where_mails_go(settings)
+        self._started = self._ended = 0.0
+
+    def put(self, service: Service) -> None:
+        """Put them in. The service's own queue is up, and not yet received from."""
+        consumer = next((one for one in service.consumers if one.name == self._queue), None)
+        if consumer is None:
+            return  # a signal has ended the boot
+        run, sent = uuid4().hex[:8], 0
+
+        def told(index: int, failure: Failure | None) -> None:
+            nonlocal sent
+            sent += failure is None
+            advance(1)
+
+        with screen.progress("sample e-mails", self._number) as advance:
+            for first in range(0, self._number, CHUNK):
+                if service.stopping:
+                    break
+                numbers = range(first, min(first + CHUNK, self._number))
+                send_all(consumer.queue, [_entry(run, number) for number in numbers], told)
+        log.event(
+            logging.INFO,
+            "demo.sent",
+            f"{screen.counted(sent, 'sample e-mail')}; they go to {self._where}",
+            queue=self._queue,
+        )
+        self._started = time.monotonic()
+        gevent.spawn(self._watch, consumer.account)
+
+    def tell(self, service: Service) -> None:
+        """Print what became of them."""
+        seconds = (self._ended or time.monotonic()) - self._started
+        for consumer in service.consumers:
+            if consumer.name != self._queue or not self._started:
+                continue
+            done = _done(consumer.account)
+            rows = [[name, f"{number:,}"] for name, number in consumer.account.outcomes.items()]
+            rows += [["messages per second", f"{done / seconds:,.0f}"], ["mails", self._where]]
+            screen.table(["e-mails", ""], rows)
+
+    def _watch(self, account: Account) -> None:
+        while _done(account) < self._number:
+            gevent.sleep(0.005)
+        self._ended = time.monotonic()
+
+
+def _done(account: Account) -> int:
+    return sum(account.outcomes[name] for name in FINAL)
+
+
+def _entry(run: str, number: int) -> Entry:
+    return Entry(envelope_text(EVENT_TYPE, f"demo-{run}-{number + 1}", samples.payload(number)))
+
+
+def _where_mails_go(settings: Settings) -> str:
+    table = settings.handlers.get("email", {})
+    host, transport = table.get("host", ""), table.get("transport", "auto")
+    if transport == "smtp" or (transport == "auto" and host):
+        return f"the mail server {host}"
+    return f"the folder {table.get('outbox', 'outbox')}"

@@ -1,0 +1,217 @@
+"""`worker.py send`: messages into a queue, from the command line."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from uuid import uuid4
+
+import msgspec
+from gevent.pool import Pool
+
+from millpond.app.config import Settings
+from millpond.errors import LEFT, STOPPED, AccessDenied, ConfigError, QueueError, QueueMissing, Unreachable
+from millpond.foreign import shown
+from millpond.local.settings import ACCOUNT_ID
+from millpond.message import MAX_DELAY_SECONDS, envelope_text
+from millpond.observe import screen
+from millpond.producer import batches
+from millpond.sqs.clients import SqsQueue, connect
+from millpond.sqs.queue import MAX_ATTRIBUTES, MAX_BYTES, Attribute, Entry, Failure, Queue, answers, dedup_id_of
+
+#: Calls on their way at once: 10,000 messages at 20 ms a call take 3 s instead of 20.
+SENDERS = 8
+#: Whoever listens on this machine takes a connection at once.
+LISTENER_SECONDS = 1.0
+#: Failed messages that are named one by one.
+MAX_NAMED = 10
+
+
+def run(settings: Settings, options: Namespace) -> int:
+    """Send what the command line says; the exit code. Raises ConfigError where nothing can be sent at all."""
+    name = _queue_name(settings, options.queue)
+    ids = [uuid4().hex for _ in range(options.count)]
+    entries = _entries(options, ids, settings.queues[name].is_fifo)
+    tally = _Tally(ids)
+    try:
+        with screen.progress(f"to {name}", len(entries)) as advance:
+            tally.advance = advance
+            _send(settings, name, entries, tally.told)
+    except KeyboardInterrupt:
+        tally.why = "interrupted"
+    except QueueError as error:
+        tally.why = str(error)
+    return tally.report(f"{options.type} sent to {name}")
+
+
+class _Tally:
+    """What became of each message. `why`: what ended the sending before its end."""
+
+    def __init__(self, ids: Sequence[str]) -> None:
+        self.why = ""
+        self.advance: Callable[[int], object] = lambda step: None
+        self._ids = ids
+        self._sent: list[int] = []
+        self._failed: dict[int, Failure] = {}
+
+    def told(self, index: int, failure: Failure | None) -> None:
+        if failure is None:
+            self._sent.append(index)
+        else:
+            self._failed[index] = failure
+        self.advance(1)
+
+    def report(self, what: str) -> int:
+        """Say it; the exit code."""
+        number, sent = len(self._ids), len(self._sent)
+        if sent:
+            count = "" if number == 1 else f"{screen.counted(sent, 'message')}, the first with "
+            print(f"{shown(what)}: {count}event_id {self._ids[min(self._sent)]}", flush=True)
+        for index in sorted(self._failed)[:MAX_NAMED]:
+            failure = self._failed[index]
+            text = shown(f"{failure.code}: {failure.text}")
+            print(f"not sent: event_id {self._ids[index]}: {text}", file=sys.stderr)
+        if sent < number:
+            why = f": {shown(self.why)}" if self.why else ""
+            print(
+                f"{number - sent} of {number} {'was' if number - sent == 1 else 'were'} not sent{why}", file=sys.stderr
+            )
+        return STOPPED if sent == number else LEFT
+
+
+def send_all(queue: Queue, entries: Sequence[Entry], told: Callable[[int, Failure | None], object]) -> None:
+    """Send many entries, ten to a call. `told` hears what became of each, by its index; None: it was sent.
+
+    Raises QueueError where the first call fails: none is sent then.
+    """
+
+    def send(indexes: Sequence[int]) -> list[tuple[int, Failure | None]]:
+        batch = [entries[index] for index in indexes]
+        return list(zip(indexes, answers(queue.send, batch), strict=True))
+
+    first, *rest = batches(entries)
+    results = queue.send([entries[index] for index in first])
+    for index, failure in zip(first, results, strict=True):
+        told(index, failure)
+    for answered in Pool(SENDERS).imap_unordered(send, rest):
+        for index, failure in answered:
+            told(index, failure)
+
+
+def read_payload(text: str) -> str:
+    """PAYLOAD -> JSON, as it was written: the text itself, @file, or - for standard input. Raises ConfigError."""
+    try:
+        if text == "-":
+            text = sys.stdin.buffer.read().decode("utf-8-sig")
+        elif text.startswith("@"):
+            text = Path(text[1:]).read_bytes().decode("utf-8-sig")
+        json.loads(text, parse_constant=_refuse_constant)
+        text.encode()
+    except OSError as error:
+        raise ConfigError(f"PAYLOAD {text}: cannot be read: {error.strerror}") from None
+    except UnicodeError:
+        raise ConfigError("PAYLOAD is not UTF-8") from None
+    except RecursionError:
+        raise ConfigError("PAYLOAD is nested too deeply") from None
+    except ValueError as error:
+        hint = "" if text.startswith(("{", "[")) and '"' in text else """; in a shell: '{"number": "A-1"}'"""
+        raise ConfigError(f"PAYLOAD is no JSON: {error}{hint}") from None
+    return text
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON value")
+
+
+def _entries(options: Namespace, ids: Sequence[str], fifo: bool) -> list[Entry]:
+    if not options.type.strip():
+        raise ConfigError("TYPE is empty: the type of the message is wanted, such as email.send")
+    if fifo and not options.group:
+        raise ConfigError("a FIFO queue needs --group ID: messages of one group are handled one after another")
+    if fifo and options.delay:
+        raise ConfigError(f"--delay {options.delay}: a FIFO queue delays no single message")
+    if not 0 <= options.delay <= MAX_DELAY_SECONDS:
+        text = f"--delay {options.delay}: SQS delays a message by 0 to {MAX_DELAY_SECONDS} seconds"
+        raise ConfigError(f"{text}; EventBridge Scheduler sends to a queue at any later time")
+    payload = msgspec.Raw(read_payload(options.payload).encode())
+    attributes = _attributes(options.attribute)
+    dedup_ids = [dedup_id_of(event_id) if fifo else "" for event_id in ids]
+    bodies = [envelope_text(options.type, event_id, payload) for event_id in ids]
+    entries = [
+        Entry(body, options.delay, options.group, attributes=attributes, dedup_id=dedup_id)
+        for body, dedup_id in zip(bodies, dedup_ids, strict=True)
+    ]
+    if entries[0].size > MAX_BYTES:
+        raise ConfigError(f"the message has {entries[0].size:,} bytes, SQS takes {MAX_BYTES:,}: send where the data is")
+    return entries
+
+
+def _attributes(pairs: Sequence[str]) -> dict[str, Attribute]:
+    attributes = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not (name and equals and value):
+            raise ConfigError(f"--attribute {pair}: NAME=VALUE is wanted, neither of them empty")
+        attributes[name] = Attribute("String", value)
+    if len(attributes) > MAX_ATTRIBUTES:
+        raise ConfigError(f"--attribute: {len(attributes)} of them, SQS takes {MAX_ATTRIBUTES}")
+    return attributes
+
+
+def _queue_name(settings: Settings, name: str) -> str:
+    names = ", ".join(settings.queues)
+    if not name and len(settings.queues) > 1:
+        raise ConfigError(f"--queue is needed, since there are several: {names}")
+    if name and name not in settings.queues:
+        raise ConfigError(f"--queue {name}: no such queue; there are: {names}")
+    return name or names
+
+
+def _send(
+    settings: Settings, name: str, entries: Sequence[Entry], told: Callable[[int, Failure | None], object]
+) -> None:
+    try:
+        send_all(_connect(settings, name), entries, told)
+    except Unreachable as error:
+        if not settings.queues[name].is_local:
+            raise
+        raise ConfigError(f"{_no_local_queue(settings.local.port)} ({error})") from None
+    except (QueueMissing, AccessDenied) as error:
+        raise ConfigError(f"[queues.{name}] url: {error}") from None
+
+
+def _no_local_queue(port: int) -> str:
+    if is_listened_to(port):
+        return f"something listens on port {port} but does not answer: is it a worker of Millpond?"
+    return f"no worker runs the local queue on port {port}: start one first, python worker.py"
+
+
+def is_listened_to(port: int) -> bool:
+    """Whether somebody on this machine takes connections there."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=LISTENER_SECONDS).close()
+    except OSError:
+        return False
+    return True
+
+
+def _connect(settings: Settings, name: str) -> SqsQueue:
+    url, endpoint_url = settings.queues[name].url, settings.sqs.endpoint_url
+    if settings.queues[name].is_local:
+        if not settings.local.port:
+            raise ConfigError("[local] port = 0: the worker took any free port; set one to send to it")
+        url, endpoint_url = f"http://127.0.0.1:{settings.local.port}/{ACCOUNT_ID}/{name}", ""
+    sqs = connect(
+        url,
+        client=settings.sqs.client,
+        region=settings.sqs.region,
+        endpoint_url=endpoint_url,
+        wait_seconds=0,
+        polls=1,
+        settles=SENDERS,
+    )
+    return sqs.queue(url)

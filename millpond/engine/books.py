@@ -1,0 +1,169 @@
+"""Account: what became of every delivery of one queue, in numbers, in StatsD and in the log."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import Counter
+from collections.abc import Callable, Container, Sequence
+from typing import NamedTuple
+
+from millpond.engine.delivery import Delivery
+from millpond.hub.clock import Clock
+from millpond.message import FollowUp, Outcome
+from millpond.observe import log
+from millpond.observe.metrics import Metrics, Sample, Tally
+
+LEVELS = {
+    "succeeded": logging.INFO,
+    "discarded": logging.INFO,
+    "released": logging.INFO,
+    "retried": logging.WARNING,
+    "lease_lost": logging.WARNING,
+    "dead_lettered": logging.ERROR,
+}
+
+#: Reasons and errors are cut in the log: an error's text may hold a whole body.
+MAX_TEXT = 500
+
+
+class Ending(NamedTuple):
+    """One way that deliveries of one type end, and what StatsD hears of it: to look that up cost 2 us a message."""
+
+    outcome: str
+    cause: str
+    tally: Tally
+    duration: Sample
+
+
+class Account:
+    """One queue's books: `received` = the sum of `outcomes` + what is in hand.
+
+    `causes` are counted beside the outcomes. `types` are the message types that StatsD may name.
+    """
+
+    def __init__(
+        self, queue: str, types: Container[str], metrics: Metrics, succeeded: log.Allowance, clock: Clock
+    ) -> None:
+        self.queue = queue
+        self.received = 0
+        self.abandoned = 0  # could not be settled: they wait for their visibility time-out
+        self.taken_over = 0  # came again while they were in hand: received twice, counted once
+        self.rejected_follow_ups = 0  # dead letters that handlers left behind, or that could not be sent
+        self._unlogged = 0
+        self._types = types
+        self._endings: dict[tuple[str, str, str], Ending] = {}
+        self._metrics = metrics
+        self._latency = metrics.sample(f"{queue}.latency")
+        self._succeeded = succeeded
+        self._clock = clock
+
+    @property
+    def outcomes(self) -> Counter[str]:
+        """How many deliveries ended how."""
+        return self._sums(lambda ending: ending.outcome)
+
+    @property
+    def causes(self) -> Counter[str]:
+        """And of what, where they did not succeed."""
+        return self._sums(lambda ending: ending.cause)
+
+    def _sums(self, name_of: Callable[[Ending], str]) -> Counter[str]:
+        sums: Counter[str] = Counter()
+        for ending in dict.fromkeys(self._endings.values()):
+            if name := name_of(ending):
+                sums[name] += ending.tally.total
+        return sums
+
+    def receive(self, number: int) -> None:
+        """So many deliveries more."""
+        self.received += number
+        self.count("received", number)
+
+    def take_over(self) -> None:
+        """A delivery turned out to be of a message that is in hand: there is one less."""
+        self.receive(-1)
+        self.taken_over += 1
+        self.count("taken_over")
+
+    def count(self, name: str, number: int = 1) -> None:
+        """A counter of this queue."""
+        self._metrics.tally(f"{self.queue}.{name}").total += number
+
+    def finish(self, deliveries: Sequence[Delivery]) -> None:
+        """Deliveries have ended, and SQS knows it."""
+        now, unlogged = self._clock.now(), 0
+        fraction_ms, epoch_ms = math.modf((self._clock.time() - now) * 1000)
+        epoch_ms = int(epoch_ms)  # what is left of two large whole numbers is a small one, and cheap
+        last_type, last_outcome = "", None
+        for delivery in deliveries:
+            outcome, envelope, started = delivery.outcome, delivery.envelope, delivery.started
+            event_type = envelope.event_type if envelope is not None else ""
+            if outcome is not last_outcome or event_type != last_type:  # most end as the one before them did
+                last_type, last_outcome = event_type, outcome
+                ending = self._ending(event_type, outcome)
+            ending.tally.total += 1
+            if started:
+                ending.duration.add((delivery.ended - started) * 1000)
+                received = delivery.received
+                if received.receive_count == 1 and received.sent_ms:  # how long it had waited for its handler
+                    self._latency.add(started * 1000 + fraction_ms - (received.sent_ms - epoch_ms))
+            if outcome.name == "succeeded" and (unlogged or not self._succeeded.take(now)):
+                unlogged += 1
+            else:
+                self._log(delivery, outcome)
+        if unlogged:
+            self._leave_out(unlogged)
+
+    def bury_follow_up(self, delivery: Delivery, job: FollowUp, why: str) -> None:
+        """A job that a handler has left behind is in the dead-letter queue now."""
+        self.rejected_follow_ups += 1
+        self.count("follow_up_dead_lettered")
+        fields = {**delivery.identity(), "follow_up": log.printable(job.event_id), "reason": why[:MAX_TEXT]}
+        log.event(logging.ERROR, "follow_up.dead_lettered", "", **fields)
+
+    def bare_letter(self, delivery: Delivery, why: str) -> None:
+        """A dead letter went without its reason, which the log alone has now."""
+        text = "its dead letter has no room for the reason"
+        log.event(logging.WARNING, "dead_letter.bare", text, **delivery.identity(), reason=why[:MAX_TEXT])
+
+    def abandon(self, delivery: Delivery, error: str) -> None:
+        """A delivery could not be settled."""
+        self.abandoned += 1
+        self.count("abandoned")
+        text = "could not be settled and waits for its visibility time-out"
+        log.event(logging.ERROR, "message.abandoned", text, **delivery.identity(), error=error)
+
+    def _leave_out(self, number: int) -> None:
+        """More succeed than are logged one by one: say how many, once a second."""
+        self._unlogged += number
+        if self._unlogged == number:
+            self._clock.timer(1.0, self._tell_left_out)
+
+    def _tell_left_out(self) -> None:
+        text = f"{self._unlogged} more, not shown one by one ([log] succeeded_per_second)"
+        log.event(logging.INFO, "message.succeeded", text, queue=self.queue, more=self._unlogged)
+        self._unlogged = 0
+
+    def _ending(self, event_type: str, outcome: Outcome) -> Ending:
+        kind = event_type if event_type in self._types else "unknown"  # a type from the wire can be anything
+        key = (kind, outcome.name, outcome.cause)
+        ending = self._endings.get(key)
+        if ending is None:
+            ending = self._endings[key] = self._make_ending(kind.replace(".", "_"), outcome.name, outcome.cause)
+        return ending
+
+    def _make_ending(self, kind: str, outcome: str, cause: str) -> Ending:
+        places = (self.queue, f"{self.queue}.type.{kind}")
+        tally = self._metrics.tally(*(f"{place}.{name}" for name in (outcome, cause) if name for place in places))
+        return Ending(outcome, cause, tally, self._metrics.sample(*(f"{place}.duration" for place in places)))
+
+    def _log(self, delivery: Delivery, outcome: Outcome) -> None:
+        fields = delivery.identity()
+        fields["seconds"] = round(delivery.ended - delivery.started, 3) if delivery.started else 0.0
+        for name in ("cause", "reason", "error", "traceback"):
+            if value := getattr(outcome, name):
+                fields[name] = value if name == "traceback" else value[:MAX_TEXT]
+        if outcome.name == "retried":
+            fields["retry_seconds"] = outcome.delay_seconds
+        log.event(LEVELS[outcome.name], f"message.{outcome.name}", "", **fields)

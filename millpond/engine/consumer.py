@@ -1,0 +1,519 @@
+"""Consumer: one queue, from the long poll to the last delete."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from millpond.engine.books import Account
+from millpond.engine.deadletter import Letters
+from millpond.engine.delivery import Delivery
+from millpond.engine.groups import Groups
+from millpond.engine.kept import Kept
+from millpond.engine.lease import Lease, LeaseKeeper
+from millpond.engine.permits import Share
+from millpond.engine.poller import Pollers, PollSettings
+from millpond.engine.processor import LEASE_LOST, NOT_STARTED, RELEASED, SUCCEEDED, Processor
+from millpond.engine.settler import FLUSHERS, GIVEN_BACK, Settler
+from millpond.errors import Interrupt, QueueError
+from millpond.hub.clock import Clock, Event
+from millpond.message import Outcome
+from millpond.observe import log
+from millpond.sqs.bounded import Bounded
+from millpond.sqs.queue import MAX_BYTES, MAX_HOLD_SECONDS, Received
+
+#: Causes that use up an attempt.
+FAILURES = frozenset({"failed", "timed_out", "rejected", "undecodable"})
+#: Outcomes after which a message is gone from its queue.
+DONE = frozenset({"succeeded", "discarded", "dead_lettered"})
+#: Outcomes of a handler that ran, and did not say Unavailable.
+GOT_THROUGH = DONE | {"retried"}
+#: Messages of which it is remembered how many receives were no failures.
+MAX_SPARED = 10_000
+SERVER_DOWN = Outcome("released", reason="a server that its queue needs was down")
+BEHIND_FAILED = Outcome("released", reason="a message of its group before it is not done")
+
+
+def _fail(error: BaseException) -> None:
+    raise error
+
+
+class ConsumerSettings(msgspec.Struct, frozen=True):
+    """What a consumer needs to know of its queue. `limit` bounds what may wait to be settled."""
+
+    name: str
+    polls: PollSettings
+    beat_seconds: float
+    limit: int
+    hold_seconds: float = MAX_HOLD_SECONDS
+    fifo: bool = False
+    event_type: str = ""
+    max_receive_count: int = 0  # the redrive policy's, where it is known already; 0: it is not, or there is none
+    in_memory: bool = False  # the embedded queue: what is in it ends with the process
+
+
+class Consumer:
+    """One queue, wired.
+
+    1. What the polls bring becomes deliveries: leased, and put on the ready list (`submit`).
+    2. A slot of the pool calls `work`: the processor's outcome is queued for settling; then, and not before, and
+       only while settling keeps up, the permit comes back (released at once, 2,950 messages were held instead of 20).
+    3. On a FIFO queue a message waits until those of its group before it are done, and goes back where one is not.
+    4. At the last receive that the redrive policy permits nothing is given back: it is kept in hand, or a dead letter.
+    5. `drain` stops receiving; what is not started is held back, and given back by `give_back_held`.
+
+    `unread_since` is the one of Pulse. `write_off` gives a stuck slot up. `refused` hears of receives that fail before
+    any has come back.
+    """
+
+    def __init__(
+        self,
+        settings: ConsumerSettings,
+        queue: Bounded,
+        dead_letters: Bounded | None,
+        *,
+        processor: Processor,
+        account: Account,
+        share: Share,
+        submit: Callable[[Callable[[Delivery], object], Sequence[Delivery]], object],
+        write_off: Callable[[Any], object],
+        refused: Callable[[QueueError], object],
+        clock: Clock,
+        spawn: Callable[..., Any],
+        unread_since: Callable[[float], float] = lambda now: now,
+    ) -> None:
+        self.name = settings.name
+        self.in_memory = settings.in_memory
+        self.account = account
+        self.in_hand: dict[str, Delivery] = {}
+        self.open = 0  # deliveries that are not settled
+        self.ready = 0  # of these, those that no slot has taken yet
+        self.idle: Event = clock.event()  # nothing is open
+        self.idle.set()
+        self.back_off_until = 0.0  # when the last message that this worker put off is visible again
+        self.queue = queue
+        self.max_bytes = MAX_BYTES  # of one message that the queue takes
+        self._max_receive_count = settings.max_receive_count
+        self._settings = settings
+        self._dead_letters = dead_letters
+        self._processor = processor
+        self._share = share
+        self._submit = submit
+        self._write_off = write_off
+        self._refused = refused
+        self._clock = clock
+        self._spawn = spawn
+        self._unread_since = unread_since
+        self._draining = False
+        self._kept = Kept(settings.name, self._run_again, clock)
+        self._ended = 0  # deliveries with an outcome, in this turn of the hub
+        self._succeeded: list[Delivery] = []  # of these
+        self._owed = 0  # permits that wait until what is to be settled falls below the limit
+        self._abandoned_until: list[float] = []
+        self._spared: dict[str, int] = {}  # by message id: receives that came to nothing and were no failure
+        self._held_back: list[Delivery] | None = []  # None once they are given back: later ones go back at once
+        self._groups = Groups(lambda first: self._start([first]), self._behind_failed) if settings.fifo else None
+        self._leases = self._make_lease_keeper()
+        self._settler = self._make_settler()
+        self.polls = Pollers(
+            queue, settings.polls, share, clock, spawn, self.accept, self._receive_failed, self._probe_kept
+        )
+
+    def _make_lease_keeper(self) -> LeaseKeeper:
+        return LeaseKeeper(
+            self.queue,
+            self._clock,
+            self._spawn,
+            visibility_seconds=self._settings.polls.visibility_seconds,
+            beat_seconds=self._settings.beat_seconds,
+            flushers=FLUSHERS,
+            limit=self._settings.limit,
+            hold_seconds=self._settings.hold_seconds,
+            on_lost=Delivery.lose,
+            on_returned=lambda delivery, failure: self._settler.returned(delivery, failure),
+            on_room=self._on_room,
+            name=self.name,
+        )
+
+    def _make_settler(self) -> Settler:
+        return Settler(
+            self.queue,
+            self._dead_letters,
+            self._leases,
+            self._clock,
+            self._spawn,
+            name=self.name,
+            limit=self._settings.limit,
+            fifo=self._settings.fifo,
+            finished=self._finished,
+            abandoned=self._abandoned,
+            buried=self.account.bury_follow_up,
+            bared=self.account.bare_letter,
+            put_off_seconds=self._processor.retry_seconds,
+            hidden_seconds=self._own_polls_seconds,
+            on_room=self._on_room,
+            letters=Letters(self.name, self._processor.where, self._clock, self._settings.fifo),
+        )
+
+    # What SQS says of the queue: known at the boot, or later
+
+    def learn(self, max_receive_count: int, max_bytes: int) -> None:
+        """After how many receives SQS moves a message itself (0: never, or unknown), and the largest that it takes."""
+        self._max_receive_count = max_receive_count
+        self.max_bytes = max_bytes
+
+    @property
+    def has_dead_letters(self) -> bool:
+        """There is a place for dead letters."""
+        return self._dead_letters is not None
+
+    def bury_in(self, dead_letters: Bounded) -> None:
+        """Dead letters go there from now on."""
+        self._dead_letters = self._settler.dead_letters = dead_letters
+
+    # Receive
+
+    def accept(self, messages: list[Received], latest: float = math.inf) -> None:
+        """Take what a receive brought; a permit is held for each.
+
+        `latest`: by then SQS has handed them out. An answer can have waited to be read, while the process was stopped
+        or the hub stood still: its messages may be somebody else's by now.
+        """
+        self.account.receive(len(messages))
+        wall_time = self._clock.time()
+        since = min(self._unread_since(self._clock.now()), latest)
+        ready, taken = self.ready, []
+        for received in messages:
+            twin = self.in_hand.get(received.message_id)
+            if twin is None or twin.lease.state != "held":
+                self.in_hand[received.message_id] = delivery = self._deliver(received, since, wall_time)
+                taken.append(delivery)
+            elif received.receive_count < twin.lease.receive_count:
+                self._forget_twin()  # an answer that was long on its way: its handle is dead
+            elif twin.lease.lost and twin.greenlet is not None and not twin.finishes:
+                refused = self._deliver(received, since, wall_time)
+                self._hold([refused], since)
+                self._refuse(refused)
+            else:
+                self._take_over(twin, received, since)
+        self._hold(taken, since)
+        self._let_in(taken)
+        if self.polls.probing and self.ready == ready:
+            self.polls.probe_over()  # nothing begins by it
+
+    def _deliver(self, received: Received, since: float, wall_time: float) -> Delivery:
+        delivery = Delivery(received, self, self._clock, wall_time)
+        delivery.lease = self._leases.take(delivery, received.receipt_handle, since, received.receive_count)
+        if self._spared:
+            delivery.spared = self._spared.get(received.message_id, 0)
+        return delivery
+
+    def _hold(self, deliveries: list[Delivery], since: float) -> None:
+        """They are in our hands from now on: leased, and open until they are settled."""
+        self._leases.begin([delivery.lease for delivery in deliveries], since)
+        self.open += len(deliveries)
+        if self.open:
+            self.idle.clear()
+
+    def _let_in(self, deliveries: list[Delivery]) -> None:
+        if self._draining:
+            for delivery in deliveries:
+                self._hold_back(delivery)
+        elif self._groups is not None:
+            for delivery in deliveries:
+                self._groups.join(delivery)
+        else:
+            self._start(deliveries)
+
+    def _start(self, deliveries: list[Delivery]) -> None:
+        self.ready += len(deliveries)
+        self._submit(self.work, deliveries)
+
+    def _behind_failed(self, delivery: Delivery) -> None:
+        self._spawn(self._end, delivery, BEHIND_FAILED)
+
+    def _take_over(self, twin: Delivery, received: Received, since: float) -> None:
+        """SQS gave out again what is in hand: go on with the new handle, run nothing twice."""
+        twin.lease.take_over(received.receipt_handle, since, received.receive_count)
+        twin.received = msgspec.structs.replace(twin.received, receive_count=received.receive_count)
+        twin.lease.is_lost(self._clock.now())  # again, already: its handler hears of it
+        self._forget_twin()
+
+    def _forget_twin(self) -> None:
+        self.account.take_over()
+        self._share.release()
+
+    def _refuse(self, delivery: Delivery) -> None:
+        """The handler that lost it before still ends: it does not run beside itself."""
+        outcome = Outcome("released", reason="its handler still ends", delay_seconds=round(self._settings.beat_seconds))
+        self._spawn(self._end, delivery, outcome)
+
+    def _receive_failed(self, error: QueueError, in_a_row: int, ever_received: bool) -> None:
+        self.account.count("receive_failed")
+        log.event(logging.WARNING, "receive.failed", str(error), queue=self.name, code=error.code, in_a_row=in_a_row)
+        if not ever_received:
+            self._refused(error)
+
+    # Work
+
+    def work(self, delivery: Delivery) -> None:
+        """Take one delivery to its outcome, in a slot of the pool."""
+        self.ready -= 1
+        if self._draining:
+            self._hold_back(delivery)
+        elif delivery.lease.is_lost(self._clock.now()):
+            self._end(delivery, LEASE_LOST)
+        else:
+            outcome = self._processor.process(delivery, self._settings.event_type)
+            if outcome is NOT_STARTED:
+                self._hold_back(delivery)
+            else:
+                self._end(delivery, outcome)
+
+    def stuck(self, delivery: Delivery) -> None:
+        """In the hub: the handler swallows its interrupts. Its slot is written off, the message goes on without it."""
+        slot, delivery.greenlet = delivery.greenlet, None
+        delivery.ended = self._clock.now()
+        self._write_off(slot)
+        self.account.count("stuck")
+        self._spawn(self._end, delivery, self._processor.given_up(delivery))
+
+    def _end(self, delivery: Delivery, outcome: Outcome) -> None:
+        """Queue an outcome for settling (a success with the others of this turn of the hub); then, as soon as there is
+        room, its permit comes back. Never blocks.
+        """
+        if delivery.claimed:
+            return
+        if outcome is not SUCCEEDED or self.polls.probing:
+            self._notice(delivery, outcome)
+            if outcome.name in GIVEN_BACK and self.is_last(delivery):
+                if self._keep(delivery, outcome):
+                    return
+                outcome = self._before_sqs(outcome)
+            if self._groups is not None and outcome.name not in DONE:
+                self._groups.fail(delivery)
+        delivery.claimed = True
+        if outcome is SUCCEEDED:
+            self._succeeded.append(delivery)
+        else:
+            self._settler.settle([delivery], outcome)
+        self._ended += 1
+        if self._ended == 1:
+            self._clock.soon(self._settle_swarm)
+
+    def _settle_swarm(self) -> None:
+        """Handlers end in swarms, as they began: those that succeeded in one turn of the hub are settled together, and
+        the permits of all come back together."""
+        self._owed += self._ended
+        self._ended = 0
+        succeeded, self._succeeded = self._succeeded, []
+        try:
+            if succeeded:
+                self._settler.settle(succeeded, SUCCEEDED)
+            self._on_room()
+        except BaseException as error:  # in the hub nobody would hear of it, and leases would be kept for nothing
+            self._spawn(_fail, error)
+
+    # The last receive that the redrive policy permits (maxReceiveCount)
+
+    def is_last(self, delivery: Delivery) -> bool:
+        """SQS hands it out no more: at the next receive it moves it to the dead-letter queue, without a reason."""
+        return 0 < self._max_receive_count <= delivery.received.receive_count
+
+    def _keep(self, delivery: Delivery, outcome: Outcome) -> bool:
+        """What did not fail stays in hand, and runs here when its time comes. False where it cannot.
+
+        What stands behind a failed one of its group cannot: SQS hands that one out to nobody while this one is held.
+        What no thread was free for has waited already, and others need its permit.
+        """
+        down, now = outcome.cause == "unavailable", self._clock.now()
+        seconds = self.polls.pause_left() if down else outcome.delay_seconds
+        if outcome.cause in FAILURES or outcome.cause == "no_thread" or outcome is BEHIND_FAILED or self._draining:
+            return False
+        if delivery.lease.is_lost(now) or now + seconds >= self._held_until(delivery):
+            return False
+        if down:
+            self._stand_in_line(delivery, outcome)
+        else:
+            self._kept.wait(delivery, seconds)
+        self._kept.tell(self._max_receive_count)
+        return True
+
+    def _held_until(self, delivery: Delivery) -> float:
+        """Begun later, it could not be held for a whole visibility time-out."""
+        return delivery.lease.received_at + self._settings.hold_seconds - self._settings.polls.visibility_seconds
+
+    def _stand_in_line(self, delivery: Delivery, outcome: Outcome) -> None:
+        """Its turn as the probe will come; `outcome`: where that is too late."""
+        late = msgspec.structs.replace(outcome, name="released", cause="")
+        seconds = self._held_until(delivery) - self._clock.now()
+        self._kept.stand_in_line(delivery, seconds, lambda: self._spawn(self._end, delivery, late))
+        self.polls.look_again()
+
+    def _run_again(self, delivery: Delivery) -> None:
+        """Its time has come."""
+        if self.in_hand.setdefault(delivery.received.message_id, delivery) is not delivery:
+            self._refuse(delivery)
+        elif self.polls.probing:
+            self._stand_in_line(delivery, SERVER_DOWN)
+        else:
+            self._start([delivery])
+
+    def _probe_kept(self) -> bool:
+        """The next one in line is the probe. False: none is."""
+        delivery = self._kept.next()
+        if delivery is not None:
+            self._start([delivery])
+        return delivery is not None
+
+    def _before_sqs(self, outcome: Outcome) -> Outcome:
+        """A dead letter with its reason, before SQS makes one without; the same reason where no letter can be sent."""
+        advice = "" if outcome.cause in FAILURES else ": raise it"
+        reached = f"maxReceiveCount = {self._max_receive_count} is reached{advice}"
+        outcome = msgspec.structs.replace(outcome, reason=f"{outcome.reason or outcome.cause} ({reached})")
+        if self._dead_letters is None:
+            return outcome
+        return msgspec.structs.replace(outcome, name="dead_lettered")
+
+    def _on_room(self) -> None:
+        """Permits come back while there is room for what their messages will have to settle.
+
+        Where all that is open waits for its delete no handler runs: no delete is going to join those.
+        """
+        if self._owed and not self._settler.is_full:
+            owed, self._owed = self._owed, 0
+            self._share.release(owed)
+        if self._settler.deletes.count == self.open:
+            self._settler.deletes.ripen()
+
+    def _notice(self, delivery: Delivery, outcome: Outcome) -> None:
+        if outcome.cause == "unavailable":
+            if not self.polls.probing:
+                why, seconds = outcome.reason or "Unavailable", outcome.delay_seconds
+                text = f"{why}: no receive begins for {seconds} s, then one message at a time"
+                log.event(logging.WARNING, "queue.paused", text, queue=self.name)
+            self.polls.pause(outcome.delay_seconds)
+        elif not self.polls.probing:
+            return
+        elif self._got_through(delivery, outcome):
+            log.event(logging.INFO, "queue.resumed", "a message got through", queue=self.name)
+            self.polls.probe_passed()
+            self._kept.end_line()
+        else:
+            self.polls.probe_over()
+
+    def _got_through(self, delivery: Delivery, outcome: Outcome) -> bool:
+        """What began before the pause was over, messages of other types among them, shows nothing."""
+        said = delivery.started and outcome.cause != "undecodable" and outcome.name in GOT_THROUGH
+        return bool(said) and self.polls.is_probe(delivery.started)
+
+    def _finished(self, deliveries: list[Delivery]) -> None:
+        self.account.finish(deliveries)
+        for delivery in deliveries:
+            if self._spared or delivery.outcome is not SUCCEEDED:
+                self._look_back(delivery, delivery.outcome)
+        if self._groups is not None:
+            for delivery in deliveries:
+                (self._groups.leave if delivery.outcome.name in DONE else self._groups.fail)(delivery)
+        self._forget(deliveries)
+
+    def _look_back(self, delivery: Delivery, outcome: Outcome) -> None:
+        if outcome.name in GIVEN_BACK:
+            self.back_off_until = max(self.back_off_until, self._clock.now() + outcome.delay_seconds)
+            if outcome.cause not in FAILURES:
+                self._spare(delivery)
+        elif outcome.name in DONE:
+            self._spared.pop(delivery.received.message_id, None)
+
+    def _spare(self, delivery: Delivery) -> None:
+        """SQS has counted this receive; it is no attempt."""
+        self._spared.pop(delivery.received.message_id, None)
+        if len(self._spared) >= MAX_SPARED:  # the one that was not seen for longest
+            del self._spared[next(iter(self._spared))]
+        self._spared[delivery.received.message_id] = delivery.spared + 1
+
+    def _abandoned(self, delivery: Delivery, error: str) -> None:
+        self.account.abandon(delivery, error)
+        self._abandoned_until.append(delivery.lease.deadline)
+        if self._groups is not None:
+            self._groups.fail(delivery)
+        self._forget([delivery])
+
+    def _forget(self, deliveries: list[Delivery]) -> None:
+        in_hand = self.in_hand
+        for delivery in deliveries:
+            message_id = delivery.received.message_id
+            if in_hand.get(message_id) is delivery:
+                del in_hand[message_id]
+        self.open -= len(deliveries)
+        if self.open == 0:
+            self.idle.set()
+
+    def leases(self) -> list[Lease]:
+        """Those in hand now. For the watchdog's thread too: one step of the interpreter's takes the list."""
+        return [delivery.lease for delivery in list(self.in_hand.values())]
+
+    @property
+    def requests(self) -> int:
+        """Calls to SQS so far, those too that failed on their way: it bills each that reaches it."""
+        return self.queue.calls + (self._dead_letters.calls if self._dead_letters is not None else 0)
+
+    @property
+    def requests_per_1000(self) -> float:
+        """Requests for a thousand messages received, since the start; 0.0 where none was."""
+        return round(1000 * self.requests / self.account.received, 1) if self.account.received else 0.0
+
+    @property
+    def left(self) -> int:
+        """Deliveries that are not settled, and messages that wait for their visibility time-out because of us."""
+        now = self._clock.now()
+        return self.open + sum(until > now for until in self._abandoned_until)
+
+    # Drain
+
+    def drain(self, deadline: float) -> None:
+        """Receive no more; the calls that are still to be made end by the deadline."""
+        self._draining = True
+        self.polls.stop()
+        self._settler.hurry()
+        self._processor.threads.drain()
+        for delivery in self._kept.take_all():
+            self._hold_back(delivery)
+        for delivery in self._groups.take_waiting() if self._groups is not None else ():
+            self._hold_back(delivery)
+        self.queue.deadline = deadline
+        if self._dead_letters is not None:
+            self._dead_letters.deadline = deadline
+
+    def give_back_held(self) -> None:
+        """Give back what was not started, and from now on all that an open poll still brings."""
+        held, self._held_back = self._held_back, None
+        for delivery in held or ():
+            self._end(delivery, RELEASED)
+
+    def _hold_back(self, delivery: Delivery) -> None:
+        if self._held_back is None:
+            self._spawn(self._end, delivery, RELEASED)
+        else:
+            self._held_back.append(delivery)
+
+    def interrupt(self, kind: Callable[[], Interrupt]) -> None:
+        """Interrupt every handler that runs."""
+        for delivery in list(self.in_hand.values()):
+            delivery.interrupt(kind)
+
+    def write_off_running(self) -> None:
+        """The drain is over: what is still inside a handler is given back in its name."""
+        for delivery in list(self.in_hand.values()):
+            if delivery.greenlet is not None:
+                self.stuck(delivery)
+
+    def _own_polls_seconds(self) -> int:
+        """How long a poll of ours, left open behind us, could still take what we give back now."""
+        if not self._draining or not (until := self.polls.open_until()):
+            return 0
+        return math.ceil(until - self._clock.now()) + 1

@@ -1,0 +1,56 @@
+"""Groups: the order of a FIFO queue among the messages in hand."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from millpond.engine.delivery import Delivery
+
+
+class Groups:
+    """Messages of one group stand in line; groups stand side by side.
+
+    1. The first of a line is started; the next one when that is settled for good (`leave`).
+    2. Where the first fails, or its lease is lost, all behind it are given back: none runs before it. SQS has the
+       group locked for as long as one of its messages is in flight, so they come back in order.
+    """
+
+    def __init__(self, start: Callable[[Delivery], object], give_back: Callable[[Delivery], object]) -> None:
+        self._start = start
+        self._give_back = give_back
+        self._lines: dict[str, deque[Delivery]] = {}
+
+    def join(self, delivery: Delivery) -> None:
+        """It has come: it is started now, or once all before it are done."""
+        line = self._lines.setdefault(delivery.received.group_id, deque())
+        line.append(delivery)
+        if len(line) == 1:
+            self._start(delivery)
+
+    def leave(self, delivery: Delivery) -> None:
+        """It is done, and SQS has confirmed it: the next one starts."""
+        line = self._lines.get(delivery.received.group_id)
+        if line and line[0] is delivery:
+            line.popleft()
+            if line:
+                self._start(line[0])
+            else:
+                del self._lines[delivery.received.group_id]
+
+    def fail(self, delivery: Delivery) -> None:
+        """It is not done: whatever stands behind it goes back with it."""
+        line = self._lines.get(delivery.received.group_id)
+        if line and line[0] is delivery:
+            del self._lines[delivery.received.group_id]
+            line.popleft()
+            for behind in line:
+                self._give_back(behind)
+
+    def take_waiting(self) -> list[Delivery]:
+        """Take out all that is not started."""
+        waiting = []
+        for line in self._lines.values():
+            while len(line) > 1:
+                waiting.append(line.pop())
+        return waiting

@@ -1,0 +1,227 @@
+"""Permits: what the process may hold, shared by its queues; what cannot be held is never fetched."""
+
+from __future__ import annotations
+
+from millpond.hub.clock import Clock, Event, Timer
+
+#: A receive on a busy queue waits this long for more permits, so that it does not fetch messages one by one.
+PATIENCE_SECONDS = 0.05
+#: Whoever had to wait for permits counts as hungry for so long: a busy queue waits, takes, and waits again.
+HUNGRY_SECONDS = 1.0
+#: While somebody is hungry a poll of a quiet queue waits for its turn so long at the most.
+TURN_SECONDS = 10.0
+
+
+class Permits:
+    """The process's permits, shared by its queues: concurrency + prefetch in all.
+
+    1. Of those who wait the queue that holds least is served first, and while it is hungry the others leave a twentieth
+       free for it: of two busy ones each has half, also where the handlers of one are slow. (First come, first served:
+       the slow one ends with nearly all.)
+    2. One queue cannot hold them all: a tenth is kept for the others, or one whose handlers or deletes hang would stop
+       them too. Its open polls hold half of all at the most.
+    3. The polls of quiet queues come last, for each holds its permit as long as a long poll takes. While somebody is
+       hungry they have that tenth together and take turns in it, by shorter waits; none waits longer than TURN_SECONDS.
+       (Of a hundred quiet queues each then asks once in ten seconds, else once in twenty.)
+    """
+
+    def __init__(self, total: int, queues: int, clock: Clock) -> None:
+        self.clock = clock
+        self.free = total
+        self.queues = queues
+        self.polls_most = total // min(queues, 2)
+        self._reserve = max(1, total // 10) if queues > 1 else 0
+        self._spare = total // 20
+        self._most = total - self._reserve
+        self._least: int  # permits that the most modest waiter waits for
+        self._waiters: list[Waiter] = []
+        self._quiet_waiters: list[Waiter] = []
+        self._quiet = 0  # permits with open polls of quiet queues
+        self._hungry: dict[Share, float] = {}  # those that had to wait, and until when they count as hungry
+
+    def share(self, cap: int) -> Share:
+        """One queue's access. `cap`: the most it may hold; 0 for no cap of its own."""
+        return Share(self, min(cap or self._most, self._most))
+
+    def wait(self, waiter: Waiter) -> None:
+        """Queue up, and return when served or dismissed."""
+        (self._quiet_waiters if waiter.quiet else self._waiters).append(waiter)
+        self.grant()
+        if not waiter.served.is_set():
+            if self.free or self.queues > 1:  # whose turn it is, of several, is looked at then too
+                waiter.be_patient()
+            waiter.wait()
+
+    def put(self, number: int) -> None:
+        """So many permits come back."""
+        before = self.free
+        self.free += number
+        if self._waiters or self._quiet_waiters:
+            if self.free >= self._least:
+                self.grant()
+            if self.free and not before:  # else they are patient already
+                for waiter in self._waiters:
+                    waiter.be_patient()
+
+    def grant(self) -> None:
+        """Serve everybody who can be served now."""
+        if self.queues > 1:
+            self._grant_in_turn(self.clock.now())
+        else:
+            self._serve(self._waiters)
+        self._least = min((waiter.enough for waiter in self._waiters), default=1)
+        if self._quiet_waiters and self._quiet < self._reserve:
+            self._least = 1
+
+    def _serve(self, waiters: list[Waiter]) -> None:
+        for waiter in list(waiters):
+            left = self._left_for_others(waiter.share) if self._hungry else 0
+            if (waiter.enough <= self.free - left or waiter.dismissed) and waiter.try_serve():
+                self._waiters.remove(waiter)
+
+    def _left_for_others(self, share: Share) -> int:
+        """What a queue leaves free, where one that holds less is hungry."""
+        return self._spare if any(other.held < share.held for other in self._hungry) else 0
+
+    # Several queues
+
+    def _grant_in_turn(self, now: float) -> None:
+        self._hungry = {share: until for share, until in self._hungry.items() if until > now}
+        self._look([waiter for waiter in self._quiet_waiters if now - waiter.since >= TURN_SECONDS], self.free)
+        self._serve(sorted(self._waiters, key=_held))
+        for waiter in self._waiters:
+            own_cap = waiter.share.cap < self._most and waiter.share.held >= waiter.share.cap
+            if waiter.enough > self.free and not own_cap:
+                self._hungry[waiter.share] = now + HUNGRY_SECONDS
+        self._look(self._quiet_waiters, self._reserve - self._quiet if self._hungry else self.free)
+
+    def _look(self, waiters: list[Waiter], number: int) -> None:
+        """So many polls of quiet queues may begin."""
+        for waiter in list(waiters):
+            if ((number > 0 and self.free) or waiter.dismissed) and waiter.try_serve():
+                number -= 1
+                self._quiet += waiter.granted
+                self._quiet_waiters.remove(waiter)
+
+    def looked(self, number: int) -> None:
+        """A poll of a quiet queue is over: it is another's turn."""
+        self._quiet -= number
+        self._least = 1
+
+    def look_seconds(self, most: int) -> int:
+        """How long a poll of a quiet queue is to wait: `most`, less where many take turns."""
+        looking = self._quiet + len(self._quiet_waiters)
+        if not self._hungry or looking <= self._reserve:
+            return most
+        return max(1, min(most, int(TURN_SECONDS * self._reserve / looking)))
+
+
+class Share:
+    """One queue's permits: `polling` are with its open polls, `held` in all."""
+
+    def __init__(self, permits: Permits, cap: int) -> None:
+        self._permits = permits
+        self.alone = permits.queues == 1  # whatever it holds takes nothing from anybody
+        self.cap = cap
+        self.polling = 0
+        self.held = 0
+
+    def room(self) -> int:
+        """How many permits a poll of this queue could take now."""
+        return min(self._permits.free, self.cap - self.held, self._permits.polls_most - self.polling)
+
+    def waiter(self, want: int, patient: bool, quiet: bool = False) -> Waiter:
+        """`patient`: rather wait a moment for a quarter of the permits than go with one. `quiet`: rather wait long."""
+        enough = min(want, max(1, min(self.cap, self._permits.polls_most) // 4)) if patient else 1
+        return Waiter(self, want, enough, quiet, self._permits.clock)
+
+    def acquire(self, waiter: Waiter) -> int:
+        """Block until there is a permit for a poll; 0 where the waiter was dismissed."""
+        self._permits.wait(waiter)
+        return waiter.granted
+
+    def look_seconds(self, most: int) -> int:
+        """How long a poll of this queue is to wait where the queue is quiet."""
+        return self._permits.look_seconds(most)
+
+    def take(self, number: int) -> None:
+        """Permits go to an open poll."""
+        self._permits.free -= number
+        self.held += number
+        self.polling += number
+
+    def polled(self, asked: int, got: int, quiet: bool = False) -> None:
+        """The poll is over: what it did not bring goes back; the rest stays held, a permit a message."""
+        self.polling -= asked
+        if quiet:
+            self._permits.looked(asked)
+        self.release(asked - got)
+
+    def release(self, number: int = 1) -> None:
+        """Permits come back."""
+        self.held -= number
+        self._permits.put(number)
+
+    def dismiss(self, waiter: Waiter) -> None:
+        """Stop waiting: the queue is drained."""
+        waiter.dismissed = True
+        self._permits.grant()
+
+    def grant(self) -> None:
+        """A waiter's patience has ended."""
+        self._permits.grant()
+
+
+class Waiter:
+    """A poll that waits for permits: at least `enough`, or any once its patience has ended."""
+
+    def __init__(self, share: Share, want: int, enough: int, quiet: bool, clock: Clock) -> None:
+        self.share = share
+        self._want = want
+        self.enough = enough
+        self.quiet = quiet
+        self.since = clock.now()
+        self.granted = 0
+        self.dismissed = False
+        self.served: Event = clock.event()
+        self._clock = clock
+        self._patience: Timer | None = None
+
+    def wait(self) -> None:
+        """Block until served or dismissed."""
+        if self.quiet:
+            while not self.served.wait(HUNGRY_SECONDS):  # nobody may be hungry any more, or its turn has come
+                self.share.grant()
+            return
+        self.served.wait()
+        if self._patience is not None:
+            self._patience.cancel()
+
+    def be_patient(self) -> None:
+        """There are permits, if too few: any is enough once it has waited for a moment in all.
+
+        While there are none this has no timer: at 10 messages at once there is one waiter for each receive, and a timer
+        that rings for nothing wakes the process up.
+        """
+        if self._patience is None and not self.quiet:
+            left = self.since + PATIENCE_SECONDS - self._clock.now()
+            self._patience = self._clock.timer(max(0.0, left), self._lose_patience)
+
+    def _lose_patience(self) -> None:
+        self.enough = 1
+        self.share.grant()
+
+    def try_serve(self) -> bool:
+        """Take what there is, where that is enough."""
+        room = self.share.room()
+        if room < self.enough and not self.dismissed:
+            return False
+        if not self.dismissed:
+            self.granted = min(self._want, room)
+            self.share.take(self.granted)
+        self.served.set()
+        return True
+
+
+def _held(waiter: Waiter) -> int:
+    return waiter.share.held

@@ -1,0 +1,130 @@
+"""Trouble: a settling call that fails, told at once and each minute while it lasts, and its end.
+
+What comes and goes is told once a minute: an outage that begins sooner after the last telling is told when the minute
+is over, should it last so long. The end is told of those outages alone that were told.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+
+from millpond.foreign import shown
+from millpond.hub.clock import Clock
+from millpond.observe import log
+from millpond.sqs.codes import DENIED_CODES, MISSING_CODES
+from millpond.sqs.queue import Failure
+
+#: While a call goes on failing, the log says so this often.
+TELL_SECONDS = 60.0
+#: A queue that has not answered for so long is out: nobody waits for it any more ...
+PATIENCE_SECONDS = 5.0
+#: One refusal can be a passing one (rights that have just been given, an instance of SQS that has not heard of them):
+#: what is still refused after so long only a person can mend.
+DENIED_PATIENCE_SECONDS = 1.0
+#: ... but one call each so often looks whether it is back.
+PROBE_SECONDS = 5.0
+
+RIGHTS = frozenset({"AccessDenied", "AccessDeniedException", "KMS.AccessDeniedException"})
+
+
+def is_denied(failure: Failure) -> bool:
+    """Only a person can mend it: rights, credentials, a queue that is not there."""
+    return failure.denied or failure.name in DENIED_CODES or failure.name in MISSING_CODES
+
+
+class Trouble:
+    """One kind of call to one queue: since when it fails (`since`, on the clock; 0.0: it works), and who is told.
+
+    `action` is SQS's own name of the right that it needs: sqs:DeleteMessage. `name` is the queue's in the settings.
+    """
+
+    def __init__(self, action: str, name: str, clock: Clock) -> None:
+        self.since = 0.0
+        self.last: Failure | None = None
+        self.put_off = 0  # messages that went back to their queue for it
+        self._action = action
+        self._name = name
+        self._clock = clock
+        self._url = ""
+        self._told = False  # of this outage
+        self._told_at = -math.inf
+        self._probe_at: float
+        self._hurried = False
+
+    def read(self, url: str, results: Sequence[Failure | None], started: float, waiting: int) -> None:
+        """Take the results of a call that began at `started`. `waiting`: how many messages wait for such calls."""
+        failures = [failure for failure in results if failure is not None and not failure.lease_lost]
+        self._url = url
+        if failures:
+            self._failed(failures[0], started, waiting)
+        elif None in results and self.since:
+            self._passed()
+
+    @property
+    def lasts(self) -> bool:
+        """It has failed for a while, or a person must mend it, or there is no time to wait."""
+        if not self.since or self.last is None:
+            return False
+        patience = DENIED_PATIENCE_SECONDS if is_denied(self.last) else PATIENCE_SECONDS
+        return self._hurried or self._clock.now() - self.since >= patience
+
+    def is_out(self) -> bool:
+        """It is not worth a call now; False once in a while, for one that looks whether it is back."""
+        now = self._clock.now()
+        if not self.lasts or self._hurried or now < self._probe_at:
+            return self.lasts
+        self._probe_at = now + PROBE_SECONDS
+        return False
+
+    def hurry(self) -> None:
+        """The drain has begun: there is no time to look whether it is back."""
+        self._hurried = True
+
+    def _failed(self, failure: Failure, started: float, waiting: int) -> None:
+        now = self._clock.now()
+        if not self.since:
+            self.since, self._probe_at, self.put_off, self._told = started, now + PROBE_SECONDS, 0, False
+        self.last = failure
+        self.tell(self._url, failure, waiting)
+
+    def tell(self, url: str, failure: Failure, waiting: int) -> None:
+        """Say what was refused, and what helps; once a minute."""
+        now = self._clock.now()
+        if now - self._told_at >= TELL_SECONDS:
+            self._told, self._told_at, self._url = True, now, url
+            self._tell(failure, waiting)
+
+    def _tell(self, failure: Failure, waiting: int) -> None:
+        where = shown(self._url, 200)
+        text = f"{self._action} on {where} fails: {failure.said}. Waiting: {waiting}"
+        text += f", put off: {self.put_off}" if self.put_off else ""
+        log.event(
+            logging.WARNING,
+            "settle.failed",
+            f"{text}; {self._remedy(failure)}",
+            queue=self._name,
+            call=self._action,
+            target=where,
+            code=shown(failure.name, 100),
+            waiting=waiting,
+        )
+
+    def _remedy(self, failure: Failure) -> str:
+        if failure.name in MISSING_CODES:
+            return "there is no such queue: make it again, or correct its URL"
+        if failure.name in RIGHTS:
+            return f"allow {self._action} on that queue (and the use of its KMS key, where it has one)"
+        if is_denied(failure):
+            return "look at the credentials"
+        if failure.sender_fault:
+            return "it takes no such message (see its MaximumMessageSize)"
+        return "it is tried again"
+
+    def _passed(self) -> None:
+        seconds = round(self._clock.now() - self.since, 1)
+        self.since, self.last = 0.0, None
+        if self._told:
+            text = f"{self._action} on {shown(self._url, 200)} works again, after {seconds:g} s"
+            log.event(logging.INFO, "settle.resumed", text, queue=self._name, call=self._action)

@@ -1,0 +1,218 @@
+"""Watchdog: keeps the leases, from a thread of its own, while a handler that computes or blocks holds up the hub."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from types import CodeType, FrameType
+from typing import Any, NamedTuple
+
+from gevent.monkey import get_original
+
+from millpond.engine.lease import Lease
+from millpond.errors import CRASHED
+from millpond.hub.clock import Clock
+from millpond.hub.pulse import PULSE_SECONDS, Pulse
+from millpond.observe import log
+from millpond.sqs.queue import MAX_BATCH, Failure, answers
+
+# Native ones: gevent's belong to the hub, which stands still just when they are needed.
+_start_thread: Callable[..., Any] = get_original("_thread", "start_new_thread")
+_new_lock: Callable[[], Any] = get_original("_thread", "allocate_lock")
+_get_ident: Callable[[], int] = get_original("_thread", "get_ident")
+_sleep: Callable[[float], None] = get_original("time", "sleep")
+
+#: Frames that are not the user's: the engine's, and what @around's context managers are made with.
+_NOT_THEIRS = (os.path.dirname(__file__), contextlib.__file__)
+
+#: A hub without a pulse for so long stands still; sooner where a beat is due sooner.
+BLOCKED_SECONDS = 1.0
+#: So often the thread looks.
+TICK_SECONDS = 0.25
+#: A call that extends leases can hang: so long it may hold up the word in the log that the hub stands still.
+PATIENCE_SECONDS = 2.0
+#: A look that comes so late is no witness: on a busy machine one comes after 0.3 s.
+LATE_SECONDS = 1.0
+#: Frames of the stack in the log, the innermost ones, and characters: a pipe takes 4 KiB at once.
+MAX_FRAMES, MAX_STACK = 12, 2_500
+
+
+HOLDS_UP = "and holds up all others; their messages are kept; @handler(..., thread=True) gives it a thread of its own"
+NOBODY = "no handler is running, see the stack"
+
+
+class Guard(NamedTuple):
+    """One queue, as the thread sees it. `extend` is as in queue.Queue, but native: by no socket and no lock of ours."""
+
+    leases: Callable[[], list[Lease]]
+    extend: Callable[[Sequence[tuple[str, int]]], list[Failure | None]]
+
+
+class Block(NamedTuple):
+    """How long the hub has stood still, as the thread has seen it; told: whether the log knows.
+
+    Only ticks that came in time count: where the whole process was stopped, or the GIL was held, nobody is to blame.
+    """
+
+    seconds: float = 0.0
+    told: bool = False
+
+    def after(self, pulse_age: float, tick: float) -> Block:
+        """The same a tick later. `pulse_age`: seconds since the hub's last pulse."""
+        if pulse_age < PULSE_SECONDS + TICK_SECONDS:
+            return Block()
+        return Block(self.seconds + (min(tick, TICK_SECONDS) if tick < LATE_SECONDS else 0.0), self.told)
+
+
+class Watchdog:
+    """Two native threads beside the hub.
+
+    1. Sees when the hub has not turned for a while, and says once, with the stack, which handler holds it up.
+    2. Extends meanwhile each lease whose beat is overdue (`Lease.mark` has the rules of that).
+    3. Ends the process with exit code 2 after `max_block_seconds`: what it held is visible again a visibility time-out
+       later. The second thread looks at that time alone, whatever the calls of the first one take.
+
+    They take no lock that a greenlet could hold, logging's included. What holds the GIL (some C code) stops them too.
+    """
+
+    def __init__(
+        self,
+        pulse: Pulse,
+        clock: Clock,
+        guards: Sequence[Guard],
+        *,
+        beat_seconds: float,
+        max_block_seconds: float,
+        handler_code: CodeType,
+    ) -> None:
+        self._pulse = pulse
+        self._clock = clock
+        self._guards = guards
+        self._blocked_seconds = min(BLOCKED_SECONDS, beat_seconds / 2)
+        self._max_block_seconds = max_block_seconds
+        self._handler_code = handler_code
+        self._hub_thread = _get_ident()
+        self._looking = _new_lock()  # the threads' own
+        self._block = Block()
+        self._looked = clock.now()
+        self._stopped = False
+        self._giving_up = False  # one of the threads says so
+        self.blocks = 0  # written by the threads alone
+        self.extended = 0
+
+    def start(self) -> None:
+        """In the hub's thread."""
+        self._looked = self._clock.now()
+        _start_thread(self._run, (self.step,))
+        _start_thread(self._run, (self.look,))
+
+    def stop(self) -> None:
+        """The threads end at their next tick."""
+        self._stopped = True
+
+    def _run(self, step: Callable[[], bool]) -> None:
+        try:
+            while step():
+                _sleep(TICK_SECONDS)
+        except Exception as error:  # the crash rule: half an engine is none
+            trace = traceback.format_exc()[-MAX_STACK:]
+            log.from_thread(logging.CRITICAL, "worker.crashed", f"the watchdog died: {error!r}", traceback=trace)
+            os._exit(CRASHED)
+
+    def step(self) -> bool:
+        """One look, and what it asks for. False: there is no more to look after."""
+        if self.look() and self._block.seconds >= self._blocked_seconds:
+            for guard in self._guards:
+                self._extend(guard)
+            self._tell_block()
+        return not self._stopped
+
+    def look(self) -> bool:
+        """See whether the hub turns, and end the process where it has not for too long. False: as `step`."""
+        if self._stopped:
+            return False
+        with self._looking:
+            now = self._clock.now()
+            self._block = self._block.after(now - self._pulse.last, now - self._looked)
+            self._looked = now
+        if self._block.seconds >= self._blocked_seconds + PATIENCE_SECONDS:
+            self._tell_block()
+        if self._block.seconds >= self._max_block_seconds:
+            self._give_up()
+        return True
+
+    def _tell_block(self) -> None:
+        with self._looking:
+            known, self._block = self._block, self._block._replace(told=True)
+        if not known.told and known.seconds:
+            self.blocks += 1
+            culprit = self._culprit()
+            self._tell(logging.WARNING, f"{culprit} {HOLDS_UP}" if culprit else f"the hub stands still: {NOBODY}")
+
+    def _extend(self, guard: Guard) -> None:
+        """Ten a call, those that end first first; with new leases none is due twice in one round."""
+        leases = sorted(guard.leases(), key=lambda lease: lease.deadline)
+        for first in range(0, len(leases), MAX_BATCH):
+            now = self._clock.now()
+            marked = [(lease, change) for lease in leases[first : first + MAX_BATCH] if (change := lease.mark(now))]
+            if marked:
+                self._send(guard, marked, now)
+
+    def _send(self, guard: Guard, marked: list[tuple[Lease, tuple[str, int]]], started: float) -> None:
+        results: list[Failure | None] = []
+        try:
+            results = answers(guard.extend, [change for _, change in marked])
+        finally:
+            results = results or [Failure("crash")] * len(marked)
+            now = self._clock.now()
+            for (lease, (handle, seconds)), failure in zip(marked, results, strict=True):
+                in_time = failure is None and now < lease.known_until()  # a late answer proves nothing
+                lease.unmark(handle, started + seconds if in_time else 0.0)
+                self.extended += in_time
+
+    # What it says
+
+    def _stack(self) -> list[FrameType]:
+        """Of the hub's thread, the innermost frame last."""
+        frames, frame = [], sys._current_frames().get(self._hub_thread)
+        while frame is not None:
+            frames.append(frame)
+            frame = frame.f_back
+        return frames[::-1]
+
+    def _culprit(self) -> str:
+        """The handler in whose greenlet the hub's thread is: the first frame of somebody's below our call, or none."""
+        frames = self._stack()
+        codes = [frame.f_code for frame in frames]
+        start = codes.index(self._handler_code) if self._handler_code in codes else len(codes)
+        for frame in frames[start:]:
+            code = frame.f_code
+            if not code.co_filename.startswith(_NOT_THEIRS):
+                return f"the handler {code.co_qualname} ({code.co_filename}:{frame.f_lineno}) computes or blocks"
+        return ""
+
+    def _tell(self, level: int, text: str) -> None:
+        frames = self._stack()[-MAX_FRAMES:]
+        stack = "".join(traceback.format_list([_summary(frame) for frame in frames]))[-MAX_STACK:]
+        seconds = round(self._clock.now() - self._pulse.last, 1)
+        log.from_thread(level, "worker.blocked", text, seconds=seconds, extended=self.extended, traceback=stack)
+
+    def _give_up(self) -> None:
+        """By the thread that comes first: the other one would end the process in the middle of its last word."""
+        with self._looking:
+            is_first, self._giving_up = not self._giving_up, True
+        if is_first:
+            limit = f"max_block_seconds = {self._max_block_seconds:g}"
+            text = f"the hub has stood still for {limit}: {self._culprit() or NOBODY}"
+            self._tell(logging.CRITICAL, f"{text}; the process ends, exit code {CRASHED}")
+        elif self._block.seconds < self._max_block_seconds + PATIENCE_SECONDS:
+            return
+        os._exit(CRASHED)
+
+
+def _summary(frame: FrameType) -> traceback.FrameSummary:
+    return traceback.FrameSummary(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)

@@ -1,0 +1,4 @@
+"""One process, from the boot to the exit code.
+
+It may import everything but `commands` and `mail`.
+"""

@@ -1,0 +1,86 @@
+"""The way to SQS: by our own client of its wire protocol, or by boto3."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Literal, Protocol, cast, get_args
+
+from millpond.errors import ConfigError
+from millpond.sqs.connections import Connections
+from millpond.sqs.credentials import Credentials
+from millpond.sqs.endpoint import credentials_loader, find_endpoint
+from millpond.sqs.queue import Entry, Failure, Queue
+from millpond.sqs.wire import Keyring, WireSqs
+
+Client = Literal["wire", "boto3"]
+
+
+class SqsQueue(Queue, Protocol):
+    """A queue at SQS."""
+
+    def send(self, entries: Sequence[Entry], seconds: float = ...) -> list[Failure | None]:
+        """`seconds`: what the call may take, SETTLE_SECONDS at most."""
+        ...
+
+    def dead_letter_url(self, attributes: Mapping[str, str]) -> str:
+        """The URL of the redrive policy's target; "" where the queue has none. `attributes`: the queue's own."""
+        ...
+
+
+class Sqs(Protocol):
+    """SQS at one endpoint. Its queues share what it has: connections, credentials."""
+
+    @property
+    def client(self) -> str:
+        """By which client: wire or boto3."""
+        ...
+
+    @property
+    def credentials(self) -> Keyring: ...
+
+    def queue(self, url: str) -> SqsQueue: ...
+
+
+def _client_by_environment() -> Client:
+    name = os.environ.get("SQS_CLIENT") or "wire"
+    if name not in get_args(Client):
+        raise ConfigError(f"SQS_CLIENT = {name!r}: {' or '.join(get_args(Client))}")
+    return cast(Client, name)
+
+
+def connect(
+    queue_url: str,
+    *,
+    client: Client | None = None,
+    region: str = "",
+    endpoint_url: str = "",
+    wait_seconds: int,
+    polls: int,
+    settles: int,
+) -> Sqs:
+    """SQS where the queue at this URL is; nothing is sent yet.
+
+    `client`: None takes SQS_CLIENT, or else wire.
+    `polls` and `settles` are how many calls of each kind can be under way at once: so many connections are kept.
+    `wait_seconds`: the longest wait of a poll. Region and endpoint come from the settings, or else from the URL.
+    Where a proxy is in the way it is boto3 in any case, which knows how to speak to one.
+    Raises ConfigError for another SQS_CLIENT, where no region is to be found, and where the AWS configuration is
+    unreadable or names a CA bundle that is.
+    """
+    client = client or _client_by_environment()
+    wire = wire_sqs(queue_url, region, endpoint_url, polls + settles) if client == "wire" else None
+    if wire is not None:
+        return wire
+    from millpond.sqs.boto import BotoSqs  # boto3: 10 MiB that only this client needs
+
+    return BotoSqs(queue_url, region, endpoint_url, wait_seconds, polls, settles)
+
+
+def wire_sqs(queue_url: str, region: str, endpoint_url: str, connections: int) -> WireSqs | None:
+    """SQS by our own client, with so many connections kept; None where a proxy is in the way. Raises ConfigError."""
+    endpoint = find_endpoint(queue_url, region, endpoint_url)
+    if endpoint.proxied:
+        return None
+    kept = Connections(endpoint.url, connections, endpoint.ca_file)
+    return WireSqs(endpoint.url, endpoint.region, Credentials(credentials_loader(endpoint)), kept)

@@ -1,0 +1,150 @@
+"""The connections to one endpoint: taken for a call, kept after it, and closed once they cannot be trusted."""
+
+from __future__ import annotations
+
+import ssl
+from collections import deque
+from contextlib import suppress
+from functools import cache
+from threading import BoundedSemaphore
+from time import monotonic
+from urllib.parse import urlsplit
+
+from millpond.errors import ConfigError, Unanswered, Unreachable
+from millpond.hub.home import Home, hub_thread, process, system
+from millpond.sqs.dial import Dialer
+from millpond.sqs.http import Answer, Connection
+
+#: From the name to the end of the handshake, by however many addresses.
+CONNECT_SECONDS = 5.0
+#: Connections that are opened at the same moment. A handshake is 1 to 2 ms of CPU; 50 at once would hold up the rest.
+MAX_OPENING = 4
+_get_ident = system("_thread", "get_ident")
+
+
+class Connections:
+    """Keeps at most `kept` connections to one endpoint; as many more as calls need are opened and closed again.
+
+    Threads and greenlets share it: a connection is in the deque or in the hands of one call. The last one used goes
+    first, so that what a rush has opened falls idle. `ca_file`: what the endpoint's certificate is checked with.
+
+    Where gevent has patched, its sockets belong to the hub's thread: real threads beside it share others, of the
+    system's own.
+    """
+
+    def __init__(self, endpoint_url: str, kept: int, ca_file: str = "", home: Home = process) -> None:
+        self._kept: deque[Connection] = deque()
+        self._beside: Connections | None = None
+        parts = urlsplit(endpoint_url)
+        self.host = parts.hostname or ""
+        self.port = parts.port or (443 if parts.scheme == "https" else 80)
+        self.tls = tls_context(ca_file) if parts.scheme == "https" else None
+        self._most = kept
+        self._hub_thread = hub_thread() if home is process else 0
+        if self._hub_thread:
+            self._beside = Connections(endpoint_url, kept, ca_file, system)
+        self._dialer = Dialer(home, self.host, self.port, self.tls)
+        # Real threads have the system's scheduler between them, and gevent's locks are not theirs.
+        self._opening = None if home is system else BoundedSemaphore(MAX_OPENING)
+        self._opened = 0
+
+    @property
+    def opened(self) -> int:
+        """How many were opened so far."""
+        return self._opened + (self._beside.opened if self._beside else 0)
+
+    def exchange(self, wire: bytes, seconds: float) -> Answer:
+        """Send a request, once, and read its answer, within these seconds. Raises Unreachable."""
+        if self._beside is not None and _get_ident() != self._hub_thread:
+            return self._beside.exchange(wire, seconds)
+        connection, left = self._usable(), seconds
+        if connection is None:
+            end = monotonic() + seconds
+            connection, left = self._new(end), end - monotonic()
+        answer = exchanged(connection, wire, left, seconds)
+        self._keep(connection)
+        return answer
+
+    def close(self) -> None:
+        """Close what is kept."""
+        with suppress(IndexError):
+            while True:
+                self._kept.pop().close()
+        if self._beside is not None:
+            self._beside.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _usable(self) -> Connection | None:
+        while True:
+            try:
+                connection = self._kept.pop()
+            except IndexError:  # none, or another thread was faster
+                return None
+            if connection.usable():
+                return connection
+            connection.close()
+
+    def _keep(self, connection: Connection) -> None:
+        if not connection.clean:
+            connection.close()
+            return
+        self._kept.append(connection)
+        if len(self._kept) > self._most:
+            with suppress(IndexError):  # other threads have taken them meanwhile
+                self._kept.popleft().close()
+
+    def _new(self, end: float) -> Connection:
+        limit = min(end, monotonic() + CONNECT_SECONDS)
+        if self._opening is None:
+            return self._open(limit)
+        if not self._opening.acquire(timeout=max(0.0, limit - monotonic())):
+            raise Unreachable(f"no connection to {self.host}:{self.port}: others wait for one too")
+        try:
+            return self._usable() or self._open(limit)  # one may have come free meanwhile
+        finally:
+            self._opening.release()
+
+    def _open(self, limit: float) -> Connection:
+        connection = Connection(self._dialer.dial(limit))
+        self._opened += 1
+        return connection
+
+
+def exchanged(connection: Connection, wire: bytes, left: float, seconds: float) -> Answer:
+    """The answer to this request; where none comes, the connection is closed. Raises Unreachable.
+
+    `left`: what is left of the `seconds` that the whole call has.
+    """
+    try:
+        return connection.exchange(wire, left)
+    except BaseException as error:  # an interrupt too: nobody reads the rest of this answer
+        connection.close()
+        if isinstance(error, OSError | EOFError | ValueError):
+            raise Unanswered(_loss(error, seconds)) from error
+        raise
+
+
+def _loss(error: Exception, seconds: float) -> str:
+    """What became of a request that was sent: SQS may have done it or not."""
+    if isinstance(error, TimeoutError):
+        return f"no answer in {seconds:.3g} s"
+    if isinstance(error, ValueError):
+        return f"no HTTP: {error}"
+    return f"the connection ended before the answer did: {error}".removesuffix(": ")
+
+
+@cache
+def tls_context(ca_file: str) -> ssl.SSLContext:
+    """One for all connections of the process: to load a full CA bundle takes 13 ms that no greenlet else can have.
+
+    Raises ConfigError where the file cannot be read.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # which checks certificate and host name
+    try:
+        context.load_verify_locations(ca_file)
+    except OSError as error:
+        raise ConfigError(f"the CA bundle {ca_file} (AWS_CA_BUNDLE, REQUESTS_CA_BUNDLE): {error}") from None
+    context.set_alpn_protocols(["http/1.1"])
+    return context

@@ -1,0 +1,94 @@
+"""Lifeline: a way to SQS for a native thread while the hub stands still. Nothing in it is gevent's, no lock shared."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from time import monotonic
+from typing import NamedTuple
+
+from millpond.errors import AccessDenied, QueueError
+from millpond.hub.home import system
+from millpond.sqs.clients import Sqs, wire_sqs
+from millpond.sqs.connections import CONNECT_SECONDS, exchanged
+from millpond.sqs.dial import Dialer
+from millpond.sqs.http import Answer, Connection
+from millpond.sqs.queue import Failure
+from millpond.sqs.sigv4 import Keys
+from millpond.sqs.wire import Keyring, WireSqs
+
+
+class FrozenKeys:
+    """The keys that the hub has handed over last: to ask a provider takes locks and sockets that are the hub's."""
+
+    def __init__(self, credentials: Keyring) -> None:
+        self._credentials = credentials
+        self._keys: Keys | None = None
+        self._refused: Keys | None = None
+
+    def hand_over(self) -> None:
+        """In a greenlet: the keys as they are now. Where there are none, those of last time stay."""
+        with suppress(QueueError):
+            keys, refused = self._credentials.keys(), self._refused
+            self._refused = None
+            self._keys = keys if keys != refused else self._credentials.renew(keys)
+
+    def keys(self, seconds: float = 0) -> Keys:
+        """Raises AccessDenied where the hub never had any."""
+        if self._keys is None:
+            raise AccessDenied("no credentials yet")
+        return self._keys
+
+    def renew(self, refused: Keys, seconds: float = 0) -> Keys:
+        """The same ones: fresh ones come with the next hand-over."""
+        self._refused = refused
+        return refused
+
+
+class Lifeline:
+    """One connection to one endpoint, by native sockets; one thread uses it. Reconnects when it must."""
+
+    def __init__(self, host: str, port: int, tls: ssl.SSLContext | None) -> None:
+        self.host = host
+        self.port = port
+        self.tls = tls
+        self._dialer = Dialer(system, host, port, tls)
+        self._kept: Connection | None = None
+
+    def __del__(self) -> None:
+        if self._kept is not None:
+            self._kept.close()
+
+    def exchange(self, wire: bytes, seconds: float) -> Answer:
+        """Send a request, once, and read its answer, within these seconds. Raises Unreachable."""
+        end = monotonic() + seconds
+        connection, self._kept = self._kept, None
+        if connection is not None and not connection.usable():
+            connection.close()
+            connection = None
+        if connection is None:
+            connection = Connection(self._dialer.dial(min(end, monotonic() + CONNECT_SECONDS)))
+        answer = exchanged(connection, wire, end - monotonic(), seconds)
+        if connection.clean:
+            self._kept = connection
+        else:
+            connection.close()
+        return answer
+
+
+class Rescue(NamedTuple):
+    """How a native thread extends leases of one queue; `hand_over` is called in a greenlet, now and then."""
+
+    extend: Callable[[Sequence[tuple[str, int]]], list[Failure | None]]
+    hand_over: Callable[[], object]
+
+
+def rescue(sqs: Sqs, queue_url: str, region: str, endpoint_url: str) -> Rescue | None:
+    """For a queue of `sqs`; None where it is reached by a proxy, to which no thread here can speak."""
+    wire = sqs if isinstance(sqs, WireSqs) else wire_sqs(queue_url, region, endpoint_url, connections=1)
+    if wire is None:
+        return None
+    keys, to = FrozenKeys(sqs.credentials), wire.connections
+    own = WireSqs(wire.endpoint_url, wire.region, keys, Lifeline(to.host, to.port, to.tls))
+    return Rescue(own.queue(queue_url).extend, keys.hand_over)

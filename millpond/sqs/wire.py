@@ -1,0 +1,208 @@
+"""The queue on SQS by its wire protocol: awsJson1.0 over kept connections, without an SDK in the way of a call."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from functools import lru_cache, partial
+from time import monotonic, time
+from typing import NamedTuple, Protocol, TypeVar
+from urllib.parse import quote, urlsplit
+
+from millpond.errors import QueueError, Unreachable
+from millpond.foreign import describe, shown
+from millpond.sqs import shapes, sigv4
+from millpond.sqs.codes import KEY_CODES, is_skew
+from millpond.sqs.http import TOO_LARGE, Answer
+from millpond.sqs.queue import POLL_GRACE_SECONDS, SETTLE_SECONDS, Entry, Failure, Received, redrive_target
+from millpond.sqs.sigv4 import Keys
+
+CONTENT_TYPE = "application/x-amz-json-1.0"
+#: A server's clock that is later than this is no clock: the year 2100.
+LATEST_TIME = 4_102_444_800
+Answered = TypeVar("Answered")
+
+
+class Site(NamedTuple):
+    """Where requests go, as they name and sign it."""
+
+    host: str
+    path: str
+    region: str
+
+
+class Keyring(Protocol):
+    """Credentials: see there."""
+
+    def keys(self, seconds: float = ...) -> Keys: ...
+
+    def renew(self, refused: Keys, seconds: float = ...) -> Keys: ...
+
+
+class Exchange(Protocol):
+    """Connections: see there."""
+
+    host: str
+    port: int
+    tls: ssl.SSLContext | None
+
+    def exchange(self, wire: bytes, seconds: float) -> Answer: ...
+
+
+class WireSqs:
+    """SQS at one endpoint: signs and sends calls. All its queues share credentials, connections and the clock."""
+
+    client = "wire"
+
+    def __init__(self, endpoint_url: str, region: str, credentials: Keyring, connections: Exchange) -> None:
+        self.endpoint_url = endpoint_url
+        self.region = region
+        self.credentials = credentials
+        self.connections = connections
+        self._site = site_of(endpoint_url, region)
+        self._skew_seconds = 0.0
+
+    def queue(self, url: str) -> WireQueue:
+        """The queue of this URL, at this endpoint."""
+        return WireQueue(url, self)
+
+    def call(self, name: str, body: bytes, seconds: float, read: Callable[[bytes | bytearray], Answered]) -> Answered:
+        """One call of this name (ReceiveMessage), its answer as `read` has it. Raises QueueError, whatever comes."""
+        try:
+            answer = self._answer(name, body, seconds)
+            if answer.status != 200:
+                raise shapes.refusal(answer.status, answer.header("x-amzn-query-error"), answer.body)
+            if b"json" not in answer.head:
+                raise ValueError(f"it is {answer.header('content-type') or 'of no content type'}, not JSON")
+            return read(answer.body)
+        except QueueError as error:
+            raise type(error)(f"{name}: {shown(error, shapes.MAX_TOLD)}", error.code) from error
+        except MemoryError as error:
+            raise Unreachable(f"{name}: no memory for the answer", TOO_LARGE) from error
+        except Exception as error:  # nested 10,000 deep, numbers of 5,000 digits: each reader has errors of its own
+            raise Unreachable(f"{name}: the answer is not from SQS: {describe(error)}") from error
+
+    def _answer(self, name: str, body: bytes, seconds: float) -> Answer:
+        """Sent once; once more only where SQS has refused its signature and there is a better one."""
+        end = monotonic() + seconds
+        keys, skew = self.credentials.keys(seconds), self._skew_seconds
+        answer = self.connections.exchange(self._signed(name, body, keys, skew), end - monotonic())
+        if answer.status == 200:
+            return answer
+        better = self._better(answer, keys, skew, end)
+        if better is None:
+            return answer
+        answer = self.connections.exchange(self._signed(name, body, *better), end - monotonic())
+        if answer.status == 200:
+            self._skew_seconds = better[1]  # and not before: the time of an answer that lies would spoil every call
+        return answer
+
+    def _better(self, answer: Answer, keys: Keys, skew: float, end: float) -> tuple[Keys, float] | None:
+        """Keys, and seconds to add to our time, for a second try; None where a second try could not help."""
+        codes, text = shapes.error_names(answer.header("x-amzn-query-error"), answer.body)
+        if is_skew(frozenset(codes), text):
+            server_time = _time_of(answer)
+            return (keys, server_time - time()) if server_time is not None else None
+        if KEY_CODES.intersection(codes):
+            renewed = self.credentials.renew(keys, end - monotonic())
+            return (renewed, skew) if renewed != keys else None
+        return None
+
+    def _signed(self, name: str, body: bytes, keys: Keys, skew: float) -> bytes:
+        date = sigv4.moment(int(time() + skew))
+        request = repeated_request if name == "ReceiveMessage" else signed_request
+        return request(self._site, name, body, keys, date)
+
+
+def signed_request(site: Site, name: str, body: bytes, keys: Keys, date: str) -> bytes:
+    """The whole request for the call of this name. `date`: X-Amz-Date, which the signature is good for 15 min from."""
+    head, signer = _frame(site, name, keys, date)
+    return b"%b%b\r\ncontent-length: %d\r\n\r\n%b" % (head, signer.signature(body), len(body), body)
+
+
+@lru_cache(maxsize=32)
+def _frame(site: Site, name: str, keys: Keys, date: str) -> tuple[bytes, sigv4.Signer]:
+    """What all calls of this name within one second have: the head up to the signature, and what makes that."""
+    headers = {
+        "content-type": CONTENT_TYPE,
+        "host": site.host,
+        "x-amz-date": date,
+        **({"x-amz-security-token": keys.token} if keys.token else {}),
+        "x-amz-target": f"AmazonSQS.{name}",
+        "x-amzn-query-mode": "true",
+    }
+    signer = sigv4.Signer(keys, site.region, date, site.path, headers)
+    lines = [f"{field}: {value}" for field, value in headers.items()]
+    lines = [f"POST {site.path} HTTP/1.1", *lines, "user-agent: millpond", f"authorization: {signer.authorization}"]
+    return "\r\n".join(lines).encode(), signer
+
+
+#: A receive is the same for a second, until the date changes: signed once for all pollers.
+repeated_request = lru_cache(maxsize=32)(signed_request)
+
+
+class WireQueue:
+    """One queue at SQS. See the Protocol in queue.py for what each call does and raises."""
+
+    def __init__(self, url: str, sqs: WireSqs) -> None:
+        self.url = url
+        self._call = sqs.call
+
+    def receive(
+        self, max_messages: int, wait_seconds: int, visibility_seconds: int, attempt_id: str = ""
+    ) -> list[Received]:
+        body = shapes.receive_body(self.url, max_messages, wait_seconds, visibility_seconds, attempt_id)
+        return self._call("ReceiveMessage", body, wait_seconds + POLL_GRACE_SECONDS, shapes.read_messages)
+
+    def delete(self, receipt_handles: Sequence[str]) -> list[Failure | None]:
+        body = shapes.delete_body(self.url, receipt_handles)
+        return self._batch("DeleteMessageBatch", body, len(receipt_handles))
+
+    def extend(self, changes: Sequence[tuple[str, int]]) -> list[Failure | None]:
+        return self._batch("ChangeMessageVisibilityBatch", shapes.extend_body(self.url, changes), len(changes))
+
+    def send(self, entries: Sequence[Entry], seconds: float = SETTLE_SECONDS) -> list[Failure | None]:
+        end = monotonic() + seconds
+        return shapes.send_apart(entries, lambda some: self._send(some, end - monotonic()))
+
+    def _send(self, entries: Sequence[Entry], seconds: float) -> list[Failure | None]:
+        return self._batch("SendMessageBatch", shapes.send_body(self.url, entries), len(entries), seconds)
+
+    def attributes(self) -> dict[str, str]:
+        body = shapes.attributes_body(self.url)
+        return self._call("GetQueueAttributes", body, SETTLE_SECONDS, shapes.read_attributes)
+
+    def dead_letter_url(self, attributes: Mapping[str, str]) -> str:
+        if "RedrivePolicy" not in attributes:
+            return ""
+        try:
+            account, name = redrive_target(attributes["RedrivePolicy"])
+        except ValueError as error:
+            raise Unreachable(f"GetQueueUrl: {error}") from None
+        body = shapes.queue_url_body(account, name)
+        return self._call("GetQueueUrl", body, SETTLE_SECONDS, shapes.read_queue_url)
+
+    def _batch(self, name: str, body: bytes, entries: int, seconds: float = SETTLE_SECONDS) -> list[Failure | None]:
+        return self._call(name, body, seconds, partial(shapes.read_results, entries))
+
+
+def _time_of(answer: Answer) -> float | None:
+    """Seconds since the epoch, by its Date; None where that is not between 1970 and 2100, or no date at all."""
+    try:
+        date = parsedate_to_datetime(answer.header("date"))
+        seconds = date.replace(tzinfo=date.tzinfo or UTC).timestamp()
+    except Exception:  # made for e-mails: a zone of 20 digits is an OverflowError
+        return None
+    return seconds if 0 <= seconds <= LATEST_TIME else None
+
+
+def site_of(endpoint_url: str, region: str) -> Site:
+    """Of an endpoint: the host without the scheme's own port, as it is signed; the path with a slash at its end."""
+    parts = urlsplit(endpoint_url)
+    name = parts.hostname or ""
+    host = f"[{name}]" if ":" in name else name
+    own = 443 if parts.scheme == "https" else 80  # is not in the Host that is signed
+    port = "" if parts.port in (None, own) else f":{parts.port}"
+    return Site(f"{host}{port}", f"{quote(parts.path.rstrip('/'), safe='/%~')}/", region)

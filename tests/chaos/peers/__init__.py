@@ -1,1 +1,0 @@
-"""The chaos run's schedules on other consumers, side by side with Millpond: `python -m tests.chaos.peers`."""

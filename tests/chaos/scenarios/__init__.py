@@ -1,1 +1,0 @@
-"""Five stories of real processes, each with what must hold at its end: `python -m tests.chaos.scenarios`."""
