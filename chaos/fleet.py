@@ -18,7 +18,7 @@ from tests.worker_process import WorkerProcess
 #: Seconds between two SIGTERMs of a storm.
 STORM_SECONDS = 0.1
 #: Characters of what a worker has said, in a complaint.
-TOLD = 2_000
+SHOWN = 2_000
 #: What the end of a drain may take beyond drain_seconds: the process is killed then, and that is a violation.
 EXIT_GRACE_SECONDS = 10.0
 #: What a boot may take on a busy machine.
@@ -55,7 +55,7 @@ visibility_seconds = {settings.visibility_seconds}
 
 
 class FleetSettings(msgspec.Struct, frozen=True):
-    """What every worker of a run is told. `endpoint`: the proxy's URL."""
+    """The settings of every worker of a run. `endpoint`: the proxy's URL."""
 
     endpoint: str
     queue_urls: Sequence[str]
@@ -141,14 +141,14 @@ class Fleet:
     def write_logs(self) -> None:
         """All that the workers have said, a file each."""
         for worker in self.workers:
-            (self._folder / f"{worker.name}.log").write_text(worker.process.told())
+            (self._folder / f"{worker.name}.log").write_text(worker.process.output())
 
     def check(self) -> None:
         """A worker that has ended by itself is a complaint, and is replaced."""
         for place, worker in enumerate(self._places):
             if not worker.process.running:
                 self._wait_exit(worker)
-                self.complaints.append(f"{worker.name} has ended by itself: {worker.process.told()[-TOLD:]}")
+                self.complaints.append(f"{worker.name} has ended by itself: {worker.process.output()[-SHOWN:]}")
                 self._replace(place)
 
     def _replace(self, place: int) -> None:
@@ -189,7 +189,7 @@ class Fleet:
         try:
             code = worker.process.exit_code(self._settings.drain_seconds + EXIT_GRACE_SECONDS)
         except AssertionError as error:
-            self.complaints.append(f"{worker.name} does not end: {str(error)[-TOLD:]}")
+            self.complaints.append(f"{worker.name} does not end: {str(error)[-SHOWN:]}")
             worker.process.signal(signal.SIGKILL)
             code = worker.process.exit_code()
         self._note("exit", worker, exit_code=code)
@@ -226,7 +226,7 @@ class Striker(threading.Thread):
                 self._fleet.strike(hit)
                 self.struck += 1
                 self._fleet.check()
-        except BaseException as error:  # told by `stop`
+        except BaseException as error:  # raised by `stop`
             self.error = error
 
     def stop(self) -> None:

@@ -95,7 +95,7 @@ class Producer(threading.Thread):
         try:
             with self._queue:
                 self._send_all(now())
-        except Exception as error:  # told by `stop`
+        except Exception as error:  # raised by `stop`
             self.error = error
 
     def _send_all(self, begun: float) -> None:

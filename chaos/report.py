@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from chaos.account import SHOWN, Account
+from chaos.audit import SHOWN, Audit
 from chaos.faults import NETWORK_KINDS
 from chaos.hits import BLOWS
 from chaos.ledger import Run
@@ -23,7 +23,7 @@ class Report(msgspec.Struct):
 
     seed: int
     seconds: float
-    account: Account
+    audit: Audit
     faults: Counter[str]
     operations: Counter[str]
     blows: Counter[str]
@@ -32,47 +32,47 @@ class Report(msgspec.Struct):
 
     @property
     def per_second(self) -> float:
-        return self.account.messages / self.seconds
+        return self.audit.messages / self.seconds
 
     def to_dict(self) -> dict[str, Any]:
-        account = self.account
+        audit = self.audit
         return {
             "seed": self.seed,
             "seconds": round(self.seconds, 1),
-            "messages": account.messages,
+            "messages": audit.messages,
             "messages_per_second": round(self.per_second),
-            "finished": account.finished,
-            "runs": account.runs,
-            "dead_letters": account.dead_letters,
+            "finished": audit.finished,
+            "runs": audit.runs,
+            "dead_letters": audit.dead_letters,
             "faults": dict(self.faults),
             "faults_by_operation": dict(self.operations),
             "blows": dict(self.blows),
             "exits": dict(self.exits),
             "longest_silence_seconds": round(self.longest_silence, 2),
-            "duplicates_explained": dict(account.duplicates),
-            "reruns_explained": dict(account.reruns),
-            "late_runs_in_a_group": account.late,
-            "violations": {kind: len(found) for kind, found in account.violations.items()},
-            "closes": account.closes,
+            "duplicates_explained": dict(audit.duplicates),
+            "reruns_explained": dict(audit.reruns),
+            "late_runs_in_a_group": audit.late,
+            "violations": {kind: len(found) for kind, found in audit.violations.items()},
+            "passes": audit.passes,
         }
 
     def lines(self) -> Iterator[str]:
         """For people."""
-        account = self.account
+        audit = self.audit
         rate = f"{self.per_second:,.0f} a second; longest silence {self.longest_silence:.1f} s"
-        yield f"seed {self.seed}: {account.messages:,} messages in {self.seconds:.0f} s, {rate}"
+        yield f"seed {self.seed}: {audit.messages:,} messages in {self.seconds:.0f} s, {rate}"
         yield from _table("injected", {kind: self.faults[kind] for kind in NETWORK_KINDS} | dict(self.blows))
         yield from _table("of these, network faults on", dict(self.operations))
         yield from _table("processes ended", dict(self.exits))
-        yield from _table("duplicates explained by", dict(account.duplicates))
-        yield from _table("runs cut short or planned to fail, and again, by", dict(account.reruns))
-        yield from _table("account", {"finished": account.finished, "dead letters": account.dead_letters})
-        if account.late:
-            yield f"  {account.late:,} of these runs in a group began after the next of the group had begun"
-        yield from _table("violations", {kind: len(found) for kind, found in account.violations.items()})
-        for kind, found in account.violations.items():
+        yield from _table("duplicates explained by", dict(audit.duplicates))
+        yield from _table("runs cut short or planned to fail, and again, by", dict(audit.reruns))
+        yield from _table("audit", {"finished": audit.finished, "dead letters": audit.dead_letters})
+        if audit.late:
+            yield f"  {audit.late:,} of these runs in a group began after the next of the group had begun"
+        yield from _table("violations", {kind: len(found) for kind, found in audit.violations.items()})
+        for kind, found in audit.violations.items():
             yield from (f"{kind}: {text}" for text in found[:SHOWN])
-        yield "the account closes" if account.closes else "THE ACCOUNT DOES NOT CLOSE"
+        yield "the audit passes" if audit.passes else "THE AUDIT FAILS"
 
     def thin(self, least_faults: int, least_blows: int) -> list[str]:
         """What was not injected often enough to prove anything."""

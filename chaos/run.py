@@ -1,4 +1,4 @@
-"""One chaos run, from the first message to the account."""
+"""One chaos run, from the first message to the audit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from chaos import ledger
-from chaos.account import Evidence, Letter, Stream, close
+from chaos.audit import Evidence, Letter, Stream, audit
 from chaos.faults import Plan
 from chaos.fleet import Fleet, FleetSettings, Striker, fleet
 from chaos.hits import BLOWS, hits
@@ -118,12 +118,12 @@ def _wait(producers: Sequence[Producer], striker: Striker, settings: RunSettings
     end = now() + settings.seconds
     while now() < end and (striker.struck < settings.blows or any(producer.is_alive() for producer in producers)):
         if striker.error or any(producer.error for producer in producers):
-            break  # told when they are stopped
+            break  # raised when they are stopped
         time.sleep(0.1)
 
 
 def _wait_empty(urls: Sequence[str], workers: Fleet) -> None:
-    """Until nothing is left, or nothing more is to be hoped for: the account tells."""
+    """Until nothing is left, or nothing more is to be hoped for: the audit shows which."""
     end = now() + DRAIN_SECONDS
     while now() < end and any(sum(_counts(url)) for url in urls):
         workers.check()
@@ -182,7 +182,7 @@ def _report(settings: RunSettings, seconds: float, evidence: Evidence) -> Report
     return Report(
         seed=settings.seed,
         seconds=seconds,
-        account=close(evidence),
+        audit=audit(evidence),
         faults=Counter(fault.kind for fault in evidence.faults),
         operations=Counter(fault.operation for fault in evidence.faults),
         longest_silence=silence(evidence.runs),

@@ -1,4 +1,4 @@
-"""A short storm on three real workers: whatever the network and the processes suffer, the account closes."""
+"""A short storm on three real workers: whatever the network and the processes suffer, the audit passes."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ STORM = RunSettings(
 LEAST_KINDS = 10
 
 
-def test_the_account_of_a_short_storm_closes(tmp_path: Path) -> None:
+def test_the_audit_of_a_short_storm_passes(tmp_path: Path) -> None:
     report = run(STORM, tmp_path)
-    assert report.account.closes, "\n".join(report.lines())
-    assert report.account.finished == 2 * STORM.messages
+    assert report.audit.passes, "\n".join(report.lines())
+    assert report.audit.finished == 2 * STORM.messages
     assert report.blows.keys() == set(BLOWS)
     assert len(report.faults) >= LEAST_KINDS

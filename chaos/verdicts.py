@@ -1,4 +1,4 @@
-"""What the handler does with a message: planned, so that the account can tell planned failures from real ones."""
+"""What the handler does with a message: planned, so that the audit can tell planned failures from real ones."""
 
 from __future__ import annotations
 

@@ -196,7 +196,7 @@ def test_dead_letter_url_can_be_at_another_endpoint_and_check_reaches_it_as_the_
         other.create("buried")
         elsewhere = f'dead_letter_url = "{other.url("buried")}"'
         check = start(queues.endpoint, name, "check", queue=elsewhere)
-        assert check.exit_code() == 0, check.told()
+        assert check.exit_code() == 0, check.output()
         worker = start(queues.endpoint, name, queue=elsewhere)
         queues.send(name, "reject")
         worker.expect("message.dead_lettered")
@@ -309,8 +309,8 @@ def test_no_redrive_policy_whatever_it_says_ends_the_boot_or_the_check(start, qu
     queues.send(name, "reject" if "arn:" in policy else "ok")
     until(lambda: sum(queues.counts(name)) == 0)
     assert queues.counts(f"{name}-dead")[0] == ("arn:" in policy)
-    assert check.exit_code() in (0, 3), check.told()
-    assert "Traceback" not in check.told()
+    assert check.exit_code() in (0, 3), check.output()
+    assert "Traceback" not in check.output()
     worker.signal(SIGTERM)
     assert worker.exit_code() == 0
 

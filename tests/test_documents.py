@@ -244,7 +244,7 @@ def told(folder: Path, *arguments: str) -> str:
     """What Python says when it is called so in `folder`, which has all but worker.py."""
     program = [str(ROOT / word) if word == "worker.py" else word for word in arguments]
     with WorkerProcess(folder, *program, program=()) as process:
-        assert process.exit_code() == 0, process.told()
+        assert process.exit_code() == 0, process.output()
         return "\n".join(line["message"] for line in process.lines if not line["event"])
 
 
@@ -279,7 +279,7 @@ def test_the_rights_that_readme_names_are_those_that_a_worker_uses(tmp_path):
             queues.send("q", "job", {"last": False})
             worker.expect("message.dead_lettered")
             worker.signal(signal.SIGTERM)
-            assert worker.exit_code() == 0, worker.told()
+            assert worker.exit_code() == 0, worker.output()
     used = {(RIGHTS.get(call, call), queue) for call, queue in proxy.calls}
     rights = README.partition("The rights it\nneeds: ")[2].partition(". More load")[0]
     own, _, dead = rights.partition("on the dead-letter queue")

@@ -190,7 +190,7 @@ def test_what_config_toml_says_of_a_queue_is_what_sqs_is_asked_for(sqs: LocalQue
         with WorkerProcess(tmp_path / "app", **AWS) as worker:
             worker.expect("worker.ready")
             sqs.send("q", "long", {"n": 1})
-            assert extended.wait(20), worker.told()
+            assert extended.wait(20), worker.output()
     receive = asked["ReceiveMessage"]
     assert (receive["MaxNumberOfMessages"], receive["WaitTimeSeconds"], receive["VisibilityTimeout"]) == (3, 1, 77)
     [change] = asked["ChangeMessageVisibilityBatch"]["Entries"]
@@ -304,7 +304,7 @@ def test_a_worker_behind_a_proxy_goes_through_it_by_boto3_and_says_so(sqs: Local
     write_project(tmp_path / "app", HANDLERS, config("http://sqs.internal.example/000000000000/q"))
     environ = {"HTTP_PROXY": sqs.endpoint, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
     with WorkerProcess(tmp_path / "app", "--until-empty", **environ) as worker:
-        assert worker.exit_code() == 0, worker.told()
+        assert worker.exit_code() == 0, worker.output()
     assert bool(worker.all("queue.proxied")) == (CLIENT == "wire")
     assert sqs.counts("q") == (0, 0, 0)
 
@@ -403,7 +403,7 @@ def test_no_accepted_recipient_of_a_scripted_server_is_mailed_twice(sqs: LocalQu
         text = config(sqs.url("q"), tables=mail).replace('"jobs"', f'"{ROOT / "handlers"}"')
         (tmp_path / "config.toml").write_text(with_client(text))
         with WorkerProcess(tmp_path, "--until-empty") as worker:
-            assert worker.exit_code(90) == 1, worker.told()
+            assert worker.exit_code(90) == 1, worker.output()
     mailed = Counter(recipient for taken in server.taken for recipient in taken.recipients)
     dead = Counter(recipient for letter in letters(sqs, "q-dead") for recipient in _still_to_serve(letter))
     assert sqs.counts("q") == (0, 0, 0)

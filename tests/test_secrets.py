@@ -207,7 +207,7 @@ def test_nothing_that_a_worker_emits_has_a_secret_a_body_or_an_address(tmp_path,
         queues.sqs.send_message(QueueUrl=url, MessageBody=json.dumps(body))
     queues.sqs.send_message(QueueUrl=url, MessageBody=f"{BODY} {ADDRESS}")
     with WorkerProcess(folder, "--until-empty", **PLANTED) as worker:
-        assert worker.exit_code(60) == 1, worker.told()
+        assert worker.exit_code(60) == 1, worker.output()
         emitted = "\n".join(lines_of(worker))
         for event in (
             "message.succeeded",
@@ -252,7 +252,7 @@ def test_a_server_that_echoes_a_request_gets_nothing_of_it_into_the_output(tmp_p
         for text in (*told, *process.stderr.splitlines()):
             assert text.isprintable() or text == "", text[:200]
             assert len(text) < 10_000
-        assert "denied" in process.told()
+        assert "denied" in process.output()
     server.stop(0)
 
 
@@ -305,7 +305,7 @@ def test_no_way_to_fail_at_boot_or_behind_a_handler_tells_a_secret(tmp_path, que
     queues.send("q", "last", {})
     with WorkerProcess(folder, "--until-empty", **PLANTED) as worker:
         worker.exit_code(60)
-        assert told in worker.told()
+        assert told in worker.output()
         assert_nothing_planted(worker.stderr, *lines_of(worker))
 
 
@@ -367,7 +367,7 @@ def test_what_fails_beside_a_setup_while_check_runs_tells_no_secret(tmp_path, qu
         "    gevent.spawn(fail, settings.password).join()\n"
     )
     with WorkerProcess(folder, "check", **PLANTED) as process:
-        assert process.exit_code() == 0, process.told()
+        assert process.exit_code() == 0, process.output()
         for event in ("greenlet.failed", "object.failed"):
             assert event in process.stderr
         assert_nothing_planted(process.stderr, *lines_of(process))

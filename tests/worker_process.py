@@ -87,7 +87,7 @@ class WorkerProcess:
                 left = end - time.monotonic()
                 if ended or left <= 0 or not self._news.wait(left):
                     what = f"{' or '.join(events)} {fields or ''}{' (it ended)' if ended else ''}"
-                    raise AssertionError(f"no {what}\n{self.told()}")
+                    raise AssertionError(f"no {what}\n{self.output()}")
 
     def all(self, event: str) -> list[dict[str, Any]]:
         """Every line of this event so far."""
@@ -105,12 +105,12 @@ class WorkerProcess:
         try:
             code = self._process.wait(seconds)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"it still runs after {seconds} s\n{self.told()}") from None
+            raise AssertionError(f"it still runs after {seconds} s\n{self.output()}") from None
         for reader in self._readers:
             reader.join()
         return code
 
-    def told(self) -> str:
+    def output(self) -> str:
         """Everything it has said, for the message of a failed test."""
         return "\n".join([*(json.dumps(line) for line in self.lines), "stderr:", self.stderr])
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from chaos.account import WAKE_SECONDS, Causes, Evidence, Letter, close
+from chaos.audit import WAKE_SECONDS, Causes, Evidence, Letter, audit
 from chaos.fault_log import Injected
 from chaos.fleet import Event
 from chaos.handles import ANY_ATTEMPT
@@ -20,7 +20,7 @@ from chaos.hits import BLOWS
 from chaos.ledger import Run
 from chaos.verdicts import verdict
 
-#: How many of a finding are told in full.
+#: How many of a finding are shown in full.
 SHOWN = 5
 
 
@@ -73,9 +73,9 @@ class Repeats:
                 if found:
                     self.explained[found[0]] += 1
                 else:
-                    self.doubled.append(_told(n, runs))
+                    self.doubled.append(_shown(n, runs))
             elif not found and not is_planned:
-                self.cut.append(_told(n, runs))
+                self.cut.append(_shown(n, runs))
 
 
 def _is_stale(run: Run, stop: Event) -> bool:
@@ -83,7 +83,7 @@ def _is_stale(run: Run, stop: Event) -> bool:
     return run.worker == stop.worker and stop.moment <= run.start <= stop.until + WAKE_SECONDS
 
 
-def _told(n: int, runs: Sequence[Run]) -> str:
+def _shown(n: int, runs: Sequence[Run]) -> str:
     return f"{n}: " + ", ".join(f"{run.worker} {run.start:.3f} {run.verdict or '-'} {run.end:.3f}" for run in runs)
 
 
@@ -115,19 +115,19 @@ def row(program: str, experiment: str, seed: int, evidence: Evidence, left: Sequ
     """`left`: the numbers of the messages that were still in the queue, visible."""
     evidence.runs = numbered(evidence.runs)
     evidence.faults = spread(evidence.faults, evidence.runs)
-    account = close(evidence)
+    audited = audit(evidence)
     repeats = Repeats()
     causes = Causes(evidence.faults, evidence.events)
     stops = [event for event in evidence.events if event.what == "SIGSTOP"]
     for n, runs in evidence.runs.items():
         repeats.take(n, runs, causes, stops)
-    undone = [int(text.partition(":")[0]) for text in account.violations["lost"]]
+    undone = [int(text.partition(":")[0]) for text in audited.violations["lost"]]
     gone = [n for n in undone if n not in set(left)]
     found = Row(
         program=program,
         experiment=experiment,
         seed=seed,
-        messages=account.messages,
+        messages=audited.messages,
         lost=max(0, len(gone) - evidence.in_flight),
         doubled_explained=sum(repeats.explained.values()),
         doubled_unexplained=len(repeats.doubled),
@@ -143,7 +143,7 @@ def row(program: str, experiment: str, seed: int, evidence: Evidence, left: Sequ
         examples={
             "doubled, no cause": repeats.doubled[:SHOWN],
             "cut short, no cause": repeats.cut[:SHOWN],
-            "lost": [text for text in account.violations["lost"] if int(text.partition(":")[0]) in set(gone)][:SHOWN],
+            "lost": [text for text in audited.violations["lost"] if int(text.partition(":")[0]) in set(gone)][:SHOWN],
         },
     )
     _count_letters(found, evidence.letters)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 
-from chaos.account import Evidence, Letter, Stream
+from chaos.audit import Evidence, Letter, Stream
 from chaos.fault_log import Injected
 from chaos.faults import ANY, Plan
 from chaos.fleet import Event

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from chaos import ledger
-from chaos.account import Evidence, Letter, Stream
+from chaos.audit import Evidence, Letter, Stream
 from chaos.faults import Plan
 from chaos.fleet import Fleet, FleetSettings, Striker, Worker, fleet
 from chaos.handles import number_of

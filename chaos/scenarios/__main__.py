@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from chaos.scenarios import buried, burn, crowd, deletes, fifo, kill, restarts
+from chaos.scenarios import burn, crowd, deletes, fifo, kill, letters, restarts
 from chaos.scenarios.report import Report
 
 SCENARIOS: Mapping[str, Callable[[Path, bool], Report]] = {
@@ -18,7 +18,7 @@ SCENARIOS: Mapping[str, Callable[[Path, bool], Report]] = {
     "deletes": deletes.run,
     "restarts": restarts.run,
     "crowd": crowd.run,
-    "buried": buried.run,
+    "letters": letters.run,
 }
 
 

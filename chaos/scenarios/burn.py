@@ -41,14 +41,14 @@ def run(folder: Path, quick: bool) -> Report:
         blocked, again = worker.all("worker.blocked"), scene.came_again_in_hand()
         runs = scene.runs()
         figures: dict[str, object] = _figures(runs) | {
-            "times that the log told of it": len(blocked),
-            "receives by the worker's account": scene.told("received"),
+            "lines that the log has of it": len(blocked),
+            "receives by the worker's books": scene.sum_of("received"),
             "came again while they were in hand": again,
-            "time-outs by the worker's account": scene.told("timed_out"),
+            "time-outs by the worker's books": scene.sum_of("timed_out"),
         }
         claims = _claims(runs, seconds) | {
-            "no second delivery": (scene.told("received"), again) == (2 * WAITING + 1, 0) and not repeated(runs),
-            "no false time-out": scene.told("timed_out") == scene.number("cut") == 0,
+            "no second delivery": (scene.sum_of("received"), again) == (2 * WAITING + 1, 0) and not repeated(runs),
+            "no false time-out": scene.sum_of("timed_out") == scene.number("cut") == 0,
             "worker.blocked was logged once": len(blocked) == 1,
             "exit code 0": codes == [0],
         }

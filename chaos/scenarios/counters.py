@@ -1,4 +1,4 @@
-"""Counters: what workers count for StatsD, summed up. Their accounts in the log do not tell everything."""
+"""Counters: what workers count for StatsD, summed up. The books in their logs do not show everything."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def run(folder: Path, quick: bool) -> Report:
         seen = _watch(scene, between, count, failing)
         codes = scene.stop()
         runs, dead_letters = scene.runs(), scene.dead_letters()
-        left, received, again = scene.counts(), scene.told("received"), scene.came_again_in_hand()
+        left, received, again = scene.counts(), scene.sum_of("received"), scene.came_again_in_hand()
     claims = _claims(runs, seen, count) | {
         "no second delivery": (received, again) == (count, 0) and not repeated(runs),
         "nothing left, nothing dead-lettered, exit code 0": (*left, dead_letters, *codes) == (0, 0, 0, 0, 0),
@@ -83,6 +83,6 @@ def _figures(runs: Mapping[int, Sequence[Run]], seen: Watched, received: int) ->
         "ended while deletes failed": seen.finished,
         "in flight at that time's end": seen.in_flight,
         "runs": sum(map(len, runs.values())),
-        "receives by the worker's account": received,
+        "receives by the worker's books": received,
         "seconds from the first delete taken to an empty queue": f"{seen.seconds_to_empty:.1f}",
     }

@@ -20,7 +20,7 @@ SHORTEST_SECONDS, LONGEST_SECONDS = 0.01, 0.05
 
 
 def run(folder: Path, quick: bool) -> Report:
-    """Two workers; in the middle one of them is told to stop, and replaced."""
+    """Two workers; in the middle one of them gets SIGTERM, and replaced."""
     count = GROUPS * (QUICK_EACH if quick else EACH)
     with stage(folder, Plan(10, suffix=".fifo")) as scene:
         first, _ = [scene.start(), scene.start()]
@@ -84,7 +84,7 @@ def _figures(scene: Stage, runs: Mapping[int, Sequence[Run]]) -> dict[str, objec
         "messages done": sum(run.is_final for run in every),
         "failures": sum(run.verdict == "fail" for run in every),
         "cut by the drain": sum(run.verdict == "cut" for run in every),
-        "given back, not run (by the workers' accounts)": scene.told("released"),
+        "given back, not run (by the workers' books)": scene.sum_of("released"),
         "overtaking in a group": len(overtaking(runs)),
         "seconds from the first start to the last end": f"{seconds:.1f}",
     }

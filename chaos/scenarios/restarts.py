@@ -53,7 +53,7 @@ class Load(threading.Thread):
             while not self._ending.wait(10 / PER_SECOND):
                 self._scene.send("wait", [self._job(n) for n in range(self.sent, self.sent + 10)])
                 self.sent += 10
-        except Exception as error:  # told by `stop`
+        except Exception as error:  # raised by `stop`
             self.error = error
 
     def _job(self, n: int) -> Job:
@@ -79,7 +79,7 @@ def run(folder: Path, quick: bool) -> Report:
         scene.wait_empty(pace.seconds)
         codes = scene.stop()
         runs, dead_letters, left = scene.runs(), scene.dead_letters(), scene.counts()
-        given_back, again = scene.told("released"), scene.came_again_in_hand()
+        given_back, again = scene.sum_of("released"), scene.came_again_in_hand()
     extra = sum(max(run.attempt for run in several) - 1 for several in runs.values())
     figures = _figures(runs, restarts) | {"given back by drains": given_back, "exit codes": _histogram(Counter(codes))}
     claims = {

@@ -56,7 +56,7 @@ wait_seconds = {wait_seconds}
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What the workers of a scenario are told, and its queue."""
+    """The settings of the workers of a scenario, and of its queue."""
 
     visibility_seconds: int
     concurrency: int = 20
@@ -125,20 +125,20 @@ class Stage:
         codes = [worker.exit_code(self._plan.drain_seconds + GRACE_SECONDS) for worker in self.workers]
         self._counters.finish()
         for number, worker in enumerate(self.workers):
-            (self._folder / f"{number}.log").write_text(worker.told())
+            (self._folder / f"{number}.log").write_text(worker.output())
         return codes
 
-    def told(self, field: str) -> int:
-        """The sum of a number in the accounts that the workers gave at their ends."""
+    def sum_of(self, field: str) -> int:
+        """The sum of a field over the books that the workers logged at their ends."""
         return sum(line.get(field, 0) for worker in self.workers for line in worker.all("worker.stopped"))
 
     def came_again_in_hand(self) -> int:
         """Messages that SQS gave out again to the worker that had them: a lease had ended.
 
-        The worker goes on with the new receipt, so that no ledger tells. To know that it was counted at all, the
-        counters must agree with the workers' accounts; after `stop`.
+        The worker goes on with the new receipt, so that no ledger shows it. To know that it was counted at all, the
+        counters must agree with the workers' books; after `stop`.
         """
-        assert self._counters.numbers["millpond.q.received"] == self.told("received"), self._counters.numbers
+        assert self._counters.numbers["millpond.q.received"] == self.sum_of("received"), self._counters.numbers
         return self._counters.numbers["millpond.q.taken_over"]
 
     # Messages
@@ -184,7 +184,7 @@ class Stage:
         self.wait("the queue is empty", seconds, lambda: not any(self.counts()))
 
     def _state(self) -> str:
-        ended = [worker.told()[-2_000:] for worker in self.workers if not worker.running]
+        ended = [worker.output()[-2_000:] for worker in self.workers if not worker.running]
         return f"visible, in flight, delayed: {self.counts()}; ok: {self.number('ok')}; workers that ended: {ended}"
 
 

@@ -48,7 +48,7 @@ class Schedule:
                 self._end()
             finally:
                 for worker in self.workers:
-                    worker.bury()
+                    worker.remove()
                 settle()
         return self.history
 
@@ -96,7 +96,7 @@ class Schedule:
         while self.clock.now() < end and self.clock.step():
             for place, worker in enumerate(self.serving):
                 if worker.over:
-                    worker.bury()
+                    worker.remove()
                     self.serving[place] = self._boot()
             if self.queue.is_empty() and self.clock.now() > all_put and self._is_idle():
                 break

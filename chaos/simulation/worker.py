@@ -180,9 +180,9 @@ class Worker:
         """Power off: nothing of it goes on, and nothing that it has begun is finished."""
         if not self.over:
             self.record("crash")
-            self.bury()
+            self.remove()
 
-    def bury(self) -> None:
+    def remove(self) -> None:
         """End everything that is left of it; it leaves no trace from here on."""
         self.over = self.clock.dead = True
         self.pool.take_ready()

@@ -422,7 +422,7 @@ def test_port_465_without_tls_is_told_by_check_as_at_boot(tmp_path):
     for command in (["check"], []):
         with WorkerProcess(tmp_path, *command) as process:
             assert process.exit_code() == 3
-            assert "port 465" in " ".join(process.told().split())
+            assert "port 465" in " ".join(process.output().split())
 
 
 @pytest.mark.parametrize("host", ["nowhere.invalid", "x" * 64 + ".example.com"])

@@ -259,7 +259,7 @@ def demo_project(folder: Path, more: str = "") -> Path:
 def test_the_demo_puts_sample_mails_into_the_outbox_and_ends_with_a_table(tmp_path):
     folder = demo_project(tmp_path / "demo")
     with WorkerProcess(folder, "--demo", "12", "--until-empty") as worker:
-        assert worker.exit_code() == 0, worker.told()
+        assert worker.exit_code() == 0, worker.output()
         assert worker.expect("demo.sent")["message"] == "12 sample e-mails; they go to the folder outbox"
         assert worker.expect("worker.stopped")["succeeded"] == 12
         table = [re.split(r"\s{2,}", line["message"]) for line in worker.all("")]

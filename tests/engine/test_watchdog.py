@@ -601,8 +601,8 @@ def name(request: pytest.FixtureRequest) -> str:
 def expect_undelivered(queues: LocalQueues, name: str, worker: WorkerProcess, until: Callable[[], object]) -> None:
     """Whoever else asks for messages gets none, until so much is done."""
     while not until():
-        assert queues.receive(name) == [], worker.told()
-        assert worker.running, worker.told()
+        assert queues.receive(name) == [], worker.output()
+        assert worker.running, worker.output()
         time.sleep(0.05)
 
 

@@ -447,7 +447,7 @@ def end_of(worker: WorkerProcess, *types: str) -> dict:
 def test_processes_and_loops_work_in_handlers_of_either_kind(worker, queues, kind, way):
     queues.send("q", f"{kind}-{way}")
     ended = end_of(worker, f"{kind}-{way}")
-    assert ended["event"] == "message.succeeded", worker.told()
+    assert ended["event"] == "message.succeeded", worker.output()
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -455,7 +455,7 @@ def test_processes_and_loops_work_in_handlers_of_either_kind(worker, queues, kin
 def test_the_code_that_forked_goes_on_where_it_was_in_the_child(worker, queues, kind, way):
     queues.send("q", f"{kind}-{way}")
     ended = end_of(worker, f"{kind}-{way}")
-    assert ended["event"] == "message.succeeded", worker.told()
+    assert ended["event"] == "message.succeeded", worker.output()
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -470,7 +470,7 @@ def test_a_forked_child_has_no_live_engine_in_it(worker, queues, kind, way):
         assert worker.expect("log", message="mine")["pid"] == worker.pid
     released.touch()
     ended = end_of(worker, f"{kind}-{way}")
-    assert ended["event"] == "message.succeeded", worker.told()
+    assert ended["event"] == "message.succeeded", worker.output()
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -478,10 +478,10 @@ def test_a_forked_child_has_no_live_engine_in_it(worker, queues, kind, way):
 def test_a_child_ends_with_its_own_exit_code_wherever_it_was_forked(worker, queues, place, way):
     queues.send("q", f"{place}-{way}")
     ended = end_of(worker, f"{place}-{way}")
-    assert ended["event"] == "message.succeeded", worker.told()
+    assert ended["event"] == "message.succeeded", worker.output()
     names = [line["event"] for line in worker.lines]
-    assert not {"greenlet.failed", "thread.failed", "object.failed"}.intersection(names), worker.told()
-    assert "child.failed" in names, worker.told()
+    assert not {"greenlet.failed", "thread.failed", "object.failed"}.intersection(names), worker.output()
+    assert "child.failed" in names, worker.output()
 
 
 @pytest.mark.parametrize("kind", ["run", "loop", "things"])
@@ -490,7 +490,7 @@ def test_they_work_side_by_side_too(worker, queues, kind):
         queues.send("q", f"{kind}-{way}", number=5)
     for _ in range(10):
         ended = end_of(worker, f"{kind}-greenlet", f"{kind}-thread")
-        assert ended["event"] == "message.succeeded", worker.told()
+        assert ended["event"] == "message.succeeded", worker.output()
 
 
 def test_a_line_of_the_log_has_its_message_in_a_thread_as_in_a_greenlet(worker, queues):
@@ -531,7 +531,7 @@ def test_a_child_that_setup_forked_does_not_go_on_with_the_boot(tmp_path, queues
     told = "logging.getLogger('work').warning('the next one')"
     (folder / "jobs" / "zebra.py").write_text(SETUP.format(work=told, name="second"))
     with WorkerProcess(folder, "--until-empty") as worker:
-        assert worker.exit_code() == 0, worker.told()
+        assert worker.exit_code() == 0, worker.output()
     assert [line["message"] for line in worker.lines].count("the next one") == 1
 
 
@@ -567,5 +567,5 @@ def test_a_client_a_thread_as_the_page_says_serves_threads_and_greenlets(tmp_pat
     keys = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}
     folder = write_project(tmp_path, CLIENT.format(local=local), config)
     with WorkerProcess(folder, "--until-empty", **keys) as worker:
-        assert worker.exit_code() == 0, worker.told()
+        assert worker.exit_code() == 0, worker.output()
         assert worker.expect("worker.stopped")["succeeded"] == 40

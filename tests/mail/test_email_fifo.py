@@ -35,12 +35,12 @@ def test_nobody_who_was_accepted_is_mailed_again_on_a_fifo_queue_of_256_kib(tmp_
             )
         (tmp_path / "config.toml").write_text(with_client(CONFIG.format(ROOT, queues.url("q.fifo"), server.port)))
         with WorkerProcess(tmp_path, "--until-empty") as worker:
-            assert worker.exit_code(90) == 1, worker.told()  # there are dead letters
+            assert worker.exit_code(90) == 1, worker.output()  # there are dead letters
         left = queues.counts("q.fifo")
         dead = queues.counts("dead.fifo")
     served = [name for name in people if not name.startswith("gone")]
     mailed = Counter(name for taken in server.taken for name in taken.recipients)
-    assert mailed == Counter(dict.fromkeys(served, 2)), worker.told()
+    assert mailed == Counter(dict.fromkeys(served, 2)), worker.output()
     assert len({taken.content for taken in server.taken}) == 2
     assert left == (0, 0, 0)
     assert dead[0] == 3  # those who are gone, twice, and the job that was not sent at all

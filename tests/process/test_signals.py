@@ -424,7 +424,7 @@ def test_a_boot_that_waits_for_keys_is_left_at_a_signal(start, tmp_path):
     worker = start("https://sqs.eu-west-1.amazonaws.com/000000000000/q", drain_seconds=3)
     end = time.monotonic() + 20
     while not asked.exists():
-        assert time.monotonic() < end, worker.told()
+        assert time.monotonic() < end, worker.output()
         time.sleep(0.05)
     began = time.monotonic()
     worker.signal(SIGTERM)

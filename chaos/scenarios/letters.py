@@ -1,4 +1,4 @@
-"""buried: for a minute no dead letter can be written; good messages must not notice, and the log must tell."""
+"""letters: for a minute no dead letter can be written; good messages must not notice, and the log must show it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CONCURRENCY = 20
 REJECTS, GOOD_A_SECOND = 60, 50
 GOOD_SECONDS = 0.1
 DRAIN_SECONDS = 25.0
-#: A worker that is told to stop meanwhile has nothing to wait for.
+#: A worker that gets SIGTERM meanwhile has nothing to wait for.
 STOPPED_WITHIN = 5.0
 
 
@@ -35,7 +35,7 @@ class Seen:
 
 
 def run(folder: Path, quick: bool) -> Report:
-    """Good messages alone, then with rejects that cannot be buried; then SIGTERM, still denied."""
+    """Good messages alone, then with rejects that cannot be dead-lettered; then SIGTERM, still denied."""
     denied = QUICK_DENIED_SECONDS if quick else DENIED_SECONDS
     plan = Plan(30, CONCURRENCY, drain_seconds=DRAIN_SECONDS)
     with stage(folder, plan) as scene, proxy(scene.endpoint, folder) as between:
@@ -46,13 +46,13 @@ def run(folder: Path, quick: bool) -> Report:
     figures: dict[str, object] = {
         "good messages a second before": f"{seen.rate_before:.1f}",
         "good messages a second while denied": f"{seen.rate_denied:.1f}",
-        "lines that told of it": len(seen.warnings),
+        "log lines about it": len(seen.warnings),
         "seconds to stop": f"{seen.seconds_to_stop:.1f}",
         "messages that wait in the queue": seen.left,
     }
     claims = {
         "good messages go on, at 85 % at least": seen.rate_denied >= 0.85 * seen.rate_before,
-        "it is told, at first and each minute, no more": 1 <= len(seen.warnings) <= 2 + denied / 60,
+        "it is logged, at first and each minute, no more": 1 <= len(seen.warnings) <= 2 + denied / 60,
         f"a stop takes no longer than {STOPPED_WITHIN:g} s": seen.seconds_to_stop <= STOPPED_WITHIN,
         "nothing is lost": accounted == seen.good + REJECTS,
     }
@@ -65,10 +65,10 @@ def _watch(scene: Stage, between: ProxyProcess, worker: WorkerProcess, denied: f
     between.fail(OPERATION, KIND)
     scene.send("reject", [Job(-1 - n, 0) for n in range(REJECTS)])
     seen.rate_denied = _good(scene, seen, denied)
-    told = now()
+    asked = now()
     worker.signal(signal.SIGTERM)
     worker.exit_code(DRAIN_SECONDS + 30)
-    seen.seconds_to_stop = now() - told
+    seen.seconds_to_stop = now() - asked
     scene.stop()
     seen.warnings = worker.all("settle.failed")
     between.heal()

@@ -1,8 +1,8 @@
-"""Account: from all that was written down to what was lost, repeated and out of order. Pure, and strict.
+"""Audit: from all that was written down to what was lost, repeated and out of order. Pure, and strict.
 
 A message that runs again needs a cause: its verdict (a planned failure), or something that was done to it. That is a
 network fault on a call about the very receive that ran before, or a blow to the very worker that had it, before the
-second run began. A worker that is told to stop must settle what has ended: SIGTERM explains only what it cut.
+second run began. A worker that gets SIGTERM must settle what has ended: it explains only what it cut.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from chaos.verdicts import REASON
 WAKE_SECONDS = 2.0
 #: A dead letter whose call fails is tried for so long; then its message goes back to its queue, and is rejected again.
 LETTER_SECONDS = 15.0
-#: How many of a finding are told in full.
+#: How many of each finding are shown in full.
 SHOWN = 20
 
 
@@ -58,7 +58,7 @@ class Stream(msgspec.Struct, frozen=True):
     groups: int = 0
 
 
-class Account(msgspec.Struct):
+class Audit(msgspec.Struct):
     """The findings. Whatever `violations` has must be empty."""
 
     messages: int = 0
@@ -71,7 +71,7 @@ class Account(msgspec.Struct):
     violations: dict[str, list[str]] = msgspec.field(default_factory=dict)
 
     @property
-    def closes(self) -> bool:
+    def passes(self) -> bool:
         return not any(self.violations.values())
 
 
@@ -96,10 +96,10 @@ class Causes:
     def __init__(self, faults: Sequence[Injected], events: Sequence[Event]) -> None:
         self._faults: dict[tuple[int, int], list[Injected]] = defaultdict(list)
         self._events: dict[str, list[Event]] = defaultdict(list)
-        self._unburied: dict[str, list[Injected]] = defaultdict(list)  # by worker: calls that write dead letters
+        self._letter_faults: dict[str, list[Injected]] = defaultdict(list)  # by worker: calls that write dead letters
         for fault in faults:
             if fault.operation == "SendMessageBatch":
-                self._unburied[fault.worker].append(fault)
+                self._letter_faults[fault.worker].append(fault)
             for number in fault.messages:
                 self._faults[number].append(fault)
         for event in events:
@@ -112,7 +112,8 @@ class Causes:
         faults = [fault.kind for fault in self._faults[n, before.attempt] if fault.moment <= after.start]
         blows = [event.what for event in self._events[before.worker] if _explains(event, before, after)]
         if before.verdict == "reject":
-            faults += [f"letter: {one.kind}" for one in self._unburied[before.worker] if _is_about(one, before, after)]
+            letters = self._letter_faults[before.worker]
+            faults += [f"letter: {one.kind}" for one in letters if _is_about(one, before, after)]
         return next(iter(blows + faults), "")  # of several, the one that a worker cannot make good again
 
     def send_suffered(self, n: int) -> bool:
@@ -121,7 +122,7 @@ class Causes:
 
 
 def _is_about(fault: Injected, before: Run, after: Run) -> bool:
-    """The worker could write no dead letter then: whatever it could not bury goes back, not only what that call had."""
+    """The worker could write no dead letter then: all that wait for one go back, not only those of that call."""
     return before.end - LETTER_SECONDS <= fault.moment <= after.start
 
 
@@ -138,40 +139,40 @@ def _explains(event: Event, before: Run, after: Run) -> bool:
     return False
 
 
-def close(evidence: Evidence) -> Account:
-    """The account of a run."""
-    account = Account(violations={kind: [] for kind in KINDS})
+def audit(evidence: Evidence) -> Audit:
+    """Give the audit of a run."""
+    found = Audit(violations={kind: [] for kind in KINDS})
     causes = Causes(evidence.faults, evidence.events)
-    _count(account, evidence)
+    _count(found, evidence)
     for n, runs in evidence.runs.items():
         if len(runs) > 1:
-            _repeated(account, causes, n, runs)
-    _dead_letters(account, causes, evidence)
+            _repeated(found, causes, n, runs)
+    _dead_letters(found, causes, evidence)
     for stream in evidence.sent:
         if stream.groups:
-            _ordered(account, stream, evidence.runs)
-    account.violations["complaints"] += evidence.complaints
-    return account
+            _ordered(found, stream, evidence.runs)
+    found.violations["complaints"] += evidence.complaints
+    return found
 
 
-def _count(account: Account, evidence: Evidence) -> None:
+def _count(found: Audit, evidence: Evidence) -> None:
     letters = {letter.n for letter in evidence.letters}
     numbers = [n for stream in evidence.sent for n in range(stream.first, stream.first + stream.count)]
     lost = [n for n in numbers if not _is_finished(evidence.runs.get(n, ()), n in letters)]
-    account.messages, account.finished = len(numbers), len(numbers) - len(lost)
-    account.runs = sum(map(len, evidence.runs.values()))
-    account.violations["lost"] += [f"{n}: {_told(evidence.runs.get(n, ()))}" for n in lost]
-    account.violations["never sent"] += [f"{n}" for n in evidence.runs.keys() - set(numbers)]
+    found.messages, found.finished = len(numbers), len(numbers) - len(lost)
+    found.runs = sum(map(len, evidence.runs.values()))
+    found.violations["lost"] += [f"{n}: {_shown(evidence.runs.get(n, ()))}" for n in lost]
+    found.violations["never sent"] += [f"{n}" for n in evidence.runs.keys() - set(numbers)]
     if evidence.visible:
-        account.violations["left in the queue"].append(f"{evidence.visible} messages")
-    account.violations["stranded"] += ["in flight, and nobody is there"] * evidence.in_flight
+        found.violations["left in the queue"].append(f"{evidence.visible} messages")
+    found.violations["stranded"] += ["in flight, and nobody is there"] * evidence.in_flight
 
 
 def _is_finished(runs: Sequence[Run], is_dead_letter: bool) -> bool:
     return is_dead_letter or any(run.is_final and run.verdict != "reject" for run in runs)
 
 
-def _repeated(account: Account, causes: Causes, n: int, runs: Sequence[Run]) -> None:
+def _repeated(found: Audit, causes: Causes, n: int, runs: Sequence[Run]) -> None:
     was_final = False
     for before, after in pairwise(runs):
         was_final = was_final or before.is_final
@@ -180,41 +181,41 @@ def _repeated(account: Account, causes: Causes, n: int, runs: Sequence[Run]) -> 
         cause = causes.of(n, before, after) or ("planned" if is_planned and after.attempt > before.attempt else "")
         if not cause:
             kind = "duplicates unexplained" if is_duplicate else "runs unexplained"
-            account.violations[kind].append(f"{n}: {_told([before, after])}")
+            found.violations[kind].append(f"{n}: {_shown([before, after])}")
         elif is_duplicate:
-            account.duplicates[cause] += 1
+            found.duplicates[cause] += 1
         else:
-            account.reruns[cause] += 1
+            found.reruns[cause] += 1
 
 
-def _dead_letters(account: Account, causes: Causes, evidence: Evidence) -> None:
+def _dead_letters(found: Audit, causes: Causes, evidence: Evidence) -> None:
     copies = Counter(letter.n for letter in evidence.letters)
-    account.dead_letters = len(evidence.letters)
+    found.dead_letters = len(evidence.letters)
     for letter in evidence.letters:
         if letter.reason is None:
-            account.violations["dead letters without a reason"].append(f"{letter.n}")
+            found.violations["dead letters without a reason"].append(f"{letter.n}")
         elif letter.reason != REASON:
-            account.violations["dead letters unplanned"].append(f"{letter.n}: {letter.reason}")
+            found.violations["dead letters unplanned"].append(f"{letter.n}: {letter.reason}")
     for n, number in copies.items():
         rejected = sum(run.verdict == "reject" for run in evidence.runs.get(n, ()))
         if number > rejected and not causes.send_suffered(n):
-            account.violations["dead letters repeated"].append(f"{n}: {number} letters of {rejected} rejections")
+            found.violations["dead letters repeated"].append(f"{n}: {number} letters of {rejected} rejections")
 
 
-def _ordered(account: Account, stream: Stream, runs: Mapping[int, Sequence[Run]]) -> None:
+def _ordered(found: Audit, stream: Stream, runs: Mapping[int, Sequence[Run]]) -> None:
     """No message of a group starts before the one ahead of it is finished."""
     for n in range(stream.first + stream.groups, stream.first + stream.count):
         ahead = [run.end for run in runs.get(n - stream.groups, ()) if run.is_final]
         starts = [run.start for run in runs.get(n, ())]
-        account.late += sum(run.start > min(starts) for run in runs.get(n - stream.groups, ()) if starts)
+        found.late += sum(run.start > min(starts) for run in runs.get(n - stream.groups, ()) if starts)
         if starts and (not ahead or min(starts) < min(ahead)):
-            text = f"{n} before {n - stream.groups}: {_told(runs[n])}; {_told(runs.get(n - stream.groups, ()))}"
-            account.violations["order"].append(text)
+            text = f"{n} before {n - stream.groups}: {_shown(runs[n])}; {_shown(runs.get(n - stream.groups, ()))}"
+            found.violations["order"].append(text)
 
 
-def _told(runs: Sequence[Run]) -> str:
-    told = [
+def _shown(runs: Sequence[Run]) -> str:
+    shown = [
         f"attempt {run.attempt} in {run.worker} from {run.start:.3f} {run.verdict or 'never ended'} {run.end:.3f}"
         for run in runs
     ]
-    return ", ".join(told if len(told) <= 4 else [*told[:2], "...", *told[-2:]]) or "never ran"
+    return ", ".join(shown if len(shown) <= 4 else [*shown[:2], "...", *shown[-2:]]) or "never ran"
