@@ -239,7 +239,7 @@ def lost_is_started(original: Any) -> Any:
 def twins_run_side_by_side(original: Any) -> Any:
     def accept(self: Consumer, messages: list[Any], latest: float) -> None:
         for received in messages:
-            self.in_hand.pop(received.message_id, None)
+            self.deliveries.pop(received.message_id, None)
         original(self, messages, latest)
 
     return accept
@@ -259,7 +259,7 @@ def twin_keeps_old_handle(original: Any) -> Any:
 def old_handle_takes_over(original: Any) -> Any:
     def accept(self: Consumer, messages: list[Any], *more: Any) -> None:
         for received in messages:
-            if (twin := self.in_hand.get(received.message_id)) is not None:
+            if (twin := self.deliveries.get(received.message_id)) is not None:
                 twin.lease.receive_count = 0
         original(self, messages, *more)
 

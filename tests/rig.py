@@ -10,7 +10,7 @@ import gevent
 import msgspec
 
 from millpond.app.routing import Route
-from millpond.engine.books import Account
+from millpond.engine.books import Books
 from millpond.engine.consumer import Consumer, ConsumerSettings
 from millpond.engine.permits import Permits
 from millpond.engine.poller import PollSettings
@@ -74,7 +74,7 @@ class Rig:
         self.permits = Permits(concurrency + prefetch, 1, clock)
         self.processor = Processor(routes, RetryPolicy(max_attempts, *back_off), clock, threads)
         metrics = metrics or Metrics("", 0, "millpond", "test")
-        account = Account("q", routes, metrics, log.Allowance(0), clock)
+        books = Books("q", routes, metrics, log.Allowance(0), clock)
         polls = PollSettings(wait_seconds, 10, visibility_seconds, pollers)
         self.consumer = Consumer(
             ConsumerSettings(
@@ -89,7 +89,7 @@ class Rig:
             Bounded(self.queue, clock),
             Bounded(self.dead, clock) if self.dead else None,
             processor=self.processor,
-            account=account,
+            books=books,
             share=self.permits.share(0),
             submit=self.pool.submit,
             write_off=self.pool.write_off,
@@ -97,14 +97,14 @@ class Rig:
             clock=clock,
             spawn=self.spawn,
         )
-        self.account = account
-        finish = account.finish
+        self.books = books
+        finish = books.finish
 
         def finished(deliveries: Any) -> None:
             self.ended += [(delivery.received.message_id, delivery.outcome) for delivery in deliveries]
             finish(deliveries)
 
-        account.finish = finished  # type: ignore[method-assign]
+        books.finish = finished  # type: ignore[method-assign]
 
     def spawn(self, function: Callable[..., object], *args: Any) -> gevent.Greenlet:
         greenlet = gevent.spawn(function, *args)

@@ -105,7 +105,7 @@ class Schedule:
         """Also what a worker has sent that is gone by now: it can still come."""
         if self.network.on_their_way:
             return False
-        return all(not worker.consumer.open and not worker.draining for worker in self.serving)
+        return all(not worker.consumer.in_hand and not worker.draining for worker in self.serving)
 
     def _end(self) -> None:
         """Everybody drains."""

@@ -15,7 +15,7 @@ from chaos.simulation.link import Link, Network
 from chaos.simulation.plan import Plan, Script
 from chaos.simulation.sqs import LetterBox, SimulatedQueue
 from millpond.app.routing import Route
-from millpond.engine.books import Account
+from millpond.engine.books import Books
 from millpond.engine.consumer import Consumer, ConsumerSettings
 from millpond.engine.delivery import Delivery
 from millpond.engine.permits import Permits
@@ -93,13 +93,13 @@ class Worker:
     def _consumer(self, link: Link, letters: Link) -> RecordedConsumer:
         plan, clock = self.plan, self.clock
         routes = {"work": Route("work", "simulated.work", msgspec.json.decode, self._handle, plan.timeout)}
-        self.account = Account("q", routes, Metrics("", 0, "millpond", "test"), log.Allowance(0), clock)
+        self.books = Books("q", routes, Metrics("", 0, "millpond", "test"), log.Allowance(0), clock)
         consumer = RecordedConsumer(
             self._settings(),
             Bounded(link, clock),
             Bounded(letters, clock),
             processor=Processor(routes, RetryPolicy(plan.max_attempts, *RETRY), clock),
-            account=self.account,
+            books=self.books,
             share=self.share,
             submit=self.pool.submit,
             write_off=self.pool.write_off,
@@ -117,9 +117,9 @@ class Worker:
         return ConsumerSettings("q", polls, plan.visibility / 3, limit=plan.limit, fifo=plan.fifo)
 
     def _record_settling(self) -> None:
-        """Write down what settler and account are told."""
-        settler, account = self.consumer._settler, self.account
-        settle, finish, abandon = settler.settle, account.finish, account.abandon
+        """Write down what settler and books are told."""
+        settler, books = self.consumer._settler, self.books
+        settle, finish, abandon = settler.settle, books.finish, books.abandon
 
         def record_settle(deliveries: Sequence[Delivery], outcome: Outcome) -> None:
             hidden = settler._hidden_seconds() if outcome.name in GIVEN_BACK else 0
@@ -139,8 +139,8 @@ class Worker:
             abandon(delivery, error)
 
         settler.settle = record_settle  # type: ignore[method-assign]
-        account.finish = record_finish  # type: ignore[method-assign]
-        account.abandon = record_abandon  # type: ignore[method-assign]
+        books.finish = record_finish  # type: ignore[method-assign]
+        books.abandon = record_abandon  # type: ignore[method-assign]
 
     def spawn(self, function: Callable[..., object], *args: Any) -> gevent.Greenlet | None:
         if self.clock.dead:
@@ -161,11 +161,11 @@ class Worker:
         self.record(what, delivery.received.message_id, delivery.received.receipt_handle, value)
 
     def record_hold(self) -> None:
-        """What the books say now: permits, deliveries, and the account's sums."""
-        account, consumer = self.account, self.consumer
-        ended = sum(account.outcomes.values()) + account.abandoned
-        books = (account.received, ended, consumer.open)
-        self.record("hold", value=(self.permits.free, self.share.held, self.share.polling, books))
+        """What the books say now: permits, deliveries, and the sums of the books."""
+        books, consumer = self.books, self.consumer
+        ended = sum(books.outcomes.values()) + books.abandoned
+        sums = (books.received, ended, consumer.in_hand)
+        self.record("hold", value=(self.permits.free, self.share.held, self.share.polling, sums))
 
     def _crashed(self, greenlet: gevent.Greenlet) -> None:
         self.record("core_error", value=repr(greenlet.exception))
@@ -216,7 +216,7 @@ class Worker:
             consumer.idle.wait(max(0.0, left / 2 - 0.1))
         self.clock.sleep(0.0)  # permits come back in the hub's next turn
         self.record_hold()
-        self.record("drained", value=consumer.open)
+        self.record("drained", value=consumer.in_hand)
         self.over = True
 
     def _settle(self, settled: Any) -> None:

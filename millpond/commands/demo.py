@@ -12,7 +12,7 @@ from millpond.app import discovery
 from millpond.app.config import Settings
 from millpond.commands import samples
 from millpond.commands.send import send_all
-from millpond.engine.books import Account
+from millpond.engine.books import Books
 from millpond.errors import ConfigError
 from millpond.message import envelope_text
 from millpond.observe import log, screen
@@ -68,7 +68,7 @@ class Demo:
             queue=self._queue,
         )
         self._started = time.monotonic()
-        gevent.spawn(self._watch, consumer.account)
+        gevent.spawn(self._watch, consumer.books)
 
     def tell(self, service: Service) -> None:
         """Print what became of them."""
@@ -76,19 +76,19 @@ class Demo:
         for consumer in service.consumers:
             if consumer.name != self._queue or not self._started:
                 continue
-            done = _done(consumer.account)
-            rows = [[name, f"{number:,}"] for name, number in consumer.account.outcomes.items()]
+            done = _done(consumer.books)
+            rows = [[name, f"{number:,}"] for name, number in consumer.books.outcomes.items()]
             rows += [["messages per second", f"{done / seconds:,.0f}"], ["mails", self._where]]
             screen.table(["e-mails", ""], rows)
 
-    def _watch(self, account: Account) -> None:
-        while _done(account) < self._number:
+    def _watch(self, books: Books) -> None:
+        while _done(books) < self._number:
             gevent.sleep(0.005)
         self._ended = time.monotonic()
 
 
-def _done(account: Account) -> int:
-    return sum(account.outcomes[name] for name in FINAL)
+def _done(books: Books) -> int:
+    return sum(books.outcomes[name] for name in FINAL)
 
 
 def _entry(run: str, number: int) -> Entry:

@@ -1,4 +1,4 @@
-"""Account: what became of every delivery of one queue, in numbers, in StatsD and in the log."""
+"""Books: what became of every delivery of one queue, in numbers, in StatsD and in the log."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Ending(NamedTuple):
     duration: Sample
 
 
-class Account:
+class Books:
     """One queue's books: `received` = the sum of `outcomes` + what is in hand.
 
     `causes` are counted beside the outcomes. `types` are the message types that StatsD may name.

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from millpond.engine.books import Account
+from millpond.engine.books import Books
 from millpond.engine.deadletter import Letters
 from millpond.engine.delivery import Delivery
 from millpond.engine.groups import Groups
@@ -77,7 +77,7 @@ class Consumer:
         dead_letters: Bounded | None,
         *,
         processor: Processor,
-        account: Account,
+        books: Books,
         share: Share,
         submit: Callable[[Callable[[Delivery], object], Sequence[Delivery]], object],
         write_off: Callable[[Any], object],
@@ -88,11 +88,11 @@ class Consumer:
     ) -> None:
         self.name = settings.name
         self.in_memory = settings.in_memory
-        self.account = account
-        self.in_hand: dict[str, Delivery] = {}
-        self.open = 0  # deliveries that are not settled
+        self.books = books
+        self.deliveries: dict[str, Delivery] = {}  # by message id: the newest one of each message in hand
+        self.in_hand = 0  # deliveries that are not settled
         self.ready = 0  # of these, those that no slot has taken yet
-        self.idle: Event = clock.event()  # nothing is open
+        self.idle: Event = clock.event()  # nothing is in hand
         self.idle.set()
         self.back_off_until = 0.0  # when the last message that this worker put off is visible again
         self.queue = queue
@@ -151,8 +151,8 @@ class Consumer:
             fifo=self._settings.fifo,
             finished=self._finished,
             abandoned=self._abandoned,
-            buried=self.account.bury_follow_up,
-            bared=self.account.bare_letter,
+            buried=self.books.bury_follow_up,
+            bared=self.books.bare_letter,
             put_off_seconds=self._processor.retry_seconds,
             hidden_seconds=self._own_polls_seconds,
             on_room=self._on_room,
@@ -183,14 +183,14 @@ class Consumer:
         `latest`: by then SQS has handed them out. An answer can have waited to be read, while the process was stopped
         or the hub stood still: its messages may be somebody else's by now.
         """
-        self.account.receive(len(messages))
+        self.books.receive(len(messages))
         wall_time = self._clock.time()
         since = min(self._unread_since(self._clock.now()), latest)
         ready, taken = self.ready, []
         for received in messages:
-            twin = self.in_hand.get(received.message_id)
+            twin = self.deliveries.get(received.message_id)
             if twin is None or twin.lease.state != "held":
-                self.in_hand[received.message_id] = delivery = self._deliver(received, since, wall_time)
+                self.deliveries[received.message_id] = delivery = self._deliver(received, since, wall_time)
                 taken.append(delivery)
             elif received.receive_count < twin.lease.receive_count:
                 self._forget_twin()  # an answer that was long on its way: its handle is dead
@@ -213,10 +213,10 @@ class Consumer:
         return delivery
 
     def _hold(self, deliveries: list[Delivery], since: float) -> None:
-        """They are in our hands from now on: leased, and open until they are settled."""
+        """They are in our hands from now on: leased, and in hand until they are settled."""
         self._leases.begin([delivery.lease for delivery in deliveries], since)
-        self.open += len(deliveries)
-        if self.open:
+        self.in_hand += len(deliveries)
+        if self.in_hand:
             self.idle.clear()
 
     def _let_in(self, deliveries: list[Delivery]) -> None:
@@ -244,7 +244,7 @@ class Consumer:
         self._forget_twin()
 
     def _forget_twin(self) -> None:
-        self.account.take_over()
+        self.books.take_over()
         self._share.release()
 
     def _refuse(self, delivery: Delivery) -> None:
@@ -253,7 +253,7 @@ class Consumer:
         self._spawn(self._end, delivery, outcome)
 
     def _receive_failed(self, error: QueueError, in_a_row: int, ever_received: bool) -> None:
-        self.account.count("receive_failed")
+        self.books.count("receive_failed")
         log.event(logging.WARNING, "receive.failed", str(error), queue=self.name, code=error.code, in_a_row=in_a_row)
         if not ever_received:
             self._refused(error)
@@ -279,7 +279,7 @@ class Consumer:
         slot, delivery.greenlet = delivery.greenlet, None
         delivery.ended = self._clock.now()
         self._write_off(slot)
-        self.account.count("stuck")
+        self.books.count("stuck")
         self._spawn(self._end, delivery, self._processor.given_up(delivery))
 
     def _end(self, delivery: Delivery, outcome: Outcome) -> None:
@@ -356,7 +356,7 @@ class Consumer:
 
     def _run_again(self, delivery: Delivery) -> None:
         """Its time has come."""
-        if self.in_hand.setdefault(delivery.received.message_id, delivery) is not delivery:
+        if self.deliveries.setdefault(delivery.received.message_id, delivery) is not delivery:
             self._refuse(delivery)
         elif self.polls.probing:
             self._stand_in_line(delivery, SERVER_DOWN)
@@ -382,12 +382,12 @@ class Consumer:
     def _on_room(self) -> None:
         """Permits come back while there is room for what their messages will have to settle.
 
-        Where all that is open waits for its delete no handler runs: no delete is going to join those.
+        Where all that is in hand waits for its delete no handler runs: no delete is going to join those.
         """
         if self._owed and not self._settler.is_full:
             owed, self._owed = self._owed, 0
             self._share.release(owed)
-        if self._settler.deletes.count == self.open:
+        if self._settler.deletes.count == self.in_hand:
             self._settler.deletes.ripen()
 
     def _notice(self, delivery: Delivery, outcome: Outcome) -> None:
@@ -412,7 +412,7 @@ class Consumer:
         return bool(said) and self.polls.is_probe(delivery.started)
 
     def _finished(self, deliveries: list[Delivery]) -> None:
-        self.account.finish(deliveries)
+        self.books.finish(deliveries)
         for delivery in deliveries:
             if self._spared or delivery.outcome is not SUCCEEDED:
                 self._look_back(delivery, delivery.outcome)
@@ -437,25 +437,25 @@ class Consumer:
         self._spared[delivery.received.message_id] = delivery.spared + 1
 
     def _abandoned(self, delivery: Delivery, error: str) -> None:
-        self.account.abandon(delivery, error)
+        self.books.abandon(delivery, error)
         self._abandoned_until.append(delivery.lease.deadline)
         if self._groups is not None:
             self._groups.fail(delivery)
         self._forget([delivery])
 
     def _forget(self, deliveries: list[Delivery]) -> None:
-        in_hand = self.in_hand
+        by_id = self.deliveries
         for delivery in deliveries:
             message_id = delivery.received.message_id
-            if in_hand.get(message_id) is delivery:
-                del in_hand[message_id]
-        self.open -= len(deliveries)
-        if self.open == 0:
+            if by_id.get(message_id) is delivery:
+                del by_id[message_id]
+        self.in_hand -= len(deliveries)
+        if self.in_hand == 0:
             self.idle.set()
 
     def leases(self) -> list[Lease]:
         """Those in hand now. For the watchdog's thread too: one step of the interpreter's takes the list."""
-        return [delivery.lease for delivery in list(self.in_hand.values())]
+        return [delivery.lease for delivery in list(self.deliveries.values())]
 
     @property
     def requests(self) -> int:
@@ -465,13 +465,13 @@ class Consumer:
     @property
     def requests_per_1000(self) -> float:
         """Requests for a thousand messages received, since the start; 0.0 where none was."""
-        return round(1000 * self.requests / self.account.received, 1) if self.account.received else 0.0
+        return round(1000 * self.requests / self.books.received, 1) if self.books.received else 0.0
 
     @property
     def left(self) -> int:
         """Deliveries that are not settled, and messages that wait for their visibility time-out because of us."""
         now = self._clock.now()
-        return self.open + sum(until > now for until in self._abandoned_until)
+        return self.in_hand + sum(until > now for until in self._abandoned_until)
 
     # Drain
 
@@ -503,12 +503,12 @@ class Consumer:
 
     def interrupt(self, kind: Callable[[], Interrupt]) -> None:
         """Interrupt every handler that runs."""
-        for delivery in list(self.in_hand.values()):
+        for delivery in list(self.deliveries.values()):
             delivery.interrupt(kind)
 
     def write_off_running(self) -> None:
         """The drain is over: what is still inside a handler is given back in its name."""
-        for delivery in list(self.in_hand.values()):
+        for delivery in list(self.deliveries.values()):
             if delivery.greenlet is not None:
                 self.stuck(delivery)
 

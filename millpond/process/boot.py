@@ -14,7 +14,7 @@ import gevent
 from millpond.app import discovery
 from millpond.app.config import QueueSettings, Settings
 from millpond.app.discovery import Handlers
-from millpond.engine.books import Account
+from millpond.engine.books import Books
 from millpond.engine.consumer import Consumer, ConsumerSettings
 from millpond.engine.permits import Permits
 from millpond.engine.poller import PollSettings
@@ -211,7 +211,7 @@ class _Wiring:
             Bounded(remote, self._clock),
             self._dead_letters(name, settings),
             processor=self._processor,
-            account=Account(name, self._types, self._metrics, self._succeeded, self._clock),
+            books=Books(name, self._types, self._metrics, self._succeeded, self._clock),
             share=share,
             submit=self._service.pool.submit,
             write_off=self._service.pool.write_off,

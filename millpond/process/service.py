@@ -59,7 +59,7 @@ class Service:
        (exit code 2).
     2. It runs until a signal, until its queues are empty, or until it cannot work.
     3. It drains (`drain_seconds` may be infinite): no new receive, handlers finish, what cannot finish is given back,
-       and the account is told.
+       and the numbers are logged.
     """
 
     def __init__(self, concurrency: int, drain_seconds: float, metrics: Metrics, clock: Clock) -> None:
@@ -103,7 +103,7 @@ class Service:
         if exit_code == CRASHED or self._exit_code == STOPPED:
             self._exit_code = exit_code
         if not self._stop.is_set():
-            in_hand = any(consumer.open for consumer in self.consumers)
+            in_hand = any(consumer.in_hand for consumer in self.consumers)
             self.ending.begin(self._drain_seconds + GRACE_SECONDS, exit_code or (LEFT if in_hand else STOPPED))
         self._stop.set()
 
@@ -194,7 +194,7 @@ class Service:
         return all(
             self._is_refused(consumer)
             or (
-                consumer.open == 0
+                consumer.in_hand == 0
                 and consumer.polls.empty_in_a_row >= EMPTY_POLLS
                 and consumer.polls.empty_since >= consumer.back_off_until
             )
@@ -203,7 +203,7 @@ class Service:
 
     def _tell_progress(self) -> None:
         for consumer in self.consumers:
-            if consumer.open:
+            if consumer.in_hand:
                 log.event(logging.INFO, "worker.progress", "", **self._numbers(consumer))
 
     def _keep_watchdog(self, watchdog: Watchdog) -> None:
@@ -218,7 +218,7 @@ class Service:
     def _register_gauges(self) -> None:
         self._metrics.gauge("worker.hub_lag_ms", self.pulse.take_lag_ms)
         for consumer in self.consumers:
-            self._metrics.gauge(f"{consumer.name}.in_flight", partial(getattr, consumer, "open"))
+            self._metrics.gauge(f"{consumer.name}.in_hand", partial(getattr, consumer, "in_hand"))
             self._metrics.gauge(f"{consumer.name}.ready", partial(getattr, consumer, "ready"))
             self._metrics.gauge(f"{consumer.name}.requests_per_1000", partial(getattr, consumer, "requests_per_1000"))
 
@@ -259,12 +259,12 @@ class Service:
     def _tear_down(self, deadline: float) -> None:
         greenlets = [gevent.spawn(teardown) for teardown in self.teardowns]
         gevent.joinall(greenlets, timeout=max(0.1, min(TEARDOWN_SECONDS, deadline - self._clock.now() - 0.1)))
-        self.pool.close(0.0 if any(consumer.open for consumer in self.consumers) else 0.1)
+        self.pool.close(0.0 if any(consumer.in_hand for consumer in self.consumers) else 0.1)
 
-    # The account
+    # The numbers
 
     def _tell_draining(self) -> None:
-        in_hand = sum(consumer.open for consumer in self.consumers)
+        in_hand = sum(consumer.in_hand for consumer in self.consumers)
         limit = "until all is done" if math.isinf(self._drain_seconds) else f"at most {self._drain_seconds:g} s"
         text = f"{self._why}: {counted(in_hand, 'message')} in hand, {limit}"
         now = self._clock.now()
@@ -276,17 +276,17 @@ class Service:
         log.event(logging.INFO, "worker.draining", text, why=self._why, in_hand=in_hand)
 
     def _numbers(self, consumer: Consumer) -> dict[str, Any]:
-        account = consumer.account
-        numbers = {"queue": consumer.name, "received": account.received, **account.outcomes, **account.causes}
-        numbers |= {"follow_ups_dead_lettered": account.rejected_follow_ups} if account.rejected_follow_ups else {}
-        numbers |= {"taken_over": account.taken_over} if account.taken_over else {}
-        return {**numbers, "in_hand": consumer.open, "abandoned": account.abandoned}
+        books = consumer.books
+        numbers = {"queue": consumer.name, "received": books.received, **books.outcomes, **books.causes}
+        numbers |= {"follow_ups_dead_lettered": books.rejected_follow_ups} if books.rejected_follow_ups else {}
+        numbers |= {"taken_over": books.taken_over} if books.taken_over else {}
+        return {**numbers, "in_hand": consumer.in_hand, "abandoned": books.abandoned}
 
     def _is_something_left(self) -> bool:
         """What --until-empty could not do: messages with other consumers, delayed ones, dead letters."""
         left = False
         for consumer in self.consumers:
-            if letters := consumer.account.outcomes["dead_lettered"] + consumer.account.rejected_follow_ups:
+            if letters := consumer.books.outcomes["dead_lettered"] + consumer.books.rejected_follow_ups:
                 text = f"{counted(letters, 'dead letter')}: see the dead-letter queue"
                 log.event(logging.WARNING, "queue.left", text, queue=consumer.name)
                 left = True
@@ -339,7 +339,7 @@ class Service:
         """The embedded queue keeps messages in memory only."""
         if not consumer.in_memory:
             return
-        letters = consumer.account.outcomes["dead_lettered"] + consumer.account.rejected_follow_ups
+        letters = consumer.books.outcomes["dead_lettered"] + consumer.books.rejected_follow_ups
         waiting = sum(_counts(consumer).values())
         if waiting or letters:
             text = (

@@ -114,8 +114,8 @@ def test_a_message_that_succeeds_is_deleted_once_and_its_books_balance(clock):
     clock.advance(1)
     assert rig.queue.deleted == dict.fromkeys(ids, 1)
     assert rig.queue.calls["delete"] == 3
-    assert rig.account.received == 25 == rig.account.outcomes["succeeded"]
-    assert (rig.account.taken_over, rig.account.abandoned, rig.account.rejected_follow_ups) == (0, 0, 0)
+    assert rig.books.received == 25 == rig.books.outcomes["succeeded"]
+    assert (rig.books.taken_over, rig.books.abandoned, rig.books.rejected_follow_ups) == (0, 0, 0)
     assert rig.consumer.idle.is_set()
     assert rig.permits.free == 10 - rig.consumer._share.polling
 
@@ -281,7 +281,7 @@ def test_a_follow_up_that_is_refused_is_a_dead_letter_and_its_handler_does_not_r
     assert reason["event_id"] == f"{one}/1"
     told = [vars(record) for record in caplog.records if getattr(record, "event", "") == "follow_up.dead_lettered"]
     assert [record["fields"]["follow_up"] for record in told] == [f"{one}/1"]
-    assert rig.account.rejected_follow_ups == 1
+    assert rig.books.rejected_follow_ups == 1
 
 
 @pytest.mark.parametrize("dead_letters", [True, False])
@@ -363,10 +363,10 @@ def test_trap_c_a_slow_delete_holds_back_the_receives(clock):
     rig.queue.gates["delete"] = Event()
     rig.put("job", {}, 3_000)
     clock.advance(5)
-    assert rig.consumer.open <= 20 + 20 + 10  # permits, backlog, one receive
+    assert rig.consumer.in_hand <= 20 + 20 + 10  # permits, backlog, one receive
     rig.queue.gates.pop("delete").set()
     clock.advance(20)
-    assert rig.account.outcomes["succeeded"] == 3_000
+    assert rig.books.outcomes["succeeded"] == 3_000
 
 
 def test_a_delete_that_fails_is_tried_again_and_nothing_runs_twice(clock):
@@ -394,7 +394,7 @@ def test_a_delete_that_is_owed_is_asked_for_until_it_is_made_and_the_handler_doe
     rig.queue.script["delete"] = [refusal] * 1_000_000
     (one,) = rig.put("job")
     clock.advance(1_200)
-    assert rig.account.abandoned == 0
+    assert rig.books.abandoned == 0
     assert rig.queue.messages[one].receives == 1  # its beats go on
     told = [record.getMessage() for record in caplog.records if getattr(record, "event", "") == "settle.failed"]
     assert 19 <= len(told) <= 21  # at once, and each minute
@@ -473,8 +473,8 @@ def test_a_message_that_comes_again_while_it_is_in_hand_does_not_run_twice(clock
     gate.event.set()
     clock.advance(1)
     assert rig.queue.deleted == {one: 1}  # by the new handle: the old one deletes nothing
-    assert rig.account.received == 1 == sum(rig.account.outcomes.values())
-    assert rig.account.taken_over == 1
+    assert rig.books.received == 1 == sum(rig.books.outcomes.values())
+    assert rig.books.taken_over == 1
     assert rig.consumer._share.held == rig.consumer._share.polling
 
 
@@ -598,7 +598,7 @@ def test_a_delete_whose_lease_the_watchdog_is_at_waits_for_it_and_is_made(clock)
     rig.consumer.drain(clock.now() + 30)
     clock.advance(3)
     assert rig.queue.deleted == {one: 1}
-    assert rig.consumer.open == 0
+    assert rig.consumer.in_hand == 0
 
 
 # Dead letters that do not go
@@ -625,7 +625,7 @@ def test_a_dead_letter_queue_that_is_denied_stops_nothing(clock, caplog):
     clock.advance(900)
     assert len(rig.dead.messages) == 30
     assert rig.queue.messages == {}
-    assert rig.account.outcomes["dead_lettered"] == 30
+    assert rig.books.outcomes["dead_lettered"] == 30
 
 
 def test_a_refusal_that_passes_makes_no_second_run_and_no_dead_letter_of_a_follow_up(clock):
@@ -787,13 +787,13 @@ def test_unavailable_pauses_the_receives_then_one_message_at_a_time_probes(clock
     burned = {one: rig.queue.messages[one].receives for one in ids}
     assert sum(burned.values()) <= 20  # what was in hand; nobody else lost an attempt
     assert all(outcome.cause == "unavailable" and outcome.name == "retried" for _, outcome in rig.ended)
-    before = rig.account.received
+    before = rig.books.received
     clock.advance(125)
-    assert rig.account.received - before <= 3  # one probe a minute
+    assert rig.books.received - before <= 3  # one probe a minute
     up.append(True)
     clock.advance(65)
     assert rig.queue.messages == {}
-    assert rig.account.outcomes["dead_lettered"] == 0
+    assert rig.books.outcomes["dead_lettered"] == 0
 
 
 # Drain
@@ -819,7 +819,7 @@ def test_a_drain_lets_handlers_finish_and_gives_back_what_was_not_started(clock)
     gate.event.set()
     clock.advance(0.2)
     assert rig.consumer.idle.is_set()
-    assert rig.account.outcomes == {"released": 3, "succeeded": 2}
+    assert rig.books.outcomes == {"released": 3, "succeeded": 2}
 
 
 def test_what_an_open_poll_brings_after_the_drain_began_is_given_back(clock):
@@ -834,7 +834,7 @@ def test_what_an_open_poll_brings_after_the_drain_began_is_given_back(clock):
     rig.consumer.give_back_held()
     clock.advance(1)
     assert rig.queue.visible() == ["m1"]
-    assert rig.account.outcomes == {"released": 1}
+    assert rig.books.outcomes == {"released": 1}
 
 
 def test_what_goes_back_while_a_poll_stays_open_is_hidden_from_that_poll(clock):
@@ -1051,7 +1051,7 @@ def test_a_message_that_waits_for_its_turn_is_a_dead_letter_with_its_reason_when
     assert rig.outcomes() == dict.fromkeys(ids, "dead_lettered")
     assert rig.letters() == ["mail server down (maxReceiveCount = 1 is reached: raise it)"] * 5
     assert rig.queue.moved == []
-    assert rig.consumer.open == 0
+    assert rig.consumer.in_hand == 0
 
 
 def test_what_never_began_at_its_last_receive_is_a_dead_letter_with_its_reason_in_a_drain(clock):
@@ -1265,9 +1265,9 @@ def test_a_poll_that_waits_for_permits_when_a_pause_begins_asks_for_nothing_in_i
     assert len(gate.inside) == 10
     gate.event.set()
     clock.advance(50)
-    assert rig.account.received == 10
+    assert rig.books.received == 10
     clock.advance(20)
-    assert rig.account.received == 11
+    assert rig.books.received == 11
 
 
 def probe_early(rig):
@@ -1397,7 +1397,7 @@ def test_a_rejected_follow_up_is_told_and_counted(clock, caplog):
     rig = run(clock, {"job": lambda payload, message: message.follow_up({}, reject="550 5.1.1") and None})
     rig.put("job")
     clock.advance(1)
-    assert rig.account.rejected_follow_ups == 1
+    assert rig.books.rejected_follow_ups == 1
     (record,) = [one for one in caplog.records if getattr(one, "event", "") == "follow_up.dead_lettered"]
     assert "550 5.1.1" in str(vars(record))
 
@@ -1490,7 +1490,7 @@ def test_a_drain_does_not_wait_for_a_dead_letter_queue_that_is_known_not_to_answ
     clock.advance(1.5)
     rig.consumer.give_back_held()
     clock.advance(0.5)
-    assert rig.consumer.open == 0
+    assert rig.consumer.in_hand == 0
 
 
 def test_a_dead_letter_that_is_refused_for_what_it_is_says_nothing_of_the_queue(clock, caplog):
@@ -1587,10 +1587,10 @@ def test_a_drain_gives_up_a_follow_up_that_nobody_takes_in_seconds(clock, dead_l
     clock.advance(30)
     rig.consumer.drain(clock.now() + 25)
     clock.advance(2)
-    assert rig.consumer.open == 1
+    assert rig.consumer.in_hand == 1
     clock.advance(3)
-    assert rig.consumer.open == 0
-    assert rig.account.abandoned == 1
+    assert rig.consumer.in_hand == 0
+    assert rig.books.abandoned == 1
     assert rig.consumer.left == 1
 
 
@@ -1615,7 +1615,7 @@ def test_in_a_drain_nobody_waits_for_long_for_a_dead_letter_queue_that_does_not_
     assert rig.ended == []
     clock.advance(2.5)
     assert rig.outcomes() == {one: "retried"}
-    assert rig.consumer.open == 0
+    assert rig.consumer.in_hand == 0
 
 
 @pytest.mark.parametrize(("handler", "where", "call"), [(fine, "queue", "delete"), (reject, "dead", "send")])
@@ -1676,7 +1676,7 @@ def test_a_dead_letter_that_fails_in_a_drain_is_not_tried_again(clock):
     gate.event.set()
     clock.advance(2)
     assert rig.outcomes() == {one: "retried"}
-    assert rig.consumer.open == 0
+    assert rig.consumer.in_hand == 0
 
 
 # Memory

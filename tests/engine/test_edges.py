@@ -118,7 +118,7 @@ def test_what_is_held_back_goes_back_though_the_deletes_are_stuck(clock):
     giver = gevent.spawn(rig.consumer.give_back_held)
     clock.advance(2)
     assert giver.ready()
-    assert rig.account.outcomes["released"] >= ready
+    assert rig.books.outcomes["released"] >= ready
 
 
 def test_the_drain_ends_in_time_though_the_deletes_are_stuck():
@@ -194,7 +194,7 @@ def test_a_queue_whose_deletes_are_stuck_keeps_no_slot_busy(clock):
     rig.queue.script["delete"] = [Unreachable("down")] * 10_000
     rig.put("job", {}, 300)
     clock.advance(10)
-    assert rig.consumer.open >= 20
+    assert rig.consumer.in_hand >= 20
     done = []
     rig.pool.submit(done.append, ["other"])  # another queue's work, on the same pool
     settle()
@@ -210,7 +210,7 @@ def test_a_message_abandoned_long_ago_is_no_reason_for_exit_1():
     service = service_of(rig, clock, 2)
     running = gevent.spawn(service.run)
     gevent.sleep(0.1)
-    rig.account.abandoned = 1  # one blip last week; the message has come again and succeeded since
+    rig.books.abandoned = 1  # one blip last week; the message has come again and succeeded since
     service.stop("SIGTERM")
     assert running.get(timeout=5) == 0
 
@@ -340,7 +340,7 @@ def test_until_empty_waits_for_what_was_let_go_for_a_moment(clock):
     assert [o.name for _, o in rig.ended] == ["released"]
     ending.set()
     clock.advance(0.2)
-    assert rig.consumer.open == 0
+    assert rig.consumer.in_hand == 0
     for _ in range(100):
         clock.advance(0.1)
         assert not (service._is_empty() and one in rig.queue.messages)
@@ -351,7 +351,7 @@ def test_a_message_that_comes_again_before_it_was_started_is_started(clock):
     rig = run(clock, {"job": gate}, concurrency=1, prefetch=2)
     _first, second = rig.put("job", {}, 2)
     settle()
-    rig.consumer.in_hand[second].lease._lose()
+    rig.consumer.deliveries[second].lease._lose()
     rig.queue._hide(rig.queue.messages[second], 0)
     rig.queue._arrival.set()
     clock.advance(0.5)

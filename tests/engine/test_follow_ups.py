@@ -111,7 +111,7 @@ def test_a_delayed_follow_up_on_a_fifo_queue_is_handled_when_its_time_has_come_a
     put(rig, "later")
     clock.advance(30)
     assert ran[2:] == [("rest", 5), ("later", 5)]  # it keeps its place in its group
-    assert rig.account.outcomes["dead_lettered"] == rig.account.causes["failed"] == 0
+    assert rig.books.outcomes["dead_lettered"] == rig.books.causes["failed"] == 0
     assert rig.queue.deleted[first] == rig.queue.deleted[behind] == 1
     assert rig.queue.messages == {}
 

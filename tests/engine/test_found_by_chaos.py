@@ -133,11 +133,11 @@ def test_an_answer_that_was_long_on_its_way_takes_no_newer_lease_over(clock):
     rig.consumer.accept([received(rig, one, 3)])
     settle()
     rig.consumer.accept([received(rig, one, 2)])
-    assert rig.consumer.in_hand[one].lease.handle == f"{one}#3"
+    assert rig.consumer.deliveries[one].lease.handle == f"{one}#3"
     handler.event.set()
     clock.advance(1)
     assert rig.queue.deleted == {one: 1}
-    assert (handler.runs, rig.account.received, rig.permits.free) == ([3], 1, free)
+    assert (handler.runs, rig.books.received, rig.permits.free) == ([3], 1, free)
 
 
 def test_a_beat_that_sqs_confirms_while_the_delete_is_on_its_way_counts(clock):

@@ -16,7 +16,7 @@ import pytest
 from gevent.event import Event
 
 from millpond.app.routing import Route
-from millpond.engine.books import Account
+from millpond.engine.books import Books
 from millpond.engine.consumer import Consumer, ConsumerSettings
 from millpond.engine.groups import Groups
 from millpond.engine.permits import Permits
@@ -212,7 +212,7 @@ class Fifo:
         routes = {"job": Route("job", "tests.job", msgspec.json.decode, self._work, finishes=finishes)}
         self.pool: Pool[Any] = Pool(concurrency, self._crashed)
         self.pool._wake_later = self.pool._wake_soon  # type: ignore[method-assign]  # no real timers here
-        account = Account("q", routes, Metrics("", 0, "millpond", "test"), log.Allowance(0), self.clock)
+        books = Books("q", routes, Metrics("", 0, "millpond", "test"), log.Allowance(0), self.clock)
         self.consumer = Consumer(
             ConsumerSettings(
                 "q", PollSettings(wait_seconds, 10, VISIBILITY, pollers, 0.0, fifo), VISIBILITY / 3, limit=20, fifo=fifo
@@ -220,7 +220,7 @@ class Fifo:
             Bounded(self.queue, self.clock),
             Bounded(self.dead, self.clock),
             processor=Processor(routes, RetryPolicy(max_attempts, 2, 10), self.clock),
-            account=account,
+            books=books,
             share=Permits(concurrency, 1, self.clock).share(0),
             submit=self.pool.submit,
             write_off=self.pool.write_off,
@@ -228,8 +228,8 @@ class Fifo:
             clock=self.clock,
             spawn=self.spawn,
         )
-        self.account = account
-        finish = account.finish
+        self.books = books
+        finish = books.finish
 
         def finished(deliveries: Any) -> None:
             for delivery in deliveries:
@@ -237,7 +237,7 @@ class Fifo:
                 self.ended.append(((payload[0], payload[1]), delivery.outcome.name))
             finish(deliveries)
 
-        account.finish = finished  # type: ignore[method-assign]
+        books.finish = finished  # type: ignore[method-assign]
         self.consumer.polls.start()
 
     def spawn(self, function: Callable[..., object], *args: Any) -> gevent.Greenlet:
@@ -332,8 +332,8 @@ def test_whatever_fails_each_group_is_done_in_its_order(seed):
     gone = [which for which, outcome in one.ended if outcome in ("succeeded", "dead_lettered", "discarded")]
     for group in "abc":
         assert [number for name, number in gone if name == group] == list(range(30))
-    assert one.account.outcomes["retried"] > 0
-    assert one.account.outcomes["released"] > 0
+    assert one.books.outcomes["retried"] > 0
+    assert one.books.outcomes["released"] > 0
 
 
 def test_after_a_failure_none_of_those_in_hand_behind_it_runs_before_it():
@@ -407,7 +407,7 @@ def test_a_message_that_waits_in_line_is_leased_like_any_other():
     gate.event.set()
     one.clock.advance(1)
     assert one.saw("done") == [("a", number) for number in range(5)]
-    assert one.account.received == 5
+    assert one.books.received == 5
 
 
 def test_groups_run_side_by_side_and_of_each_only_the_first():

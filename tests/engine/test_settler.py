@@ -175,7 +175,7 @@ def test_a_message_that_is_settled_has_no_heartbeat_and_is_forgotten(run, clock,
     rig.put("job")
     clock.advance(0.3)
     assert len(rig.ended) == 1
-    assert rig.consumer.in_hand == {}
+    assert rig.consumer.deliveries == {}
     rig.queue.messages.clear()
     started.clear()
     rig.queue.calls.clear()
@@ -202,7 +202,7 @@ def test_a_give_back_that_comes_too_late_is_a_lost_lease(run, clock):
     (one,) = rig.put("job")
     clock.advance(1)
     assert rig.outcomes() == {one: "lease_lost"}
-    assert rig.consumer.open == rig.account.abandoned == 0
+    assert rig.consumer.in_hand == rig.books.abandoned == 0
 
 
 def test_a_message_that_could_not_be_given_back_is_told_as_such_and_not_as_retried(run, clock, caplog):
@@ -211,10 +211,10 @@ def test_a_message_that_could_not_be_given_back_is_told_as_such_and_not_as_retri
     rig.put("job")
     clock.advance(29)
     assert rig.ended == []
-    assert rig.consumer.open == 1
+    assert rig.consumer.in_hand == 1
     clock.advance(3)
-    assert rig.account.abandoned == 1
-    assert rig.account.outcomes["retried"] == rig.account.outcomes["lease_lost"] == 0
+    assert rig.books.abandoned == 1
+    assert rig.books.outcomes["retried"] == rig.books.outcomes["lease_lost"] == 0
     assert "message.abandoned" in [getattr(record, "event", "") for record in caplog.records]
 
 
@@ -324,7 +324,7 @@ def test_a_dead_letter_that_cannot_be_sent_is_not_sent_any_more_once_its_message
     assert rig.ended == []
     clock.advance(2)
     assert rig.outcomes() == {one: "lease_lost"}
-    assert rig.consumer.open == 0
+    assert rig.consumer.in_hand == 0
     before = rig.dead.calls["send"]
     clock.advance(3.9)  # then it comes again
     assert rig.dead.calls["send"] == before
@@ -344,12 +344,12 @@ def test_whatever_settles_slowly_holds_back_the_receives(run, clock, handler, wh
     hold = getattr(rig, where).gates[call] = Event()
     rig.put("job", None, 1_000)
     clock.advance(5)
-    assert rig.consumer.open <= 20 + 20 + 10  # permits, backlog, one receive
+    assert rig.consumer.in_hand <= 20 + 20 + 10  # permits, backlog, one receive
     del getattr(rig, where).gates[call]
     hold.set()
     clock.advance(20)
     assert len(rig.ended) >= 1_000  # and once it settles again, all go on
-    assert rig.permits.free + rig.consumer.open + rig.consumer._share.polling == 20
+    assert rig.permits.free + rig.consumer.in_hand + rig.consumer._share.polling == 20
 
 
 def test_the_permits_of_a_full_backlog_all_come_back(run, clock):
@@ -364,7 +364,7 @@ def test_the_permits_of_a_full_backlog_all_come_back(run, clock):
     clock.advance(25)
     rig.consumer.give_back_held()
     clock.advance(1)
-    assert rig.consumer.open == 0
+    assert rig.consumer.in_hand == 0
     assert rig.permits.free == 40
 
 
@@ -387,7 +387,7 @@ def test_a_handler_that_ends_after_it_was_written_off_is_not_settled_again(run, 
     clock.advance(20)  # longer than any linger
     assert len(rig.ended) == 1
     assert rig.queue.calls["extend"] == 1
-    assert rig.queue.calls["delete"] == rig.consumer.open == 0
+    assert rig.queue.calls["delete"] == rig.consumer.in_hand == 0
     assert rig.permits.free == 10
 
 
@@ -415,8 +415,8 @@ def test_a_message_that_comes_again_before_its_give_back_is_answered_is_a_new_de
     clock.advance(1)
     assert [outcome.name for _, outcome in rig.ended] == ["retried", "succeeded"]
     assert rig.queue.deleted == {one: 1}
-    assert rig.consumer.open == 0
-    assert rig.account.received == 2
+    assert rig.consumer.in_hand == 0
+    assert rig.books.received == 2
 
 
 # Interrupts

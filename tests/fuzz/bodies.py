@@ -15,8 +15,8 @@ import msgspec
 from millpond import Message, Reject, foreign, handler
 from millpond.app.routing import routes
 from millpond.sqs.queue import Attribute, Received
-from tests.fuzz.books import STYLES, Books, own_log
 from tests.fuzz.kind import Kind, TryOne
+from tests.fuzz.trial import STYLES, Trial, own_log
 
 #: The process knows it: nothing that goes out may have it, whoever wrote it where.
 SECRET = "s3cret-of-the-process"
@@ -288,12 +288,12 @@ def attributes(chance: Random) -> dict[str, Attribute]:
 def open_bodies() -> Iterator[TryOne]:
     foreign.conceal(SECRET)
     with own_log():
-        books = Books(routes([__name__]), SECRET)
+        trial = Trial(routes([__name__]), SECRET)
 
         def try_one(chance: Random) -> None:
             received = Received("m1", "r", body(chance), chance.randrange(1, 5), 1, attributes=attributes(chance))
             default_type = chance.choice(("", "", *TYPES))
-            delivery, outcome, lines = books.take(received, chance.choice(STYLES), default_type)
+            delivery, outcome, lines = trial.take(received, chance.choice(STYLES), default_type)
             told: Any = delivery.envelope
             if (
                 told is None or VALUE[1:] not in f"{told.event_type}{told.event_id}"

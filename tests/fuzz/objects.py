@@ -18,8 +18,8 @@ from millpond import Discard, Message, Reject, Retry, Unavailable, foreign, hand
 from millpond.app.routing import Route, routes
 from millpond.errors import Interrupt, Stopped, TimeLimitExceeded
 from millpond.sqs.queue import Received
-from tests.fuzz.books import STYLES, Books, own_log
 from tests.fuzz.kind import Kind, TryOne
+from tests.fuzz.trial import STYLES, Trial, own_log
 
 SECRET = "s3cret-of-the-process"
 #: What one message may take of the hub, whatever its handler has raised: a busy machine's time is not counted.
@@ -236,7 +236,7 @@ def open_objects() -> Iterator[TryOne]:
     )
     body = json.dumps({"event_type": "job", "event_id": "e1", "payload": {}})
     with own_log():
-        books = Books({"job": route}, SECRET)
+        trial = Trial({"job": route}, SECRET)
 
         def try_one(chance: Random) -> None:
             work.decode = raiser(chance) if chance.random() < 0.1 else lambda: None
@@ -245,7 +245,7 @@ def open_objects() -> Iterator[TryOne]:
             work.exit = raiser(chance) if chance.random() < 0.1 else lambda: leaving
             work.handle = handling(chance)
             began = time.process_time()
-            books.take(Received("m1", "r", body, chance.randrange(1, 5), 1), chance.choice(STYLES))
+            trial.take(Received("m1", "r", body, chance.randrange(1, 5), 1), chance.choice(STYLES))
             seconds = time.process_time() - began
             assert seconds < MAX_SECONDS, f"{seconds:.1f} s"
 

@@ -317,7 +317,7 @@ def test_threads_log_beside_the_hub_without_losing_or_mixing_up_a_line(monkeypat
     rig.consumer.polls.stop()
     until(rig.consumer.polls.ended.is_set)
     assert rig.crashes == []
-    assert rig.account.outcomes == {"succeeded": 400}
+    assert rig.books.outcomes == {"succeeded": 400}
     assert max(most) <= 4
     lines = [json.loads(line) for line in out.getvalue().splitlines()]
     said = sorted((line["message"], line["message_id"]) for line in lines if line.get("logger") == "jobs")
@@ -381,7 +381,7 @@ def test_by_default_a_handler_is_interrupted_when_its_lease_is_lost(lose, clock)
     job = Job()
     rig = lose(job)
     assert job.thrown == [LeaseLost]
-    assert rig.account.outcomes == {"lease_lost": 1}
+    assert rig.books.outcomes == {"lease_lost": 1}
     assert rig.queue.calls["delete"] == 0
 
 
@@ -396,7 +396,7 @@ def test_one_that_finishes_ends_and_its_late_success_is_deleted_and_counted_as_a
     clock.advance(1)
     assert rig.queue.calls["delete"] == 1
     assert len(rig.queue.deleted) == 1  # nobody has taken it meanwhile: a duplicate less
-    assert rig.account.outcomes == {"lease_lost": 1}
+    assert rig.books.outcomes == {"lease_lost": 1}
     assert rig.ended[0][1].reason == "too late: succeeded"
     assert rig.queue.calls["extend"] == 0
 
@@ -412,7 +412,7 @@ def test_one_that_finishes_and_fails_leaves_its_message_to_whoever_has_it(lose, 
     rig.queue.calls.clear()
     job.event.set()
     clock.advance(1)
-    assert rig.account.outcomes == {"lease_lost": 1}
+    assert rig.books.outcomes == {"lease_lost": 1}
     assert (rig.queue.calls["extend"], rig.queue.calls["delete"]) == (0, 0)
 
 
@@ -425,7 +425,7 @@ def test_a_message_that_comes_again_to_one_that_finishes_is_not_run_beside_it(lo
     job.event.set()
     clock.advance(1)
     assert job.began == [1]
-    assert rig.account.outcomes == {"succeeded": 1}
+    assert rig.books.outcomes == {"succeeded": 1}
     assert len(rig.queue.deleted) == 1
 
 
@@ -435,7 +435,7 @@ def test_one_that_finishes_still_has_its_time_limit_and_the_drain(lose, clock):
     rig.consumer.interrupt(Stopped)
     clock.advance(1)
     assert job.thrown == [Stopped]
-    assert rig.account.outcomes == {"lease_lost": 1}
+    assert rig.books.outcomes == {"lease_lost": 1}
 
 
 # --- what a boot finds
@@ -612,7 +612,7 @@ def test_once_threads_are_free_again_no_more_handlers_run_at_once_than_slots(clo
     assert max(most) == 3
     hold.set()
     clock.advance(5)
-    assert rig.account.outcomes == {"succeeded": 23}
+    assert rig.books.outcomes == {"succeeded": 23}
     assert max(most) == 3
 
 
@@ -633,11 +633,11 @@ def test_who_was_put_off_or_interrupted_in_the_line_leaves_no_slot_too_many_behi
     rig.put("block", None, 12)
     clock.advance(5)
     begun(gate, 1)
-    assert rig.account.causes["no_thread"] >= 5
-    for one in list(rig.consumer.in_hand.values()):
+    assert rig.books.causes["no_thread"] >= 5
+    for one in list(rig.consumer.deliveries.values()):
         one.interrupt(LeaseLost)
     gate.open()
-    until(lambda: clock.advance(400) or rig.account.outcomes["succeeded"] >= 8)
+    until(lambda: clock.advance(400) or rig.books.outcomes["succeeded"] >= 8)
     rig.put("count", None, 20)
     clock.advance(1)
     assert max(most) == 4
@@ -656,7 +656,7 @@ def test_who_waits_too_long_or_behind_too_many_is_put_off_and_that_is_no_failure
     assert {(outcome.name, outcome.cause) for outcome in put_off} == {("retried", "no_thread")}
     assert "all 2 threads are taken" in put_off[0].reason
     assert min(outcome.delay_seconds for outcome in put_off) >= 15
-    assert rig.account.causes["failed"] == 0
+    assert rig.books.causes["failed"] == 0
     clock.advance(301)
     gone = {one for one, _ in rig.ended}
     assert len(gone) == 18  # those, too, that had a place in line
@@ -665,8 +665,8 @@ def test_who_waits_too_long_or_behind_too_many_is_put_off_and_that_is_no_failure
     for _ in range(200):
         clock.advance(10)
         gevent.sleep(0.002)
-    until(lambda: rig.account.outcomes["succeeded"] == 20)
-    assert rig.account.outcomes["dead_lettered"] == 0
+    until(lambda: rig.books.outcomes["succeeded"] == 20)
+    assert rig.books.outcomes["dead_lettered"] == 0
 
 
 def test_who_has_waited_for_long_stays_where_a_thread_came_free_a_moment_ago(clock):
@@ -694,13 +694,13 @@ def test_who_has_waited_for_long_stays_where_a_thread_came_free_a_moment_ago(clo
         clock.advance(295)
         next_one()
         clock.advance(9)  # the last in line has waited for more than 300 s
-        assert rig.account.causes["no_thread"] == 0
+        assert rig.books.causes["no_thread"] == 0
         clock.advance(10)
-        assert rig.account.causes["no_thread"] == 1
+        assert rig.books.causes["no_thread"] == 1
         drained(rig)
     finally:
         may_end[0] = 99
-    until(lambda: rig.consumer.open == 0)
+    until(lambda: rig.consumer.in_hand == 0)
 
 
 def test_who_has_the_threads_is_told_after_a_second_and_then_each_minute(clock, gate, caplog):
@@ -741,9 +741,9 @@ def test_a_worker_that_has_thread_handlers_alone_puts_none_off(clock, gate):
     rig.put("block", None, 30)
     clock.advance(3_600)
     assert rig.ended == []
-    assert rig.consumer.open == 10
+    assert rig.consumer.in_hand == 10
     gate.open()
-    until(lambda: clock.advance(1) or rig.account.outcomes["succeeded"] == 30)
+    until(lambda: clock.advance(1) or rig.books.outcomes["succeeded"] == 30)
 
 
 def test_where_threads_end_all_the_time_a_long_line_is_no_reason_to_put_off(clock):
@@ -751,10 +751,10 @@ def test_where_threads_end_all_the_time_a_long_line_is_no_reason_to_put_off(cloc
     as_thread(rig, "quick")
     rig.consumer.polls.start()
     rig.put("quick", None, 80)
-    until(lambda: clock.advance(0.01) or rig.account.outcomes["succeeded"] == 80)
+    until(lambda: clock.advance(0.01) or rig.books.outcomes["succeeded"] == 80)
     rig.put("quick", None, 100)
-    until(lambda: clock.advance(0.06) or rig.account.outcomes["succeeded"] == 180)
-    assert rig.account.outcomes == {"succeeded": 180}
+    until(lambda: clock.advance(0.06) or rig.books.outcomes["succeeded"] == 180)
+    assert rig.books.outcomes == {"succeeded": 180}
 
 
 def test_where_fewer_threads_can_be_started_than_allowed_those_do_all_the_work_once_each(clock, monkeypatch):
@@ -773,9 +773,9 @@ def test_where_fewer_threads_can_be_started_than_allowed_those_do_all_the_work_o
     as_thread(rig, "quick")
     rig.consumer.polls.start()
     ids = rig.put("quick", None, 200)
-    until(lambda: clock.advance(0.01) or rig.account.outcomes["succeeded"] == 200)
+    until(lambda: clock.advance(0.01) or rig.books.outcomes["succeeded"] == 200)
     assert sorted(ran) == sorted(ids)
-    assert rig.account.causes["failed"] == 0
+    assert rig.books.causes["failed"] == 0
 
 
 def test_the_last_receive_that_the_queue_permits_is_not_spent_on_the_wait_for_a_thread(clock, gate):
@@ -794,7 +794,7 @@ def test_beyond_what_can_wait_the_last_receive_is_a_dead_letter_that_says_why(cl
     rig = busy(clock, gate, concurrency=concurrency, timeout=36_000, max_receive_count=1)
     rig.put("block", None, 2 * concurrency)
     clock.advance(100)
-    assert rig.consumer.open == concurrency - left  # permits, for the other handlers
+    assert rig.consumer.in_hand == concurrency - left  # permits, for the other handlers
     letters = [outcome for _, outcome in rig.ended]
     assert len(letters) == concurrency + left
     assert {outcome.name for outcome in letters} == {"dead_lettered"}
@@ -832,7 +832,7 @@ def test_a_thread_that_was_given_up_is_used_again_once_its_code_ends(clock, gate
     clock.advance(10)
     begun(gate, 2)
     gate.open()
-    until(lambda: clock.advance(1) or rig.account.outcomes["succeeded"] >= 3)
+    until(lambda: clock.advance(1) or rig.books.outcomes["succeeded"] >= 3)
     assert len(gate.idents) == 2
 
 
@@ -855,7 +855,7 @@ def test_a_thread_that_cannot_be_started_is_tried_again_and_no_permit_of_the_poo
     clock.advance(3)
     begun(gate, started)
     assert "can't start new thread" in caplog.text
-    assert rig.account.causes["failed"] == 0
+    assert rig.books.causes["failed"] == 0
     until(lambda: clock.advance(5) or len(gate.began) == 4)  # all four threads are there in the end
     assert len(set(gate.began)) == 4  # and nothing ran twice
     caplog.clear()
@@ -863,7 +863,7 @@ def test_a_thread_that_cannot_be_started_is_tried_again_and_no_permit_of_the_poo
     clock.advance(65)
     assert "all 4 threads are taken" in caplog.text
     gate.open()
-    until(lambda: clock.advance(1) or rig.account.outcomes["succeeded"] == 5)
+    until(lambda: clock.advance(1) or rig.books.outcomes["succeeded"] == 5)
     assert set(rig.queue.deleted) == set(ids)
     assert len(gate.began) == 5
 

@@ -154,10 +154,10 @@ def test_a_time_below_zero_is_zero(server, make):
 def test_a_gauge_is_read_at_each_flush_and_names_its_process(server, make):
     values = iter([3, 4.25])
     metrics = make()
-    metrics.gauge("emails.in_flight", lambda: next(values))
+    metrics.gauge("emails.in_hand", lambda: next(values))
     metrics.flush()
     metrics.flush()
-    assert server.lines() == ["mill.emails.in_flight.worker_1:3.0|g", "mill.emails.in_flight.worker_1:4.25|g"]
+    assert server.lines() == ["mill.emails.in_hand.worker_1:3.0|g", "mill.emails.in_hand.worker_1:4.25|g"]
 
 
 def test_a_negative_gauge_is_set_and_not_subtracted(server, make):

@@ -781,7 +781,7 @@ def test_what_could_not_be_given_back_is_exit_1(process, clock):
     clock.advance(10)
     assert one.exit_code == LEFT
     assert one.rig.outcomes() == {}
-    assert message_id in one.rig.consumer.in_hand
+    assert message_id in one.rig.consumer.deliveries
 
 
 @pytest.mark.parametrize("drain_seconds", [25, math.inf])
@@ -800,7 +800,7 @@ def test_a_drain_ends_in_seconds_with_exit_1_where_what_is_to_be_settled_is_deni
     clock.advance(20)
     assert one.exit_code == LEFT
     assert one.ended_at <= begun + 6
-    assert one.rig.account.abandoned == 1
+    assert one.rig.books.abandoned == 1
 
 
 def test_a_drain_that_waits_until_all_is_done_gives_a_delete_up_after_five_minutes(process, clock):
@@ -840,8 +840,8 @@ def test_the_last_line_counts_what_was_taken_over_and_buried_where_there_was_any
     one = process({"job": handle}, {"job": fine}, wait_seconds=1)
     one.rig.put("job")
     clock.advance(1)
-    one.rig.account.receive(1)
-    one.rig.account.take_over()
+    one.rig.books.receive(1)
+    one.rig.books.take_over()
     one.signal(SIGTERM)
     clock.advance(5)
     odd, plain = (record.fields for record in caplog.records if getattr(record, "event", "") == "worker.stopped")

@@ -1,4 +1,4 @@
-"""What both kinds that go through the processor share: an account that logs every ending, and letters."""
+"""What both kinds that go through the processor share: books that log every ending, and letters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from millpond.app.routing import Route
-from millpond.engine.books import Account
+from millpond.engine.books import Books
 from millpond.engine.deadletter import ATTRIBUTE, MAX_VALUE_BYTES, Letters
 from millpond.engine.delivery import Delivery
 from millpond.engine.processor import Processor, RetryPolicy
@@ -26,8 +26,8 @@ MAX_LINE = 120_000
 STYLES = ("json", "text")
 
 
-class Books:
-    """Takes one message through processor, account, log and letters, and looks at what comes out."""
+class Trial:
+    """Takes one message through processor, books, log and letters, and looks at what comes out."""
 
     name = "q"
     max_bytes = MAX_BYTES
@@ -36,7 +36,7 @@ class Books:
         self._clock = SystemClock()
         self._processor = Processor(routes, RetryPolicy(max_attempts=3), self._clock)
         metrics = Metrics("", 0, "millpond", "test")
-        self._account = Account("q", routes, metrics, log.Allowance(1_000_000), self._clock)
+        self._books = Books("q", routes, metrics, log.Allowance(1_000_000), self._clock)
         self._letters = Letters("q", self._processor.where, self._clock, fifo=False)
         self._secret = secret
         self._stream = io.StringIO()
@@ -58,7 +58,7 @@ class Books:
             assert type(text) is str
             assert len(text) < 10_000, len(text)
         delivery.outcome = outcome
-        self._account.finish([delivery])
+        self._books.finish([delivery])
         self._look_at_letters(delivery, outcome)
         lines = self._stream.getvalue()
         self._look_at_lines(lines, style, outcome)
