@@ -15,7 +15,7 @@ from unittest import mock
 
 from millpond.engine import consumer, lease, settler
 from millpond.hub.backoff import whole_seconds
-from millpond.engine.batch import Batcher
+from millpond.sqs.batcher import Batcher
 from millpond.engine.consumer import Consumer
 from millpond.engine.delivery import Delivery
 from millpond.engine.groups import Groups

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from millpond.engine.books import Books
-from millpond.engine.deadletter import Letters
+from millpond.engine.dead_letter import Letters
 from millpond.engine.delivery import Delivery
 from millpond.engine.groups import Groups
 from millpond.engine.kept import Kept

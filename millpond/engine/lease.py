@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 import msgspec
 
-from millpond.engine.batch import Batcher
 from millpond.engine.trouble import Trouble, is_denied
 from millpond.hub.backoff import whole_seconds
 from millpond.hub.clock import Clock, Event
 from millpond.hub.countdown import Countdown
+from millpond.sqs.batcher import Batcher
 from millpond.sqs.queue import MARGIN_SECONDS as MARGIN_SECONDS  # with lease_seconds, where the settings need both
 from millpond.sqs.queue import MAX_HOLD_SECONDS, Failure, Queue, answers, lease_seconds
 

@@ -7,14 +7,14 @@ from typing import Any
 
 import msgspec
 
-from millpond.engine import deadletter
-from millpond.engine.batch import Batcher
-from millpond.engine.deadletter import Letters
+from millpond.engine import dead_letter
+from millpond.engine.dead_letter import Letters
 from millpond.engine.delivery import Delivery
 from millpond.engine.lease import DENIED_SECONDS, LeaseKeeper
 from millpond.engine.trouble import DENIED_PATIENCE_SECONDS, PATIENCE_SECONDS, Trouble, is_denied
 from millpond.hub.clock import Clock
 from millpond.message import MAX_DELAY_SECONDS, FollowUp, Outcome, delayed
+from millpond.sqs.batcher import Batcher
 from millpond.sqs.queue import Entry, Failure, Queue, answers
 
 #: A follow-up that cannot be sent for so long is a dead letter; a delete that fails in a drain without an end is given
@@ -265,9 +265,9 @@ class Settler:
                 sending.failure = self._burying.last or NO_PLACE
             return [], batch
         left = self._offer_once(self.dead_letters, batch)
-        told = [one for one in left if one.failure.sender_fault and one.letter and not deadletter.is_bare(one.letter)]
+        told = [one for one in left if one.failure.sender_fault and one.letter and not dead_letter.is_bare(one.letter)]
         for sending in told:  # there may be no room for the reason
-            sending.letter = deadletter.bare(sending.letter) if sending.letter is not None else None
+            sending.letter = dead_letter.bare(sending.letter) if sending.letter is not None else None
         left = [sending for sending in left if sending not in told] + self._offer_once(self.dead_letters, told)
         refused = [one for one in left if one.failure.sender_fault or self._burying.lasts]
         for sending in refused:  # once a minute
@@ -314,7 +314,7 @@ class Settler:
     def _tell_letter(self, sending: Sending) -> None:
         if sending.job is not None:
             self._buried(sending.delivery, sending.job, sending.why)
-        if sending.letter is not None and deadletter.is_bare(sending.letter):
+        if sending.letter is not None and dead_letter.is_bare(sending.letter):
             self._bared(sending.delivery, sending.why)
 
     def _put_off_unburied(self, sending: Sending) -> None:

@@ -20,7 +20,6 @@ from millpond.engine.permits import Permits
 from millpond.engine.poller import PollSettings
 from millpond.engine.processor import HANDLER_CODE, Processor, RetryPolicy, end_with_the_handler
 from millpond.engine.settler import FLUSHERS
-from millpond.engine.watchdog import Guard, Watchdog
 from millpond.errors import ConfigError, QueueError, QueueMissing
 from millpond.foreign import number, shown
 from millpond.hub import children, loops
@@ -31,6 +30,7 @@ from millpond.local import LocalSqs
 from millpond.observe import log
 from millpond.observe.metrics import Metrics
 from millpond.process.service import Service
+from millpond.process.watchdog import Guard, Watchdog
 from millpond.sqs.bounded import Bounded
 from millpond.sqs.clients import Sqs, SqsQueue, connect
 from millpond.sqs.lifeline import rescue

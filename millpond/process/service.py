@@ -14,7 +14,6 @@ import gevent
 from millpond import foreign
 from millpond.engine.consumer import Consumer
 from millpond.engine.delivery import Delivery
-from millpond.engine.watchdog import Watchdog
 from millpond.errors import CRASHED, LEFT, MISCONFIGURED, STOPPED, AccessDenied, QueueError, QueueMissing, Stopped
 from millpond.hub.clock import Clock, Event
 from millpond.hub.ending import Ending
@@ -23,6 +22,7 @@ from millpond.hub.pulse import Pulse
 from millpond.observe import log
 from millpond.observe.metrics import Metrics
 from millpond.observe.screen import counted
+from millpond.process.watchdog import Watchdog
 
 #: The end of drain_seconds that is kept for giving back what was interrupted: a fifth, 3 s at the most.
 RESERVE_SHARE, MAX_RESERVE_SECONDS = 0.2, 3.0

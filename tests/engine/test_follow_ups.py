@@ -5,7 +5,7 @@ import json
 import pytest
 
 from millpond.app.envelope import early_seconds, unwrap
-from millpond.engine.deadletter import ATTRIBUTE
+from millpond.engine.dead_letter import ATTRIBUTE
 from millpond.errors import AccessDenied, QueueMissing, Retry, Throttled, Unavailable, Unreachable
 from millpond.message import MAX_BYTES, FollowUp, Message, delayed
 from millpond.sqs.queue import Failure, Received

@@ -28,9 +28,9 @@ from hypothesis.stateful import (
 
 from millpond.engine.lease import MARGIN_SECONDS, Lease, LeaseKeeper
 from millpond.engine.processor import HANDLER_CODE
-from millpond.engine.watchdog import Guard, Watchdog
 from millpond.errors import Throttled, Unreachable
 from millpond.hub.pulse import Pulse
+from millpond.process.watchdog import Guard, Watchdog
 from millpond.sqs.queue import MAX_HOLD_SECONDS, Failure
 from tests.virtual import VirtualClock, settle
 

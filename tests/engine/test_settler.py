@@ -7,12 +7,12 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from millpond.engine.batch import Batcher
 from millpond.engine.delivery import Delivery
 from millpond.engine.lease import LeaseKeeper
 from millpond.engine.permits import Permits
 from millpond.engine.poller import Pollers, PollSettings
 from millpond.errors import Discard, Interrupt, Reject, Retry, Stopped, TimeLimitExceeded, Unavailable, Unreachable
+from millpond.sqs.batcher import Batcher
 from millpond.sqs.queue import Failure
 from tests.fakes import TELL, FakeQueue
 from tests.rig import Rig

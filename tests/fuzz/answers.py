@@ -16,7 +16,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from millpond.engine import deadletter
+from millpond.engine import dead_letter
 from millpond.errors import QueueError
 from millpond.message import Message
 from millpond.sqs import shapes
@@ -85,8 +85,8 @@ def _check_received(value: Any) -> None:
         assert one.receipt_handle
         Message("m", "e", "t", "q", one.body, one.receive_count, one.sent_ms).sent_at.isoformat()
         shapes.delete_body("url", [one.receipt_handle])
-        reason = deadletter.Reason(one.flaw, "", "", one.receive_count, one.message_id, "", "q", "")
-        shapes.send_body("url", [deadletter.copy(one, reason, "id")])
+        reason = dead_letter.Reason(one.flaw, "", "", one.receive_count, one.message_id, "", "q", "")
+        shapes.send_body("url", [dead_letter.copy(one, reason, "id")])
 
 
 def _check_results(value: Any) -> None:

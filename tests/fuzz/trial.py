@@ -12,7 +12,7 @@ from typing import Any
 
 from millpond.app.routing import Route
 from millpond.engine.books import Books
-from millpond.engine.deadletter import ATTRIBUTE, MAX_VALUE_BYTES, Letters
+from millpond.engine.dead_letter import ATTRIBUTE, MAX_VALUE_BYTES, Letters
 from millpond.engine.delivery import Delivery
 from millpond.engine.processor import Processor, RetryPolicy
 from millpond.hub.clock import SystemClock

@@ -1,6 +1,6 @@
 import json
 
-from millpond.engine.deadletter import MAX_VALUE_BYTES, Reason, copy, reason_text
+from millpond.engine.dead_letter import MAX_VALUE_BYTES, Reason, copy, reason_text
 from millpond.sqs.queue import MAX_BYTES, Attribute, Received
 
 

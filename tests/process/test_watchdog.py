@@ -26,10 +26,10 @@ from gevent.server import StreamServer
 from millpond.app.routing import Route
 from millpond.engine.lease import Lease, LeaseKeeper
 from millpond.engine.processor import HANDLER_CODE, Processor, RetryPolicy
-from millpond.engine.watchdog import BLOCKED_SECONDS, MAX_STACK, TICK_SECONDS, Block, Guard, Watchdog
 from millpond.errors import CRASHED, Unreachable
 from millpond.hub.pulse import PULSE_SECONDS, Pulse
 from millpond.observe import log
+from millpond.process.watchdog import BLOCKED_SECONDS, MAX_STACK, TICK_SECONDS, Block, Guard, Watchdog
 from millpond.sqs.queue import MAX_BATCH, Failure
 from tests.engine.test_processor import delivery_of
 from tests.fakes import TELL, FakeQueue
@@ -153,7 +153,7 @@ def no_exit(monkeypatch) -> None:
     def leave(code: int) -> None:
         raise Exit(code)
 
-    monkeypatch.setattr("millpond.engine.watchdog.os._exit", leave)
+    monkeypatch.setattr("millpond.process.watchdog.os._exit", leave)
 
 
 @pytest.fixture
@@ -400,7 +400,7 @@ def test_where_the_last_word_is_never_out_the_other_thread_ends_the_process(stag
 def test_a_thread_of_it_that_fails_ends_the_process(stage, told, monkeypatch):
     """Half an engine is none."""
     codes: list[int] = []
-    monkeypatch.setattr("millpond.engine.watchdog.os._exit", codes.append)
+    monkeypatch.setattr("millpond.process.watchdog.os._exit", codes.append)
     stage.pulse.last = "not a time"
     stage.watchdog.start()
     end = time.monotonic() + 20

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from gevent.monkey import get_original
 
+from millpond import app, engine
 from millpond.engine.lease import Lease
 from millpond.errors import CRASHED
 from millpond.hub.clock import Clock
@@ -26,8 +27,8 @@ _new_lock: Callable[[], Any] = get_original("_thread", "allocate_lock")
 _get_ident: Callable[[], int] = get_original("_thread", "get_ident")
 _sleep: Callable[[float], None] = get_original("time", "sleep")
 
-#: Frames that are not the user's: the engine's, and what @around's context managers are made with.
-_NOT_THEIRS = (os.path.dirname(__file__), contextlib.__file__)
+#: Frames below our call that are not a handler's: the engine's, the decoders', and what @around's are made with.
+_NOT_THEIRS = (os.path.dirname(engine.__file__), os.path.dirname(app.__file__), contextlib.__file__)
 
 #: A hub without a pulse for so long stands still; sooner where a beat is due sooner.
 BLOCKED_SECONDS = 1.0

@@ -2,7 +2,7 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from millpond.engine.batch import HURRIED_PAUSE_SECONDS, MAX_PAUSE_SECONDS, Batcher
+from millpond.sqs.batcher import HURRIED_PAUSE_SECONDS, MAX_PAUSE_SECONDS, Batcher
 from millpond.sqs.queue import MAX_BYTES
 from tests.virtual import VirtualClock, settle
 
