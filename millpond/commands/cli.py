@@ -18,9 +18,9 @@ from millpond import foreign
 from millpond.app.config import Settings, load
 from millpond.errors import CRASHED, LEFT, MISCONFIGURED, STOPPED, ConfigError
 from millpond.hub import patch
-from millpond.hub.ending import Ending
+from millpond.hub.signals import ExitSignals
 from millpond.observe import log, screen
-from millpond.observe.outlet import unblocked
+from millpond.observe.standard_output import unblocked
 
 #: Characters of what is wrong with settings or with a command line.
 MAX_FINDING = 2_000
@@ -57,17 +57,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if text := patch.wrong_with_process():
         return _refuse([text])
     options = _parse(argv)
-    ending = Ending()
+    signals = ExitSignals()
     if argv is None:
-        ending.watch()
+        signals.start_thread()
     if not options.command:
         # Until the service takes them over, nothing is in hand: a signal ends the process at once, without a traceback.
         # Not by KeyboardInterrupt, which gevent prints, and which an import of the user's can swallow.
-        ending.take(lambda number: _end(STOPPED))
+        signals.on_signal(lambda number: _end(STOPPED))
         sys.stdout, sys.stderr = unblocked(sys.stdout), unblocked(sys.stderr)
     log.setup("info", "auto", sys.stderr)
     try:
-        code = _obey(options, ending)
+        code = _obey(options, signals)
     except ConfigError as error:
         code = _refuse(error.findings)
     except KeyboardInterrupt:
@@ -76,11 +76,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         log.event(logging.CRITICAL, "worker.crashed", foreign.describe(error), traceback=foreign.trace(error))
         code = CRASHED
     if argv is None or not options.command:
-        _leave(code, ending)
+        _leave(code, signals)
     return code
 
 
-def _obey(options: argparse.Namespace, ending: Ending) -> int:
+def _obey(options: argparse.Namespace, signals: ExitSignals) -> int:
     settings = load(options.config, os.environ)
     # What a command prints for people stands alone on standard output.
     log.setup(settings.log.level, settings.log.format, sys.stderr if options.command else None)
@@ -94,15 +94,15 @@ def _obey(options: argparse.Namespace, ending: Ending) -> int:
         from millpond.commands import send
 
         return send.run(settings, options)
-    return _run(settings, options, ending)
+    return _run(settings, options, signals)
 
 
-def _run(settings: Settings, options: argparse.Namespace, ending: Ending) -> int:
+def _run(settings: Settings, options: argparse.Namespace, signals: ExitSignals) -> int:
     from millpond.commands.demo import Demo
     from millpond.process import boot
 
     demo = Demo(settings, options.demo) if options.demo else None
-    service = boot.build(settings, until_empty=options.until_empty, ending=ending)
+    service = boot.build(settings, until_empty=options.until_empty, signals=signals)
     if demo is not None:
         demo.put(service)
     code = service.run()
@@ -111,10 +111,10 @@ def _run(settings: Settings, options: argparse.Namespace, ending: Ending) -> int
     return code
 
 
-def _leave(code: int, ending: Ending) -> NoReturn:
+def _leave(code: int, signals: ExitSignals) -> NoReturn:
     """End the process: no stuck handler, no thread and no poll left open may hold it."""
-    seconds = max(LEAST_EXIT_SECONDS, min(EXIT_SECONDS, ending.seconds_left))
-    ending.begin(seconds + LEAST_EXIT_SECONDS, code)
+    seconds = max(LEAST_EXIT_SECONDS, min(EXIT_SECONDS, signals.seconds_left))
+    signals.end_within(seconds + LEAST_EXIT_SECONDS, code)
     _run_exit_functions(seconds)
     _end(code)
 

@@ -10,7 +10,7 @@ import gevent
 
 from millpond.app import discovery
 from millpond.app.config import Settings
-from millpond.commands import samples
+from millpond.commands import sample_mails
 from millpond.commands.send import send_all
 from millpond.engine.books import Books
 from millpond.errors import ConfigError
@@ -92,7 +92,7 @@ def _done(books: Books) -> int:
 
 
 def _entry(run: str, number: int) -> Entry:
-    return Entry(envelope_text(EVENT_TYPE, f"demo-{run}-{number + 1}", samples.payload(number)))
+    return Entry(envelope_text(EVENT_TYPE, f"demo-{run}-{number + 1}", sample_mails.payload(number)))
 
 
 def _where_mails_go(settings: Settings) -> str:

@@ -13,7 +13,7 @@ import msgspec
 
 from millpond import foreign
 from millpond.app.envelope import Undecodable, early_seconds, unwrap
-from millpond.app.misfit import misfit
+from millpond.app.payload_errors import payload_error
 from millpond.app.routing import Around, Route
 from millpond.engine.delivery import Delivery
 from millpond.errors import (
@@ -166,8 +166,8 @@ class Processor:
             return UNREADABLE
 
     def _read(self, error: Any, kind: type) -> Said:
-        if issubclass(kind, _Misfit):
-            return Said(_Misfit, error.reason)
+        if issubclass(kind, _PayloadError):
+            return Said(_PayloadError, error.reason)
         if kind is NoThread or kind is NotStarted:
             return Said(kind, str(error))
         verdict = next((verdict for verdict in VERDICTS if issubclass(kind, verdict)), None)
@@ -188,7 +188,7 @@ class Processor:
         return route.where if route is not None else ""
 
     def _raised(self, delivery: Delivery, said: Said) -> Outcome:
-        if said.kind is _Misfit:
+        if said.kind is _PayloadError:
             return _undecodable(said.reason)
         if said.kind is Retry:
             return self.failed(delivery, "failed", said.reason, after=said.after)
@@ -260,7 +260,7 @@ class Processor:
         return foreign.trace(error)
 
 
-class _Misfit(MillpondError):
+class _PayloadError(MillpondError):
     """A payload that does not become what its handler takes."""
 
     def __init__(self, reason: str) -> None:
@@ -276,7 +276,7 @@ def _call(route: Route, delivery: Delivery) -> object:
     except Interrupt:
         raise
     except BaseException as error:  # the user's own types decode themselves: anything can come out
-        raise _Misfit(misfit(error, envelope.payload, envelope.path)) from None
+        raise _PayloadError(payload_error(error, envelope.payload, envelope.path)) from None
     if route.around is not None:
         return _call_around(route.around, route, payload, delivery.message())
     return route.call(payload, delivery.message()) if route.takes_message else route.call(payload)

@@ -40,7 +40,7 @@ from gevent.threadpool import ThreadResult, _WorkerGreenlet
 from greenlet import greenlet, settrace  # type: ignore[import-untyped]
 
 from millpond import foreign
-from millpond.hub import ending
+from millpond.hub import signals
 from millpond.observe import log
 
 _start_thread: Callable[..., Any] = get_original("_thread", "start_new_thread")
@@ -267,7 +267,7 @@ def _hold_signals() -> None:
     """One that a child gets before it is its own would be its parent's: the handler, and the pipe that it writes to."""
     number, mask = _forking.get(_get_ident(), (0, None))
     if not number:  # of two, as logging's own lock may switch greenlets here
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, ending.NUMBERS)
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, signals.NUMBERS)
     _forking[_get_ident()] = number + 1, mask
 
 
@@ -294,7 +294,7 @@ def _begin_child() -> None:
     _share_lock()
     gevent.os._watched_children.clear()
     log.forget_locks()
-    ending.forget()
+    signals.forget()
     _, mask = _forking.pop(_get_ident())
     _forking.clear()
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)

@@ -21,7 +21,7 @@ from gevent.monkey import get_original
 
 from millpond import foreign
 from millpond.errors import Interrupt
-from millpond.observe.outlet import Outlet, outlet
+from millpond.observe.standard_output import StandardOutput, standard_output
 
 
 class Identified(Protocol):
@@ -181,7 +181,7 @@ class _Output(logging.Handler):
     def __init__(self, stream: TextIO | None, formatter: logging.Formatter) -> None:
         super().__init__()
         self._stream = stream
-        self._outlet = outlet(stream)
+        self._output = standard_output(stream)
         self._encoding = getattr(stream, "encoding", None) or "utf-8"  # a StringIO has none
         self.setFormatter(formatter)
 
@@ -202,14 +202,14 @@ class _Output(logging.Handler):
 
     def write_past_locks(self, record: logging.LogRecord) -> None:
         with suppress(Exception):
-            if record.levelno >= logging.getLogger().level and self._outlet is not None:
-                self._outlet.write_at_once((self._line(record) + "\n").encode())
+            if record.levelno >= logging.getLogger().level and self._output is not None:
+                self._output.write_at_once((self._line(record) + "\n").encode())
 
     def forget_locks(self) -> None:
         """In a forked child, where the thread that held one is gone."""
         self.createLock()
-        if self._outlet is not None:
-            self._outlet.forget_lock()
+        if self._output is not None:
+            self._output.forget_lock()
 
     def _line(self, record: logging.LogRecord) -> str:
         try:
@@ -223,23 +223,23 @@ class _Output(logging.Handler):
     def _write(self, line: str) -> None:
         if self._stream is None or self._stream.closed:
             return
-        if self._outlet is None:
+        if self._output is None:
             self._stream.write(self._encoded(line).decode(self._encoding))
             self._stream.flush()
-        elif self._told_what_was_dropped(self._outlet):
-            self._outlet.write(self._encoded(line))
+        elif self._told_what_was_dropped(self._output):
+            self._output.write(self._encoded(line))
         else:
-            self._outlet.drop(line.encode()) if line else None
+            self._output.drop(line.encode()) if line else None
 
-    def _told_what_was_dropped(self, outlet: Outlet) -> bool:
+    def _told_what_was_dropped(self, standard_output: StandardOutput) -> bool:
         """False: it takes nothing yet. Nothing goes out before this, so that the gap in the log is where it says."""
-        if not (count := outlet.dropped):
+        if not (count := standard_output.dropped):
             return True
         record = logging.LogRecord(_engine.name, logging.WARNING, *_NOWHERE, _DROPPED, (count,), None)
         record.__dict__.update(event="log.dropped", fields={"lines": count})
-        if not outlet.offer(self._encoded(self._line(record) + "\n")):
+        if not standard_output.offer(self._encoded(self._line(record) + "\n")):
             return False
-        outlet.dropped -= count
+        standard_output.dropped -= count
         return True
 
     def _encoded(self, line: str) -> bytes:

@@ -22,10 +22,10 @@ from millpond.engine.processor import HANDLER_CODE, Processor, RetryPolicy, end_
 from millpond.engine.settler import FLUSHERS
 from millpond.errors import ConfigError, QueueError, QueueMissing
 from millpond.foreign import number, shown
-from millpond.hub import children, loops
+from millpond.hub import asyncio_run, children
 from millpond.hub.backoff import call_seconds
 from millpond.hub.clock import Clock, SystemClock
-from millpond.hub.ending import Ending
+from millpond.hub.signals import ExitSignals
 from millpond.local import LocalSqs
 from millpond.observe import log
 from millpond.observe.metrics import Metrics
@@ -51,7 +51,7 @@ UNTIL_EMPTY_WAIT_SECONDS = 2
 
 
 def build(
-    settings: Settings, *, until_empty: bool = False, clock: Clock | None = None, ending: Ending | None = None
+    settings: Settings, *, until_empty: bool = False, clock: Clock | None = None, signals: ExitSignals | None = None
 ) -> Service:
     """Everything wired, signals installed, setup() called. Raises ConfigError.
 
@@ -64,11 +64,11 @@ def build(
     metrics = Metrics(statsd.host, statsd.port, statsd.prefix, settings.worker.name)
     service = Service(settings.worker.concurrency, settings.worker.drain_limit, metrics, clock)
     service.until_empty = until_empty
-    service.ending = ending or service.ending
+    service.signals = signals or service.signals
     service.install_signals()
     _own_the_hub()
     children.adopt(end_with_the_handler)
-    loops.adopt()
+    asyncio_run.adopt()
     service.boot(lambda: _boot(settings, service, handlers, metrics, clock))
     return service
 

@@ -16,9 +16,9 @@ from millpond.engine.consumer import Consumer
 from millpond.engine.delivery import Delivery
 from millpond.errors import CRASHED, LEFT, MISCONFIGURED, STOPPED, AccessDenied, QueueError, QueueMissing, Stopped
 from millpond.hub.clock import Clock, Event
-from millpond.hub.ending import Ending
 from millpond.hub.pool import Pool, watch
 from millpond.hub.pulse import Pulse
+from millpond.hub.signals import ExitSignals
 from millpond.observe import log
 from millpond.observe.metrics import Metrics
 from millpond.observe.screen import counted
@@ -80,7 +80,7 @@ class Service:
         self._why = ""
         self._exit_code = STOPPED
         self._stopped_at: float
-        self.ending = Ending()
+        self.signals = ExitSignals()
         self._refused: dict[str, float] = {}  # queues that are not to be received from, and when it was told last
 
     # Signals, crashes: whoever comes first says why
@@ -88,7 +88,7 @@ class Service:
     def install_signals(self) -> None:
         """SIGTERM, SIGINT, SIGHUP drain; a second SIGINT gives back at once."""
         loop = gevent.get_hub().loop
-        self.ending.take(lambda number: loop.run_callback_threadsafe(self._signalled, number))
+        self.signals.on_signal(lambda number: loop.run_callback_threadsafe(self._signalled, number))
 
     def _signalled(self, number: int) -> None:
         if not self._stop.is_set():
@@ -104,7 +104,7 @@ class Service:
             self._exit_code = exit_code
         if not self._stop.is_set():
             in_hand = any(consumer.in_hand for consumer in self.consumers)
-            self.ending.begin(self._drain_seconds + GRACE_SECONDS, exit_code or (LEFT if in_hand else STOPPED))
+            self.signals.end_within(self._drain_seconds + GRACE_SECONDS, exit_code or (LEFT if in_hand else STOPPED))
         self._stop.set()
 
     def spawn(self, function: Callable[..., object], *args: Any) -> gevent.Greenlet:
@@ -164,7 +164,7 @@ class Service:
 
     def run(self) -> int:
         """Receive and work until something ends it, drain, and return the exit code."""
-        self.ending.allow(self._drain_seconds + GRACE_SECONDS, LEFT)
+        self.signals.allow(self._drain_seconds + GRACE_SECONDS, LEFT)
         self._register_gauges()
         self.pulse.start()
         if self.watchdog is not None:

@@ -26,7 +26,7 @@ import msgspec
 import pytest
 from gevent.server import StreamServer
 
-from millpond.commands import cli, samples, send
+from millpond.commands import cli, sample_mails, send
 from millpond.errors import ConfigError, Throttled
 from millpond.hub import patch
 from millpond.hub.clock import SystemClock
@@ -332,7 +332,7 @@ def test_the_demo_needs_a_handler_for_e_mails(project):
 
 
 def test_the_samples_are_mails_of_every_kind_to_addresses_that_nobody_has():
-    mails = [msgspec.convert(samples.payload(index), Email) for index in range(35)]
+    mails = [msgspec.convert(sample_mails.payload(index), Email) for index in range(35)]
     addresses = [address for mail in mails for _, address in getaddresses([*mail.to, *mail.cc, mail.from_])]
     assert {address.partition("@")[2] for address in addresses} <= {"example.com", "example.org", "example.net", ""}
     assert any(mail.html for mail in mails)

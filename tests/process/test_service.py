@@ -55,7 +55,7 @@ class Process:
         self.clock = clock
         self.metrics = Metrics("", 0, "millpond", "test")
         self.service = Service(concurrency, drain_seconds, self.metrics, clock)
-        self.service.ending = self
+        self.service.signals = self
         self.exit_code = None
         self.ended_at = None
 
@@ -72,14 +72,14 @@ class Process:
         self.act(number)
         settle()
 
-    def take(self, act):
-        """As Ending does: what a signal calls."""
+    def on_signal(self, act):
+        """As ExitSignals does: what a signal calls."""
         self.act = act
 
     def allow(self, seconds, code):
         self.allowed = (seconds, code)
 
-    begin = allow
+    end_within = allow
 
 
 @pytest.fixture

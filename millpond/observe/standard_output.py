@@ -1,4 +1,4 @@
-"""Outlet: a standard output that nobody may be reading. Whoever writes to it is not held up by it."""
+"""StandardOutput: a standard output that nobody may be reading. Whoever writes to it is not held up by it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NativeRLock: Any = get_original("_thread", "RLock")
 PATIENCE_SECONDS, PATIENCE_SHARE = 0.5, 0.01
 
 
-class Outlet(io.RawIOBase):
+class StandardOutput(io.RawIOBase):
     """The writing end of a file descriptor. A piece goes out whole, or is dropped whole and counted.
 
     1. A pipe, a socket or a terminal that is full takes nothing until somebody reads. One that polls as writable takes
@@ -122,20 +122,20 @@ class Outlet(io.RawIOBase):
             os.dup2(nowhere.fileno(), self._number)
 
 
-def outlet(stream: TextIO | None) -> Outlet | None:
-    """The outlet of a text stream; None where it writes to no file descriptor (or is none at all)."""
+def standard_output(stream: TextIO | None) -> StandardOutput | None:
+    """The standard_output of a text stream; None where it writes to no file descriptor (or is none at all)."""
     buffer = getattr(stream, "buffer", None)
-    if isinstance(buffer, Outlet):
+    if isinstance(buffer, StandardOutput):
         return buffer
     try:
-        return Outlet(stream.fileno()) if stream is not None else None
+        return StandardOutput(stream.fileno()) if stream is not None else None
     except (OSError, ValueError):
         return None
 
 
 def unblocked(stream: TextIO | None) -> TextIO | None:
     """The same stream for print() and for whoever else writes to it: a full one drops lines, and holds nobody up."""
-    out = outlet(stream)
+    out = standard_output(stream)
     if stream is None or out is None:
         return stream
     stream.flush()

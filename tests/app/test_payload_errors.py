@@ -9,7 +9,7 @@ import msgspec
 import pydantic
 import pytest
 
-from millpond.app.misfit import MAX_NAMED, misfit
+from millpond.app.payload_errors import MAX_NAMED, payload_error
 
 
 class Inner(msgspec.Struct):
@@ -37,7 +37,7 @@ def why(payload: Any, decode: Any, path: str = "$.payload") -> str:
     raw = json.dumps(payload).encode()
     with pytest.raises(Exception) as caught:  # noqa: PT011
         decode(raw)
-    return misfit(caught.value, msgspec.Raw(raw), path)
+    return payload_error(caught.value, msgspec.Raw(raw), path)
 
 
 def of(payload_type: Any) -> Any:
@@ -67,7 +67,7 @@ def test_of_msgspec_its_own_words_and_the_place(payload, reason):
 def test_words_of_an_author_that_quote_a_value_are_left_out_and_their_place_is_told():
     reason = why({"kind": "a", "inner": [{"name": "zebra"}]}, of(Outer))
 
-    assert reason.startswith("ValueError (test_misfit.py:")
+    assert reason.startswith("ValueError (test_payload_errors.py:")
     assert reason.endswith(") - at `$.payload.inner[0]`")
 
 
@@ -116,7 +116,7 @@ class Findings(Exception):
     ],
 )
 def test_errors_that_look_like_pydantics_are_read_like_them(findings, reason):
-    assert misfit(Findings(findings), msgspec.Raw(b"{}"), "$.payload") == reason
+    assert payload_error(Findings(findings), msgspec.Raw(b"{}"), "$.payload") == reason
 
 
 @pytest.mark.parametrize(
@@ -144,10 +144,10 @@ def test_an_authors_words_are_kept_where_they_have_no_value_of_the_payload(paylo
     if kept:
         assert reason == f"the payload does not fit: LookupError: {words}"
     else:
-        assert reason.startswith("the payload does not fit: LookupError (test_misfit.py:")
+        assert reason.startswith("the payload does not fit: LookupError (test_payload_errors.py:")
         assert words not in reason
 
 
 @pytest.mark.parametrize("raw", [b"no JSON 4711", b"[" * 10_000 + b"4711", b"\xff 4711"])
 def test_all_of_a_payload_that_is_no_json_is_a_value(raw):
-    assert misfit(ValueError("4711 here"), msgspec.Raw(raw), "$") == "the payload does not fit: ValueError"
+    assert payload_error(ValueError("4711 here"), msgspec.Raw(raw), "$") == "the payload does not fit: ValueError"

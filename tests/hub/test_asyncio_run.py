@@ -13,7 +13,7 @@ import pytest
 from gevent.monkey import get_original
 
 from millpond.errors import TimeLimitExceeded
-from millpond.hub import loops
+from millpond.hub import asyncio_run
 
 allocate_lock = get_original("_thread", "allocate_lock")
 native_sleep = get_original("time", "sleep")
@@ -23,7 +23,7 @@ native_sleep = get_original("time", "sleep")
 def adopted(monkeypatch) -> None:
     monkeypatch.setattr(asyncio, "run", asyncio.run)
     monkeypatch.setattr(asyncio.unix_events, "can_use_pidfd", asyncio.unix_events.can_use_pidfd)
-    loops.adopt()
+    asyncio_run.adopt()
 
 
 def until(true: Callable[[], object]) -> None:

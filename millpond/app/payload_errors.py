@@ -22,7 +22,7 @@ _INVALID = re.compile(r"^(Invalid (?:enum )?value) .*?( - at .*)?\Z", re.DOTALL)
 _UNKNOWN = re.compile(r"^(Object contains unknown field) `(.*)`( - at .*)?\Z", re.DOTALL)
 
 
-def misfit(error: BaseException, payload: msgspec.Raw, path: str) -> str:
+def payload_error(error: BaseException, payload: msgspec.Raw, path: str) -> str:
     """What is wrong with it. `error` is what decoding it raised, `path` where the payload stands in the body."""
     if type(error) in (msgspec.ValidationError, msgspec.DecodeError):
         return _of_msgspec(error, payload, path)

@@ -17,12 +17,12 @@ from tests.worker_process import ROOT, SECONDS
 PROGRAM = """
 import signal, sys, threading, time
 from millpond.observe import log
-from millpond.hub.ending import Ending
+from millpond.hub.signals import ExitSignals
 
 log.setup("info", "text", sys.stdout)
-ending = Ending()
-ending.watch()
-ending.take(lambda number: None)
+signals = ExitSignals()
+signals.start_thread()
+signals.on_signal(lambda number: None)
 signal.signal(signal.SIGUSR1, lambda number, frame: None)
 {}
 print("here", flush=True)
@@ -55,19 +55,19 @@ def ended(process: subprocess.Popen) -> tuple[int, str]:
 
 
 def test_a_process_that_computes_is_ended_when_its_time_after_a_signal_is_over_and_says_where_it_stood(start):
-    process = start("ending.allow(0.3, 7)")
+    process = start("signals.allow(0.3, 7)")
     began = time.monotonic()
     process.send_signal(signal.SIGTERM)
     code, output = ended(process)
     assert code == 7
     assert time.monotonic() - began >= 0.3
-    assert "the process has not ended within 0.3 s: it is ended, exit code 7" in output
+    assert "the process did not end within 0.3 s and is ended by force, exit code 7" in output
     assert 'File "<string>", line ' in output
     assert "while True:" in output
 
 
 def test_a_signal_that_is_another_matter_ends_nothing(start):
-    process = start("ending.allow(0.1, 7)")
+    process = start("signals.allow(0.1, 7)")
     process.send_signal(signal.SIGUSR1)
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(0.6)
@@ -76,7 +76,7 @@ def test_a_signal_that_is_another_matter_ends_nothing(start):
 
 
 def test_an_end_that_was_begun_without_a_signal_has_its_time_too(start):
-    process = start("ending.begin(0.2, 9)")
+    process = start("signals.end_within(0.2, 9)")
     assert ended(process)[0] == 9
 
 

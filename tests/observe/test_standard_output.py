@@ -18,7 +18,7 @@ import pytest
 from gevent.monkey import get_original
 
 from millpond.observe import log
-from millpond.observe.outlet import PATIENCE_SECONDS, Outlet, unblocked
+from millpond.observe.standard_output import PATIENCE_SECONDS, StandardOutput, unblocked
 from tests.worker_process import ROOT, SECONDS, WORKER, local_sqs, write_project
 
 _close = get_original("os", "close")  # gevent's own waits for the hub
@@ -70,10 +70,10 @@ def lines_of(data: bytes) -> list[dict]:
 
 
 def test_what_a_thread_says_at_once_is_counted_while_another_waits_for_a_reader_and_hurts_neither(pipe):
-    out = Outlet(pipe[1])
+    out = StandardOutput(pipe[1])
     while out.offer(b"x" * 1_000 + b"\n"):
         pass
-    slow, over, said = Outlet(pipe[1]), [], 0
+    slow, over, said = StandardOutput(pipe[1]), [], 0
 
     def write() -> None:
         try:
@@ -118,7 +118,7 @@ def test_what_was_dropped_is_told_at_the_flush_too(pipe):
 
 def test_a_full_pipe_holds_up_a_worker_for_half_a_second_in_all_not_at_each_line(pipe):
     _, writing = pipe
-    out = Outlet(writing)
+    out = StandardOutput(writing)
     began = _monotonic()
     for _ in range(1_000):
         out.write(b"x" * 99 + b"\n")
@@ -139,7 +139,7 @@ def test_a_reader_that_is_only_slow_loses_nothing(pipe):
         done.release()
 
     get_original("_thread", "start_new_thread")(read, ())
-    out = Outlet(writing)
+    out = StandardOutput(writing)
     for number in range(300):
         out.write(b"%099d\n" % number)
     _close(writing)
@@ -150,7 +150,7 @@ def test_a_reader_that_is_only_slow_loses_nothing(pipe):
 
 def test_a_line_longer_than_the_pipe_is_finished_before_the_next_one_begins(pipe):
     reading, writing = pipe
-    out = Outlet(writing)
+    out = StandardOutput(writing)
     long = b"a" * 40_000 + b"\n"
     out.write(long)
     out.write(b"lost\n")
@@ -192,7 +192,7 @@ def test_a_stream_without_a_descriptor_stays_as_it_is():
 
 def test_a_full_disk_drops_lines_and_they_are_counted_when_there_is_room_again():
     full = os.open("/dev/full", os.O_WRONLY)
-    out = Outlet(full)
+    out = StandardOutput(full)
     out.write(b"one\ntwo\n")
     assert out.dropped == 2
     reading, writing = os.pipe()
@@ -205,7 +205,7 @@ def test_a_full_disk_drops_lines_and_they_are_counted_when_there_is_room_again()
 
 def test_a_reader_that_has_gone_leads_nowhere_for_everybody(pipe):
     reading, writing = pipe
-    out = Outlet(writing)
+    out = StandardOutput(writing)
     _close(reading)
     out.write(b"one\n")
     os.write(writing, b"two\n")  # without SIGPIPE's error
@@ -214,7 +214,7 @@ def test_a_reader_that_has_gone_leads_nowhere_for_everybody(pipe):
 
 def test_a_reader_that_has_gone_is_no_error_of_print_where_the_process_has_no_descriptor_left(pipe):
     reading, writing = pipe
-    out = Outlet(writing)
+    out = StandardOutput(writing)
     _close(reading)
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (1, before[1]))  # poll() takes no more than that either
@@ -241,8 +241,8 @@ class Watch:
 def test_one_hundredth_of_the_time_that_goes_by_is_new_patience_with_a_slow_reader(pipe, monkeypatch):
     reading, writing = pipe
     watch = Watch()
-    monkeypatch.setattr("millpond.observe.outlet.time", watch)
-    out = Outlet(writing)
+    monkeypatch.setattr("millpond.observe.standard_output.time", watch)
+    out = StandardOutput(writing)
     watch.step = PATIENCE_SECONDS
 
     def fill() -> None:
@@ -251,7 +251,7 @@ def test_one_hundredth_of_the_time_that_goes_by_is_new_patience_with_a_slow_read
 
     fill()  # all patience is gone with it
     watch.step = 0.0
-    watch.then = lambda: read_all(reading)  # there is room as soon as the outlet waits for it
+    watch.then = lambda: read_all(reading)  # there is room as soon as the standard_output waits for it
     os.set_blocking(reading, False)
     assert not out.offer(b"x")
     watch.then = lambda: None
@@ -269,7 +269,7 @@ def test_one_hundredth_of_the_time_that_goes_by_is_new_patience_with_a_slow_read
 def test_lines_of_threads_are_whole(pipe):
     reading, writing = pipe
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 1 << 20)
-    out = Outlet(writing)
+    out = StandardOutput(writing)
     writers = [
         threading.Thread(target=lambda letter=letter: [out.write(letter * 4_999 + b"\n") for _ in range(20)])
         for letter in (b"a", b"b")
