@@ -91,14 +91,14 @@ def permit_back_though_full(original: Any) -> Any:
     return on_room
 
 
-@mutant("a taken-over message gives its permit back", (Consumer, "_take_over"))
+@mutant("a redelivered message gives its permit back", (Consumer, "_redelivered"))
 def permit_of_twin_lost(original: Any) -> Any:
-    def take_over(self: Consumer, twin: Delivery, received: Any, since: float) -> None:
+    def redelivered(self: Consumer, twin: Delivery, received: Any, since: float) -> None:
         original(self, twin, received, since)
         self._share.held += 1
         self._share._permits.free -= 1
 
-    return take_over
+    return redelivered
 
 
 # The lease
@@ -235,7 +235,7 @@ def lost_is_started(original: Any) -> Any:
 # In hand
 
 
-@mutant("a message in hand that comes again takes over its lease", (Consumer, "accept"))
+@mutant("a message in hand that is redelivered goes on by its lease", (Consumer, "accept"))
 def twins_run_side_by_side(original: Any) -> Any:
     def accept(self: Consumer, messages: list[Any], latest: float) -> None:
         for received in messages:
@@ -245,18 +245,18 @@ def twins_run_side_by_side(original: Any) -> Any:
     return accept
 
 
-@mutant("... with the new handle", (Lease, "take_over"))
+@mutant("... with the new handle", (Lease, "redelivered"))
 def twin_keeps_old_handle(original: Any) -> Any:
-    def take_over(self: Lease, handle: str, since: float, receive_count: int) -> None:
+    def redelivered(self: Lease, handle: str, since: float, receive_count: int) -> None:
         before = self.handle
         original(self, handle, since, receive_count)
         self.handle = before
 
-    return take_over
+    return redelivered
 
 
-@mutant("... but an old answer takes nothing over", (Consumer, "accept"))
-def old_handle_takes_over(original: Any) -> Any:
+@mutant("... but an old answer renews nothing", (Consumer, "accept"))
+def old_handle_counts(original: Any) -> Any:
     def accept(self: Consumer, messages: list[Any], *more: Any) -> None:
         for received in messages:
             if (twin := self.deliveries.get(received.message_id)) is not None:

@@ -139,7 +139,7 @@ class Stage:
         counters must agree with the workers' books; after `stop`.
         """
         assert self._counters.numbers["millpond.q.received"] == self.sum_of("received"), self._counters.numbers
-        return self._counters.numbers["millpond.q.taken_over"]
+        return self._counters.numbers["millpond.q.redelivered"]
 
     # Messages
 

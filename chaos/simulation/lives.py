@@ -52,8 +52,8 @@ class Life(msgspec.Struct, eq=False):
     got: float
     handle: str  # the one that counts now
     deadline: float
-    handles: list[tuple[float, str]] = []  # that it took over, and when
-    renewed: float = 0.0  # when it came again, and was taken over
+    handles: list[tuple[float, str]] = []  # that redeliveries gave it, and when
+    renewed: float = 0.0  # when it was redelivered
     lost: float = math.inf  # when SQS said so, or the deadline passed before an extension was answered
     start: float = math.inf
     start_deadline: float = math.inf  # as it was then
@@ -248,7 +248,7 @@ class _Reader:
     def _on_got(self, event: Event) -> None:
         place = (event.worker, event.message)
         deadline = self._handed_out(event) + self._lease_seconds
-        if event.value == "taken over":
+        if event.value == "redelivered":
             life = self._current[place]
             life.handles.append((event.at, event.handle))
             life.handle, life.deadline, life.lost, life.renewed = event.handle, deadline, math.inf, event.at

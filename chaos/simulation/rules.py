@@ -191,7 +191,7 @@ def not_started_when_anybodys(tale: Tale) -> Iterator[tuple[float, str, str]]:
 
 @rule
 def newest_handle_counts(tale: Tale) -> Iterator[tuple[float, str, str]]:
-    """An answer that was long on its way takes nothing over: its handle is dead."""
+    """An answer that was long on its way renews nothing: its handle is dead."""
     for life in tale.lives:
         held = life.key
         for at, handle in life.handles:

@@ -54,9 +54,9 @@ class RecordedConsumer(Consumer):
         self._record(delivery.received, "refused")
         super()._refuse(delivery)
 
-    def _take_over(self, twin: Delivery, received: Received, *more: Any) -> None:
-        self._record(received, "taken over")
-        super()._take_over(twin, received, *more)
+    def _redelivered(self, twin: Delivery, received: Received, *more: Any) -> None:
+        self._record(received, "redelivered")
+        super()._redelivered(twin, received, *more)
 
     def _record(self, received: Received, how: str) -> None:
         self.worker.record("got", received.message_id, received.receipt_handle, how)

@@ -48,7 +48,7 @@ class Books:
         self.queue = queue
         self.received = 0
         self.abandoned = 0  # could not be settled: they wait for their visibility time-out
-        self.taken_over = 0  # came again while they were in hand: received twice, counted once
+        self.redelivered = 0  # came again while they were in hand: received twice, counted once
         self.rejected_follow_ups = 0  # dead letters that handlers left behind, or that could not be sent
         self._unlogged = 0
         self._types = types
@@ -80,11 +80,11 @@ class Books:
         self.received += number
         self.count("received", number)
 
-    def take_over(self) -> None:
+    def count_redelivery(self) -> None:
         """A delivery turned out to be of a message that is in hand: there is one less."""
         self.receive(-1)
-        self.taken_over += 1
-        self.count("taken_over")
+        self.redelivered += 1
+        self.count("redelivered")
 
     def count(self, name: str, number: int = 1) -> None:
         """A counter of this queue."""

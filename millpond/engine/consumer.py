@@ -199,7 +199,7 @@ class Consumer:
                 self._hold([refused], since)
                 self._refuse(refused)
             else:
-                self._take_over(twin, received, since)
+                self._redelivered(twin, received, since)
         self._hold(taken, since)
         self._let_in(taken)
         if self.polls.probing and self.ready == ready:
@@ -236,15 +236,15 @@ class Consumer:
     def _behind_failed(self, delivery: Delivery) -> None:
         self._spawn(self._end, delivery, BEHIND_FAILED)
 
-    def _take_over(self, twin: Delivery, received: Received, since: float) -> None:
+    def _redelivered(self, twin: Delivery, received: Received, since: float) -> None:
         """SQS gave out again what is in hand: go on with the new handle, run nothing twice."""
-        twin.lease.take_over(received.receipt_handle, since, received.receive_count)
+        twin.lease.redelivered(received.receipt_handle, since, received.receive_count)
         twin.received = msgspec.structs.replace(twin.received, receive_count=received.receive_count)
         twin.lease.is_lost(self._clock.now())  # again, already: its handler hears of it
         self._forget_twin()
 
     def _forget_twin(self) -> None:
-        self.books.take_over()
+        self.books.count_redelivery()
         self._share.release()
 
     def _refuse(self, delivery: Delivery) -> None:

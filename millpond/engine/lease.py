@@ -66,7 +66,7 @@ class Lease(msgspec.Struct, eq=False):
                 self._lose()
         return self.lost
 
-    def take_over(self, handle: str, since: float, receive_count: int) -> None:
+    def redelivered(self, handle: str, since: float, receive_count: int) -> None:
         """The same message came again while it is in hand: hold it by the new handle, which SQS has given out then."""
         self.handle = handle
         self.receive_count = receive_count

@@ -279,7 +279,7 @@ class Service:
         books = consumer.books
         numbers = {"queue": consumer.name, "received": books.received, **books.outcomes, **books.causes}
         numbers |= {"follow_ups_dead_lettered": books.rejected_follow_ups} if books.rejected_follow_ups else {}
-        numbers |= {"taken_over": books.taken_over} if books.taken_over else {}
+        numbers |= {"redelivered": books.redelivered} if books.redelivered else {}
         return {**numbers, "in_hand": consumer.in_hand, "abandoned": books.abandoned}
 
     def _is_something_left(self) -> bool:

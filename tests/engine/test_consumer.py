@@ -115,7 +115,7 @@ def test_a_message_that_succeeds_is_deleted_once_and_its_books_balance(clock):
     assert rig.queue.deleted == dict.fromkeys(ids, 1)
     assert rig.queue.calls["delete"] == 3
     assert rig.books.received == 25 == rig.books.outcomes["succeeded"]
-    assert (rig.books.taken_over, rig.books.abandoned, rig.books.rejected_follow_ups) == (0, 0, 0)
+    assert (rig.books.redelivered, rig.books.abandoned, rig.books.rejected_follow_ups) == (0, 0, 0)
     assert rig.consumer.idle.is_set()
     assert rig.permits.free == 10 - rig.consumer._share.polling
 
@@ -474,7 +474,7 @@ def test_a_message_that_comes_again_while_it_is_in_hand_does_not_run_twice(clock
     clock.advance(1)
     assert rig.queue.deleted == {one: 1}  # by the new handle: the old one deletes nothing
     assert rig.books.received == 1 == sum(rig.books.outcomes.values())
-    assert rig.books.taken_over == 1
+    assert rig.books.redelivered == 1
     assert rig.consumer._share.held == rig.consumer._share.polling
 
 

@@ -43,7 +43,7 @@ def alarm():
 # 1 hang: hot loop
 
 
-def test_a_lease_lost_and_taken_over_in_one_turn_of_the_hub_does_not_spin(clock, alarm):
+def test_a_lease_lost_and_redelivered_in_one_turn_of_the_hub_does_not_spin(clock, alarm):
     queue = FakeQueue(clock)
     crashed = []
 
@@ -59,7 +59,7 @@ def test_a_lease_lost_and_taken_over_in_one_turn_of_the_hub_does_not_spin(clock,
 
     def again():  # SQS gives it out again; that answer is read in the same turn of the hub as the beat's
         queue.messages["m1"].handle = "m1#2"
-        gevent.get_hub().loop.run_callback(lease.take_over, "m1#2", clock.now(), 2)
+        gevent.get_hub().loop.run_callback(lease.redelivered, "m1#2", clock.now(), 2)
 
     queue.script["extend"] = [again]
     clock.advance(11)
@@ -355,7 +355,7 @@ def test_a_message_that_comes_again_before_it_was_started_is_started(clock):
     rig.queue._hide(rig.queue.messages[second], 0)
     rig.queue._arrival.set()
     clock.advance(0.5)
-    assert rig.ended == []  # taken over
+    assert rig.ended == []  # redelivered
 
 
 def test_asking_what_is_left_does_not_outlast_the_drain():

@@ -216,7 +216,7 @@ def test_a_message_that_comes_again_is_held_by_its_new_handle(take, queue, clock
     queue.extend([(lease.handle, 0)])
     again = queue.receive(1, 0, VISIBILITY)[0]
     queue.batches.clear()
-    lease.take_over(again.receipt_handle, clock.now(), 2)
+    lease.redelivered(again.receipt_handle, clock.now(), 2)
     clock.advance(BEAT * 4)
     assert {handle for batch in queue.batches["extend"] for handle, _ in batch} == {"m1#2"}
     assert queue.visible() == heard == []
@@ -227,7 +227,7 @@ def test_an_answer_for_the_old_handle_says_nothing_of_the_new_one(take, queue, c
     queue.gates["extend"] = Event()
     queue.script["extend"] = [GONE]
     clock.advance(BEAT + 1)
-    lease.take_over("m1#2", clock.now(), 2)
+    lease.redelivered("m1#2", clock.now(), 2)
     queue.gates.pop("extend").set()
     settle()
     assert heard == []

@@ -147,7 +147,7 @@ class LeaseModel(RuleBasedStateMachine):
         self.give_backs: list[Call] = []
         self.patience = 0  # steps until the work is done
         self.fails = False  # the work: its message is given back
-        self.losses: Counter[int] = Counter()  # told, of a lease that was not taken over since
+        self.losses: Counter[int] = Counter()  # told, of a lease that was not redelivered since
         self.arriving: tuple[str, float] | None = None  # a poll's answer on its way, and since when
         self.wish: int | None = None
         self.delete_flies = False
@@ -339,7 +339,7 @@ class LeaseModel(RuleBasedStateMachine):
         if self.lease.state == "held":
             self.leases[handle] = self.lease
             self.losses[id(self.lease)] = 0
-            self.lease.take_over(handle, since, self.queue.receives)
+            self.lease.redelivered(handle, since, self.queue.receives)
             settle()
             assert self.lease.lost == (self.clock.now() >= since + self.keeper.lease_seconds)
         elif self.lease.state == "ended":

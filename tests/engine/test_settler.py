@@ -602,13 +602,13 @@ def test_an_extension_counts_from_its_request_not_from_its_answer(run, clock):
     assert rig.outcomes() == {one: "lease_lost"}
 
 
-@pytest.mark.parametrize("what", ["end", "withhold", "take_over"])
+@pytest.mark.parametrize("what", ["end", "withhold", "redelivered"])
 def test_a_beat_that_waits_to_be_sent_is_void_when_the_message_is_settled_or_comes_again(clock, what):
     held = Held(clock)
-    handle = held.receive_again() if what == "take_over" else ""
+    handle = held.receive_again() if what == "redelivered" else ""
     clock.advance(BEAT + 0.01)  # it lingers
-    if what == "take_over":
-        held.lease.take_over(handle, clock.now(), 2)
+    if what == "redelivered":
+        held.lease.redelivered(handle, clock.now(), 2)
     elif what == "end":
         held.keeper.end([held.lease])
     else:
@@ -642,14 +642,14 @@ def test_an_answer_that_comes_after_the_lease_was_lost_says_nothing(clock, answe
     assert held.queue.calls["extend"] == 1
 
 
-def test_a_lost_lease_that_is_taken_over_beats_again(clock):
+def test_a_lost_lease_that_is_redelivered_beats_again(clock):
     held = Held(clock)
     held.queue.script["extend"] = [Unreachable("down")] * 1_000
     clock.advance(VISIBILITY)
     assert held.heard == ["lost"]
     held.queue.script.clear()
     handle = held.receive_again()
-    held.lease.take_over(handle, clock.now(), 2)
+    held.lease.redelivered(handle, clock.now(), 2)
     assert not held.lease.is_lost(clock.now())
     for _ in range(10):
         clock.advance(BEAT)

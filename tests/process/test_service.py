@@ -831,7 +831,7 @@ def test_a_handler_that_was_interrupted_has_half_of_what_is_left_to_clean_up(pro
     assert one.service.pool.written_off == 0
 
 
-def test_the_last_line_counts_what_was_taken_over_and_buried_where_there_was_any(process, clock, caplog):
+def test_the_last_line_counts_redeliveries_and_dead_follow_ups_where_there_was_any(process, clock, caplog):
     caplog.set_level("INFO")
 
     def handle(payload, message):
@@ -841,12 +841,12 @@ def test_the_last_line_counts_what_was_taken_over_and_buried_where_there_was_any
     one.rig.put("job")
     clock.advance(1)
     one.rig.books.receive(1)
-    one.rig.books.take_over()
+    one.rig.books.count_redelivery()
     one.signal(SIGTERM)
     clock.advance(5)
     odd, plain = (record.fields for record in caplog.records if getattr(record, "event", "") == "worker.stopped")
-    assert (odd["taken_over"], odd["follow_ups_dead_lettered"], odd["succeeded"], odd["received"]) == (1, 1, 1, 1)
-    assert plain.keys().isdisjoint({"taken_over", "follow_ups_dead_lettered"})
+    assert (odd["redelivered"], odd["follow_ups_dead_lettered"], odd["succeeded"], odd["received"]) == (1, 1, 1, 1)
+    assert plain.keys().isdisjoint({"redelivered", "follow_ups_dead_lettered"})
     assert (plain["received"], plain["in_hand"], plain["abandoned"], plain["stuck"], plain["exit_code"]) == (0,) * 5
     assert plain["seconds"] == pytest.approx(2, abs=1.01)
 
