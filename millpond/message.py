@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from millpond.foreign import Unshown, shown
+from millpond.foreign.secrets import Unshown
+from millpond.foreign.text import shown
 
 # SQS: DelaySeconds is 0 to 900.
 MAX_DELAY_SECONDS = 900

@@ -14,9 +14,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from millpond import foreign
 from millpond.app.toml import SettingsType, Table, TomlFile, bare, decode
 from millpond.errors import ConfigError
+from millpond.foreign.secrets import Unshown, conceal_environment
+from millpond.foreign.text import shown
 from millpond.sqs.queue import NAMELESS, has_name, is_fifo, lease_seconds
 
 #: A beat's own call takes at least this, on a good day: a lease must outlast both.
@@ -59,7 +60,7 @@ VisibilitySeconds = Annotated[int, Meta(ge=1, le=43_200, description="1 to 43200
 DelaySeconds = Annotated[float, Meta(ge=0, le=43_200, description="0 to 43200 seconds")]
 
 
-class WorkerSettings(foreign.Unshown, msgspec.Struct, frozen=True):
+class WorkerSettings(Unshown, msgspec.Struct, frozen=True):
     """[worker]: this process. `load` puts DYNO or the host name in an empty name."""
 
     name: Text = ""
@@ -75,7 +76,7 @@ class WorkerSettings(foreign.Unshown, msgspec.Struct, frozen=True):
         return math.inf if isinstance(self.drain_seconds, str) else self.drain_seconds
 
 
-class SqsSettings(foreign.Unshown, msgspec.Struct, frozen=True):
+class SqsSettings(Unshown, msgspec.Struct, frozen=True):
     """[sqs]: where SQS is; empty: where the AWS SDK finds it."""
 
     region: Text = ""
@@ -83,7 +84,7 @@ class SqsSettings(foreign.Unshown, msgspec.Struct, frozen=True):
     client: Literal["wire", "boto3"] = "wire"
 
 
-class QueueSettings(foreign.Unshown, msgspec.Struct, frozen=True):
+class QueueSettings(Unshown, msgspec.Struct, frozen=True):
     """[queues.<name>]: one queue. concurrency = 0: no cap of its own; dead_letter_url = "": by the redrive policy."""
 
     url: QueueUrl = ""
@@ -115,7 +116,7 @@ class QueueSettings(foreign.Unshown, msgspec.Struct, frozen=True):
         return self.heartbeat_seconds or self.visibility_seconds / 3
 
 
-class RetrySettings(foreign.Unshown, msgspec.Struct, frozen=True):
+class RetrySettings(Unshown, msgspec.Struct, frozen=True):
     """[retry]: for handlers that do not say otherwise."""
 
     max_attempts: Positive = 5
@@ -123,7 +124,7 @@ class RetrySettings(foreign.Unshown, msgspec.Struct, frozen=True):
     max_seconds: DelaySeconds = 900.0
 
 
-class StatsdSettings(foreign.Unshown, msgspec.Struct, frozen=True):
+class StatsdSettings(Unshown, msgspec.Struct, frozen=True):
     """[statsd]: metrics; off where host is empty."""
 
     host: Host = ""
@@ -131,7 +132,7 @@ class StatsdSettings(foreign.Unshown, msgspec.Struct, frozen=True):
     prefix: Text = "millpond"
 
 
-class LogSettings(foreign.Unshown, msgspec.Struct, frozen=True):
+class LogSettings(Unshown, msgspec.Struct, frozen=True):
     """[log]: standard output."""
 
     level: Literal["debug", "info", "warning", "error", "critical"] = "info"
@@ -139,13 +140,13 @@ class LogSettings(foreign.Unshown, msgspec.Struct, frozen=True):
     succeeded_per_second: Rate = 10.0
 
 
-class LocalSettings(foreign.Unshown, msgspec.Struct, frozen=True):
+class LocalSettings(Unshown, msgspec.Struct, frozen=True):
     """[local]: the embedded SQS, for queues with url = "local"."""
 
     port: PortOrAny = 9324
 
 
-class Settings(foreign.Unshown, msgspec.Struct, frozen=True):
+class Settings(Unshown, msgspec.Struct, frozen=True):
     """All of config.toml. `handlers`: the tables of [handlers.<module>] as they stand; `folder`: the file's own."""
 
     worker: WorkerSettings
@@ -168,7 +169,7 @@ def load(path: Path, environ: Mapping[str, str]) -> Settings:
     Raises ConfigError with every finding, one line each: table, key, value and what is allowed. A value from the
     environment is left out (its variable is named), and so is a secret.
     """
-    foreign.conceal_environment(environ)
+    conceal_environment(environ)
     file = TomlFile(path, environ, TABLES)
     worker, retry = file.table("worker"), file.table("retry")
     queues = file.tables("queues")
@@ -211,7 +212,7 @@ def handler_settings(settings_type: type[SettingsType], table_name: str, table: 
     try:
         return settings_type(**values)
     except (ValueError, TypeError) as error:  # its own __post_init__, in its author's words
-        raise ConfigError(f"[{table_name}]: {foreign.shown(error)}") from None
+        raise ConfigError(f"[{table_name}]: {shown(error)}") from None
 
 
 def _named(worker: WorkerSettings, environ: Mapping[str, str]) -> WorkerSettings:

@@ -17,10 +17,10 @@ from typing import Any
 
 import msgspec
 
-from millpond import foreign
 from millpond.app.config import handler_settings
 from millpond.app.routing import Route, routes
 from millpond.errors import ConfigError
+from millpond.foreign.trace import describe, place_of, traceback_of
 from millpond.observe import log
 
 
@@ -41,8 +41,8 @@ class Hook(msgspec.Struct, frozen=True):
         except ConfigError:
             raise
         except Exception as error:  # the user's code
-            text = f"{self.module}: {self.name}() failed: {foreign.describe(error)}{_where(self.module, error)}"
-            log.event(logging.DEBUG, f"{self.name}.failed", text, traceback=foreign.trace(error))
+            text = f"{self.module}: {self.name}() failed: {describe(error)}{_where(self.module, error)}"
+            log.event(logging.DEBUG, f"{self.name}.failed", text, traceback=traceback_of(error))
             raise ConfigError(text) from None
 
 
@@ -185,7 +185,7 @@ def _import(name: str, findings: list[str]) -> ModuleType | None:
 
 
 def _cannot_load(name: str, error: BaseException) -> str:
-    return f"{name} cannot be loaded: {foreign.describe(error)}{_where(name, error)}"
+    return f"{name} cannot be loaded: {describe(error)}{_where(name, error)}"
 
 
 def _where(module: str, error: BaseException) -> str:
@@ -196,7 +196,7 @@ def _where(module: str, error: BaseException) -> str:
         for frame, line in traceback.walk_tb(BaseException.__dict__["__traceback__"].__get__(error))
         if str(frame.f_globals.get("__name__")).partition(".")[0] == top
     ]
-    file, line = places[-1] if places else foreign.place(error)
+    file, line = places[-1] if places else place_of(error)
     return f" ({_shown_path(file)}:{line})" if file and "importlib" not in file else ""
 
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import msgspec
 
 from millpond.errors import MillpondError
-from millpond.foreign import Unshown, number
+from millpond.foreign.number import number_within
+from millpond.foreign.secrets import Unshown
 from millpond.hub.backoff import whole_seconds
 from millpond.message import MAX_DELAY_SECONDS
 from millpond.sqs.queue import Attribute, Received
@@ -69,7 +70,7 @@ def early_seconds(envelope: Envelope, received: Received, now: float) -> int:
 
     No message waits past 900 s after it was sent, whatever it says: that is the longest delay of a follow-up.
     """
-    moment = number(bytes(envelope.not_before).decode("ascii", "replace"), 1, MAX_MOMENT_MS, 0) / 1000
+    moment = number_within(bytes(envelope.not_before).decode("ascii", "replace"), 1, MAX_MOMENT_MS, 0) / 1000
     latest = (received.sent_ms / 1000 or now) + MAX_DELAY_SECONDS
     if not received.sent_ms and received.receive_count > 1:
         return 0

@@ -8,9 +8,10 @@ from typing import Any
 
 import msgspec
 
-from millpond import foreign
 from millpond.app.envelope import located
 from millpond.errors import Interrupt
+from millpond.foreign.text import shown, type_name
+from millpond.foreign.trace import describe, place_of
 
 #: Findings of one payload that are named.
 MAX_NAMED = 5
@@ -31,7 +32,7 @@ def payload_error(error: BaseException, payload: msgspec.Raw, path: str) -> str:
 
 def _of_msgspec(error: BaseException, payload: msgspec.Raw, path: str) -> str:
     """Its own words, less the value or the name that they quote; those of a `__post_init__` come through it too."""
-    text = foreign.shown(error)
+    text = shown(error)
     if error.__cause__ is not None and _quotes(text, payload):
         at = text.rfind(" - at `$")
         text = _place(error.__cause__) + (text[at:] if at >= 0 else "")
@@ -48,7 +49,7 @@ def _of_pydantic(error: Any, path: str) -> str:
         findings = error.errors(include_url=False, include_context=False, include_input=False)
         told = [f"{_type(one)} - at `{path}{''.join(map(_step, one['loc']))}`" for one in findings[:MAX_NAMED]]
         more = [f"and {len(findings) - MAX_NAMED} more"] if len(findings) > MAX_NAMED else []
-        return foreign.shown("; ".join([*told, *more]))
+        return shown("; ".join([*told, *more]))
     except Interrupt:
         raise
     except BaseException:  # it has none, or they are other ones
@@ -68,14 +69,14 @@ def _step(step: object) -> str:
 
 def _described(error: BaseException, payload: msgspec.Raw) -> str:
     """In its author's words where they have nothing of the payload; else its type, and where it was raised."""
-    text = foreign.describe(error)
+    text = describe(error)
     return _place(error) if _quotes(text, payload) else text
 
 
 def _place(error: BaseException) -> str:
-    file, line = foreign.place(error)
-    name = foreign.type_name(error)
-    return f"{name} ({foreign.shown(file.rpartition('/')[2])}:{line})" if file else name
+    file, line = place_of(error)
+    name = type_name(error)
+    return f"{name} ({shown(file.rpartition('/')[2])}:{line})" if file else name
 
 
 def _quotes(text: str, payload: msgspec.Raw) -> bool:

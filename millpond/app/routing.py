@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar, get_args
 import msgspec
 
 from millpond.errors import ConfigError
-from millpond.foreign import describe
+from millpond.foreign.trace import describe
 from millpond.message import Message
 
 Function = TypeVar("Function", bound=Callable[..., Any])

@@ -17,8 +17,9 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from millpond import foreign
 from millpond.errors import ConfigError
+from millpond.foreign.secrets import conceal_value
+from millpond.foreign.text import shown
 
 SettingsType = TypeVar("SettingsType", bound=msgspec.Struct)
 
@@ -113,7 +114,7 @@ class Table:
         if not isinstance(value, str):
             return value
         text = self._text(key, value) if "${" in value else value
-        foreign.conceal_value(inner_key or key, text)
+        conceal_value(inner_key or key, text)
         return text
 
     def _text(self, key: str, text: str) -> str:
@@ -212,4 +213,4 @@ def _shown(value: Any) -> str:
     text = text if text.isprintable() else json.dumps(value, default=str)
     if "://" in text and "@" in text:
         return "..."  # a URL with a password in it
-    return foreign.shown(text, 100)
+    return shown(text, 100)

@@ -10,7 +10,7 @@ import msgspec
 from millpond.app.config import QueueSettings, Settings
 from millpond.app.routing import Route
 from millpond.errors import AccessDenied, QueueError
-from millpond.foreign import number
+from millpond.foreign.number import number_within
 from millpond.observe.screen import counted
 from millpond.process.service import reserve_seconds
 from millpond.sqs.clients import SqsQueue, connect
@@ -195,7 +195,9 @@ def _dead_letters(
         yield Finding("warning", where, "no dead-letter queue: what fails for good stays in the queue and is retried")
         return
     dead = yield from _reach_dead_letters(where, url, connect)
-    own, theirs = (number(one.get("MessageRetentionPeriod"), 1, MAX_RETENTION_SECONDS, 0) for one in (attributes, dead))
+    own, theirs = (
+        number_within(one.get("MessageRetentionPeriod"), 1, MAX_RETENTION_SECONDS, 0) for one in (attributes, dead)
+    )
     if theirs and theirs < own:
         text = f"the dead-letter queue keeps messages for {theirs} s, less than the queue itself ({own} s)"
         yield Finding("warning", where, f"{text}: raise its MessageRetentionPeriod; 1209600 s (14 days) is the most")

@@ -14,9 +14,11 @@ from typing import Any, NoReturn
 
 import gevent
 
-from millpond import foreign
 from millpond.app.config import Settings, load
 from millpond.errors import CRASHED, LEFT, MISCONFIGURED, STOPPED, ConfigError
+from millpond.foreign.number import number_within
+from millpond.foreign.text import shown
+from millpond.foreign.trace import describe, traceback_of
 from millpond.hub import patch
 from millpond.hub.signals import ExitSignals
 from millpond.observe import log, screen
@@ -73,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         code = LEFT
     except BaseException as error:  # a setup() can call sys.exit
-        log.event(logging.CRITICAL, "worker.crashed", foreign.describe(error), traceback=foreign.trace(error))
+        log.event(logging.CRITICAL, "worker.crashed", describe(error), traceback=traceback_of(error))
         code = CRASHED
     if argv is None or not options.command:
         _leave(code, signals)
@@ -129,8 +131,8 @@ def _run_exit_functions(seconds: float) -> None:
 
 
 def _tell_exit_failure(failed: Any) -> None:
-    text = f"what runs at the exit raised {foreign.describe(failed.exc_value)}"
-    log.event(logging.ERROR, "atexit.failed", text, traceback=foreign.trace(failed.exc_value))
+    text = f"what runs at the exit raised {describe(failed.exc_value)}"
+    log.event(logging.ERROR, "atexit.failed", text, traceback=traceback_of(failed.exc_value))
 
 
 def _end(code: int) -> NoReturn:
@@ -143,7 +145,7 @@ def _end(code: int) -> NoReturn:
 
 def _refuse(findings: Sequence[str]) -> int:
     for finding in findings:
-        print(foreign.shown(finding, MAX_FINDING), file=sys.stderr)
+        print(shown(finding, MAX_FINDING), file=sys.stderr)
     return MISCONFIGURED
 
 
@@ -155,7 +157,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
-        self.exit(MISCONFIGURED, f"{self.prog}: {foreign.shown(message, MAX_FINDING)}\n")
+        self.exit(MISCONFIGURED, f"{self.prog}: {shown(message, MAX_FINDING)}\n")
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -190,7 +192,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _number(text: str) -> int:
-    number = foreign.number(text, 1, sys.maxsize, 0)
+    number = number_within(text, 1, sys.maxsize, 0)
     if not number:
         raise argparse.ArgumentTypeError(f"{text}: a whole number, 1 or more")
     return number

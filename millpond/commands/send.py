@@ -15,7 +15,7 @@ from gevent.pool import Pool
 
 from millpond.app.config import Settings
 from millpond.errors import LEFT, STOPPED, AccessDenied, ConfigError, QueueError, QueueMissing, Unreachable
-from millpond.foreign import shown
+from millpond.foreign.text import shown
 from millpond.local.settings import ACCOUNT_ID
 from millpond.message import MAX_DELAY_SECONDS, envelope_text
 from millpond.observe import screen

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple, cast
 
 import msgspec
 
-from millpond import foreign
 from millpond.app.envelope import Undecodable, early_seconds, unwrap
 from millpond.app.payload_errors import payload_error
 from millpond.app.routing import Around, Route
@@ -26,6 +25,8 @@ from millpond.errors import (
     Stopped,
     Unavailable,
 )
+from millpond.foreign.text import shown, type_name
+from millpond.foreign.trace import describe, place_of, traceback_of
 from millpond.hub.backoff import retry_seconds, whole_seconds
 from millpond.hub.countdown import Countdown, Time
 from millpond.hub.threads import NoThread, NotStarted, Threads
@@ -152,7 +153,7 @@ class Processor:
             return self._hear(cast("BaseException", value))
         if route.where not in self._seen_values:
             self._seen_values.add(route.where)
-            name = foreign.type_name(value)
+            name = type_name(value)
             article = "an" if name.startswith(tuple("aeiou")) else "a"
             text = f"{route.where} returned {article} {name}, which is ignored: a handler returns None"
             log.event(logging.WARNING, "handler.returned", f"{text}. False is not a failure here: raise.")
@@ -172,8 +173,8 @@ class Processor:
             return Said(kind, str(error))
         verdict = next((verdict for verdict in VERDICTS if issubclass(kind, verdict)), None)
         if verdict is not None:
-            return Said(verdict, foreign.shown(_asked(error, "reason", "")), _seconds(_asked(error, "after", None)))
-        return Said(None, "", None, foreign.describe(error), self._first_trace(error))
+            return Said(verdict, shown(_asked(error, "reason", "")), _seconds(_asked(error, "after", None)))
+        return Said(None, "", None, describe(error), self._first_trace(error))
 
     def given_up(self, delivery: Delivery) -> Outcome:
         """The outcome of a delivery whose handler does not end, whatever is thrown into it."""
@@ -252,12 +253,12 @@ class Processor:
         return self._policies.get(event_type, self._retry)
 
     def _first_trace(self, error: BaseException) -> str:
-        place = foreign.place(error)
-        where = (foreign.type_name(error), *place) if place[0] else ()
+        place = place_of(error)
+        where = (type_name(error), *place) if place[0] else ()
         if where in self._seen_tracebacks or len(self._seen_tracebacks) >= MAX_SEEN:
             return ""
         self._seen_tracebacks.add(where)
-        return foreign.trace(error)
+        return traceback_of(error)
 
 
 class _PayloadError(MillpondError):
@@ -310,7 +311,7 @@ def _call_around(around: Around, route: Route, payload: Any, message: Message) -
         if not over:
             raise
         if error is not raised:
-            log.event(logging.WARNING, "around.failed", f"{route.where}: @around raised {foreign.describe(error)}")
+            log.event(logging.WARNING, "around.failed", f"{route.where}: @around raised {describe(error)}")
     if raised is not None:
         try:
             raise raised

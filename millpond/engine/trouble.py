@@ -10,7 +10,7 @@ import logging
 import math
 from collections.abc import Sequence
 
-from millpond.foreign import shown
+from millpond.foreign.text import shown
 from millpond.hub.clock import Clock
 from millpond.observe import log
 from millpond.sqs.codes import DENIED_CODES, MISSING_CODES

@@ -39,7 +39,7 @@ from gevent.socket import wait_read, wait_write
 from gevent.threadpool import ThreadResult, _WorkerGreenlet
 from greenlet import greenlet, settrace  # type: ignore[import-untyped]
 
-from millpond import foreign
+from millpond.foreign.trace import describe, traceback_of
 from millpond.hub import signals
 from millpond.observe import log
 
@@ -471,8 +471,8 @@ def end(error: BaseException | None) -> NoReturn:
     if isinstance(error, SystemExit):
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
     elif error is not None:
-        text = f"a process that the handler forked ends: {foreign.describe(error)}"
-        log.event(logging.ERROR, "child.failed", text, traceback=foreign.trace(error))
+        text = f"a process that the handler forked ends: {describe(error)}"
+        log.event(logging.ERROR, "child.failed", text, traceback=traceback_of(error))
     log.flush()
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):

@@ -19,8 +19,9 @@ import gevent
 import msgspec
 from gevent.monkey import get_original
 
-from millpond import foreign
 from millpond.errors import Interrupt
+from millpond.foreign.text import clean, escaped, lines, shown, type_name
+from millpond.foreign.trace import describe, traceback_of
 from millpond.observe.standard_output import StandardOutput, standard_output
 
 
@@ -89,7 +90,7 @@ def take_failures() -> None:
 
 def _failed(name: str, where: object, error: BaseException | None) -> None:
     if error is not None:
-        event(logging.ERROR, name, f"{foreign.shown(where)}: {foreign.describe(error)}", traceback=foreign.trace(error))
+        event(logging.ERROR, name, f"{shown(where)}: {describe(error)}", traceback=traceback_of(error))
 
 
 def event(level: int, name: str, message: str = "", /, **fields: Any) -> None:
@@ -110,9 +111,9 @@ def _not_handled(record: logging.LogRecord, error: BaseException) -> None:
     """Tell of it, at most once a minute, past what has raised; and the line, where that may have stood before us."""
     records = [record] if _engine.handlers or _engine.filters else []
     if _failures.take(time.monotonic()):
-        text = f"a handler or a filter that was added to logging raised {foreign.describe(error)}: it missed this line"
+        text = f"a handler or a filter that was added to logging raised {describe(error)}: it missed this line"
         records.append(logging.LogRecord(_engine.name, logging.ERROR, *_NOWHERE, text, None, None))
-        records[-1].__dict__.update(event="log.failed", fields={"line": foreign.shown(record.__dict__["event"])})
+        records[-1].__dict__.update(event="log.failed", fields={"line": shown(record.__dict__["event"])})
     for output in _outputs():
         for one in records:
             output.handle(one)
@@ -132,7 +133,7 @@ def from_thread(level: int, name: str, message: str, /, **fields: Any) -> None:
 
 def printable(text: str) -> str:
     """Text from the wire, fit for a line: what is not printable is escaped, and it is cut at 100 characters."""
-    return foreign.shown(text, WIRE_TEXT_LENGTH)
+    return shown(text, WIRE_TEXT_LENGTH)
 
 
 def flush() -> None:
@@ -217,7 +218,7 @@ class _Output(logging.Handler):
         except Interrupt:
             raise
         except BaseException as error:  # a record holds what its caller gave: any __str__ may raise whatever it likes
-            text = f"a record cannot be shown: {foreign.type_name(error)}"
+            text = f"a record cannot be shown: {type_name(error)}"
             return self.format(logging.LogRecord(record.name, record.levelno, *_NOWHERE, text, None, None))
 
     def _write(self, line: str) -> None:
@@ -256,12 +257,12 @@ class _JsonFormatter(logging.Formatter):
         moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         head = {
             "ts": moment.removesuffix("+00:00") + "Z",
-            "level": _encodable(foreign.clean(record.levelname.lower(), WIRE_TEXT_LENGTH)),
-            "event": _encodable(foreign.clean(record.__dict__.get("event", "log"), WIRE_TEXT_LENGTH)),
-            "message": _encodable(foreign.clean(_message(record), MAX_MESSAGE)),
+            "level": _encodable(clean(record.levelname.lower(), WIRE_TEXT_LENGTH)),
+            "event": _encodable(clean(record.__dict__.get("event", "log"), WIRE_TEXT_LENGTH)),
+            "message": _encodable(clean(_message(record), MAX_MESSAGE)),
         }
         if "event" not in record.__dict__:
-            head["logger"] = _encodable(foreign.clean(record.name, WIRE_TEXT_LENGTH))
+            head["logger"] = _encodable(clean(record.name, WIRE_TEXT_LENGTH))
         fields = {key: _json_value(value) for key, value in _fields(record)}
         if trace := _traceback(record):
             fields["traceback"] = _encodable(trace)
@@ -274,12 +275,12 @@ class _TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
-        name = foreign.shown(record.__dict__.get("event", record.name), WIRE_TEXT_LENGTH)
-        words = " ".join(f"{key}={_word(foreign.shown(_listed(value), MAX_FIELD))}" for key, value in _fields(record))
-        parts = [f"{clock} {record.levelname:<5} {name}", foreign.shown(_message(record), MAX_MESSAGE), words]
-        lines = ["  ".join(part for part in parts if part)]
-        lines += [f"    {foreign.escaped(line)}" for line in _traceback(record).splitlines()]
-        return "\n".join(lines)
+        name = shown(record.__dict__.get("event", record.name), WIRE_TEXT_LENGTH)
+        words = " ".join(f"{key}={_word(shown(_listed(value), MAX_FIELD))}" for key, value in _fields(record))
+        parts = [f"{clock} {record.levelname:<5} {name}", shown(_message(record), MAX_MESSAGE), words]
+        rows = ["  ".join(part for part in parts if part)]
+        rows += [f"    {escaped(line)}" for line in _traceback(record).splitlines()]
+        return "\n".join(rows)
 
 
 def _outputs() -> list[_Output]:
@@ -297,11 +298,11 @@ def _fields(record: logging.LogRecord) -> Iterator[tuple[str, object]]:
         if key == "traceback":
             continue
         if type(value) not in _CONTAINERS and not _is_plain(value):
-            value = foreign.clean(value, MAX_FIELD)
+            value = clean(value, MAX_FIELD)
         left -= len(value) if type(value) is str else MIN_FIELD
         if left < 0:
             break
-        yield foreign.shown(key, WIRE_TEXT_LENGTH), value
+        yield shown(key, WIRE_TEXT_LENGTH), value
 
 
 def _own_fields(record: logging.LogRecord) -> dict[str, Any]:
@@ -320,8 +321,8 @@ def _traceback(record: logging.LogRecord) -> str:
     error = record.exc_info[1] if record.exc_info else None
     given = (record.__dict__ | _own_fields(record)).get("traceback", "")
     parts = [
-        foreign.trace(error) if error is not None else foreign.lines(given),
-        foreign.lines(record.stack_info or ""),
+        traceback_of(error) if error is not None else lines(given),
+        lines(record.stack_info or ""),
     ]
     return "\n".join(part for part in parts if part)
 
@@ -346,9 +347,9 @@ def _json_value(value: object) -> object:
         return value
     with suppress(TypeError, ValueError):  # a key that is no text, half a character
         text = _encoder.encode(value).decode() if _is_small(value) else ""
-        if 0 < len(text) <= MAX_FIELD and foreign.clean(text, MAX_FIELD) == text:
+        if 0 < len(text) <= MAX_FIELD and clean(text, MAX_FIELD) == text:
             return msgspec.Raw(text.encode())
-    return _encodable(foreign.clean(value, MAX_FIELD))
+    return _encodable(clean(value, MAX_FIELD))
 
 
 def _is_small(value: Any) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-from millpond.foreign import shown
+from millpond.foreign.text import shown
 
 #: Characters of one cell; what a service answers has no end of its own.
 MAX_CELL = 1_000

@@ -21,7 +21,8 @@ from millpond.engine.poller import PollSettings
 from millpond.engine.processor import HANDLER_CODE, Processor, RetryPolicy, end_with_the_handler
 from millpond.engine.settler import FLUSHERS
 from millpond.errors import ConfigError, QueueError, QueueMissing
-from millpond.foreign import number, shown
+from millpond.foreign.number import number_within
+from millpond.foreign.text import shown
 from millpond.hub import asyncio_run, children
 from millpond.hub.backoff import call_seconds
 from millpond.hub.clock import Clock, SystemClock
@@ -300,7 +301,7 @@ def _learn(name: str, queue: SqsQueue, sqs: Sqs, consumer: Consumer, unknown: _U
         unknown.tell("its attributes (redrive policy, MaximumMessageSize) cannot be read", error)
         return error
     redrive = read_redrive(attributes.get("RedrivePolicy", ""))
-    max_bytes = number(attributes.get("MaximumMessageSize"), 1, MAX_BYTES, MAX_BYTES)
+    max_bytes = number_within(attributes.get("MaximumMessageSize"), 1, MAX_BYTES, MAX_BYTES)
     consumer.learn(redrive.max_receive_count, max_bytes)
     if consumer.has_dead_letters:
         return None

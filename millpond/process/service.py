@@ -11,10 +11,11 @@ from typing import Any
 
 import gevent
 
-from millpond import foreign
 from millpond.engine.consumer import Consumer
 from millpond.engine.delivery import Delivery
 from millpond.errors import CRASHED, LEFT, MISCONFIGURED, STOPPED, AccessDenied, QueueError, QueueMissing, Stopped
+from millpond.foreign.number import number_within
+from millpond.foreign.trace import describe, traceback_of
 from millpond.hub.clock import Clock, Event
 from millpond.hub.pool import Pool, watch
 from millpond.hub.pulse import Pulse
@@ -115,8 +116,8 @@ class Service:
 
     def _crashed(self, greenlet: gevent.Greenlet) -> None:
         error = greenlet.exception or greenlet.value  # the GreenletExit of one that was killed: by a handler, say
-        text = f"a core greenlet died: {foreign.describe(error)}"
-        log.event(logging.CRITICAL, "worker.crashed", text, traceback=foreign.trace(error))
+        text = f"a core greenlet died: {describe(error)}"
+        log.event(logging.CRITICAL, "worker.crashed", text, traceback=traceback_of(error))
         self.stop("crash", CRASHED)
         self._over.set()
 
@@ -372,4 +373,4 @@ def _counts(consumer: Consumer) -> dict[str, int]:
         return {}
     names = {"visible": "", "in_flight": "NotVisible", "delayed": "Delayed"}
     said = {name: attributes.get(f"ApproximateNumberOfMessages{part}") for name, part in names.items()}
-    return {name: foreign.number(count, 0, MAX_MESSAGES, 0) for name, count in said.items()}
+    return {name: number_within(count, 0, MAX_MESSAGES, 0) for name, count in said.items()}

@@ -14,7 +14,8 @@ from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import BotoCoreError, ConnectionClosedError, ReadTimeoutError
 
 from millpond.errors import ConfigError, QueueError, Unanswered, Unreachable
-from millpond.foreign import describe, shown
+from millpond.foreign.text import shown
+from millpond.foreign.trace import describe
 from millpond.hub.home import Errand, home, process
 from millpond.sqs import shapes
 from millpond.sqs.codes import KEY_CODES

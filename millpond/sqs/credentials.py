@@ -12,7 +12,8 @@ from botocore.exceptions import ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as NoConnection
 
 from millpond.errors import AccessDenied, Unreachable
-from millpond.foreign import Renewed, shown
+from millpond.foreign.secrets import Renewed
+from millpond.foreign.text import shown
 from millpond.hub.home import Errand, home, system
 from millpond.sqs.codes import error_kind
 from millpond.sqs.sigv4 import Keys

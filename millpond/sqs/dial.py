@@ -13,7 +13,7 @@ from time import monotonic
 from typing import Any, NamedTuple
 
 from millpond.errors import Unreachable
-from millpond.foreign import shown
+from millpond.foreign.text import shown
 from millpond.hub.home import Errand, Home
 from millpond.sqs.stream import Stream, TlsStream
 

@@ -20,7 +20,7 @@ from botocore.httpsession import get_cert_path
 from botocore.utils import get_environ_proxies
 
 from millpond.errors import ConfigError
-from millpond.foreign import shown
+from millpond.foreign.text import shown
 
 #: What the hosts of SQS end with, one partition of AWS after the other; and those that answer over IPv6 too.
 SUFFIXES = (

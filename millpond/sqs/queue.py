@@ -14,7 +14,9 @@ from typing import Protocol, TypeVar
 import msgspec
 
 from millpond.errors import AccessDenied, QueueError, QueueMissing, Throttled, Unreachable
-from millpond.foreign import Unshown, number, shown
+from millpond.foreign.number import number_within
+from millpond.foreign.secrets import Unshown
+from millpond.foreign.text import shown
 
 #: Entries in one batch call, and messages in one receive (SQS quotas).
 MAX_BATCH = 10
@@ -214,7 +216,7 @@ def read_redrive(policy: str) -> Redrive:
         fields = msgspec.json.decode(policy, type=dict[str, msgspec.Raw])
     except (ValueError, RecursionError):
         return Redrive()
-    count = number(_raw_text(fields.get("maxReceiveCount")).strip('"'), 1, MAX_RECEIVES, 0)
+    count = number_within(_raw_text(fields.get("maxReceiveCount")).strip('"'), 1, MAX_RECEIVES, 0)
     arn = _ARN.fullmatch(_raw_text(fields.get("deadLetterTargetArn")))
     return Redrive(arn[1], arn[2], count) if arn else Redrive(max_receive_count=count)
 

@@ -16,7 +16,10 @@ from typing import Annotated, Any
 import msgspec
 
 from millpond.errors import QueueError
-from millpond.foreign import MAX_DIGITS, Unshown, describe, number, shown
+from millpond.foreign.number import MAX_DIGITS, number_within
+from millpond.foreign.secrets import Unshown
+from millpond.foreign.text import shown
+from millpond.foreign.trace import describe
 from millpond.sqs.codes import CONTENT_CODES, error_kind
 from millpond.sqs.queue import (
     ENTRY_IDS,
@@ -307,8 +310,8 @@ def _salvaged(message: Mapping[str, Any]) -> Received:
         _text(message.get("MessageId")) or f"unnamed-{sha256(handle.encode()).hexdigest()}",
         handle,
         _text(body),
-        number(system.get("ApproximateReceiveCount"), 1, MAX_RECEIVES, 1),
-        number(system.get("SentTimestamp"), 0, MAX_SENT_MS, 0),
+        number_within(system.get("ApproximateReceiveCount"), 1, MAX_RECEIVES, 1),
+        number_within(system.get("SentTimestamp"), 0, MAX_SENT_MS, 0),
         _text(system.get("MessageGroupId")),
         _text(system.get("AWSTraceHeader")),
         attributes,

@@ -12,7 +12,8 @@ from typing import NamedTuple, Protocol, TypeVar
 from urllib.parse import quote, urlsplit
 
 from millpond.errors import QueueError, Unreachable
-from millpond.foreign import describe, shown
+from millpond.foreign.text import shown
+from millpond.foreign.trace import describe
 from millpond.sqs import shapes, sigv4
 from millpond.sqs.codes import KEY_CODES, is_skew
 from millpond.sqs.http import TOO_LARGE, Answer

@@ -12,8 +12,9 @@ from typing import Any, Literal, TypedDict
 
 import msgspec
 
-from millpond import Message, Reject, foreign, handler
+from millpond import Message, Reject, handler
 from millpond.app.routing import routes
+from millpond.foreign.secrets import conceal
 from millpond.sqs.queue import Attribute, Received
 from tests.fuzz.kind import Kind, TryOne
 from tests.fuzz.trial import STYLES, Trial, own_log
@@ -286,7 +287,7 @@ def attributes(chance: Random) -> dict[str, Attribute]:
 
 @contextmanager
 def open_bodies() -> Iterator[TryOne]:
-    foreign.conceal(SECRET)
+    conceal(SECRET)
     with own_log():
         trial = Trial(routes([__name__]), SECRET)
 

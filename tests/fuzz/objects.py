@@ -14,9 +14,10 @@ from typing import Any
 
 import gevent
 
-from millpond import Discard, Message, Reject, Retry, Unavailable, foreign, handler
+from millpond import Discard, Message, Reject, Retry, Unavailable, handler
 from millpond.app.routing import Route, routes
 from millpond.errors import Interrupt, Stopped, TimeLimitExceeded
+from millpond.foreign.secrets import conceal
 from millpond.sqs.queue import Received
 from tests.fuzz.kind import Kind, TryOne
 from tests.fuzz.trial import STYLES, Trial, own_log
@@ -224,7 +225,7 @@ def handling(chance: Random) -> Callable[[Message], object]:
 
 @contextmanager
 def open_objects() -> Iterator[TryOne]:
-    foreign.conceal(SECRET)
+    conceal(SECRET)
     work = Work()
     [declared] = routes([__name__]).values()
     route = Route(

@@ -21,10 +21,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from millpond import foreign
 from millpond.app.envelope import Envelope
 from millpond.engine.delivery import Delivery
 from millpond.errors import Stopped
+from millpond.foreign.secrets import conceal
 from millpond.observe import log
 from millpond.sqs.queue import Received
 from tests.virtual import VirtualClock
@@ -434,7 +434,7 @@ def test_what_was_added_to_logging_and_fails_costs_no_line_and_no_caller(entries
     def fail(*_: object) -> bool:
         raise kind("s3cret-of-a-handler")
 
-    foreign.conceal("s3cret-of-a-handler")
+    conceal("s3cret-of-a-handler")
     monkeypatch.setattr(log, "_failures", log.Allowance(1 / 60))
     logger, added = logging.getLogger(where), logging.Handler()
     if what == "Handler":
@@ -551,7 +551,7 @@ SECRET = 'top"s\\ecret-4711'
     ],
 )
 def test_a_secret_that_the_process_knows_and_a_mail_address_are_in_no_line(lines, style, say):
-    foreign.conceal(SECRET)
+    conceal(SECRET)
     read = lines(style)
     say(logging.getLogger("handlers.shop"))
     whole = "\n".join(read())

@@ -19,7 +19,7 @@ from gevent.event import Event
 from gevent.threadpool import ThreadPool
 
 from millpond.errors import AccessDenied, QueueError, Unreachable
-from millpond.foreign import shown
+from millpond.foreign.text import shown
 from millpond.sqs import credentials as module
 from millpond.sqs.credentials import ADVISORY_SECONDS, LOOK_SECONDS, RELOAD_SECONDS, Credentials
 from millpond.sqs.endpoint import Endpoint, credentials_loader

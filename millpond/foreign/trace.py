@@ -1,0 +1,120 @@
+"""Exceptions, as one line or as a traceback: text that never fails, and has an end.
+
+Errors are read by the interpreter's own slots, which no property of a user's can falsify.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+from millpond.errors import Interrupt
+from millpond.foreign.text import MAX_LINE, MAX_LINES, clean, name_of, own_text, shown, type_name
+
+#: Frames of one error in a traceback, errors that led to one another, errors of a group, groups within groups.
+MAX_FRAMES, MAX_LINKS, MAX_GROUP, MAX_DEPTH = 30, 5, 5, 3
+CAUSE = "The above exception was the direct cause of the following exception:"
+CONTEXT = "During handling of the above exception, another exception occurred:"
+
+_OWN: Any = type.__dict__["__dict__"]
+_TRACEBACK: Any = BaseException.__dict__["__traceback__"]
+_CAUSE: Any = BaseException.__dict__["__cause__"]
+_CONTEXT: Any = BaseException.__dict__["__context__"]
+_SUPPRESSED: Any = BaseException.__dict__["__suppress_context__"]
+_MEMBERS: Any = BaseExceptionGroup.__dict__["exceptions"]
+
+
+def describe(error: BaseException) -> str:
+    """An exception in one line: its type, and what it says."""
+    text = own_text(error)
+    return f"{type_name(error)}: {shown(text)}" if text else type_name(error)
+
+
+def traceback_of(error: BaseException) -> str:
+    """Its traceback, the end of it where it is long; what cannot be formatted is told by its description alone."""
+    texts = _trace(error, MAX_DEPTH)
+    return "\n".join([shown(line, MAX_LINE) for text in texts for line in text.splitlines()])[-MAX_LINES:]
+
+
+def place_of(error: BaseException) -> tuple[str, int]:
+    """The file and the line where it was raised; "" and 0 where nobody knows."""
+    trace = _TRACEBACK.__get__(error)
+    if trace is None:
+        return "", 0
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace.tb_frame.f_code.co_filename, trace.tb_lineno or 0
+
+
+def _trace(error: BaseException, depth: int) -> Iterator[str]:
+    """What the traceback module would write of it. That fails on fields of wrong types and on deep groups, and takes
+    as long as a chain of causes is."""
+    links = list(islice(_links(error), MAX_LINKS))
+    for link, joint in reversed(links):
+        yield from _own_trace(link, depth)
+        if joint:
+            yield f"\n{joint}\n\n"
+
+
+def _links(error: BaseException | None) -> Iterator[tuple[BaseException, str]]:
+    """It, what it came from, and so on; each with the words that lead on to the one before it."""
+    joint, seen = "", set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error, joint
+        cause = _CAUSE.__get__(error)
+        joint = CONTEXT if cause is None else CAUSE
+        error = cause if cause is not None or _SUPPRESSED.__get__(error) else _CONTEXT.__get__(error)
+
+
+def _own_trace(error: BaseException, depth: int) -> Iterator[str]:
+    frames = _TRACEBACK.__get__(error)
+    if frames is not None:
+        yield "Traceback (most recent call last):"
+        yield from _frames(frames)
+    text = clean(error, MAX_LINES)
+    yield f"{_qualified(type(error))}: {text}" if text else _qualified(type(error))
+    yield from _notes(error)
+    if issubclass(type(error), BaseExceptionGroup):
+        yield from _members(_MEMBERS.__get__(error), depth)
+
+
+def _frames(frames: Any) -> Iterator[str]:
+    try:
+        yield "".join(traceback.format_tb(frames, -MAX_FRAMES))
+    except Interrupt:
+        raise
+    except BaseException:  # it asks the module's __loader__ for the source
+        yield "  (its lines cannot be read)"
+
+
+def _members(members: tuple[BaseException, ...], depth: int) -> Iterator[str]:
+    if not depth:
+        yield "  | ..."
+        return
+    for number, member in enumerate(members[:MAX_GROUP], 1):
+        yield f"  +---------------- {number} ----------------"
+        for text in _trace(member, depth - 1):
+            yield "\n".join(f"  | {line}" for line in text.splitlines())
+    if len(members) > MAX_GROUP:
+        yield f"  | and {len(members) - MAX_GROUP} more"
+
+
+def _notes(error: BaseException) -> Iterator[str]:
+    try:
+        notes = object.__getattribute__(error, "__notes__")
+    except Interrupt:
+        raise
+    except BaseException:  # nearly always an AttributeError: there are none
+        return
+    for note in notes[:MAX_GROUP] if type(notes) is list else [notes]:
+        yield clean(note, MAX_LINES)
+
+
+def _qualified(kind: type) -> str:
+    """With its module, as a traceback has it."""
+    module = _OWN.__get__(kind).get("__module__")
+    name = name_of(kind)
+    return f"{module}.{name}" if type(module) is str and module not in ("builtins", "__main__") else name
