@@ -28,8 +28,7 @@ import pytest
 from gevent import monkey
 
 from millpond.app.config import load
-from millpond.app.discovery import load as load_modules
-from millpond.app.discovery import setup_calls
+from millpond.app.discovery import load_modules, setup_calls
 from millpond.app.routing import routes
 from millpond.app.toml import unknown
 from millpond.engine.delivery import Delivery

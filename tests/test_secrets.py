@@ -13,7 +13,7 @@ from urllib.parse import quote
 import pytest
 from gevent.server import StreamServer
 
-from millpond.app.config import Settings, load
+from millpond.app.config import AllSettings, load
 from millpond.app.envelope import unwrap
 from millpond.message import FollowUp, Message
 from millpond.producer import Job
@@ -325,7 +325,7 @@ def test_a_setting_with_a_wrong_value_is_named_and_not_shown(tmp_path, sink):
 # --- repr()
 
 
-def settings(tmp_path: Path) -> Settings:
+def settings(tmp_path: Path) -> AllSettings:
     (tmp_path / "config.toml").write_text(
         f'[queues.q]\nurl = "https://user:{BODY}@host/1/q"\n[statsd]\nprefix = "{BODY}"\n[handlers.a]\nb = "{BODY}"\n'
     )

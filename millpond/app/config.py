@@ -22,6 +22,10 @@ from millpond.sqs.queue import NAMELESS, has_name, is_fifo, lease_seconds
 
 #: A beat's own call takes at least this, on a good day: a lease must outlast both.
 BEAT_CALL_SECONDS = 1.0
+#: How far maxReceiveCount should be above max_attempts: give-backs count as receives too, and what SQS moves to the
+#: dead-letter queue by itself has no reason with it. `check` warns at the smaller one and below, and advises the larger
+#: one, with which the embedded queue is made.
+LEAST_REDRIVE_MARGIN, GOOD_REDRIVE_MARGIN = 5, 10
 #: One of them is set on Heroku, on ECS, on Kubernetes.
 PLATFORM_VARIABLES = ("DYNO", "ECS_CONTAINER_METADATA_URI_V4", "KUBERNETES_SERVICE_HOST")
 
@@ -146,7 +150,7 @@ class LocalSettings(Unshown, msgspec.Struct, frozen=True):
     port: PortOrAny = 9324
 
 
-class Settings(Unshown, msgspec.Struct, frozen=True):
+class AllSettings(Unshown, msgspec.Struct, frozen=True):
     """All of config.toml. `handlers`: the tables of [handlers.<module>] as they stand; `folder`: the file's own."""
 
     worker: WorkerSettings
@@ -160,10 +164,10 @@ class Settings(Unshown, msgspec.Struct, frozen=True):
     folder: Path
 
 
-TABLES = tuple(name for name in Settings.__struct_fields__ if name != "folder")
+TABLES = tuple(name for name in AllSettings.__struct_fields__ if name != "folder")
 
 
-def load(path: Path, environ: Mapping[str, str]) -> Settings:
+def load(path: Path, environ: Mapping[str, str]) -> AllSettings:
     """The settings in this file; ${NAME} and ${NAME:-default} read `environ`, where an empty variable is unset.
 
     Raises ConfigError with every finding, one line each: table, key, value and what is allowed. A value from the
@@ -173,7 +177,7 @@ def load(path: Path, environ: Mapping[str, str]) -> Settings:
     file = TomlFile(path, environ, TABLES)
     worker, retry = file.table("worker"), file.table("retry")
     queues = file.tables("queues")
-    settings = Settings(
+    settings = AllSettings(
         worker=_named(worker.read(WorkerSettings), environ),
         sqs=file.table("sqs").read(SqsSettings),
         queues={name: table.read(QueueSettings) for name, table in queues.items()},
@@ -194,7 +198,7 @@ def load(path: Path, environ: Mapping[str, str]) -> Settings:
 
 
 def handler_settings(settings_type: type[SettingsType], table_name: str, table: Mapping[str, Any]) -> SettingsType:
-    """A handlers module's own table, "handlers.email", as its Settings.
+    """A handlers module's own table, "handlers.email", as its own Settings.
 
     Raises ConfigError with every finding. None shows a value: what is a secret there, only the module knows.
     """
@@ -219,7 +223,7 @@ def _named(worker: WorkerSettings, environ: Mapping[str, str]) -> WorkerSettings
     return msgspec.structs.replace(worker, name=worker.name or environ.get("DYNO") or socket.gethostname())
 
 
-def _check_process(file: TomlFile, worker: Table, retry: Table, settings: Settings) -> None:
+def _check_process(file: TomlFile, worker: Table, retry: Table, settings: AllSettings) -> None:
     queues = len(settings.queues)
     if not queues:
         file.wrong("[queues]", "no queue: add [queues.emails] and its url")
@@ -229,7 +233,7 @@ def _check_process(file: TomlFile, worker: Table, retry: Table, settings: Settin
         retry.wrong("base_seconds", f"not more than {retry.said('max_seconds')}")
 
 
-def _check_queues(file: TomlFile, tables: dict[str, Table], worker: Table, settings: Settings) -> None:
+def _check_queues(file: TomlFile, tables: dict[str, Table], worker: Table, settings: AllSettings) -> None:
     first_with: dict[str, str] = {}
     for name, queue in settings.queues.items():
         table = tables[name]

@@ -61,7 +61,7 @@ def discover(entries: Sequence[str], folder: Path, tables: Mapping[str, Mapping[
     Raises ConfigError with every finding.
     """
     findings: list[str] = []
-    modules = load(entries, folder, findings)
+    modules = load_modules(entries, folder, findings)
     setups: list[Hook] = []
     names = _by_name(modules, findings)
     findings += [_no_module(name, names) for name in tables if name not in names]
@@ -114,7 +114,7 @@ def _collect(findings: list[str], find: Callable[[], list[Any]]) -> list[Any]:
         return []
 
 
-def load(entries: Sequence[str], folder: Path, findings: list[str]) -> list[ModuleType]:
+def load_modules(entries: Sequence[str], folder: Path, findings: list[str]) -> list[ModuleType]:
     """Import every module that the entries name; an import that fails is a finding."""
     modules: dict[str, ModuleType] = {}
     for entry in entries:

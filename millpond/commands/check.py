@@ -10,7 +10,7 @@ from functools import partial
 from typing import NamedTuple
 
 from millpond.app import discovery
-from millpond.app.config import PLATFORM_VARIABLES, Settings, StatsdSettings
+from millpond.app.config import PLATFORM_VARIABLES, AllSettings, StatsdSettings
 from millpond.app.routing import Route
 from millpond.commands.check_queue import Finding, as_the_worker, check_queue
 from millpond.commands.send import is_listened_to
@@ -47,7 +47,7 @@ PLATFORMS = dict(
 )
 
 
-def run(settings: Settings, environ: Mapping[str, str]) -> int:
+def run(settings: AllSettings, environ: Mapping[str, str]) -> int:
     """Draw every finding as a table; the exit code."""
     findings = list(preflight(settings, environ))
     screen.table(["", "where", "finding"], [(one.level, one.where, one.text) for one in findings], STYLES)
@@ -57,7 +57,7 @@ def run(settings: Settings, environ: Mapping[str, str]) -> int:
     return MISCONFIGURED if counts["error"] else STOPPED
 
 
-def preflight(settings: Settings, environ: Mapping[str, str]) -> Iterator[Finding]:
+def preflight(settings: AllSettings, environ: Mapping[str, str]) -> Iterator[Finding]:
     """Every finding on settings that load."""
     yield Finding("ok", "settings", f"queues: {', '.join(settings.queues)}")
     routes = yield from _handlers(settings)
@@ -72,7 +72,7 @@ def preflight(settings: Settings, environ: Mapping[str, str]) -> Iterator[Findin
     yield _platform(settings.worker.drain_limit, environ)
 
 
-def _handlers(settings: Settings) -> Generator[Finding, None, Mapping[str, Route]]:
+def _handlers(settings: AllSettings) -> Generator[Finding, None, Mapping[str, Route]]:
     """Returns the routes; empty where the handlers cannot be loaded."""
     worker, local = settings.worker, all(queue.is_local for queue in settings.queues.values())
     try:
@@ -98,7 +98,7 @@ def _hooks(found: discovery.Handlers) -> Iterator[Finding]:
             yield from _errors("handlers", error)
 
 
-def _client(name: str, settings: Settings) -> Iterator[Finding]:
+def _client(name: str, settings: AllSettings) -> Iterator[Finding]:
     queue, sqs = settings.queues[name], settings.sqs
     if queue.is_local:
         return
@@ -114,7 +114,7 @@ def _client(name: str, settings: Settings) -> Iterator[Finding]:
         yield Finding("note", f"queues.{name}", f"there is a proxy before {endpoint.url}: boto3 speaks to it, not wire")
 
 
-def _local(settings: Settings) -> Iterator[Finding]:
+def _local(settings: AllSettings) -> Iterator[Finding]:
     """A worker that runs already is no fault; the one to come has no place for its queues then."""
     port = settings.local.port
     if any(queue.is_local for queue in settings.queues.values()) and is_listened_to(port):

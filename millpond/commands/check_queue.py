@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from millpond.app.config import QueueSettings, Settings
+from millpond.app.config import GOOD_REDRIVE_MARGIN, LEAST_REDRIVE_MARGIN, AllSettings, QueueSettings
 from millpond.app.routing import Route
 from millpond.errors import AccessDenied, QueueError
 from millpond.foreign.number import number_within
@@ -17,9 +17,6 @@ from millpond.sqs.clients import SqsQueue, connect
 from millpond.sqs.codes import DENIED_CODES
 from millpond.sqs.queue import MAX_RECEIVES, SETTLE_SECONDS, Failure, read_redrive
 
-#: maxReceiveCount should be above max_attempts by more than this: give-backs count as receives too, and what SQS
-#: dead-letters by itself has no reason with it. (The embedded queue has 10 more.)
-REDRIVE_MARGIN, GOOD_REDRIVE_MARGIN = 5, 10
 #: The longest MessageRetentionPeriod: 14 days.
 MAX_RETENTION_SECONDS = 1_209_600
 #: No queue has given out this handle: to delete it or to extend it does nothing, but SQS checks the right first.
@@ -49,7 +46,7 @@ class Checked(Protocol):
 
 
 def check_queue(
-    name: str, settings: Settings, routes: Mapping[str, Route], connect: Callable[[str], Checked]
+    name: str, settings: AllSettings, routes: Mapping[str, Route], connect: Callable[[str], Checked]
 ) -> Iterator[Finding]:
     """Every finding on one queue. `connect`: URL -> queue. Raises ConfigError where there is no way to connect."""
     where, queue = f"queues.{name}", settings.queues[name]
@@ -76,7 +73,7 @@ def check_queue(
     yield from _dead_letters(where, queue, remote, attributes, connect)
 
 
-def as_the_worker(url: str, queue: QueueSettings, settings: Settings) -> SqsQueue:
+def as_the_worker(url: str, queue: QueueSettings, settings: AllSettings) -> SqsQueue:
     """The queue at this URL, reached as the worker reaches it. Raises ConfigError.
 
     What the settings name is where its own URL says; the target of a redrive policy is where its queue is.
@@ -84,7 +81,7 @@ def as_the_worker(url: str, queue: QueueSettings, settings: Settings) -> SqsQueu
     return sqs_queue(url, queue, settings, url if url == queue.dead_letter_url else queue.url)
 
 
-def sqs_queue(url: str, queue: QueueSettings, settings: Settings, home: str = "") -> SqsQueue:
+def sqs_queue(url: str, queue: QueueSettings, settings: AllSettings, home: str = "") -> SqsQueue:
     """The queue at this URL, where that one (`home`) or itself is. Raises ConfigError."""
     sqs = connect(
         home or url,
@@ -173,7 +170,7 @@ def _redrive(where: str, attributes: Mapping[str, str], max_attempts: int) -> Fi
     if count == 1:
         text += ": one receive whose answer is lost, one worker that dies, and the message is a dead letter"
         return Finding("warning", where, f"{text}: {better}")
-    if count <= max_attempts + REDRIVE_MARGIN:
+    if count <= max_attempts + LEAST_REDRIVE_MARGIN:
         text += f" against max_attempts = {max_attempts}: give-backs count too, so SQS would dead-letter first and"
         return Finding("warning", where, f"{text} without a reason: {better}")
     return Finding("ok", where, f"{text}, well above max_attempts = {max_attempts}")

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import gevent
 
-from millpond.app.config import Settings, load
+from millpond.app.config import AllSettings, load
 from millpond.errors import CRASHED, LEFT, MISCONFIGURED, STOPPED, ConfigError
 from millpond.foreign.number import number_within
 from millpond.foreign.text import shown
@@ -99,7 +99,7 @@ def _obey(options: argparse.Namespace, signals: ExitSignals) -> int:
     return _run(settings, options, signals)
 
 
-def _run(settings: Settings, options: argparse.Namespace, signals: ExitSignals) -> int:
+def _run(settings: AllSettings, options: argparse.Namespace, signals: ExitSignals) -> int:
     from millpond.commands.demo import Demo
     from millpond.process import boot
 

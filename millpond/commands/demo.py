@@ -9,7 +9,7 @@ from uuid import uuid4
 import gevent
 
 from millpond.app import discovery
-from millpond.app.config import Settings
+from millpond.app.config import AllSettings
 from millpond.commands import sample_mails
 from millpond.commands.send import send_all
 from millpond.engine.books import Books
@@ -29,7 +29,7 @@ CHUNK = 500
 class Demo:
     """So many sample e-mails in a worker's own queue. Raises ConfigError where they have no place there."""
 
-    def __init__(self, settings: Settings, number: int) -> None:
+    def __init__(self, settings: AllSettings, number: int) -> None:
         local = [name for name, queue in settings.queues.items() if queue.is_local]
         if not local:
             text = 'sample e-mails go into the local queue only: url = "local" (SQS_QUEUE_URL unset)'
@@ -95,7 +95,7 @@ def _entry(run: str, number: int) -> Entry:
     return Entry(envelope_text(EVENT_TYPE, f"demo-{run}-{number + 1}", sample_mails.payload(number)))
 
 
-def _where_mails_go(settings: Settings) -> str:
+def _where_mails_go(settings: AllSettings) -> str:
     table = settings.handlers.get("email", {})
     host, transport = table.get("host", ""), table.get("transport", "auto")
     if transport == "smtp" or (transport == "auto" and host):

@@ -13,7 +13,7 @@ from uuid import uuid4
 import msgspec
 from gevent.pool import Pool
 
-from millpond.app.config import Settings
+from millpond.app.config import AllSettings
 from millpond.errors import LEFT, STOPPED, AccessDenied, ConfigError, QueueError, QueueMissing, Unreachable
 from millpond.foreign.text import shown
 from millpond.local.settings import ACCOUNT_ID
@@ -31,7 +31,7 @@ LISTENER_SECONDS = 1.0
 MAX_NAMED = 10
 
 
-def run(settings: Settings, options: Namespace) -> int:
+def run(settings: AllSettings, options: Namespace) -> int:
     """Send what the command line says; the exit code. Raises ConfigError where nothing can be sent at all."""
     name = _queue_name(settings, options.queue)
     ids = [uuid4().hex for _ in range(options.count)]
@@ -162,7 +162,7 @@ def _attributes(pairs: Sequence[str]) -> dict[str, Attribute]:
     return attributes
 
 
-def _queue_name(settings: Settings, name: str) -> str:
+def _queue_name(settings: AllSettings, name: str) -> str:
     names = ", ".join(settings.queues)
     if not name and len(settings.queues) > 1:
         raise ConfigError(f"--queue is needed, since there are several: {names}")
@@ -172,7 +172,7 @@ def _queue_name(settings: Settings, name: str) -> str:
 
 
 def _send(
-    settings: Settings, name: str, entries: Sequence[Entry], told: Callable[[int, Failure | None], object]
+    settings: AllSettings, name: str, entries: Sequence[Entry], told: Callable[[int, Failure | None], object]
 ) -> None:
     try:
         send_all(_connect(settings, name), entries, told)
@@ -199,7 +199,7 @@ def is_listened_to(port: int) -> bool:
     return True
 
 
-def _connect(settings: Settings, name: str) -> SqsQueue:
+def _connect(settings: AllSettings, name: str) -> SqsQueue:
     url, endpoint_url = settings.queues[name].url, settings.sqs.endpoint_url
     if settings.queues[name].is_local:
         if not settings.local.port:

@@ -12,7 +12,7 @@ from functools import partial
 import gevent
 
 from millpond.app import discovery
-from millpond.app.config import QueueSettings, Settings
+from millpond.app.config import GOOD_REDRIVE_MARGIN, AllSettings, QueueSettings
 from millpond.app.discovery import Handlers
 from millpond.engine.books import Books
 from millpond.engine.consumer import Consumer, ConsumerSettings
@@ -31,14 +31,12 @@ from millpond.local import LocalSqs
 from millpond.observe import log
 from millpond.observe.metrics import Metrics
 from millpond.process.service import Service
-from millpond.process.watchdog import Guard, Watchdog
+from millpond.process.watchdog import GuardedQueue, Watchdog
 from millpond.sqs.bounded import Bounded
 from millpond.sqs.clients import Sqs, SqsQueue, connect
 from millpond.sqs.lifeline import rescue
 from millpond.sqs.queue import MAX_BATCH, MAX_BYTES, read_redrive
 
-#: SQS dead-letters by its own count, without a reason: only long after max_attempts, which counts the same receives.
-REDRIVE_MARGIN = 10
 #: What goes on is told this often.
 TELL_SECONDS = 60.0
 #: The account of the embedded SQS.
@@ -52,7 +50,7 @@ UNTIL_EMPTY_WAIT_SECONDS = 2
 
 
 def build(
-    settings: Settings, *, until_empty: bool = False, clock: Clock | None = None, signals: ExitSignals | None = None
+    settings: AllSettings, *, until_empty: bool = False, clock: Clock | None = None, signals: ExitSignals | None = None
 ) -> Service:
     """Everything wired, signals installed, setup() called. Raises ConfigError.
 
@@ -74,7 +72,7 @@ def build(
     return service
 
 
-def _boot(settings: Settings, service: Service, handlers: Handlers, metrics: Metrics, clock: Clock) -> None:
+def _boot(settings: AllSettings, service: Service, handlers: Handlers, metrics: Metrics, clock: Clock) -> None:
     for setup in handlers.setups:
         _, error = children.caught(setup.run)
         if error is not None:
@@ -101,7 +99,7 @@ def _own_the_hub() -> None:
     gevent.get_hub().SYSTEM_ERROR = ()
 
 
-def _start_local(settings: Settings, service: Service) -> dict[str, str]:
+def _start_local(settings: AllSettings, service: Service) -> dict[str, str]:
     """Start the embedded queue where a queue asks for it; the URL of each queue by its name."""
     urls = {name: queue.url for name, queue in settings.queues.items()}
     names = [name for name, queue in settings.queues.items() if queue.is_local]
@@ -114,7 +112,7 @@ def _start_local(settings: Settings, service: Service) -> dict[str, str]:
         text = f"[local] port = {settings.local.port}: {error.strerror}; is another worker running?"
         raise ConfigError(text) from None
     service.at_drain = server.close_polls
-    count = settings.retry.max_attempts + REDRIVE_MARGIN
+    count = settings.retry.max_attempts + GOOD_REDRIVE_MARGIN
     for name in names:
         dead_letters = server.create_queue(f"{name}-dead", {})
         arn = f"{LOCAL_ARN}:{dead_letters.rpartition('/')[2]}"
@@ -129,7 +127,7 @@ class _Wiring:
     """Builds the consumers of one service."""
 
     def __init__(
-        self, settings: Settings, service: Service, handlers: Handlers, metrics: Metrics, clock: Clock
+        self, settings: AllSettings, service: Service, handlers: Handlers, metrics: Metrics, clock: Clock
     ) -> None:
         self._settings = settings
         self._service = service
@@ -144,7 +142,7 @@ class _Wiring:
         self._total = settings.worker.concurrency + prefetch
         self._permits = Permits(self._total, len(settings.queues), clock)
 
-        self._guards: list[Guard] = []
+        self._guards: list[GuardedQueue] = []
         self._hand_overs: list[Callable[[], object]] = []
         self._asking: list[gevent.Greenlet] = []  # each learns what SQS says of one queue
         self._missing: dict[str, str] = {}  # what is wrong with each queue that does not exist
@@ -171,7 +169,7 @@ class _Wiring:
             text = "a proxy is in the way: while a handler blocks the hub, no lease of this queue is kept"
             log.event(logging.WARNING, "queue.unguarded", text, queue=name)
         else:
-            self._guards.append(Guard(consumer.leases, way.extend))
+            self._guards.append(GuardedQueue(consumer.leases, way.extend))
             self._hand_overs.append(way.hand_over)
 
     def _watchdog(self) -> Watchdog:

@@ -46,7 +46,7 @@ HOLDS_UP = "and holds up all others; their messages are kept; @handler(..., thre
 NOBODY = "no handler is running, see the stack"
 
 
-class Guard(NamedTuple):
+class GuardedQueue(NamedTuple):
     """One queue, as the thread sees it. `extend` is as in queue.Queue, but native: by no socket and no lock of ours."""
 
     leases: Callable[[], list[Lease]]
@@ -84,7 +84,7 @@ class Watchdog:
         self,
         pulse: Pulse,
         clock: Clock,
-        guards: Sequence[Guard],
+        guards: Sequence[GuardedQueue],
         *,
         beat_seconds: float,
         max_block_seconds: float,
@@ -154,7 +154,7 @@ class Watchdog:
             culprit = self._culprit()
             self._tell(logging.WARNING, f"{culprit} {HOLDS_UP}" if culprit else f"the hub stands still: {NOBODY}")
 
-    def _extend(self, guard: Guard) -> None:
+    def _extend(self, guard: GuardedQueue) -> None:
         """Ten a call, those that end first first; with new leases none is due twice in one round."""
         leases = sorted(guard.leases(), key=lambda lease: lease.deadline)
         for first in range(0, len(leases), MAX_BATCH):
@@ -163,7 +163,7 @@ class Watchdog:
             if marked:
                 self._send(guard, marked, now)
 
-    def _send(self, guard: Guard, marked: list[tuple[Lease, tuple[str, int]]], started: float) -> None:
+    def _send(self, guard: GuardedQueue, marked: list[tuple[Lease, tuple[str, int]]], started: float) -> None:
         results: list[Failure | None] = []
         try:
             results = answers(guard.extend, [change for _, change in marked])

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handlers import email
-from millpond.app.config import PLATFORM_VARIABLES, QueueSettings, Settings, handler_settings, load
+from millpond.app.config import PLATFORM_VARIABLES, AllSettings, QueueSettings, handler_settings, load
 from millpond.app.toml import Table, unknown
 from millpond.errors import ConfigError
 
@@ -28,7 +28,7 @@ ONE_QUEUE = f'[queues.emails]\nurl = "{REAL}"\n'
 def read(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
-    def read(text: str | bytes, **environ: str) -> Settings:
+    def read(text: str | bytes, **environ: str) -> AllSettings:
         path = Path("config.toml")
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
         return load(path, environ)
@@ -50,7 +50,7 @@ def findings(read):
 
 STRUCTS = {
     field.name: field.type
-    for field in msgspec.structs.fields(Settings)
+    for field in msgspec.structs.fields(AllSettings)
     if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct)
 } | {"queues.emails": QueueSettings}
 
@@ -462,7 +462,7 @@ TABLE_NAMES = st.sampled_from(["worker", "queues", "queues.a", "queues.b", "retr
 TABLES_OF_LINES = st.dictionaries(TABLE_NAMES, st.lists(LINES, max_size=4), max_size=5)
 
 
-def load_or_findings(path: Path, **environ: str) -> Settings | list[str]:
+def load_or_findings(path: Path, **environ: str) -> AllSettings | list[str]:
     try:
         return load(path, environ)
     except ConfigError as error:
@@ -475,7 +475,7 @@ def test_whatever_stands_in_the_file_it_is_settings_or_findings_of_one_line(tmp_
     text = "".join(f"[{name}]\n" + "".join(f"{line}\n" for line in lines) for name, lines in tables.items())
     path.write_text(text, encoding="utf-8")
     outcome = load_or_findings(path, A=value)
-    if not isinstance(outcome, Settings):
+    if not isinstance(outcome, AllSettings):
         assert outcome
         assert all(len(finding.splitlines()) == 1 for finding in outcome)
 

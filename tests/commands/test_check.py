@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from gevent.event import Event
 
-from millpond.app.config import Settings, load
+from millpond.app.config import AllSettings, load
 from millpond.app.routing import Route
 from millpond.commands import check, cli
 from millpond.commands.check_queue import MADE_UP_HANDLE, Finding, check_queue, sqs_queue
@@ -76,7 +76,7 @@ def route(timeout_seconds: float = 30, max_attempts: int | None = None) -> dict[
 
 @pytest.fixture
 def settings(tmp_path):
-    def settings(queue: str = "", more: str = "") -> Settings:
+    def settings(queue: str = "", more: str = "") -> AllSettings:
         path = tmp_path / "config.toml"
         path.write_text(f'[queues.mails]\nurl = "{REAL}"\n{queue}\n{more}')
         return load(path, {})
@@ -84,7 +84,7 @@ def settings(tmp_path):
     return settings
 
 
-def findings(settings: Settings, sqs: FakeSqs, routes: dict[str, Route] | None = None) -> list[Finding]:
+def findings(settings: AllSettings, sqs: FakeSqs, routes: dict[str, Route] | None = None) -> list[Finding]:
     return list(check_queue("mails", settings, route() if routes is None else routes, sqs.connect))
 
 
@@ -402,14 +402,14 @@ def test_a_setting_that_a_handlers_module_does_not_know_is_an_error(main, capsys
     assert "did you mean host?" in capsys.readouterr().out
 
 
-def process_findings(settings: Settings, **environ: str) -> dict[str, Finding]:
+def process_findings(settings: AllSettings, **environ: str) -> dict[str, Finding]:
     found = {finding.where: finding for finding in check.preflight(settings, environ)}
     return {where: found[where] for where in ("statsd", "platform")}
 
 
 @pytest.fixture
 def local(tmp_path):
-    def local(more: str) -> Settings:
+    def local(more: str) -> AllSettings:
         write_project(tmp_path, "", f'[queues.q]\nurl = "local"\n{more}')
         return load(tmp_path / "config.toml", {})
 

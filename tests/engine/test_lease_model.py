@@ -30,7 +30,7 @@ from millpond.engine.lease import MARGIN_SECONDS, Lease, LeaseKeeper
 from millpond.engine.processor import HANDLER_CODE
 from millpond.errors import Throttled, Unreachable
 from millpond.hub.pulse import Pulse
-from millpond.process.watchdog import Guard, Watchdog
+from millpond.process.watchdog import GuardedQueue, Watchdog
 from millpond.sqs.queue import MAX_HOLD_SECONDS, Failure
 from tests.virtual import VirtualClock, settle
 
@@ -173,7 +173,7 @@ class LeaseModel(RuleBasedStateMachine):
             on_lost=self.told_lost,
             on_returned=self.told_returned,
         )
-        self.guard = Guard(lambda: list(self.leases.values())[-1:], self.queue.rescue)
+        self.guard = GuardedQueue(lambda: list(self.leases.values())[-1:], self.queue.rescue)
         self.watchdog = Watchdog(
             Pulse(self.clock),
             self.clock,

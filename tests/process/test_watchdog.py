@@ -29,7 +29,7 @@ from millpond.engine.processor import HANDLER_CODE, Processor, RetryPolicy
 from millpond.errors import CRASHED, Unreachable
 from millpond.hub.pulse import PULSE_SECONDS, Pulse
 from millpond.observe import log
-from millpond.process.watchdog import BLOCKED_SECONDS, MAX_STACK, TICK_SECONDS, Block, Guard, Watchdog
+from millpond.process.watchdog import BLOCKED_SECONDS, MAX_STACK, TICK_SECONDS, Block, GuardedQueue, Watchdog
 from millpond.sqs.queue import MAX_BATCH, Failure
 from tests.engine.test_processor import delivery_of
 from tests.fakes import TELL, FakeQueue
@@ -98,7 +98,7 @@ class Stage:
         self.watchdog = Watchdog(
             self.pulse,
             self.clock,
-            [Guard(lambda: list(self.leases), self._extend)],
+            [GuardedQueue(lambda: list(self.leases), self._extend)],
             beat_seconds=beat_seconds,
             max_block_seconds=MAX_BLOCK,
             handler_code=HANDLER_CODE,
