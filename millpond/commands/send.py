@@ -16,7 +16,7 @@ from gevent.pool import Pool
 from millpond.app.config import AllSettings
 from millpond.errors import LEFT, STOPPED, AccessDenied, ConfigError, QueueError, QueueMissing, Unreachable
 from millpond.foreign.text import shown
-from millpond.local.settings import ACCOUNT_ID
+from millpond.local.attributes import ACCOUNT_ID
 from millpond.message import MAX_DELAY_SECONDS, envelope_text
 from millpond.observe import screen
 from millpond.producer import batches

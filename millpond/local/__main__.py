@@ -13,8 +13,8 @@ from gevent import monkey, signal_handler
 from gevent.event import Event
 
 from millpond.local import DEFAULT_PORT
-from millpond.local.errors import SqsError
-from millpond.local.settings import FIFO_SUFFIX, arn
+from millpond.local.attributes import FIFO_SUFFIX, arn
+from millpond.local.sqs_error import SqsError
 
 if TYPE_CHECKING:
     from ssl import SSLContext

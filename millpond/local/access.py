@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from ipaddress import ip_address
 
-from millpond.local.errors import Unreadable, no_request
+from millpond.local.sqs_error import Unreadable, no_request
 
 # The host's port may be another one than ours: a container's is mapped, and a tunnel has its own.
 _HOST = re.compile(r"(\[[0-9a-f:.]{2,45}\]|[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.?)(?::[0-9]{1,5})?")
@@ -22,7 +22,7 @@ _OWN_DOMAINS = (".localhost", ".test", ".internal")
 _PAGE_TYPES = ("text/plain", "multipart/form-data")
 
 
-class Guard:
+class AccessGuard:
     """Checks the head of every request. `host`: the one that the server listens on."""
 
     def __init__(self, scheme: str, host: str) -> None:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
-from millpond.local import batch
-from millpond.local.batch import MAX_BATCH
+from millpond.local import entries
+from millpond.local.attributes import FIFO_SUFFIX, SETTABLE, FifoSettings, LocalQueueSettings, as_attributes, parse
 from millpond.local.convert import attempt_id, check_fifo_batch, parcel
-from millpond.local.errors import SqsError, invalid_parameter, invalid_value, missing_parameter
+from millpond.local.entries import MAX_BATCH
 from millpond.local.fifo import FifoQueue
-from millpond.local.message import MAX_BYTES, size_bytes
-from millpond.local.queue import MAX_HOLD_SECONDS, Poll, Queue
-from millpond.local.settings import FIFO_SUFFIX, SETTABLE, Fifo, Settings, as_attributes, parse
-from millpond.local.wire import (
+from millpond.local.local_queue import MAX_HOLD_SECONDS, LocalQueue, Poll
+from millpond.local.operations import (
     BatchAnswer,
     ChangeMessageVisibility,
     ChangeMessageVisibilityBatch,
@@ -34,6 +32,8 @@ from millpond.local.wire import (
     Sent,
     SetQueueAttributes,
 )
+from millpond.local.sqs_error import SqsError, invalid_parameter, invalid_value, missing_parameter
+from millpond.local.stored import MAX_BYTES, size_bytes
 
 #: The longest long poll, in seconds.
 MAX_WAIT_SECONDS = 20
@@ -53,10 +53,10 @@ _READABLE = SETTABLE | {*_COUNTED, "All", "CreatedTimestamp", "LastModifiedTimes
 class Account:
     """All queues of one server. `clock` gives seconds since 1970; `alarm` as in Queue."""
 
-    def __init__(self, clock: Callable[[], float], alarm: Callable[[Queue, float], object]) -> None:
+    def __init__(self, clock: Callable[[], float], alarm: Callable[[LocalQueue, float], object]) -> None:
         self._clock = clock
         self._alarm = alarm
-        self._queues: dict[str, Queue] = {}
+        self._queues: dict[str, LocalQueue] = {}
         self._waits = True
 
     def create_queue(self, request: CreateQueue) -> str:
@@ -67,9 +67,9 @@ class Account:
         if name in self._queues:
             _check_same(self._queues[name].settings, request.attributes)
         else:
-            settings = parse(request.attributes, Settings(fifo=Fifo() if is_fifo else None))
+            settings = parse(request.attributes, LocalQueueSettings(fifo=FifoSettings() if is_fifo else None))
             target = self._redrive_target(settings)
-            make = FifoQueue if is_fifo else Queue
+            make = FifoQueue if is_fifo else LocalQueue
             queue = self._queues[name] = make(name, settings, self._clock(), self._alarm)
             queue.dead_letters = target
         return name
@@ -139,7 +139,7 @@ class Account:
 
     def send_message_batch(self, request: SendMessageBatch) -> BatchAnswer:
         queue = self._queue(request)
-        batch.check(request.entries, "SendMessage")
+        entries.check(request.entries, "SendMessage")
         if queue.settings.fifo:
             check_fifo_batch(request.entries, queue.settings.fifo)
         sizes = {e.id: size_bytes(e.message_body, e.message_attributes) for e in request.entries}
@@ -154,11 +154,11 @@ class Account:
                 raise _too_long("One or more parameters cannot be validated", limit)
             return _admit(entry, queue, now)
 
-        answer = batch.each(request.entries, admit)
+        answer = entries.each(request.entries, admit)
         queue.advance(now)
         return answer
 
-    def receive_message(self, request: ReceiveMessage) -> tuple[Queue, Poll]:
+    def receive_message(self, request: ReceiveMessage) -> tuple[LocalQueue, Poll]:
         """The poll is answered, or waits in the queue's line until the caller ends that with `queue.leave(poll)`."""
         queue = self._queue(request)
         wait_seconds = queue.settings.wait_seconds if request.wait_time_seconds is None else request.wait_time_seconds
@@ -182,13 +182,13 @@ class Account:
 
     def delete_message_batch(self, request: DeleteMessageBatch) -> BatchAnswer:
         queue, now = self._queue(request), self._clock()
-        batch.check(request.entries, "DeleteMessage")
+        entries.check(request.entries, "DeleteMessage")
 
         def delete(entry: DeleteMessage) -> Done:
             queue.delete(_handle(entry), now)
             return Done(entry.id)
 
-        return batch.each(request.entries, delete)
+        return entries.each(request.entries, delete)
 
     def change_message_visibility(self, request: ChangeMessageVisibility) -> Nothing:
         self._queue(request).change_visibility(_handle(request), _timeout(request), self._clock())
@@ -196,13 +196,13 @@ class Account:
 
     def change_message_visibility_batch(self, request: ChangeMessageVisibilityBatch) -> BatchAnswer:
         queue, now = self._queue(request), self._clock()
-        batch.check(request.entries, "ChangeMessageVisibility")
+        entries.check(request.entries, "ChangeMessageVisibility")
 
         def change(entry: ChangeMessageVisibility) -> Done:
             queue.change_visibility(_handle(entry), _timeout(entry), now)
             return Done(entry.id)
 
-        return batch.each(request.entries, change)
+        return entries.each(request.entries, change)
 
     def close_polls(self) -> None:
         """Answer every waiting poll now, and let no later one wait."""
@@ -210,17 +210,17 @@ class Account:
         for queue in self._queues.values():
             queue.close_polls()
 
-    def _queue(self, request: QueueRequest) -> Queue:
+    def _queue(self, request: QueueRequest) -> LocalQueue:
         return self._find(request.queue_url.rpartition("/")[2], "QueueUrl")
 
-    def _find(self, name: str, parameter: str) -> Queue:
+    def _find(self, name: str, parameter: str) -> LocalQueue:
         if not name:
             raise missing_parameter(parameter)
         if name not in self._queues:
             raise SqsError("QueueDoesNotExist", "The specified queue does not exist.")
         return self._queues[name]
 
-    def _redrive_target(self, settings: Settings) -> Queue | None:
+    def _redrive_target(self, settings: LocalQueueSettings) -> LocalQueue | None:
         redrive = settings.redrive
         if redrive is None:
             return None
@@ -246,7 +246,7 @@ def check_name(name: str, is_fifo: bool) -> None:
         raise invalid_value("QueueName", name, f"{allowed.capitalize()}. 1 to 80 in length{hint}")
 
 
-def _admit(entry: SendMessage, queue: Queue, now: float) -> Sent:
+def _admit(entry: SendMessage, queue: LocalQueue, now: float) -> Sent:
     message, delay_seconds, sent = parcel(entry, queue.settings, now)
     known_as = queue.admit(message, delay_seconds, now)
     if known_as:
@@ -276,7 +276,7 @@ def _too_long(text: str, limit: int) -> SqsError:
     return invalid_parameter(f"{text}. Reason: Message must be shorter than {limit} bytes.")
 
 
-def _check_same(settings: Settings, attributes: Mapping[str, str]) -> None:
+def _check_same(settings: LocalQueueSettings, attributes: Mapping[str, str]) -> None:
     wanted, present = as_attributes(parse(attributes, settings)), as_attributes(settings)
     for name in attributes:
         if wanted.get(name) != present.get(name):

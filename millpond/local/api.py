@@ -7,18 +7,18 @@ from typing import Any
 
 import msgspec
 
-from millpond.local import wire
+from millpond.local import operations
 from millpond.local.account import Account
+from millpond.local.attributes import ACCOUNT_ID
 from millpond.local.convert import received
-from millpond.local.errors import SqsError
-from millpond.local.queue import Poll, Queue
-from millpond.local.settings import ACCOUNT_ID
+from millpond.local.local_queue import LocalQueue, Poll
+from millpond.local.sqs_error import SqsError
 
 #: What the header X-Amz-Target begins with.
 TARGET_PREFIX = "AmazonSQS."
 
 #: Blocks until the poll is answered, its seconds at the longest, and leaves the queue's line.
-Wait = Callable[[Queue, Poll], object]
+Wait = Callable[[LocalQueue, Poll], object]
 Operation = Callable[[Account, Any], msgspec.Struct]
 
 _encode = msgspec.json.Encoder().encode
@@ -49,22 +49,22 @@ class Api:
             return _encode(_PLAIN[name](self._account, request))
         return _encode(self._with_urls(name, request, f"{base_url}/{ACCOUNT_ID}/"))
 
-    def _receive(self, request: wire.ReceiveMessage) -> wire.Received:
+    def _receive(self, request: operations.ReceiveMessage) -> operations.ReceivedMessages:
         queue, poll = self._account.receive_message(request)
-        if poll.deliveries is None:
+        if poll.receipts is None:
             self._wait(queue, poll)
         return received(poll, request)
 
     def _with_urls(self, name: str, request: Any, base: str) -> msgspec.Struct:
         if name == "CreateQueue":
-            return wire.QueueUrl(base + self._account.create_queue(request))
+            return operations.QueueUrl(base + self._account.create_queue(request))
         if name == "GetQueueUrl":
-            return wire.QueueUrl(base + self._account.get_queue_url(request))
+            return operations.QueueUrl(base + self._account.get_queue_url(request))
         if name == "ListQueues":
             names, token = self._account.list_queues(request)
-            return wire.QueueUrls([base + name for name in names], token)
+            return operations.QueueUrls([base + name for name in names], token)
         names, token = self._account.list_dead_letter_source_queues(request)
-        return wire.SourceQueueUrls([base + name for name in names], token)
+        return operations.SourceQueueUrls([base + name for name in names], token)
 
 
 def error_body(error: SqsError) -> bytes:
@@ -88,5 +88,5 @@ _PLAIN: dict[str, Operation] = {
 _WITH_URLS = ("CreateQueue", "GetQueueUrl", "ListDeadLetterSourceQueues", "ListQueues")
 
 _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
-    name: msgspec.json.Decoder(getattr(wire, name)) for name in (*_PLAIN, *_WITH_URLS, "ReceiveMessage")
+    name: msgspec.json.Decoder(getattr(operations, name)) for name in (*_PLAIN, *_WITH_URLS, "ReceiveMessage")
 }

@@ -1,4 +1,4 @@
-"""Between the wire and the queue: an entry becomes a message, a delivery becomes an answer."""
+"""Between the wire and the queue: an entry becomes a message, a receipt becomes an answer."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from uuid import uuid4
 
-from millpond.local import message as content
-from millpond.local.errors import SqsError, invalid_parameter, invalid_value, missing_parameter
-from millpond.local.message import Message, UserAttribute
-from millpond.local.queue import Delivery, Poll
-from millpond.local.settings import Fifo, Settings
-from millpond.local.wire import Received, ReceivedMessage, ReceiveMessage, SendMessage, Sent
+from millpond.local import stored as content
+from millpond.local.attributes import FifoSettings, LocalQueueSettings
+from millpond.local.local_queue import Poll, Receipt
+from millpond.local.operations import ReceivedMessage, ReceivedMessages, ReceiveMessage, SendMessage, Sent
+from millpond.local.sqs_error import SqsError, invalid_parameter, invalid_value, missing_parameter
+from millpond.local.stored import StoredMessage, UserAttribute
 
 #: SQS: DelaySeconds is 0 to 900.
 MAX_DELAY_SECONDS = 900
@@ -22,13 +22,13 @@ SENDER_ID = "AIDALOCAL"
 _ID = re.compile(r"[!-~]{1,128}")
 
 
-def parcel(entry: SendMessage, settings: Settings, now: float) -> tuple[Message, int, Sent]:
+def parcel(entry: SendMessage, settings: LocalQueueSettings, now: float) -> tuple[StoredMessage, int, Sent]:
     """The checked message, the seconds until it is visible, and what its sender is told."""
     content.check_body(entry.message_body)
     content.check_attributes(entry.message_attributes)
     delay_seconds = settings.delay_seconds if entry.delay_seconds is None else _own_delay(entry.delay_seconds, settings)
     group_id, deduplication_id = _fifo_ids(entry, settings.fifo) if settings.fifo else (_tenant(entry), "")
-    message = Message(
+    message = StoredMessage(
         str(uuid4()),
         entry.message_body,
         content.body_md5(entry.message_body),
@@ -43,7 +43,7 @@ def parcel(entry: SendMessage, settings: Settings, now: float) -> tuple[Message,
     return message, delay_seconds, Sent(message.id, message.body_md5, message.attributes_md5, system_md5, entry.id)
 
 
-def _own_delay(seconds: int, settings: Settings) -> int:
+def _own_delay(seconds: int, settings: LocalQueueSettings) -> int:
     """The delay of a message whose sender names one."""
     if settings.fifo:
         if seconds:
@@ -61,7 +61,7 @@ def _tenant(entry: SendMessage) -> str | None:
     return None if entry.message_group_id is None else _checked_id("MessageGroupId", entry.message_group_id)
 
 
-def _fifo_ids(entry: SendMessage, fifo: Fifo) -> tuple[str, str]:
+def _fifo_ids(entry: SendMessage, fifo: FifoSettings) -> tuple[str, str]:
     """The ids of the group and for deduplication."""
     if entry.message_group_id is None:
         raise missing_parameter("MessageGroupId")
@@ -73,7 +73,7 @@ def _fifo_ids(entry: SendMessage, fifo: Fifo) -> tuple[str, str]:
     return group_id, sha256(entry.message_body.encode()).hexdigest()
 
 
-def check_fifo_batch(entries: Sequence[SendMessage], fifo: Fifo) -> None:
+def check_fifo_batch(entries: Sequence[SendMessage], fifo: FifoSettings) -> None:
     """Raises SqsError where an entry lacks an id: then SQS refuses all of them (localstack's recordings of AWS)."""
     for entry in entries:
         if entry.message_deduplication_id is None and not fifo.content_based:
@@ -82,7 +82,7 @@ def check_fifo_batch(entries: Sequence[SendMessage], fifo: Fifo) -> None:
             raise invalid_parameter("The request must contain the parameter MessageGroupId.")
 
 
-def attempt_id(request: ReceiveMessage, settings: Settings) -> str | None:
+def attempt_id(request: ReceiveMessage, settings: LocalQueueSettings) -> str | None:
     """The checked id for trying this receive again."""
     if request.receive_request_attempt_id is None:
         return None
@@ -121,33 +121,33 @@ def _trace_header(attributes: Mapping[str, UserAttribute]) -> str | None:
     return None
 
 
-def received(poll: Poll, request: ReceiveMessage) -> Received:
+def received(poll: Poll, request: ReceiveMessage) -> ReceivedMessages:
     """The answer to a poll that is answered, with the attributes that were asked for."""
     system_names = frozenset(request.message_system_attribute_names or request.attribute_names)
-    return Received([_shown(delivery, system_names, request) for delivery in poll.deliveries or []])
+    return ReceivedMessages([_shown(receipt, system_names, request) for receipt in poll.receipts or []])
 
 
-def _shown(delivery: Delivery, system_names: frozenset[str], request: ReceiveMessage) -> ReceivedMessage:
-    message = delivery.message
+def _shown(receipt: Receipt, system_names: frozenset[str], request: ReceiveMessage) -> ReceivedMessage:
+    message = receipt.message
     attributes = _asked_for(message.attributes, request.message_attribute_names)
     whole = len(attributes) == len(message.attributes)
     return ReceivedMessage(
         message.id,
-        delivery.receipt_handle,
+        receipt.handle,
         message.body_md5,
         message.body,
-        _system_attributes(delivery, system_names) if system_names else {},
+        _system_attributes(receipt, system_names) if system_names else {},
         message.attributes_md5 if whole else content.attributes_md5(attributes),
         attributes,
     )
 
 
-def _system_attributes(delivery: Delivery, names: frozenset[str]) -> dict[str, str]:
-    message = delivery.message
+def _system_attributes(receipt: Receipt, names: frozenset[str]) -> dict[str, str]:
+    message = receipt.message
     attributes = {
         "SenderId": SENDER_ID,
         "SentTimestamp": str(int(message.sent * 1000)),
-        "ApproximateReceiveCount": str(delivery.receive_count),
+        "ApproximateReceiveCount": str(receipt.receive_count),
         "ApproximateFirstReceiveTimestamp": str(int(message.first_received * 1000)),
     }
     if message.group_id is not None:

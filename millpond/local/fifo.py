@@ -14,10 +14,10 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from millpond.local.errors import expired_handle, invalid_value
-from millpond.local.message import Message
-from millpond.local.queue import MAX_HOLD_SECONDS, MAX_IN_FLIGHT, Delivery, Poll, Queue
-from millpond.local.settings import Settings
+from millpond.local.attributes import LocalQueueSettings
+from millpond.local.local_queue import MAX_HOLD_SECONDS, MAX_IN_FLIGHT, LocalQueue, Poll, Receipt
+from millpond.local.sqs_error import expired_handle, invalid_value
+from millpond.local.stored import StoredMessage
 
 #: A deduplication id counts for so many seconds, and so does the id of a receive.
 RECENT_SECONDS = 300
@@ -51,7 +51,7 @@ class Recent(Generic[Value]):
         self._entries.clear()
 
 
-class Attempt(msgspec.Struct):
+class ReceiveAttempt(msgspec.Struct):
     """A receive that can be tried again: the handles that it got, and until when they hide the messages.
 
     `poll`: as long as it has got nothing.
@@ -62,8 +62,8 @@ class Attempt(msgspec.Struct):
     until: float = 0.0
 
 
-class FifoQueue(Queue):
-    """One FIFO queue. It is a Queue, and
+class FifoQueue(LocalQueue):
+    """One FIFO queue. It is a LocalQueue, and
 
     1. keeps the order within each group, as the first lines of this file say;
     2. takes a message with a deduplication id that it knows for the one it has or had;
@@ -72,7 +72,11 @@ class FifoQueue(Queue):
     """
 
     def __init__(
-        self, name: str, settings: Settings, created: float = 0.0, alarm: Callable[[Queue, float], object] | None = None
+        self,
+        name: str,
+        settings: LocalQueueSettings,
+        created: float = 0.0,
+        alarm: Callable[[LocalQueue, float], object] | None = None,
     ) -> None:
         super().__init__(name, settings, created, alarm)
         # AWS goes by the scope that a queue was created with, whatever is set and shown later (recorded by localstack:
@@ -84,9 +88,9 @@ class FifoQueue(Queue):
         self._groups: dict[str | None, OrderedDict[int, None]] = {}
         self._ready: OrderedDict[str | None, None] = OrderedDict()
         self._known: Recent[tuple[str, str]] = Recent()
-        self._attempts: Recent[Attempt] = Recent()
+        self._attempts: Recent[ReceiveAttempt] = Recent()
 
-    def admit(self, message: Message, delay_seconds: int, now: float) -> tuple[str, str]:
+    def admit(self, message: StoredMessage, delay_seconds: int, now: float) -> tuple[str, str]:
         """As in Queue; a duplicate is not taken in, and gets the id and the sequence number of the original."""
         scope = (message.group_id if self._scope_is_group else None, message.deduplication_id)
         known = self._known.get(scope, now)
@@ -154,41 +158,41 @@ class FifoQueue(Queue):
     def _answer_empty(self, poll: Poll) -> None:
         poll.answer([])  # no OverLimit: "Amazon SQS returns no error messages" for FIFO queues (SQS quotas)
 
-    def _take(self, poll: Poll, now: float) -> list[Delivery]:
+    def _take(self, poll: Poll, now: float) -> list[Receipt]:
         seconds = self._seconds(poll)
         limit = min(poll.max_messages, MAX_IN_FLIGHT - len(self._in_flight))
-        deliveries: list[Delivery] = []
+        receipts: list[Receipt] = []
         untouched = len(self._ready)  # a group that is ready again at once (0 s) is not taken from twice
-        while untouched and self._ready and len(deliveries) < limit:
+        while untouched and self._ready and len(receipts) < limit:
             untouched -= 1
             group_id, _ = self._ready.popitem(last=False)  # whatever is taken from it sorts it in again
-            deliveries += self._take_from(group_id, limit - len(deliveries), seconds, now)
-        if poll.attempt_id is not None and deliveries:
-            handles = [delivery.receipt_handle for delivery in deliveries]
-            self._attempts.set(poll.attempt_id, Attempt(None, handles, now + seconds), now)
-        return deliveries
+            receipts += self._take_from(group_id, limit - len(receipts), seconds, now)
+        if poll.attempt_id is not None and receipts:
+            handles = [receipt.handle for receipt in receipts]
+            self._attempts.set(poll.attempt_id, ReceiveAttempt(None, handles, now + seconds), now)
+        return receipts
 
-    def _take_from(self, group_id: str | None, limit: int, seconds: int, now: float) -> list[Delivery]:
-        deliveries: list[Delivery] = []
-        while keys := list(islice(self._groups.get(group_id, ()), len(deliveries), limit)):
+    def _take_from(self, group_id: str | None, limit: int, seconds: int, now: float) -> list[Receipt]:
+        receipts: list[Receipt] = []
+        while keys := list(islice(self._groups.get(group_id, ()), len(receipts), limit)):
             for key in keys:
                 if not self._is_visible(key):
-                    return deliveries
+                    return receipts
                 message = self._messages[key]
                 if self.dead_letters is not None and self._is_spent(message):
                     self._move(message, self.dead_letters, now)
                 else:
-                    deliveries.append(self._deliver(message, seconds, now))
-        return deliveries
+                    receipts.append(self._deliver(message, seconds, now))
+        return receipts
 
-    def _move(self, message: Message, target: Queue, now: float) -> None:
+    def _move(self, message: StoredMessage, target: LocalQueue, now: float) -> None:
         # Unlike a standard one, a FIFO queue's dead letter is as old as it is in the dead-letter queue, and has its own
         # id for deduplication (SQS Developer Guide, dead-letter queues).
         message.sent = now
         message.deduplication_id = message.id
         super()._move(message, target, now)
 
-    def _held(self, receipt_handle: str) -> Message | None:
+    def _held(self, receipt_handle: str) -> StoredMessage | None:
         """The message, if this handle is from its latest receive and the visibility time-out has not passed."""
         message = super()._held(receipt_handle)
         return message if message is not None and message.key in self._in_flight else None
@@ -203,7 +207,7 @@ class FifoQueue(Queue):
         if attempt is None or attempt.until <= now:
             if attempt is not None and attempt.poll is not None:
                 self.leave(attempt.poll)
-            self._attempts.set(attempt_id, Attempt(poll), now)
+            self._attempts.set(attempt_id, ReceiveAttempt(poll), now)
             return False
         messages = self._untouched(attempt)
         if len(messages) < len(attempt.handles):
@@ -215,11 +219,11 @@ class FifoQueue(Queue):
         for message in messages:
             self._hide(message.key, seconds, now)
         pairs = zip(messages, attempt.handles, strict=True)
-        poll.answer([Delivery(message, handle, message.receive_count) for message, handle in pairs])
+        poll.answer([Receipt(message, handle, message.receive_count) for message, handle in pairs])
         self._serve(now)
         return True
 
-    def _untouched(self, attempt: Attempt) -> list[Message]:
+    def _untouched(self, attempt: ReceiveAttempt) -> list[StoredMessage]:
         """The messages that were neither deleted, nor had their visibility changed, since the attempt got them."""
         held = [message for handle in attempt.handles if (message := self._held(handle)) is not None]
         return [message for message in held if self._in_flight.time(message.key) == attempt.until]

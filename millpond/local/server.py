@@ -17,16 +17,16 @@ from gevent.pool import Pool
 from gevent.server import StreamServer
 from gevent.socket import socket as Socket  # noqa: N812  a class
 
-from millpond.local import DEFAULT_PORT, http
-from millpond.local.access import Guard
+from millpond.local import DEFAULT_PORT, http_requests
+from millpond.local.access import AccessGuard
 from millpond.local.account import Account
+from millpond.local.admission import HANDSHAKE_SECONDS, Admission, ServerConnection
 from millpond.local.api import TARGET_PREFIX, Api, error_body
-from millpond.local.connections import HANDSHAKE_SECONDS, Connection, Connections
-from millpond.local.errors import SqsError, Unreadable
-from millpond.local.http import Request, Requests
-from millpond.local.queue import Poll, Queue
-from millpond.local.settings import ACCOUNT_ID
-from millpond.local.wire import CreateQueue
+from millpond.local.attributes import ACCOUNT_ID
+from millpond.local.http_requests import HttpRequest, HttpRequests
+from millpond.local.local_queue import LocalQueue, Poll
+from millpond.local.operations import CreateQueue
+from millpond.local.sqs_error import SqsError, Unreadable
 
 #: Connections that wait to be accepted.
 BACKLOG = 1024
@@ -53,14 +53,14 @@ class LocalSqs:
     def __init__(self, port: int = DEFAULT_PORT, host: str = "127.0.0.1", tls: SSLContext | None = None) -> None:
         self._account = Account(time.time, self._set_alarm)
         self._api = Api(self._account, _wait)
-        self._alarms: dict[Queue, Any] = {}
+        self._alarms: dict[LocalQueue, Any] = {}
         self._request_ids = count(1)
         self._listening: _Listening | None = None
         self._host = host
         self._port = port
         self._tls = tls
         self._scheme = "https" if tls else "http"
-        self._guard = Guard(self._scheme, host)
+        self._guard = AccessGuard(self._scheme, host)
 
     @property
     def url(self) -> str:
@@ -89,7 +89,7 @@ class LocalSqs:
         """Answer every open long poll at once; later ones do not wait."""
         self._account.close_polls()
 
-    def _converse(self, socket: Socket, connection: Connection) -> None:
+    def _converse(self, socket: Socket, connection: ServerConnection) -> None:
         """One connection, from its first request to its end."""
         connection.greenlet = gevent.getcurrent()
         with suppress(OSError), self._secured(socket) as secured:  # OSError: the client went away, or speaks no TLS
@@ -97,14 +97,14 @@ class LocalSqs:
                 connection.read(HANDSHAKE_SECONDS)
                 connection.is_reading = False
                 secured.do_handshake()
-            requests = Requests(secured, connection, self._guard)
+            requests = HttpRequests(secured, connection, self._guard)
             while self._step(secured, connection, requests):
                 pass
 
     def _secured(self, socket: Socket) -> Socket:
         return self._tls.wrap_socket(socket, server_side=True, do_handshake_on_connect=False) if self._tls else socket
 
-    def _step(self, socket: Socket, connection: Connection, requests: Requests) -> bool:
+    def _step(self, socket: Socket, connection: ServerConnection, requests: HttpRequests) -> bool:
         """Answer one request. Returns whether another one can come."""
         try:
             request = requests.next()
@@ -127,7 +127,7 @@ class LocalSqs:
             with suppress(OSError), Timeout(0, False):
                 socket.send(self._refusal(error, Connection="close"))
 
-    def _answer(self, request: Request) -> bytes:
+    def _answer(self, request: HttpRequest) -> bytes:
         try:
             body = self._call(request) if request.method == "POST" else _health(request)
         except SqsError as error:
@@ -137,7 +137,7 @@ class LocalSqs:
             return self._refusal(SqsError("InternalFailure", "millpond.local failed; its log says how."))
         return self._bytes(200, body)
 
-    def _call(self, request: Request) -> bytes:
+    def _call(self, request: HttpRequest) -> bytes:
         host = request.headers.get("host")
         base_url = f"{self._scheme}://{host}" if host else self.url
         return self._api.call(request.headers.get("x-amz-target", ""), request.body, base_url)
@@ -150,20 +150,20 @@ class LocalSqs:
     def _bytes(self, status: int, body: bytes, **headers: str) -> bytes:
         headers["x-amzn-RequestId"] = f"00000000-0000-0000-0000-{next(self._request_ids):012d}"
         headers["Content-Type"] = _JSON
-        return http.answer(status, headers, body, int(time.time()))
+        return http_requests.answer(status, headers, body, int(time.time()))
 
-    def _set_alarm(self, queue: Queue, when: float) -> None:
+    def _set_alarm(self, queue: LocalQueue, when: float) -> None:
         self._drop_alarm(queue)
         timer = self._alarms[queue] = get_hub().loop.timer(max(0.0, when - time.time()), ref=False)
         timer.start(self._ring, queue, when)
 
-    def _drop_alarm(self, queue: Queue) -> None:
+    def _drop_alarm(self, queue: LocalQueue) -> None:
         timer = self._alarms.pop(queue, None)
         if timer is not None:
             timer.stop()
             timer.close()
 
-    def _ring(self, queue: Queue, when: float) -> None:
+    def _ring(self, queue: LocalQueue, when: float) -> None:
         """Called by the hub, so nothing here may wait."""
         self._drop_alarm(queue)
         now = time.time()
@@ -179,13 +179,13 @@ class _Listening(StreamServer):  # type: ignore[misc]  # gevent says nothing of 
     def __init__(
         self,
         listener: Socket,
-        converse: Callable[[Socket, Connection], object],
+        converse: Callable[[Socket, ServerConnection], object],
         turn_away: Callable[[Socket], object],
     ) -> None:
         super().__init__(listener, converse, spawn=Pool())
-        self._connections = Connections()
+        self._admission = Admission()
         self._turn_away = turn_away
-        self.max_accept = self._connections.part  # at a time: only one whose greenlet has begun can give way
+        self.max_accept = self._admission.part  # at a time: only one whose greenlet has begun can give way
 
     def do_read(self) -> tuple[Socket, object] | None:
         """As gevent's, which shows a traceback each time that there is no descriptor for a connection."""
@@ -194,27 +194,27 @@ class _Listening(StreamServer):  # type: ignore[misc]  # gevent says nothing of 
         except OSError as error:
             if self.is_fatal_error(error):
                 raise
-            self._connections.make_room()
+            self._admission.make_room()
             self.stop_accepting()
             gevent.spawn_later(ACCEPT_PAUSE_SECONDS, self._accept_again)
             return None
         return accepted
 
     def do_handle(self, socket: Socket, _address: object) -> None:
-        connection = self._connections.admit()
+        connection = self._admission.admit()
         if connection is None:
             self._turn_away(socket)
             socket.close()
         else:
             super().do_handle(socket, connection)
 
-    def do_close(self, socket: Socket, connection: Connection) -> None:
-        self._connections.drop(connection)
+    def do_close(self, socket: Socket, connection: ServerConnection) -> None:
+        self._admission.drop(connection)
         socket.close()
 
     def stop(self, timeout: float | None = None) -> None:
         super().stop(timeout)
-        self._connections.close()
+        self._admission.close()
 
     def _accept_again(self) -> None:
         if self.started:
@@ -235,7 +235,7 @@ def _listener(host: str, port: int) -> Socket:
     return listener
 
 
-def _wait(queue: Queue, poll: Poll) -> None:
+def _wait(queue: LocalQueue, poll: Poll) -> None:
     answered = Event()
     poll.on_answer = answered.set
     try:
@@ -244,14 +244,14 @@ def _wait(queue: Queue, poll: Poll) -> None:
         queue.leave(poll)
 
 
-def _health(request: Request) -> bytes:
+def _health(request: HttpRequest) -> bytes:
     if request.method == "GET" and request.path == "/health":
         return b'{"status": "ok"}'
     text = f"millpond.local takes POST with the header X-Amz-Target: {TARGET_PREFIX}<Operation>, and GET /health."
     raise SqsError("UnknownOperationException", f"{request.method} {request.path[:100]}: {text}")
 
 
-def _send(socket: Socket, connection: Connection, answer: bytes) -> None:
+def _send(socket: Socket, connection: ServerConnection, answer: bytes) -> None:
     connection.send()
     if len(answer) <= _PART_BYTES:
         socket.sendall(answer)

@@ -9,8 +9,8 @@ from contextlib import closing
 import pytest
 
 from millpond.local import LocalSqs
-from millpond.local.access import Guard
-from millpond.local.errors import Unreadable
+from millpond.local.access import AccessGuard
+from millpond.local.sqs_error import Unreadable
 from tests.local.test_wire import JSON, Connection, assert_closed
 
 
@@ -109,7 +109,7 @@ def test_this_machines_names_are_answered_and_begin_the_queue_urls(connection: C
 def test_the_host_that_it_listens_on_is_known_and_in_a_container_every_address(
     listens_on: str, known: list[str], foreign: list[str]
 ) -> None:
-    guard = Guard("http", listens_on)
+    guard = AccessGuard("http", listens_on)
     for host in known:
         guard.check({"host": host})
     for host in foreign:

@@ -7,26 +7,28 @@ from time import process_time
 
 import pytest
 
-from millpond.local import wire
+from millpond.local import operations
 from millpond.local.account import Account
-from millpond.local.errors import SqsError
+from millpond.local.attributes import FifoSettings, LocalQueueSettings, RedrivePolicy, arn
 from millpond.local.fifo import RECENT_SECONDS, FifoQueue
-from millpond.local.message import Message
-from millpond.local.queue import MAX_HOLD_SECONDS, MAX_IN_FLIGHT, Counts, Delivery, Poll, Queue
-from millpond.local.settings import Fifo, Redrive, Settings, arn
+from millpond.local.local_queue import MAX_HOLD_SECONDS, MAX_IN_FLIGHT, Counts, LocalQueue, Poll, Receipt
+from millpond.local.sqs_error import SqsError
+from millpond.local.stored import StoredMessage
 
 START = 1_700_000_000.0
 
 
 def a_queue(
-    name: str = "q.fifo", alarm: Callable[[Queue, float], object] | None = None, **settings: object
+    name: str = "q.fifo", alarm: Callable[[LocalQueue, float], object] | None = None, **settings: object
 ) -> FifoQueue:
-    return FifoQueue(name, Settings(**{"fifo": Fifo(), **settings}), START, alarm)
+    return FifoQueue(name, LocalQueueSettings(**{"fifo": FifoSettings(), **settings}), START, alarm)
 
 
-def send(queue: FifoQueue, *bodies: str, now: float = START, delay: int = 0) -> list[Message]:
+def send(queue: FifoQueue, *bodies: str, now: float = START, delay: int = 0) -> list[StoredMessage]:
     """The group of each message is the letters that its body begins with."""
-    messages = [Message(f"id-{b}", b, "md5", now, group_id=b.rstrip("0123456789"), deduplication_id=b) for b in bodies]
+    messages = [
+        StoredMessage(f"id-{b}", b, "md5", now, group_id=b.rstrip("0123456789"), deduplication_id=b) for b in bodies
+    ]
     queue.send([(message, delay) for message in messages], now)
     return messages
 
@@ -46,19 +48,19 @@ def poll(
 
 def receive(
     queue: FifoQueue, now: float = START, count: int = 10, visibility: int | None = 30, attempt: str | None = None
-) -> list[Delivery]:
-    deliveries = poll(queue, now, count, visibility, attempt, wait=0).deliveries
-    assert deliveries is not None
-    return deliveries
+) -> list[Receipt]:
+    receipts = poll(queue, now, count, visibility, attempt, wait=0).receipts
+    assert receipts is not None
+    return receipts
 
 
-def bodies(deliveries: list[Delivery] | None) -> list[str]:
-    assert deliveries is not None
-    return [delivery.message.body for delivery in deliveries]
+def bodies(receipts: list[Receipt] | None) -> list[str]:
+    assert receipts is not None
+    return [receipt.message.body for receipt in receipts]
 
 
-def handles(deliveries: list[Delivery]) -> list[str]:
-    return [delivery.receipt_handle for delivery in deliveries]
+def handles(receipts: list[Receipt]) -> list[str]:
+    return [receipt.handle for receipt in receipts]
 
 
 # Groups
@@ -153,16 +155,18 @@ def test_a_message_past_the_retention_period_holds_nobody_back() -> None:
 
 def test_the_limit_in_flight_is_no_error() -> None:
     queue = a_queue()
-    groups = [Message(str(n), "b", "m", START, group_id=str(n), deduplication_id=str(n)) for n in range(MAX_IN_FLIGHT)]
+    groups = [
+        StoredMessage(str(n), "b", "m", START, group_id=str(n), deduplication_id=str(n)) for n in range(MAX_IN_FLIGHT)
+    ]
     queue.send([(message, 0) for message in groups], START)
     send(queue, "more1")
     while queue.counts(START).in_flight < MAX_IN_FLIGHT:
-        last = receive(queue)[-1].receipt_handle
+        last = receive(queue)[-1].handle
     assert receive(queue) == []
     waiting = poll(queue)
-    assert waiting.deliveries is None
+    assert waiting.receipts is None
     queue.delete(last, START)
-    assert bodies(waiting.deliveries) == ["more1"]
+    assert bodies(waiting.receipts) == ["more1"]
 
 
 # Deduplication
@@ -172,7 +176,7 @@ def test_a_duplicate_is_told_what_the_original_was_told_and_is_not_there() -> No
     queue = a_queue()
     original = send(queue, "a1")[0]
     told = (original.id, original.sequence_number)
-    duplicate = Message("other", "another body", "md5", START, group_id="b", deduplication_id="a1")
+    duplicate = StoredMessage("other", "another body", "md5", START, group_id="b", deduplication_id="a1")
     assert queue.admit(duplicate, 0, START + 1) == told
     queue.delete(handles(receive(queue, START + 1))[0], START + 1)
     assert queue.admit(duplicate, 0, START + RECENT_SECONDS - 0.1) == told  # although it is deleted
@@ -189,10 +193,12 @@ def test_five_minutes_after_the_original_it_is_a_new_message_however_many_duplic
 
 @pytest.mark.parametrize(("by_group", "found"), [(False, 1), (True, 2)])
 def test_the_scope_that_the_queue_was_made_with_says_what_is_a_duplicate(by_group: bool, found: int) -> None:
-    queue = a_queue(fifo=Fifo(deduplicates_by_group=by_group))
-    queue.settings = Settings(fifo=Fifo(deduplicates_by_group=not by_group))  # changes nothing, on AWS too
+    queue = a_queue(fifo=FifoSettings(deduplicates_by_group=by_group))
+    queue.settings = LocalQueueSettings(
+        fifo=FifoSettings(deduplicates_by_group=not by_group)
+    )  # changes nothing, on AWS too
     for group in ("a", "b", "a"):
-        queue.send([(Message(group, group, "md5", START, group_id=group, deduplication_id="same"), 0)], START)
+        queue.send([(StoredMessage(group, group, "md5", START, group_id=group, deduplication_id="same"), 0)], START)
     assert len(receive(queue)) == found
 
 
@@ -255,9 +261,9 @@ def test_a_waiting_poll_is_answered_when_a_delete_lets_the_group_go_on() -> None
     handle = handles(receive(queue, count=1))[0]
     waiting = poll(queue)
     send(queue, "a3")
-    assert waiting.deliveries is None
+    assert waiting.receipts is None
     queue.delete(handle, START)
-    assert bodies(waiting.deliveries) == ["a2", "a3"]
+    assert bodies(waiting.receipts) == ["a2", "a3"]
 
 
 def test_a_waiting_poll_is_answered_when_a_visibility_change_lets_the_group_go_on() -> None:
@@ -266,7 +272,7 @@ def test_a_waiting_poll_is_answered_when_a_visibility_change_lets_the_group_go_o
     handle = handles(receive(queue, count=1))[0]
     waiting = poll(queue)
     queue.change_visibility(handle, 0, START)
-    assert bodies(waiting.deliveries) == ["a1", "a2"]
+    assert bodies(waiting.receipts) == ["a1", "a2"]
 
 
 def test_a_waiting_poll_is_answered_by_time_alone_and_the_alarm_rings_once_a_time() -> None:
@@ -277,10 +283,10 @@ def test_a_waiting_poll_is_answered_by_time_alone_and_the_alarm_rings_once_a_tim
     queue.change_visibility(second, 5, START)
     waiting = poll(queue)
     queue.advance(START + 5)  # the second one is visible, and still behind the first
-    assert waiting.deliveries is None
+    assert waiting.receipts is None
     assert alarms == [START + 5, START + 30]
     queue.advance(START + 30)
-    assert bodies(waiting.deliveries) == ["a1", "a2", "a3"]
+    assert bodies(waiting.receipts) == ["a1", "a2", "a3"]
 
 
 def test_each_waiting_poll_gets_a_group_of_its_own() -> None:
@@ -288,9 +294,9 @@ def test_each_waiting_poll_gets_a_group_of_its_own() -> None:
     first, second = poll(queue), poll(queue)
     send(queue, "a1")
     send(queue, "a2")
-    assert second.deliveries is None
+    assert second.receipts is None
     send(queue, "b1")
-    assert (bodies(first.deliveries), bodies(second.deliveries)) == (["a1"], ["b1"])
+    assert (bodies(first.receipts), bodies(second.receipts)) == (["a1"], ["b1"])
 
 
 # Receives that are tried again
@@ -301,10 +307,10 @@ def test_the_same_attempt_gets_the_same_messages_and_handles_and_hides_them_anew
     send(queue, "a1", "a2", "b1")
     first = receive(queue, count=2, visibility=30, attempt="try")
     again = receive(queue, START + 20, count=10, visibility=30, attempt="try")
-    assert [(d.receipt_handle, d.receive_count) for d in again] == [(d.receipt_handle, 1) for d in first]
+    assert [(d.handle, d.receive_count) for d in again] == [(d.handle, 1) for d in first]
     assert bodies(again) == ["a1", "a2"]
     assert bodies(receive(queue, START + 49, attempt="another")) == ["b1"]
-    queue.delete(first[0].receipt_handle, START + 49)
+    queue.delete(first[0].handle, START + 49)
     assert bodies(receive(queue, START + 50)) == ["a2"]
 
 
@@ -322,7 +328,7 @@ def test_an_attempt_that_got_nothing_or_whose_time_is_over_is_an_ordinary_receiv
 def test_an_attempt_whose_messages_were_deleted_or_changed_since_is_refused(seconds: int | None) -> None:
     queue = a_queue()
     send(queue, "a1", "a2")
-    handle = receive(queue, visibility=30, attempt="try")[0].receipt_handle
+    handle = receive(queue, visibility=30, attempt="try")[0].handle
     if seconds is None:
         queue.delete(handle, START + 1)
     else:
@@ -336,16 +342,16 @@ def test_an_attempt_finds_what_came_for_the_poll_that_nobody_reads_any_more() ->
     queue = a_queue()
     lost = poll(queue, attempt="try")
     send(queue, "a1")
-    assert bodies(lost.deliveries) == ["a1"]
-    assert handles(receive(queue, START + 5, attempt="try")) == handles(lost.deliveries or [])
+    assert bodies(lost.receipts) == ["a1"]
+    assert handles(receive(queue, START + 5, attempt="try")) == handles(lost.receipts or [])
 
 
 def test_an_attempt_takes_the_place_of_the_poll_that_still_waits() -> None:
     queue = a_queue()
     lost, again = poll(queue, attempt="try"), poll(queue, attempt="try")
-    assert (lost.deliveries, again.deliveries) == ([], None)
+    assert (lost.receipts, again.receipts) == ([], None)
     send(queue, "a1")
-    assert bodies(again.deliveries) == ["a1"]
+    assert bodies(again.receipts) == ["a1"]
 
 
 def test_an_attempt_that_shows_its_messages_at_once_wakes_a_poll() -> None:
@@ -354,7 +360,7 @@ def test_an_attempt_that_shows_its_messages_at_once_wakes_a_poll() -> None:
     receive(queue, attempt="try")
     waiting = poll(queue)
     assert bodies(receive(queue, START + 1, visibility=0, attempt="try")) == ["a1"]
-    assert bodies(waiting.deliveries) == ["a1"]
+    assert bodies(waiting.receipts) == ["a1"]
 
 
 def test_an_attempt_does_not_hide_a_message_beyond_twelve_hours_from_its_receive() -> None:
@@ -369,7 +375,7 @@ def test_an_attempt_does_not_hide_a_message_beyond_twelve_hours_from_its_receive
 
 
 def with_dead_letters(max_receive_count: int) -> tuple[FifoQueue, FifoQueue]:
-    queue, dead = a_queue(redrive=Redrive(arn("dead.fifo"), max_receive_count)), a_queue("dead.fifo")
+    queue, dead = a_queue(redrive=RedrivePolicy(arn("dead.fifo"), max_receive_count)), a_queue("dead.fifo")
     queue.dead_letters = dead
     return queue, dead
 
@@ -394,19 +400,19 @@ def test_a_poll_that_finds_dead_letters_gets_the_messages_behind_them() -> None:
     receive(queue, visibility=10)
     waiting, behind = poll(queue), poll(queue)
     queue.advance(START + 10)
-    assert bodies(waiting.deliveries) == [f"a{n}" for n in range(10, 20)]
-    assert behind.deliveries is None
+    assert bodies(waiting.receipts) == [f"a{n}" for n in range(10, 20)]
+    assert behind.receipts is None
     assert bodies(receive(dead, START + 10)) == spent
 
 
 def test_a_queue_that_is_its_own_dead_letter_queue_answers_its_poll_once() -> None:
-    queue = a_queue(redrive=Redrive(arn("q.fifo"), 1))
+    queue = a_queue(redrive=RedrivePolicy(arn("q.fifo"), 1))
     queue.dead_letters = queue
     send(queue, "a1", "a2", "b1")
     receive(queue, visibility=1)
     polls = [poll(queue, count=1, visibility=600) for _ in range(4)]
     queue.advance(START + 1)
-    assert sorted(body for p in polls if p.deliveries for body in bodies(p.deliveries)) == ["a1", "b1"]
+    assert sorted(body for p in polls if p.receipts for body in bodies(p.receipts)) == ["a1", "b1"]
 
 
 # The account
@@ -414,13 +420,13 @@ def test_a_queue_that_is_its_own_dead_letter_queue_answers_its_poll_once() -> No
 
 def test_duplicates_within_one_batch_are_one_message() -> None:
     account = Account(lambda: START, lambda _queue, _time: None)
-    account.create_queue(wire.CreateQueue("q.fifo", {"FifoQueue": "true", "ContentBasedDeduplication": "true"}))
-    entries = [wire.SendMessage(id=str(n), message_body=str(n % 2), message_group_id="g") for n in range(4)]
-    sent = account.send_message_batch(wire.SendMessageBatch("q.fifo", entries)).successful
-    told = [(entry.message_id, entry.sequence_number) for entry in sent if isinstance(entry, wire.Sent)]
+    account.create_queue(operations.CreateQueue("q.fifo", {"FifoQueue": "true", "ContentBasedDeduplication": "true"}))
+    entries = [operations.SendMessage(id=str(n), message_body=str(n % 2), message_group_id="g") for n in range(4)]
+    sent = account.send_message_batch(operations.SendMessageBatch("q.fifo", entries)).successful
+    told = [(entry.message_id, entry.sequence_number) for entry in sent if isinstance(entry, operations.Sent)]
     assert told[:2] == told[2:]
-    _, answered = account.receive_message(wire.ReceiveMessage("q.fifo", max_number_of_messages=10))
-    assert bodies(answered.deliveries) == ["0", "1"]
+    _, answered = account.receive_message(operations.ReceiveMessage("q.fifo", max_number_of_messages=10))
+    assert bodies(answered.receipts) == ["0", "1"]
 
 
 # Cost
@@ -434,9 +440,9 @@ def seconds_of_cpu_for_1000_calls_each(groups: int, messages_each: int) -> float
     started = process_time()
     for n in range(1000):
         waiting = poll(queue, START + 1, count=1, visibility=600)
-        if waiting.deliveries:
-            queue.change_visibility(waiting.deliveries[0].receipt_handle, 700, START + 1)
-            queue.delete(waiting.deliveries[0].receipt_handle, START + 1)
+        if waiting.receipts:
+            queue.change_visibility(waiting.receipts[0].handle, 700, START + 1)
+            queue.delete(waiting.receipts[0].handle, START + 1)
         queue.leave(waiting)
         queue.counts(START + 1)
         send(queue, f"new{n}", now=START + 1)
@@ -453,8 +459,8 @@ def test_what_is_over_is_forgotten() -> None:
     queue = a_queue()
     for second in range(2 * RECENT_SECONDS):
         send(queue, f"a{second}", now=START + second)
-        delivery = receive(queue, START + second, attempt=str(second))[0]
-        queue.delete(delivery.receipt_handle, START + second)
+        receipt = receive(queue, START + second, attempt=str(second))[0]
+        queue.delete(receipt.handle, START + second)
     assert len(queue._known._entries) == len(queue._attempts._entries) == RECENT_SECONDS
     assert not queue._messages
     assert not queue._groups

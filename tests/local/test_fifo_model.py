@@ -7,11 +7,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
 
-from millpond.local.errors import SqsError
+from millpond.local.attributes import FifoSettings, LocalQueueSettings
 from millpond.local.fifo import RECENT_SECONDS, FifoQueue
-from millpond.local.message import Message
-from millpond.local.queue import Delivery, Poll
-from millpond.local.settings import Fifo, Settings
+from millpond.local.local_queue import Poll, Receipt
+from millpond.local.sqs_error import SqsError
+from millpond.local.stored import StoredMessage
 
 SECONDS = st.integers(0, 30)
 GROUPS = st.sampled_from("abc")
@@ -26,7 +26,7 @@ class FifoModel(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now = 1_700_000_000.0
-        self.queue = FifoQueue("q.fifo", Settings(fifo=Fifo()), self.now)
+        self.queue = FifoQueue("q.fifo", LocalQueueSettings(fifo=FifoSettings()), self.now)
         self.groups: dict[str, list[str]] = {"a": [], "b": [], "c": []}
         self.visible_from: dict[str, float] = {}
         self.latest: dict[str, str] = {}
@@ -50,28 +50,28 @@ class FifoModel(RuleBasedStateMachine):
 
     def take(self, poll: Poll, visibility: int) -> None:
         """A poll was answered with messages that it, and no attempt before it, received."""
-        deliveries = poll.deliveries or []
+        receipts = poll.receipts or []
         ready = {group: self.ready(group) for group in self.groups}
         by_group: dict[str, list[str]] = {}
-        for delivery in deliveries:
-            by_group.setdefault(delivery.message.group_id or "", []).append(delivery.message.id)
+        for receipt in receipts:
+            by_group.setdefault(receipt.message.group_id or "", []).append(receipt.message.id)
         for group, names in by_group.items():
             assert names == ready[group][: len(names)]
         unfinished = [group for group, names in by_group.items() if len(names) < len(ready[group])]
-        assert len(unfinished) <= (len(deliveries) == poll.max_messages)
-        if deliveries and poll.attempt_id:
-            until = {delivery.receipt_handle: self.now + visibility for delivery in deliveries}
+        assert len(unfinished) <= (len(receipts) == poll.max_messages)
+        if receipts and poll.attempt_id:
+            until = {receipt.handle: self.now + visibility for receipt in receipts}
             self.attempts[poll.attempt_id] = (self.now, until)
-        for delivery in deliveries:
-            self.visible_from[delivery.message.id] = self.now + visibility
-            self.latest[delivery.message.id] = delivery.receipt_handle
-            self.taken.append((delivery.message.id, delivery.receipt_handle))
+        for receipt in receipts:
+            self.visible_from[receipt.message.id] = self.now + visibility
+            self.latest[receipt.message.id] = receipt.handle
+            self.taken.append((receipt.message.id, receipt.handle))
 
     @rule(group=GROUPS, delay=st.sampled_from([0, 0, 0, 20]), deduplication_id=st.sampled_from("123456789"))
     def send(self, group: str, delay: int, deduplication_id: str) -> None:
         self.sent += 1
         name = str(self.sent)
-        message = Message(name, "body", "md5", self.now, group_id=group, deduplication_id=deduplication_id)
+        message = StoredMessage(name, "body", "md5", self.now, group_id=group, deduplication_id=deduplication_id)
         since, original = self.originals.get(deduplication_id, (0.0, None))
         if self.now < since + RECENT_SECONDS:
             assert self.queue.admit(message, delay, self.now) == original
@@ -112,10 +112,10 @@ class FifoModel(RuleBasedStateMachine):
 
     def repeat(self, poll: Poll, handles: list[str], visibility: int) -> None:
         def answer() -> None:
-            deliveries: list[Delivery] = poll.deliveries or []
-            assert [delivery.receipt_handle for delivery in deliveries] == handles
-            for delivery in deliveries:
-                self.visible_from[delivery.message.id] = self.now + visibility
+            receipts: list[Receipt] = poll.receipts or []
+            assert [receipt.handle for receipt in receipts] == handles
+            for receipt in receipts:
+                self.visible_from[receipt.message.id] = self.now + visibility
             since, _ = self.attempts[poll.attempt_id or ""]
             self.attempts[poll.attempt_id or ""] = (since, dict.fromkeys(handles, self.now + visibility))
 
@@ -170,7 +170,7 @@ class FifoModel(RuleBasedStateMachine):
 
     @invariant()
     def no_group_is_ready_while_a_poll_waits(self) -> None:
-        if any(poll.deliveries is None for poll in self.polls):
+        if any(poll.receipts is None for poll in self.polls):
             assert not any(self.ready(group) for group in self.groups)
 
     def teardown(self) -> None:
@@ -179,8 +179,8 @@ class FifoModel(RuleBasedStateMachine):
         poll = Poll(len(self.visible_from) + 1, 30, 0)
         self.queue.receive(poll, self.now)
         found: dict[str, list[str]] = {group: [] for group in self.groups}
-        for delivery in poll.deliveries or []:
-            found[delivery.message.group_id or ""].append(delivery.message.id)
+        for receipt in poll.receipts or []:
+            found[receipt.message.group_id or ""].append(receipt.message.id)
         assert found == self.groups
 
 

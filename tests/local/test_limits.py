@@ -21,13 +21,12 @@ from gevent import socket
 from gevent.server import StreamServer
 
 from bench import certificate
-from millpond.local import LocalSqs, connections, http
+from millpond.local import LocalSqs, admission, http_requests
 from millpond.local import server as server_module
-from millpond.local.access import Guard
-from millpond.local.connections import Connection as Place
-from millpond.local.connections import Connections
-from millpond.local.errors import Unreadable
-from millpond.local.http import MAX_CHUNKS, MAX_HEAD_LINES, Requests
+from millpond.local.access import AccessGuard
+from millpond.local.admission import Admission, ServerConnection
+from millpond.local.http_requests import MAX_CHUNKS, MAX_HEAD_LINES, HttpRequests
+from millpond.local.sqs_error import Unreadable
 from tests.local.test_main import first_line, start
 from tests.local.test_wire import Connection, assert_closed
 
@@ -37,7 +36,7 @@ MIB = 1_048_576
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalSqs]:
     """It looks for those whose time is over more often."""
-    monkeypatch.setattr(connections, "_LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(admission, "_LOOK_SECONDS", 0.05)
     server = LocalSqs(port=0)
     server.start()
     server.create_queue("q")
@@ -147,15 +146,15 @@ def test_whoever_sends_without_a_pause_leaves_the_others_their_turn(first: bytes
             gevent.sleep(0)
 
     neighbour = gevent.spawn(other)
-    all_of_them = Connections()
-    place = all_of_them.admit()
+    admitted = Admission()
+    place = admitted.admit()
     assert place is not None
-    requests = Requests(Flood(first or again, again), place, Guard("http", "localhost"))
+    requests = HttpRequests(Flood(first or again, again), place, AccessGuard("http", "localhost"))
     with suppress(Unreadable):
         for _ in range(512):
             requests.next()
     neighbour.kill()
-    all_of_them.close()
+    admitted.close()
     assert turns >= (500 if len(again) > 10_000 else 7)  # of requests that are here already, one a turn
 
 
@@ -172,11 +171,11 @@ def test_a_request_is_the_same_wherever_its_packets_end(rest: bytes) -> None:
     for size in range(1, len(raw)):
         flood = Flood(b"", b"")
         flood.parts = iter([raw[start : start + size] for start in range(0, len(raw), size)])
-        all_of_them = Connections()
-        place = all_of_them.admit()
+        admitted = Admission()
+        place = admitted.admit()
         assert place is not None
-        request = Requests(flood, place, Guard("http", "localhost")).next()
-        all_of_them.close()
+        request = HttpRequests(flood, place, AccessGuard("http", "localhost")).next()
+        admitted.close()
         assert request is not None
         assert (request.method, bytes(request.body)) == ("POST", b"abc")
 
@@ -188,9 +187,9 @@ def test_extensions_have_a_limit_of_their_own(connect: Callable[[], Connection])
 
 
 def test_what_came_in_chunks_is_counted() -> None:
-    place, all_of_them = held_by(HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n5\r\n123")
+    place, admitted = held_by(HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n5\r\n123")
     assert place.held == 8
-    all_of_them.close()
+    admitted.close()
 
 
 def test_whoever_goes_on_sending_after_a_refusal_leaves_the_others_their_turn() -> None:
@@ -205,8 +204,8 @@ def test_whoever_goes_on_sending_after_a_refusal_leaves_the_others_their_turn() 
 def test_a_body_that_comes_slowly_gives_way_to_nobody(
     server: LocalSqs, connect: Callable[[], Connection], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "MAX_HELD_BYTES", MIB)
-    monkeypatch.setattr(connections, "STALLED_SECONDS", 0.5)
+    monkeypatch.setattr(admission, "MAX_HELD_BYTES", MIB)
+    monkeypatch.setattr(admission, "STALLED_SECONDS", 0.5)
     slow, other = connect(), connect()
     body = b'{"QueueUrl": "q", "MessageBody": "m"}'.ljust(1_000_000)
     slow.send(slow.request("SendMessage", b"", f"Content-Length: {len(body)}") + body[:900_000])
@@ -220,18 +219,18 @@ def test_a_body_that_comes_slowly_gives_way_to_nobody(
 
 
 def test_a_long_body_is_not_kept_before_it_comes(server: LocalSqs, connect: Callable[[], Connection]) -> None:
-    place, all_of_them = held_by(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 7000000\r\n\r\nabc")
+    place, admitted = held_by(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 7000000\r\n\r\nabc")
     assert place.held == 3
-    all_of_them.close()
+    admitted.close()
 
 
-def held_by(first: bytes) -> tuple[Place, Connections]:
-    all_of_them = Connections()
-    place = all_of_them.admit()
+def held_by(first: bytes) -> tuple[ServerConnection, Admission]:
+    admitted = Admission()
+    place = admitted.admit()
     assert place is not None
     with suppress(Unreadable):
-        Requests(Flood(first, b""), place, Guard("http", "localhost")).next()
-    return place, all_of_them
+        HttpRequests(Flood(first, b""), place, AccessGuard("http", "localhost")).next()
+    return place, admitted
 
 
 # Time
@@ -241,9 +240,9 @@ def held_by(first: bytes) -> tuple[Place, Connections]:
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every limit of time is short."""
     for name in ("FIRST_SECONDS", "IDLE_SECONDS", "ANSWER_SECONDS"):
-        monkeypatch.setattr(connections, name, 0.3)
+        monkeypatch.setattr(admission, name, 0.3)
     for name in ("HEAD_SECONDS", "REQUEST_SECONDS"):
-        monkeypatch.setattr(http, name, 0.3)
+        monkeypatch.setattr(http_requests, name, 0.3)
     monkeypatch.setattr(server_module, "HANDSHAKE_SECONDS", 0.3)
 
 
@@ -355,7 +354,7 @@ def test_a_tls_handshake_that_stalls_is_given_up(
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 20)
+    monkeypatch.setattr(admission, "MAX_CONNECTIONS", 20)
 
 
 @pytest.mark.usefixtures("few")
@@ -409,9 +408,9 @@ def test_two_thousand_connections_can_be_kept(server: LocalSqs) -> None:
 def test_half_of_the_descriptors_are_left_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
     for limit, most in ((256, 128), (resource.RLIM_INFINITY, 10_000), (1_000_000, 10_000)):
         monkeypatch.setattr(resource, "getrlimit", lambda _, limit=limit: (limit, limit))
-        all_of_them = Connections()
-        assert all_of_them.most == most
-        all_of_them.close()
+        admitted = Admission()
+        assert admitted.most == most
+        admitted.close()
 
 
 def test_no_descriptor_for_a_connection_is_survived_without_a_traceback(
@@ -457,8 +456,8 @@ def test_silent_connections_beyond_its_descriptors_leave_the_command_at_work() -
 def test_half_bodies_that_stall_give_way_to_one_that_comes(
     server: LocalSqs, connect: Callable[[], Connection], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "MAX_HELD_BYTES", 4 * MIB)
-    monkeypatch.setattr(connections, "STALLED_SECONDS", 0.2)
+    monkeypatch.setattr(admission, "MAX_HELD_BYTES", 4 * MIB)
+    monkeypatch.setattr(admission, "STALLED_SECONDS", 0.2)
     stalled = [connect() for _ in range(3)]
     for connection in stalled:
         connection.send(connection.request("SendMessage", b"", f"Content-Length: {2 * MIB}") + b" " * (MIB + 1000))
@@ -472,8 +471,8 @@ def test_half_bodies_that_stall_give_way_to_one_that_comes(
 def test_where_all_memory_is_in_use_a_request_is_told_to_come_again(
     server: LocalSqs, connect: Callable[[], Connection], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "MAX_HELD_BYTES", MIB)
-    monkeypatch.setattr(connections, "STALLED_SECONDS", 60)
+    monkeypatch.setattr(admission, "MAX_HELD_BYTES", MIB)
+    monkeypatch.setattr(admission, "STALLED_SECONDS", 60)
     first, second = connect(), connect()
     first.send(first.request("SendMessage", b"", f"Content-Length: {2 * MIB}") + b" " * (MIB - 1000))
     gevent.sleep(0.2)
@@ -491,8 +490,8 @@ def test_answers_that_nobody_reads_give_way_to_requests(
     server: LocalSqs, connect: Callable[[], Connection], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(server, 10)
-    monkeypatch.setattr(connections, "MAX_HELD_BYTES", 8 * MIB)
-    monkeypatch.setattr(connections, "STALLED_SECONDS", 0.2)
+    monkeypatch.setattr(admission, "MAX_HELD_BYTES", 8 * MIB)
+    monkeypatch.setattr(admission, "STALLED_SECONDS", 0.2)
     slow = connect()
     slow.send(slow.request("ReceiveMessage", b'{"QueueUrl": "q", "MaxNumberOfMessages": 10}'))
     assert b"200 OK" in slow.file.readline()

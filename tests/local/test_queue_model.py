@@ -7,10 +7,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
 
-from millpond.local.errors import SqsError
-from millpond.local.message import Message
-from millpond.local.queue import Delivery, Poll, Queue
-from millpond.local.settings import Settings
+from millpond.local.attributes import LocalQueueSettings
+from millpond.local.local_queue import LocalQueue, Poll, Receipt
+from millpond.local.sqs_error import SqsError
+from millpond.local.stored import StoredMessage
 
 SECONDS = st.integers(0, 30)
 
@@ -23,24 +23,24 @@ class QueueModel(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now = 1_700_000_000.0
-        self.queue = Queue("q", Settings(), self.now)
+        self.queue = LocalQueue("q", LocalQueueSettings(), self.now)
         self.visible_from: dict[str, float] = {}
         self.latest: dict[str, str] = {}
         self.polls: list[Poll] = []
         self.taken: list[tuple[str, str]] = []
         self.sent = 0
 
-    def take(self, deliveries: list[Delivery] | None, visibility: int) -> None:
-        for delivery in deliveries or []:
-            name = delivery.message.id
+    def take(self, receipts: list[Receipt] | None, visibility: int) -> None:
+        for receipt in receipts or []:
+            name = receipt.message.id
             assert self.visible_from[name] <= self.now
             self.visible_from[name] = self.now + visibility
-            self.latest[name] = delivery.receipt_handle
-            self.taken.append((name, delivery.receipt_handle))
+            self.latest[name] = receipt.handle
+            self.taken.append((name, receipt.handle))
 
     @rule(delay=SECONDS, count=st.integers(1, 3))
     def send(self, delay: int, count: int) -> None:
-        messages = [Message(str(self.sent + n), "body", "md5", self.now) for n in range(count)]
+        messages = [StoredMessage(str(self.sent + n), "body", "md5", self.now) for n in range(count)]
         self.sent += count
         self.visible_from |= {message.id: self.now + delay for message in messages}
         self.queue.send([(message, delay) for message in messages], self.now)
@@ -48,7 +48,7 @@ class QueueModel(RuleBasedStateMachine):
     @rule(target=handles, count=st.integers(1, 3), visibility=SECONDS, wait=st.sampled_from([0, 20]))
     def receive(self, count: int, visibility: int, wait: int) -> object:
         poll = Poll(count, visibility, wait)
-        poll.on_answer = lambda: self.take(poll.deliveries, visibility)
+        poll.on_answer = lambda: self.take(poll.receipts, visibility)
         self.queue.receive(poll, self.now)
         self.polls.append(poll)
         taken, self.taken = self.taken, []
@@ -91,7 +91,7 @@ class QueueModel(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_visible_while_a_poll_waits(self) -> None:
-        if any(poll.deliveries is None for poll in self.polls):
+        if any(poll.receipts is None for poll in self.polls):
             assert self.queue.counts(self.now).visible == 0
 
     def teardown(self) -> None:
@@ -99,7 +99,7 @@ class QueueModel(RuleBasedStateMachine):
         self.now += 60
         poll = Poll(len(self.visible_from) + 1, 30, 0)
         self.queue.receive(poll, self.now)
-        assert {delivery.message.id for delivery in poll.deliveries or []} == set(self.visible_from)
+        assert {receipt.message.id for receipt in poll.receipts or []} == set(self.visible_from)
 
 
 TestQueueModel = QueueModel.TestCase

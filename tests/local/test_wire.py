@@ -15,9 +15,9 @@ from gevent import socket
 from gevent.event import AsyncResult
 
 from millpond.local import LocalSqs
-from millpond.local.http import MAX_REQUEST_BYTES
-from millpond.local.queue import Poll, Queue
-from millpond.local.settings import Settings
+from millpond.local.attributes import LocalQueueSettings
+from millpond.local.http_requests import MAX_REQUEST_BYTES
+from millpond.local.local_queue import LocalQueue, Poll
 
 JSON = "application/x-amz-json-1.0"
 
@@ -440,7 +440,7 @@ def test_stopping_answers_the_polls_and_closes_the_connections(server: LocalSqs,
 
 
 def test_an_alarm_that_rings_too_early_rings_again() -> None:
-    server, queue, rung = LocalSqs(), Queue("q", Settings()), AsyncResult()
+    server, queue, rung = LocalSqs(), LocalQueue("q", LocalQueueSettings()), AsyncResult()
     queue.advance = rung.set
     due = time.time() + 0.05
     server._ring(queue, due)

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import msgspec
 
-from millpond.local.message import UserAttribute
+from millpond.local.stored import UserAttribute
 
 
-class Request(msgspec.Struct, rename="pascal"):
+class ApiRequest(msgspec.Struct, rename="pascal"):
     """What an SDK sends; a key that is not named here is ignored."""
 
 
-class QueueRequest(Request):
+class QueueRequest(ApiRequest):
     """A call to one queue. `queue_url`: its URL, or just its name."""
 
     queue_url: str = ""
 
 
-class CreateQueue(Request):
+class CreateQueue(ApiRequest):
     queue_name: str = ""
     attributes: dict[str, str] = {}
 
 
-class GetQueueUrl(Request):
+class GetQueueUrl(ApiRequest):
     queue_name: str = ""
 
 
-class ListQueues(Request):
+class ListQueues(ApiRequest):
     queue_name_prefix: str = ""
     max_results: int | None = None
     next_token: str = ""
@@ -102,29 +102,29 @@ class ChangeMessageVisibilityBatch(QueueRequest):
     entries: list[ChangeMessageVisibility] = []
 
 
-class Answer(msgspec.Struct, rename="pascal", omit_defaults=True):
+class ApiAnswer(msgspec.Struct, rename="pascal", omit_defaults=True):
     """What an SDK gets; SQS leaves out what is empty."""
 
 
-class QueueUrl(Answer):
+class QueueUrl(ApiAnswer):
     queue_url: str
 
 
-class QueueUrls(Answer):
+class QueueUrls(ApiAnswer):
     queue_urls: list[str] = []
     next_token: str = ""
 
 
-class SourceQueueUrls(Answer):
+class SourceQueueUrls(ApiAnswer):
     queue_urls: list[str] = msgspec.field(name="queueUrls")  # so in SQS's model, and always there
     next_token: str = ""
 
 
-class QueueAttributes(Answer):
+class QueueAttributes(ApiAnswer):
     attributes: dict[str, str] = {}
 
 
-class Sent(Answer):
+class Sent(ApiAnswer):
     """Also an entry of a batch, with its `id`."""
 
     message_id: str
@@ -135,13 +135,13 @@ class Sent(Answer):
     sequence_number: str = ""
 
 
-class Done(Answer):
+class Done(ApiAnswer):
     """An entry of a batch that has nothing to tell."""
 
     id: str
 
 
-class Failed(Answer):
+class Failed(ApiAnswer):
     """An entry of a batch that was refused."""
 
     id: str
@@ -150,12 +150,12 @@ class Failed(Answer):
     sender_fault: bool
 
 
-class BatchAnswer(Answer):
+class BatchAnswer(ApiAnswer):
     successful: list[Sent | Done] = []
     failed: list[Failed] = []
 
 
-class ReceivedMessage(Answer):
+class ReceivedMessage(ApiAnswer):
     message_id: str
     receipt_handle: str
     body_md5: str = msgspec.field(name="MD5OfBody")
@@ -165,9 +165,9 @@ class ReceivedMessage(Answer):
     message_attributes: dict[str, UserAttribute] = {}
 
 
-class Received(Answer):
+class ReceivedMessages(ApiAnswer):
     messages: list[ReceivedMessage] = []
 
 
-class Nothing(Answer):
+class Nothing(ApiAnswer):
     """The answer of a call that has nothing to tell."""

@@ -6,8 +6,16 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from millpond.local.errors import SqsError
-from millpond.local.wire import BatchAnswer, ChangeMessageVisibility, DeleteMessage, Done, Failed, SendMessage, Sent
+from millpond.local.operations import (
+    BatchAnswer,
+    ChangeMessageVisibility,
+    DeleteMessage,
+    Done,
+    Failed,
+    SendMessage,
+    Sent,
+)
+from millpond.local.sqs_error import SqsError
 
 #: Entries in one batch call, and messages in one receive (SQS quotas).
 MAX_BATCH = 10

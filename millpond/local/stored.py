@@ -8,7 +8,7 @@ from hashlib import md5
 
 import msgspec
 
-from millpond.local.errors import SqsError, invalid_parameter, missing_parameter
+from millpond.local.sqs_error import SqsError, invalid_parameter, missing_parameter
 
 #: Bytes of one message, and of one batch together: body and user attributes (SQS since 2025-08).
 MAX_BYTES = 1_048_576
@@ -37,7 +37,7 @@ class UserAttribute(msgspec.Struct, frozen=True, rename="pascal", omit_defaults=
         return self.binary_value or (self.string_value or "").encode()
 
 
-class Message(msgspec.Struct, eq=False, gc=False):  # no cycle runs through it; tracked, sends cost a fifth more
+class StoredMessage(msgspec.Struct, eq=False, gc=False):  # no cycle runs through it; tracked, sends cost a fifth more
     """One message in a queue. Times are seconds since 1970; `key` is its number within the queue that holds it."""
 
     id: str

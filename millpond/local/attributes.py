@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from millpond.local.errors import SqsError, invalid_value
-from millpond.local.message import MAX_BYTES
+from millpond.local.sqs_error import SqsError, invalid_value
+from millpond.local.stored import MAX_BYTES
 
 #: The account and the region in the name (ARN) of every queue.
 ACCOUNT_ID = "000000000000"
@@ -21,7 +21,7 @@ _ARN = re.compile(rf"arn:[\w-]+:sqs:[\w-]+:{ACCOUNT_ID}:([\w-]{{1,80}}(?:\.fifo)
 _MAX_RECEIVE_COUNT = 1000
 
 
-class Redrive(msgspec.Struct, frozen=True):
+class RedrivePolicy(msgspec.Struct, frozen=True):
     """A message that was received `max_receive_count` times goes to the queue `target` at the next receive."""
 
     target_arn: str
@@ -33,7 +33,7 @@ class Redrive(msgspec.Struct, frozen=True):
         return self.target_arn.rpartition(":")[2]
 
 
-class Fifo(msgspec.Struct, frozen=True):
+class FifoSettings(msgspec.Struct, frozen=True):
     """What only a FIFO queue has. `content_based`: a body's SHA-256 is its deduplication id, if it has no other."""
 
     content_based: bool = False
@@ -41,7 +41,7 @@ class Fifo(msgspec.Struct, frozen=True):
     limited_by_group: bool = False  # no effect: nothing is throttled here
 
 
-class Settings(msgspec.Struct, frozen=True):
+class LocalQueueSettings(msgspec.Struct, frozen=True):
     """What the owner of a queue has set. `inert`: attributes that are shown again and have no effect here.
 
     `fifo` is None for a standard queue.
@@ -52,8 +52,8 @@ class Settings(msgspec.Struct, frozen=True):
     retention_seconds: int = 345_600
     wait_seconds: int = 0
     visibility_seconds: int = 30
-    redrive: Redrive | None = None
-    fifo: Fifo | None = None
+    redrive: RedrivePolicy | None = None
+    fifo: FifoSettings | None = None
     inert: Mapping[str, str] = {}
 
 
@@ -68,7 +68,7 @@ _NUMBERS = {
 _INERT = frozenset({"KmsDataKeyReusePeriodSeconds", "KmsMasterKeyId", "Policy", "RedriveAllowPolicy"}) | {
     "SqsManagedSseEnabled"
 }
-# Attribute: the field of Fifo, and the texts for False and True.
+# Attribute: the field of FifoSettings, and the texts for False and True.
 _FIFO = {
     "ContentBasedDeduplication": ("content_based", ("false", "true")),
     "DeduplicationScope": ("deduplicates_by_group", ("queue", "messageGroup")),
@@ -89,7 +89,7 @@ def arn(name: str) -> str:
     return f"arn:aws:sqs:{REGION}:{ACCOUNT_ID}:{name}"
 
 
-def parse(attributes: Mapping[str, str], base: Settings) -> Settings:
+def parse(attributes: Mapping[str, str], base: LocalQueueSettings) -> LocalQueueSettings:
     """`base` with these attributes set; an empty text takes a policy away. Raises SqsError for a wrong one."""
     changes: dict[str, Any] = {"fifo": _fifo(attributes, base.fifo)}
     inert = dict(base.inert)
@@ -107,7 +107,7 @@ def parse(attributes: Mapping[str, str], base: Settings) -> Settings:
     return msgspec.structs.replace(base, **changes)
 
 
-def as_attributes(settings: Settings) -> dict[str, str]:
+def as_attributes(settings: LocalQueueSettings) -> dict[str, str]:
     """The settings as GetQueueAttributes shows them."""
     shown = {name: str(getattr(settings, field)) for name, (field, _, _) in _NUMBERS.items()}
     if settings.redrive:
@@ -128,7 +128,7 @@ def _number(name: str, text: str, least: int, greatest: int) -> int:
     return int(text)
 
 
-def _fifo(attributes: Mapping[str, str], base: Fifo | None) -> Fifo | None:
+def _fifo(attributes: Mapping[str, str], base: FifoSettings | None) -> FifoSettings | None:
     """`base`, which is None for a standard queue, with those of the attributes set that only a FIFO queue has."""
     changes: dict[str, bool] = {}
     for name in attributes.keys() & {*_FIFO, "FifoQueue"}:
@@ -161,7 +161,7 @@ class _Policy(msgspec.Struct):
     count: int | str | None = msgspec.field(name="maxReceiveCount", default=None)
 
 
-def _redrive(text: str) -> Redrive | None:
+def _redrive(text: str) -> RedrivePolicy | None:
     if text in ("", "{}"):
         return None
 
@@ -181,4 +181,4 @@ def _redrive(text: str) -> Redrive | None:
     if not re.fullmatch(r"[0-9]{1,4}", count) or not 1 <= int(count) <= _MAX_RECEIVE_COUNT:
         allowed = f"valid values are from 1 to {_MAX_RECEIVE_COUNT} both inclusive"
         raise invalid(f"Invalid value for maxReceiveCount: {count}, {allowed}.")
-    return Redrive(policy.target, int(count))
+    return RedrivePolicy(policy.target, int(count))

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
-from millpond.local.errors import SqsError, expired_handle, invalid_value
-from millpond.local.message import Message
+from millpond.local.attributes import LocalQueueSettings, arn
 from millpond.local.schedule import Schedule
-from millpond.local.settings import Settings, arn
+from millpond.local.sqs_error import SqsError, expired_handle, invalid_value
+from millpond.local.stored import StoredMessage
 
 #: A receive holds a message for 12 h at the longest, counted from the receive; extensions do not reset it.
 MAX_HOLD_SECONDS = 43_200
@@ -29,11 +29,11 @@ PURGE_SECONDS = 60
 _SLACK = 64
 
 
-class Delivery(msgspec.Struct, frozen=True):
+class Receipt(msgspec.Struct, frozen=True):
     """A message as one receive brings it: the count and the handle are this receive's."""
 
-    message: Message
-    receipt_handle: str
+    message: StoredMessage
+    handle: str
     receive_count: int
 
 
@@ -50,12 +50,12 @@ class Poll:
         self.visibility_seconds = visibility_seconds
         self.wait_seconds = wait_seconds
         self.attempt_id = attempt_id
-        self.deliveries: list[Delivery] | None = None
+        self.receipts: list[Receipt] | None = None
         self.on_answer: Callable[[], object] | None = None
 
-    def answer(self, deliveries: list[Delivery]) -> None:
+    def answer(self, receipts: list[Receipt]) -> None:
         """Called once, by the queue."""
-        self.deliveries = deliveries
+        self.receipts = receipts
         if self.on_answer:
             self.on_answer()
 
@@ -68,7 +68,7 @@ class Counts(msgspec.Struct, frozen=True):
     delayed: int
 
 
-class Queue:
+class LocalQueue:
     """One standard queue.
 
     1. Keeps messages until they are deleted, purged or older than the retention period.
@@ -79,16 +79,20 @@ class Queue:
     """
 
     def __init__(
-        self, name: str, settings: Settings, created: float = 0.0, alarm: Callable[[Queue, float], object] | None = None
+        self,
+        name: str,
+        settings: LocalQueueSettings,
+        created: float = 0.0,
+        alarm: Callable[[LocalQueue, float], object] | None = None,
     ) -> None:
         self.name = name
         self.arn = arn(name)
         self.settings = settings
         self.created = self.modified = created
-        self.dead_letters: Queue | None = None
+        self.dead_letters: LocalQueue | None = None
         self._alarm = alarm
         self._alarm_time: float | None = None
-        self._messages: dict[int, Message] = {}
+        self._messages: dict[int, StoredMessage] = {}
         self._visible: deque[int] = deque()
         self._delayed = Schedule()
         self._in_flight = Schedule()
@@ -105,13 +109,13 @@ class Queue:
         self.advance(now)
         return Counts(self._visible_count, len(self._in_flight), len(self._delayed))
 
-    def send(self, parcels: Sequence[tuple[Message, int]], now: float) -> None:
+    def send(self, parcels: Sequence[tuple[StoredMessage, int]], now: float) -> None:
         """Take messages in, each with its delay in seconds; one waiting poll can get up to ten of them."""
         for message, delay_seconds in parcels:
             self.admit(message, delay_seconds, now)
         self.advance(now)
 
-    def admit(self, message: Message, delay_seconds: int, now: float) -> tuple[str, str] | None:
+    def admit(self, message: StoredMessage, delay_seconds: int, now: float) -> tuple[str, str] | None:
         """Take one message in; `advance` gives it to a poll. Returns the id and the sequence number of a FIFO queue."""
         self._last_key += 1
         message.key = self._last_key
@@ -126,9 +130,9 @@ class Queue:
     def receive(self, poll: Poll, now: float) -> None:
         """Answer the poll, or let it wait in line. Raises SqsError (OverLimit), never for a poll that can wait."""
         self.advance(now)
-        deliveries = self._take(poll, now)
-        if deliveries:
-            poll.answer(deliveries)
+        receipts = self._take(poll, now)
+        if receipts:
+            poll.answer(receipts)
         elif poll.wait_seconds:
             self._polls[poll] = None
             self._set_alarm()
@@ -229,12 +233,12 @@ class Queue:
     def _serve(self, now: float) -> None:
         while self._polls and self._has_ready:
             poll, _ = self._polls.popitem(last=False)
-            deliveries = self._take(poll, now)
-            if not deliveries:  # they went to the dead-letter queue, or nothing more may be in flight
+            receipts = self._take(poll, now)
+            if not receipts:  # they went to the dead-letter queue, or nothing more may be in flight
                 self._polls[poll] = None
                 self._polls.move_to_end(poll, last=False)
                 break
-            poll.answer(deliveries)
+            poll.answer(receipts)
         self._set_alarm()
 
     def _set_alarm(self) -> None:
@@ -246,12 +250,12 @@ class Queue:
             self._alarm(self, time)
         self._alarm_time = time
 
-    def _take(self, poll: Poll, now: float) -> list[Delivery]:
+    def _take(self, poll: Poll, now: float) -> list[Receipt]:
         seconds = self._seconds(poll)
         limit = min(poll.max_messages, MAX_IN_FLIGHT - len(self._in_flight))
-        deliveries: list[Delivery] = []
+        receipts: list[Receipt] = []
         untouched = len(self._visible)  # what comes back at once (0 s) is not taken twice
-        while untouched and self._visible and len(deliveries) < limit:
+        while untouched and self._visible and len(receipts) < limit:
             untouched -= 1
             message = self._messages.get(self._visible.popleft())
             if message is None:
@@ -259,31 +263,31 @@ class Queue:
             if self.dead_letters is not None and self._is_spent(message):
                 self._move(message, self.dead_letters, now)
             else:
-                deliveries.append(self._deliver(message, seconds, now))
-        return deliveries
+                receipts.append(self._deliver(message, seconds, now))
+        return receipts
 
     def _seconds(self, poll: Poll) -> int:
         return self.settings.visibility_seconds if poll.visibility_seconds is None else poll.visibility_seconds
 
-    def _deliver(self, message: Message, seconds: int, now: float) -> Delivery:
+    def _deliver(self, message: StoredMessage, seconds: int, now: float) -> Receipt:
         message.receive_count += 1
         message.received = now
         message.first_received = message.first_received or now
         self._hide(message.key, seconds, now)
         handle = f"{self._handle_prefix}-{message.key}-{message.receive_count}"
-        return Delivery(message, handle, message.receive_count)
+        return Receipt(message, handle, message.receive_count)
 
-    def _is_spent(self, message: Message) -> bool:
+    def _is_spent(self, message: StoredMessage) -> bool:
         redrive = self.settings.redrive
         return redrive is not None and message.receive_count - message.receives_before >= redrive.max_receive_count
 
-    def _move(self, message: Message, target: Queue, now: float) -> None:
+    def _move(self, message: StoredMessage, target: LocalQueue, now: float) -> None:
         self._forget(message.key)
         message.source_arn = self.arn
         message.receives_before = message.receive_count
         target.send([(message, 0)], now)
 
-    def _held(self, receipt_handle: str) -> Message | None:
+    def _held(self, receipt_handle: str) -> StoredMessage | None:
         """The message, if this handle is from its latest receive; None where it is gone or received again."""
         numbers = self._handle.fullmatch(receipt_handle)
         if not numbers:

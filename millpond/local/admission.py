@@ -1,4 +1,4 @@
-"""Connections: how many there are, how long each may take, and the bytes that all of them hold.
+"""Admission: how many connections there may be, how long each may take, and the bytes that all of them hold.
 
 Whoever waits pays nothing for a limit of time: a timer looks twice a second whose time is over. Where there is no room
 for one more, or for its bytes, the one that has been still for the longest time gives way.
@@ -13,7 +13,7 @@ from time import monotonic
 import gevent
 from gevent import get_hub
 
-from millpond.local.errors import Unreadable
+from millpond.local.sqs_error import Unreadable
 
 #: Connections at a time; fewer where the process may not have twice as many descriptors, which others need too.
 MAX_CONNECTIONS = 10_000
@@ -33,16 +33,16 @@ STALLED_SECONDS = 1.0
 _LOOK_SECONDS = 0.5
 
 
-class Connection:
+class ServerConnection:
     """One connection. `until`: when what goes on must be done; `moved`: when bytes last came or went (both monotonic).
 
     While its request is worked on nothing limits it, however long a poll waits.
     """
 
-    __slots__ = ("_all", "greenlet", "has_asked", "held", "is_reading", "moved", "until")
+    __slots__ = ("_admission", "greenlet", "has_asked", "held", "is_reading", "moved", "until")
 
-    def __init__(self, connections: Connections) -> None:
-        self._all = connections
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
         self.greenlet: gevent.Greenlet | None = None
         self.has_asked = False
         self.is_reading = False
@@ -76,12 +76,12 @@ class Connection:
 
     def hold(self, size: int) -> None:
         """It keeps so many bytes more, until it rests. Raises Unreadable for a request where there is no room."""
-        self._all.hold(self, size)
+        self._admission.hold(self, size)
 
     def release(self) -> None:
         """It keeps nothing any more."""
         if self.held:
-            self._all.hold(self, -self.held)
+            self._admission.hold(self, -self.held)
 
     def end(self, error: Unreadable) -> None:
         """Called by the hub: what it waits for does not come."""
@@ -90,11 +90,11 @@ class Connection:
             self.greenlet.throw(error if self.is_reading else TimeoutError())
 
 
-class Connections:
+class Admission:
     """All connections of one server."""
 
     def __init__(self) -> None:
-        self._all: set[Connection] = set()
+        self._all: set[ServerConnection] = set()
         self._held = 0
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         limited = descriptors != resource.RLIM_INFINITY
@@ -109,13 +109,13 @@ class Connections:
         self._timer.stop()
         self._timer.close()
 
-    def admit(self) -> Connection | None:
+    def admit(self) -> ServerConnection | None:
         """Called by the hub. None where all that there may be are at work."""
         if len(self._all) >= self.most:
             self.make_room()
         if len(self._all) >= self.most:
             return None
-        connection = Connection(self)
+        connection = ServerConnection(self)
         self._all.add(connection)
         return connection
 
@@ -126,19 +126,19 @@ class Connections:
         for each in waiting[: self.part]:
             each.end(_busy("There are too many connections."))
 
-    def drop(self, connection: Connection) -> None:
+    def drop(self, connection: ServerConnection) -> None:
         """It has ended."""
         connection.release()
         self._all.discard(connection)
 
-    def hold(self, connection: Connection, size: int) -> None:
-        """As Connection.hold; fewer than 0: it gives them back."""
+    def hold(self, connection: ServerConnection, size: int) -> None:
+        """As ServerConnection.hold; fewer than 0: it gives them back."""
         connection.held += size
         self._held += size
         if size > 0 and self._held > MAX_HELD_BYTES:
             self._make_way(connection)
 
-    def _make_way(self, connection: Connection) -> None:
+    def _make_way(self, connection: ServerConnection) -> None:
         holders = [each for each in self._all if each.held and each is not connection]
         for each in sorted(holders, key=lambda each: each.moved):
             get_hub().loop.run_callback(self._end_if_stalled, each)
@@ -146,7 +146,7 @@ class Connections:
         if connection.is_reading and self._held > MAX_HELD_BYTES:
             raise _busy("Other requests and answers take up all the memory there is for them.")
 
-    def _end_if_stalled(self, connection: Connection) -> None:
+    def _end_if_stalled(self, connection: ServerConnection) -> None:
         is_stalled = connection.until < inf and monotonic() - connection.moved > STALLED_SECONDS
         if self._held > MAX_HELD_BYTES and is_stalled and connection in self._all:
             connection.end(_late())

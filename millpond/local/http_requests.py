@@ -1,7 +1,7 @@
 """HTTP/1.1 as far as SQS needs it: requests off a connection, one after the other, and an answer's bytes.
 
-Every part of a request has its limits: of bytes and lines here, of time by its Connection. Whoever sends without a
-pause is not read without one: the other greenlets of the process have their turn.
+Every part of a request has its limits: of bytes and lines here, of time by its connection (admission.py). Whoever
+sends without a pause is not read without one: the other greenlets of the process have their turn.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import NamedTuple
 import gevent
 from gevent.socket import socket as Socket  # noqa: N812  a class
 
-from millpond.local.access import Guard
-from millpond.local.connections import HEAD_SECONDS, REQUEST_SECONDS, Connection
-from millpond.local.errors import Unreadable, no_request
+from millpond.local.access import AccessGuard
+from millpond.local.admission import HEAD_SECONDS, REQUEST_SECONDS, ServerConnection
+from millpond.local.sqs_error import Unreadable, no_request
 
 #: A request's bytes: 1 MiB of message, each byte six in JSON at the most (\u0001), and room for the rest.
 MAX_REQUEST_BYTES = 7 * 1_048_576
@@ -49,7 +49,7 @@ _SINGLE = frozenset({"host", "content-length", "transfer-encoding", "x-amz-targe
 }
 
 
-class Request(NamedTuple):
+class HttpRequest(NamedTuple):
     """`headers` by their names in lower case; `stays`: the client goes on to use the connection."""
 
     method: str
@@ -59,10 +59,10 @@ class Request(NamedTuple):
     stays: bool
 
 
-class Requests:
+class HttpRequests:
     """The requests that come over one connection."""
 
-    def __init__(self, socket: Socket, connection: Connection, guard: Guard) -> None:
+    def __init__(self, socket: Socket, connection: ServerConnection, guard: AccessGuard) -> None:
         self._socket = socket
         self._connection = connection
         self._guard = guard
@@ -70,7 +70,7 @@ class Requests:
         self._reads = 0
         self._framing = 0
 
-    def next(self) -> Request | None:
+    def next(self) -> HttpRequest | None:
         """None where the client has ended. Raises Unreadable, and OSError where the connection broke."""
         self._connection.rest()
         head = self._head()
@@ -84,7 +84,7 @@ class Requests:
             self._socket.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
         body = self._chunks() if length is None else self._body(length)
         self._connection.work()
-        return Request(line[1], line[3], headers, body, is_new and headers.get("connection", "").lower() != "close")
+        return HttpRequest(line[1], line[3], headers, body, is_new and headers.get("connection", "").lower() != "close")
 
     def _head(self) -> bytes | bytearray | None:
         self._reads += 1
