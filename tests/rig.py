@@ -9,18 +9,24 @@ from typing import Any
 import gevent
 import msgspec
 
+from millpond.app.config import QueueSettings
 from millpond.app.routing import Route
 from millpond.engine.books import Books
-from millpond.engine.consumer import Consumer, ConsumerSettings
+from millpond.engine.consumer import Consumer
 from millpond.engine.permits import Permits
-from millpond.engine.poller import PollSettings
 from millpond.engine.processor import Processor, RetryPolicy
 from millpond.hub.pool import Pool
 from millpond.observe import log
 from millpond.observe.metrics import Metrics
 from millpond.sqs.bounded import Bounded
+from millpond.sqs.queue import MAX_BYTES
 from tests.fakes import FakeQueue
 from tests.virtual import VirtualClock
+
+
+def queue_settings(fifo: bool = False, **keys: Any) -> QueueSettings:
+    """[queues.q], with these keys; the URL tells whether it is a FIFO queue."""
+    return QueueSettings(url=f"http://queue.test/000000000000/q{'.fifo' if fifo else ''}", **keys)
 
 
 class Rig:
@@ -43,7 +49,7 @@ class Rig:
         queue: FakeQueue | None = None,
         fifo: bool = False,
         threads: int = 4,
-        hold_seconds: float = 43_200,
+        hold_seconds: int = 43_200,
         finishes: bool = False,
         takes_message: bool = True,
         back_off: tuple[float, float] = (2, 900),
@@ -75,28 +81,27 @@ class Rig:
         self.processor = Processor(routes, RetryPolicy(max_attempts, *back_off), clock, threads)
         metrics = metrics or Metrics("", 0, "millpond", "test")
         books = Books("q", routes, metrics, log.Allowance(0), clock)
-        polls = PollSettings(wait_seconds, 10, visibility_seconds, pollers)
         self.consumer = Consumer(
-            ConsumerSettings(
-                "q",
-                polls,
-                visibility_seconds / 3,
-                limit=max(20, concurrency),
-                hold_seconds=hold_seconds,
-                max_receive_count=max_receive_count,
-                fifo=fifo,
+            "q",
+            queue_settings(
+                fifo,
+                wait_seconds=wait_seconds,
+                visibility_seconds=visibility_seconds,
+                pollers=pollers,
+                max_hold_seconds=hold_seconds,
             ),
             Bounded(self.queue, clock),
             Bounded(self.dead, clock) if self.dead else None,
             processor=self.processor,
             books=books,
             share=self.permits.share(0),
-            submit=self.pool.submit,
-            write_off=self.pool.write_off,
+            pool=self.pool,
+            max_unsettled=max(20, concurrency),
             refused=self.refused.append,
             clock=clock,
             spawn=self.spawn,
         )
+        self.consumer.learn(max_receive_count, MAX_BYTES)
         self.books = books
         finish = books.finish
 

@@ -14,12 +14,12 @@ from chaos.simulation.history import History
 from chaos.simulation.link import Link, Network
 from chaos.simulation.plan import Plan, Script
 from chaos.simulation.sqs import LetterBox, SimulatedQueue
+from millpond.app.config import QueueSettings
 from millpond.app.routing import Route
 from millpond.engine.books import Books
-from millpond.engine.consumer import Consumer, ConsumerSettings
+from millpond.engine.consumer import Consumer
 from millpond.engine.delivery import Delivery
 from millpond.engine.permits import Permits
-from millpond.engine.poller import PollSettings
 from millpond.engine.processor import Processor, RetryPolicy
 from millpond.engine.settler import GIVEN_BACK
 from millpond.errors import Discard, Interrupt, Reject, Retry, Stopped, Unavailable
@@ -95,14 +95,15 @@ class Worker:
         routes = {"work": Route("work", "simulated.work", msgspec.json.decode, self._handle, plan.timeout)}
         self.books = Books("q", routes, Metrics("", 0, "millpond", "test"), log.Allowance(0), clock)
         consumer = RecordedConsumer(
+            "q",
             self._settings(),
             Bounded(link, clock),
             Bounded(letters, clock),
             processor=Processor(routes, RetryPolicy(plan.max_attempts, *RETRY), clock),
             books=self.books,
             share=self.share,
-            submit=self.pool.submit,
-            write_off=self.pool.write_off,
+            pool=self.pool,
+            max_unsettled=plan.limit,
             refused=lambda error: None,
             clock=clock,
             spawn=self.spawn,
@@ -111,10 +112,12 @@ class Worker:
         consumer.worker = self
         return consumer
 
-    def _settings(self) -> ConsumerSettings:
+    def _settings(self) -> QueueSettings:
         plan = self.plan
-        polls = PollSettings(plan.wait_seconds, 10, plan.visibility, plan.pollers, fifo=plan.fifo)
-        return ConsumerSettings("q", polls, plan.visibility / 3, limit=plan.limit, fifo=plan.fifo)
+        url = "http://queue.test/000000000000/q" + ".fifo" * plan.fifo
+        return QueueSettings(
+            url, wait_seconds=plan.wait_seconds, visibility_seconds=plan.visibility, pollers=plan.pollers
+        )
 
     def _record_settling(self) -> None:
         """Write down what settler and books are told."""

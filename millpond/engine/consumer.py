@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
+from millpond.app.config import QueueSettings
 from millpond.engine.books import Books
 from millpond.engine.dead_letter import Letters
 from millpond.engine.delivery import Delivery
@@ -16,15 +17,16 @@ from millpond.engine.groups import Groups
 from millpond.engine.kept import Kept
 from millpond.engine.lease import Lease, LeaseKeeper
 from millpond.engine.permits import Share
-from millpond.engine.poller import Pollers, PollSettings
+from millpond.engine.poller import Pollers
 from millpond.engine.processor import LEASE_LOST, NOT_STARTED, RELEASED, SUCCEEDED, Processor
 from millpond.engine.settler import FLUSHERS, GIVEN_BACK, Settler
 from millpond.errors import Interrupt, QueueError
 from millpond.hub.clock import Clock, Event
+from millpond.hub.pool import Pool
 from millpond.message import Outcome
 from millpond.observe import log
 from millpond.sqs.bounded import Bounded
-from millpond.sqs.queue import MAX_BYTES, MAX_HOLD_SECONDS, Received
+from millpond.sqs.queue import MAX_BYTES, Received
 
 #: Causes that use up an attempt.
 FAILURES = frozenset({"failed", "timed_out", "rejected", "undecodable"})
@@ -42,20 +44,6 @@ def _fail(error: BaseException) -> None:
     raise error
 
 
-class ConsumerSettings(msgspec.Struct, frozen=True):
-    """What a consumer needs to know of its queue. `limit` bounds what may wait to be settled."""
-
-    name: str
-    polls: PollSettings
-    beat_seconds: float
-    limit: int
-    hold_seconds: float = MAX_HOLD_SECONDS
-    fifo: bool = False
-    event_type: str = ""
-    max_receive_count: int = 0  # the redrive policy's, where it is known already; 0: it is not, or there is none
-    in_memory: bool = False  # the embedded queue: what is in it ends with the process
-
-
 class Consumer:
     """One queue, wired.
 
@@ -66,28 +54,29 @@ class Consumer:
     4. At the last receive that the redrive policy permits nothing is given back: it is kept in hand, or a dead letter.
     5. `drain` stops receiving; what is not started is held back, and given back by `give_back_held`.
 
-    `unread_since` is the one of Pulse. `write_off` gives a stuck slot up. `refused` hears of receives that fail before
-    any has come back.
+    `unread_since` is the one of Pulse. `max_unsettled` bounds what may wait to be settled. `refused` is called with
+    the error of each receive that fails before any has come back.
     """
 
     def __init__(
         self,
-        settings: ConsumerSettings,
+        name: str,
+        settings: QueueSettings,
         queue: Bounded,
         dead_letters: Bounded | None,
         *,
         processor: Processor,
         books: Books,
         share: Share,
-        submit: Callable[[Callable[[Delivery], object], Sequence[Delivery]], object],
-        write_off: Callable[[Any], object],
+        pool: Pool[Delivery],
+        max_unsettled: int,
         refused: Callable[[QueueError], object],
         clock: Clock,
         spawn: Callable[..., Any],
         unread_since: Callable[[float], float] = lambda now: now,
     ) -> None:
-        self.name = settings.name
-        self.in_memory = settings.in_memory
+        self.name = name
+        self.in_memory = settings.is_local  # what is in it ends with the process
         self.books = books
         self.deliveries: dict[str, Delivery] = {}  # by message id: the newest one of each message in hand
         self.in_hand = 0  # deliveries that are not settled
@@ -97,42 +86,40 @@ class Consumer:
         self.back_off_until = 0.0  # when the last message that this worker put off is visible again
         self.queue = queue
         self.max_bytes = MAX_BYTES  # of one message that the queue takes
-        self._max_receive_count = settings.max_receive_count
+        self._max_receive_count = 0  # unknown, or there is none
         self._settings = settings
         self._dead_letters = dead_letters
         self._processor = processor
         self._share = share
-        self._submit = submit
-        self._write_off = write_off
+        self._pool = pool
+        self._max_unsettled = max_unsettled
         self._refused = refused
         self._clock = clock
         self._spawn = spawn
         self._unread_since = unread_since
         self._draining = False
-        self._kept = Kept(settings.name, self._run_again, clock)
+        self._kept = Kept(name, self._run_again, clock)
         self._ended = 0  # deliveries with an outcome, in this turn of the hub
         self._succeeded: list[Delivery] = []  # of these
         self._owed = 0  # permits that wait until what is to be settled falls below the limit
         self._abandoned_until: list[float] = []
         self._spared: dict[str, int] = {}  # by message id: receives that came to nothing and were no failure
         self._held_back: list[Delivery] | None = []  # None once they are given back: later ones go back at once
-        self._groups = Groups(lambda first: self._start([first]), self._behind_failed) if settings.fifo else None
+        self._groups = Groups(lambda first: self._start([first]), self._behind_failed) if settings.is_fifo else None
         self._leases = self._make_lease_keeper()
         self._settler = self._make_settler()
-        self.polls = Pollers(
-            queue, settings.polls, share, clock, spawn, self.accept, self._receive_failed, self._probe_kept
-        )
+        self.polls = Pollers(queue, settings, share, clock, spawn, self.accept, self._receive_failed, self._probe_kept)
 
     def _make_lease_keeper(self) -> LeaseKeeper:
         return LeaseKeeper(
             self.queue,
             self._clock,
             self._spawn,
-            visibility_seconds=self._settings.polls.visibility_seconds,
+            visibility_seconds=self._settings.visibility_seconds,
             beat_seconds=self._settings.beat_seconds,
             flushers=FLUSHERS,
-            limit=self._settings.limit,
-            hold_seconds=self._settings.hold_seconds,
+            limit=self._max_unsettled,
+            hold_seconds=self._settings.max_hold_seconds,
             on_lost=Delivery.lose,
             on_returned=lambda delivery, failure: self._settler.returned(delivery, failure),
             on_room=self._on_room,
@@ -147,8 +134,8 @@ class Consumer:
             self._clock,
             self._spawn,
             name=self.name,
-            limit=self._settings.limit,
-            fifo=self._settings.fifo,
+            limit=self._max_unsettled,
+            fifo=self._settings.is_fifo,
             finished=self._finished,
             abandoned=self._abandoned,
             buried=self.books.bury_follow_up,
@@ -156,7 +143,7 @@ class Consumer:
             put_off_seconds=self._processor.retry_seconds,
             hidden_seconds=self._own_polls_seconds,
             on_room=self._on_room,
-            letters=Letters(self.name, self._processor.where, self._clock, self._settings.fifo),
+            letters=Letters(self.name, self._processor.where, self._clock, self._settings.is_fifo),
         )
 
     # What SQS says of the queue: known at the boot, or later
@@ -231,7 +218,7 @@ class Consumer:
 
     def _start(self, deliveries: list[Delivery]) -> None:
         self.ready += len(deliveries)
-        self._submit(self.work, deliveries)
+        self._pool.submit(self.work, deliveries)
 
     def _behind_failed(self, delivery: Delivery) -> None:
         self._spawn(self._end, delivery, BEHIND_FAILED)
@@ -278,7 +265,7 @@ class Consumer:
         """In the hub: the handler swallows its interrupts. Its slot is written off, the message goes on without it."""
         slot, delivery.greenlet = delivery.greenlet, None
         delivery.ended = self._clock.now()
-        self._write_off(slot)
+        self._pool.write_off(slot)
         self.books.count("stuck")
         self._spawn(self._end, delivery, self._processor.given_up(delivery))
 
@@ -345,7 +332,7 @@ class Consumer:
 
     def _held_until(self, delivery: Delivery) -> float:
         """Begun later, it could not be held for a whole visibility time-out."""
-        return delivery.lease.received_at + self._settings.hold_seconds - self._settings.polls.visibility_seconds
+        return delivery.lease.received_at + self._settings.max_hold_seconds - self._settings.visibility_seconds
 
     def _stand_in_line(self, delivery: Delivery, outcome: Outcome) -> None:
         """Its turn as the probe will come; `outcome`: where that is too late."""

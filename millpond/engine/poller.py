@@ -7,8 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-import msgspec
-
+from millpond.app.config import QueueSettings
 from millpond.engine.permits import Share, Waiter
 from millpond.errors import QueueError, Unreachable
 from millpond.hub.backoff import call_seconds
@@ -28,17 +27,6 @@ RECOVERY_SECONDS = 60.0
 MAX_PAUSE_SECONDS = 60.0
 #: SQS knows an attempt id for five minutes; an answer of the last moment is no use.
 ATTEMPT_SECONDS = 240.0
-
-
-class PollSettings(msgspec.Struct, frozen=True):
-    """What the polls of one queue need to know."""
-
-    wait_seconds: int
-    max_messages: int
-    visibility_seconds: int
-    pollers: int
-    pause_seconds: float = 0.0
-    fifo: bool = False
 
 
 class Attempt(NamedTuple):
@@ -74,7 +62,7 @@ class Pollers:
     def __init__(
         self,
         queue: Queue,
-        settings: PollSettings,
+        settings: QueueSettings,
         share: Share,
         clock: Clock,
         spawn: Callable[..., Any],
@@ -84,6 +72,7 @@ class Pollers:
     ) -> None:
         self._queue = queue
         self._settings = settings
+        self._is_fifo = settings.is_fifo  # read once: each receive asks
         self._share = share
         self._clock = clock
         self._spawn = spawn
@@ -275,7 +264,7 @@ class Pollers:
             if attempt.asked <= asked:
                 self._unanswered.remove(attempt)
                 return attempt
-        return Attempt(uuid4().hex if self._settings.fifo else "", now, asked)
+        return Attempt(uuid4().hex if self._is_fifo else "", now, asked)
 
     def _miss(self, key: object) -> None:
         """In the hub: this poll hangs. Where no other is at work, one more is opened: nobody else would receive."""

@@ -10,14 +10,14 @@ from collections.abc import Callable
 from functools import partial
 
 import gevent
+import msgspec
 
 from millpond.app import discovery
 from millpond.app.config import GOOD_REDRIVE_MARGIN, AllSettings, QueueSettings
 from millpond.app.discovery import Handlers
 from millpond.engine.books import Books
-from millpond.engine.consumer import Consumer, ConsumerSettings
+from millpond.engine.consumer import Consumer
 from millpond.engine.permits import Permits
-from millpond.engine.poller import PollSettings
 from millpond.engine.processor import HANDLER_CODE, Processor, RetryPolicy, end_with_the_handler
 from millpond.engine.settler import FLUSHERS
 from millpond.errors import ConfigError, QueueError, QueueMissing
@@ -185,35 +185,19 @@ class _Wiring:
     def _consumer(self, name: str, settings: QueueSettings, url: str, sqs: Sqs) -> Consumer:
         remote = sqs.queue(url)
         share = self._permits.share(settings.concurrency + settings.prefetch if settings.concurrency else 0)
-        wait_seconds = settings.wait_seconds
         if self._service.until_empty:
-            wait_seconds = min(wait_seconds, UNTIL_EMPTY_WAIT_SECONDS)
-        polls = PollSettings(
-            wait_seconds,
-            settings.max_messages,
-            settings.visibility_seconds,
-            settings.pollers,
-            settings.pause_seconds,
-            settings.is_fifo,
-        )
+            wait_seconds = min(settings.wait_seconds, UNTIL_EMPTY_WAIT_SECONDS)
+            settings = msgspec.structs.replace(settings, wait_seconds=wait_seconds)
         consumer = Consumer(
-            ConsumerSettings(
-                name,
-                polls,
-                settings.beat_seconds,
-                limit=max(2 * MAX_BATCH, share.cap),
-                hold_seconds=settings.max_hold_seconds,
-                fifo=settings.is_fifo,
-                event_type=settings.event_type,
-                in_memory=settings.is_local,
-            ),
+            name,
+            settings,
             Bounded(remote, self._clock),
             self._dead_letters(name, settings),
             processor=self._processor,
             books=Books(name, self._types, self._metrics, self._succeeded, self._clock),
             share=share,
-            submit=self._service.pool.submit,
-            write_off=self._service.pool.write_off,
+            pool=self._service.pool,
+            max_unsettled=max(2 * MAX_BATCH, share.cap),
             refused=partial(self._service.refused, name),
             clock=self._clock,
             spawn=self._service.spawn,

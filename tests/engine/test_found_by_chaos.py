@@ -5,12 +5,12 @@ import pytest
 from gevent.event import Event
 
 from millpond.engine.permits import Permits
-from millpond.engine.poller import OVERDUE_SECONDS, Pollers, PollSettings
+from millpond.engine.poller import OVERDUE_SECONDS, Pollers
 from millpond.errors import AccessDenied, Unreachable
 from millpond.hub.pulse import PULSE_SECONDS, Pulse
 from millpond.sqs.queue import Failure, Received
 from tests.fakes import FakeQueue
-from tests.rig import Rig
+from tests.rig import Rig, queue_settings
 from tests.virtual import VirtualClock, settle
 
 WAIT = 20
@@ -47,7 +47,7 @@ class Slow:
 def polls(clock, queue, **settings):
     share = Permits(1_000, 1, clock).share(0)
     values = {"wait_seconds": WAIT, "max_messages": 10, "visibility_seconds": 30, "pollers": 4} | settings
-    return Pollers(queue, PollSettings(**values), share, clock, gevent.spawn, lambda *_: None, lambda *_: None)
+    return Pollers(queue, queue_settings(**values), share, clock, gevent.spawn, lambda *_: None, lambda *_: None)
 
 
 def test_where_the_only_poll_hangs_another_takes_its_place(clock):

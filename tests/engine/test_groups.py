@@ -17,10 +17,10 @@ from gevent.event import Event
 
 from millpond.app.routing import Route
 from millpond.engine.books import Books
-from millpond.engine.consumer import Consumer, ConsumerSettings
+from millpond.engine.consumer import Consumer
 from millpond.engine.groups import Groups
 from millpond.engine.permits import Permits
-from millpond.engine.poller import ATTEMPT_SECONDS, PollSettings
+from millpond.engine.poller import ATTEMPT_SECONDS
 from millpond.engine.processor import Processor, RetryPolicy
 from millpond.errors import AccessDenied, Discard, Interrupt, Reject, Retry, Stopped, Throttled, Unreachable
 from millpond.hub.pool import Pool
@@ -29,6 +29,7 @@ from millpond.observe.metrics import Metrics
 from millpond.sqs.bounded import Bounded
 from millpond.sqs.queue import Entry, Failure, Received
 from tests.fakes import FakeQueue, Stored
+from tests.rig import queue_settings
 from tests.virtual import VirtualClock, settle
 
 GONE = Failure("ReceiptHandleIsInvalid", "", sender_fault=True)
@@ -214,16 +215,15 @@ class Fifo:
         self.pool._wake_later = self.pool._wake_soon  # type: ignore[method-assign]  # no real timers here
         books = Books("q", routes, Metrics("", 0, "millpond", "test"), log.Allowance(0), self.clock)
         self.consumer = Consumer(
-            ConsumerSettings(
-                "q", PollSettings(wait_seconds, 10, VISIBILITY, pollers, 0.0, fifo), VISIBILITY / 3, limit=20, fifo=fifo
-            ),
+            "q",
+            queue_settings(fifo, wait_seconds=wait_seconds, visibility_seconds=VISIBILITY, pollers=pollers),
             Bounded(self.queue, self.clock),
             Bounded(self.dead, self.clock),
             processor=Processor(routes, RetryPolicy(max_attempts, 2, 10), self.clock),
             books=books,
             share=Permits(concurrency, 1, self.clock).share(0),
-            submit=self.pool.submit,
-            write_off=self.pool.write_off,
+            pool=self.pool,
+            max_unsettled=20,
             refused=lambda error: None,
             clock=self.clock,
             spawn=self.spawn,

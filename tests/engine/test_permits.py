@@ -10,9 +10,10 @@ import gevent
 import pytest
 
 from millpond.engine.permits import TURN_SECONDS, Permits
-from millpond.engine.poller import Pollers, PollSettings, next_ask
+from millpond.engine.poller import Pollers, next_ask
 from millpond.errors import QueueError
 from tests.fakes import FakeQueue
+from tests.rig import queue_settings
 from tests.virtual import VirtualClock, settle
 
 
@@ -41,7 +42,7 @@ class Process:
             share = self.permits.share((caps or {}).get(index, 0))
             polls = Pollers(
                 queue,
-                PollSettings(**values, fifo=index % 3 == 1),  # type: ignore[arg-type]
+                queue_settings(index % 3 == 1, **values),
                 share,
                 self.clock,
                 gevent.spawn,

@@ -5,8 +5,9 @@ import pytest
 from gevent.event import Event
 
 from millpond.engine.permits import PATIENCE_SECONDS, Permits
-from millpond.engine.poller import Pollers, PollSettings
+from millpond.engine.poller import Pollers
 from tests.fakes import FakeQueue
+from tests.rig import queue_settings
 from tests.virtual import VirtualClock, settle
 
 
@@ -156,7 +157,7 @@ class Polls:
         self.permits = Permits(permits, 1, clock)
         self.polls = Pollers(
             self.queue,
-            PollSettings(**values),
+            queue_settings(**values),
             self.permits.share(0),
             clock,
             gevent.spawn,
@@ -249,9 +250,7 @@ def test_polls_have_ended_once_the_last_of_them_is_back(clock):
 def test_polls_that_were_never_started_have_ended_when_they_are_stopped(clock):
     queue = FakeQueue(clock)
     share = Permits(1, 1, clock).share(0)
-    polls = Pollers(
-        queue, PollSettings(1, 1, 1, 1), share, clock, gevent.spawn, lambda batch, latest: None, lambda *a: None
-    )
+    polls = Pollers(queue, queue_settings(), share, clock, gevent.spawn, lambda batch, latest: None, lambda *a: None)
     polls.stop()
     assert polls.ended.is_set()
 

@@ -10,12 +10,12 @@ from gevent.event import Event
 from millpond.engine.delivery import Delivery
 from millpond.engine.lease import LeaseKeeper
 from millpond.engine.permits import Permits
-from millpond.engine.poller import Pollers, PollSettings
+from millpond.engine.poller import Pollers
 from millpond.errors import Discard, Interrupt, Reject, Retry, Stopped, TimeLimitExceeded, Unavailable, Unreachable
 from millpond.sqs.batcher import Batcher
 from millpond.sqs.queue import Failure
 from tests.fakes import TELL, FakeQueue
-from tests.rig import Rig
+from tests.rig import Rig, queue_settings
 from tests.virtual import VirtualClock, settle
 
 GONE = Failure("ReceiptHandleIsInvalid", "", sender_fault=True)
@@ -726,7 +726,7 @@ class Polls:
         values = {"wait_seconds": 20, "max_messages": 10, "visibility_seconds": 3_600, "pollers": 4} | settings
         self.polls = Pollers(
             self.queue,
-            PollSettings(**values),
+            queue_settings(**values),
             self.permits.share(0),
             clock,
             gevent.spawn,
