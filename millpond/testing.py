@@ -34,7 +34,7 @@ from millpond.app.toml import unknown
 from millpond.engine.delivery import Delivery
 from millpond.engine.processor import Processor, RetryPolicy
 from millpond.errors import ConfigError
-from millpond.hub import children
+from millpond.hub import child_exits
 from millpond.hub.clock import SystemClock
 from millpond.message import MAX_BYTES, Outcome, envelope_text
 from millpond.sqs.queue import Attribute, Received
@@ -200,7 +200,7 @@ class _LocalServer:
 
 
 if monkey.is_module_patched("subprocess"):
-    children.wait_anywhere()
+    child_exits.install()
 
 _direct = build_opener(ProxyHandler({}))  # HTTP_PROXY is not meant for this machine itself
 _server = pytest.StashKey[_LocalServer]()

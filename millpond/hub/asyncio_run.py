@@ -13,7 +13,7 @@ from typing import Any
 from gevent import get_hub
 from gevent.threadpool import ThreadPool
 
-from millpond.hub.children import caught
+from millpond.hub.child_end import caught
 
 #: Loops at once; who comes later waits.
 MAX_LOOPS = 100
@@ -21,7 +21,7 @@ MAX_LOOPS = 100
 _run = asyncio.run
 
 
-def adopt() -> None:
+def install() -> None:
     """Let asyncio.run work in any handler. In the hub's thread."""
     asyncio.run = partial(_in_thread, get_hub(), ThreadPool(MAX_LOOPS))
     # Its own way, by a pidfd, finds no process any more where gevent has waited for it.

@@ -23,7 +23,7 @@ from millpond.engine.settler import FLUSHERS
 from millpond.errors import ConfigError, QueueError, QueueMissing
 from millpond.foreign.number import number_within
 from millpond.foreign.text import shown
-from millpond.hub import asyncio_run, children
+from millpond.hub import asyncio_run, child_end, forked
 from millpond.hub.backoff import call_seconds
 from millpond.hub.clock import Clock, SystemClock
 from millpond.hub.signals import ExitSignals
@@ -66,15 +66,15 @@ def build(
     service.signals = signals or service.signals
     service.install_signals()
     _own_the_hub()
-    children.adopt(end_with_the_handler)
-    asyncio_run.adopt()
+    forked.install(end_with_the_handler)
+    asyncio_run.install()
     service.boot(lambda: _boot(settings, service, handlers, metrics, clock))
     return service
 
 
 def _boot(settings: AllSettings, service: Service, handlers: Handlers, metrics: Metrics, clock: Clock) -> None:
     for setup in handlers.setups:
-        _, error = children.caught(setup.run)
+        _, error = child_end.caught(setup.run)
         if error is not None:
             raise error
     service.teardowns = handlers.teardowns

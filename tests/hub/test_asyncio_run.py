@@ -23,7 +23,7 @@ native_sleep = get_original("time", "sleep")
 def adopted(monkeypatch) -> None:
     monkeypatch.setattr(asyncio, "run", asyncio.run)
     monkeypatch.setattr(asyncio.unix_events, "can_use_pidfd", asyncio.unix_events.can_use_pidfd)
-    asyncio_run.adopt()
+    asyncio_run.install()
 
 
 def until(true: Callable[[], object]) -> None:
