@@ -1,0 +1,473 @@
+"""docs/reference/ and the code say the same, in both directions: nothing is missing there, and nothing is stale."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import re
+import subprocess
+import sys
+import tomllib
+import types
+import typing
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args, get_origin
+
+import msgspec
+import pytest
+
+import millpond
+from millpond import Message, Producer, errors, handler, producer, testing
+from millpond.app import config
+from millpond.commands.cli import EXAMPLES
+from millpond.engine import books
+from millpond.mail.settings import Settings as EmailSettings
+from millpond.message import Cause, Outcome, OutcomeName
+
+ROOT = Path(__file__).parent.parent
+REFERENCE = ROOT / "docs/reference"
+SOURCES = [path for folder in ("millpond", "handlers") for path in sorted((ROOT / folder).rglob("*.py"))]
+CONFIG = tomllib.loads((ROOT / "config.toml").read_text())
+DASHBOARD = json.loads((ROOT / "dashboards/grafana-graphite.json").read_text())
+
+Row = dict[str, str]
+
+
+def tables(page: str) -> dict[str, list[Row]]:
+    """The first table below each heading of a page: its rows, by the names of their columns."""
+    found: dict[str, list[Row]] = {}
+    for part in re.split(r"^#+ ", (REFERENCE / page).read_text(), flags=re.MULTILINE)[1:]:
+        heading, _, text = part.partition("\n")
+        lines = [line for line in text.splitlines() if line.startswith("|")]
+        cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+        if cells:
+            found[heading.strip("`")] = [dict(zip(cells[0], row, strict=True)) for row in cells[2:]]
+    return found
+
+
+def rows(page: str) -> list[Row]:
+    return [row for table in tables(page).values() for row in table]
+
+
+def named(cell: str) -> list[str]:
+    """What stands in backticks."""
+    return [name.replace("\\|", "|") for name in re.findall(r"`([^`]+)`", cell)]
+
+
+def name_of(row: Row) -> str:
+    """The name that a row is about: the first in its first cell."""
+    return named(next(iter(row.values())))[0]
+
+
+def by_name(table: list[Row]) -> dict[str, Row]:
+    names = [name_of(row) for row in table]
+    assert sorted(names) == sorted(set(names)), "a name stands there twice"
+    return dict(zip(names, table, strict=True))
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in REFERENCE.glob("*.md")))
+def test_no_cell_of_a_table_is_empty(page):
+    assert [row for row in rows(page) if "" in row.values()] == []
+
+
+# --- settings
+
+
+def settings_types() -> dict[str, type[msgspec.Struct]]:
+    """The Struct that each table of config.toml is read into."""
+    hints = typing.get_type_hints(config.Settings)
+    found = {f"[{name}]": hints[name] for name in config.TABLES if name not in ("queues", "handlers")}
+    return {**found, "[queues.<name>]": config.QueueSettings, "[handlers.email]": EmailSettings}
+
+
+def test_each_table_of_config_toml_has_its_section():
+    assert set(tables("settings.md")) == {*settings_types(), "Environment variables"}
+
+
+@pytest.mark.parametrize("name", settings_types())
+def test_each_key_is_told_with_its_type_default_and_limits(name):
+    fields = {field.encode_name: field for field in msgspec.structs.fields(settings_types()[name])}
+    told = by_name(tables("settings.md")[name])
+    assert set(told) == set(fields)
+    for key, row in told.items():
+        field = fields[key]
+        default = tomllib.loads(f"x = {named(row['default'])[0]}")["x"]
+        assert default == (list(field.default) if isinstance(field.default, tuple) else field.default), key
+        assert row["type"] == type_of(field.type), key
+        assert (row["unit"] == "s") == key.endswith("_seconds"), key
+        if allowed := allowed_by(field.type):
+            assert row["allowed"] == allowed, key
+
+
+def type_of(wanted: Any) -> str:
+    """A key's type as a person says it."""
+    if get_origin(wanted) is typing.Annotated:
+        return type_of(get_args(wanted)[0])
+    if get_origin(wanted) in (typing.Union, types.UnionType):
+        return " or ".join(type_of(one) for one in get_args(wanted))
+    if get_origin(wanted) is Literal:
+        return " or ".join(f"`{json.dumps(one)}`" for one in get_args(wanted))
+    return {str: "text", int: "whole number", float: "number", tuple: "list of texts"}[get_origin(wanted) or wanted]
+
+
+def allowed_by(wanted: Any) -> str:
+    """As the finding on a wrong value says it; "" where the module itself says what it takes."""
+    descriptions = [meta.description for meta in getattr(wanted, "__metadata__", ()) if isinstance(meta, msgspec.Meta)]
+    return next(filter(None, descriptions), "")
+
+
+def test_each_variable_of_config_toml_is_told_with_its_key():
+    told = {name: row["key"] for name, row in by_name(tables("settings.md")["Environment variables"]).items()}
+    assert told == dict(_variables(CONFIG, ""))
+    assert set(told) == set(re.findall(r"^(\w+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
+
+
+def _variables(table: dict[str, Any], path: str) -> Iterator[tuple[str, str]]:
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _variables(value, f"{path}.{key}" if path else key)
+        elif isinstance(value, str) and (found := re.match(r"\$\{(\w+)", value)):
+            yield found[1], f"`[{path}] {key}`"
+
+
+# --- handlers
+
+
+def test_each_option_of_the_decorator_is_told_with_its_default():
+    options = parameters(handler)
+    assert defaults_told("handlers.md", "@handler") == options
+
+
+def parameters(function: Callable[..., Any]) -> dict[str, Any]:
+    """Their defaults by their names."""
+    return {p.name: p.default for p in inspect.signature(function).parameters.values() if p.name != "self"}
+
+
+def defaults_told(page: str, heading: str) -> dict[str, Any]:
+    return {name: _default_told(row["default"]) for name, row in by_name(tables(page)[heading]).items()}
+
+
+def _default_told(cell: str) -> Any:
+    return ast.literal_eval(named(cell)[0]) if named(cell) else inspect.Parameter.empty
+
+
+def test_each_verdict_is_told_with_what_it_takes():
+    told = by_name(tables("handlers.md")["Verdicts"])
+    assert set(told) == {verdict.__name__ for verdict in errors.Verdict.__subclasses__()}
+    for name, row in told.items():
+        verdict = getattr(errors, name)
+        assert named(row["arguments"]) == [f"{key}={value!r}" for key, value in parameters(verdict).items()], name
+
+
+def test_each_interrupt_is_told():
+    told = by_name(tables("handlers.md")["Interrupts"])
+    assert set(told) == {interrupt.__name__ for interrupt in errors.Interrupt.__subclasses__()}
+
+
+def test_each_part_of_a_message_is_told():
+    fields = [name for name in Message.__struct_fields__ if not name.startswith("_")]
+    others = [name for name in vars(Message) if not name.startswith("_") and name not in Message.__struct_fields__]
+    told = {re.match(r"\w+", name)[0]: name for name in map(name_of, tables("handlers.md")["Message"])}
+    assert set(told) == {*fields, *others}
+    assert told["follow_up"] == f"follow_up({_call(Message.follow_up)})"
+
+
+def _call(function: Callable[..., Any]) -> str:
+    return ", ".join(
+        name if default is inspect.Parameter.empty else f"{name}={default!r}"
+        for name, default in parameters(function).items()
+    )
+
+
+def test_each_kind_of_payload_is_decoded_as_it_is_told():
+    scope: dict[str, Any] = {}
+    exec(python_of("handlers.md", "Payloads"), scope)  # noqa: S102  our own page
+    assert scope["SEEN"], "the page's example shows nothing"
+    for row in tables("handlers.md")["Payloads"]:
+        assert named(row["annotation"]), row
+
+
+def python_of(page: str, heading: str) -> str:
+    """The first Python block below a heading."""
+    text = re.split(rf"^#+ `?{re.escape(heading)}`?$", (REFERENCE / page).read_text(), flags=re.MULTILINE)[1]
+    return re.search(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)[1]
+
+
+# --- producer and test kit
+
+
+@pytest.mark.parametrize(
+    ("heading", "function"),
+    [
+        ("Producer", Producer.__init__),
+        ("send", Producer.send),
+        ("send_many", Producer.send_many),
+        ("deliver", testing.deliver),
+        ("configure", testing.configure),
+    ],
+)
+def test_each_parameter_of_the_producer_and_of_the_test_kit_is_told_with_its_default(heading, function):
+    values = parameters(function) | ({"timeout": producer.TIMEOUT_SECONDS} if heading == "Producer" else {})
+    assert defaults_told("producer.md", heading) == values
+
+
+def test_each_field_of_a_job_and_of_an_outcome_is_told():
+    assert [name_of(row) for row in tables("producer.md")["Job"]] == list(producer.Job._fields)
+    assert [name_of(row) for row in tables("producer.md")["Outcome"]] == list(Outcome.__struct_fields__)
+
+
+def test_each_public_name_is_on_a_page():
+    text = "".join(path.read_text() for path in REFERENCE.glob("*.md"))
+    assert [name for name in millpond.__all__ if not re.search(rf"`[^`]*\b{name}\b[^`]*`", text)] == []
+    own = [name for name, value in vars(testing).items() if getattr(value, "__module__", "") == testing.__name__]
+    kit = {name for name in own if not name.startswith("_")} | {"local_queue"}
+    assert [name for name in kit if f"`{name}" not in (REFERENCE / "producer.md").read_text()] == []
+
+
+# --- metrics
+
+
+def test_each_metric_is_told_with_its_type():
+    assert {name: row["type"] for name, row in by_name(rows("metrics.md")).items()} == dict(metrics_sent())
+
+
+def metrics_sent() -> Iterator[tuple[str, str]]:
+    """Each name of a metric that the source counts, times or reads, less prefix, queue and process; and its type."""
+    for name in (*get_args(OutcomeName), *filter(None, get_args(Cause))):
+        yield name, "counter"
+    kinds = {"count": "counter", "tally": "counter", "sample": "timer", "gauge": "gauge"}
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in kinds:
+                for text in _texts(node.args[:1]):
+                    if re.fullmatch(r"(\{\}\.)?(worker\.)?[a-z][a-z0-9_]+", text):
+                        yield text.removeprefix("{}."), kinds[node.func.attr]
+
+
+def _texts(expressions: list[ast.expr]) -> Iterator[str]:
+    """The texts in them; {} for what is filled in."""
+    for node in (node for expression in expressions for node in ast.walk(expression)):
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(part.value if isinstance(part, ast.Constant) else "{}" for part in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def test_each_metric_of_the_dashboard_is_on_the_page_and_each_of_the_page_on_the_dashboard_or_said_not_to_be():
+    told = by_name(rows("metrics.md"))
+    shown = {name for target in _targets(DASHBOARD) for name in _metrics_of(target)}
+    assert shown - set(told) == set()
+    assert {name for name, row in told.items() if row["panel"] != "none"} == shown
+    titles = {panel["title"] for panel in DASHBOARD["panels"]}
+    assert {row["panel"] for row in told.values()} - titles - {"none"} == set()
+
+
+def _targets(dashboard: Any) -> Iterator[str]:
+    for panel in dashboard["panels"]:
+        yield from (target["target"] for target in panel["targets"])
+
+
+def _metrics_of(target: str) -> Iterator[str]:
+    for scope, names in re.findall(r"\$prefix\.(\$queue|worker)\.({[^}]*}|\w+)", target):
+        for name in names.strip("{}").split(","):
+            yield f"worker.{name}" if scope == "worker" else name
+
+
+# --- log events
+
+
+class Emit(NamedTuple):
+    """One place that logs an event. `name`: {} for what is filled in, by one of `words`; a field of `may` can be left
+    out; None of `levels`: it is not said at the call."""
+
+    where: str
+    name: str
+    words: frozenset[str]
+    levels: frozenset[str]
+    fields: frozenset[str]
+    may: frozenset[str]
+
+    def is_of(self, event: str) -> bool:
+        found = re.fullmatch(re.escape(self.name).replace(r"\{\}", "([a-z_]+)"), event)
+        return found is not None and set(found.groups()) <= self.words
+
+
+EVENT = re.compile(r"[a-z_{}]+\.[a-z_{}]+")
+
+
+@cache
+def emits() -> tuple[Emit, ...]:
+    return tuple(emit for path in SOURCES for emit in _emits_of(path))
+
+
+def _emits_of(path: Path) -> Iterator[Emit]:
+    tree = ast.parse(path.read_text())
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    inner_first = sorted(functions, key=lambda function: -function.lineno)
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        function = next((one for one in inner_first if call in ast.walk(one)), None)
+        for name, level, fields in _events_of(call, function, tree):
+            must, may = _fields_of(fields, function)
+            levels = _levels(level) or _levels(function) or _levels(tree)
+            words = frozenset(
+                node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
+            )
+            where = f"{path.relative_to(ROOT)}:{call.lineno}"
+            yield Emit(where, name, words, levels, frozenset(must) - {"traceback"}, frozenset(may))
+
+
+def _events_of(
+    call: ast.Call, function: ast.FunctionDef | None, tree: ast.Module
+) -> Iterator[tuple[str, ast.AST | None, list[ast.keyword]]]:
+    """The events of a call: the name, what says its level, and the fields."""
+    called = _called(call)
+    given = {keyword.arg: keyword.value for keyword in call.keywords}
+    if called in ("event", "from_thread") and len(call.args) >= 2:
+        yield from ((name, call.args[0], call.keywords) for name in _names(call.args[1], function, tree))
+    elif isinstance(extra := given.get("extra"), ast.Dict):
+        fields = _as_keywords(extra)
+        yield from ((one.value.value, _Level(called), fields) for one in fields if one.arg == "event")
+    elif called == "update" and isinstance(event := given.get("event"), ast.Constant):
+        yield event.value, None, _as_keywords(given["fields"])
+
+
+class _Level(ast.Attribute):
+    """`logging.WARNING`, of a logger's `warning`."""
+
+    def __init__(self, method: str) -> None:
+        super().__init__(ast.Name("logging"), method.upper())
+
+
+def _as_keywords(fields: ast.AST) -> list[ast.keyword]:
+    pairs = zip(getattr(fields, "keys", ()), getattr(fields, "values", ()), strict=True)
+    return [ast.keyword(key.value, value) for key, value in pairs if isinstance(key, ast.Constant)]
+
+
+def _names(node: ast.expr, function: ast.FunctionDef | None, tree: ast.Module) -> list[str]:
+    """The texts that a name can be; of a parameter, those that its callers in the file give."""
+    if isinstance(node, ast.Name) and function is not None:
+        calls = [call for call in ast.walk(tree) if isinstance(call, ast.Call) and function.name in ast.dump(call.func)]
+        return [text for call in calls for text in _texts(call.args) if EVENT.fullmatch(text)]
+    return [text for text in _texts([node]) if EVENT.fullmatch(text)][:1]
+
+
+def _levels(node: ast.AST | None) -> frozenset[str]:
+    inside = ast.walk(node) if node is not None else ()
+    attributes = [one.attr for one in inside if isinstance(one, ast.Attribute) and getattr(one.value, "id", "") == "logging"]
+    return frozenset(attribute.lower() for attribute in attributes if attribute in LEVELS)
+
+
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+
+def _fields_of(keywords: list[ast.keyword], function: ast.FunctionDef | None) -> tuple[set[str], set[str]]:
+    """Fields that are there in any case, and those that can be: what `**` brings is looked for in what makes it."""
+    must = {keyword.arg for keyword in keywords if keyword.arg is not None and keyword.arg != "event"}
+    may: set[str] = set()
+    for keyword in keywords:
+        if keyword.arg is None:
+            may |= _reached(keyword.value, function)
+    return must, may
+
+
+def _reached(node: ast.AST, function: ast.FunctionDef | None) -> set[str]:
+    """Whatever text stands in an expression, in the function where a variable of it is made, and in what makes it."""
+    inside = [*ast.walk(node)]
+    if any(isinstance(one, ast.Name) and one.id not in ("self", "delivery") for one in inside) and function is not None:
+        inside += ast.walk(function)
+    seen: set[ast.FunctionDef] = set()
+    for one in inside:  # which grows
+        for maker in makers().get(_called(one), ()):
+            if maker not in seen:
+                seen.add(maker)
+                inside += ast.walk(maker)
+    texts = {one.value for one in inside if isinstance(one, ast.Constant) and isinstance(one.value, str)}
+    counted = {one.attr for one in inside if isinstance(one, ast.Attribute)}
+    texts |= {*get_args(OutcomeName)} if "outcomes" in counted else set()
+    texts |= {*get_args(Cause)} if "causes" in counted else set()
+    return {text for text in texts if re.fullmatch(r"[a-z][a-z0-9_]*", text)}
+
+
+def _called(node: ast.AST) -> str:
+    if not isinstance(node, ast.Call):
+        return ""
+    return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+
+
+@cache
+def makers() -> dict[str, list[ast.FunctionDef]]:
+    """The functions that return fields by their names, by theirs."""
+    found: dict[str, list[ast.FunctionDef]] = {}
+    for node in (node for path in SOURCES for node in ast.walk(ast.parse(path.read_text()))):
+        if isinstance(node, ast.FunctionDef) and node.returns is not None and "dict[str" in ast.unparse(node.returns):
+            found.setdefault(node.name, []).append(node)
+    return found
+
+
+def events_told() -> dict[str, Row]:
+    return by_name(rows("log-events.md"))
+
+
+def test_each_event_that_is_logged_is_told():
+    told = events_told()
+    assert [emit[:2] for emit in emits() if not any(map(emit.is_of, told))] == []
+    assert {f"message.{name}" for name in get_args(OutcomeName)} <= set(told)
+
+
+def test_each_event_that_is_told_is_logged():
+    assert [name for name in events_told() if not any(emit.is_of(name) for emit in emits())] == []
+
+
+@pytest.mark.parametrize("name", sorted(events_told()))
+def test_each_event_has_the_level_and_the_fields_that_are_told(name):
+    row, places = events_told()[name], [emit for emit in emits() if emit.is_of(name)]
+    levels, fields = set(row["level"].split(", ")), set(named(row["fields"]))
+    assert levels <= set().union(*(emit.levels for emit in places))
+    if all(len(emit.levels) == 1 for emit in places):
+        assert levels == set().union(*(emit.levels for emit in places))
+    assert set().union(*(emit.fields for emit in places)) - fields == set()
+    assert fields - set().union(*(emit.fields | emit.may for emit in places)) == set()
+
+
+@pytest.mark.parametrize("name", get_args(OutcomeName))
+def test_each_outcome_has_the_level_that_is_told(name):
+    level = {20: "info", 30: "warning", 40: "error"}[books.LEVELS[name]]
+    assert events_told()[f"message.{name}"]["level"] == level
+
+
+# --- commands
+
+
+PROGRAMS = {"worker.py": "worker.py", "check": "worker.py check", "send": "worker.py send", "millpond.local": "-m millpond.local"}
+
+
+@pytest.mark.parametrize(("heading", "program"), PROGRAMS.items())
+def test_each_option_of_each_command_is_told(heading, program):
+    told = [name for row in tables("commands.md")[heading] for name in named(next(iter(row.values())))]
+    assert sorted(told) == sorted(options_of(program))
+
+
+def options_of(program: str) -> list[str]:
+    """As --help lists them: "--port PORT", "PAYLOAD", "check"; but for --help itself."""
+    command = [sys.executable, *program.split(), "--help"]
+    text = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    lists = text.partition("\n\n")[2].partition("\nexamples:")[0]
+    entries = re.findall(r"^ {2,4}([-\w{][^\n]*?)(?: {2,}.*)?$", lists, re.MULTILINE)
+    names = [re.sub(r"^-\w(?: [A-Z]+)?, ", "", entry) for entry in entries]
+    return [name for name in names if name != "--help" and not name.startswith("Millpond,") and name != "command"]
+
+
+def test_each_exit_code_is_told():
+    codes = {str(code) for code in (errors.STOPPED, errors.LEFT, errors.CRASHED, errors.MISCONFIGURED)}
+    assert set(by_name(tables("commands.md")["Exit codes"])) == codes
+    assert all(f"{code} " in EXAMPLES for code in codes)
+
+
+def test_each_signal_is_told():
+    from millpond.hub import ending
+
+    told = {name for row in tables("commands.md")["Signals"] for name in named(row["signal"])}
+    assert told == {number.name for number in ending.NUMBERS}
