@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+import os
 import re
 import subprocess
 import sys
@@ -16,16 +17,21 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
+import boto3
 import msgspec
 import pytest
 
 import millpond
 from millpond import Message, Producer, errors, handler, producer, testing
 from millpond.app import config
+from millpond.app.routing import routes
 from millpond.commands.cli import EXAMPLES
 from millpond.engine import books
+from millpond.engine.dead_letter import ATTRIBUTE, MAX_VALUE_BYTES, Reason
+from millpond.hub import signals
 from millpond.mail.settings import Settings as EmailSettings
 from millpond.message import Cause, Outcome, OutcomeName
+from tests.worker_process import local_sqs
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "docs/reference"
@@ -78,7 +84,7 @@ def test_no_cell_of_a_table_is_empty(page):
 
 def settings_types() -> dict[str, type[msgspec.Struct]]:
     """The Struct that each table of config.toml is read into."""
-    hints = typing.get_type_hints(config.Settings)
+    hints = typing.get_type_hints(config.AllSettings)
     found = {f"[{name}]": hints[name] for name in config.TABLES if name not in ("queues", "handlers")}
     return {**found, "[queues.<name>]": config.QueueSettings, "[handlers.email]": EmailSettings}
 
@@ -182,18 +188,70 @@ def _call(function: Callable[..., Any]) -> str:
     )
 
 
-def test_each_kind_of_payload_is_decoded_as_it_is_told():
-    scope: dict[str, Any] = {}
-    exec(python_of("handlers.md", "Payloads"), scope)  # noqa: S102  our own page
-    assert scope["SEEN"], "the page's example shows nothing"
-    for row in tables("handlers.md")["Payloads"]:
-        assert named(row["annotation"]), row
+def test_each_kind_of_payload_is_decoded_as_it_is_told(monkeypatch):
+    module = types.ModuleType("a_page")
+    monkeypatch.setitem(sys.modules, "a_page", module)
+    exec(python_of("handlers.md", "Payloads"), vars(module))
+    found = routes(["a_page"])
+    for event_type, payload in (
+        ("order.created", b'{"number": "A-1"}'),
+        ("order.changed", b'{"cents": 5}'),
+        ("order.imported", b'"A-1"'),
+    ):
+        found[event_type].call(found[event_type].decode(payload))
+    assert module.SEEN == ["A-1", ["cents"], '"A-1"']
+
+
+def test_the_module_with_settings_works_with_the_test_that_is_told(tmp_path):
+    (tmp_path / "handlers").mkdir()
+    module = python_of("handlers.md", "Settings, setup, teardown")
+    (tmp_path / "handlers/invoice.py").write_text(f"{CONNECT}\n{module}")
+    (tmp_path / "test_invoice.py").write_text(python_of("producer.md", "Test kit"))
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_invoice.py"]
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+CONNECT = """
+from unittest.mock import MagicMock
+
+
+def connect(database, pool):
+    return MagicMock()
+"""
 
 
 def python_of(page: str, heading: str) -> str:
     """The first Python block below a heading."""
     text = re.split(rf"^#+ `?{re.escape(heading)}`?$", (REFERENCE / page).read_text(), flags=re.MULTILINE)[1]
-    return re.search(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)[1]
+    return re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)[0]
+
+
+# --- dead letters
+
+
+def test_each_key_of_a_dead_letters_reason_is_told():
+    text = (REFERENCE / "dead-letters.md").read_text()
+    assert [name_of(row) for row in tables("dead-letters.md")["What they keep"]] == list(Reason.__struct_fields__)
+    assert f"The attribute `{ATTRIBUTE}` (a String) is JSON of at most {MAX_VALUE_BYTES}\nbytes" in text
+
+
+def test_dead_letters_are_seen_and_sent_back_as_it_is_told(tmp_path, monkeypatch, capsys):
+    with local_sqs(tmp_path) as queues:
+        queues.create("emails")
+        monkeypatch.setattr(boto3, "client", lambda name: queues.sqs)
+        mark = {ATTRIBUTE: {"DataType": "String", "StringValue": "why"}}
+        kept = {"tenant": {"DataType": "String", "StringValue": "acme"}}
+        queues.sqs.send_message(
+            QueueUrl=queues.url("emails-dead"), MessageBody="the body", MessageAttributes={**mark, **kept}
+        )
+        exec(python_of("dead-letters.md", "How to look"), {})
+        assert capsys.readouterr().out == "why the body\n"
+        exec(python_of("dead-letters.md", "How to send them back"), {})
+        [message] = queues.sqs.receive_message(QueueUrl=queues.url("emails"), MessageAttributeNames=["All"])["Messages"]
+        assert (message["Body"], [*message["MessageAttributes"]]) == ("the body", ["tenant"])
+        assert queues.counts("emails-dead") == (0, 0, 0)
 
 
 # --- producer and test kit
@@ -355,9 +413,9 @@ def _names(node: ast.expr, function: ast.FunctionDef | None, tree: ast.Module) -
 
 
 def _levels(node: ast.AST | None) -> frozenset[str]:
-    inside = ast.walk(node) if node is not None else ()
-    attributes = [one.attr for one in inside if isinstance(one, ast.Attribute) and getattr(one.value, "id", "") == "logging"]
-    return frozenset(attribute.lower() for attribute in attributes if attribute in LEVELS)
+    inside = [one for one in ast.walk(node) if isinstance(one, ast.Attribute)] if node is not None else []
+    attributes = {one.attr for one in inside if getattr(one.value, "id", "") == "logging"}
+    return frozenset(attribute.lower() for attribute in attributes & {*LEVELS})
 
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
@@ -441,7 +499,12 @@ def test_each_outcome_has_the_level_that_is_told(name):
 # --- commands
 
 
-PROGRAMS = {"worker.py": "worker.py", "check": "worker.py check", "send": "worker.py send", "millpond.local": "-m millpond.local"}
+PROGRAMS = {
+    "worker.py": "worker.py",
+    "check": "worker.py check",
+    "send": "worker.py send",
+    "millpond.local": "-m millpond.local",
+}
 
 
 @pytest.mark.parametrize(("heading", "program"), PROGRAMS.items())
@@ -467,7 +530,5 @@ def test_each_exit_code_is_told():
 
 
 def test_each_signal_is_told():
-    from millpond.hub import ending
-
     told = {name for row in tables("commands.md")["Signals"] for name in named(row["signal"])}
-    assert told == {number.name for number in ending.NUMBERS}
+    assert told == {number.name for number in signals.NUMBERS}
