@@ -17,7 +17,7 @@ from millpond.app.config import AllSettings, load
 from millpond.app.envelope import unwrap
 from millpond.message import FollowUp, Message
 from millpond.producer import Job
-from millpond.sqs.http import Answer
+from millpond.sqs.http_connection import HttpAnswer
 from millpond.sqs.queue import Attribute, Entry, Received
 from tests.worker_process import CLIENT, LocalQueues, WorkerProcess, local_sqs, write_project
 
@@ -345,7 +345,7 @@ def settings(tmp_path: Path) -> AllSettings:
         lambda path: FollowUp("e", BODY, reject=BODY),
         lambda path: unwrap(json.dumps({"event_type": "t", "payload": BODY}), {}, "", "m"),
         lambda path: Job("t", BODY),
-        lambda path: Answer(200, b"", BODY.encode()),
+        lambda path: HttpAnswer(200, b"", BODY.encode()),
     ],
 )
 def test_a_repr_has_neither_a_body_nor_a_password(make, tmp_path):

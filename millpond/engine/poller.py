@@ -13,7 +13,7 @@ from millpond.errors import QueueError, Unreachable
 from millpond.hub.backoff import call_seconds
 from millpond.hub.clock import Clock, Event
 from millpond.hub.countdown import Countdown
-from millpond.sqs.http import TOO_LARGE
+from millpond.sqs.http_connection import TOO_LARGE
 from millpond.sqs.queue import Queue, Received
 
 #: An answer that comes so long after its poll's wait is missed.

@@ -19,10 +19,10 @@ from millpond.foreign.trace import describe
 from millpond.hub.home import Errand, home, process
 from millpond.sqs import shapes
 from millpond.sqs.codes import KEY_CODES
-from millpond.sqs.connections import CONNECT_SECONDS, tls_context
+from millpond.sqs.connection_pool import CONNECT_SECONDS, tls_context
 from millpond.sqs.credentials import Credentials
 from millpond.sqs.endpoint import credentials_loader, find_endpoint, is_loopback
-from millpond.sqs.http import TOO_LARGE
+from millpond.sqs.http_connection import TOO_LARGE
 from millpond.sqs.queue import (
     ENTRY_IDS,
     POLL_GRACE_SECONDS,

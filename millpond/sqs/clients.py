@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol, cast, get_args
 
 from millpond.errors import ConfigError
-from millpond.sqs.connections import Connections
+from millpond.sqs.connection_pool import ConnectionPool
 from millpond.sqs.credentials import Credentials
 from millpond.sqs.endpoint import credentials_loader, find_endpoint
 from millpond.sqs.queue import Entry, Failure, Queue
@@ -82,5 +82,5 @@ def wire_sqs(queue_url: str, region: str, endpoint_url: str, connections: int) -
     endpoint = find_endpoint(queue_url, region, endpoint_url)
     if endpoint.proxied:
         return None
-    kept = Connections(endpoint.url, connections, endpoint.ca_file)
+    kept = ConnectionPool(endpoint.url, connections, endpoint.ca_file)
     return WireSqs(endpoint.url, endpoint.region, Credentials(credentials_loader(endpoint)), kept)

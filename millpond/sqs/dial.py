@@ -33,7 +33,7 @@ _TCP_OPTIONS = [
 ]
 
 
-class Address(NamedTuple):
+class HostAddress(NamedTuple):
     """One address of a host, as getaddrinfo has it."""
 
     family: int
@@ -56,7 +56,7 @@ class Dialer:
         self._host = host
         self._port = port
         self._tls = tls
-        self._good: Address | None = None
+        self._good: HostAddress | None = None
 
     def dial(self, end: float) -> Stream:
         """A new connection, by the time `end` (monotonic). Raises Unreachable."""
@@ -82,14 +82,14 @@ class Dialer:
             problems = [f"{error}"]
         raise Unreachable(f"{missing} to {self._host}:{self._port}: {shown('; '.join(problems) or 'no address')}")
 
-    def _addresses(self, end: float) -> list[Address]:
+    def _addresses(self, end: float) -> list[HostAddress]:
         ask = self._home("socket", "getaddrinfo")
         lookup = Errand(lambda: ask(self._host, self._port, type=socket.SOCK_STREAM), self._home)
         try:
             found = lookup.result(end - monotonic())
         except TimeoutError:
             raise OSError("its address is not found in time") from None
-        return ordered([Address(*one) for one in found], self._good)
+        return ordered([HostAddress(*one) for one in found], self._good)
 
     def _stream(self, sock: socket.socket, end: float) -> Stream:
         for option in _TCP_OPTIONS:
@@ -104,10 +104,10 @@ class Dialer:
 class _Attempts:
     """The attempts to connect to some addresses: gives each socket that is connected, until `end`."""
 
-    def __init__(self, home: Home, addresses: Sequence[Address], end: float, problems: list[str]) -> None:
+    def __init__(self, home: Home, addresses: Sequence[HostAddress], end: float, problems: list[str]) -> None:
         self._home = home
         self._waiting = list(addresses)
-        self._open: dict[int, tuple[Address, socket.socket]] = {}
+        self._open: dict[int, tuple[HostAddress, socket.socket]] = {}
         self._poll: Any = home("select", "poll")()
         self._end = end
         self._problems = problems
@@ -125,7 +125,7 @@ class _Attempts:
         now = monotonic()
         return now + (end - now) / 2 if self._open or self._waiting else end
 
-    def __iter__(self) -> Iterator[tuple[Address, socket.socket]]:
+    def __iter__(self) -> Iterator[tuple[HostAddress, socket.socket]]:
         while self._waiting or self._open:
             if self._waiting:
                 self._begin(self._waiting.pop(0))
@@ -134,7 +134,7 @@ class _Attempts:
                 self._problems += [_problem(address, "timed out") for address, _ in self._open.values()]
                 return
 
-    def _begin(self, address: Address) -> None:
+    def _begin(self, address: HostAddress) -> None:
         try:
             sock = self._home("socket", "socket")(address.family, address.kind, address.protocol)
         except OSError as error:  # a system without IPv6
@@ -147,7 +147,7 @@ class _Attempts:
         if code not in (0, errno.EINPROGRESS, errno.EWOULDBLOCK):
             self._failed(sock.fileno(), code)
 
-    def _answered(self) -> Iterator[tuple[Address, socket.socket]]:
+    def _answered(self) -> Iterator[tuple[HostAddress, socket.socket]]:
         """Those that are connected within the time until the next one begins."""
         until = monotonic() + self._stagger if self._waiting else self._end
         while self._open and (left := min(until, self._end) - monotonic()) > 0:
@@ -167,14 +167,14 @@ class _Attempts:
         self._problems.append(_problem(address, OSError(code, os.strerror(code))))
 
 
-def ordered(found: Sequence[Address], good: Address | None) -> list[Address]:
+def ordered(found: Sequence[HostAddress], good: HostAddress | None) -> list[HostAddress]:
     """Each once, the good one first, and the families in turn: IPv4 does not wait for all of an IPv6 without a way."""
-    families: dict[int, list[Address]] = {}
+    families: dict[int, list[HostAddress]] = {}
     for address in dict.fromkeys(found):
         families.setdefault(address.family, []).append(address)
     turns = [address for turn in zip_longest(*families.values()) for address in turn if address is not None]
     return sorted(turns, key=lambda address: address != good)
 
 
-def _problem(address: Address, error: object) -> str:
+def _problem(address: HostAddress, error: object) -> str:
     return f"{address.address[0]}: {error}"

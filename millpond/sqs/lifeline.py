@@ -11,9 +11,9 @@ from typing import NamedTuple
 from millpond.errors import AccessDenied, QueueError
 from millpond.hub.home import system
 from millpond.sqs.clients import Sqs, wire_sqs
-from millpond.sqs.connections import CONNECT_SECONDS, exchanged
+from millpond.sqs.connection_pool import CONNECT_SECONDS, exchanged
 from millpond.sqs.dial import Dialer
-from millpond.sqs.http import Answer, Connection
+from millpond.sqs.http_connection import HttpAnswer, HttpConnection
 from millpond.sqs.queue import Failure
 from millpond.sqs.sigv4 import Keys
 from millpond.sqs.wire import Keyring, WireSqs
@@ -54,13 +54,13 @@ class Lifeline:
         self.port = port
         self.tls = tls
         self._dialer = Dialer(system, host, port, tls)
-        self._kept: Connection | None = None
+        self._kept: HttpConnection | None = None
 
     def __del__(self) -> None:
         if self._kept is not None:
             self._kept.close()
 
-    def exchange(self, wire: bytes, seconds: float) -> Answer:
+    def exchange(self, wire: bytes, seconds: float) -> HttpAnswer:
         """Send a request, once, and read its answer, within these seconds. Raises Unreachable."""
         end = monotonic() + seconds
         connection, self._kept = self._kept, None
@@ -68,7 +68,7 @@ class Lifeline:
             connection.close()
             connection = None
         if connection is None:
-            connection = Connection(self._dialer.dial(min(end, monotonic() + CONNECT_SECONDS)))
+            connection = HttpConnection(self._dialer.dial(min(end, monotonic() + CONNECT_SECONDS)))
         answer = exchanged(connection, wire, end - monotonic(), seconds)
         if connection.clean:
             self._kept = connection

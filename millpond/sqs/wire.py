@@ -16,7 +16,7 @@ from millpond.foreign.text import shown
 from millpond.foreign.trace import describe
 from millpond.sqs import shapes, sigv4
 from millpond.sqs.codes import KEY_CODES, is_skew
-from millpond.sqs.http import TOO_LARGE, Answer
+from millpond.sqs.http_connection import TOO_LARGE, HttpAnswer
 from millpond.sqs.queue import POLL_GRACE_SECONDS, SETTLE_SECONDS, Entry, Failure, Received, redrive_target
 from millpond.sqs.sigv4 import Keys
 
@@ -43,13 +43,13 @@ class Keyring(Protocol):
 
 
 class Exchange(Protocol):
-    """Connections: see there."""
+    """What a ConnectionPool does: see there."""
 
     host: str
     port: int
     tls: ssl.SSLContext | None
 
-    def exchange(self, wire: bytes, seconds: float) -> Answer: ...
+    def exchange(self, wire: bytes, seconds: float) -> HttpAnswer: ...
 
 
 class WireSqs:
@@ -85,7 +85,7 @@ class WireSqs:
         except Exception as error:  # nested 10,000 deep, numbers of 5,000 digits: each reader has errors of its own
             raise Unreachable(f"{name}: the answer is not from SQS: {describe(error)}") from error
 
-    def _answer(self, name: str, body: bytes, seconds: float) -> Answer:
+    def _answer(self, name: str, body: bytes, seconds: float) -> HttpAnswer:
         """Sent once; once more only where SQS has refused its signature and there is a better one."""
         end = monotonic() + seconds
         keys, skew = self.credentials.keys(seconds), self._skew_seconds
@@ -100,7 +100,7 @@ class WireSqs:
             self._skew_seconds = better[1]  # and not before: the time of an answer that lies would spoil every call
         return answer
 
-    def _better(self, answer: Answer, keys: Keys, skew: float, end: float) -> tuple[Keys, float] | None:
+    def _better(self, answer: HttpAnswer, keys: Keys, skew: float, end: float) -> tuple[Keys, float] | None:
         """Keys, and seconds to add to our time, for a second try; None where a second try could not help."""
         codes, text = shapes.error_names(answer.header("x-amzn-query-error"), answer.body)
         if is_skew(frozenset(codes), text):
@@ -189,7 +189,7 @@ class WireQueue:
         return self._call(name, body, seconds, partial(shapes.read_results, entries))
 
 
-def _time_of(answer: Answer) -> float | None:
+def _time_of(answer: HttpAnswer) -> float | None:
     """Seconds since the epoch, by its Date; None where that is not between 1970 and 2100, or no date at all."""
     try:
         date = parsedate_to_datetime(answer.header("date"))

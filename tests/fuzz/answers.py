@@ -21,7 +21,7 @@ from millpond.errors import QueueError
 from millpond.message import Message
 from millpond.sqs import shapes
 from millpond.sqs.boto import BotoSqs
-from millpond.sqs.connections import Connections
+from millpond.sqs.connection_pool import ConnectionPool
 from millpond.sqs.queue import Attribute, Entry, Failure, Received
 from millpond.sqs.sigv4 import Keys
 from millpond.sqs.wire import WireSqs
@@ -385,7 +385,7 @@ def _open() -> Iterator[TryOne]:
         certificate = make_certificate(Path(folder))
         plain, secure, theirs = Server(), Server(certificate.server_context()), Server()
         wires = [
-            WireSqs(server.url, "eu-west-1", Ring(), Connections(server.url, 4, str(certificate.pem)))
+            WireSqs(server.url, "eu-west-1", Ring(), ConnectionPool(server.url, 4, str(certificate.pem)))
             for server in (plain, secure)
         ]
         boto3 = BotoSqs(f"{theirs.url}/1/q", "eu-west-1", "", 1, 2, 2)

@@ -15,8 +15,8 @@ from gevent.monkey import get_original
 from millpond.errors import Unreachable
 from millpond.hub.home import process, system
 from millpond.sqs import dial
-from millpond.sqs.connections import CONNECT_SECONDS, Connections, tls_context
-from millpond.sqs.dial import Address, Dialer, ordered
+from millpond.sqs.connection_pool import CONNECT_SECONDS, ConnectionPool, tls_context
+from millpond.sqs.dial import Dialer, HostAddress, ordered
 from millpond.sqs.stream import Stream
 from tests.http_server import Server
 from tests.smtp_server import make_certificate
@@ -167,7 +167,7 @@ def test_addresses_that_lead_nowhere_cost_no_time(server, certificate, home):
 def test_the_address_that_worked_goes_first_the_next_time(server, certificate, monkeypatch):
     swallowing = fill(2, server.port)
     monkeypatch.setattr(socket, "getaddrinfo", at(server.port, "127.0.0.2", "127.0.0.3", "127.0.0.1"))
-    client = Connections(server.url, 1, str(certificate.pem))
+    client = ConnectionPool(server.url, 1, str(certificate.pem))
     request = b"POST / HTTP/1.1\r\nContent-Length: 1\r\n\r\nx"
     assert client.exchange(request, 5).body == b"x"
     client.close()
@@ -214,8 +214,8 @@ def test_an_interrupt_leaves_no_socket_open(server, certificate):
 
 
 def test_the_families_take_turns_and_each_address_comes_once():
-    def one(name: str) -> Address:
-        return Address(socket.AF_INET6 if ":" in name else socket.AF_INET, 1, 6, "", (name, 80))
+    def one(name: str) -> HostAddress:
+        return HostAddress(socket.AF_INET6 if ":" in name else socket.AF_INET, 1, 6, "", (name, 80))
 
     found = [one(name) for name in ("::1", "::2", "::3", "::1", "1.1.1.1", "2.2.2.2")]
     assert [address.address[0] for address in ordered(found, None)] == ["::1", "1.1.1.1", "::2", "2.2.2.2", "::3"]

@@ -18,7 +18,7 @@ from gevent.monkey import get_original
 
 from bench import certificate
 from millpond.errors import AccessDenied, QueueError, Unreachable
-from millpond.sqs.connections import Connections, tls_context
+from millpond.sqs.connection_pool import ConnectionPool, tls_context
 from millpond.sqs.dial import Dialer
 from millpond.sqs.lifeline import FrozenKeys, Lifeline, Rescue, rescue
 from millpond.sqs.sigv4 import Keys
@@ -136,7 +136,7 @@ class Site:
         return handles
 
     def rescue(self, ring: Ring) -> Rescue:
-        sqs = WireSqs(self.url, "us-east-1", ring, Connections(self.url, 1, self.ca_file))
+        sqs = WireSqs(self.url, "us-east-1", ring, ConnectionPool(self.url, 1, self.ca_file))
         way = rescue(sqs, self.queue_url, "us-east-1", self.url)
         assert way is not None
         return way
@@ -199,7 +199,7 @@ def test_a_certificate_that_nobody_trusts_is_no_way(site, tmp_path):
     if not site.ca_file:
         pytest.skip("no TLS")
     certificate.make(tmp_path)
-    sqs = WireSqs(site.url, "us-east-1", Ring(), Connections(site.url, 1, str(tmp_path / "ca.pem")))
+    sqs = WireSqs(site.url, "us-east-1", Ring(), ConnectionPool(site.url, 1, str(tmp_path / "ca.pem")))
     way = rescue(sqs, site.queue_url, "us-east-1", site.url)
     assert way is not None
     way.hand_over()
@@ -394,7 +394,7 @@ def test_whatever_is_answered_to_the_thread_is_a_queue_error(status, date, body)
     """Anything else would end the process: there is nobody else to hear of it."""
     server = Server([HEAD % (status, date, len(body), body)])
     url = f"http://127.0.0.1:{server.port}"
-    way = rescue(WireSqs(url, "us-east-1", Ring(), Connections(url, 1)), f"{url}/0/q", "us-east-1", url)
+    way = rescue(WireSqs(url, "us-east-1", Ring(), ConnectionPool(url, 1)), f"{url}/0/q", "us-east-1", url)
     assert way is not None
     way.hand_over()
     with pytest.raises(QueueError, match="ChangeMessageVisibilityBatch"):
@@ -453,7 +453,7 @@ def test_keys_that_sqs_refuses_are_not_renewed_in_the_thread():
     server = Server([expired % (len(body), body)])
     ring = Ring()
     url = f"http://127.0.0.1:{server.port}"
-    way = rescue(WireSqs(url, "us-east-1", ring, Connections(url, 1)), f"{url}/0/q", "us-east-1", url)
+    way = rescue(WireSqs(url, "us-east-1", ring, ConnectionPool(url, 1)), f"{url}/0/q", "us-east-1", url)
     assert way is not None
     way.hand_over()
     with pytest.raises(AccessDenied):

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from millpond.errors import ConfigError, Unanswered, Unreachable
 from millpond.hub.home import Home, hub_thread, process, system
 from millpond.sqs.dial import Dialer
-from millpond.sqs.http import Answer, Connection
+from millpond.sqs.http_connection import HttpAnswer, HttpConnection
 
 #: From the name to the end of the handshake, by however many addresses.
 CONNECT_SECONDS = 5.0
@@ -22,7 +22,7 @@ MAX_OPENING = 4
 _get_ident = system("_thread", "get_ident")
 
 
-class Connections:
+class ConnectionPool:
     """Keeps at most `kept` connections to one endpoint; as many more as calls need are opened and closed again.
 
     Threads and greenlets share it: a connection is in the deque or in the hands of one call. The last one used goes
@@ -33,8 +33,8 @@ class Connections:
     """
 
     def __init__(self, endpoint_url: str, kept: int, ca_file: str = "", home: Home = process) -> None:
-        self._kept: deque[Connection] = deque()
-        self._beside: Connections | None = None
+        self._kept: deque[HttpConnection] = deque()
+        self._beside: ConnectionPool | None = None
         parts = urlsplit(endpoint_url)
         self.host = parts.hostname or ""
         self.port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -42,7 +42,7 @@ class Connections:
         self._most = kept
         self._hub_thread = hub_thread() if home is process else 0
         if self._hub_thread:
-            self._beside = Connections(endpoint_url, kept, ca_file, system)
+            self._beside = ConnectionPool(endpoint_url, kept, ca_file, system)
         self._dialer = Dialer(home, self.host, self.port, self.tls)
         # Real threads have the system's scheduler between them, and gevent's locks are not theirs.
         self._opening = None if home is system else BoundedSemaphore(MAX_OPENING)
@@ -53,7 +53,7 @@ class Connections:
         """How many were opened so far."""
         return self._opened + (self._beside.opened if self._beside else 0)
 
-    def exchange(self, wire: bytes, seconds: float) -> Answer:
+    def exchange(self, wire: bytes, seconds: float) -> HttpAnswer:
         """Send a request, once, and read its answer, within these seconds. Raises Unreachable."""
         if self._beside is not None and _get_ident() != self._hub_thread:
             return self._beside.exchange(wire, seconds)
@@ -76,7 +76,7 @@ class Connections:
     def __del__(self) -> None:
         self.close()
 
-    def _usable(self) -> Connection | None:
+    def _usable(self) -> HttpConnection | None:
         while True:
             try:
                 connection = self._kept.pop()
@@ -86,7 +86,7 @@ class Connections:
                 return connection
             connection.close()
 
-    def _keep(self, connection: Connection) -> None:
+    def _keep(self, connection: HttpConnection) -> None:
         if not connection.clean:
             connection.close()
             return
@@ -95,7 +95,7 @@ class Connections:
             with suppress(IndexError):  # other threads have taken them meanwhile
                 self._kept.popleft().close()
 
-    def _new(self, end: float) -> Connection:
+    def _new(self, end: float) -> HttpConnection:
         limit = min(end, monotonic() + CONNECT_SECONDS)
         if self._opening is None:
             return self._open(limit)
@@ -106,13 +106,13 @@ class Connections:
         finally:
             self._opening.release()
 
-    def _open(self, limit: float) -> Connection:
-        connection = Connection(self._dialer.dial(limit))
+    def _open(self, limit: float) -> HttpConnection:
+        connection = HttpConnection(self._dialer.dial(limit))
         self._opened += 1
         return connection
 
 
-def exchanged(connection: Connection, wire: bytes, left: float, seconds: float) -> Answer:
+def exchanged(connection: HttpConnection, wire: bytes, left: float, seconds: float) -> HttpAnswer:
     """The answer to this request; where none comes, the connection is closed. Raises Unreachable.
 
     `left`: what is left of the `seconds` that the whole call has.

@@ -41,7 +41,7 @@ LENGTH = re.compile(rb"[0-9]{1,9}")
 EMPTY = frozenset({204, 304})
 
 
-class Answer(NamedTuple):
+class HttpAnswer(NamedTuple):
     """One answer. `head`: as it came, status line and all."""
 
     status: int
@@ -49,7 +49,7 @@ class Answer(NamedTuple):
     body: bytes | bytearray
 
     def __repr__(self) -> str:
-        return f"<Answer {self.status}>"
+        return f"<HttpAnswer {self.status}>"
 
     def header(self, name: str) -> str:
         """The field of this name (in lower case); of several, with ", " between them; "" for none."""
@@ -57,7 +57,7 @@ class Answer(NamedTuple):
         return ", ".join(value.strip(" \t") for one, _, value in fields if one.lower() == name)
 
 
-class Connection:
+class HttpConnection:
     """One connection, in the hands of one call at a time, and what was read from it and not yet used."""
 
     __slots__ = ("_buffer", "_bytes_left", "_deadline", "_pid", "_stream", "clean")
@@ -84,7 +84,7 @@ class Connection:
         except OSError:  # reset, or over TLS an alert, an end, plain text
             return False
 
-    def exchange(self, wire: bytes, seconds: float) -> Answer:
+    def exchange(self, wire: bytes, seconds: float) -> HttpAnswer:
         """Send a request and read its answer, all of it within these seconds.
 
         Raises TimeoutError, EOFError, OSError and, for what is no HTTP answer, ValueError; for one that is longer than
@@ -98,7 +98,7 @@ class Connection:
         data = self._recv()
         return self._at_once(data) or self._in_pieces(data)
 
-    def _at_once(self, data: bytes) -> Answer | None:
+    def _at_once(self, data: bytes) -> HttpAnswer | None:
         """The answer, where one read brought it, of the usual kind and nothing else: no byte is copied twice."""
         match = USUAL.match(data)
         if match is None or match.end() + int(match[2]) != len(data):
@@ -107,9 +107,9 @@ class Connection:
         if status in EMPTY:
             return None
         self.clean = True
-        return Answer(status, match[0], data[match.end() :])
+        return HttpAnswer(status, match[0], data[match.end() :])
 
-    def _in_pieces(self, data: bytes) -> Answer:
+    def _in_pieces(self, data: bytes) -> HttpAnswer:
         self._buffer += data
         minor, status, head = self._head()
         heads = len(head)
@@ -120,7 +120,7 @@ class Connection:
         length, coding, closing = _framing(head, len(head))
         body = b"" if status in EMPTY else self._body(length, coding, closing)
         self.clean = minor == b"1" and not closing and not self._buffer
-        return Answer(status, head, body)
+        return HttpAnswer(status, head, body)
 
     def _head(self) -> tuple[bytes, int, bytes]:
         head = self._through(b"\r\n\r\n")

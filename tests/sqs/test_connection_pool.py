@@ -28,9 +28,9 @@ from gevent.server import StreamServer
 from gevent.threadpool import ThreadPool
 
 from millpond.errors import ConfigError, Interrupt, TimeLimitExceeded, Unreachable
-from millpond.sqs import http as connection
-from millpond.sqs.connections import MAX_OPENING, Connections
-from millpond.sqs.http import MAX_ANSWER_BYTES, MAX_CHUNKS, Answer
+from millpond.sqs import http_connection as connection
+from millpond.sqs.connection_pool import MAX_OPENING, ConnectionPool
+from millpond.sqs.http_connection import MAX_ANSWER_BYTES, MAX_CHUNKS, HttpAnswer
 from millpond.sqs.queue import MAX_BATCH, MAX_BYTES
 from millpond.sqs.stream import Stream
 from tests.http_server import HANG_UP, Server, pieces
@@ -57,7 +57,7 @@ def _bounded():
         yield
 
 
-def send(client: Connections, body: bytes = b"{}", seconds: float = 5) -> Answer:
+def send(client: ConnectionPool, body: bytes = b"{}", seconds: float = 5) -> HttpAnswer:
     return client.exchange(b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body), seconds)
 
 
@@ -70,18 +70,18 @@ def server():
 
 @pytest.fixture
 def client(server):
-    one = Connections(server.url, 4)
+    one = ConnectionPool(server.url, 4)
     yield one
     one.close()
 
 
-def works(client: Connections, server: Server, body: bytes = b"still right") -> None:
+def works(client: ConnectionPool, server: Server, body: bytes = b"still right") -> None:
     """The script is over: an answer is the request's own body, and nothing of an answer before it."""
     server.script.clear()
     assert send(client, body).body == body
 
 
-def idle_end(client: Connections) -> None:
+def idle_end(client: ConnectionPool) -> None:
     """Until the connection that goes next has something to read."""
     assert select([client._kept[-1]._stream._socket], [], [], 5)[0]
 
@@ -91,7 +91,7 @@ def idle_end(client: Connections) -> None:
     [("https://a.org/", 443), ("http://a.org", 80), ("https://a.org:8443/", 8443), ("http://[::1]:9324", 9324)],
 )
 def test_the_port_is_the_urls_or_else_its_schemes(url, port):
-    assert Connections(url, 1, EVERYBODYS).port == port
+    assert ConnectionPool(url, 1, EVERYBODYS).port == port
 
 
 # --- what is kept
@@ -104,7 +104,7 @@ def test_a_connection_is_used_again(client, server):
 
 
 def test_parallel_calls_have_a_connection_each_and_no_more_are_kept_than_allowed(server):
-    client = Connections(server.url, 2)
+    client = ConnectionPool(server.url, 2)
     bodies = [b"%d" % number for number in range(6)]
     calls = [gevent.spawn(send, client, body) for body in bodies]
     gevent.joinall(calls, raise_error=True)
@@ -125,7 +125,7 @@ def test_the_last_connection_used_goes_first(client, server):
 
 
 def test_a_client_that_is_forgotten_closes_its_connections(server):
-    client = Connections(server.url, 4)
+    client = ConnectionPool(server.url, 4)
     send(client)
     del client
     server.wait_until_open(0)
@@ -229,7 +229,7 @@ def test_an_answer_cut_anywhere_is_an_error_and_never_an_answer(client, server, 
 
 @pytest.mark.parametrize("answer", [LENGTH, CHUNKED, INTERIM], ids=["length", "chunked", "interim"])
 def test_an_answer_that_stops_is_a_time_out(server, answer):
-    client = Connections(server.url, 4)
+    client = ConnectionPool(server.url, 4)
     for at in range(0, len(answer), 9):
         works(client, server)  # a connection is there: on a busy machine it may take longer than the answer is given
         server.script.append(answer[:at])
@@ -240,7 +240,7 @@ def test_an_answer_that_stops_is_a_time_out(server, answer):
 
 
 def test_an_answer_that_trickles_has_the_same_time_as_one_that_stops(server):
-    client = Connections(server.url, 4)
+    client = ConnectionPool(server.url, 4)
     works(client, server)
     server.script.append(piece for _ in iter(int, 1) for piece in (b"H", lambda: gevent.sleep(0.01)))
     with gevent.Timeout(10), pytest.raises(Unreachable, match=r"no answer in 0.1 s"):
@@ -248,7 +248,7 @@ def test_an_answer_that_trickles_has_the_same_time_as_one_that_stops(server):
 
 
 def test_a_request_that_cannot_leave_is_a_time_out_too(server):
-    client = Connections(server.url, 4)
+    client = ConnectionPool(server.url, 4)
     server.script.append([LENGTH, lambda: gevent.sleep(5)])  # reads no more
     send(client)
     with pytest.raises(Unreachable, match=r"no answer in 0.1 s"):
@@ -344,7 +344,7 @@ def test_an_answer_that_says_itself_that_it_is_too_long_is_not_waited_for(client
 @pytest.mark.parametrize("pieces_of", [1_000_000, 97])
 def test_an_answer_may_have_so_many_bytes_and_not_one_more(server, monkeypatch, coding, pieces_of):
     monkeypatch.setattr(connection, "MAX_ANSWER_BYTES", 1_000)
-    client = Connections(server.url, 4)
+    client = ConnectionPool(server.url, 4)
     for size, fits in ((1_000, True), (1_001, False)):
         start, end = {
             "length": (b"Content-Length: %d\r\n\r\n", b""),
@@ -380,7 +380,7 @@ def test_a_large_answer_is_in_memory_once(server, coding):
         "chunked": [chunked, *[b"%x\r\n%b\r\n" % (len(body), body)] * 20, b"0\r\n\r\n"],
         "to its end": [b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", *[body] * 20, HANG_UP],
     }
-    client = Connections(server.url, 1)
+    client = ConnectionPool(server.url, 1)
     server.script.append(pieces_of[coding])
     tracemalloc.start()
     try:
@@ -479,7 +479,7 @@ def test_thousands_of_mangled_answers_are_read_as_the_standard_library_reads_the
 
 
 def test_mangled_answers_on_a_connection_that_stays_open_never_hang_nor_reach_the_next_call(server):
-    client, dice = Connections(server.url, 4), random.Random(7)
+    client, dice = ConnectionPool(server.url, 4), random.Random(7)
     for number in range(300):
         server.script.append(mutated(dice.choice([LENGTH, CHUNKED, INTERIM]), dice))
         try:
@@ -495,7 +495,7 @@ def test_mangled_answers_on_a_connection_that_stays_open_never_hang_nor_reach_th
 @pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
 def test_a_request_longer_than_any_buffer_is_sent_whole(certificate, tls):
     server = Server(certificate.server_context() if tls else None)
-    client = Connections(server.url, 1, str(certificate.pem))
+    client = ConnectionPool(server.url, 1, str(certificate.pem))
     works(client, server)  # over TLS a fresh one has just shaken hands
     client._kept[-1]._stream._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 10_000)
     works(client, server, random.Random(3).randbytes(3_000_000))
@@ -518,7 +518,7 @@ def test_a_request_is_never_sent_twice(client, server):
 def test_a_port_where_nobody_listens(server):
     server.close()
     with pytest.raises(Unreachable, match=rf"no connection to 127\.0\.0\.1:{server.port}: .*refused"):
-        send(Connections(server.url, 4))
+        send(ConnectionPool(server.url, 4))
 
 
 @pytest.mark.parametrize(
@@ -537,14 +537,14 @@ def test_a_host_that_cannot_be_reached(monkeypatch, error):
 
     monkeypatch.setattr(socket, "getaddrinfo", fail)
     with pytest.raises(Unreachable, match=rf"no connection to queue\.example:80: .*{error.args[-1]}"):
-        send(Connections("http://queue.example", 4), seconds=30)
+        send(ConnectionPool("http://queue.example", 4), seconds=30)
 
 
 def test_a_call_that_may_take_long_is_not_long_without_a_connection(monkeypatch):
-    monkeypatch.setattr("millpond.sqs.connections.CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr("millpond.sqs.connection_pool.CONNECT_SECONDS", 0.2)
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **more: gevent.sleep(60))
     with gevent.Timeout(5), pytest.raises(Unreachable, match="not found in time"):
-        send(Connections("http://queue.example", 4), seconds=30)
+        send(ConnectionPool("http://queue.example", 4), seconds=30)
 
 
 def interrupted(call, at: int) -> tuple[bool, int]:
@@ -586,7 +586,7 @@ def test_an_interrupt_anywhere_closes_the_connection(certificate, tls, kept, ans
     server = Server(certificate.server_context() if tls else None)
     most = 0
     for at in range(1, 300):
-        client = Connections(server.url, 4, str(certificate.pem))
+        client = ConnectionPool(server.url, 4, str(certificate.pem))
         if kept:
             works(client, server)
         server.script.append(pieces(answer, 30))
@@ -629,7 +629,7 @@ def secure(certificate):
 def test_what_comes_with_an_answer_over_tls_is_not_the_next_calls(certificate):
     """In one segment with the answer it was in our memory already, where the system's socket does not tell of it."""
     server = Server(certificate.server_context())
-    client = Connections(server.url, 4, str(certificate.pem))
+    client = ConnectionPool(server.url, 4, str(certificate.pem))
 
     def cork(on: int):
         return lambda: next(iter(server.open)).setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, on)
@@ -663,7 +663,7 @@ def test_what_is_no_tls_behind_a_whole_answer_costs_a_connection_and_no_call(cer
     context = certificate.server_context()
     context.minimum_version = context.maximum_version = version
     server = Server(context)
-    client = Connections(server.url, 4, str(certificate.pem))
+    client = ConnectionPool(server.url, 4, str(certificate.pem))
     later = gevent.event.Event()
 
     def raw(call: str, *arguments):
@@ -689,7 +689,7 @@ def test_what_is_no_tls_behind_a_whole_answer_costs_a_connection_and_no_call(cer
 def test_what_stands_behind_a_long_body_is_never_the_next_calls_answer(certificate, extra, tls):
     """A body in pieces is read to its place and no further: what is behind it stays in the kernel, or in OpenSSL."""
     server = Server(certificate.server_context() if tls else None)
-    client = Connections(server.url, 4, str(certificate.pem) if tls else "")
+    client = ConnectionPool(server.url, 4, str(certificate.pem) if tls else "")
     body = random.Random(3).randbytes(100_000)
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n"
     evil = (b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil" * (extra // 40 + 1))[:extra]
@@ -707,7 +707,7 @@ def test_what_stands_behind_a_long_body_is_never_the_next_calls_answer(certifica
 @pytest.mark.parametrize("tls", [False, True])
 def test_a_body_that_trickles_has_the_time_of_its_call_and_no_more(certificate, tls):
     server = Server(certificate.server_context() if tls else None)
-    client = Connections(server.url, 4, str(certificate.pem) if tls else "")
+    client = ConnectionPool(server.url, 4, str(certificate.pem) if tls else "")
     send(client)
     drops = [drop for _ in range(1_000) for drop in (b"x", lambda: gevent.sleep(0.01))]
     server.script.append([b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", *drops])
@@ -753,7 +753,7 @@ def test_what_a_tls_server_says_to_tls_alone_is_not_taken_for_an_answer(certific
 
         while b"ACCEPT" not in server.stdout.readline():
             pass
-        client = Connections(f"https://127.0.0.1:{port}", 4, str(certificate.pem))
+        client = ConnectionPool(f"https://127.0.0.1:{port}", 4, str(certificate.pem))
         for number in range(3):
             assert answered(number) == b"hello world"
             tell(b"K\n" if number else b"k\n")  # it takes no second connection
@@ -794,7 +794,7 @@ def test_a_connection_over_tls_is_kept_too(certificate, version):
     context = certificate.server_context()
     context.minimum_version = context.maximum_version = version
     server = Server(context)
-    client = Connections(server.url, 4, str(certificate.pem))
+    client = ConnectionPool(server.url, 4, str(certificate.pem))
     for number in range(5):
         works(client, server, b"%d" % number * 50_000)
     assert server.connections == 1
@@ -813,12 +813,12 @@ def test_a_connection_over_tls_is_kept_too(certificate, version):
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 def test_the_certificate_is_for_a_name_or_an_address(certificate, secure, host):
     url = f"https://{host}:{secure.port}"
-    assert send(Connections(url, 4, str(certificate.pem)), b"x").body == b"x"
+    assert send(ConnectionPool(url, 4, str(certificate.pem)), b"x").body == b"x"
 
 
 def test_a_certificate_that_nobody_trusts_is_refused(secure):
     with pytest.raises(Unreachable, match=r"no TLS to .*certificate verify failed"):
-        send(Connections(secure.url, 4, EVERYBODYS))
+        send(ConnectionPool(secure.url, 4, EVERYBODYS))
     while not secure.lost:
         gevent.sleep(0.001)
     assert secure.requests == []
@@ -831,7 +831,7 @@ def test_a_certificate_for_another_host_is_refused(tmp_path):
     for host in ("127.0.0.1", "localhost"):
         url = f"https://{host}:{server.port}"
         with pytest.raises(Unreachable, match=r"no TLS to .*mismatch"):
-            send(Connections(url, 4, str(other.pem)))
+            send(ConnectionPool(url, 4, str(other.pem)))
     assert server.requests == []
     server.close()
 
@@ -839,7 +839,7 @@ def test_a_certificate_for_another_host_is_refused(tmp_path):
 def test_a_server_without_tls_is_an_ssl_error(certificate):
     with socket.create_server(("127.0.0.1", 0)) as plain:
         url = f"https://127.0.0.1:{plain.getsockname()[1]}"
-        call = gevent.spawn(send, Connections(url, 4, str(certificate.pem)))
+        call = gevent.spawn(send, ConnectionPool(url, 4, str(certificate.pem)))
         peer, _ = plain.accept()
         with peer:
             peer.sendall(LENGTH)
@@ -851,11 +851,11 @@ def test_a_handshake_that_stops_is_a_connect_time_out(certificate):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"https://127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(Unreachable, match=r"no TLS to .*timed out"):
-            send(Connections(url, 4, str(certificate.pem)), seconds=0.05)
+            send(ConnectionPool(url, 4, str(certificate.pem)), seconds=0.05)
 
 
 def test_an_answer_cut_under_tls_is_an_error_even_where_only_the_end_says_that_it_is_whole(certificate, secure):
-    client = Connections(secure.url, 4, str(certificate.pem))
+    client = ConnectionPool(secure.url, 4, str(certificate.pem))
     secure.script.append([TO_ITS_END, HANG_UP])  # without the closing alert: anyone on the way could have done it
     with pytest.raises(Unreachable, match=ENDED):
         send(client)
@@ -864,7 +864,7 @@ def test_an_answer_cut_under_tls_is_an_error_even_where_only_the_end_says_that_i
 
 
 def test_a_record_that_trickles_has_the_same_time_as_one_that_stops(certificate, secure):
-    client = Connections(secure.url, 4, str(certificate.pem))
+    client = ConnectionPool(secure.url, 4, str(certificate.pem))
     works(client, secure)
     [sock] = secure.open
     header = b"\x17\x03\x03\x40\x00"  # a record of 16 KiB
@@ -885,21 +885,21 @@ def test_a_handshake_that_trickles_has_the_same_time_as_one_that_stops(certifica
     server = StreamServer(("127.0.0.1", 0), trickle)
     server.start()
     with gevent.Timeout(5), pytest.raises(Unreachable, match="timed out"):
-        send(Connections(f"https://127.0.0.1:{server.server_port}", 4, str(certificate.pem)), seconds=0.1)
+        send(ConnectionPool(f"https://127.0.0.1:{server.server_port}", 4, str(certificate.pem)), seconds=0.1)
     server.stop(0)
 
 
 def test_one_context_serves_all_connections_to_a_bundle(certificate):
     url, bundle = "https://queue.example", str(certificate.pem)
-    assert Connections(url, 4, bundle).tls is Connections(url, 4, bundle).tls
-    assert Connections(url, 4, EVERYBODYS).tls is not Connections(url, 4, bundle).tls
+    assert ConnectionPool(url, 4, bundle).tls is ConnectionPool(url, 4, bundle).tls
+    assert ConnectionPool(url, 4, EVERYBODYS).tls is not ConnectionPool(url, 4, bundle).tls
 
 
 def test_a_ca_bundle_that_is_not_there_or_is_empty_is_a_finding(tmp_path):
     (tmp_path / "empty.pem").touch()
     for path in (tmp_path / "no.pem", tmp_path / "empty.pem"):
         with pytest.raises(ConfigError, match=rf"the CA bundle {re.escape(str(path))} \(AWS_CA_BUNDLE"):
-            Connections("https://queue.example", 4, str(path))
+            ConnectionPool("https://queue.example", 4, str(path))
 
 
 # --- how many are opened
@@ -917,7 +917,7 @@ def test_few_connections_are_opened_at_the_same_moment_and_a_call_takes_one_that
         return find(*asked, **more)
 
     monkeypatch.setattr(socket, "getaddrinfo", slow)
-    client = Connections(server.url, 50)
+    client = ConnectionPool(server.url, 50)
     gevent.joinall([gevent.spawn(send, client) for _ in range(50)], raise_error=True)
     assert most == MAX_OPENING
     assert client.opened == server.connections < 50
@@ -925,7 +925,7 @@ def test_few_connections_are_opened_at_the_same_moment_and_a_call_takes_one_that
 
 def test_who_waits_for_others_to_open_theirs_waits_no_longer_than_its_call_may_take(monkeypatch, server):
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **more: gevent.sleep(5))
-    client = Connections(server.url, 4)
+    client = ConnectionPool(server.url, 4)
     with gevent.Timeout(10):
         others = [gevent.spawn(send, client) for _ in range(MAX_OPENING)]
         gevent.idle()
@@ -937,7 +937,7 @@ def test_who_waits_for_others_to_open_theirs_waits_no_longer_than_its_call_may_t
 def test_an_interrupt_of_one_who_opens_lets_the_next_one_open(monkeypatch, server):
     find = socket.getaddrinfo
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **more: gevent.sleep(5))
-    client = Connections(server.url, 4)
+    client = ConnectionPool(server.url, 4)
     for _ in range(2 * MAX_OPENING):
         with pytest.raises(gevent.Timeout), gevent.Timeout(0.001):
             send(client)
@@ -957,7 +957,7 @@ def either(request, certificate):
 
 @pytest.mark.parametrize("beside", [False, True], ids=["threads alone", "beside greenlets"])
 def test_real_threads_share_connections_of_their_own_and_never_the_hubs(either, certificate, beside):
-    client = Connections(either.url, 8, str(certificate.pem))
+    client = ConnectionPool(either.url, 8, str(certificate.pem))
     pool = ThreadPool(4)
 
     def work(name: int) -> None:
@@ -982,9 +982,9 @@ SCRIPT = """
 import os, sys, threading
 if "gevent" in sys.argv:
     from gevent import monkey; monkey.patch_all()
-from millpond.sqs.connections import Connections
+from millpond.sqs.connection_pool import ConnectionPool
 
-client = Connections(sys.argv[1], 3, sys.argv[2])
+client = ConnectionPool(sys.argv[1], 3, sys.argv[2])
 
 def call(body):
     wire = b"POST / HTTP/1.1\\r\\nContent-Length: %d\\r\\n\\r\\n%b" % (len(body), body)
