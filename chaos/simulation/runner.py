@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator, Sequence
 import msgspec
 
 from chaos.simulation.history import History, story
-from chaos.simulation.lives import read
 from chaos.simulation.plan import draw
+from chaos.simulation.reader import read
 from chaos.simulation.rules import Violation, check
 from chaos.simulation.schedule import Schedule
 
