@@ -12,7 +12,7 @@ from chaos.chance import chance
 #: Seconds of a slow answer.
 SLOWEST_SECONDS = 3.0
 LEAST_SLOW_SECONDS = 0.5
-#: Denials come in bursts of so many calls.
+#: Calls of a burst of denials.
 BURST = 3
 
 #: What any call can suffer. "taken": SQS has done it, and its answer is lost.
@@ -45,7 +45,7 @@ TAKEN = frozenset(
     }
 )
 
-#: Of all calls of an operation, so many suffer. Extensions are few: they suffer more often. Millpond makes batches.
+#: The share of an operation's calls that suffer. Extensions are few: they suffer more often. Millpond makes batches.
 RATES: dict[str, float] = {
     "ReceiveMessage": 0.03,
     "DeleteMessageBatch": 0.03,

@@ -30,7 +30,7 @@ class Message(NamedTuple):
 
     @property
     def worker(self) -> str:
-        """Of a request: the first part of its path, by which a worker says who it is."""
+        """Of a request: the first part of its path, which names the worker."""
         return self.head.split(b" ", 2)[1].decode().split("/")[1]
 
     @property

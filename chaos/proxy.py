@@ -39,7 +39,7 @@ DUPLICATE_SECONDS = 0.02
 class Proxy:
     """Passes calls on, and does to some of them what the plan says.
 
-    A worker says who it is by the path of its endpoint: http://127.0.0.1:1234/<worker>. Planned faults spare it until
+    A worker is known by the path of its endpoint: http://127.0.0.1:1234/<worker>. Planned faults spare it until
     its first message has come through; ordered ones (`fail`) spare nobody.
     """
 
@@ -90,7 +90,7 @@ class Proxy:
             return self._duplicate(wire, Struck(fault, operation, request))
         is_taken = fault.kind in TAKEN or (fault.kind == "hung" and fault.chance < 0.5)
         struck = Struck(fault, operation, request, self._upstream.call(request.bytes) if is_taken else None)
-        self._tell(struck, self._concerned(struck))
+        self._log_fault(struck, self._concerned(struck))
         return self._strikes[fault.kind](wire, struck)
 
     def _fault(self, operation: str, request: Message) -> Fault | None:
@@ -117,7 +117,7 @@ class Proxy:
             return []
         return self._handles.numbers(self._handles.received(struck.answer.body))
 
-    def _tell(self, struck: Struck, messages: list[Number], moment: float | None = None) -> None:
+    def _log_fault(self, struck: Struck, messages: list[Number], moment: float | None = None) -> None:
         self._log.write(moment or now(), struck.fault.kind, struck.operation, struck.request.worker, messages)
 
     # The strikes. Each returns whether the connection goes on.
@@ -151,7 +151,7 @@ class Proxy:
         entries = batch["Entries"]
         chosen = entries[: 1 + int(struck.fault.chance * len(entries))]
         ids = {entry["Id"] for entry in chosen}
-        self._tell(struck, self._handles.asked(msgspec.json.encode({"Entries": chosen})))
+        self._log_fault(struck, self._handles.asked(msgspec.json.encode({"Entries": chosen})))
         if struck.fault.kind.endswith("not done"):
             batch["Entries"] = [entry for entry in entries if entry["Id"] not in ids]
         done: dict[str, Any] = {}
@@ -176,7 +176,7 @@ class Proxy:
         queue_url = msgspec.json.decode(struck.request.body)["QueueUrl"]
         change = {"QueueUrl": queue_url, "ReceiptHandle": handle, "VisibilityTimeout": 0}
         if numbers and self._upstream.ask("ChangeMessageVisibility", msgspec.json.encode(change)).ok:
-            self._tell(struck, numbers, moment)
+            self._log_fault(struck, numbers, moment)
 
 
 class Struck:

@@ -1,4 +1,4 @@
-"""`with proxy(queue_url, folder) as p`: the proxy's process, and what it can be told to do."""
+"""`with proxy(queue_url, folder) as p`: the proxy's process, and the orders that it takes."""
 
 from __future__ import annotations
 

@@ -34,8 +34,8 @@ DRAIN_SECONDS = 120.0
 
 
 class RunSettings(msgspec.Struct, frozen=True):
-    """One run. `messages`: so many a queue and no more, and at least so many `blows` (0: for `seconds`, which is the
-    longest in any case). `scale`: of the rates of network faults.
+    """One run, of `seconds` at the longest. `messages`: the most that a queue gets; `blows`: the least of them (both 0:
+    it lasts for `seconds`). `scale`: of the rates of network faults.
 
     `per_second`: to the standard queue; `fifo_per_second`: to the FIFO queue beside it, where there is one.
     """

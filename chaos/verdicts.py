@@ -10,9 +10,9 @@ Verdict = Literal["ok", "fail", "retry", "reject", "discard"]
 
 #: The reasons that the handler gives.
 REASON = "planned"
-#: Of a thousand messages, so many are ...
+#: How many of a thousand messages are ...
 FAIL, RETRY, REJECT, DISCARD = 10, 10, 5, 5
-#: Of a thousand, so many run longer than the visibility time-out.
+#: How many of a thousand run longer than the visibility time-out.
 LONG = 2
 #: Milliseconds that the others take.
 SHORTEST_MS, LONGEST_MS = 5, 50

@@ -1,4 +1,4 @@
-"""Runs many schedules, and tells what it found: from the command line, and for the mutants."""
+"""Runs many schedules and prints what was found: the command line of the simulation, and what the mutants use."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from chaos.simulation.reader import read
 from chaos.simulation.rules import Violation, check
 from chaos.simulation.schedule import Schedule
 
-#: Stories that one run tells.
+#: Stories that one run prints.
 MAX_STORIES = 5
 #: Lines of a story that is not asked for by --verbose.
 STORY_LINES = 40
@@ -76,10 +76,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1, help="of the first one; the others follow")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--message", default="", help="with --verbose: the story of this message only")
-    parser.add_argument("--verbose", action="store_true", help="tell every schedule's story")
+    parser.add_argument("--verbose", action="store_true", help="print every schedule's story")
     options = parser.parse_args(arguments)
     if options.verbose:
-        return _tell_all(range(options.seed, options.seed + options.schedules), options.message)
+        return _print_all(range(options.seed, options.seed + options.schedules), options.message)
     seeds = range(options.seed, options.seed + options.schedules)
     if options.processes > 1:
         return _run_apart(seeds, options.processes)
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run_apart(seeds: range, processes: int) -> int:
-    """In so many processes, each with its own part of the seeds and its own report."""
+    """In this many processes, each with its own part of the seeds and its own report."""
     size = -(-len(seeds) // processes)
     parts = [seeds[start : start + size] for start in range(0, len(seeds), size)]
     command = [sys.executable, "-m", "chaos.simulation"]
@@ -97,7 +97,7 @@ def _run_apart(seeds: range, processes: int) -> int:
     return max(one.wait() for one in running)
 
 
-def _tell_all(seeds: range, message: str) -> int:
+def _print_all(seeds: range, message: str) -> int:
     broken = False
     for seed in seeds:
         result = run_seed(seed, keep=True)
@@ -122,11 +122,11 @@ def _report(results: list[Result], seconds: float) -> int:
         + "".join(f"\n  {rule} {n}" for rule, n in rules.items())
     )
     for result in broken[:MAX_STORIES]:
-        _tell(result)
+        _print(result)
     return int(bool(broken))
 
 
-def _tell(result: Result) -> None:
+def _print(result: Result) -> None:
     violation = result.violations[0]
     again = f"--seed {result.seed} --schedules 1 --verbose --message '{violation.message}'"
     print(f"\nseed {result.seed}: {_line(violation)}")
