@@ -12,11 +12,8 @@ import msgspec
 
 from millpond.foreign.secrets import Unshown
 from millpond.foreign.text import shown
+from millpond.sqs.limits import MAX_BYTES, MAX_DELAY_SECONDS
 
-# SQS: DelaySeconds is 0 to 900.
-MAX_DELAY_SECONDS = 900
-# SQS: MaximumMessageSize at the most, and where a queue does not say otherwise.
-MAX_BYTES = 1_048_576
 #: What `not_before` adds to a body at the most.
 NOT_BEFORE_BYTES = len('"not_before":1234567890123,')
 

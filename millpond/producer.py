@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
@@ -15,8 +15,11 @@ from msgspec import structs
 from millpond.errors import QueueError, SendError, Throttled, Unanswered, Unreachable
 from millpond.hub.backoff import call_seconds, whole_seconds
 from millpond.hub.home import Errand, home, hub_thread, system, thread_beside
-from millpond.message import MAX_DELAY_SECONDS, envelope_text
-from millpond.sqs.queue import MAX_BATCH, MAX_BYTES, NAMELESS, SETTLE_SECONDS, Entry, dedup_id_of, has_name, is_fifo
+from millpond.message import envelope_text
+from millpond.sqs.entries import batches
+from millpond.sqs.limits import MAX_BYTES, MAX_DELAY_SECONDS
+from millpond.sqs.queue import SETTLE_SECONDS, Entry, dedup_id_of
+from millpond.sqs.queue_url import NAMELESS, has_name, is_fifo
 
 if TYPE_CHECKING:
     from millpond.sqs.clients import SqsQueue
@@ -248,20 +251,6 @@ def _job(index: int, message: Any) -> Job:
     if not 2 <= len(message) <= len(Job._fields):
         raise TypeError(f"messages[{index}]: 2 to {len(Job._fields)} values are wanted ({', '.join(Job._fields)})")
     return Job(*message)
-
-
-def batches(entries: Sequence[Entry]) -> Iterator[list[int]]:
-    """The entries' indexes, in order, as many to a call as SQS takes: 10, and 1 MiB together."""
-    batch: list[int] = []
-    room = MAX_BYTES
-    for index, size in enumerate(entry.size for entry in entries):
-        if len(batch) == MAX_BATCH or size > room:
-            yield batch
-            batch, room = [], MAX_BYTES
-        batch.append(index)
-        room -= size
-    if batch:
-        yield batch
 
 
 def _entry(job: Job, event_id: str) -> Entry:

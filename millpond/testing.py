@@ -36,7 +36,8 @@ from millpond.engine.processor import Processor, RetryPolicy
 from millpond.errors import ConfigError
 from millpond.hub import child_exits
 from millpond.hub.clock import SystemClock
-from millpond.message import MAX_BYTES, Outcome, envelope_text
+from millpond.message import Outcome, envelope_text
+from millpond.sqs.limits import MAX_BYTES
 from millpond.sqs.queue import Attribute, Received
 
 #: Where config.toml is, or else handlers/. Kept at the import, since a test may well go to a folder of its own.

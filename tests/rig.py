@@ -19,7 +19,7 @@ from millpond.hub.pool import Pool
 from millpond.observe import log
 from millpond.observe.metrics import Metrics
 from millpond.sqs.bounded import Bounded
-from millpond.sqs.queue import MAX_BYTES
+from millpond.sqs.limits import MAX_BYTES
 from tests.fakes import FakeQueue
 from tests.virtual import VirtualClock
 

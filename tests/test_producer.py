@@ -25,10 +25,11 @@ from hypothesis import strategies as st
 
 from millpond import Producer, testing
 from millpond.errors import AccessDenied, ConfigError, QueueError, QueueMissing, SendError, Throttled, Unreachable
-from millpond.message import MAX_DELAY_SECONDS
-from millpond.producer import ATTEMPTS, TIMEOUT_SECONDS, Job, batches
+from millpond.producer import ATTEMPTS, TIMEOUT_SECONDS, Job
 from millpond.sqs.clients import SqsQueue, connect
-from millpond.sqs.queue import MAX_BATCH, MAX_BYTES, Entry, Failure
+from millpond.sqs.entries import batches
+from millpond.sqs.limits import MAX_BATCH, MAX_BYTES, MAX_DELAY_SECONDS
+from millpond.sqs.queue import Entry, Failure
 from tests.worker_process import LocalQueues
 
 ROOT = Path(__file__).parent.parent

@@ -14,7 +14,8 @@ import msgspec
 
 from chaos.simulation.clock import WorldClock
 from chaos.simulation.history import History, message_of
-from millpond.sqs.queue import MAX_HOLD_SECONDS, Entry, Failure, Received
+from millpond.sqs.limits import MAX_HOLD_SECONDS
+from millpond.sqs.queue import Entry, Failure, Received
 
 #: What SQS says of a handle that is no longer one.
 NOT_AVAILABLE = Failure("InvalidParameterValue", "not available for visibility timeout change", True)

@@ -18,7 +18,8 @@ from millpond.app.toml import SettingsType, Table, TomlFile, bare, decode
 from millpond.errors import ConfigError
 from millpond.foreign.secrets import Unshown, conceal_environment
 from millpond.foreign.text import shown
-from millpond.sqs.queue import NAMELESS, has_name, is_fifo, lease_seconds
+from millpond.sqs.limits import lease_seconds
+from millpond.sqs.queue_url import NAMELESS, has_name, is_fifo
 
 #: A beat's own call takes at least this, on a good day: a lease must outlast both.
 BEAT_CALL_SECONDS = 1.0

@@ -20,7 +20,7 @@ import msgspec
 from millpond.app.config import handler_settings
 from millpond.app.routing import Route, routes
 from millpond.errors import ConfigError
-from millpond.foreign.trace import describe, place_of, traceback_of
+from millpond.foreign.trace import describe, raised_at, traceback_of
 from millpond.observe import log
 
 
@@ -196,7 +196,7 @@ def _where(module: str, error: BaseException) -> str:
         for frame, line in traceback.walk_tb(BaseException.__dict__["__traceback__"].__get__(error))
         if str(frame.f_globals.get("__name__")).partition(".")[0] == top
     ]
-    file, line = places[-1] if places else place_of(error)
+    file, line = places[-1] if places else raised_at(error)
     return f" ({_shown_path(file)}:{line})" if file and "importlib" not in file else ""
 
 

@@ -10,7 +10,7 @@ from millpond.errors import MillpondError
 from millpond.foreign.number import number_within
 from millpond.foreign.secrets import Unshown
 from millpond.hub.backoff import whole_seconds
-from millpond.message import MAX_DELAY_SECONDS
+from millpond.sqs.limits import MAX_DELAY_SECONDS
 from millpond.sqs.queue import Attribute, Received
 
 #: Milliseconds since the epoch up to the year 5138.

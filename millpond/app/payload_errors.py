@@ -11,7 +11,7 @@ import msgspec
 from millpond.app.envelope import located
 from millpond.errors import Interrupt
 from millpond.foreign.text import shown, type_name
-from millpond.foreign.trace import describe, place_of
+from millpond.foreign.trace import describe, raised_at
 
 #: Findings of one payload that are named.
 MAX_NAMED = 5
@@ -74,7 +74,7 @@ def _described(error: BaseException, payload: msgspec.Raw) -> str:
 
 
 def _place(error: BaseException) -> str:
-    file, line = place_of(error)
+    file, line = raised_at(error)
     name = type_name(error)
     return f"{name} ({shown(file.rpartition('/')[2])}:{line})" if file else name
 

@@ -18,7 +18,8 @@ from millpond.errors import MISCONFIGURED, STOPPED, ConfigError
 from millpond.hub.home import Errand, process
 from millpond.observe import screen
 from millpond.observe.screen import counted
-from millpond.sqs.endpoint import find_endpoint, place_of
+from millpond.sqs.endpoint import find_endpoint
+from millpond.sqs.queue_url import place_of
 
 STYLES = {"ok": "green", "note": "dim", "warning": "yellow", "error": "bold red"}
 #: Heroku, ECS (stopTimeout) and Kubernetes (terminationGracePeriodSeconds) kill 30 s after SIGTERM if not told other.

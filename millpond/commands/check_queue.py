@@ -15,7 +15,9 @@ from millpond.observe.screen import counted
 from millpond.process.service import reserve_seconds
 from millpond.sqs.clients import SqsQueue, connect
 from millpond.sqs.codes import DENIED_CODES
-from millpond.sqs.queue import MAX_RECEIVES, SETTLE_SECONDS, Failure, read_redrive
+from millpond.sqs.limits import MAX_RECEIVES
+from millpond.sqs.queue import SETTLE_SECONDS, Failure
+from millpond.sqs.redrive import read_redrive
 
 #: The longest MessageRetentionPeriod: 14 days.
 MAX_RETENTION_SECONDS = 1_209_600

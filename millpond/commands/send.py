@@ -17,11 +17,12 @@ from millpond.app.config import AllSettings
 from millpond.errors import LEFT, STOPPED, AccessDenied, ConfigError, QueueError, QueueMissing, Unreachable
 from millpond.foreign.text import shown
 from millpond.local.attributes import ACCOUNT_ID
-from millpond.message import MAX_DELAY_SECONDS, envelope_text
+from millpond.message import envelope_text
 from millpond.observe import screen
-from millpond.producer import batches
 from millpond.sqs.clients import SqsQueue, connect
-from millpond.sqs.queue import MAX_ATTRIBUTES, MAX_BYTES, Attribute, Entry, Failure, Queue, answers, dedup_id_of
+from millpond.sqs.entries import answers, batches
+from millpond.sqs.limits import MAX_ATTRIBUTES, MAX_BYTES, MAX_DELAY_SECONDS
+from millpond.sqs.queue import Attribute, Entry, Failure, Queue, dedup_id_of
 
 #: Calls on their way at once: 10,000 messages at 20 ms a call take 3 s instead of 20.
 SENDERS = 8

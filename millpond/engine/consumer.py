@@ -26,7 +26,8 @@ from millpond.hub.pool import Pool
 from millpond.message import Outcome
 from millpond.observe import log
 from millpond.sqs.bounded import Bounded
-from millpond.sqs.queue import MAX_BYTES, Received
+from millpond.sqs.limits import MAX_BYTES
+from millpond.sqs.queue import Received
 
 #: Causes that use up an attempt.
 FAILURES = frozenset({"failed", "timed_out", "rejected", "undecodable"})

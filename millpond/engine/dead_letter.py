@@ -11,7 +11,8 @@ import msgspec
 from millpond.engine.delivery import Delivery
 from millpond.hub.clock import Clock
 from millpond.message import FollowUp, Outcome
-from millpond.sqs.queue import MAX_ATTRIBUTES, MAX_BYTES, Attribute, Entry, Received, dedup_id_of
+from millpond.sqs.limits import MAX_ATTRIBUTES, MAX_BYTES
+from millpond.sqs.queue import Attribute, Entry, Received, dedup_id_of
 
 #: The attribute that carries the reason, and the longest value it takes.
 ATTRIBUTE = "millpond"

@@ -12,8 +12,10 @@ from millpond.hub.backoff import whole_seconds
 from millpond.hub.clock import Clock, Event
 from millpond.hub.countdown import Countdown
 from millpond.sqs.batcher import Batcher
-from millpond.sqs.queue import MARGIN_SECONDS as MARGIN_SECONDS  # with lease_seconds, where the settings need both
-from millpond.sqs.queue import MAX_HOLD_SECONDS, Failure, Queue, answers, lease_seconds
+from millpond.sqs.entries import answers
+from millpond.sqs.limits import MARGIN_SECONDS as MARGIN_SECONDS  # with lease_seconds, where the settings need both
+from millpond.sqs.limits import MAX_HOLD_SECONDS, lease_seconds
+from millpond.sqs.queue import Failure, Queue
 
 #: The 12 h are counted at SQS, from a moment before our receive came back: asking past them is an error there.
 HOLD_MARGIN_SECONDS = 10.0

@@ -26,13 +26,13 @@ from millpond.errors import (
     Unavailable,
 )
 from millpond.foreign.text import shown, type_name
-from millpond.foreign.trace import describe, place_of, traceback_of
+from millpond.foreign.trace import describe, raised_at, traceback_of
 from millpond.hub.backoff import retry_seconds, whole_seconds
 from millpond.hub.countdown import Countdown, Time
 from millpond.hub.threads import NoThread, NotStarted, Threads
 from millpond.message import Cause, Message, Outcome
 from millpond.observe import log
-from millpond.sqs.queue import MAX_HOLD_SECONDS
+from millpond.sqs.limits import MAX_HOLD_SECONDS
 
 SUCCEEDED = Outcome("succeeded")
 LEASE_LOST = Outcome("lease_lost")
@@ -253,7 +253,7 @@ class Processor:
         return self._policies.get(event_type, self._retry)
 
     def _first_trace(self, error: BaseException) -> str:
-        place = place_of(error)
+        place = raised_at(error)
         where = (type_name(error), *place) if place[0] else ()
         if where in self._seen_tracebacks or len(self._seen_tracebacks) >= MAX_SEEN:
             return ""

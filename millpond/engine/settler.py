@@ -13,9 +13,11 @@ from millpond.engine.delivery import Delivery
 from millpond.engine.lease import DENIED_SECONDS, LeaseKeeper
 from millpond.engine.trouble import DENIED_PATIENCE_SECONDS, PATIENCE_SECONDS, Trouble, is_denied
 from millpond.hub.clock import Clock
-from millpond.message import MAX_DELAY_SECONDS, FollowUp, Outcome, delayed
+from millpond.message import FollowUp, Outcome, delayed
 from millpond.sqs.batcher import Batcher
-from millpond.sqs.queue import Entry, Failure, Queue, answers
+from millpond.sqs.entries import answers
+from millpond.sqs.limits import MAX_DELAY_SECONDS
+from millpond.sqs.queue import Entry, Failure, Queue
 
 #: A follow-up that cannot be sent for so long is a dead letter; a delete that fails in a drain without an end is given
 #: up then.

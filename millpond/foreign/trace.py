@@ -38,7 +38,7 @@ def traceback_of(error: BaseException) -> str:
     return "\n".join([shown(line, MAX_LINE) for text in texts for line in text.splitlines()])[-MAX_LINES:]
 
 
-def place_of(error: BaseException) -> tuple[str, int]:
+def raised_at(error: BaseException) -> tuple[str, int]:
     """The file and the line where it was raised; "" and 0 where nobody knows."""
     trace = _TRACEBACK.__get__(error)
     if trace is None:

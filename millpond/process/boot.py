@@ -35,7 +35,8 @@ from millpond.process.watchdog import GuardedQueue, Watchdog
 from millpond.sqs.bounded import Bounded
 from millpond.sqs.clients import Sqs, SqsQueue, connect
 from millpond.sqs.lifeline import rescue
-from millpond.sqs.queue import MAX_BATCH, MAX_BYTES, read_redrive
+from millpond.sqs.limits import MAX_BATCH, MAX_BYTES
+from millpond.sqs.redrive import read_redrive
 
 #: What goes on is told this often.
 TELL_SECONDS = 60.0

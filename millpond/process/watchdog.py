@@ -19,7 +19,9 @@ from millpond.errors import CRASHED
 from millpond.hub.clock import Clock
 from millpond.hub.pulse import PULSE_SECONDS, Pulse
 from millpond.observe import log
-from millpond.sqs.queue import MAX_BATCH, Failure, answers
+from millpond.sqs.entries import answers
+from millpond.sqs.limits import MAX_BATCH
+from millpond.sqs.queue import Failure
 
 # Native ones: gevent's belong to the hub, which stands still just when they are needed.
 _start_thread: Callable[..., Any] = get_original("_thread", "start_new_thread")

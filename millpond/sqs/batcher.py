@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from millpond.hub.backoff import call_seconds
 from millpond.hub.clock import Clock, Event, Timer
-from millpond.sqs.queue import MAX_BATCH, MAX_BYTES
+from millpond.sqs.limits import MAX_BATCH, MAX_BYTES
 
 Item = TypeVar("Item")
 

@@ -22,17 +22,11 @@ from millpond.sqs.codes import KEY_CODES
 from millpond.sqs.connection_pool import CONNECT_SECONDS, tls_context
 from millpond.sqs.credentials import Credentials
 from millpond.sqs.endpoint import credentials_loader, find_endpoint, is_loopback
+from millpond.sqs.entries import send_apart
 from millpond.sqs.http_connection import TOO_LARGE
-from millpond.sqs.queue import (
-    ENTRY_IDS,
-    POLL_GRACE_SECONDS,
-    SETTLE_SECONDS,
-    SYSTEM_ATTRIBUTES,
-    Entry,
-    Failure,
-    Received,
-    redrive_target,
-)
+from millpond.sqs.queue import POLL_GRACE_SECONDS, SETTLE_SECONDS, Entry, Failure, Received
+from millpond.sqs.redrive import redrive_target
+from millpond.sqs.shapes import ENTRY_IDS, SYSTEM_ATTRIBUTES
 
 
 class BotoSqs:
@@ -173,9 +167,9 @@ class BotoQueue:
 
     def send(self, entries: Sequence[Entry], seconds: float = SETTLE_SECONDS) -> list[Failure | None]:
         if seconds >= SETTLE_SECONDS or home() is not process:  # in a real thread beside the hub: the SDK's limits
-            return shapes.send_apart(entries, self._send)
+            return send_apart(entries, self._send)
         try:
-            return Errand(lambda: shapes.send_apart(entries, self._send), process).result(seconds)
+            return Errand(lambda: send_apart(entries, self._send), process).result(seconds)
         except TimeoutError:
             raise Unanswered(f"SendMessageBatch: no answer in {seconds:.3g} s") from None
 

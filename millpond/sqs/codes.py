@@ -6,6 +6,16 @@ from collections.abc import Set
 
 from millpond.errors import AccessDenied, QueueError, QueueMissing, Throttled, Unreachable
 
+#: Codes that say: this receipt handle is no longer yours. Final, never retried.
+LEASE_LOST_CODES = frozenset(
+    {
+        "ReceiptHandleIsInvalid",
+        "MessageNotInflight",
+        "AWS.SimpleQueueService.MessageNotInflight",
+        "InvalidParameterValue",
+        "InvalidParameterValueException",
+    }
+)
 MISSING_CODES = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist", "InvalidAddress"})
 #: A token that was valid once: fresh credentials may be there already.
 EXPIRED_CODES = frozenset({"ExpiredToken", "ExpiredTokenException"})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,58 +20,12 @@ from botocore.utils import get_environ_proxies
 
 from millpond.errors import ConfigError
 from millpond.foreign.text import shown
+from millpond.sqs.queue_url import Place, place_of
 
-#: What the hosts of SQS end with, one partition of AWS after the other; and those that answer over IPv6 too.
-SUFFIXES = (
-    "amazonaws.com",
-    "amazonaws.com.cn",
-    "amazonaws.eu",
-    "c2s.ic.gov",
-    "sc2s.sgov.gov",
-    "cloud.adc-e.uk",
-    "csp.hci.ic.gov",
-)
-DUAL_STACK_SUFFIXES = (
-    "api.aws",
-    "api.amazonwebservices.com.cn",
-    "api.amazonwebservices.eu",
-    "api.aws.ic.gov",
-    "api.aws.scloud",
-    "api.cloud-aws.adc-e.uk",
-    "api.aws.hci.ic.gov",
-)
 #: A credential_process that has not answered by then is ended.
 PROCESS_SECONDS = 30.0
 #: An emulator has no region of its own; what it makes its ARNs of does not matter here.
 EMULATOR_REGION = "us-east-1"
-
-_REGION = r"(?P<region>[a-z]{2,}(?:-[a-z]+)+-[0-9]{1,2})"
-#: Where a host or a path has a region: sqs.eu-west-1.amazonaws.com, vpce-0a1b-us-east-1a.sqs.us-east-1.vpce...; the
-#: legacy eu-west-1.queue.amazonaws.com; eu-west-1.goaws.com; LocalStack has the first two, and /queue/eu-west-1/...
-_REGIONAL = re.compile(rf"sqs\.{_REGION}\.(?:{'|'.join(map(re.escape, SUFFIXES))})")
-_IN_HOST = (
-    re.compile(rf"(?:.*\.)?sqs(?:-fips)?\.{_REGION}(?:\..*)?"),
-    re.compile(rf"(?:.*\.)?{_REGION}\.queue\..*"),
-    re.compile(rf"(?=(?:af|ap|ca|cn|eu|eusc|il|me|mx|sa|us)-){_REGION}\..*"),
-)
-#: At Amazon, any label: of a service that stands before SQS too (abc.execute-api.eu-west-1.amazonaws.com).
-_IN_AWS = re.compile(rf"(?:.*\.)?{_REGION}\..*")
-_IN_PATH = re.compile(rf"/queue/{_REGION}/[0-9]+/[^/]+")
-#: The first host of all, which names no region.
-_OLDEST = {"queue.amazonaws.com": "us-east-1"}
-
-
-class Place(msgspec.Struct, frozen=True):
-    """Where a queue is, by its URL alone. `endpoint_url`: scheme, host and port as they are written, never a password.
-
-    `region`: "" where the URL names none. `regional`: Amazon's own host for the region, of which the SDK's settings
-    can choose another kind (FIPS, dual-stack).
-    """
-
-    endpoint_url: str
-    region: str
-    regional: bool = False
-    aws: bool = False
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -82,27 +35,6 @@ class Endpoint(msgspec.Struct, frozen=True):
     region: str
     ca_file: str
     proxied: bool
-
-
-def place_of(url: str) -> Place:
-    """The place of a queue, or of an endpoint, by its URL. Raises ConfigError where that is none."""
-    try:
-        parts = urlsplit(url)
-        host, _ = (parts.hostname or "").rstrip("."), parts.port
-    except ValueError as error:
-        raise ConfigError(f"{shown(url)}: {error}") from None
-    if parts.scheme not in ("http", "https") or not host:
-        raise ConfigError(f"{shown(url)}: a URL is needed, https://...")
-    aws = host.endswith(tuple(f".{suffix}" for suffix in SUFFIXES + DUAL_STACK_SUFFIXES))
-    netloc = parts.netloc.rpartition("@")[2]
-    regional = bool(_REGIONAL.fullmatch(netloc.lower()))
-    return Place(f"{parts.scheme}://{netloc}", _region_in(host, parts.path, aws), regional, aws)
-
-
-def _region_in(host: str, path: str, aws: bool) -> str:
-    named = next(filter(None, (form.fullmatch(host) for form in _IN_HOST)), None)
-    named = named or (_IN_AWS.fullmatch(host) if aws else _IN_PATH.fullmatch(path))
-    return named["region"] if named else _OLDEST.get(host, "")
 
 
 def find_endpoint(queue_url: str, region: str, endpoint_url: str) -> Endpoint:

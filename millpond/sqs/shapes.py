@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from hashlib import sha256
 from typing import Annotated, Any
@@ -19,20 +19,21 @@ from millpond.errors import QueueError
 from millpond.foreign.number import MAX_DIGITS, number_within
 from millpond.foreign.secrets import Unshown
 from millpond.foreign.text import shown
-from millpond.foreign.trace import describe
-from millpond.sqs.codes import CONTENT_CODES, error_kind
+from millpond.sqs.codes import error_kind
+from millpond.sqs.limits import MAX_BATCH
 from millpond.sqs.queue import (
-    ENTRY_IDS,
     MISSING,
     NO_ATTRIBUTES,
-    SYSTEM_ATTRIBUTES,
     Attribute,
     Entry,
     Failure,
     Received,
-    answers,
 )
 
+#: How the entries of a batch are named: by number, since one message can be in it twice.
+ENTRY_IDS = [str(number) for number in range(MAX_BATCH)]
+#: What a receive asks for about each message: all that anybody here reads.
+SYSTEM_ATTRIBUTES = ("ApproximateReceiveCount", "SentTimestamp", "MessageGroupId", "AWSTraceHeader")
 _INDEX = {entry_id: index for index, entry_id in enumerate(ENTRY_IDS)}
 _log = logging.getLogger("millpond")
 
@@ -173,40 +174,6 @@ def extend_body(url: str, changes: Sequence[tuple[str, int]]) -> bytes:
 
 def send_body(url: str, entries: Sequence[Entry]) -> bytes:
     return _encode(_Batch(url, list(map(_sent, ENTRY_IDS, entries))))
-
-
-def send_apart(
-    entries: Sequence[Entry], send: Callable[[Sequence[Entry]], list[Failure | None]]
-) -> list[Failure | None]:
-    """The results of a batch of sends, in which one bad entry fails by itself.
-
-    What `send_body` cannot write is not sent; where SQS refuses the batch for what is in one entry, each goes alone.
-    """
-    try:
-        return send(entries)
-    except (ValueError, TypeError, OverflowError):
-        failures = [_unwritable(entry) for entry in entries]
-        if not any(failures):
-            raise
-    except QueueError as error:
-        if error.code not in CONTENT_CODES:
-            raise
-        if len(entries) == 1:
-            return [Failure(error.code, str(error), sender_fault=True)]
-        # As results, not as errors: those before one that fails are sent.
-        return [answers(lambda alone: send_apart(alone, send), [entry])[0] for entry in entries]
-    good = [entry for entry, failure in zip(entries, failures, strict=True) if failure is None]
-    others = iter(send_apart(good, send)) if good else iter(())
-    return [failure or next(others) for failure in failures]
-
-
-def _unwritable(entry: Entry) -> Failure | None:
-    """Half a character, which UTF-8 cannot hold; a value that is no text."""
-    try:
-        send_body("", [entry])
-    except (ValueError, TypeError, OverflowError) as error:
-        return Failure("InvalidMessageContents", describe(error), sender_fault=True)
-    return None
 
 
 def attributes_body(url: str) -> bytes:

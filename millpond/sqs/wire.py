@@ -16,8 +16,10 @@ from millpond.foreign.text import shown
 from millpond.foreign.trace import describe
 from millpond.sqs import shapes, sigv4
 from millpond.sqs.codes import KEY_CODES, is_skew
+from millpond.sqs.entries import send_apart
 from millpond.sqs.http_connection import TOO_LARGE, HttpAnswer
-from millpond.sqs.queue import POLL_GRACE_SECONDS, SETTLE_SECONDS, Entry, Failure, Received, redrive_target
+from millpond.sqs.queue import POLL_GRACE_SECONDS, SETTLE_SECONDS, Entry, Failure, Received
+from millpond.sqs.redrive import redrive_target
 from millpond.sqs.sigv4 import Keys
 
 CONTENT_TYPE = "application/x-amz-json-1.0"
@@ -166,7 +168,7 @@ class WireQueue:
 
     def send(self, entries: Sequence[Entry], seconds: float = SETTLE_SECONDS) -> list[Failure | None]:
         end = monotonic() + seconds
-        return shapes.send_apart(entries, lambda some: self._send(some, end - monotonic()))
+        return send_apart(entries, lambda some: self._send(some, end - monotonic()))
 
     def _send(self, entries: Sequence[Entry], seconds: float) -> list[Failure | None]:
         return self._batch("SendMessageBatch", shapes.send_body(self.url, entries), len(entries), seconds)

@@ -33,7 +33,8 @@ from millpond.hub.clock import SystemClock
 from millpond.local import LocalSqs
 from millpond.mail.job import Email
 from millpond.observe import screen
-from millpond.sqs.queue import MAX_BYTES, Entry, Failure
+from millpond.sqs.limits import MAX_BYTES
+from millpond.sqs.queue import Entry, Failure
 from tests.fakes import FakeQueue
 from tests.worker_process import ROOT, LocalQueues, WorkerProcess, embedded_queues, with_client, write_project
 

@@ -1,7 +1,8 @@
 import json
 
 from millpond.engine.dead_letter import MAX_VALUE_BYTES, Reason, copy, reason_text
-from millpond.sqs.queue import MAX_BYTES, Attribute, Received
+from millpond.sqs.limits import MAX_BYTES
+from millpond.sqs.queue import Attribute, Received
 
 
 def a_reason(**more):

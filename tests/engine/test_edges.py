@@ -14,7 +14,8 @@ from millpond.hub.clock import SystemClock
 from millpond.observe.metrics import Metrics
 from millpond.process.service import Service
 from millpond.sqs.bounded import SETTLE_SECONDS, Bounded
-from millpond.sqs.queue import Failure, read_redrive, redrive_target
+from millpond.sqs.queue import Failure
+from millpond.sqs.redrive import read_redrive, redrive_target
 from tests.engine.test_consumer import BROKEN, GONE, Gate, drain, fine, run
 from tests.fakes import TELL, FakeQueue
 from tests.rig import Rig

@@ -7,7 +7,8 @@ import pytest
 from millpond.app.envelope import early_seconds, unwrap
 from millpond.engine.dead_letter import ATTRIBUTE
 from millpond.errors import AccessDenied, QueueMissing, Retry, Throttled, Unavailable, Unreachable
-from millpond.message import MAX_BYTES, FollowUp, Message, delayed
+from millpond.message import FollowUp, Message, delayed
+from millpond.sqs.limits import MAX_BYTES
 from millpond.sqs.queue import Failure, Received
 from tests.engine.test_groups import FifoQueue
 from tests.rig import Rig

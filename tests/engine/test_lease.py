@@ -6,7 +6,8 @@ from gevent.event import Event
 
 from millpond.engine.lease import HOLD_MARGIN_SECONDS, MARGIN_SECONDS, LeaseKeeper
 from millpond.errors import AccessDenied, Unreachable
-from millpond.sqs.queue import MAX_HOLD_SECONDS, Failure
+from millpond.sqs.limits import MAX_HOLD_SECONDS
+from millpond.sqs.queue import Failure
 from tests.fakes import TELL, FakeQueue
 from tests.virtual import VirtualClock, settle
 

@@ -31,7 +31,8 @@ from millpond.engine.processor import HANDLER_CODE
 from millpond.errors import Throttled, Unreachable
 from millpond.hub.pulse import Pulse
 from millpond.process.watchdog import GuardedQueue, Watchdog
-from millpond.sqs.queue import MAX_HOLD_SECONDS, Failure
+from millpond.sqs.limits import MAX_HOLD_SECONDS
+from millpond.sqs.queue import Failure
 from tests.virtual import VirtualClock, settle
 
 VISIBILITY = 30

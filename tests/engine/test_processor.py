@@ -31,7 +31,8 @@ from millpond.engine.processor import Processor, RetryPolicy
 from millpond.errors import Interrupt, LeaseLost, Stopped, TimeLimitExceeded
 from millpond.message import Outcome
 from millpond.observe import log
-from millpond.sqs.queue import MAX_BYTES, MAX_HOLD_SECONDS, Attribute, Received
+from millpond.sqs.limits import MAX_BYTES, MAX_HOLD_SECONDS
+from millpond.sqs.queue import Attribute, Received
 from tests.virtual import VirtualClock, settle
 
 RETRY = RetryPolicy(max_attempts=5, base_seconds=2, max_seconds=900)

@@ -9,7 +9,7 @@ import pytest
 
 from millpond.foreign.secrets import conceal
 from millpond.foreign.text import MAX_LINES, shown, type_name
-from millpond.foreign.trace import CAUSE, MAX_DEPTH, MAX_FRAMES, MAX_LINKS, describe, place_of, traceback_of
+from millpond.foreign.trace import CAUSE, MAX_DEPTH, MAX_FRAMES, MAX_LINKS, describe, raised_at, traceback_of
 
 
 class Nasty(Exception):
@@ -134,8 +134,8 @@ def test_of_a_recursion_the_innermost_frames_are_told():
 def test_a_place_is_where_an_error_was_raised():
     error = raised(ValueError())
 
-    assert place_of(error) == (__file__, error.__traceback__.tb_lineno)
-    assert place_of(ValueError()) == ("", 0)
+    assert raised_at(error) == (__file__, error.__traceback__.tb_lineno)
+    assert raised_at(ValueError()) == ("", 0)
 
 
 def test_of_a_chain_of_errors_the_last_ones_are_told():

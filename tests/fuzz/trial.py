@@ -16,9 +16,10 @@ from millpond.engine.dead_letter import ATTRIBUTE, MAX_VALUE_BYTES, Letters
 from millpond.engine.delivery import Delivery
 from millpond.engine.processor import Processor, RetryPolicy
 from millpond.hub.clock import SystemClock
-from millpond.message import MAX_BYTES, Outcome
+from millpond.message import Outcome
 from millpond.observe import log
 from millpond.observe.metrics import Metrics
+from millpond.sqs.limits import MAX_BYTES
 from millpond.sqs.queue import Received
 
 #: Characters that no line may pass, all its fields and a traceback in it.

@@ -30,7 +30,8 @@ from millpond.errors import CRASHED, Unreachable
 from millpond.hub.pulse import PULSE_SECONDS, Pulse
 from millpond.observe import log
 from millpond.process.watchdog import BLOCKED_SECONDS, MAX_STACK, TICK_SECONDS, Block, GuardedQueue, Watchdog
-from millpond.sqs.queue import MAX_BATCH, Failure
+from millpond.sqs.limits import MAX_BATCH
+from millpond.sqs.queue import Failure
 from tests.engine.test_processor import delivery_of
 from tests.fakes import TELL, FakeQueue
 from tests.virtual import VirtualClock

@@ -3,7 +3,7 @@ import pytest
 from gevent.event import Event
 
 from millpond.sqs.batcher import HURRIED_PAUSE_SECONDS, MAX_PAUSE_SECONDS, Batcher
-from millpond.sqs.queue import MAX_BYTES
+from millpond.sqs.limits import MAX_BYTES
 from tests.virtual import VirtualClock, settle
 
 

@@ -31,7 +31,7 @@ from millpond.errors import ConfigError, Interrupt, TimeLimitExceeded, Unreachab
 from millpond.sqs import http_connection as connection
 from millpond.sqs.connection_pool import MAX_OPENING, ConnectionPool
 from millpond.sqs.http_connection import MAX_ANSWER_BYTES, MAX_CHUNKS, HttpAnswer
-from millpond.sqs.queue import MAX_BATCH, MAX_BYTES
+from millpond.sqs.limits import MAX_BATCH, MAX_BYTES
 from millpond.sqs.stream import Stream
 from tests.http_server import HANG_UP, Server, pieces
 from tests.smtp_server import make_certificate

@@ -15,7 +15,8 @@ from millpond.errors import ConfigError
 from millpond.sqs.boto import BotoSqs
 from millpond.sqs.clients import connect
 from millpond.sqs.credentials import Credentials
-from millpond.sqs.endpoint import DUAL_STACK_SUFFIXES, SUFFIXES, Endpoint, credentials_loader, find_endpoint
+from millpond.sqs.endpoint import Endpoint, credentials_loader, find_endpoint
+from millpond.sqs.queue_url import DUAL_STACK_SUFFIXES, SUFFIXES
 from millpond.sqs.sigv4 import Keys
 from tests.http_server import Server
 from tests.sdk import _models_are_read_once  # noqa: F401  an autouse fixture

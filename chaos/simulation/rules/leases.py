@@ -7,7 +7,7 @@ import math
 from chaos.simulation.lives import Life, Tale
 from chaos.simulation.rules.rule import EPSILON, HOLD_SECONDS, PAUSE_SECONDS, SLACK_SECONDS, Findings, rule
 from millpond.engine.settler import GIVE_UP_SECONDS
-from millpond.sqs.queue import LEASE_LOST_CODES
+from millpond.sqs.codes import LEASE_LOST_CODES
 
 
 @rule

@@ -1,0 +1,80 @@
+"""The entries of batch calls: how many go in one call, and what became of each, where the whole call failed too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+from millpond.errors import AccessDenied, QueueError, QueueMissing, Throttled, Unreachable
+from millpond.foreign.trace import describe
+from millpond.sqs import shapes
+from millpond.sqs.codes import CONTENT_CODES
+from millpond.sqs.limits import MAX_BATCH, MAX_BYTES
+from millpond.sqs.queue import Entry, Failure
+
+Each = TypeVar("Each")
+
+
+def batches(entries: Sequence[Entry]) -> Iterator[list[int]]:
+    """The entries' indexes, in order, as many to a call as SQS takes: 10, and 1 MiB together."""
+    batch: list[int] = []
+    room = MAX_BYTES
+    for index, size in enumerate(entry.size for entry in entries):
+        if len(batch) == MAX_BATCH or size > room:
+            yield batch
+            batch, room = [], MAX_BYTES
+        batch.append(index)
+        room -= size
+    if batch:
+        yield batch
+
+
+def answers(call: Callable[[list[Each]], list[Failure | None]], entries: list[Each]) -> list[Failure | None]:
+    """The results of a batch call, also where it fails as a whole: that says nothing final of any one entry.
+
+    A call that SQS refuses as it stands is made again for each entry: a bad one must not fail its nine neighbours.
+    """
+    try:
+        return call(entries)
+    except (Throttled, Unreachable) as error:
+        return [Failure(f"call:{error.code}", str(error))] * len(entries)
+    except (AccessDenied, QueueMissing) as error:
+        return [Failure(f"call:{error.code}", str(error), denied=True)] * len(entries)
+    except QueueError as error:
+        if len(entries) > 1:
+            return [answers(call, [entry])[0] for entry in entries]
+        return [Failure(f"call:{error.code}", str(error), sender_fault=True)]
+
+
+def send_apart(
+    entries: Sequence[Entry], send: Callable[[Sequence[Entry]], list[Failure | None]]
+) -> list[Failure | None]:
+    """The results of a batch of sends, in which one bad entry fails by itself.
+
+    What `send_body` cannot write is not sent; where SQS refuses the batch for what is in one entry, each goes alone.
+    """
+    try:
+        return send(entries)
+    except (ValueError, TypeError, OverflowError):
+        failures = [_unwritable(entry) for entry in entries]
+        if not any(failures):
+            raise
+    except QueueError as error:
+        if error.code not in CONTENT_CODES:
+            raise
+        if len(entries) == 1:
+            return [Failure(error.code, str(error), sender_fault=True)]
+        # As results, not as errors: those before one that fails are sent.
+        return [answers(lambda alone: send_apart(alone, send), [entry])[0] for entry in entries]
+    good = [entry for entry, failure in zip(entries, failures, strict=True) if failure is None]
+    others = iter(send_apart(good, send)) if good else iter(())
+    return [failure or next(others) for failure in failures]
+
+
+def _unwritable(entry: Entry) -> Failure | None:
+    """Half a character, which UTF-8 cannot hold; a value that is no text."""
+    try:
+        shapes.send_body("", [entry])
+    except (ValueError, TypeError, OverflowError) as error:
+        return Failure("InvalidMessageContents", describe(error), sender_fault=True)
+    return None
