@@ -21,6 +21,7 @@ from millpond.engine.delivery import Delivery
 from millpond.engine.groups import Groups
 from millpond.engine.lease import Lease, LeaseKeeper
 from millpond.message import Outcome
+from millpond.engine.ask import Asks
 from millpond.engine.poller import Pollers
 from millpond.engine.settler import Settler
 from chaos.simulation.runner import run_seed
@@ -64,9 +65,9 @@ def planted(bug: Mutant) -> Iterator[None]:
 # Permits
 
 
-@mutant("permits first: a poll asks for no more than it has permits for", (Pollers, "_receive"))
+@mutant("permits first: a poll asks for no more than it has permits for", (Asks, "make"))
 def asks_for_ten(original: Any) -> Any:
-    return lambda self, asked, *more: original(self, 10, *more)
+    return lambda self, permits, now: original(self, 10, now)
 
 
 @mutant("a permit comes back when the outcome is queued, not before", (Consumer, "accept"), (Consumer, "_settle_swarm"))
@@ -379,8 +380,8 @@ def gives_back_into_own_poll(original: Any) -> Any:
 
 @mutant("a receive that fails never ends the last poll", (Pollers, "_back_off"))
 def failed_polls_leave(original: Any) -> Any:
-    def back_off(self: Pollers) -> bool:
-        original(self)
+    def back_off(self: Pollers, *given: Any) -> bool:
+        original(self, *given)
         return False
 
     return back_off

@@ -14,12 +14,14 @@ from millpond.app.routing import Route
 from millpond.engine.books import Books
 from millpond.engine.consumer import Consumer
 from millpond.engine.permits import Permits
+from millpond.engine.poller import Pollers
 from millpond.engine.processor import Processor, RetryPolicy
 from millpond.hub.pool import Pool
 from millpond.observe import log
 from millpond.observe.metrics import Metrics
 from millpond.sqs.bounded import Bounded
 from millpond.sqs.limits import MAX_BYTES
+from millpond.sqs.queue import Received
 from tests.fakes import FakeQueue
 from tests.virtual import VirtualClock
 
@@ -27,6 +29,39 @@ from tests.virtual import VirtualClock
 def queue_settings(fifo: bool = False, **keys: Any) -> QueueSettings:
     """[queues.q], with these keys; the URL tells whether it is a FIFO queue."""
     return QueueSettings(url=f"http://queue.test/000000000000/q{'.fifo' if fifo else ''}", **keys)
+
+
+class Polls:
+    """The polls of one queue, and what they brought. Of the permits another queue has `taken`."""
+
+    def __init__(
+        self,
+        clock: Any,
+        queue: FakeQueue | None = None,
+        *,
+        permits: int = 1_000,
+        taken: int = 0,
+        probe_in_hand: Callable[[], bool] = lambda: False,
+        fifo: bool = False,
+        **settings: Any,
+    ) -> None:
+        self.clock = clock
+        self.queue = queue or FakeQueue(clock)
+        self.delivered: list[Received] = []
+        self.failures: list[tuple[Exception, int, bool]] = []
+        self.permits = Permits(permits, 1, clock)
+        self.other = self.permits.share(0)
+        self.other.take(taken)
+        self.other.polled(taken, taken)
+        self.probe_in_hand = probe_in_hand
+        keys = queue_settings(fifo, **{"visibility_seconds": 30} | settings)
+        self.polls = Pollers(self.queue, keys, self.permits.share(0), clock, gevent.spawn, self)
+
+    def accept(self, messages: list[Received], latest: float) -> None:
+        self.delivered += messages
+
+    def receive_failed(self, error: Exception, in_a_row: int) -> None:
+        self.failures.append((error, in_a_row, self.polls.ever_received))
 
 
 class Rig:

@@ -109,7 +109,7 @@ class Consumer:
         self._groups = Groups(lambda first: self._start([first]), self._behind_failed) if settings.is_fifo else None
         self._leases = self._make_lease_keeper()
         self._settler = self._make_settler()
-        self.polls = Pollers(queue, settings, share, clock, spawn, self.accept, self._receive_failed, self._probe_kept)
+        self.polls = Pollers(queue, settings, share, clock, spawn, self)
 
     def _make_lease_keeper(self) -> LeaseKeeper:
         return LeaseKeeper(
@@ -190,8 +190,8 @@ class Consumer:
                 self._redelivered(twin, received, since)
         self._hold(taken, since)
         self._let_in(taken)
-        if self.polls.probing and self.ready == ready:
-            self.polls.probe_over()  # nothing begins by it
+        if self.polls.pause.is_on and self.ready == ready:
+            self.polls.pause.end_probe()  # nothing begins by it
 
     def _deliver(self, received: Received, since: float, wall_time: float) -> Delivery:
         delivery = Delivery(received, self, self._clock, wall_time)
@@ -240,10 +240,11 @@ class Consumer:
         outcome = Outcome("released", reason="its handler still ends", delay_seconds=round(self._settings.beat_seconds))
         self._spawn(self._end, delivery, outcome)
 
-    def _receive_failed(self, error: QueueError, in_a_row: int, ever_received: bool) -> None:
+    def receive_failed(self, error: QueueError, in_a_row: int) -> None:
+        """Report a receive that failed."""
         self.books.count("receive_failed")
         log.event(logging.WARNING, "receive.failed", str(error), queue=self.name, code=error.code, in_a_row=in_a_row)
-        if not ever_received:
+        if not self.polls.ever_received:
             self._refused(error)
 
     # Work
@@ -276,7 +277,7 @@ class Consumer:
         """
         if delivery.claimed:
             return
-        if outcome is not SUCCEEDED or self.polls.probing:
+        if outcome is not SUCCEEDED or self.polls.pause.is_on:
             self._notice(delivery, outcome)
             if outcome.name in GIVEN_BACK and self.is_last(delivery):
                 if self._keep(delivery, outcome):
@@ -319,7 +320,7 @@ class Consumer:
         What no thread was free for has waited already, and others need its permit.
         """
         down, now = outcome.cause == "unavailable", self._clock.now()
-        seconds = self.polls.pause_left() if down else outcome.delay_seconds
+        seconds = self.polls.pause.seconds_left() if down else outcome.delay_seconds
         if outcome.cause in FAILURES or outcome.cause == "no_thread" or outcome is BEHIND_FAILED or self._draining:
             return False
         if delivery.lease.is_lost(now) or now + seconds >= self._held_until(delivery):
@@ -346,12 +347,12 @@ class Consumer:
         """Its time has come."""
         if self.deliveries.setdefault(delivery.received.message_id, delivery) is not delivery:
             self._refuse(delivery)
-        elif self.polls.probing:
+        elif self.polls.pause.is_on:
             self._stand_in_line(delivery, SERVER_DOWN)
         else:
             self._start([delivery])
 
-    def _probe_kept(self) -> bool:
+    def probe_in_hand(self) -> bool:
         """The next one in line is the probe. False: none is."""
         delivery = self._kept.next()
         if delivery is not None:
@@ -380,24 +381,24 @@ class Consumer:
 
     def _notice(self, delivery: Delivery, outcome: Outcome) -> None:
         if outcome.cause == "unavailable":
-            if not self.polls.probing:
+            if not self.polls.pause.is_on:
                 why, seconds = outcome.reason or "Unavailable", outcome.delay_seconds
                 text = f"{why}: no receive begins for {seconds} s, then one message at a time"
                 log.event(logging.WARNING, "queue.paused", text, queue=self.name)
-            self.polls.pause(outcome.delay_seconds)
-        elif not self.polls.probing:
+            self.polls.begin_pause(outcome.delay_seconds)
+        elif not self.polls.pause.is_on:
             return
         elif self._got_through(delivery, outcome):
             log.event(logging.INFO, "queue.resumed", "a message got through", queue=self.name)
-            self.polls.probe_passed()
+            self.polls.end_pause()
             self._kept.end_line()
         else:
-            self.polls.probe_over()
+            self.polls.pause.end_probe()
 
     def _got_through(self, delivery: Delivery, outcome: Outcome) -> bool:
         """What began before the pause was over, messages of other types among them, shows nothing."""
         said = delivery.started and outcome.cause != "undecodable" and outcome.name in GOT_THROUGH
-        return bool(said) and self.polls.is_probe(delivery.started)
+        return bool(said) and self.polls.pause.is_probe(delivery.started)
 
     def _finished(self, deliveries: list[Delivery]) -> None:
         self.books.finish(deliveries)

@@ -1,16 +1,14 @@
 """What injected faults have found (chaos/), each bug by its name."""
 
-import gevent
 import pytest
 from gevent.event import Event
 
-from millpond.engine.permits import Permits
-from millpond.engine.poller import OVERDUE_SECONDS, Pollers
+from millpond.engine.poller import OVERDUE_SECONDS
 from millpond.errors import AccessDenied, Unreachable
 from millpond.hub.pulse import PULSE_SECONDS, Pulse
 from millpond.sqs.queue import Failure, Received
 from tests.fakes import FakeQueue
-from tests.rig import Rig, queue_settings
+from tests.rig import Polls, Rig
 from tests.virtual import VirtualClock, settle
 
 WAIT = 20
@@ -44,17 +42,11 @@ class Slow:
 # Polls
 
 
-def polls(clock, queue, **settings):
-    share = Permits(1_000, 1, clock).share(0)
-    values = {"wait_seconds": WAIT, "max_messages": 10, "visibility_seconds": 30, "pollers": 4} | settings
-    return Pollers(queue, queue_settings(**values), share, clock, gevent.spawn, lambda *_: None, lambda *_: None)
-
-
 def test_where_the_only_poll_hangs_another_takes_its_place(clock):
     """The queue was not asked until the hung poll was given up: 11 s with 3,000 messages waiting."""
     queue = FakeQueue(clock)
     queue.gates["receive"] = Event()
-    polls(clock, queue).start()
+    Polls(clock, queue, wait_seconds=WAIT).polls.start()
     clock.advance(WAIT + OVERDUE_SECONDS - 0.1)
     assert queue.calls["receive"] == 1
     clock.advance(0.2)
@@ -66,7 +58,7 @@ def test_a_poll_that_rests_is_not_counted_on_by_one_that_leaves(clock):
     queue = FakeQueue(clock)
     queue.on_call = lambda name: clock.sleep(0.01)
     queue.put("x", 20)
-    some = polls(clock, queue, wait_seconds=1)
+    some = Polls(clock, queue, wait_seconds=1).polls
     some.start()
     clock.advance(0.015)  # the first receive came back full: there are two polls
     assert some.active == 2
@@ -82,15 +74,15 @@ def test_some_poll_is_always_left_whatever_fails_and_pauses(clock):
     queue = FakeQueue(clock)
     queue.on_call = lambda name: clock.sleep(0.01)
     queue.put("x", 500)
-    some = polls(clock, queue, wait_seconds=1)
+    some = Polls(clock, queue, wait_seconds=1).polls
     some.start()
     for round_ in range(40):
         queue.script["receive"] += [Unreachable("down")] * (round_ % 5)
         clock.advance(0.1 * (round_ % 7))
-        some.pause(0.2)
+        some.begin_pause(0.2)
         clock.advance(0.3)
         assert some.active >= 1
-        some.probe_passed()
+        some.end_pause()
 
 
 # Leases

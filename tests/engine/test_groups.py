@@ -16,11 +16,11 @@ import pytest
 from gevent.event import Event
 
 from millpond.app.routing import Route
+from millpond.engine.ask import ATTEMPT_SECONDS
 from millpond.engine.books import Books
 from millpond.engine.consumer import Consumer
 from millpond.engine.groups import Groups
 from millpond.engine.permits import Permits
-from millpond.engine.poller import ATTEMPT_SECONDS
 from millpond.engine.processor import Processor, RetryPolicy
 from millpond.errors import AccessDenied, Discard, Interrupt, Reject, Retry, Stopped, Throttled, Unreachable
 from millpond.hub.pool import Pool

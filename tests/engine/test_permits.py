@@ -9,12 +9,31 @@ from collections import Counter
 import gevent
 import pytest
 
+from millpond.engine.ask import next_ask
 from millpond.engine.permits import TURN_SECONDS, Permits
-from millpond.engine.poller import Pollers, next_ask
+from millpond.engine.poller import Pollers
 from millpond.errors import QueueError
+from millpond.sqs.queue import Received
 from tests.fakes import FakeQueue
 from tests.rig import queue_settings
 from tests.virtual import VirtualClock, settle
+
+
+class Accepted:
+    """What the polls of one queue bring goes to its process."""
+
+    def __init__(self, process: Process, index: int) -> None:
+        self._process = process
+        self._index = index
+
+    def accept(self, messages: list[Received], latest: float) -> None:
+        self._process.take(self._index, messages)
+
+    def receive_failed(self, error: QueueError, in_a_row: int) -> None:
+        pass
+
+    def probe_in_hand(self) -> bool:
+        return False
 
 
 class Process:
@@ -46,8 +65,7 @@ class Process:
                 share,
                 self.clock,
                 gevent.spawn,
-                lambda batch, latest, index=index: self.accept(index, batch),
-                lambda *failure: None,
+                Accepted(self, index),
             )
             self.queues.append(queue)
             self.shares.append(share)
@@ -55,7 +73,7 @@ class Process:
         for polls in self.polls:
             polls.start()
 
-    def accept(self, index: int, batch: list) -> None:
+    def take(self, index: int, batch: list) -> None:
         self.held[index] += len(batch)
         for received in batch:
             self.latency[index].append(self.clock.now() - float(received.body))

@@ -5,9 +5,7 @@ import pytest
 from gevent.event import Event
 
 from millpond.engine.permits import PATIENCE_SECONDS, Permits
-from millpond.engine.poller import Pollers
-from tests.fakes import FakeQueue
-from tests.rig import queue_settings
+from tests.rig import Polls
 from tests.virtual import VirtualClock, settle
 
 
@@ -148,35 +146,21 @@ def test_a_dismissed_poll_goes_away_empty_handed(clock):
     assert blocked.value == 0
 
 
-class Polls:
-    def __init__(self, clock, probe_kept=lambda: False, permits=1_000, **settings):
-        self.queue = FakeQueue(clock)
-        self.delivered = []
-        self.failures = []
-        values = {"wait_seconds": 20, "max_messages": 10, "visibility_seconds": 30, "pollers": 4} | settings
-        self.permits = Permits(permits, 1, clock)
-        self.polls = Pollers(
-            self.queue,
-            queue_settings(**values),
-            self.permits.share(0),
-            clock,
-            gevent.spawn,
-            lambda batch, latest: self.delivered.extend(batch),
-            lambda *failure: self.failures.append(failure),
-            probe_kept,
-        )
-        self.polls.start()
+def started(clock, *args, **settings):
+    rig = Polls(clock, *args, **settings)
+    rig.polls.start()
+    return rig
 
 
 def test_one_poll_is_open_while_the_queue_is_quiet(clock):
-    rig = Polls(clock)
+    rig = started(clock)
     clock.advance(200)
     assert rig.polls.active == 1
     assert rig.queue.calls["receive"] == 11  # one every twenty seconds, and no more
 
 
 def test_more_polls_join_while_receives_come_back_full_and_leave_when_it_is_quiet(clock):
-    rig = Polls(clock, visibility_seconds=3_600)
+    rig = started(clock, visibility_seconds=3_600)
     rig.queue.on_call = lambda name: clock.sleep(0.01)
     rig.queue.put("x", 500)
     clock.advance(0.05)
@@ -190,7 +174,7 @@ def test_more_polls_join_while_receives_come_back_full_and_leave_when_it_is_quie
 def test_a_failing_queue_is_asked_ever_less_often_by_one_poll(clock):
     from millpond.errors import Unreachable
 
-    rig = Polls(clock)
+    rig = started(clock)
     rig.queue.script["receive"] = [Unreachable("down")] * 1_000
     clock.advance(10)
     early = rig.queue.calls["receive"]
@@ -203,20 +187,20 @@ def test_a_failing_queue_is_asked_ever_less_often_by_one_poll(clock):
 
 def test_empty_answers_that_come_at_once_are_not_asked_for_in_a_hot_loop(clock):
     """As at 120,000 messages in flight, or from a proxy that answers 200 to everything."""
-    rig = Polls(clock)
+    rig = started(clock)
     rig.queue.receive = lambda *args: rig.queue._enter("receive", args) or []
     clock.advance(60)
     assert 5 < rig.queue.calls["receive"] < 20
 
 
 def test_pause_seconds_pass_between_two_polls(clock):
-    rig = Polls(clock, pause_seconds=100, wait_seconds=1)
+    rig = started(clock, pause_seconds=100, wait_seconds=1)
     clock.advance(250)
     assert rig.queue.calls["receive"] == 3
 
 
 def test_after_stop_no_receive_begins_and_the_open_ones_are_awaited(clock):
-    rig = Polls(clock)
+    rig = started(clock)
     clock.advance(1)
     assert rig.polls.open_until() == pytest.approx(clock.now() + 19)
     rig.polls.stop()
@@ -232,7 +216,7 @@ def test_after_stop_no_receive_begins_and_the_open_ones_are_awaited(clock):
 
 
 def test_polls_have_ended_once_the_last_of_them_is_back(clock):
-    rig = Polls(clock, visibility_seconds=3_600)
+    rig = started(clock, visibility_seconds=3_600)
     rig.queue.on_call = lambda name: clock.sleep(0.01)
     rig.queue.put("x", 500)
     clock.advance(1)
@@ -248,9 +232,7 @@ def test_polls_have_ended_once_the_last_of_them_is_back(clock):
 
 
 def test_polls_that_were_never_started_have_ended_when_they_are_stopped(clock):
-    queue = FakeQueue(clock)
-    share = Permits(1, 1, clock).share(0)
-    polls = Pollers(queue, queue_settings(), share, clock, gevent.spawn, lambda batch, latest: None, lambda *a: None)
+    polls = Polls(clock).polls
     polls.stop()
     assert polls.ended.is_set()
 
@@ -259,7 +241,7 @@ def test_a_poll_whose_connection_was_lost_counts_as_open_until_its_time_is_over(
     """SQS does not notice that we are gone, and takes messages for it."""
     from millpond.errors import Throttled, Unreachable
 
-    rig = Polls(clock)
+    rig = started(clock)
     rig.queue.script["receive"] = [Unreachable("reset")]
     settle()
     rig.polls.stop()
@@ -268,7 +250,7 @@ def test_a_poll_whose_connection_was_lost_counts_as_open_until_its_time_is_over(
     assert rig.polls.open_until() == pytest.approx(clock.now() + 19)
     clock.advance(19)
     assert rig.polls.open_until() == 0.0
-    refused = Polls(clock)
+    refused = started(clock)
     refused.queue.script["receive"] = [Throttled("slow")]  # an answer: nothing is open behind it
     settle()
     refused.polls.stop()
@@ -289,9 +271,7 @@ def answers_of(rig, seconds, every=0.1):
 @pytest.fixture
 def polls(clock):
     def make(**settings):
-        rig = Polls(clock, **settings)
-        rig.clock = clock
-        return rig
+        return started(clock, **settings)
 
     return make
 
@@ -409,8 +389,8 @@ def test_an_empty_answer_is_early_where_it_comes_before_half_of_its_poll_is_over
 def test_a_shorter_pause_does_not_cut_a_longer_one(polls, clock):
     rig = polls(wait_seconds=1)
     clock.advance(0.5)
-    rig.polls.pause(300)
-    rig.polls.pause(5)
+    rig.polls.begin_pause(300)
+    rig.polls.begin_pause(5)
     clock.advance(1)
     asked = rig.queue.calls["receive"]
     clock.advance(295)
@@ -423,16 +403,16 @@ def test_the_pauses_grow_to_a_minute_while_no_probe_gets_through_and_begin_anew_
     rig = polls(wait_seconds=1)
     left = []
     for _ in range(9):
-        rig.polls.pause(1)
-        rig.polls.pause(1)  # another of the same batch
-        left.append(rig.polls.pause_left())
+        rig.polls.begin_pause(1)
+        rig.polls.begin_pause(1)  # another of the same batch
+        left.append(rig.polls.pause.seconds_left())
         clock.advance(left[-1])
     assert left == [1, 2, 4, 8, 16, 32, 60, 60, 60]
-    rig.polls.probe_passed()
-    rig.polls.pause(7)
-    assert rig.polls.pause_left() == 7
+    rig.polls.end_pause()
+    rig.polls.begin_pause(7)
+    assert rig.polls.pause.seconds_left() == 7
     clock.advance(8)
-    assert rig.polls.pause_left() == 0
+    assert rig.polls.pause.seconds_left() == 0
 
 
 def test_a_probe_asks_for_one_message_at_a_time_until_one_gets_through(polls, clock):
@@ -440,14 +420,14 @@ def test_a_probe_asks_for_one_message_at_a_time_until_one_gets_through(polls, cl
     rig.queue.put("x", 30)
     rig.queue.gates["receive"] = Event()
     settle()
-    rig.polls.pause(10)
+    rig.polls.begin_pause(10)
     rig.queue.gates.pop("receive").set()
     clock.advance(0)
     delivered = len(rig.delivered)
     clock.advance(15)
     assert {number for (number,) in rig.queue.batches["receive"][1:]} <= {1}
     assert len(rig.delivered) <= delivered + 1
-    rig.polls.probe_passed()
+    rig.polls.end_pause()
     clock.advance(5)
     assert len(rig.delivered) == 30
 
@@ -476,7 +456,7 @@ def test_after_stop_a_poll_that_waits_for_permits_or_rests_is_gone_at_once(polls
     settle()
     assert rig.polls.ended.is_set()
     paused = polls()
-    paused.polls.pause(1_000)
+    paused.polls.begin_pause(1_000)
     clock.advance(21)
     paused.polls.stop()
     clock.advance(0)
@@ -547,7 +527,7 @@ def test_an_attempt_id_is_not_used_when_sqs_has_forgotten_it(polls, clock):
     rig.queue.script["receive"] = [Unreachable("reset")]
     clock.advance(1)
     assert len(attempts) == 1
-    rig.polls.pause(300)
+    rig.polls.begin_pause(300)
     clock.advance(310)
     assert len(attempts) > 1
     assert attempts[0] not in attempts[1:]
@@ -555,13 +535,13 @@ def test_an_attempt_id_is_not_used_when_sqs_has_forgotten_it(polls, clock):
 
 def test_after_a_pause_in_which_polls_were_brief_for_messages_in_hand_they_are_long_again(polls, clock):
     kept = [True]
-    rig = polls(probe_kept=lambda: bool(kept) and kept.pop(), visibility_seconds=3_600)
+    rig = polls(probe_in_hand=lambda: bool(kept) and kept.pop(), visibility_seconds=3_600)
     clock.advance(1)
-    rig.polls.pause(1)
+    rig.polls.begin_pause(1)
     clock.advance(20)  # the poll that was open is back, and what is kept in hand had its turn
     assert kept == []
     rig.queue.put("x")
     clock.advance(1)
     assert len(rig.delivered) == 1
-    rig.polls.probe_passed()
+    rig.polls.end_pause()
     assert answers_of(rig, 200) <= 11

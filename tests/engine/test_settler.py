@@ -9,13 +9,11 @@ from gevent.event import Event
 
 from millpond.engine.delivery import Delivery
 from millpond.engine.lease import LeaseKeeper
-from millpond.engine.permits import Permits
-from millpond.engine.poller import Pollers
 from millpond.errors import Discard, Interrupt, Reject, Retry, Stopped, TimeLimitExceeded, Unavailable, Unreachable
 from millpond.sqs.batcher import Batcher
 from millpond.sqs.queue import Failure
 from tests.fakes import TELL, FakeQueue
-from tests.rig import Rig, queue_settings
+from tests.rig import Polls, Rig
 from tests.virtual import VirtualClock, settle
 
 GONE = Failure("ReceiptHandleIsInvalid", "", sender_fault=True)
@@ -714,30 +712,14 @@ def test_a_settling_call_that_hangs_is_given_up_after_ten_seconds_and_tried_agai
 # Polls
 
 
-class Polls:
-    """The polls of one queue on so many permits, of which another queue has some."""
-
-    def __init__(self, clock, total=100, taken=0, **settings):
-        self.queue = FakeQueue(clock)
-        self.permits = Permits(total, 1, clock)
-        self.other = self.permits.share(0)
-        self.other.take(taken)
-        self.other.polled(taken, taken)
-        values = {"wait_seconds": 20, "max_messages": 10, "visibility_seconds": 3_600, "pollers": 4} | settings
-        self.polls = Pollers(
-            self.queue,
-            queue_settings(**values),
-            self.permits.share(0),
-            clock,
-            gevent.spawn,
-            lambda batch, latest: None,
-            lambda *failure: None,
-        )
-        self.polls.start()
+def started(clock, **settings):
+    rig = Polls(clock, visibility_seconds=3_600, **settings)
+    rig.polls.start()
+    return rig
 
 
 def test_an_empty_answer_is_as_old_as_its_request(clock):
-    one = Polls(clock)
+    one = started(clock)
     begun = clock.now()
     clock.advance(20)
     assert one.polls.empty_since == begun
@@ -749,7 +731,7 @@ def test_an_empty_answer_is_as_old_as_its_request(clock):
 
 
 def test_after_failures_one_poll_alone_asks_whether_the_queue_is_back(clock):
-    one = Polls(clock, total=1_000)
+    one = started(clock, permits=1_000)
     one.queue.on_call = lambda name: clock.sleep(0.01)
     one.queue.put("x", 400)
     clock.advance(0.05)
@@ -784,7 +766,7 @@ def test_after_a_pause_one_poll_alone_probes_for_one_message(run, clock):
 
 
 def test_permits_that_are_granted_in_the_turn_of_the_stop_come_back_and_nothing_is_received(clock):
-    one = Polls(clock, total=3, taken=3)
+    one = started(clock, permits=3, taken=3)
     clock.advance(1)
     assert one.polls.active == 1
     one.other.release(2)  # the poll has them, and has not run yet
