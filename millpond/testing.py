@@ -28,7 +28,7 @@ import pytest
 from gevent import monkey
 
 from millpond.app.config import load
-from millpond.app.discovery import load_modules, setup_calls
+from millpond.app.discovery import by_table, load_modules, setup_calls
 from millpond.app.routing import routes
 from millpond.app.toml import unknown
 from millpond.engine.delivery import Delivery
@@ -129,10 +129,10 @@ class _Project:
         self._local = settings is None or all(queue.is_local for queue in settings.queues.values())
         findings: list[str] = []
         modules = load_modules(settings.worker.handlers if settings else ["handlers"], folder, findings)
+        self._modules = by_table(modules, findings)
         if findings:
             raise ConfigError(*findings)
         self.routes = routes(module.__name__ for module in modules)
-        self._modules = {module.__name__.rpartition(".")[2]: module for module in modules}
         self._module_of = {
             event_type: name for name, module in self._modules.items() for event_type in routes([module.__name__])
         }

@@ -20,6 +20,7 @@ import msgspec
 from millpond.app.config import handler_settings
 from millpond.app.routing import Route, routes
 from millpond.errors import ConfigError
+from millpond.foreign.text import shown
 from millpond.foreign.trace import describe, raised_at, traceback_of
 from millpond.observe import log
 
@@ -63,7 +64,7 @@ def discover(entries: Sequence[str], folder: Path, tables: Mapping[str, Mapping[
     findings: list[str] = []
     modules = load_modules(entries, folder, findings)
     setups: list[Hook] = []
-    names = _by_name(modules, findings)
+    names = by_table(modules, findings)
     findings += [_no_module(name, names) for name in tables if name not in names]
     for name, module in names.items():
         calls = _collect(findings, partial(setup_calls, name, module, tables.get(name), local))
@@ -96,13 +97,17 @@ def _place(module: ModuleType) -> str:
     return str(module.__file__ or next(iter(module.__path__), "nowhere"))
 
 
-def _by_name(modules: Sequence[ModuleType], findings: list[str]) -> dict[str, ModuleType]:
-    """The modules by the name of their table."""
+def by_table(modules: Sequence[ModuleType], findings: list[str]) -> dict[str, ModuleType]:
+    """The modules by the name of their table: the module's SETTINGS_TABLE, or else the last part of its own name."""
     names: dict[str, ModuleType] = {}
     for module in modules:
-        name = module.__name__.rpartition(".")[2]
-        if names.setdefault(name, module) is not module:
-            findings.append(f"[handlers.{name}] is the table of two: {names[name].__name__} and {module.__name__}")
+        name = getattr(module, "SETTINGS_TABLE", module.__name__.rpartition(".")[2])
+        if not isinstance(name, str) or not name:
+            text = f"SETTINGS_TABLE = {shown(repr(name))}: it is the name of a table, NAME for [handlers.NAME]"
+            findings.append(f"{module.__name__}: {text}")
+        elif names.setdefault(name, module) is not module:
+            two = f"{names[name].__name__} and {module.__name__}"
+            findings.append(f"[handlers.{name}] is the table of two modules, {two}: rename one, or load only one")
     return names
 
 

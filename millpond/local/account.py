@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
-from millpond.local import entries
+from millpond.local import batches
 from millpond.local.attributes import FIFO_SUFFIX, SETTABLE, FifoSettings, LocalQueueSettings, as_attributes, parse
+from millpond.local.batches import MAX_BATCH
 from millpond.local.convert import attempt_id, check_fifo_batch, parcel
-from millpond.local.entries import MAX_BATCH
 from millpond.local.fifo import FifoQueue
 from millpond.local.local_queue import MAX_HOLD_SECONDS, LocalQueue, Poll
 from millpond.local.operations import (
@@ -139,7 +139,7 @@ class Account:
 
     def send_message_batch(self, request: SendMessageBatch) -> BatchAnswer:
         queue = self._queue(request)
-        entries.check(request.entries, "SendMessage")
+        batches.check(request.entries, "SendMessage")
         if queue.settings.fifo:
             check_fifo_batch(request.entries, queue.settings.fifo)
         sizes = {e.id: size_bytes(e.message_body, e.message_attributes) for e in request.entries}
@@ -154,7 +154,7 @@ class Account:
                 raise _too_long("One or more parameters cannot be validated", limit)
             return _admit(entry, queue, now)
 
-        answer = entries.each(request.entries, admit)
+        answer = batches.each(request.entries, admit)
         queue.advance(now)
         return answer
 
@@ -182,13 +182,13 @@ class Account:
 
     def delete_message_batch(self, request: DeleteMessageBatch) -> BatchAnswer:
         queue, now = self._queue(request), self._clock()
-        entries.check(request.entries, "DeleteMessage")
+        batches.check(request.entries, "DeleteMessage")
 
         def delete(entry: DeleteMessage) -> Done:
             queue.delete(_handle(entry), now)
             return Done(entry.id)
 
-        return entries.each(request.entries, delete)
+        return batches.each(request.entries, delete)
 
     def change_message_visibility(self, request: ChangeMessageVisibility) -> Nothing:
         self._queue(request).change_visibility(_handle(request), _timeout(request), self._clock())
@@ -196,13 +196,13 @@ class Account:
 
     def change_message_visibility_batch(self, request: ChangeMessageVisibilityBatch) -> BatchAnswer:
         queue, now = self._queue(request), self._clock()
-        entries.check(request.entries, "ChangeMessageVisibility")
+        batches.check(request.entries, "ChangeMessageVisibility")
 
         def change(entry: ChangeMessageVisibility) -> Done:
             queue.change_visibility(_handle(entry), _timeout(entry), now)
             return Done(entry.id)
 
-        return entries.each(request.entries, change)
+        return batches.each(request.entries, change)
 
     def close_polls(self) -> None:
         """Answer every waiting poll now, and let no later one wait."""

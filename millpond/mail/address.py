@@ -59,7 +59,7 @@ _QUOTED_NAME = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _AMBIGUOUS = re.compile(r'[<>@,;:"\\]')
 
 
-class Address(msgspec.Struct, frozen=True, gc=False):
+class MailAddress(msgspec.Struct, frozen=True, gc=False):
     """`spec` is local@domain, what the envelope says: the local part as it was written; `domain` in lower case and
     A-labels, so that equal mailboxes have an equal one.
 
@@ -72,11 +72,11 @@ class Address(msgspec.Struct, frozen=True, gc=False):
     header: str
 
 
-def parse_address(text: str, where: str) -> Address:
+def parse_address(text: str, where: str) -> MailAddress:
     """`a@b.org` or `Name <a@b.org>`. Raises Reject, which names `where` and never the address."""
     if len(text) <= MAX_COMMON and (common := _COMMON.fullmatch(text)):
         name, spec, domain = common.groups("")
-        return Address(name, spec, domain, text)
+        return MailAddress(name, spec, domain, text)
     if len(text) > MAX_ADDRESS:
         raise Reject(f"{where} is longer than {MAX_ADDRESS} characters, which is no address and its name")
     name, spec = _split(text, where)
@@ -89,7 +89,7 @@ def parse_address(text: str, where: str) -> Address:
         raise Reject(f"{where} has an encoded word (=?...?=) before its @, which programs read as another address")
     domain = _ascii_domain(domain, where)
     spec = f"{local}@{domain}"
-    return Address(name, spec, domain, f"{_phrase(name)} <{spec}>" if name else spec)
+    return MailAddress(name, spec, domain, f"{_phrase(name)} <{spec}>" if name else spec)
 
 
 def domain_of(text: str) -> str:

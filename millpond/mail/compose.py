@@ -8,104 +8,22 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 from functools import lru_cache
 from hashlib import blake2b
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from zlib import adler32, crc32
 
 import msgspec
 
 from millpond import Message, Reject
 from millpond.mail import mime
-from millpond.mail.address import Address, parse_address
+from millpond.mail.address import MailAddress, parse_address
+from millpond.mail.headers import extra_headers
 from millpond.mail.job import OCTETS, Attachment, Email
 
-if TYPE_CHECKING:
-    from millpond.mail.job import Attachment, Email
-
-#: The headers that a job may set; a name that ends in "-" allows every name that begins so. The standard ones say
-#: what kind of mail it is and how to answer it or to leave the list (RFC 2369, 2919, 3834, 5322, 8058); the X- ones
-#: are how hosted relays (Mailgun, Mandrill, Postmark, SendGrid, SES) are told a mail's tags, stream or settings.
-#: None of them names a recipient or a second way for the mail, as X-SMTPAPI, X-MC-BccAddress and X-MSYS-API do:
-#: those come from to, cc and bcc alone. Hence names, and no prefix under which a relay may invent some.
-ALLOWED_HEADERS = (
-    "Auto-Submitted",
-    "Feedback-ID",
-    "Importance",
-    "In-Reply-To",
-    "List-Archive",
-    "List-Help",
-    "List-Id",
-    "List-Owner",
-    "List-Post",
-    "List-Subscribe",
-    "List-Unsubscribe",
-    "List-Unsubscribe-Post",
-    "Organization",
-    "Precedence",
-    "Priority",
-    "References",
-    "X-Auto-Response-Suppress",
-    "X-Entity-Ref-ID",
-    "X-Priority",
-    "X-MC-Autohtml",
-    "X-MC-Autotext",
-    "X-MC-GoogleAnalytics",
-    "X-MC-GoogleAnalyticsCampaign",
-    "X-MC-Important",
-    "X-MC-InlineCSS",
-    "X-MC-IpPool",
-    "X-MC-MergeLanguage",
-    "X-MC-MergeVars",
-    "X-MC-Metadata",
-    "X-MC-PreserveRecipients",
-    "X-MC-SendAt",
-    "X-MC-SigningDomain",
-    "X-MC-Subaccount",
-    "X-MC-Tags",
-    "X-MC-Template",
-    "X-MC-Track",
-    "X-MC-TrackingDomain",
-    "X-MC-URLStripQS",
-    "X-MC-ViewContentLink",
-    "X-Mailgun-Deliver-By",
-    "X-Mailgun-Delivery-Time-Optimize-Period",
-    "X-Mailgun-Dkim",
-    "X-Mailgun-Drop-Message",
-    "X-Mailgun-Recipient-Variables",
-    "X-Mailgun-Require-TLS",
-    "X-Mailgun-Secondary-DKIM",
-    "X-Mailgun-Sending-IP",
-    "X-Mailgun-Sending-IP-Pool",
-    "X-Mailgun-Skip-Verification",
-    "X-Mailgun-Tag",
-    "X-Mailgun-Template-Name",
-    "X-Mailgun-Template-Variables",
-    "X-Mailgun-Time-Zone-Localize",
-    "X-Mailgun-Track",
-    "X-Mailgun-Track-Clicks",
-    "X-Mailgun-Track-Opens",
-    "X-Mailgun-Variables",
-    "X-PM-Message-Stream",
-    "X-PM-Metadata-",
-    "X-PM-Tag",
-    "X-PM-Track-Links",
-    "X-PM-TrackLinks",
-    "X-PM-TrackOpens",
-    "X-SES-CONFIGURATION-SET",
-    "X-SES-FROM-ARN",
-    "X-SES-LIST-MANAGEMENT-OPTIONS",
-    "X-SES-MESSAGE-TAGS",
-    "X-SES-RETURN-PATH-ARN",
-    "X-SES-SOURCE-ARN",
-    "X-SES-TENANT",
-)
 #: Each costs time in which nothing else runs. Servers take 100 recipients and more (RFC 5321 4.5.3.1.8), Postfix 1,000.
 MAX_ADDRESSES = 1_000
 #: Characters of all the domains beyond ASCII, each once: 6 us a character, which is IDNA's.
 MAX_WIDE_CHARACTERS = 4_000
 MAX_ATTACHMENTS = 100
-MAX_HEADERS = 100
-#: What an attachment is that does not say it.
-
 #: A job for several recipients may come back as follow-ups that carry it whole, with up to this much around it: the
 #: envelope, the ids, the sender where it named none. (Their list of recipients is counted by itself.) One that is a
 #: follow-up has all that already: its own only count the event id on, and on FIFO say when they may begin.
@@ -118,9 +36,6 @@ SHORT_SUBJECT = mime.ENCODED_LINE - len("Subject: ")
 #: A sender up to this length is remembered, 256 of them at most: half a megabyte.
 MAX_KEPT_SENDER = 320
 
-_NAMES = frozenset(name.lower() for name in ALLOWED_HEADERS)
-_PREFIXES = tuple(name.lower() for name in ALLOWED_HEADERS if name.endswith("-"))
-_HEADER_NAME = re.compile(r"[A-Za-z0-9-]{1,70}")
 _OWN_MESSAGE_ID = re.compile(rf"<([0-9a-f]{{{EVENT_DIGITS}}})[0-9a-f]{{16}}@.+>")
 _MESSAGE_ID = re.compile(r"<[!-;=?-~]{1,100}@[!-;=?-~]{1,255}>")
 
@@ -183,7 +98,7 @@ def compose(email: Email, message: Message, default_from: str) -> Mail:
         headers.append(subject)
     headers.append(f"Message-ID: {message_id}")  # one word, which has nowhere to be folded
     if email.headers:
-        headers += _extra_headers(email.headers)
+        headers += extra_headers(email.headers)
     files = _files(email.attachments) if email.attachments else ()
     content = mime.build(headers, email.text or "", email.html or "", files, seed)
     utf8 = not "".join([sender.spec, *specs, *[address.spec for address in reply_to]]).isascii()
@@ -249,11 +164,11 @@ def _written(text: str) -> str:
     return f"{text[:3]}, {day} {text[4:7]} {text[20:]} {text[11:19]} +0000"
 
 
-def _addresses(texts: Sequence[str], field: str) -> list[Address]:
+def _addresses(texts: Sequence[str], field: str) -> list[MailAddress]:
     return [parse_address(text, f"{field}[{index}]") for index, text in enumerate(texts)]
 
 
-def _listed(field: str, addresses: Sequence[Address]) -> str:
+def _listed(field: str, addresses: Sequence[MailAddress]) -> str:
     return mime.folded(field, ", ".join([address.header for address in addresses]))
 
 
@@ -293,21 +208,3 @@ def _subject(subject: str) -> str:
         raise Reject("subject has a line break or a control character")
     value = mime.text_value(subject)
     return mime.folded("Subject", value) if value else ""
-
-
-def _extra_headers(headers: dict[str, str]) -> list[str]:
-    if len(headers) > MAX_HEADERS:
-        raise Reject(f"more than {MAX_HEADERS} headers")
-    seen, extra = set(), []
-    for index, (name, value) in enumerate(headers.items()):
-        key, value = name.lower(), value.strip()
-        if not _HEADER_NAME.fullmatch(name) or not (key in _NAMES or key.startswith(_PREFIXES)):
-            raise Reject(f"headers[{index}] is not one of the headers that a job may set: {', '.join(ALLOWED_HEADERS)}")
-        shown = name if key in _NAMES else f"headers[{index}]"  # what is ours may be told, what is the job's may not
-        if key in seen:
-            raise Reject(f"headers: {shown} is given twice")
-        if not value or not value.isascii() or mime.has_unsafe(value):
-            raise Reject(f"headers: the value of {shown} is ASCII, on one line, not empty")
-        seen.add(key)
-        extra.append(mime.folded(name, value, shown))
-    return extra

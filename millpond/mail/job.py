@@ -1,4 +1,4 @@
-"""The payload of email.send: what a sender may ask for."""
+"""The jobs: what a sender may ask for, and what is left of it when some recipients have to wait."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
-#: What a file is whose content_type is not told.
+#: The type of an attachment that names none.
 OCTETS = "application/octet-stream"
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Attachment(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True)
 
 
 class Email(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """The payload. Addresses are `a@b.org` or `Name <a@b.org>`; it needs text or html; headers: see ALLOWED_HEADERS.
+    """One e-mail. Addresses are `a@b.org` or `Name <a@b.org>`; it needs text or html; headers: see ALLOWED_HEADERS.
 
     A name that is not here is refused: a mail sent without its mistyped `bbc` would look sent. What may be left out
     may also be null.
@@ -50,13 +50,41 @@ class Email(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     html: str | None = ""
     headers: dict[str, str] | None = {}
     attachments: list[Attachment] | None = []
-    # Written by the handler itself into its follow-ups: who has not had the mail yet, and what makes it the same mail.
+    # Written by the Mailer into its follow-ups, as in Remainder.
     only: list[str] | None = []
     message_id: str | None = ""
     date: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
 
     def __repr__(self) -> str:
         return f"<Email to {len(self.to)} and others>"  # neither addresses nor texts
+
+    def left(self, remainder: Remainder) -> Email:
+        """The same mail, for those who have not had it yet."""
+        return msgspec.structs.replace(
+            self,
+            from_=remainder.sender,
+            only=remainder.only,
+            message_id=remainder.message_id,
+            date=remainder.date,
+        )
+
+
+class Remainder(msgspec.Struct, frozen=True):
+    """What is left of a mail: who has not had it yet, and what makes it the same mail."""
+
+    only: list[str]
+    sender: str
+    message_id: str
+    date: Annotated[datetime, msgspec.Meta(tz=True)]
+
+    def __repr__(self) -> str:
+        return f"<Remainder for {len(self.only)}>"  # no addresses
+
+
+class Mailing(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """The base of a payload of your own. Its follow-ups are the payload itself, with the remainder that it is for."""
+
+    remainder: Remainder | None = None
 
 
 def _decoded(content: str) -> bytes:

@@ -1,23 +1,23 @@
-"""The bytes of an SMTP connection: commands out, whole replies in."""
+"""The bytes of an SMTP connection: commands go out, whole replies come in."""
 
 from __future__ import annotations
 
-import re
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
-from millpond.mail.watch import Watch
+from millpond.mail.reply import ALL_YES, ONE_LINE, BadReplyError, Reply, make_reply, parse_reply
+from millpond.mail.timeouts import Timeouts
 
 #: Seconds to look a host up and open a connection, its TLS handshake included, over all its addresses: each has its
 #: share. RFC 5321 names none; what has not answered by then is down.
 CONNECT_SECONDS = 30.0
-#: What an address is given at the least.
+#: The least share of an address.
 SHARE_SECONDS = 1.0
 #: Seconds for all the pieces of one send. RFC 5321 4.5.3.2.5 has a limit for each alone, which a server that takes a
 #: byte a minute never passes; a handler has 900 s for everything.
@@ -26,47 +26,21 @@ SEND_SECONDS = 600.0
 MAX_LINE_BYTES = 8_192
 MAX_REPLY_LINES = 200
 
-_LINE = rb"([2-5]\d\d)(?:%b(?:([245]\.\d{1,3}+\.\d{1,3}+)\b)?+[^\n]*+|\r)?+"
-_REPLY_LINE = re.compile(_LINE % rb"[ -]")
-_ONE_LINE = re.compile(_LINE % rb" " + rb"\n")
-# As the lines above, and no more is looked at.
-_ALL_YES = re.compile(rb"(?:2\d\d(?: [^\n]*+|\r)?+\n)*+354(?: [^\n]*+|\r)?+\n")
-
-_watch = Watch()
+_timeouts = Timeouts()
 
 #: What getaddrinfo() gives: family, kind, protocol, canonical name, address.
 AddressInfo = tuple[Any, ...]
 
 
-class Reply(NamedTuple):
-    """A server's answer: its code and, where it gave one, the enhanced status (RFC 3463); its text may quote
-    addresses and is not kept."""
-
-    code: int
-    status: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.code} {self.status}".rstrip()
-
-    @property
-    def accepted(self) -> bool:
-        """2yz: done. No reply has a lower code, so that `code < 300` says the same where it is asked often."""
-        return self.code < 300
-
-
-class BadReplyError(Exception):
-    """What came is no whole SMTP reply. The text says what it was."""
-
-
-class Wire:
-    """A socket to an SMTP server. `phase` is the part of the conversation it is in, for errors.
+class SmtpLines:
+    """A socket to an SMTP server. `phase`: the part of the conversation that it is in, for errors.
 
     Every method but close() raises OSError (TimeoutError where it is not done within `seconds`, however many bytes
     have come) or BadReplyError.
     """
 
     def __init__(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
-        """Connect to the first address of the host that answers; with `tls` it is encrypted from the start."""
+        """Connect to the first address of the host that answers; with `tls`, encrypted from the start."""
         self.phase = "connect"
         self._host = host
         self._buffer = b""
@@ -77,7 +51,7 @@ class Wire:
 
     @property
     def is_quiet(self) -> bool:
-        """Whether nothing has come in that was not read, and the connection was not given up."""
+        """Whether all that came in was read, and the connection was not given up."""
         return not self._buffer and not self._late
 
     @property
@@ -87,22 +61,22 @@ class Wire:
         return f"[IPv6:{address}]" if ":" in address else f"[{address}]"
 
     def encrypt(self, tls: ssl.SSLContext, seconds: float) -> None:
-        """Go on under TLS, the server's name verified."""
+        """Go on under TLS, and verify the server's name."""
         self.phase = "TLS"
-        if self._buffer:  # said before the encryption began, by whoever sits in between
+        if self._buffer:  # sent before the encryption began, by someone in between
             raise BadReplyError("unencrypted data")
         encrypted = tls.wrap_socket(self._sock, server_hostname=self._host, do_handshake_on_connect=False)
         self._use(encrypted)
-        _watch.begin(self, seconds)
+        _timeouts.begin(self, seconds)
         try:
             encrypted.do_handshake()  # apart from wrap_socket(): an interrupt leaves what to close
         except OSError as error:
             raise self._meant(error) from None
 
     def send(self, phase: str, data: bytes, seconds: float) -> None:
-        """Send all of it: `seconds` for each piece that the network takes, SEND_SECONDS for all of them."""
+        """Send all of `data`: `seconds` for each piece that the network takes, SEND_SECONDS for all of them."""
         self.phase = phase
-        _watch.begin(self, seconds)
+        _timeouts.begin(self, seconds)
         try:
             sent = self._sock.send(data)
             if sent < len(data):
@@ -111,49 +85,49 @@ class Wire:
             raise self._meant(error) from None
 
     def reply(self, phase: str, seconds: float) -> Reply:
-        """The next reply. One limit for all of it, however many waits it has."""
+        """The next reply, within one limit for all the waits that it takes."""
         self.phase = phase
-        match = _ONE_LINE.match(self._buffer)
+        match = ONE_LINE.match(self._buffer)
         if match is None:
-            _watch.begin(self, seconds)
-            if not self._buffer:  # nearly always it then comes whole, on one line
+            _timeouts.begin(self, seconds)
+            if not self._buffer:  # nearly always the reply then comes whole, on one line
                 self._receive()
-                match = _ONE_LINE.match(self._buffer)
+                match = ONE_LINE.match(self._buffer)
             if match is None:
-                return parse(self._lines())
+                return parse_reply(self._read_lines())
         self._buffer = self._buffer[match.end() :]
-        return _reply(*match.groups())
+        return make_reply(*match.groups())
 
     def granted(self, count: int) -> bool:
-        """Whether the next `count` replies have come, nothing else, and all say yes, the last one to DATA.
+        """Whether exactly the next `count` replies have come, and all say yes, the last one to DATA.
 
-        If so they are read: one look at what came together, in place of one for each.
+        If so they are read: by one look at what came together, instead of one for each.
         """
-        if not _ALL_YES.fullmatch(self._buffer) or self._buffer.count(b"\n") != count:
+        if not ALL_YES.fullmatch(self._buffer) or self._buffer.count(b"\n") != count:
             return False
         self._buffer = b""
         self.phase = "DATA"
         return True
 
     def reply_lines(self, phase: str, seconds: float) -> list[bytes]:
-        """The lines of the next reply, which has ended: half a line, or a line that announces another, is none."""
+        """The lines of the next reply, up to its last one."""
         self.phase = phase
-        _watch.begin(self, seconds)
-        return self._lines()
+        _timeouts.begin(self, seconds)
+        return self._read_lines()
 
     def rest(self) -> None:
-        """Nothing is waited for any more: the limit of the last wait is off."""
-        _watch.end(self)
+        """Take the time-out of the last wait away: nothing is waited for any more."""
+        _timeouts.end(self)
 
     def give_up(self) -> None:
-        """End the wait that is on: it raises TimeoutError, and the connection is of no more use."""
+        """End the present wait: it raises TimeoutError, and the connection is of no more use."""
         self._late = True
         with suppress(OSError):
             socket.socket.shutdown(self._sock, socket.SHUT_RDWR)  # an SSLSocket's own would end its TLS with it
 
     def close(self) -> None:
-        """Close at once; never waits, may be called twice."""
-        _watch.end(self)
+        """Close at once; never waits; may be called twice."""
+        _timeouts.end(self)
         with suppress(OSError):
             self._sock.close()
 
@@ -197,10 +171,10 @@ class Wire:
     def _send_rest(self, rest: memoryview, seconds: float) -> None:
         deadline = time.monotonic() + SEND_SECONDS
         while rest:
-            _watch.begin(self, min(seconds, deadline - time.monotonic()))
+            _timeouts.begin(self, min(seconds, deadline - time.monotonic()))
             rest = rest[self._sock.send(rest) :]
 
-    def _lines(self) -> list[bytes]:
+    def _read_lines(self) -> list[bytes]:
         lines = [self._line()]
         while lines[-1][3:4] == b"-":
             lines.append(self._line())
@@ -231,7 +205,7 @@ class Wire:
 
 
 def _addresses(host: str, port: int, seconds: float) -> Sequence[AddressInfo]:
-    """Those of a host. Asked in a thread of its own (a greenlet, in a worker): getaddrinfo() has no limit."""
+    """The addresses of a host, asked in a thread of its own (a greenlet, in a worker): getaddrinfo() has no limit."""
     found: list[Sequence[AddressInfo] | OSError] = []
 
     def ask() -> None:
@@ -251,25 +225,12 @@ def _addresses(host: str, port: int, seconds: float) -> Sequence[AddressInfo]:
     return answer
 
 
-def parse(lines: list[bytes]) -> Reply:
-    """The reply that these lines are. Raises BadReplyError."""
-    match = _REPLY_LINE.fullmatch(lines[-1])
-    if match is None:
-        raise BadReplyError("no SMTP reply")
-    return _reply(*match.groups())
-
-
-@lru_cache(maxsize=256)
-def _reply(code: bytes, status: bytes | None) -> Reply:
-    return Reply(int(code), status.decode() if status else "")
-
-
-def describe(error: Exception) -> str:
-    """What went wrong, in words without addresses."""
+def what_failed(error: Exception) -> str:
+    """What went wrong, in words that quote no address."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate does not verify ({error.verify_message})"
     if isinstance(error, ssl.SSLError) and error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):
-        return "it does not speak TLS there: see port and security in [handlers.email]"
+        return "it does not speak TLS there: check port and security in the settings of e-mail"
     if isinstance(error, socket.gaierror):
         return "its name does not resolve"
     if isinstance(error, TimeoutError):

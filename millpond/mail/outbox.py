@@ -1,4 +1,4 @@
-"""Mails as files: for a laptop, a demo and tests."""
+"""The outbox: mails as files, for a laptop, a demo and tests."""
 
 from __future__ import annotations
 
@@ -6,13 +6,10 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from millpond.errors import ConfigError
-
-if TYPE_CHECKING:
-    from millpond.mail.compose import Mail
-    from millpond.mail.lines import Reply
+from millpond.mail.compose import Mail
+from millpond.mail.reply import Reply
 
 
 class Outbox:
@@ -27,7 +24,7 @@ class Outbox:
                 pass
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise ConfigError(f'[handlers.email] outbox = "{folder}": a folder to write to; {reason}') from error
+            raise ConfigError(f'outbox = "{folder}" is not a folder that can be written to: {reason}') from error
 
     def send(self, mail: Mail) -> Mapping[str, Reply]:
         """Write one mail. Nothing is ever refused; raises OSError where the disk does not take it."""

@@ -1,8 +1,9 @@
-"""[handlers.email], and what can be wrong with it."""
+"""The settings of e-mail, and what can be wrong with them."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Literal
 
 import msgspec
@@ -16,14 +17,14 @@ PORTS = {"starttls": 587, "tls": 465, "none": 25}
 _HELLO_NAME = re.compile(r"[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63}){0,126}|\[[A-Za-z0-9:.]{1,60}\]")
 
 
-#: Of `from`, which goes into the follow-ups of jobs that name none (_compose.FOLLOW_UP_BYTES).
+#: The longest `from`: it goes into the follow-ups of jobs that name no sender (compose.FOLLOW_UP_BYTES).
 MAX_FROM_BYTES = 1_000
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """[handlers.email]. `transport` auto: smtp where `host` is set, else outbox; `port` 0: what `security` uses.
+    """How mails go out. `transport` auto: smtp where `host` is set, else outbox; `port` 0: what `security` uses.
 
-    `hello_name`: what EHLO says; empty: the host's own name where it is a full one, else the domain of `from`.
+    `hello_name`: what EHLO says; where it is empty, the host's own name if it is a full one, else the domain of `from`.
     """
 
     transport: Literal["auto", "smtp", "outbox"] = "auto"
@@ -43,56 +44,71 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def uses_smtp(self) -> bool:
-        """What `transport` comes to."""
+        """Whether mails go to a server, and not to the outbox."""
         return self.transport == "smtp" or (self.transport == "auto" and bool(self.host))
 
     @property
     def smtp_port(self) -> int:
-        """What `port` comes to."""
+        """The port of the server."""
         return self.port or PORTS[self.security]
 
 
 def findings(settings: Settings, local: bool) -> list[str]:
-    """Everything that cannot work. `local`: every queue is the embedded one."""
-    wrong = []
+    """Everything that cannot work; `local`: every queue is the embedded one."""
+    return [*_wrong_transport(settings, local), *_wrong_server(settings), *_wrong_sender(settings)]
+
+
+def _wrong_transport(settings: Settings, local: bool) -> Iterator[str]:
     if settings.transport == "smtp" and not settings.host:
-        wrong.append('host is empty: transport = "smtp" needs the name of a server')
+        yield 'host is empty: transport = "smtp" needs the name of a server'
     if settings.transport == "auto" and not settings.host and not local:
-        wrong.append(
-            'transport = "auto" without a host keeps mails as files, which a real queue only does where it is asked '
-            'to: set host (SMTP_HOST), or write transport = "outbox"; no e-mail in your application? Delete '
-            "handlers/email.py, its _*.py files and [handlers.email]"
+        yield (
+            'transport = "auto" without a host writes mails to files, which a worker on a real queue does only where '
+            'it is asked to: set host (SMTP_HOST), or transport = "outbox"; if your application has no e-mail, delete '
+            "handlers/email.py, millpond/mail/handler.py (a link to it) and [handlers.email]"
         )
-    if settings.uses_smtp and not settings.from_:
-        wrong.append("from is empty: set the sender of mails that name none (MAIL_FROM)")
+    for key in ("max_connections", "mails_per_connection"):
+        if getattr(settings, key) < 1:
+            yield f"{key} = {getattr(settings, key)}: it is 1 or more"
+
+
+def _wrong_server(settings: Settings) -> Iterator[str]:
     if not _is_host(settings.host):
-        wrong.append("host is the bare name or address of a server, without a scheme, a user or spaces")
+        yield "host is the bare name or address of a server, without a scheme, a user or spaces"
     if not 0 <= settings.port <= 65_535:
-        wrong.append(f"port = {settings.port}: 1 to 65535, or 0 for the one that security uses")
+        yield f"port = {settings.port}: it is 1 to 65535, or 0 for the one that security uses"
     if settings.port == PORTS["tls"] and settings.security != "tls":  # it would wait for a banner that never comes
-        wrong.append(
+        yield (
             f'security = "{settings.security}" on port 465, where a server waits for TLS and says nothing before it: '
             'set security = "tls", or port = 587 for starttls'
         )
     if settings.hello_name and not _HELLO_NAME.fullmatch(settings.hello_name):
-        wrong.append("hello_name is a domain such as mail.example.org, or an address in brackets")
+        yield "hello_name is a domain such as mail.example.org, or an address in brackets"
     if bool(settings.user) != bool(settings.password):
-        wrong.append("user and password: give both, or neither")
-    for key in ("max_connections", "mails_per_connection"):
-        if getattr(settings, key) < 1:
-            wrong.append(f"{key} = {getattr(settings, key)}: 1 or more")
-    return wrong + _wrong_sender(settings.from_)
+        yield "user and password: set both, or neither"
+
+
+def _wrong_sender(settings: Settings) -> Iterator[str]:
+    if settings.uses_smtp and not settings.from_:
+        yield "from is empty: set the sender of mails that name none (MAIL_FROM)"
+    if len(settings.from_.encode("utf-8", "surrogatepass")) > MAX_FROM_BYTES:
+        yield f"from is longer than {MAX_FROM_BYTES} bytes"
+    elif settings.from_:
+        try:
+            parse_address(settings.from_, "from")
+        except Reject as reject:
+            yield reject.reason
 
 
 def doubts(settings: Settings) -> list[str]:
-    """What can work, but hardly is meant."""
+    """What can work, but is hardly meant."""
     found = []
     if settings.user and settings.security == "none":
-        found.append('security = "none": user and password of [handlers.email] travel in the clear')
+        found.append('security = "none": user and password travel in the clear')
     if settings.security == "tls" and settings.port in (25, 587):
         found.append(
-            f'security = "tls" on port {settings.port}, where servers of [handlers.email] begin in the clear: it is '
-            'security = "starttls" there, or port = 465'
+            f'security = "tls" on port {settings.port}, where mail servers begin in the clear: set '
+            'security = "starttls", or port = 465'
         )
     return found
 
@@ -103,14 +119,3 @@ def _is_host(host: str) -> bool:
     except UnicodeError:
         return False
     return not any(character.isspace() or character in "/@" for character in host)
-
-
-def _wrong_sender(sender: str) -> list[str]:
-    if len(sender.encode("utf-8", "surrogatepass")) > MAX_FROM_BYTES:
-        return [f"from is longer than {MAX_FROM_BYTES} bytes"]
-    try:
-        if sender:
-            parse_address(sender, "from")
-    except Reject as reject:
-        return [reject.reason]
-    return []

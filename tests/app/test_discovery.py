@@ -375,6 +375,30 @@ def test_a_table_that_is_nearly_a_modules_name_is_told_the_name(application):
     assert finding == "[handlers.emails]: there is no handlers module 'emails'; did you mean email?"
 
 
+def test_a_module_may_name_its_table_itself(application):
+    application.write("a.py", f'SETTINGS_TABLE = "b"\n{SETTINGS}')
+    [setup] = application.discover(tables={"b": {"size": 5}}).setups
+    setup()
+    assert application.module("a").given[0].size == 5
+    assert application.findings(tables={"a": {}}) == ["[handlers.a]: there is no handlers module 'a'"]
+
+
+@pytest.mark.parametrize("value", ["5", "''", "None"])
+def test_a_table_that_has_no_name_is_a_finding(application, value):
+    application.write("a.py", f"SETTINGS_TABLE = {value}\n{SETTINGS}")
+    text = f"SETTINGS_TABLE = {value}: it is the name of a table, NAME for [handlers.NAME]"
+    assert f"{application.name}.a: {text}" in application.findings()
+
+
+def test_the_e_mail_handler_under_both_its_names_is_a_clear_finding():
+    with pytest.raises(ConfigError) as caught:
+        discover(["handlers", "millpond.mail.handler"], ROOT, {}, local=True)
+    table, route = caught.value.findings
+    two = "handlers.email and millpond.mail.handler"
+    assert table == f"[handlers.email] is the table of two modules, {two}: rename one, or load only one"
+    assert "send_email: 'email.send' has a handler already: " in route
+
+
 @pytest.mark.parametrize(("hook", "line"), [("setup", 5), ("teardown", 6)])
 def test_a_hook_that_fails_says_whose_it_is_and_where_and_has_its_traceback_at_debug(
     application, monkeypatch, caplog, hook, line

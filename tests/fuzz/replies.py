@@ -25,8 +25,7 @@ from gevent.server import StreamServer
 from handlers import email
 from handlers.email import Settings, send_email
 from millpond import Message, Reject, Retry, Unavailable
-from millpond.mail import conversation as _smtp
-from millpond.mail import watch as _watch
+from millpond.mail import timeouts, waits
 from millpond.mail.job import Email
 from tests.fuzz.kind import Kind, TryOne
 from tests.smtp_server import Certificate, make_certificate
@@ -281,7 +280,7 @@ def _try(server: Server, certificate: Certificate, chance: Random) -> None:
 
 def _limit(seconds: float) -> None:
     for limit in LIMITS:
-        setattr(_smtp, limit, seconds)
+        setattr(waits, limit, seconds)
 
 
 def _always(value: object) -> Callable[..., object]:
@@ -291,20 +290,20 @@ def _always(value: object) -> Callable[..., object]:
 
 @contextmanager
 def _open() -> Iterator[TryOne]:
-    saved = {limit: getattr(_smtp, limit) for limit in LIMITS}
+    saved = {limit: getattr(waits, limit) for limit in LIMITS}
     with ExitStack() as stack:
         certificate = make_certificate(Path(stack.enter_context(tempfile.TemporaryDirectory())))
         trusting = ssl.create_default_context(cafile=certificate.pem)
         stack.enter_context(mock.patch.object(ssl, "create_default_context", new=_always(trusting)))
         stack.enter_context(mock.patch.object(email.log, "disabled", True))
-        stack.enter_context(mock.patch.object(_watch, "LOOK_SECONDS", 0.02))
-        stack.enter_context(mock.patch.object(_smtp, "QUIT_SECONDS", 0.2))
+        stack.enter_context(mock.patch.object(timeouts, "LOOK_SECONDS", 0.02))
+        stack.enter_context(mock.patch.object(waits, "QUIT_SECONDS", 0.2))
         server = Server(certificate)
         # By gevent this is a trip to a thread, half the time of a case.
         addresses = socket.getaddrinfo("127.0.0.1", server.port, type=socket.SOCK_STREAM)
         stack.enter_context(mock.patch.object(socket, "getaddrinfo", new=_always(addresses)))
         stack.callback(server.close)
-        stack.callback(lambda: [setattr(_smtp, limit, seconds) for limit, seconds in saved.items()])
+        stack.callback(lambda: [setattr(waits, limit, seconds) for limit, seconds in saved.items()])
         yield lambda chance: _try(server, certificate, chance)
 
 

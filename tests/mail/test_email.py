@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import ssl
 from collections import Counter
 from typing import NamedTuple
 
@@ -12,14 +13,14 @@ import msgspec
 import pytest
 
 from handlers import email
-from handlers.email import WAIT_SECONDS, Settings, send_email, setup, teardown
+from handlers.email import Settings, send_email, setup, teardown
 from millpond import Message, Reject, Retry, Unavailable
 from millpond.app.routing import routes
 from millpond.errors import ConfigError, Interrupt, TimeLimitExceeded
-from millpond.mail import conversation as _smtp
-from millpond.mail.connections import Pool
 from millpond.mail.job import Attachment, Email
+from millpond.mail.mailer import WAIT_SECONDS
 from millpond.mail.outbox import Outbox
+from millpond.mail.smtp_pool import SmtpPool
 from millpond.message import FollowUp
 from tests.smtp_server import CLOSE, EXTENSIONS, HANG, ScriptedServer, aiosmtpd, make_certificate
 
@@ -67,12 +68,12 @@ def findings(settings: Settings, local: bool = True) -> str:
 
 def test_auto_is_smtp_where_a_host_is_set_else_the_outbox(tmp_path):
     setup(Settings(outbox=str(tmp_path)))
-    assert isinstance(email._office.transport, Outbox)
+    assert isinstance(email._mailer.transport, Outbox)
     setup(Settings(host="mail.example.org", from_="me@a.org", outbox=str(tmp_path / "unused")))
-    assert isinstance(email._office.transport, Pool)
+    assert isinstance(email._mailer.transport, SmtpPool)
     assert not (tmp_path / "unused").exists()
     setup(Settings(host="mail.example.org", transport="outbox", outbox=str(tmp_path)))
-    assert isinstance(email._office.transport, Outbox)
+    assert isinstance(email._mailer.transport, Outbox)
 
 
 def test_on_a_real_queue_the_outbox_is_only_used_where_it_is_written_out(tmp_path):
@@ -90,12 +91,12 @@ def test_on_a_real_queue_the_outbox_is_only_used_where_it_is_written_out(tmp_pat
         (Settings(host="mail..example.org"), "host is the bare name"),
         (Settings(host="h" * 64), "host is the bare name"),
         (Settings(host="h"), "from is empty: set the sender of mails that name none (MAIL_FROM)"),
-        (Settings(host="h", port=65_536), "port = 65536: 1 to 65535"),
-        (Settings(host="h", port=-1), "port = -1: 1 to 65535"),
-        (Settings(host="h", user="u"), "user and password: give both"),
-        (Settings(host="h", password="hunter2"), "user and password: give both"),
-        (Settings(host="h", max_connections=0), "max_connections = 0: 1 or more"),
-        (Settings(host="h", mails_per_connection=0), "mails_per_connection = 0: 1 or more"),
+        (Settings(host="h", port=65_536), "port = 65536: it is 1 to 65535"),
+        (Settings(host="h", port=-1), "port = -1: it is 1 to 65535"),
+        (Settings(host="h", user="u"), "user and password: set both"),
+        (Settings(host="h", password="hunter2"), "user and password: set both"),
+        (Settings(host="h", max_connections=0), "max_connections = 0: it is 1 or more"),
+        (Settings(host="h", mails_per_connection=0), "mails_per_connection = 0: it is 1 or more"),
         (Settings(from_="Shop"), "from is not one e-mail address"),
     ],
 )
@@ -113,10 +114,10 @@ def test_all_findings_come_at_once():
 def test_the_port_follows_from_security_where_it_is_not_set():
     for security, port in (("starttls", 587), ("tls", 465), ("none", 25)):
         setup(Settings(host="h", from_="me@a.org", security=security))
-        server = email._office.transport._server
+        server = email._mailer.transport._server
         assert (server.port, server.starttls, server.tls is None) == (port, security == "starttls", security == "none")
     setup(Settings(host="h", from_="me@a.org", port=2525))
-    assert email._office.transport._server.port == 2525
+    assert email._mailer.transport._server.port == 2525
 
 
 def test_credentials_in_the_clear_are_warned_of(caplog):
@@ -129,7 +130,7 @@ def test_one_tls_context_serves_all_connections(certificate, monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate.pem))
     with ScriptedServer(tls=certificate.server_context(), implicit_tls=True) as server:
         setup(Settings(host="localhost", port=server.port, security="tls", from_="me@a.org", mails_per_connection=1))
-        monkeypatch.setattr(_smtp.ssl, "create_default_context", None)
+        monkeypatch.setattr(ssl, "create_default_context", None)
         for i in range(3):
             send_email(job(), message(f"e-{i}"))
         assert (len(server.taken), server.sessions) == (3, 3)

@@ -14,16 +14,17 @@ import gevent
 import msgspec
 import pytest
 
-from handlers import email as mail_handler
 from handlers.email import Settings, send_email, setup, teardown
 from millpond import Message, Reject, Retry, Unavailable
 from millpond.app.routing import routes
 from millpond.errors import ConfigError
-from millpond.mail import refusal as _refusal
-from millpond.mail.compose import ALLOWED_HEADERS, compose
+from millpond.mail import refusal
+from millpond.mail.compose import compose
+from millpond.mail.headers import ALLOWED_HEADERS
 from millpond.mail.job import Attachment, Email
-from millpond.mail.lines import Reply
+from millpond.mail.mailer import WAIT_SECONDS
 from millpond.mail.refusal import Meaning, meaning
+from millpond.mail.reply import Reply
 from tests.smtp_server import EXTENSIONS, ScriptedServer
 
 MIB = 1_048_576
@@ -521,8 +522,8 @@ def test_tls_on_a_port_that_begins_in_the_clear_is_warned_of(port, caplog):
 
 
 def test_the_waits_and_the_table_are_where_the_documents_say():
-    assert mail_handler.WAIT_SECONDS == (5, 30, 180, 900)
-    assert {rule.meaning for rule in _refusal.RULES} == set(Meaning)
+    assert WAIT_SECONDS == (5, 30, 180, 900)
+    assert {rule.meaning for rule in refusal.RULES} == set(Meaning)
 
 
 # Nobody who was accepted is mailed again: what is left fits into the queue

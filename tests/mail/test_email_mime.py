@@ -21,10 +21,11 @@ from millpond import Message, Reject
 from millpond.mail import address as _address
 from millpond.mail import compose as _compose
 from millpond.mail import mime as _mime
-from millpond.mail.compose import ALLOWED_HEADERS, Mail, compose
-from millpond.mail.connections import Pool
-from millpond.mail.conversation import Server
+from millpond.mail.compose import Mail, compose
+from millpond.mail.headers import ALLOWED_HEADERS
 from millpond.mail.job import Attachment, Email
+from millpond.mail.mail_server import MailServer
+from millpond.mail.smtp_pool import SmtpPool
 from tests.smtp_server import ScriptedServer
 
 SENT = datetime(2026, 3, 14, 15, 9, 26, 535000, tzinfo=UTC)
@@ -195,7 +196,7 @@ def test_a_thousand_mails_are_read_back_and_arrive_as_they_were_built(seed):
     with contextlib.ExitStack() as stack, gevent.Timeout(60):
         for offers in ([], ["PIPELINING"], ["SMTPUTF8"], ["PIPELINING", "SMTPUTF8", "8BITMIME", "SIZE 10000000"]):
             server = stack.enter_context(ScriptedServer(extensions=offers))
-            pool = Pool(Server("127.0.0.1", server.port), 1, 10_000)
+            pool = SmtpPool(MailServer("127.0.0.1", server.port), 1, 10_000)
             stack.callback(pool.close)
             transports.append((server, pool))
         for number in range(175):
@@ -610,7 +611,7 @@ def test_the_short_way_for_common_addresses_and_the_long_way_agree(monkeypatch):
                 ways.append(reject.reason)
             monkeypatch.undo()
         assert ways[0] == ways[1], text
-        short += isinstance(ways[0], _address.Address)
+        short += isinstance(ways[0], _address.MailAddress)
     assert short > 100
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import time
 from datetime import UTC, datetime
 
@@ -12,14 +13,12 @@ import pytest
 from gevent.event import Event
 
 from millpond import Reject, Retry, Unavailable
-from millpond.mail import connections as _pool
-from millpond.mail import conversation as _smtp
-from millpond.mail import lines as _wire
-from millpond.mail import watch as _watch
+from millpond.mail import lines, smtp_pool, timeouts, waits
+from millpond.mail import reply as replies
 from millpond.mail.compose import Mail
-from millpond.mail.connections import Pool
-from millpond.mail.conversation import Server
-from millpond.mail.lines import Reply
+from millpond.mail.mail_server import MailServer
+from millpond.mail.reply import Reply
+from millpond.mail.smtp_pool import SmtpPool
 from tests.smtp_server import CLOSE, DEAF, DRIP, EXTENSIONS, HANG, SLOW, ScriptedServer, make_certificate
 
 ONE_BY_ONE = [name for name in EXTENSIONS if name != "PIPELINING"]
@@ -32,19 +31,19 @@ def mail(*recipients: str, content: bytes = b"Subject: x\r\n\r\nhello\r\n", utf8
     )
 
 
-_pools: list[Pool] = []
+_pools: list[SmtpPool] = []
 
 
 def pool(
     server: ScriptedServer, connections: int = 2, mails: int = 100, clock=time.monotonic, **fields: object
-) -> Pool:
-    _pools.append(Pool(Server("127.0.0.1", server.port, **fields), connections, mails, clock))
+) -> SmtpPool:
+    _pools.append(SmtpPool(MailServer("127.0.0.1", server.port, **fields), connections, mails, clock))
     return _pools[-1]
 
 
 @pytest.fixture(autouse=True)
 def _bounded(monkeypatch):
-    monkeypatch.setattr(_watch, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(timeouts, "LOOK_SECONDS", 0.02)
     with gevent.Timeout(20):
         yield
         while _pools:
@@ -82,13 +81,13 @@ def test_a_connection_carries_the_next_mail(extensions):
 
 def test_pipelined_commands_travel_in_one_write_and_a_hundred_at_most(monkeypatch):
     everyone, writes = [f"r{i}@b.org" for i in range(250)], []
-    send = _wire.Wire.send
+    send = lines.SmtpLines.send
 
     def spy(self, phase, data, seconds):
         writes.append(data.count(b"\r\n"))
         send(self, phase, data, seconds)
 
-    monkeypatch.setattr(_wire.Wire, "send", spy)
+    monkeypatch.setattr(lines.SmtpLines, "send", spy)
     with ScriptedServer() as server:
         senders = pool(server)
         senders.send(mail(*everyone))
@@ -106,7 +105,7 @@ def test_pipelined_commands_travel_in_one_write_and_a_hundred_at_most(monkeypatc
         ("MAIL", "452 4.3.1 no", Retry, "SMTP 452 4.3.1 at MAIL"),
         ("MAIL", "550 5.7.1 you@b.org?", Reject, "SMTP 550 5.7.1 at MAIL"),
         ("MAIL", "552 5.3.4 big", Reject, "SMTP 552 5.3.4 at MAIL"),
-        ("MAIL", "530 5.7.0 log in", Unavailable, "SMTP 530 5.7.0 at MAIL: see user, password and security"),
+        ("MAIL", "530 5.7.0 log in", Unavailable, "SMTP 530 5.7.0 at MAIL: check user, password and security"),
         ("MAIL", "535 5.7.8 no", Unavailable, "SMTP 535 5.7.8 at MAIL"),
         ("RCPT", "421 4.3.2 closing", Retry, "SMTP 421 4.3.2 at RCPT"),
         ("DATA", "530 5.7.0 log in", Reject, "SMTP 530 5.7.0 at DATA"),
@@ -275,7 +274,7 @@ def test_a_kept_connection_that_ends_later_than_at_mail_is_not_renewed(phase, ex
 @pytest.mark.parametrize("phase", ["banner", "EHLO", "STARTTLS", "AUTH"])
 def test_trouble_before_the_mail_is_the_servers_and_the_mail_waits(phase, half, certificate, monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate.pem))
-    client = _smtp.ssl.create_default_context()
+    client = ssl.create_default_context()
     extensions = [*EXTENSIONS, "STARTTLS", "AUTH PLAIN LOGIN"]
     with ScriptedServer({phase: [half]}, extensions=extensions, tls=certificate.server_context()) as server:
         senders = pool(server, tls=client, starttls=True, user="u", password="p")
@@ -291,7 +290,7 @@ def test_trouble_before_the_mail_is_the_servers_and_the_mail_waits(phase, half, 
 @MODES
 def test_a_server_that_hangs_is_given_up(phase, extensions, monkeypatch):
     for name in ("BANNER_SECONDS", "COMMAND_SECONDS", "DATA_SECONDS", "BLOCK_SECONDS", "FINAL_SECONDS"):
-        monkeypatch.setattr(_smtp, name, 0.05)
+        monkeypatch.setattr(waits, name, 0.05)
     with ScriptedServer({phase: [HANG]}, extensions=extensions) as server:
         senders = pool(server)
         with pytest.raises(Unavailable if phase in ("banner", "EHLO") else Retry, match="no answer in time at"):
@@ -303,7 +302,7 @@ def test_a_server_that_hangs_is_given_up(phase, extensions, monkeypatch):
 @MODES
 def test_a_kept_connection_that_hangs_at_mail_is_not_renewed(extensions, monkeypatch):
     """It is no dead one: the server is slow, and a second wait in one attempt would be twice its limit."""
-    monkeypatch.setattr(_smtp, "COMMAND_SECONDS", 0.05)
+    monkeypatch.setattr(waits, "COMMAND_SECONDS", 0.05)
     with ScriptedServer(extensions=extensions) as server:
         senders = pool(server)
         senders.send(mail())
@@ -331,16 +330,16 @@ def test_a_host_that_refuses_or_does_not_resolve_is_unavailable():
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
     with pytest.raises(Unavailable, match=f"SMTP server 127.0.0.1:{port}: connection refused"):
-        Pool(Server("127.0.0.1", port), 1, 1).send(mail())
+        SmtpPool(MailServer("127.0.0.1", port), 1, 1).send(mail())
     for name in ("no-such-host.invalid", f"{'x' * 64}.example", "a..example"):
         with pytest.raises(Unavailable, match="its name does not resolve"):
-            Pool(Server(name, 25), 1, 1).send(mail())
+            SmtpPool(MailServer(name, 25), 1, 1).send(mail())
 
 
 def test_nothing_is_sent_in_the_clear_where_starttls_is_not_offered(certificate, monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate.pem))
     with ScriptedServer() as server:
-        senders = pool(server, tls=_smtp.ssl.create_default_context(), starttls=True, user="u", password="p")
+        senders = pool(server, tls=ssl.create_default_context(), starttls=True, user="u", password="p")
         with pytest.raises(
             Unavailable, match='offers no STARTTLS, and security = "starttls" sends nothing in the clear'
         ):
@@ -352,7 +351,7 @@ def test_nothing_is_sent_in_the_clear_where_starttls_is_not_offered(certificate,
 def test_a_certificate_that_does_not_verify_is_unavailable_and_gets_no_password(implicit, certificate):
     options = {"tls": certificate.server_context(), "implicit_tls": implicit}
     with ScriptedServer(extensions=["STARTTLS", "AUTH PLAIN"], **options) as server:
-        tls = _smtp.ssl.create_default_context()
+        tls = ssl.create_default_context()
         senders = pool(server, tls=tls, starttls=not implicit, user="u", password="p")
         with pytest.raises(Unavailable, match="its certificate does not verify"):
             senders.send(mail())
@@ -366,7 +365,7 @@ def test_a_certificate_for_another_name_is_unavailable(tmp_path, monkeypatch):
         ScriptedServer(tls=other.server_context(), implicit_tls=True) as server,
         pytest.raises(Unavailable, match="its certificate does not verify"),
     ):
-        pool(server, tls=_smtp.ssl.create_default_context()).send(mail())
+        pool(server, tls=ssl.create_default_context()).send(mail())
 
 
 def test_what_is_said_before_the_encryption_begins_is_not_believed(certificate, monkeypatch):
@@ -376,7 +375,7 @@ def test_what_is_said_before_the_encryption_begins_is_not_believed(certificate, 
         ScriptedServer(script, extensions=["STARTTLS"], tls=certificate.server_context()) as server,
         pytest.raises(Unavailable, match="unencrypted data at TLS"),
     ):
-        pool(server, tls=_smtp.ssl.create_default_context(), starttls=True).send(mail())
+        pool(server, tls=ssl.create_default_context(), starttls=True).send(mail())
 
 
 @pytest.mark.parametrize(
@@ -398,7 +397,7 @@ def test_bad_credentials_are_unavailable_and_not_told():
         pytest.raises(Unavailable, match=r"535 5\.7\.8 at AUTH: check user and password") as raised,
     ):
         pool(server, user="millpond-user", password="hunter2").send(mail())
-    assert "hunter2" not in f"{raised.value} {raised.value.__cause__} {Server('h', 1, password='hunter2')}"
+    assert "hunter2" not in f"{raised.value} {raised.value.__cause__} {MailServer('h', 1, password='hunter2')}"
     with (
         ScriptedServer(extensions=["AUTH XOAUTH2"]) as server,
         pytest.raises(Unavailable, match="offers neither AUTH PLAIN nor AUTH LOGIN"),
@@ -422,7 +421,7 @@ def test_an_address_beyond_ascii_needs_smtputf8():
 def test_a_mail_over_the_servers_size_is_rejected_unsent():
     with (
         ScriptedServer(extensions=["SIZE 20"]) as server,
-        pytest.raises(Reject, match="a mail of 21 bytes, the server takes 20"),
+        pytest.raises(Reject, match="the mail has 21 bytes; the mail server takes 20"),
     ):
         pool(server).send(mail(content=b"Subject: x\r\n\r\nhello\r\n"))
     assert not any(command.startswith("MAIL") for command in server.commands)
@@ -467,10 +466,10 @@ def test_a_connection_is_asked_whether_it_lives_after_lying_idle():
     with ScriptedServer() as server:
         senders = pool(server, clock=lambda: now[0])
         senders.send(mail())
-        now[0] += _pool.PROBE_AFTER_SECONDS
+        now[0] += smtp_pool.PROBE_AFTER_SECONDS
         senders.send(mail())
         assert "RSET" not in server.commands
-        now[0] += _pool.PROBE_AFTER_SECONDS + 1
+        now[0] += smtp_pool.PROBE_AFTER_SECONDS + 1
         senders.send(mail())
         assert server.commands.count("RSET") == 1
         for answer in (CLOSE, b"25", "421 closing", "354 what", "502 what"):
@@ -483,7 +482,7 @@ def test_a_connection_is_asked_whether_it_lives_after_lying_idle():
 
 
 def test_one_dead_connection_is_enough_to_drop_the_older_ones(monkeypatch):
-    monkeypatch.setattr(_smtp, "PROBE_SECONDS", 0.05)
+    monkeypatch.setattr(waits, "PROBE_SECONDS", 0.05)
     now = [0.0]
     with ScriptedServer() as server:
         senders = pool(server, connections=3, clock=lambda: now[0])
@@ -531,7 +530,7 @@ def test_a_reply_that_nobody_asked_for_ends_the_connection():
 
 
 def test_closing_the_pool_says_quit_on_every_connection_and_waits_for_none_of_them_long(monkeypatch):
-    monkeypatch.setattr(_pool, "QUIT_SECONDS", 1.0)
+    monkeypatch.setattr(waits, "QUIT_SECONDS", 1.0)
     with ScriptedServer() as server:
         senders = pool(server, connections=4)
         gevent.joinall([gevent.spawn(senders.send, mail()) for _ in range(4)], raise_error=True)
@@ -567,13 +566,13 @@ def test_a_connection_in_use_while_the_pool_closes_is_not_kept():
     ],
 )
 def test_a_reply_line_is_read(line, reply):
-    assert _wire.parse([line]) == reply
+    assert replies.parse_reply([line]) == reply
 
 
 @pytest.mark.parametrize("line", [b"", b"25", b"2500 x", b"150 x", b"650 x", b"+OK", b"ab0 x", b" 250 x"])
 def test_what_is_no_reply_line_is_refused(line):
-    with pytest.raises(_wire.BadReplyError):
-        _wire.parse([line])
+    with pytest.raises(replies.BadReplyError):
+        replies.parse_reply([line])
 
 
 @MODES
@@ -618,19 +617,19 @@ def test_an_ehlo_name_needs_no_name_server(monkeypatch):
 
 
 def test_the_time_outs_are_those_of_rfc_5321():
-    found = [_smtp.BANNER_SECONDS, _smtp.COMMAND_SECONDS, _smtp.DATA_SECONDS, _smtp.BLOCK_SECONDS, _smtp.FINAL_SECONDS]
+    found = [waits.BANNER_SECONDS, waits.COMMAND_SECONDS, waits.DATA_SECONDS, waits.BLOCK_SECONDS, waits.FINAL_SECONDS]
     assert found == [300, 300, 120, 180, 600]
 
 
 def test_each_phase_waits_for_its_own_time(monkeypatch):
     waits = []
-    begin = _watch.Watch.begin
+    begin = timeouts.Timeouts.begin
 
     def spy(self, wire, seconds):
         waits.append((wire.phase, seconds))
         begin(self, wire, seconds)
 
-    monkeypatch.setattr(_watch.Watch, "begin", spy)
+    monkeypatch.setattr(timeouts.Timeouts, "begin", spy)
     with ScriptedServer(extensions=ONE_BY_ONE) as server, contextlib.suppress(Retry):
         pool(server).send(mail())
     assert set(waits) == {
@@ -655,7 +654,7 @@ class Napper:
 
 
 def test_only_a_wait_past_its_deadline_is_given_up():
-    watch, patient, hasty, done = _watch.Watch(), Napper(), Napper(), Napper()
+    watch, patient, hasty, done = timeouts.Timeouts(), Napper(), Napper(), Napper()
     watch.begin(patient, 1000)
     watch.begin(hasty, 0)
     watch.begin(done, 0)
@@ -666,7 +665,7 @@ def test_only_a_wait_past_its_deadline_is_given_up():
 
 
 def test_the_watch_ends_when_nothing_waits_and_begins_anew():
-    watch = _watch.Watch()
+    watch = timeouts.Timeouts()
     for _ in range(2):
         napper = Napper()
         watch.begin(napper, 0)
@@ -677,12 +676,12 @@ def test_the_watch_ends_when_nothing_waits_and_begins_anew():
 
 
 def test_a_kept_connection_is_not_ended_while_it_carries_nothing(monkeypatch):
-    monkeypatch.setattr(_smtp, "FINAL_SECONDS", 0.05)
+    monkeypatch.setattr(waits, "FINAL_SECONDS", 0.05)
     with ScriptedServer() as server:
         senders = pool(server)
         senders.send(mail())
-        assert _wire._watch._deadlines == {}
-        watch, other = _wire._watch, Napper()
+        assert lines._timeouts._deadlines == {}
+        watch, other = lines._timeouts, Napper()
         watch.begin(other, 0.1)  # by the time that this is given up, a wait of the connection's would be
         assert other.given_up.wait(5)
         watch.end(other)
@@ -694,7 +693,7 @@ def test_a_kept_connection_is_not_ended_while_it_carries_nothing(monkeypatch):
 @MODES
 def test_whatever_a_connection_was_kept_after_no_limit_runs_on_for_it(phase, extensions, monkeypatch):
     for name in ("BANNER_SECONDS", "COMMAND_SECONDS", "DATA_SECONDS", "FINAL_SECONDS", "PROBE_SECONDS"):
-        monkeypatch.setattr(_smtp, name, 0.05)
+        monkeypatch.setattr(waits, name, 0.05)
     now = [0.0]
     with ScriptedServer(extensions=[*extensions, "SIZE 50"]) as server:
         senders = pool(server, clock=lambda: now[0])
@@ -708,18 +707,18 @@ def test_whatever_a_connection_was_kept_after_no_limit_runs_on_for_it(phase, ext
         with contextlib.suppress(Reject):
             assert len(senders.send(refused)) == 1
         other = Napper()
-        _wire._watch.begin(other, 0.1)  # by the time that this is given up, a wait of the connection's would be
+        lines._timeouts.begin(other, 0.1)  # by the time that this is given up, a wait of the connection's would be
         assert other.given_up.wait(5)
-        _wire._watch.end(other)
+        lines._timeouts.end(other)
         senders.send(mail())
     assert server.sessions == 1
 
 
 def test_a_server_that_hangs_under_tls_is_given_up(certificate, monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate.pem))
-    monkeypatch.setattr(_smtp, "FINAL_SECONDS", 0.05)
+    monkeypatch.setattr(waits, "FINAL_SECONDS", 0.05)
     with ScriptedServer({"end": [HANG]}, tls=certificate.server_context(), implicit_tls=True) as server:
-        senders = pool(server, tls=_smtp.ssl.create_default_context())
+        senders = pool(server, tls=ssl.create_default_context())
         with pytest.raises(Retry, match="no answer in time at end of data, it may or may not have been sent"):
             senders.send(mail())
         assert server.all_closed.wait(5)
@@ -730,10 +729,10 @@ def test_a_server_that_hangs_under_tls_is_given_up(certificate, monkeypatch):
 @pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "tls"])
 def test_a_server_that_reads_no_further_is_given_up(encrypted, certificate, monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate.pem))
-    monkeypatch.setattr(_smtp, "BLOCK_SECONDS", 0.05)
+    monkeypatch.setattr(waits, "BLOCK_SECONDS", 0.05)
     tls = {"tls": certificate.server_context(), "implicit_tls": True} if encrypted else {}
     with ScriptedServer({"DATA": [DEAF]}, **tls) as server:
-        senders = pool(server, tls=_smtp.ssl.create_default_context() if encrypted else None)
+        senders = pool(server, tls=ssl.create_default_context() if encrypted else None)
         with pytest.raises(Retry, match="no answer in time at the content"):
             senders.send(mail(content=b"Subject: x\r\n\r\n" + b"0123456789abcdef\r\n" * 1_000_000))
         assert server.taken == []
@@ -744,7 +743,7 @@ def test_a_server_that_reads_no_further_is_given_up(encrypted, certificate, monk
 def test_a_connection_that_was_given_up_is_not_taken_for_one_that_the_server_closed():
     """As the end of the wait may be seen: as an error at once, or as the end of the stream."""
     with ScriptedServer() as server:
-        wire = _wire.Wire("127.0.0.1", server.port)
+        wire = lines.SmtpLines("127.0.0.1", server.port)
         wire.reply("the banner", 5)
         wire.give_up()
         with pytest.raises(TimeoutError):
@@ -755,7 +754,7 @@ def test_a_connection_that_was_given_up_is_not_taken_for_one_that_the_server_clo
 def test_a_connection_that_was_given_up_while_its_last_reply_came_is_not_kept():
     with ScriptedServer() as server:
         senders = pool(server)
-        reply = _wire.Wire.reply
+        reply = lines.SmtpLines.reply
 
         def just_late(wire, phase, seconds):
             answer = reply(wire, phase, seconds)
@@ -764,7 +763,7 @@ def test_a_connection_that_was_given_up_while_its_last_reply_came_is_not_kept():
             return answer
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(_wire.Wire, "reply", just_late)
+            patch.setattr(lines.SmtpLines, "reply", just_late)
             assert senders.send(mail()) == {}
         senders.send(mail())
         assert server.sessions == 2
@@ -778,7 +777,7 @@ def test_a_connection_that_was_given_up_while_its_last_reply_came_is_not_kept():
 @MODES
 def test_a_reply_has_one_limit_for_all_its_bytes(phase, extensions, monkeypatch):
     for name in ("BANNER_SECONDS", "COMMAND_SECONDS", "DATA_SECONDS", "FINAL_SECONDS"):
-        monkeypatch.setattr(_smtp, name, 0.1)
+        monkeypatch.setattr(waits, name, 0.1)
     with ScriptedServer({phase: [DRIP]}, extensions=extensions) as server:
         senders = pool(server)
         with (
@@ -790,8 +789,8 @@ def test_a_reply_has_one_limit_for_all_its_bytes(phase, extensions, monkeypatch)
 
 
 def test_a_probe_and_a_farewell_have_one_limit_for_all_their_bytes(monkeypatch):
-    monkeypatch.setattr(_smtp, "PROBE_SECONDS", 0.1)
-    monkeypatch.setattr(_pool, "QUIT_SECONDS", 0.1)
+    monkeypatch.setattr(waits, "PROBE_SECONDS", 0.1)
+    monkeypatch.setattr(waits, "QUIT_SECONDS", 0.1)
     now = [0.0]
     with ScriptedServer() as server:
         senders = pool(server, clock=lambda: now[0])
@@ -808,9 +807,9 @@ def test_a_probe_and_a_farewell_have_one_limit_for_all_their_bytes(monkeypatch):
 def test_a_content_that_is_taken_bit_by_bit_has_a_limit_in_all(limit, monkeypatch):
     """Each piece is taken in time. 16 MB at 4 KiB in 10 ms would take 40 s."""
     if limit == "SEND_SECONDS":
-        monkeypatch.setattr(_wire, "SEND_SECONDS", 0.3)
+        monkeypatch.setattr(lines, "SEND_SECONDS", 0.3)
     else:  # no piece waits for longer than its own limit
-        monkeypatch.setattr(_smtp, "BLOCK_SECONDS", 0.001)
+        monkeypatch.setattr(waits, "BLOCK_SECONDS", 0.001)
     with ScriptedServer({"DATA": [SLOW]}) as server:
         senders = pool(server)
         with gevent.Timeout(3), pytest.raises(Retry, match="no answer in time at the content"):
@@ -841,48 +840,48 @@ def resolve_to(monkeypatch, *places: tuple[str, int]) -> None:
 @pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "tls"])
 def test_an_address_that_swallows_packets_leaves_time_for_the_next(encrypted, certificate, monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate.pem))
-    monkeypatch.setattr(_wire, "CONNECT_SECONDS", 1.0)
-    monkeypatch.setattr(_wire, "SHARE_SECONDS", 0.05)
+    monkeypatch.setattr(lines, "CONNECT_SECONDS", 1.0)
+    monkeypatch.setattr(lines, "SHARE_SECONDS", 0.05)
     tls = {"tls": certificate.server_context(), "implicit_tls": True} if encrypted else {}
     with ScriptedServer(**tls) as server, swallowing(encrypted) as nowhere:
         resolve_to(monkeypatch, nowhere, ("127.0.0.1", server.port))
         started = time.monotonic()
-        pool(server, tls=_smtp.ssl.create_default_context() if encrypted else None).send(mail())
+        pool(server, tls=ssl.create_default_context() if encrypted else None).send(mail())
         assert 0.4 < time.monotonic() - started < 0.9  # half of it for each of two
     assert len(server.taken) == 1
 
 
 @pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "tls"])
 def test_all_addresses_together_have_one_limit(encrypted, certificate, monkeypatch):
-    monkeypatch.setattr(_wire, "CONNECT_SECONDS", 0.6)
-    monkeypatch.setattr(_wire, "SHARE_SECONDS", 0.01)
+    monkeypatch.setattr(lines, "CONNECT_SECONDS", 0.6)
+    monkeypatch.setattr(lines, "SHARE_SECONDS", 0.01)
     with swallowing(encrypted) as nowhere:
         resolve_to(monkeypatch, *[nowhere] * 6)
         started = time.monotonic()
-        tls = _smtp.ssl.create_default_context() if encrypted else None
+        tls = ssl.create_default_context() if encrypted else None
         with pytest.raises(Unavailable, match="no answer in time"):
-            Pool(Server("127.0.0.1", 1, tls), 1, 1).send(mail())
+            SmtpPool(MailServer("127.0.0.1", 1, tls), 1, 1).send(mail())
         assert time.monotonic() - started < 1.5
 
 
 def test_a_name_that_is_never_looked_up_is_given_up_in_time(monkeypatch):
-    monkeypatch.setattr(_wire, "CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr(lines, "CONNECT_SECONDS", 0.2)
     answered = Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answered.wait())
     with gevent.Timeout(10), pytest.raises(Unavailable, match="no answer in time"):
-        Pool(Server("smtp.example", 25), 1, 1).send(mail())
+        SmtpPool(MailServer("smtp.example", 25), 1, 1).send(mail())
     answered.set()
 
 
 def test_what_an_address_leaves_of_its_share_is_for_the_next(monkeypatch):
-    monkeypatch.setattr(_wire, "CONNECT_SECONDS", 0.8)
-    monkeypatch.setattr(_wire, "SHARE_SECONDS", 0.01)
+    monkeypatch.setattr(lines, "CONNECT_SECONDS", 0.8)
+    monkeypatch.setattr(lines, "SHARE_SECONDS", 0.01)
     with socket.socket() as closed, swallowing(encrypted=False) as nowhere:
         closed.bind(("127.0.0.1", 0))
         resolve_to(monkeypatch, closed.getsockname(), nowhere)
         started = time.monotonic()
         with pytest.raises(Unavailable, match="no answer in time"):
-            Pool(Server("127.0.0.1", 1), 1, 1).send(mail())
+            SmtpPool(MailServer("127.0.0.1", 1), 1, 1).send(mail())
         assert time.monotonic() - started > 0.7
 
 
@@ -891,7 +890,7 @@ def test_a_certificate_that_does_not_verify_is_told_though_the_next_address_is_c
         closed.bind(("127.0.0.1", 0))
         resolve_to(monkeypatch, ("127.0.0.1", server.port), closed.getsockname())
         with pytest.raises(Unavailable, match="its certificate does not verify"):
-            pool(server, tls=_smtp.ssl.create_default_context()).send(mail())
+            pool(server, tls=ssl.create_default_context()).send(mail())
 
 
 def drip_a_record(session) -> None:
@@ -904,15 +903,15 @@ def drip_a_record(session) -> None:
 
 
 def test_a_tls_handshake_that_is_dripped_has_one_limit(certificate, monkeypatch):
-    monkeypatch.setattr(_smtp, "COMMAND_SECONDS", 0.1)
+    monkeypatch.setattr(waits, "COMMAND_SECONDS", 0.1)
     script = {"STARTTLS": [DRIP]}
     with ScriptedServer(script, extensions=["STARTTLS"], tls=certificate.server_context()) as server:
-        senders = pool(server, tls=_smtp.ssl.create_default_context(), starttls=True)
+        senders = pool(server, tls=ssl.create_default_context(), starttls=True)
         with gevent.Timeout(1), pytest.raises(Unavailable, match="no answer in time at STARTTLS"):
             senders.send(mail())
     with ScriptedServer({"STARTTLS": ["220 go"]}, extensions=["STARTTLS"]) as server:
         monkeypatch.setattr("tests.smtp_server._Session._wrap", drip_a_record)
-        senders = pool(server, tls=_smtp.ssl.create_default_context(), starttls=True)
+        senders = pool(server, tls=ssl.create_default_context(), starttls=True)
         with gevent.Timeout(1), pytest.raises(Unavailable, match="no answer in time at TLS"):
             senders.send(mail())
 
@@ -920,9 +919,9 @@ def test_a_tls_handshake_that_is_dripped_has_one_limit(certificate, monkeypatch)
 def test_tls_spoken_to_a_server_that_begins_in_the_clear_is_told_as_such():
     with (
         ScriptedServer() as server,
-        pytest.raises(Unavailable, match="it does not speak TLS there: see port and security"),
+        pytest.raises(Unavailable, match="it does not speak TLS there: check port and security"),
     ):
-        pool(server, tls=_smtp.ssl.create_default_context()).send(mail())
+        pool(server, tls=ssl.create_default_context()).send(mail())
 
 
 def test_an_answer_that_comes_before_the_content_is_sent_is_no_answer_to_it():

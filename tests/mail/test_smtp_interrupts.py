@@ -7,6 +7,7 @@ that sends is tried in turn, so no wait is forgotten: connecting, the TLS handsh
 from __future__ import annotations
 
 import random
+import ssl
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -15,12 +16,11 @@ import greenlet
 import pytest
 
 from millpond.errors import Interrupt, Stopped, TimeLimitExceeded
-from millpond.mail import connections as _pool
-from millpond.mail import conversation as _smtp
-from millpond.mail import lines as _wire
+from millpond.mail import lines, smtp_pool
+from millpond.mail import reply as replies
 from millpond.mail.compose import Mail
-from millpond.mail.connections import Pool
-from millpond.mail.conversation import Server
+from millpond.mail.mail_server import MailServer
+from millpond.mail.smtp_pool import SmtpPool
 from tests.smtp_server import EXTENSIONS, HANG, ScriptedServer, make_certificate
 
 CONNECTIONS = 3
@@ -52,7 +52,7 @@ class Victim:
         self._greenlet = gevent.Greenlet(self._run, work)
 
     def run(self) -> Victim:
-        hub, reply = gevent.get_hub(), _wire.Wire.reply
+        hub, reply = gevent.get_hub(), lines.SmtpLines.reply
 
         def trace(event: str, switch: tuple[object, object]) -> None:
             if switch[0] is self._greenlet and event == "switch" and switch[1] is hub:
@@ -61,20 +61,20 @@ class Victim:
                 if self.switches == self._at:
                     hub.loop.run_callback(self._throw)
 
-        def listen(wire: _wire.Wire, phase: str, seconds: float) -> _wire.Reply:
+        def listen(wire: lines.SmtpLines, phase: str, seconds: float) -> replies.Reply:
             answer = reply(wire, phase, seconds)
             if phase == "end of data" and gevent.getcurrent() is self._greenlet:
                 self._heard_last_word = True
             return answer
 
         before = greenlet.settrace(trace)
-        _wire.Wire.reply = listen
+        lines.SmtpLines.reply = listen
         try:
             self._greenlet.start()
             self._greenlet.join()
         finally:
             greenlet.settrace(before)
-            _wire.Wire.reply = reply
+            lines.SmtpLines.reply = reply
         assert not (self.interrupted and self._heard_last_word)
         return self
 
@@ -90,7 +90,7 @@ class Victim:
             self._greenlet.throw(TimeLimitExceeded("900 s"))
 
 
-def at_every_switch(prepare: Callable[[], tuple[Pool, ScriptedServer]]) -> int:
+def at_every_switch(prepare: Callable[[], tuple[SmtpPool, ScriptedServer]]) -> int:
     """Interrupt one send at its first switch, the next at its second, until one gets through; returns how many."""
     for at in range(1, 200):
         senders, server = prepare()
@@ -105,9 +105,9 @@ def at_every_switch(prepare: Callable[[], tuple[Pool, ScriptedServer]]) -> int:
     raise AssertionError("it never gets through")
 
 
-def still_works(senders: Pool, server: ScriptedServer) -> None:
+def still_works(senders: SmtpPool, server: ScriptedServer) -> None:
     """All permits are back, the full number can send at once, each whole, and every socket is accounted for."""
-    assert senders._permits.qsize() == CONNECTIONS
+    assert senders._places.qsize() == CONNECTIONS
     assert all(connection.usable for connection in senders._idle)
     server.script.clear()
     later = MAIL._replace(recipients=("later@b.org",))
@@ -117,7 +117,7 @@ def still_works(senders: Pool, server: ScriptedServer) -> None:
     assert len(senders._idle) <= CONNECTIONS
     senders._close_kept()
     assert server.all_closed.wait(5)
-    assert _wire._watch._deadlines == {}  # or its thread would look after a closed one for ever
+    assert lines._timeouts._deadlines == {}  # or its thread would look after a closed one for ever
 
 
 def start(extensions=EXTENSIONS, script=None, connections=CONNECTIONS, mails=100, clock=lambda: 0.0, **fields):
@@ -126,7 +126,7 @@ def start(extensions=EXTENSIONS, script=None, connections=CONNECTIONS, mails=100
         script, extensions=extensions, tls=options.get("server_tls"), implicit_tls=options.get("implicit_tls", False)
     )
     server.__enter__()
-    return Pool(Server("127.0.0.1", server.port, **fields), connections, mails, clock), server
+    return SmtpPool(MailServer("127.0.0.1", server.port, **fields), connections, mails, clock), server
 
 
 @pytest.mark.parametrize("extensions", [EXTENSIONS, ()], ids=["pipelined", "one by one"])
@@ -139,7 +139,7 @@ def test_an_interrupt_at_any_point_of_a_first_mail_leaks_nothing(extensions):
 @pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN"])
 def test_an_interrupt_at_any_point_of_tls_and_login_leaks_nothing(implicit, mechanism, certificate, monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate.pem))
-    tls = _smtp.ssl.create_default_context()
+    tls = ssl.create_default_context()
 
     def prepare():
         return start(
@@ -182,7 +182,7 @@ def test_an_interrupt_at_any_point_of_a_polite_end_leaks_nothing():
 
 def test_an_interrupt_while_waiting_for_a_permit_leaks_nothing():
     with ScriptedServer({"end": [HANG] * CONNECTIONS}) as server:
-        senders = Pool(Server("127.0.0.1", server.port), CONNECTIONS, 100)
+        senders = SmtpPool(MailServer("127.0.0.1", server.port), CONNECTIONS, 100)
         busy = [gevent.spawn(senders.send, MAIL) for _ in range(CONNECTIONS)]
         assert all(server.hung.acquire(timeout=30) for _ in busy)
         assert Victim(lambda: senders.send(MAIL), at=1).run().interrupted
@@ -195,7 +195,7 @@ def test_a_storm_of_interrupts_leaks_no_permit_and_loses_no_wake_up():
     """Three connections, forty senders, each interrupted at a random one of its switches, or not at all."""
     chance = random.Random(4711)
     with ScriptedServer() as server:
-        senders = Pool(Server("127.0.0.1", server.port), CONNECTIONS, 7)
+        senders = SmtpPool(MailServer("127.0.0.1", server.port), CONNECTIONS, 7)
         hub, doomed, counts = gevent.get_hub(), {}, dict.fromkeys(("sent", "interrupted"), 0)
 
         def one_sender() -> None:
@@ -239,7 +239,7 @@ def test_a_storm_of_interrupts_leaks_no_permit_and_loses_no_wake_up():
 def test_an_interrupt_while_a_reply_is_awaited_closes_the_connection(phase, kept, extensions):
     now = [0.0]
     with ScriptedServer(extensions=extensions) as server:
-        senders = Pool(Server("127.0.0.1", server.port), CONNECTIONS, 100, lambda: now[0])
+        senders = SmtpPool(MailServer("127.0.0.1", server.port), CONNECTIONS, 100, lambda: now[0])
         if kept:
             senders.send(MAIL)
             now[0] = 100.0
@@ -255,4 +255,4 @@ def test_an_interrupt_while_a_reply_is_awaited_closes_the_connection(phase, kept
 
 
 def test_the_pool_waits_for_permits_in_a_queue_that_gevent_made_cooperative():
-    assert _pool.SimpleQueue.__module__.startswith("gevent")
+    assert smtp_pool.SimpleQueue.__module__.startswith("gevent")
