@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import importlib.util
 import os
 import re
@@ -13,6 +12,7 @@ import sys
 import tomllib
 from functools import cache
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -21,24 +21,26 @@ from chaos.scenarios.__main__ import SCENARIOS
 from chaos.simulation.rules import RULES
 from millpond import Message, errors
 from millpond.commands.cli import EXAMPLES
+from millpond.message import Outcome, OutcomeName
 from tests.between import between
 from tests.fuzz.test_fuzz import CASES
+from tests.test_imports import MAY_IMPORT
 from tests.worker_process import CLIENT, WorkerProcess, embedded_queues, local_sqs, write_project
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
-LIFE = (ROOT / "docs/life-of-a-message.md").read_text()
 #: Whatever is written for a reader, and what is written for one beside the code.
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/*.md")), ROOT / "bench/README.md"]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "bench/README.md")),
+    *sorted(ROOT.glob("docs/**/*.md")),
+]
 PROSE = [*PAGES, ROOT / "config.toml", ROOT / ".env.example"]
 CODE = "".join(path.read_text() for folder in ("millpond", "handlers") for path in (ROOT / folder).rglob("*.py"))
 #: Files that a page tells its reader to write.
 READERS_OWN = {ROOT / "README.md": ["tests/test_invoice.py"]}
-#: Of the engine; the embedded queue is a house of its own.
-FILES = {path.stem for path in ROOT.glob("millpond/**/*.py") if "local" not in path.parts}
-#: No message and no reader of the page meets these.
-ASIDE = {"__init__", "__main__"}
+WHERE = (ROOT / "docs/where-a-change-goes.md").read_text()
+FILES = {path.relative_to(ROOT / "millpond").as_posix() for path in ROOT.glob("millpond/**/*.py")}
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 
@@ -60,14 +62,35 @@ def test_each_link_leads_to_a_file(page):
 @each_page
 def test_each_file_that_is_named_is_there(page):
     names = re.findall(r"`([\w/.-]+\.(?:py|toml|json|md))`", page.read_text())
-    folders = [ROOT, page.parent, ROOT / "millpond", ROOT / "tests"]
+    folders = [ROOT, page.parent, ROOT / "millpond", ROOT / "tests", ROOT / "handlers"]
     missing = {name for name in names if not any((folder / name).exists() for folder in folders)}
     assert missing <= {*READERS_OWN.get(page, [])}  # whoever has followed the page has those too
 
 
-@pytest.mark.parametrize("name", sorted(FILES - ASIDE))
-def test_each_file_of_the_engine_has_its_place_in_the_life_of_a_message(name):
-    assert re.search(rf"\b{name}\.py\b", LIFE)
+# --- where a change goes
+
+#: What is wanted, the files of it, and the names to look for in them.
+ROWS = [line.split(" | ") for line in WHERE.splitlines() if re.match(r"\| .*\.(?:py|json)`.* \| `", line)]
+
+
+def test_each_file_of_the_house_has_its_row():
+    files = {name for row in ROWS for name in re.findall(r"`([\w/.-]+)`", row[1])}
+    assert {name for name in FILES if not name.endswith("/__init__.py")} - files == set()
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0].strip("| "))
+def test_each_name_to_look_for_is_in_a_file_of_its_row(row):
+    places = [ROOT / folder / name for name in re.findall(r"`([\w/.-]+)`", row[1]) for folder in ("millpond", "")]
+    text = "".join(place.read_text() for place in places if place.exists())
+    names = re.findall(r"`(\w+)`", row[2])
+    assert names
+    assert [name for name in names if not re.search(rf"\b{name}\b", text)] == []
+
+
+def test_the_map_of_the_wings_is_the_table_of_their_imports():
+    section = WHERE.partition("## The wings")[2].partition("## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| [^|]* \| ([^|]*) \|$", section, re.MULTILINE)
+    assert {wing: " ".join(re.findall(r"`(\w+)`", allowed)) for wing, allowed in rows} == MAY_IMPORT
 
 
 @each_page
@@ -81,7 +104,7 @@ def test_each_target_of_make_and_each_module_that_is_named_is_there(page):
 
 @each_page
 def test_each_event_that_is_named_is_emitted(page):
-    emitted = set(re.findall(r'"([a-z_]+\.[a-z_]+)"', CODE))
+    emitted = {*re.findall(r'"([a-z_]+\.[a-z_]+)"', CODE), *(f"message.{name}" for name in get_args(OutcomeName))}
     kinds = {event.partition(".")[0] for event in re.findall(r'\bevent\(\w*\.?\w+, "([a-z_.]+)"', CODE)} - {"local"}
     named = [name.split(".") for name in re.findall(r"`([a-z_]+\.[a-z_]+)`", page.read_text())]
     events = {".".join(name) for name in named if name[0] in kinds and name[1] != "py"}
@@ -94,13 +117,14 @@ def test_each_key_that_is_named_is_in_config_toml(page):
     tables = {**content, **content["queues"], **content["handlers"]}
     keys = {key for table in tables.values() for key in table}
     text = page.read_text()
-    assert {key for key in re.findall(r"`(\w+_seconds)\b", text) if key not in keys | OF_HANDLERS} == set()
+    others = OF_HANDLERS.union(re.findall(r"def (\w+_seconds)\(", CODE))
+    assert {key for key in re.findall(r"`(\w+_seconds)\b", text) if key not in keys | others} == set()
     of_tables = re.findall(r"\[(?:handlers\.)?(\w+)\]`? `?([a-z]+_[a-z_]+)\b", text)
     assert [(table, key) for table, key in of_tables if key not in tables.get(table, ())] == []
 
 
-#: What a handler finds on its message.
-OF_HANDLERS = {name for name in dir(Message) if name.endswith("_seconds")}
+#: What a handler finds on its message, a test in an outcome, and the log's reader in message.retried.
+OF_HANDLERS = {name for name in (*dir(Message), *dir(Outcome)) if name.endswith("_seconds")} | {"retry_seconds"}
 
 
 @each_page
@@ -171,7 +195,7 @@ def test_the_cheapest_that_was_measured_is_millpond_in_every_table():
 
 
 def test_readme_and_help_tell_the_same_exit_codes():
-    told = dict(re.findall(r"(\d) ([a-z]+(?: [a-z]+)*)", README.partition("Exit codes: ")[2].partition("\n\n")[0]))
+    told = dict(re.findall(r"(\d) ([a-z]+(?: [a-z]+)*)", README.partition("Exit codes: ")[2].partition(".\n")[0]))
     helped = dict(re.findall(r"(\d) ([a-z]+(?: [a-z]+)*)", EXAMPLES.partition("exit codes: ")[2]))
     codes = {str(code) for code in (errors.STOPPED, errors.LEFT, errors.CRASHED, errors.MISCONFIGURED)}
     assert set(told) == set(helped) == codes
@@ -182,17 +206,14 @@ def test_readme_and_help_tell_the_same_exit_codes():
 
 def test_each_default_that_readme_tells_is_config_tomls():
     content = tomllib.loads((ROOT / "config.toml").read_text())
-    content["queues.<name>"] = content["queues"]["emails"]
-    content["handlers.<module>"] = content["handlers"]["email"]
-    rows = re.findall(r"^\| (`\[.*?) \|.*\| (.*) \|$", README, re.MULTILINE)
-    assert len(rows) >= 6
-    for names, keys in rows:
-        tables = [content[name] for name in re.findall(r"\[([^\]]+)\]", names)]
-        for key, default in re.findall(r"`([a-z_]+)`(?: \((\d+))?", keys.partition("for e-mail: ")[2] or keys):
-            written = [table[key] for table in tables if key in table]
-            assert written or key in ("wire", "boto3"), key
+    content = {**content, "queues.<name>": content["queues"]["emails"], "handlers.email": content["handlers"]["email"]}
+    told = re.findall(r"`\[([\w.<>]+)\]`: ([^;\n]*)", README.partition("## Settings\n")[2].partition("## More")[0])
+    assert len(told) >= 5
+    for table, keys in told:
+        for key, default in re.findall(r"`([a-z_]+)`(?: \((\d+))?", keys):
+            written = content[table][key]
             if default:
-                assert re.sub(r"\$\{\w+:-(\d+)\}", r"\1", str(written[0])) == default, key
+                assert re.sub(r"\$\{\w+:-(\d+)\}", r"\1", str(written)) == default, key
 
 
 def test_the_first_handler_and_its_test_work_as_they_are_written(tmp_path):
@@ -217,9 +238,8 @@ def test_a_closed_ledger_is_asked_again_in_a_minute():
 """
 
 
-def test_a_message_is_sent_to_the_running_demo_and_a_dead_letter_is_found_as_readme_says(tmp_path):
+def test_messages_are_sent_to_the_running_demo_as_readme_says(tmp_path):
     [send] = re.findall(r"^\.venv/bin/python (worker\.py send .*)$", README, re.MULTILINE)
-    [look] = re.findall(r"^\.venv/bin/python -c '(.*?)'$", README, re.MULTILINE | re.DOTALL)
     _, _, produce = blocks("python")
     (tmp_path / "handlers").symlink_to(ROOT / "handlers")
     config = (ROOT / "config.toml").read_text().replace("succeeded_per_second = 10", "succeeded_per_second = 1000")
@@ -234,8 +254,7 @@ def test_a_message_is_sent_to_the_running_demo_and_a_dead_letter_is_found_as_rea
             worker.expect("message.succeeded")
         told(tmp_path, "worker.py", "send", "nobody.knows", "{}")
         dead = {"QueueUrl": queues.url("emails-dead"), "VisibilityTimeout": 0, "WaitTimeSeconds": 20}
-        assert queues.sqs.receive_message(**dead)["Messages"]
-        [letter] = ast.literal_eval(told(tmp_path, "-c", look.replace("9324", port)))
+        [letter] = queues.sqs.receive_message(**dead, MessageAttributeNames=["All"])["Messages"]
     assert len(list(tmp_path.glob("outbox/*.eml"))) == 27
     assert "nobody.knows" in letter["MessageAttributes"]["millpond"]["StringValue"]
 
@@ -281,8 +300,7 @@ def test_the_rights_that_readme_names_are_those_that_a_worker_uses(tmp_path):
             worker.signal(signal.SIGTERM)
             assert worker.exit_code() == 0, worker.output()
     used = {(RIGHTS.get(call, call), queue) for call, queue in proxy.calls}
-    rights = README.partition("The rights it\nneeds: ")[2].partition(". More load")[0]
-    own, _, dead = rights.partition("on the dead-letter queue")
+    own, dead = re.findall(r"Rights on [^:]*: ([^.]*)\.", README)
     for queue, text in (("q", own), ("q-dead", dead)):
         assert {call for call, its in used if its == queue} == set(re.findall(r"`(?:sqs:)?(\w+)`", text))
 

@@ -29,7 +29,8 @@ from millpond.commands.cli import EXAMPLES
 from millpond.engine import books
 from millpond.engine.dead_letter import ATTRIBUTE, MAX_VALUE_BYTES, Reason
 from millpond.hub import signals
-from millpond.mail.settings import Settings as EmailSettings
+from millpond.mail import Attachment, Email
+from millpond.mail import Settings as EmailSettings
 from millpond.message import Cause, Outcome, OutcomeName
 from tests.worker_process import local_sqs
 
@@ -207,9 +208,13 @@ def test_the_module_with_settings_works_with_the_test_that_is_told(tmp_path):
     module = python_of("handlers.md", "Settings, setup, teardown")
     (tmp_path / "handlers/invoice.py").write_text(f"{CONNECT}\n{module}")
     (tmp_path / "test_invoice.py").write_text(python_of("producer.md", "Test kit"))
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_invoice.py"]
+    run_pytest(tmp_path, "test_invoice.py")
+
+
+def run_pytest(folder: Path, file: str) -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", file]
     environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 
 
@@ -226,6 +231,32 @@ def python_of(page: str, heading: str) -> str:
     """The first Python block below a heading."""
     text = re.split(rf"^#+ `?{re.escape(heading)}`?$", (REFERENCE / page).read_text(), flags=re.MULTILINE)[1]
     return re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)[0]
+
+
+# --- e-mail
+
+
+@pytest.mark.parametrize(("heading", "struct"), [("The payload", Email), ("An attachment", Attachment)])
+def test_each_field_of_an_email_is_told(heading, struct):
+    told = [name_of(row) for row in tables("email.md")[heading]]
+    assert told == [field.encode_name for field in msgspec.structs.fields(struct)]
+
+
+def test_the_mail_handler_that_is_told_works(tmp_path):
+    (tmp_path / "handlers").mkdir()
+    (tmp_path / "handlers/joined.py").write_text(python_of("email.md", "A mail handler of your own"))
+    (tmp_path / "test_joined.py").write_text(JOINED)
+    run_pytest(tmp_path, "test_joined.py")
+    assert len([*tmp_path.glob("outbox/*.eml")]) == 1
+
+
+JOINED = """
+from millpond.testing import deliver
+
+
+def test_the_team_gets_a_mail():
+    assert deliver("team.joined", {"team": ["ann@example.com"], "name": "Bo"}).name == "succeeded"
+"""
 
 
 # --- dead letters
