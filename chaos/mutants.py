@@ -13,13 +13,15 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 from unittest import mock
 
-from millpond.engine import consumer, lease, settler
+from millpond.engine import consumer, lease_keeper, settler
 from millpond.hub.backoff import whole_seconds
 from millpond.sqs.batcher import Batcher
 from millpond.engine.consumer import Consumer
 from millpond.engine.delivery import Delivery
 from millpond.engine.groups import Groups
-from millpond.engine.lease import Lease, LeaseKeeper
+from millpond.engine.lease import Change, Lease
+from millpond.engine.lease_state import DELETING, ENDED, GIVING_BACK, HELD, LOST
+from millpond.engine.lease_keeper import LeaseKeeper
 from millpond.message import Outcome
 from millpond.engine.ask import Asks
 from millpond.engine.poller import Pollers
@@ -83,13 +85,13 @@ def permit_back_on_arrival(original: Any) -> Any:
     return accept if original.__name__ == "accept" else settle_swarm
 
 
-@mutant("trap c: a permit comes back only while settling keeps up", (Consumer, "_on_room"))
+@mutant("trap c: a permit comes back only while settling keeps up", (Consumer, "has_room"))
 def permit_back_though_full(original: Any) -> Any:
-    def on_room(self: Consumer) -> None:
+    def has_room(self: Consumer) -> None:
         owed, self._owed = self._owed, 0
         self._share.release(owed)
 
-    return on_room
+    return has_room
 
 
 @mutant("a redelivered message gives its permit back", (Consumer, "_redelivered"))
@@ -111,7 +113,7 @@ def lease_ends_with_handler(original: Any) -> Any:
         original(self, deliveries, outcome)
         if outcome.name == "succeeded":
             for delivery in deliveries:
-                delivery.lease._stop_beating()
+                delivery.lease.stop_beating()
 
     return settle
 
@@ -119,8 +121,8 @@ def lease_ends_with_handler(original: Any) -> Any:
 @mutant("at most one change of a message is on its way", (Lease, "_ask"))
 def changes_overlap(original: Any) -> Any:
     def ask(self: Lease, seconds: int) -> None:
-        self._wish, self._asking = seconds, True
-        self._keeper.changes.put(self)
+        self.change = Change(self, seconds)
+        self.terms.changes.put(self.change)
 
     return ask
 
@@ -128,7 +130,7 @@ def changes_overlap(original: Any) -> Any:
 @mutant("the newest wish is what is sent", (Lease, "_ask"))
 def oldest_wish_wins(original: Any) -> Any:
     def ask(self: Lease, seconds: int) -> None:
-        if self._wish is None:
+        if self.change is None or self.change.seconds is None:
             original(self, seconds)
 
     return ask
@@ -137,32 +139,32 @@ def oldest_wish_wins(original: Any) -> Any:
 @mutant("giving back makes unsent beats void", (Lease, "give_back"), (Lease, "_beat"))
 def beats_after_give_back(original: Any) -> Any:
     def give_back(self: Lease, seconds: float) -> None:
-        self.state = "returning"
+        self.state = GIVING_BACK
         self._ask(self._clamped(seconds))
 
     def beat(self: Lease) -> None:
-        if not self.withheld and self.state != "ended":
-            self._ask(self._clamped(self._keeper.visibility_seconds))
+        if self.state is not DELETING and self.state is not ENDED:
+            self._ask(self._clamped(self.terms.visibility_seconds))
 
     return give_back if original.__name__ == "give_back" else beat
 
 
-@mutant("a beat's answer is ignored once there is an outcome", (Lease, "answered"))
+@mutant("a beat's answer is ignored once there is an outcome", (Change, "answered"))
 def failed_beat_again(original: Any) -> Any:
-    def answered(self: Lease, handle: str, seconds: int, started: float, failure: Any) -> bool:
+    def answered(self: Change, handle: str, seconds: int, started: float, failure: Any) -> bool:
         again: bool = original(self, handle, seconds, started, failure)
-        if self.state == "returning" and failure is not None and not failure.lease_lost:
-            self._wish = seconds
+        if self.lease.state is GIVING_BACK and failure is not None and not failure.lease_lost:
+            self.seconds = seconds
         return again
 
     return answered
 
 
-@mutant("a failed change is sent again", (Lease, "answered"))
+@mutant("a failed change is sent again", (Change, "answered"))
 def failed_change_dropped(original: Any) -> Any:
-    def answered(self: Lease, handle: str, seconds: int, started: float, failure: Any) -> bool:
+    def answered(self: Change, handle: str, seconds: int, started: float, failure: Any) -> bool:
         if original(self, handle, seconds, started, failure):
-            self._wish, self._asking = None, False
+            self.lease.change = None
         return False
 
     return answered
@@ -172,7 +174,7 @@ def failed_change_dropped(original: Any) -> Any:
 def beats_behind_delete(original: Any) -> Any:
     def withhold(self: Lease) -> bool:
         free: bool = original(self)
-        self.withheld = False
+        self.state = HELD if self.state is DELETING else self.state
         return free
 
     return withhold
@@ -185,13 +187,13 @@ def beats_stay_withheld(original: Any) -> Any:
 
 @mutant("the lease has its own deadline, since a 200 proves nothing", (Lease, "is_lost"))
 def no_deadline(original: Any) -> Any:
-    return lambda self, now: self.lost
+    return lambda self, now: self.state is LOST
 
 
-@mutant("an extension counts from its request's start", (Lease, "answered"))
+@mutant("an extension counts from its request's start", (Change, "answered"))
 def counts_from_answer(original: Any) -> Any:
-    def answered(self: Lease, handle: str, seconds: int, started: float, failure: Any) -> bool:
-        again: bool = original(self, handle, seconds, self._keeper.clock.now(), failure)
+    def answered(self: Change, handle: str, seconds: int, started: float, failure: Any) -> bool:
+        again: bool = original(self, handle, seconds, self.lease.terms.clock.now(), failure)
         return again
 
     return answered
@@ -200,7 +202,7 @@ def counts_from_answer(original: Any) -> Any:
 @mutant("a receive counts a second less: its answer was on its way", (LeaseKeeper, "take"))
 def receive_without_margin(original: Any) -> Any:
     def take(self: LeaseKeeper, *what: Any) -> Lease:
-        self.lease_seconds = self.visibility_seconds
+        self.terms.lease_seconds = self.terms.visibility_seconds
         taken: Lease = original(self, *what)
         return taken
 
@@ -321,7 +323,7 @@ def deleted_before_copy(original: Any) -> Any:
     return send_then_delete
 
 
-@mutant("the Failed entries of an answer are read", (lease, "answers"), (settler, "answers"))
+@mutant("the Failed entries of an answer are read", (lease_keeper, "answers"), (settler, "answers"))
 def failed_unread(original: Any) -> Any:
     def answers(call: Any, entries: int) -> Any:
         found = original(call, entries)
@@ -330,7 +332,7 @@ def failed_unread(original: Any) -> Any:
     return answers
 
 
-@mutant("entries are numbered: each reads its own answer", (lease, "answers"), (settler, "answers"))
+@mutant("entries are numbered: each reads its own answer", (lease_keeper, "answers"), (settler, "answers"))
 def answers_reversed(original: Any) -> Any:
     return lambda call, entries: original(call, entries)[::-1]
 

@@ -180,5 +180,14 @@ class FakeQueue:
         return {}
 
 
-#: For a LeaseKeeper whose leases' items are lists: each hears what becomes of its lease.
-TELL: dict[str, Any] = {"on_lost": lambda heard: heard.append("lost"), "on_returned": list.append}
+class ListOwner:
+    """Owns leases whose items are lists: each gets what becomes of its lease."""
+
+    def lease_lost(self, item: list[Any]) -> None:
+        item.append("lost")
+
+    def given_back(self, item: list[Any], failure: Failure | None) -> None:
+        item.append(failure)
+
+    def has_room(self) -> None:
+        pass

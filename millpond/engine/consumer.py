@@ -15,7 +15,9 @@ from millpond.engine.dead_letter import Letters
 from millpond.engine.delivery import Delivery
 from millpond.engine.groups import Groups
 from millpond.engine.kept import Kept
-from millpond.engine.lease import Lease, LeaseKeeper
+from millpond.engine.lease import Lease
+from millpond.engine.lease_keeper import LeaseKeeper
+from millpond.engine.lease_state import LEAVING, LOST
 from millpond.engine.permits import Share
 from millpond.engine.poller import Pollers
 from millpond.engine.processor import LEASE_LOST, NOT_STARTED, RELEASED, SUCCEEDED, Processor
@@ -27,7 +29,7 @@ from millpond.message import Outcome
 from millpond.observe import log
 from millpond.sqs.bounded import Bounded
 from millpond.sqs.limits import MAX_BYTES
-from millpond.sqs.queue import Received
+from millpond.sqs.queue import Failure, Received
 
 #: Causes that use up an attempt.
 FAILURES = frozenset({"failed", "timed_out", "rejected", "undecodable"})
@@ -116,14 +118,12 @@ class Consumer:
             self.queue,
             self._clock,
             self._spawn,
+            self,
             visibility_seconds=self._settings.visibility_seconds,
             beat_seconds=self._settings.beat_seconds,
             flushers=FLUSHERS,
             limit=self._max_unsettled,
             hold_seconds=self._settings.max_hold_seconds,
-            on_lost=Delivery.lose,
-            on_returned=lambda delivery, failure: self._settler.returned(delivery, failure),
-            on_room=self._on_room,
             name=self.name,
         )
 
@@ -143,7 +143,7 @@ class Consumer:
             bared=self.books.bare_letter,
             put_off_seconds=self._processor.retry_seconds,
             hidden_seconds=self._own_polls_seconds,
-            on_room=self._on_room,
+            on_room=self.has_room,
             letters=Letters(self.name, self._processor.where, self._clock, self._settings.is_fifo),
         )
 
@@ -177,12 +177,12 @@ class Consumer:
         ready, taken = self.ready, []
         for received in messages:
             twin = self.deliveries.get(received.message_id)
-            if twin is None or twin.lease.state != "held":
+            if twin is None or twin.lease.state in LEAVING:
                 self.deliveries[received.message_id] = delivery = self._deliver(received, since, wall_time)
                 taken.append(delivery)
             elif received.receive_count < twin.lease.receive_count:
                 self._forget_twin()  # an answer that was long on its way: its handle is dead
-            elif twin.lease.lost and twin.greenlet is not None and not twin.finishes:
+            elif twin.lease.state is LOST and twin.greenlet is not None and not twin.finishes:
                 refused = self._deliver(received, since, wall_time)
                 self._hold([refused], since)
                 self._refuse(refused)
@@ -303,7 +303,7 @@ class Consumer:
         try:
             if succeeded:
                 self._settler.settle(succeeded, SUCCEEDED)
-            self._on_room()
+            self.has_room()
         except BaseException as error:  # in the hub nobody would hear of it, and leases would be kept for nothing
             self._spawn(_fail, error)
 
@@ -368,7 +368,7 @@ class Consumer:
             return outcome
         return msgspec.structs.replace(outcome, name="dead_lettered")
 
-    def _on_room(self) -> None:
+    def has_room(self) -> None:
         """Permits come back while there is room for what their messages will have to settle.
 
         Where all that is in hand waits for its delete no handler runs: no delete is going to join those.
@@ -424,6 +424,14 @@ class Consumer:
         if len(self._spared) >= MAX_SPARED:  # the one that was not seen for longest
             del self._spared[next(iter(self._spared))]
         self._spared[delivery.received.message_id] = delivery.spared + 1
+
+    def lease_lost(self, item: Delivery) -> None:
+        """Its message may be somebody else's: the handler that runs is interrupted, unless it asked to finish."""
+        item.lose()
+
+    def given_back(self, item: Delivery, failure: Failure | None) -> None:
+        """Its lease gave the message back, or could not."""
+        self._settler.given_back(item, failure)
 
     def _abandoned(self, delivery: Delivery, error: str) -> None:
         self.books.abandon(delivery, error)

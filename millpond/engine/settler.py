@@ -10,7 +10,8 @@ import msgspec
 from millpond.engine import dead_letter
 from millpond.engine.dead_letter import Letters
 from millpond.engine.delivery import Delivery
-from millpond.engine.lease import DENIED_SECONDS, LeaseKeeper
+from millpond.engine.lease_keeper import DENIED_SECONDS, LeaseKeeper
+from millpond.engine.lease_state import ENDED, LOST
 from millpond.engine.trouble import DENIED_PATIENCE_SECONDS, PATIENCE_SECONDS, Trouble, is_denied
 from millpond.hub.clock import Clock
 from millpond.message import FollowUp, Outcome, delayed
@@ -54,7 +55,7 @@ class Sending(msgspec.Struct, eq=False):
     @property
     def is_void(self) -> bool:
         """Its delivery has another outcome by now, or is over."""
-        return self.outcome is not self.delivery.outcome or self.delivery.lease.state == "ended"
+        return self.outcome is not self.delivery.outcome or self.delivery.lease.state is ENDED
 
 
 class Settler:
@@ -149,11 +150,12 @@ class Settler:
             case _:
                 self._send_then_delete(delivery, outcome)
 
-    def returned(self, delivery: Delivery, failure: Failure | None) -> None:
-        """The lease has given the message back, or could not."""
-        if failure is None or failure.lease_lost:
-            delivery.lease.lost = failure is not None
+    def given_back(self, delivery: Delivery, failure: Failure | None) -> None:
+        """The lease gave the message back, or could not."""
+        if failure is None:
             self._finish([delivery])
+        elif failure.lease_lost:
+            self._finish_late(delivery)
         else:
             self._abandon(delivery, failure)
 
@@ -373,8 +375,7 @@ class Settler:
     def _is_left(self, delivery: Delivery, current: bool, failure: Failure | None) -> bool:
         """It was not deleted: whether to try again."""
         if current and failure is not None and failure.lease_lost:
-            delivery.lease.lost = True
-            self._finish([delivery])
+            self._finish_late(delivery)
         elif failure is not None and not failure.lease_lost and self._is_over(delivery, failure):
             self._abandon(delivery, failure)
         else:
@@ -386,15 +387,25 @@ class Settler:
     def _finish(self, deliveries: list[Delivery]) -> None:
         leases = [delivery.lease for delivery in deliveries]
         for delivery, lease in zip(deliveries, leases, strict=True):
-            if lease.lost and (outcome := delivery.outcome).name != "lease_lost":
-                reason = f"too late: {outcome.name}"
-                delivery.outcome = msgspec.structs.replace(outcome, name="lease_lost", reason=reason)
+            if lease.state is LOST:
+                delivery.outcome = _late(delivery.outcome)
         self._leases.end(leases)
         self._finished(deliveries)
+
+    def _finish_late(self, delivery: Delivery) -> None:
+        """SQS says that the message was somebody else's already."""
+        delivery.outcome = _late(delivery.outcome)
+        self._finish([delivery])
 
     def _abandon(self, delivery: Delivery, failure: Failure) -> None:
         self._leases.end([delivery.lease])
         self._abandoned(delivery, failure.said)
+
+
+def _late(outcome: Outcome) -> Outcome:
+    if outcome.name == "lease_lost":
+        return outcome
+    return msgspec.structs.replace(outcome, name="lease_lost", reason=f"too late: {outcome.name}")
 
 
 def _size(sending: Sending) -> int:

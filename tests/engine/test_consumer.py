@@ -12,7 +12,6 @@ from gevent.event import Event
 
 from millpond.engine import consumer, processor
 from millpond.engine.delivery import Delivery
-from millpond.engine.lease import MARGIN_SECONDS
 from millpond.engine.settler import BRIEF_SECONDS
 from millpond.errors import (
     AccessDenied,
@@ -27,6 +26,7 @@ from millpond.errors import (
 )
 from millpond.hub.threads import NoThread
 from millpond.message import delayed, envelope_text
+from millpond.sqs.limits import MARGIN_SECONDS
 from millpond.sqs.queue import Attribute, Failure
 from tests.rig import Rig
 from tests.virtual import VirtualClock, settle

@@ -8,7 +8,7 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from millpond.engine.lease import LeaseKeeper
+from millpond.engine.lease_keeper import LeaseKeeper
 from millpond.errors import QueueMissing, Reject, Retry, Stopped, Unreachable
 from millpond.hub.clock import SystemClock
 from millpond.observe.metrics import Metrics
@@ -17,7 +17,7 @@ from millpond.sqs.bounded import SETTLE_SECONDS, Bounded
 from millpond.sqs.queue import Failure
 from millpond.sqs.redrive import read_redrive, redrive_target
 from tests.engine.test_consumer import BROKEN, GONE, Gate, drain, fine, run
-from tests.fakes import TELL, FakeQueue
+from tests.fakes import FakeQueue, ListOwner
 from tests.rig import Rig
 from tests.virtual import VirtualClock, settle
 
@@ -53,7 +53,9 @@ def test_a_lease_lost_and_redelivered_in_one_turn_of_the_hub_does_not_spin(clock
         greenlet.link_exception(lambda g: crashed.append(g.exception))
         return greenlet
 
-    keeper = LeaseKeeper(queue, clock, spawn, visibility_seconds=30, beat_seconds=10, flushers=4, limit=100, **TELL)
+    keeper = LeaseKeeper(
+        queue, clock, spawn, ListOwner(), visibility_seconds=30, beat_seconds=10, flushers=4, limit=100
+    )
     queue.put("x")
     lease = keeper.take([], queue.receive(1, 0, 30)[0].receipt_handle, clock.now())
     keeper.begin([lease], clock.now())
@@ -392,7 +394,7 @@ def test_a_late_answer_to_an_extension_counts_from_its_request(clock):
     """Kills the mutant `lease: deadline from answer`."""
     queue = FakeQueue(clock)
     keeper = LeaseKeeper(
-        queue, clock, gevent.spawn, visibility_seconds=30, beat_seconds=10, flushers=1, limit=100, **TELL
+        queue, clock, gevent.spawn, ListOwner(), visibility_seconds=30, beat_seconds=10, flushers=1, limit=100
     )
     queue.put("x")
     lease = keeper.take([], queue.receive(1, 0, 30)[0].receipt_handle, clock.now())

@@ -4,11 +4,11 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from millpond.engine.lease import HOLD_MARGIN_SECONDS, MARGIN_SECONDS, LeaseKeeper
+from millpond.engine.lease_keeper import HOLD_MARGIN_SECONDS, LeaseKeeper
 from millpond.errors import AccessDenied, Unreachable
-from millpond.sqs.limits import MAX_HOLD_SECONDS
+from millpond.sqs.limits import MARGIN_SECONDS, MAX_HOLD_SECONDS
 from millpond.sqs.queue import Failure
-from tests.fakes import TELL, FakeQueue
+from tests.fakes import FakeQueue, ListOwner
 from tests.virtual import VirtualClock, settle
 
 VISIBILITY = 30
@@ -32,11 +32,11 @@ def keeper(clock, queue):
         queue,
         clock,
         gevent.spawn,
+        ListOwner(),
         visibility_seconds=VISIBILITY,
         beat_seconds=BEAT,
         flushers=4,
         limit=10_000,
-        **TELL,
     )
 
 
@@ -48,8 +48,8 @@ def take(keeper, queue):
         queue.put(body)
         received = queue.receive(1, 0, VISIBILITY)[0]
         heard = []
-        lease = keeper.take(heard, received.receipt_handle, keeper.clock.now())
-        keeper.begin([lease], keeper.clock.now())
+        lease = keeper.take(heard, received.receipt_handle, keeper.terms.clock.now())
+        keeper.begin([lease], keeper.terms.clock.now())
         return lease, heard
 
     return one
@@ -60,7 +60,7 @@ def test_a_heartbeat_extends_the_visibility_before_the_time_out_expires(clock):
     queue = Mock()
     queue.extend.return_value = [None]
     keeper = LeaseKeeper(
-        queue, clock, gevent.spawn, visibility_seconds=VISIBILITY, beat_seconds=BEAT, flushers=1, limit=10, **TELL
+        queue, clock, gevent.spawn, ListOwner(), visibility_seconds=VISIBILITY, beat_seconds=BEAT, flushers=1, limit=10
     )
     keeper.begin([keeper.take([], "handle-1", clock.now())], clock.now())
     clock.advance(BEAT - 0.1)
@@ -243,7 +243,9 @@ def test_five_thousand_leases_with_slow_answers_are_all_kept(keeper, queue, cloc
     heard = []
     for _ in range(500):
         for received in queue.receive(10, 0, VISIBILITY):
-            keeper.begin([keeper.take(heard, received.receipt_handle, keeper.clock.now())], keeper.clock.now())
+            keeper.begin(
+                [keeper.take(heard, received.receipt_handle, keeper.terms.clock.now())], keeper.terms.clock.now()
+            )
     for _ in range(100):
         clock.advance(1)
     assert heard == []
@@ -256,11 +258,11 @@ def test_the_shortest_visibility_time_outs_leave_time_to_work_and_to_beat(clock,
         queue,
         clock,
         gevent.spawn,
+        ListOwner(),
         visibility_seconds=visibility,
         beat_seconds=visibility / 3,
         flushers=1,
         limit=10,
-        **TELL,
     )
     queue.put("x")
     lease = keeper.take([], queue.receive(1, 0, visibility)[0].receipt_handle, clock.now())

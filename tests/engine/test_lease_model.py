@@ -26,19 +26,23 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from millpond.engine.lease import MARGIN_SECONDS, Lease, LeaseKeeper
+from millpond.engine.lease import Lease
+from millpond.engine.lease_keeper import LeaseKeeper
+from millpond.engine.lease_state import DELETING, ENDED, GIVING_BACK, HELD, LEAVING, LOST
 from millpond.engine.processor import HANDLER_CODE
 from millpond.errors import Throttled, Unreachable
 from millpond.hub.pulse import Pulse
 from millpond.process.watchdog import GuardedQueue, Watchdog
-from millpond.sqs.limits import MAX_HOLD_SECONDS
+from millpond.sqs.limits import MARGIN_SECONDS, MAX_HOLD_SECONDS
 from millpond.sqs.queue import Failure
+from tests.fakes import ListOwner
 from tests.virtual import VirtualClock, settle
 
 VISIBILITY = 30
 BEAT = 10.0
 HOLDS = [MAX_HOLD_SECONDS, 100]
 PATIENCE = st.integers(0, 8)
+OURS = {HELD, DELETING}
 #: How much earlier than its answer says a receive was.
 TRANSIT = st.sampled_from([0.0, MARGIN_SECONDS])
 GONE = Failure("ReceiptHandleIsInvalid", "", sender_fault=True)
@@ -144,7 +148,7 @@ class LeaseModel(RuleBasedStateMachine):
         self.wrong: list[str] = []
         self.greenlets: list[gevent.Greenlet] = []
         self.leases: dict[str, Lease] = {}
-        self.given_back: dict[str, int] = {}  # handle -> seconds, once that was sent
+        self.sent_back: dict[str, int] = {}  # handle -> seconds, once that was sent
         self.give_backs: list[Call] = []
         self.patience = 0  # steps until the work is done
         self.fails = False  # the work: its message is given back
@@ -166,13 +170,12 @@ class LeaseModel(RuleBasedStateMachine):
             self.queue,  # type: ignore[arg-type]
             self.clock,
             self.spawn,
+            self,
             visibility_seconds=VISIBILITY,
             beat_seconds=BEAT,
             flushers=4,
             limit=100,
             hold_seconds=hold,
-            on_lost=self.told_lost,
-            on_returned=self.told_returned,
         )
         self.guard = GuardedQueue(lambda: list(self.leases.values())[-1:], self.queue.rescue)
         self.watchdog = Watchdog(
@@ -214,30 +217,30 @@ class LeaseModel(RuleBasedStateMachine):
             lease = self.leases[handle]
             if call.sender == "thread":
                 self.expect(lease.marked, "the thread sends for a lease that it has not marked")
-                self.expect(handle not in self.given_back, "an extension of the thread's after a give-back")
+                self.expect(handle not in self.sent_back, "an extension of the thread's after a give-back")
                 self.expect(not self.on_its_way("delete", handle), "an extension of the thread's after a delete")
                 continue
             self.expect(not lease.marked, f"{call.sender}: sent while the thread is at it")
             if call.sender == "hub":
                 self.expect(not self.on_its_way("hub", handle), "two changes of one handle on their way")
                 self.expect(not self.on_its_way("delete", handle), "an extension after a delete")
-                if lease.state == "returning":
+                if lease.state is GIVING_BACK:
                     self.expect(seconds == self.wish, f"{seconds} s sent for a give-back in {self.wish} s")
-                    self.given_back[handle] = seconds
+                    self.sent_back[handle] = seconds
                     self.give_backs.append(call)
                 self.expect(
-                    self.given_back.get(handle, seconds) == seconds, "an extension after a give-back of the same handle"
+                    self.sent_back.get(handle, seconds) == seconds, "an extension after a give-back of the same handle"
                 )
-            self.expect(lease.state != "ended", "sent for a lease that has ended")
+            self.expect(lease.state is not ENDED, "sent for a lease that has ended")
 
-    def told_lost(self, lease: Lease) -> None:
-        self.losses[id(lease)] += 1
-        self.expect(lease.lost, "on_lost of a lease that is not lost")
-        self.expect(lease.state == "held", f"on_lost of a lease that is {lease.state}")
-        self.expect(self.losses[id(lease)] == 1, "on_lost told twice of one loss")
+    def lease_lost(self, item: Lease) -> None:
+        self.losses[id(item)] += 1
+        self.expect(item.state is LOST, f"lease_lost of a lease that is {item.state.value}")
+        self.expect(self.losses[id(item)] == 1, "lease_lost twice of one loss")
 
-    def told_returned(self, lease: Lease, failure: Failure | None) -> None:
-        self.expect(lease.state == "ended", f"on_returned of a lease that is {lease.state}")
+    def given_back(self, item: Lease, failure: Failure | None) -> None:
+        lease = item
+        self.expect(lease.state is ENDED, f"given_back of a lease that is {lease.state.value}")
         call = self.answering
         if failure is None:
             assert call is not None
@@ -247,6 +250,9 @@ class LeaseModel(RuleBasedStateMachine):
             if not call.late and self.queue.handle == lease.handle:
                 self.expect(self.queue.changed_by is call, "another change came after the give-back")
 
+    def has_room(self) -> None:
+        pass
+
     @invariant()
     def nothing_went_wrong(self) -> None:
         assert self.wrong == []
@@ -255,7 +261,7 @@ class LeaseModel(RuleBasedStateMachine):
     @invariant()
     def a_lease_that_is_not_lost_is_invisible_at_the_queue(self) -> None:
         for lease in [self.lease] if self.leases else []:
-            if lease.state == "held" and not lease.lost and self.clock.now() < lease.known_until():
+            if lease.state in OURS and self.clock.now() < lease.known_until():
                 assert self.queue.deleted or (self.queue.handle == lease.handle and not self.queue.is_visible)
 
     @invariant()
@@ -311,17 +317,17 @@ class LeaseModel(RuleBasedStateMachine):
         if says == "gone":
             self.queue.deleted = True
         lease = self.lease
-        kept = lease.state == "held" and not lease.lost and self.clock.now() < lease.known_until()
+        kept = lease.state in OURS and self.clock.now() < lease.known_until()
         current = call.changes[0][0] == lease.handle
         self.queue.flying.remove(call)
         call.says, self.answering = says, call
         call.answered.set()
         settle()
         self.answering = None
-        if current and call.sender == "hub" and says == "gone" and kept and not lease.withheld:
-            assert lease.lost
+        if current and call.sender == "hub" and says == "gone" and kept and lease.state is not DELETING:
+            assert lease.state is LOST
         elif kept and (says != "done" or not current) and says != "gone":
-            assert not lease.lost  # whatever fails, and whatever is said of an older handle
+            assert lease.state is not LOST  # whatever fails, and whatever is said of an older handle
 
     @precondition(lambda self: self.queue.is_visible)
     @rule(ours=st.booleans())
@@ -337,16 +343,16 @@ class LeaseModel(RuleBasedStateMachine):
         assert self.arriving is not None
         (handle, since), self.arriving = self.arriving, None
         since = min(self.clock.now(), since + transit)
-        if self.lease.state == "held":
+        if self.lease.state not in LEAVING:
             self.leases[handle] = self.lease
             self.losses[id(self.lease)] = 0
             self.lease.redelivered(handle, since, self.queue.receives)
             settle()
-            assert self.lease.lost == (self.clock.now() >= since + self.keeper.lease_seconds)
-        elif self.lease.state == "ended":
+            assert (self.lease.state is LOST) == (self.clock.now() >= since + self.keeper.terms.lease_seconds)
+        elif self.lease.state is ENDED:
             self.take(handle, since)
 
-    @precondition(lambda self: self.lease.state == "ended")
+    @precondition(lambda self: self.lease.state is ENDED)
     @rule(patience=PATIENCE, fails=st.booleans(), transit=TRANSIT)
     def receive_the_next(self, patience: int, fails: bool, transit: float) -> None:
         """Another message; whatever is still on its way for the last one has that one's handle."""
@@ -360,13 +366,13 @@ class LeaseModel(RuleBasedStateMachine):
     @precondition(lambda self: self.clock.now() > self.lease.deadline - BEAT)
     @rule()
     def look(self) -> None:
-        if self.lease.state == "held":
+        if self.lease.state not in LEAVING:
             lost = self.lease.is_lost(self.clock.now())
-            assert lost == self.lease.lost
+            assert lost == (self.lease.state is LOST)
             assert lost or self.clock.now() < self.lease.deadline
 
     def may_end(self) -> bool:
-        return self.patience < 0 and self.lease.state == "held"
+        return self.patience < 0 and self.lease.state not in LEAVING
 
     @precondition(lambda self: self.may_end() and self.fails)
     @rule(seconds=st.sampled_from([0, 3, 25]))
@@ -374,12 +380,12 @@ class LeaseModel(RuleBasedStateMachine):
         if self.lease.is_lost(self.clock.now()):
             self.keeper.end([self.lease])
         else:
-            left = self.lease.received_at + self.keeper.hold_seconds - self.clock.now()
+            left = self.lease.received_at + self.keeper.terms.hold_seconds - self.clock.now()
             self.wish = max(0, min(seconds, int(left)))
             self.lease.give_back(seconds)
 
     @precondition(
-        lambda self: self.patience < 0 and not self.fails and self.lease.state == "held" and not self.delete_flies
+        lambda self: self.patience < 0 and not self.fails and self.lease.state not in LEAVING and not self.delete_flies
     )
     @rule()
     def delete(self) -> None:
@@ -388,7 +394,7 @@ class LeaseModel(RuleBasedStateMachine):
         marked = lease.marked
         if not lease.withhold():
             assert marked
-            assert not lease.withheld
+            assert lease.state is not DELETING
             return
         self.delete_flies = True
         self.spawn(self.deleting, lease, handle)
@@ -401,7 +407,6 @@ class LeaseModel(RuleBasedStateMachine):
             failure = BROKEN
         self.delete_flies = False
         if failure in (None, GONE) and lease.handle == handle:
-            lease.lost = lease.lost or failure is GONE
             self.keeper.end([lease])
         else:
             lease.resume()
@@ -416,7 +421,7 @@ class LeaseModel(RuleBasedStateMachine):
     def rescue(self) -> None:
         """Mark, and send where that succeeds; `answer` brings the rest."""
         lease, now = self.lease, self.clock.now()
-        fit = lease.state == "held" and not lease.withheld and not lease.lost and now < lease.known_until()
+        fit = lease.state is HELD and now < lease.known_until()
         self.thread = self.spawn(self.watchdog._extend, self.guard)
         settle()
         assert fit or not lease.marked
@@ -451,12 +456,11 @@ class Interleaved:
             self,  # type: ignore[arg-type]
             self.clock,
             lambda *given: None,
+            ListOwner(),
             visibility_seconds=VISIBILITY,
             beat_seconds=BEAT,
             flushers=1,
             limit=100,
-            on_lost=lambda item: None,
-            on_returned=lambda item, failure: None,
         )
         self.lease = self.keeper.take([], "r1", self.clock.now())
         self.keeper.begin([self.lease], self.clock.now())
@@ -472,7 +476,8 @@ class Interleaved:
     def give_back(self) -> bool:
         """True where it was sent."""
         self.lease.give_back(3)
-        return self.keeper._send([self.lease]) == []
+        assert self.lease.change is not None
+        return self.keeper._send([self.lease.change]) == []
 
     def delete(self) -> bool:
         """True where it may be sent."""

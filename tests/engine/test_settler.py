@@ -8,11 +8,11 @@ import pytest
 from gevent.event import Event
 
 from millpond.engine.delivery import Delivery
-from millpond.engine.lease import LeaseKeeper
+from millpond.engine.lease_keeper import LeaseKeeper
 from millpond.errors import Discard, Interrupt, Reject, Retry, Stopped, TimeLimitExceeded, Unavailable, Unreachable
 from millpond.sqs.batcher import Batcher
 from millpond.sqs.queue import Failure
-from tests.fakes import TELL, FakeQueue
+from tests.fakes import FakeQueue, ListOwner
 from tests.rig import Polls, Rig
 from tests.virtual import VirtualClock, settle
 
@@ -565,11 +565,11 @@ class Held:
             self.queue,
             clock,
             gevent.spawn,
+            ListOwner(),
             visibility_seconds=VISIBILITY,
             beat_seconds=BEAT,
             flushers=4,
             limit=100,
-            **TELL,
         )
         self.queue.put("x")
         handle = self.queue.receive(1, 0, VISIBILITY)[0].receipt_handle

@@ -24,7 +24,9 @@ from gevent.monkey import get_original
 from gevent.server import StreamServer
 
 from millpond.app.routing import Route
-from millpond.engine.lease import Lease, LeaseKeeper
+from millpond.engine.lease import Lease
+from millpond.engine.lease_keeper import LeaseKeeper
+from millpond.engine.lease_state import HELD, LOST
 from millpond.engine.processor import HANDLER_CODE, Processor, RetryPolicy
 from millpond.errors import CRASHED, Unreachable
 from millpond.hub.pulse import PULSE_SECONDS, Pulse
@@ -33,7 +35,7 @@ from millpond.process.watchdog import BLOCKED_SECONDS, MAX_STACK, TICK_SECONDS, 
 from millpond.sqs.limits import MAX_BATCH
 from millpond.sqs.queue import Failure
 from tests.engine.test_processor import delivery_of
-from tests.fakes import TELL, FakeQueue
+from tests.fakes import FakeQueue, ListOwner
 from tests.virtual import VirtualClock
 from tests.worker_process import LocalQueues, WorkerProcess, local_sqs, write_project
 
@@ -86,11 +88,11 @@ class Stage:
             self.queue,
             self.clock,
             gevent.spawn,
+            ListOwner(),
             visibility_seconds=VISIBILITY,
             beat_seconds=beat_seconds,
             flushers=1,
             limit=1_000,
-            **TELL,
         )
         self.leases: list[Lease] = []
         self.calls: list[list[tuple[str, int]]] = []
@@ -214,7 +216,7 @@ def withhold(stage: Stage, lease: Lease) -> None:
 
 
 def lose(stage: Stage, lease: Lease) -> None:
-    lease.lost = True
+    lease.state = LOST
 
 
 def expire(stage: Stage, lease: Lease) -> None:
@@ -268,7 +270,7 @@ def test_an_extension_that_fails_is_tried_again_at_the_next_look(stage):
     stage.block(BEAT + 4)
     assert stage.extended == [lease.handle] * 4
     assert stage.watchdog.extended == 1
-    assert not lease.lost  # which only the hub may say
+    assert lease.state is HELD  # which only the hub may say
 
 
 def test_an_answer_that_comes_past_the_deadline_proves_nothing(stage):

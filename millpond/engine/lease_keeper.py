@@ -1,0 +1,119 @@
+"""LeaseKeeper: the leases of one queue, and the calls in which their changes travel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from millpond.engine.lease import Change, Lease, LeaseOwner, LeaseTerms, end_all
+from millpond.engine.lease_state import GIVING_BACK
+from millpond.engine.trouble import Trouble, is_denied
+from millpond.hub.clock import Clock
+from millpond.hub.countdown import Countdown
+from millpond.sqs.batcher import Batcher
+from millpond.sqs.entries import answers
+from millpond.sqs.limits import MAX_HOLD_SECONDS, lease_seconds
+from millpond.sqs.queue import Failure, Queue
+
+#: The 12 h are counted at SQS, from a moment before our receive came back: asking past them is an error there.
+HOLD_MARGIN_SECONDS = 10.0
+#: In a drain, what is denied is tried for so long.
+DENIED_SECONDS = 3.0
+#: Changes linger this long to travel ten to a call; with beats at a third of the visibility time-out there is time.
+LINGER_SECONDS = 0.05
+
+
+class LeaseKeeper:
+    """The leases of one queue: their visibility time-out and beat, and the calls in which changes travel.
+
+    `hold_seconds`: a message is not kept for longer, counted from its receive.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        clock: Clock,
+        spawn: Callable[..., Any],
+        owner: LeaseOwner,
+        *,
+        visibility_seconds: int,
+        beat_seconds: float,
+        flushers: int,
+        limit: int,
+        hold_seconds: float = MAX_HOLD_SECONDS,
+        name: str = "",
+    ) -> None:
+        self.changes: Batcher[Change] = Batcher(
+            self._send,
+            clock,
+            spawn,
+            linger_seconds=LINGER_SECONDS,
+            flushers=flushers,
+            limit=limit,
+            on_room=owner.has_room,
+        )
+        self.terms = LeaseTerms(
+            owner,
+            clock,
+            spawn,
+            visibility_seconds,
+            lease_seconds(visibility_seconds),
+            beat_seconds,
+            min(hold_seconds, MAX_HOLD_SECONDS - HOLD_MARGIN_SECONDS),
+            Countdown(beat_seconds, Lease.start_beating, clock),
+            self.changes,
+        )
+        self._clock = clock
+        self._queue = queue
+        self._trouble = Trouble("sqs:ChangeMessageVisibility", name, clock)
+        self._drain_began: float | None = None
+
+    def take(self, item: Any, handle: str, since: float, receive_count: int = 1) -> Lease:
+        """The lease of a message (`item`) that SQS handed out at `since`; it beats from `begin` on."""
+        terms = self.terms
+        return Lease(terms, item, handle, since, since + terms.lease_seconds, receive_count)
+
+    def begin(self, leases: Sequence[Lease], since: float) -> None:
+        """The first beat is due beat_seconds from now; at once where the messages were handed out long ago."""
+        if since + self.terms.beat_seconds > self._clock.now():
+            self.terms.quiet.add_all(leases)
+            return
+        for lease in leases:
+            lease.start_beating()
+
+    def end(self, leases: Sequence[Lease]) -> None:
+        """Their messages are settled, or given up: nothing more is sent for them."""
+        end_all(leases)
+        self.terms.quiet.remove_all(leases)
+
+    def hurry(self) -> None:
+        """The drain has begun: nothing lingers, and what is denied is soon given up."""
+        self._drain_began = self._clock.now()
+        self.changes.hurry()
+
+    def _send(self, changes: list[Change]) -> list[Change]:
+        """One call. What the watchdog's thread extends just now waits; the rest of what comes back has failed."""
+        marked = [change for change in changes if change.lease.marked]
+        sent = [(change, call) for change in changes if change not in marked and (call := change.take()) is not None]
+        if not sent:
+            return marked
+        started = self._clock.now()
+        results = answers(self._queue.extend, [call for _, call in sent])
+        if self._trouble.since or any(results):
+            self._trouble.read(self._queue.url, results, started, self.changes.count)
+        return marked + [
+            change
+            for (change, call), failure in zip(sent, results, strict=True)
+            if change.answered(*call, started, failure) and not self._gives_up(change.lease, failure)
+        ]
+
+    def _gives_up(self, lease: Lease, failure: Failure | None) -> bool:
+        """Whether a give-back that failed is not tried again: its message comes back with its visibility time-out."""
+        if lease.state is not GIVING_BACK or failure is None:
+            return False
+        now = self._clock.now()
+        hopeless = is_denied(failure) and self._drain_began is not None and now - self._drain_began >= DENIED_SECONDS
+        if hopeless or now >= lease.deadline:
+            lease.end_giving_back(failure)
+            return True
+        return False

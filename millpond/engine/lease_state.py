@@ -1,0 +1,33 @@
+"""LeaseState: whose a message is, and how that changes."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class LeaseState(Enum):
+    """Whose a message is. Each transition happens in one method, in the hub's thread.
+
+    | from                 | method                                                         | to          |
+    |----------------------|----------------------------------------------------------------|-------------|
+    |                      | `LeaseKeeper.take`: a receive has brought the message          | HELD        |
+    | HELD                 | `withhold`: the delete goes                                    | DELETING    |
+    | DELETING             | `resume`: that delete failed                                   | HELD        |
+    | HELD, DELETING       | `_lose`: the deadline passed, or SQS says that it is lost      | LOST        |
+    | HELD, DELETING, LOST | `redelivered`: SQS delivered the message to this worker again  | HELD        |
+    | HELD                 | `give_back`: its visibility changes for the last time          | GIVING_BACK |
+    | any                  | `end_all`: SQS has confirmed, or nobody tries any more         | ENDED       |
+
+    A lost lease stays LOST while its delete is on its way: a late delete can still save a duplicate.
+    """
+
+    HELD = "held"
+    DELETING = "deleting"
+    LOST = "lost"
+    GIVING_BACK = "giving back"
+    ENDED = "ended"
+
+
+HELD, DELETING, LOST, GIVING_BACK, ENDED = LeaseState
+#: A message that is delivered again now is another delivery, with a lease of its own.
+LEAVING = frozenset({GIVING_BACK, ENDED})
