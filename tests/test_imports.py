@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -178,6 +179,24 @@ def test_what_a_web_process_loads_imports_no_gevent(name):
     assert {"gevent", "greenlet"} & {wing(one) for one in imports(MODULES[name])} == set()
     wings = {name for name in MODULES if "." not in name}
     assert needed(MODULES[name]) - wings <= UNPATCHED
+
+
+def ours() -> list[Path]:
+    """The files of the library and the handlers; `mail/handler.py` is a link to one of these."""
+    return [path for path in (*FILES, *(ROOT / "handlers").glob("*.py")) if not path.is_symlink()]
+
+
+def twice(names: Iterable[str]) -> set[str]:
+    return {name for name, count in Counter(names).items() if count > 1}
+
+
+def test_no_two_classes_share_a_name():
+    nodes = (node for path in ours() for node in ast.walk(ast.parse(path.read_text())))
+    assert twice(node.name for node in nodes if isinstance(node, ast.ClassDef)) == set()
+
+
+def test_no_two_files_share_a_name():
+    assert twice(path.stem for path in ours()) - {"__init__", "__main__"} == set()
 
 
 def test_every_public_name_is_loaded_from_its_home_when_it_is_first_used():

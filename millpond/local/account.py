@@ -10,7 +10,7 @@ from millpond.local.attributes import FIFO_SUFFIX, SETTABLE, FifoSettings, Local
 from millpond.local.batches import MAX_BATCH
 from millpond.local.convert import attempt_id, check_fifo_batch, parcel
 from millpond.local.fifo import FifoQueue
-from millpond.local.local_queue import MAX_HOLD_SECONDS, LocalQueue, Poll
+from millpond.local.local_queue import MAX_HOLD_SECONDS, LocalPoll, LocalQueue
 from millpond.local.operations import (
     BatchAnswer,
     ChangeMessageVisibility,
@@ -158,7 +158,7 @@ class Account:
         queue.advance(now)
         return answer
 
-    def receive_message(self, request: ReceiveMessage) -> tuple[LocalQueue, Poll]:
+    def receive_message(self, request: ReceiveMessage) -> tuple[LocalQueue, LocalPoll]:
         """The poll is answered, or waits in the queue's line until the caller ends that with `queue.leave(poll)`."""
         queue = self._queue(request)
         wait_seconds = queue.settings.wait_seconds if request.wait_time_seconds is None else request.wait_time_seconds
@@ -172,7 +172,7 @@ class Account:
             _check_visibility(request.visibility_timeout)
         attempt = attempt_id(request, queue.settings)
         wait_seconds = wait_seconds if self._waits else 0
-        poll = Poll(request.max_number_of_messages, request.visibility_timeout, wait_seconds, attempt)
+        poll = LocalPoll(request.max_number_of_messages, request.visibility_timeout, wait_seconds, attempt)
         queue.receive(poll, self._clock())
         return queue, poll
 

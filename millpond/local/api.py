@@ -11,14 +11,14 @@ from millpond.local import operations
 from millpond.local.account import Account
 from millpond.local.attributes import ACCOUNT_ID
 from millpond.local.convert import received
-from millpond.local.local_queue import LocalQueue, Poll
+from millpond.local.local_queue import LocalPoll, LocalQueue
 from millpond.local.sqs_error import SqsError
 
 #: What the header X-Amz-Target begins with.
 TARGET_PREFIX = "AmazonSQS."
 
 #: Blocks until the poll is answered, its seconds at the longest, and leaves the queue's line.
-Wait = Callable[[LocalQueue, Poll], object]
+Wait = Callable[[LocalQueue, LocalPoll], object]
 Operation = Callable[[Account, Any], msgspec.Struct]
 
 _encode = msgspec.json.Encoder().encode

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from millpond.local import stored as content
 from millpond.local.attributes import FifoSettings, LocalQueueSettings
-from millpond.local.local_queue import Poll, Receipt
+from millpond.local.local_queue import LocalPoll, Receipt
 from millpond.local.operations import ReceivedMessage, ReceivedMessages, ReceiveMessage, SendMessage, Sent
 from millpond.local.sqs_error import SqsError, invalid_parameter, invalid_value, missing_parameter
 from millpond.local.stored import StoredMessage, UserAttribute
@@ -121,7 +121,7 @@ def _trace_header(attributes: Mapping[str, UserAttribute]) -> str | None:
     return None
 
 
-def received(poll: Poll, request: ReceiveMessage) -> ReceivedMessages:
+def received(poll: LocalPoll, request: ReceiveMessage) -> ReceivedMessages:
     """The answer to a poll that is answered, with the attributes that were asked for."""
     system_names = frozenset(request.message_system_attribute_names or request.attribute_names)
     return ReceivedMessages([_shown(receipt, system_names, request) for receipt in poll.receipts or []])

@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from millpond.local.attributes import LocalQueueSettings
-from millpond.local.local_queue import MAX_HOLD_SECONDS, MAX_IN_FLIGHT, LocalQueue, Poll, Receipt
+from millpond.local.local_queue import MAX_HOLD_SECONDS, MAX_IN_FLIGHT, LocalPoll, LocalQueue, Receipt
 from millpond.local.sqs_error import expired_handle, invalid_value
 from millpond.local.stored import StoredMessage
 
@@ -57,7 +57,7 @@ class ReceiveAttempt(msgspec.Struct):
     `poll`: as long as it has got nothing.
     """
 
-    poll: Poll | None = None
+    poll: LocalPoll | None = None
     handles: list[str] = []
     until: float = 0.0
 
@@ -104,7 +104,7 @@ class FifoQueue(LocalQueue):
         self._known.set(scope, told, now)
         return told
 
-    def receive(self, poll: Poll, now: float) -> None:
+    def receive(self, poll: LocalPoll, now: float) -> None:
         """Answer the poll, or let it wait in line. Raises SqsError for an attempt whose messages have changed since."""
         self.advance(now)
         if poll.attempt_id is not None and self._repeat(poll, poll.attempt_id, now):
@@ -155,10 +155,10 @@ class FifoQueue(LocalQueue):
             del self._groups[group_id]
         self._sort(group_id)
 
-    def _answer_empty(self, poll: Poll) -> None:
+    def _answer_empty(self, poll: LocalPoll) -> None:
         poll.answer([])  # no OverLimit: "Amazon SQS returns no error messages" for FIFO queues (SQS quotas)
 
-    def _take(self, poll: Poll, now: float) -> list[Receipt]:
+    def _take(self, poll: LocalPoll, now: float) -> list[Receipt]:
         seconds = self._seconds(poll)
         limit = min(poll.max_messages, MAX_IN_FLIGHT - len(self._in_flight))
         receipts: list[Receipt] = []
@@ -197,7 +197,7 @@ class FifoQueue(LocalQueue):
         message = super()._held(receipt_handle)
         return message if message is not None and message.key in self._in_flight else None
 
-    def _repeat(self, poll: Poll, attempt_id: str, now: float) -> bool:
+    def _repeat(self, poll: LocalPoll, attempt_id: str, now: float) -> bool:
         """Answer the poll as the first one with this id was. Returns whether that was done.
 
         It is not where the first one got nothing, or its time-out has passed. Where it still waits, its client has gone

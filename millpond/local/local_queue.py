@@ -37,7 +37,7 @@ class Receipt(msgspec.Struct, frozen=True):
     receive_count: int
 
 
-class Poll:
+class LocalPoll:
     """One receive: answered at once, or waiting in its queue's line. `visibility_seconds` None: as the queue has it.
 
     `attempt_id`: a FIFO queue gives a receive with the same one the same messages.
@@ -97,7 +97,7 @@ class LocalQueue:
         self._delayed = Schedule()
         self._in_flight = Schedule()
         self._ages = Schedule()  # by the time they were sent, which a dead letter keeps
-        self._polls: OrderedDict[Poll, None] = OrderedDict()
+        self._polls: OrderedDict[LocalPoll, None] = OrderedDict()
         self._last_key = 0
         self._purged: float | None = None
         # A handle names the queue, the message and the receive; a queue made anew does not know the old one's.
@@ -127,7 +127,7 @@ class LocalQueue:
             self._visible.append(message.key)
         return None
 
-    def receive(self, poll: Poll, now: float) -> None:
+    def receive(self, poll: LocalPoll, now: float) -> None:
         """Answer the poll, or let it wait in line. Raises SqsError (OverLimit), never for a poll that can wait."""
         self.advance(now)
         receipts = self._take(poll, now)
@@ -139,7 +139,7 @@ class LocalQueue:
         else:
             self._answer_empty(poll)
 
-    def leave(self, poll: Poll) -> None:
+    def leave(self, poll: LocalPoll) -> None:
         """The poll has waited long enough: it is answered, with nothing, unless it has its answer already."""
         if poll in self._polls:
             del self._polls[poll]
@@ -225,7 +225,7 @@ class LocalQueue:
         """These messages have become visible."""
         self._visible.extend(keys)
 
-    def _answer_empty(self, poll: Poll) -> None:
+    def _answer_empty(self, poll: LocalPoll) -> None:
         if len(self._in_flight) >= MAX_IN_FLIGHT:
             raise SqsError("OverLimit", f"Too many messages in flight: {MAX_IN_FLIGHT} is the limit.")
         poll.answer([])
@@ -250,7 +250,7 @@ class LocalQueue:
             self._alarm(self, time)
         self._alarm_time = time
 
-    def _take(self, poll: Poll, now: float) -> list[Receipt]:
+    def _take(self, poll: LocalPoll, now: float) -> list[Receipt]:
         seconds = self._seconds(poll)
         limit = min(poll.max_messages, MAX_IN_FLIGHT - len(self._in_flight))
         receipts: list[Receipt] = []
@@ -266,7 +266,7 @@ class LocalQueue:
                 receipts.append(self._deliver(message, seconds, now))
         return receipts
 
-    def _seconds(self, poll: Poll) -> int:
+    def _seconds(self, poll: LocalPoll) -> int:
         return self.settings.visibility_seconds if poll.visibility_seconds is None else poll.visibility_seconds
 
     def _deliver(self, message: StoredMessage, seconds: int, now: float) -> Receipt:

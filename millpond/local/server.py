@@ -24,7 +24,7 @@ from millpond.local.admission import HANDSHAKE_SECONDS, Admission, ServerConnect
 from millpond.local.api import TARGET_PREFIX, Api, error_body
 from millpond.local.attributes import ACCOUNT_ID
 from millpond.local.http_requests import HttpRequest, HttpRequests
-from millpond.local.local_queue import LocalQueue, Poll
+from millpond.local.local_queue import LocalPoll, LocalQueue
 from millpond.local.operations import CreateQueue
 from millpond.local.sqs_error import SqsError, Unreadable
 
@@ -235,7 +235,7 @@ def _listener(host: str, port: int) -> Socket:
     return listener
 
 
-def _wait(queue: LocalQueue, poll: Poll) -> None:
+def _wait(queue: LocalQueue, poll: LocalPoll) -> None:
     answered = Event()
     poll.on_answer = answered.set
     try:

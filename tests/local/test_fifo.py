@@ -11,7 +11,7 @@ from millpond.local import operations
 from millpond.local.account import Account
 from millpond.local.attributes import FifoSettings, LocalQueueSettings, RedrivePolicy, arn
 from millpond.local.fifo import RECENT_SECONDS, FifoQueue
-from millpond.local.local_queue import MAX_HOLD_SECONDS, MAX_IN_FLIGHT, Counts, LocalQueue, Poll, Receipt
+from millpond.local.local_queue import MAX_HOLD_SECONDS, MAX_IN_FLIGHT, Counts, LocalPoll, LocalQueue, Receipt
 from millpond.local.sqs_error import SqsError
 from millpond.local.stored import StoredMessage
 
@@ -40,8 +40,8 @@ def poll(
     visibility: int | None = 30,
     attempt: str | None = None,
     wait: int = 20,
-) -> Poll:
-    poll = Poll(count, visibility, wait, attempt)
+) -> LocalPoll:
+    poll = LocalPoll(count, visibility, wait, attempt)
     queue.receive(poll, now)
     return poll
 

@@ -9,7 +9,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multip
 
 from millpond.local.attributes import FifoSettings, LocalQueueSettings
 from millpond.local.fifo import RECENT_SECONDS, FifoQueue
-from millpond.local.local_queue import Poll, Receipt
+from millpond.local.local_queue import LocalPoll, Receipt
 from millpond.local.sqs_error import SqsError
 from millpond.local.stored import StoredMessage
 
@@ -32,7 +32,7 @@ class FifoModel(RuleBasedStateMachine):
         self.latest: dict[str, str] = {}
         self.originals: dict[str, tuple[float, tuple[str, str] | None]] = {}
         self.attempts: dict[str, tuple[float, dict[str, float]]] = {}  # since when; handles, and until when they hold
-        self.polls: list[Poll] = []
+        self.polls: list[LocalPoll] = []
         self.taken: list[tuple[str, str]] = []
         self.sent = 0
 
@@ -48,7 +48,7 @@ class FifoModel(RuleBasedStateMachine):
             names.append(name)
         return names
 
-    def take(self, poll: Poll, visibility: int) -> None:
+    def take(self, poll: LocalPoll, visibility: int) -> None:
         """A poll was answered with messages that it, and no attempt before it, received."""
         receipts = poll.receipts or []
         ready = {group: self.ready(group) for group in self.groups}
@@ -97,7 +97,7 @@ class FifoModel(RuleBasedStateMachine):
     @rule(target=handles, count=st.integers(1, 4), visibility=SECONDS, wait=st.sampled_from([0, 20]), attempt=ATTEMPTS)
     def receive(self, count: int, visibility: int, wait: int, attempt: str | None) -> object:
         again = self.expected_of(attempt)
-        poll = Poll(count, visibility, wait, attempt)
+        poll = LocalPoll(count, visibility, wait, attempt)
         if again is None:
             with pytest.raises(SqsError, match="not retryable"):
                 self.queue.receive(poll, self.now)
@@ -110,7 +110,7 @@ class FifoModel(RuleBasedStateMachine):
         taken, self.taken = self.taken, []
         return multiple(*taken)
 
-    def repeat(self, poll: Poll, handles: list[str], visibility: int) -> None:
+    def repeat(self, poll: LocalPoll, handles: list[str], visibility: int) -> None:
         def answer() -> None:
             receipts: list[Receipt] = poll.receipts or []
             assert [receipt.handle for receipt in receipts] == handles
@@ -176,7 +176,7 @@ class FifoModel(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.leave()
         self.now += 60
-        poll = Poll(len(self.visible_from) + 1, 30, 0)
+        poll = LocalPoll(len(self.visible_from) + 1, 30, 0)
         self.queue.receive(poll, self.now)
         found: dict[str, list[str]] = {group: [] for group in self.groups}
         for receipt in poll.receipts or []:

@@ -7,7 +7,7 @@ from time import process_time
 import pytest
 
 from millpond.local.attributes import LocalQueueSettings, RedrivePolicy, arn
-from millpond.local.local_queue import MAX_HOLD_SECONDS, MAX_IN_FLIGHT, Counts, LocalQueue, Poll, Receipt
+from millpond.local.local_queue import MAX_HOLD_SECONDS, MAX_IN_FLIGHT, Counts, LocalPoll, LocalQueue, Receipt
 from millpond.local.schedule import Schedule
 from millpond.local.sqs_error import SqsError
 from millpond.local.stored import StoredMessage
@@ -26,14 +26,14 @@ def send(queue: LocalQueue, *bodies: str, now: float = START, delay: int = 0) ->
 
 
 def receive(queue: LocalQueue, now: float = START, count: int = 10, visibility: int | None = 30) -> list[Receipt]:
-    poll = Poll(count, visibility, 0)
+    poll = LocalPoll(count, visibility, 0)
     queue.receive(poll, now)
     assert poll.receipts is not None
     return poll.receipts
 
 
-def wait(queue: LocalQueue, now: float = START, count: int = 10, visibility: int | None = 30) -> Poll:
-    poll = Poll(count, visibility, 20)
+def wait(queue: LocalQueue, now: float = START, count: int = 10, visibility: int | None = 30) -> LocalPoll:
+    poll = LocalPoll(count, visibility, 20)
     queue.receive(poll, now)
     return poll
 
@@ -249,7 +249,7 @@ def test_a_waiting_poll_is_answered_by_the_send_with_up_to_ten_of_its_messages()
 def test_waiting_polls_are_answered_in_the_order_in_which_they_came() -> None:
     queue = a_queue()
     first, second, third = wait(queue), wait(queue), wait(queue)
-    answered: list[Poll] = []
+    answered: list[LocalPoll] = []
     for poll in (first, second, third):
         poll.on_answer = lambda poll=poll: answered.append(poll)
     send(queue, "a")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
 
 from millpond.local.attributes import LocalQueueSettings
-from millpond.local.local_queue import LocalQueue, Poll, Receipt
+from millpond.local.local_queue import LocalPoll, LocalQueue, Receipt
 from millpond.local.sqs_error import SqsError
 from millpond.local.stored import StoredMessage
 
@@ -26,7 +26,7 @@ class QueueModel(RuleBasedStateMachine):
         self.queue = LocalQueue("q", LocalQueueSettings(), self.now)
         self.visible_from: dict[str, float] = {}
         self.latest: dict[str, str] = {}
-        self.polls: list[Poll] = []
+        self.polls: list[LocalPoll] = []
         self.taken: list[tuple[str, str]] = []
         self.sent = 0
 
@@ -47,7 +47,7 @@ class QueueModel(RuleBasedStateMachine):
 
     @rule(target=handles, count=st.integers(1, 3), visibility=SECONDS, wait=st.sampled_from([0, 20]))
     def receive(self, count: int, visibility: int, wait: int) -> object:
-        poll = Poll(count, visibility, wait)
+        poll = LocalPoll(count, visibility, wait)
         poll.on_answer = lambda: self.take(poll.receipts, visibility)
         self.queue.receive(poll, self.now)
         self.polls.append(poll)
@@ -97,7 +97,7 @@ class QueueModel(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.leave()
         self.now += 60
-        poll = Poll(len(self.visible_from) + 1, 30, 0)
+        poll = LocalPoll(len(self.visible_from) + 1, 30, 0)
         self.queue.receive(poll, self.now)
         assert {receipt.message.id for receipt in poll.receipts or []} == set(self.visible_from)
 

@@ -17,7 +17,7 @@ from gevent.event import AsyncResult
 from millpond.local import LocalSqs
 from millpond.local.attributes import LocalQueueSettings
 from millpond.local.http_requests import MAX_REQUEST_BYTES
-from millpond.local.local_queue import LocalQueue, Poll
+from millpond.local.local_queue import LocalPoll, LocalQueue
 
 JSON = "application/x-amz-json-1.0"
 
@@ -335,14 +335,14 @@ def test_an_answer_does_not_wait_for_the_clients_acknowledgement(connection: Con
 def polls(monkeypatch: pytest.MonkeyPatch) -> gevent.queue.Queue:
     """Every poll that begins to wait."""
     waiting: gevent.queue.Queue = gevent.queue.Queue()
-    init = Poll.__init__
+    init = LocalPoll.__init__
 
-    def noted(self: Poll, *arguments: Any) -> None:
+    def noted(self: LocalPoll, *arguments: Any) -> None:
         init(self, *arguments)
         if self.wait_seconds:
             waiting.put(self)
 
-    monkeypatch.setattr(Poll, "__init__", noted)
+    monkeypatch.setattr(LocalPoll, "__init__", noted)
     return waiting
 
 
