@@ -360,7 +360,7 @@ def test_a_worker_tells_statsd_what_it_does(sqs: LocalQueues, tmp_path: Path) ->
     assert len([line for line in worker.all("message.succeeded") if "event_id" in line]) < 50
     assert counters["millpond.q.received"] == counters["millpond.q.succeeded"] == 50
     assert counters["millpond.q.type.ok.succeeded"] == 50
-    assert {"millpond.q.duration", "millpond.q.latency", "millpond.q.in_flight.test_1"} <= names
+    assert {"millpond.q.duration", "millpond.q.latency", "millpond.q.in_hand.test_1"} <= names
     assert {"millpond.worker.hub_lag_ms.test_1", "millpond.q.requests_per_1000.test_1"} <= names
     [account] = worker.all("worker.stopped")
     assert account["requests"] >= 10  # five receives of ten, five deletes of ten, and the polls that came back empty

@@ -27,7 +27,7 @@ from millpond.hub.pool import Pool
 from millpond.message import Message, Outcome
 from millpond.observe import log
 from millpond.observe.metrics import Metrics
-from millpond.process.service import reserve_seconds
+from millpond.process.drain import reserve_seconds
 from millpond.sqs.bounded import Bounded
 from millpond.sqs.queue import Received
 

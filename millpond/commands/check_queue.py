@@ -12,7 +12,7 @@ from millpond.app.routing import Route
 from millpond.errors import AccessDenied, QueueError
 from millpond.foreign.number import number_within
 from millpond.observe.screen import counted
-from millpond.process.service import reserve_seconds
+from millpond.process.drain import reserve_seconds
 from millpond.sqs.clients import SqsQueue, connect
 from millpond.sqs.codes import DENIED_CODES
 from millpond.sqs.limits import MAX_RECEIVES

@@ -57,7 +57,7 @@ class Demo:
 
         with screen.progress("sample e-mails", self._number) as advance:
             for first in range(0, self._number, CHUNK):
-                if service.stopping:
+                if service.core.stopping:
                     break
                 numbers = range(first, min(first + CHUNK, self._number))
                 send_all(consumer.queue, [_entry(run, number) for number in numbers], told)

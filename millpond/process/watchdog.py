@@ -49,10 +49,14 @@ NOBODY = "no handler is running, see the stack"
 
 
 class GuardedQueue(NamedTuple):
-    """One queue, as the thread sees it. `extend` is as in queue.Queue, but native: by no socket and no lock of ours."""
+    """One queue, as the thread sees it. `extend` is as in queue.Queue, but native: by no socket and no lock of ours.
+
+    `hand_over` gives it the keys of now; in a greenlet.
+    """
 
     leases: Callable[[], list[Lease]]
     extend: Callable[[Sequence[tuple[str, int]]], list[Failure | None]]
+    hand_over: Callable[[], object]
 
 
 class Block(NamedTuple):
@@ -116,6 +120,11 @@ class Watchdog:
     def stop(self) -> None:
         """The threads end at their next tick."""
         self._stopped = True
+
+    def hand_over_keys(self) -> None:
+        """In a greenlet, now and then: the threads may not ask a provider of credentials."""
+        for guard in self._guards:
+            guard.hand_over()
 
     def _run(self, step: Callable[[], bool]) -> None:
         try:

@@ -11,8 +11,12 @@ from gevent.event import Event
 from millpond.engine.lease_keeper import LeaseKeeper
 from millpond.errors import QueueMissing, Reject, Retry, Stopped, Unreachable
 from millpond.hub.clock import SystemClock
+from millpond.hub.signals import ExitSignals
 from millpond.observe.metrics import Metrics
+from millpond.process.core import Core
+from millpond.process.refusals import Refusals
 from millpond.process.service import Service
+from millpond.process.wiring import Queues
 from millpond.sqs.bounded import SETTLE_SECONDS, Bounded
 from millpond.sqs.queue import Failure
 from millpond.sqs.redrive import read_redrive, redrive_target
@@ -91,11 +95,11 @@ def test_the_same_through_the_consumer(clock, alarm):
 # 2 drain
 
 
-def service_of(rig, clock, drain_seconds):
-    service = Service(10, drain_seconds, Metrics("", 0, "millpond", "t"), clock)
-    service.pool = rig.pool
-    service.consumers = [rig.consumer]
-    return service
+def service_of(rig, clock, drain_seconds, until_empty=False):
+    core = Core(10, drain_seconds, clock, ExitSignals())
+    core.pool = rig.pool
+    queues = Queues([rig.consumer], Refusals(core))
+    return Service(core, Metrics("", 0, "millpond", "t"), queues, until_empty=until_empty)
 
 
 def stuck(clock, **settings):
@@ -133,7 +137,7 @@ def test_the_drain_ends_in_time_though_the_deletes_are_stuck():
     with gevent.Timeout(5):
         while not rig.consumer.ready:
             gevent.sleep(0.01)
-    service.stop("SIGTERM")
+    service.core.stop("SIGTERM")
     began = time.monotonic()
     running.join(8)
     assert running.ready(), "the drain of 2 s is not over after 8 s"
@@ -214,15 +218,15 @@ def test_a_message_abandoned_long_ago_is_no_reason_for_exit_1():
     running = gevent.spawn(service.run)
     gevent.sleep(0.1)
     rig.books.abandoned = 1  # one blip last week; the message has come again and succeeded since
-    service.stop("SIGTERM")
+    service.core.stop("SIGTERM")
     assert running.get(timeout=5) == 0
 
 
 def test_a_crash_outweighs_a_refusal():
-    service = Service(1, 1, Metrics("", 0, "millpond", "t"), SystemClock())
-    service.refused("q", QueueMissing("gone"))
-    service.stop("crash", 2)
-    assert service._exit_code == 2
+    core = Core(1, 1, SystemClock(), ExitSignals())
+    Refusals(core).note("q", QueueMissing("gone"))
+    core.stop("crash", 2)
+    assert core.exit_code == 2
 
 
 # 6 decode
@@ -332,8 +336,7 @@ def test_until_empty_waits_for_what_was_let_go_for_a_moment(clock):
             raise
 
     rig = run(clock, {"job": handle}, wait_seconds=2, visibility_seconds=60)
-    service = service_of(rig, clock, 2)
-    service.until_empty = True
+    service = service_of(rig, clock, 2, until_empty=True)
     rig.queue.script["extend"] = [GONE]
     (one,) = rig.put("job")
     clock.advance(21)
@@ -364,12 +367,11 @@ def test_a_message_that_comes_again_before_it_was_started_is_started(clock):
 def test_asking_what_is_left_does_not_outlast_the_drain():
     clock = SystemClock()
     rig = Rig(clock, {"job": fine}, wait_seconds=1)
-    service = service_of(rig, clock, 2)
-    service.until_empty = True
+    service = service_of(rig, clock, 2, until_empty=True)
     rig.queue.attributes = lambda: Event().wait() or {}
     running = gevent.spawn(service.run)
     gevent.sleep(0.1)
-    service.stop("SIGTERM")
+    service.core.stop("SIGTERM")
     running.join(4)
     assert running.ready()
 

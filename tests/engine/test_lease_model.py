@@ -177,7 +177,7 @@ class LeaseModel(RuleBasedStateMachine):
             limit=100,
             hold_seconds=hold,
         )
-        self.guard = GuardedQueue(lambda: list(self.leases.values())[-1:], self.queue.rescue)
+        self.guard = GuardedQueue(lambda: list(self.leases.values())[-1:], self.queue.rescue, lambda: None)
         self.watchdog = Watchdog(
             Pulse(self.clock),
             self.clock,

@@ -14,9 +14,13 @@ from typing import Any
 import gevent
 import pytest
 
-from millpond.errors import Interrupt, Unreachable
+from millpond.errors import STOPPED, Interrupt, Unreachable
+from millpond.hub.signals import ExitSignals
 from millpond.observe.metrics import Metrics
-from millpond.process.service import STOPPED, Service
+from millpond.process.core import Core
+from millpond.process.refusals import Refusals
+from millpond.process.service import Service
+from millpond.process.wiring import Queues
 from tests import rig as rig_module
 from tests.rig import Rig
 from tests.virtual import VirtualClock, settle
@@ -51,13 +55,14 @@ class Process:
         self.clock = clock = job.clock
         self.exit_code: int | None = None
         self.ended_at = 0.0
-        self.service = Service(10, math.inf, Metrics("", 0, "millpond", "test"), clock)
-        monkeypatch.setattr(rig_module, "Pool", lambda *args: self.service.pool)
-        monkeypatch.setattr(Rig, "spawn", lambda rig, *args: self.service.spawn(*args))
+        self.core = Core(10, math.inf, clock, ExitSignals())
+        monkeypatch.setattr(rig_module, "Pool", lambda *args: self.core.pool)
+        monkeypatch.setattr(Rig, "spawn", lambda rig, *args: self.core.spawn(*args))
         self.rig = Rig(clock, {"job": job}, timeout=10 * HOUR, visibility_seconds=VISIBILITY, **settings)
-        self.service.consumers.append(self.rig.consumer)
         self.torn_down: list[float] = []
-        self.service.teardowns = [lambda: self.torn_down.append(clock.now())]
+        queues = Queues([self.rig.consumer], Refusals(self.core))
+        teardowns = [lambda: self.torn_down.append(clock.now())]
+        self.service = Service(self.core, Metrics("", 0, "millpond", "test"), queues, teardowns=teardowns)
         gevent.spawn(self._run)
         settle()
 
@@ -80,7 +85,7 @@ def test_a_job_of_an_hour_that_is_told_to_stop_in_the_middle_is_delivered_once_a
     began = clock.now()
     (message_id,) = one.rig.put("job")
     clock.advance(HOUR / 2)
-    one.service.stop("SIGTERM")
+    one.core.stop("SIGTERM")
     before = one.beats()
     for _ in range(int(HOUR / 2 / 10) - 1):
         clock.advance(10)
@@ -102,7 +107,7 @@ def test_what_has_not_begun_is_given_back_at_once_and_nothing_more_is_received(c
     one = Process(job, monkeypatch, concurrency=2, wait_seconds=1, prefetch=0)
     running = one.rig.put("job", {}, 2)
     clock.advance(1)
-    one.service.stop("SIGTERM")
+    one.core.stop("SIGTERM")
     clock.advance(2)
     receives = one.rig.queue.calls["receive"]
     later = one.rig.put("job", {}, 3)
@@ -119,7 +124,7 @@ def test_a_time_limit_of_the_handler_ends_it_in_the_drain_as_ever(clock, monkeyp
     one = Process(job, monkeypatch, wait_seconds=1)
     one.rig.put("job")
     clock.advance(HOUR)
-    one.service.stop("SIGTERM")
+    one.core.stop("SIGTERM")
     for _ in range(int(8.9 * HOUR / 60)):
         clock.advance(60)
     assert one.exit_code is None
@@ -132,7 +137,7 @@ def test_a_time_limit_of_the_handler_ends_it_in_the_drain_as_ever(clock, monkeyp
 def test_a_worker_without_work_does_not_wait(clock, monkeypatch):
     one = Process(Job(clock, HOUR), monkeypatch, wait_seconds=1)
     clock.advance(0.5)
-    one.service.stop("SIGTERM")
+    one.core.stop("SIGTERM")
     clock.advance(2)
     assert one.exit_code == STOPPED
 
@@ -142,7 +147,7 @@ def test_a_delete_that_fails_for_a_while_is_waited_for_too(clock, monkeypatch):
     one = Process(job, monkeypatch, wait_seconds=1)
     (message_id,) = one.rig.put("job")
     clock.advance(1)
-    one.service.stop("SIGTERM")
+    one.core.stop("SIGTERM")
     one.rig.queue.script["delete"] = [Unreachable("no network")] * 100
     clock.advance(100)
     assert one.exit_code == STOPPED
@@ -155,7 +160,7 @@ def test_the_log_says_that_the_drain_has_no_end(clock, monkeypatch, caplog):
     one = Process(Job(clock, 10), monkeypatch, wait_seconds=1)
     one.rig.put("job")
     clock.advance(1)
-    one.service.stop("SIGTERM")
+    one.core.stop("SIGTERM")
     clock.advance(20)
     (line,) = [record.getMessage() for record in caplog.records if getattr(record, "event", "") == "worker.draining"]
     assert "until all is done" in line

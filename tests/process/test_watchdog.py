@@ -101,7 +101,7 @@ class Stage:
         self.watchdog = Watchdog(
             self.pulse,
             self.clock,
-            [GuardedQueue(lambda: list(self.leases), self._extend)],
+            [GuardedQueue(lambda: list(self.leases), self._extend, lambda: None)],
             beat_seconds=beat_seconds,
             max_block_seconds=MAX_BLOCK,
             handler_code=HANDLER_CODE,

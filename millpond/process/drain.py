@@ -1,0 +1,100 @@
+"""Drain: from the signal to the exit. Handlers finish; what cannot finish is given back."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+
+import gevent
+
+from millpond.engine.consumer import Consumer
+from millpond.errors import Stopped
+from millpond.hub.clock import Event
+from millpond.observe import log
+from millpond.observe.screen import counted
+from millpond.process.core import Core
+
+#: The end of drain_seconds that is kept for giving back what was interrupted: a fifth, 3 s at the most.
+RESERVE_SHARE, MAX_RESERVE_SECONDS = 0.2, 3.0
+#: teardown() has this long at the most.
+TEARDOWN_SECONDS = 10.0
+
+
+def reserve_seconds(drain_seconds: float) -> float:
+    """How long before the end of the drain handlers are interrupted."""
+    return min(MAX_RESERVE_SECONDS, drain_seconds * RESERVE_SHARE)
+
+
+class Drain:
+    """Ends the work of one process, by a deadline.
+
+    1. No receive begins. Handlers go on, their beats too; what no slot has taken is held until no poll is open.
+    2. Some seconds before the deadline (`reserve_seconds`) handlers are interrupted, and their messages given back.
+    3. A slot whose handler still runs is written off, and its message given back; then come the teardowns.
+    """
+
+    def __init__(self, core: Core, consumers: Sequence[Consumer]) -> None:
+        self._core = core
+        self._consumers = consumers
+        self._deadline = core.stopped_at + core.drain_seconds
+        self._reserve = reserve_seconds(core.drain_seconds)
+
+    def run(self, close_polls: Callable[[], object]) -> None:
+        """Settle or give back all that is in hand. `close_polls`: the embedded queue answers its open polls."""
+        core = self._core
+        self._log_beginning()
+        for consumer in self._consumers:
+            consumer.drain(self._deadline)
+        close_polls()
+        for work, delivery in core.pool.take_ready():
+            work(delivery)  # a consumer that drains holds it back
+        settled = gevent.spawn(gevent.joinall, [core.spawn(_settle, consumer) for consumer in self._consumers])
+        settled.rawlink(lambda _: core.over.set())
+        self._wait(core.over, self._deadline - self._reserve)
+        if not settled.ready():
+            self._interrupt()
+
+    def _interrupt(self) -> None:
+        """Interrupt what runs, and give back what has not begun; then give back what still runs as well."""
+        clock = self._core.clock
+        for consumer in self._consumers:
+            consumer.interrupt(Stopped)
+            consumer.give_back_held()
+        idle = clock.event()
+        waiting = gevent.spawn(lambda: [consumer.idle.wait() for consumer in self._consumers])
+        waiting.rawlink(lambda _: idle.set())
+        left = min(self._deadline - clock.now(), self._reserve)
+        self._wait(idle, clock.now() + left / 2)
+        for consumer in self._consumers:
+            consumer.write_off_running()
+        self._wait(idle, clock.now() + left / 2 - 0.1)
+
+    def _wait(self, event: Event, until: float) -> None:
+        event.wait(None if math.isinf(until) else max(0.0, until - self._core.clock.now()))
+
+    def tear_down(self, teardowns: Sequence[Callable[[], object]]) -> None:
+        """Call each teardown(), side by side, and end the slots."""
+        left = self._deadline - self._core.clock.now() - 0.1
+        greenlets = [gevent.spawn(teardown) for teardown in teardowns]
+        gevent.joinall(greenlets, timeout=max(0.1, min(TEARDOWN_SECONDS, left)))
+        self._core.pool.close(0.0 if any(consumer.in_hand for consumer in self._consumers) else 0.1)
+
+    def _log_beginning(self) -> None:
+        core, in_hand = self._core, sum(consumer.in_hand for consumer in self._consumers)
+        limit = "until all is done" if math.isinf(core.drain_seconds) else f"for at most {core.drain_seconds:g} s"
+        text = f"{core.why}: the worker finishes {counted(in_hand, 'message')} in hand, {limit}"
+        now = core.clock.now()
+        polls = max((consumer.polls.open_until() - now for consumer in self._consumers), default=0.0)
+        if polls > 0:
+            text += f"; SQS may hold a long poll of it open for {polls:.0f} s"
+        if core.why == "SIGINT":
+            text += "; Ctrl-C again gives everything back at once"
+        log.event(logging.INFO, "worker.draining", text, why=core.why, in_hand=in_hand)
+
+
+def _settle(consumer: Consumer) -> None:
+    """What no slot has taken waits until no open poll of its own queue could fetch it again."""
+    consumer.polls.ended.wait()
+    consumer.give_back_held()
+    consumer.idle.wait()

@@ -1,0 +1,154 @@
+"""Wiring: a consumer for each queue of the settings, and the watchdog beside them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import gevent
+
+from millpond.app.config import AllSettings, QueueSettings
+from millpond.app.discovery import Handlers
+from millpond.engine.books import Books
+from millpond.engine.consumer import Consumer
+from millpond.engine.permits import Permits
+from millpond.engine.processor import HANDLER_CODE, Processor, RetryPolicy
+from millpond.engine.settler import FLUSHERS
+from millpond.errors import ConfigError, Unreachable
+from millpond.foreign.text import shown
+from millpond.observe import log
+from millpond.observe.metrics import Metrics
+from millpond.process.core import Core
+from millpond.process.queue_attributes import QueueAttributes
+from millpond.process.refusals import Refusals
+from millpond.process.watchdog import GuardedQueue, Watchdog
+from millpond.sqs.bounded import Bounded
+from millpond.sqs.clients import Sqs, connect
+from millpond.sqs.lifeline import rescue
+from millpond.sqs.limits import MAX_BATCH
+
+#: Queues are asked for their attributes side by side; the polls wait no longer for those that do not answer.
+LEARN_SECONDS = 15.0
+
+
+class Queues(NamedTuple):
+    """The queues of one process, wired. `unanswered`: the names of those for which SQS has not answered yet."""
+
+    consumers: Sequence[Consumer]
+    refusals: Refusals
+    watchdog: Watchdog | None = None
+    close_local_polls: Callable[[], object] = lambda: None
+    unanswered: Sequence[str] = ()
+
+
+class Wiring:
+    """Builds the consumers of one process. `urls`: the URL of each queue, by its name."""
+
+    def __init__(
+        self, settings: AllSettings, core: Core, handlers: Handlers, metrics: Metrics, urls: Mapping[str, str]
+    ) -> None:
+        self._settings = settings
+        self._core = core
+        self._metrics = metrics
+        self._urls = urls
+        self._refusals = Refusals(core)
+        retry = settings.retry
+        policy = RetryPolicy(retry.max_attempts, retry.base_seconds, retry.max_seconds)
+        self._processor = Processor(handlers.routes, policy, core.pulse, settings.worker.threads)
+        self._types = frozenset(handlers.routes)
+        self._succeeded = log.Allowance(settings.log.succeeded_per_second)
+        prefetch = sum(queue.prefetch for queue in settings.queues.values())
+        self._permits = Permits(settings.worker.concurrency + prefetch, len(settings.queues), core.clock)
+        self._guards: list[GuardedQueue] = []
+        self._attributes: dict[str, QueueAttributes] = {}
+
+    def wire(self, close_local_polls: Callable[[], object]) -> Queues:
+        """Connect to every queue, and wait until SQS has said what it knows of them. Raises ConfigError."""
+        consumers = [self._wire_queue(name, queue) for name, queue in self._settings.queues.items()]
+        self._refusals.watch(consumers)
+        asking = [self._core.spawn(attributes.learn) for attributes in self._attributes.values()]
+        gevent.joinall(asking, timeout=LEARN_SECONDS)
+        self._check_missing()
+        unanswered = [
+            name
+            for (name, attributes), greenlet in zip(self._attributes.items(), asking, strict=True)
+            if not greenlet.ready() or isinstance(attributes.error, Unreachable)
+        ]
+        return Queues(consumers, self._refusals, self._watchdog(), close_local_polls, unanswered)
+
+    def _check_missing(self) -> None:
+        """Where one of several queues is missing the others work, and its own receives say so."""
+        missing = [
+            f"[queues.{name}] url = {shown(self._urls[name])}: {shown(attributes.missing)}"
+            for name, attributes in self._attributes.items()
+            if attributes.missing is not None
+        ]
+        if len(missing) == len(self._urls):
+            raise ConfigError(*missing)
+
+    def _wire_queue(self, name: str, settings: QueueSettings) -> Consumer:
+        sqs = self._connect(name, settings, self._urls[name])
+        queue = sqs.queue(self._urls[name])
+        share = self._permits.share(settings.concurrency + settings.prefetch if settings.concurrency else 0)
+        core = self._core
+        consumer = Consumer(
+            name,
+            settings,
+            Bounded(queue, core.clock),
+            self._dead_letters(name, settings),
+            processor=self._processor,
+            books=Books(name, self._types, self._metrics, self._succeeded, core.clock),
+            share=share,
+            pool=core.pool,
+            max_unsettled=max(2 * MAX_BATCH, share.cap),
+            refused=partial(self._refusals.note, name),
+            clock=core.clock,
+            spawn=core.spawn,
+            unread_since=core.pulse.unread_since,
+        )
+        self._attributes[name] = QueueAttributes(core, queue, sqs, consumer)
+        if not settings.is_local:  # the embedded queue stands still with the hub: nobody could answer
+            self._guard(name, consumer, sqs)
+        return consumer
+
+    def _dead_letters(self, name: str, settings: QueueSettings) -> Bounded | None:
+        """The one that the settings name: it can be in another region or place. (`check` reaches it the same way.)"""
+        url = settings.dead_letter_url
+        return Bounded(self._connect(name, settings, url).queue(url), self._core.clock) if url else None
+
+    def _connect(self, name: str, settings: QueueSettings, url: str) -> Sqs:
+        wanted = self._settings.sqs
+        sqs = connect(
+            url,
+            client=wanted.client,
+            region=wanted.region,
+            endpoint_url="" if settings.is_local else wanted.endpoint_url,
+            wait_seconds=settings.wait_seconds,
+            polls=settings.pollers,
+            settles=4 * FLUSHERS,
+        )
+        if sqs.client != wanted.client:
+            text = f"a proxy is in the way: this queue is reached by client = {sqs.client}"
+            log.event(logging.INFO, "queue.proxied", text, queue=name)
+        return sqs
+
+    def _guard(self, name: str, consumer: Consumer, sqs: Sqs) -> None:
+        wanted = self._settings.sqs
+        way = rescue(sqs, consumer.queue.url, wanted.region, wanted.endpoint_url)
+        if way is None:
+            text = "a proxy is in the way: while a handler blocks the hub, no lease of this queue is extended"
+            log.event(logging.WARNING, "queue.unguarded", text, queue=name)
+        else:
+            self._guards.append(GuardedQueue(consumer.leases, way.extend, way.hand_over))
+
+    def _watchdog(self) -> Watchdog:
+        return Watchdog(
+            self._core.pulse,
+            self._core.clock,
+            self._guards,
+            beat_seconds=min(queue.beat_seconds for queue in self._settings.queues.values()),
+            max_block_seconds=self._settings.worker.max_block_seconds,
+            handler_code=HANDLER_CODE,
+        )
