@@ -107,8 +107,9 @@ class Service:
     def _register_gauges(self) -> None:
         self._metrics.gauge("worker.hub_lag_ms", self.core.pulse.take_lag_ms)
         for consumer in self.consumers:
-            for name in ("in_hand", "ready", "requests_per_1000"):
-                self._metrics.gauge(f"{consumer.name}.{name}", partial(getattr, consumer, name))
+            self._metrics.gauge(f"{consumer.name}.in_hand", partial(getattr, consumer, "in_hand"))
+            self._metrics.gauge(f"{consumer.name}.ready", partial(getattr, consumer, "ready"))
+            self._metrics.gauge(f"{consumer.name}.requests_per_1000", partial(getattr, consumer, "requests_per_1000"))
 
 
 def _is_empty(consumer: Consumer) -> bool:
