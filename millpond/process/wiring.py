@@ -20,8 +20,8 @@ from millpond.errors import ConfigError, Unreachable
 from millpond.foreign.text import shown
 from millpond.observe import log
 from millpond.observe.metrics import Metrics
+from millpond.process.attribute_lookup import AttributeLookup
 from millpond.process.core import Core
-from millpond.process.queue_attributes import QueueAttributes
 from millpond.process.refusals import Refusals
 from millpond.process.watchdog import GuardedQueue, Watchdog
 from millpond.sqs.bounded import Bounded
@@ -62,28 +62,28 @@ class Wiring:
         prefetch = sum(queue.prefetch for queue in settings.queues.values())
         self._permits = Permits(settings.worker.concurrency + prefetch, len(settings.queues), core.clock)
         self._guards: list[GuardedQueue] = []
-        self._attributes: dict[str, QueueAttributes] = {}
+        self._lookups: dict[str, AttributeLookup] = {}
 
     def wire(self, close_local_polls: Callable[[], object]) -> Queues:
         """Connect to every queue, and wait until SQS has said what it knows of them. Raises ConfigError."""
         consumers = [self._wire_queue(name, queue) for name, queue in self._settings.queues.items()]
         self._refusals.watch(consumers)
-        asking = [self._core.spawn(attributes.learn) for attributes in self._attributes.values()]
+        asking = [self._core.spawn(lookup.learn) for lookup in self._lookups.values()]
         gevent.joinall(asking, timeout=LEARN_SECONDS)
         self._check_missing()
         unanswered = [
             name
-            for (name, attributes), greenlet in zip(self._attributes.items(), asking, strict=True)
-            if not greenlet.ready() or isinstance(attributes.error, Unreachable)
+            for (name, lookup), greenlet in zip(self._lookups.items(), asking, strict=True)
+            if not greenlet.ready() or isinstance(lookup.error, Unreachable)
         ]
         return Queues(consumers, self._refusals, self._watchdog(), close_local_polls, unanswered)
 
     def _check_missing(self) -> None:
         """Where one of several queues is missing the others work, and its own receives say so."""
         missing = [
-            f"[queues.{name}] url = {shown(self._urls[name])}: {shown(attributes.missing)}"
-            for name, attributes in self._attributes.items()
-            if attributes.missing is not None
+            f"[queues.{name}] url = {shown(self._urls[name])}: {shown(lookup.missing)}"
+            for name, lookup in self._lookups.items()
+            if lookup.missing is not None
         ]
         if len(missing) == len(self._urls):
             raise ConfigError(*missing)
@@ -108,7 +108,7 @@ class Wiring:
             spawn=core.spawn,
             unread_since=core.pulse.unread_since,
         )
-        self._attributes[name] = QueueAttributes(core, queue, sqs, consumer)
+        self._lookups[name] = AttributeLookup(core, queue, sqs, consumer)
         if not settings.is_local:  # the embedded queue stands still with the hub: nobody could answer
             self._guard(name, consumer, sqs)
         return consumer

@@ -21,7 +21,7 @@ from millpond.sqs.redrive import read_redrive
 LOG_SECONDS = 60.0
 
 
-class QueueAttributes:
+class AttributeLookup:
     """Learns for one consumer what SQS says of its queue."""
 
     def __init__(self, core: Core, queue: SqsQueue, sqs: Sqs, consumer: Consumer) -> None:
