@@ -17,8 +17,9 @@ from millpond.engine import consumer, lease_keeper, settler
 from millpond.hub.backoff import whole_seconds
 from millpond.sqs.batcher import Batcher
 from millpond.engine.consumer import Consumer
-from millpond.engine.delivery import Delivery
+from millpond.engine.delivery import INTERRUPTED, RUNNING, Delivery
 from millpond.engine.groups import Groups
+from millpond.engine.interruption import Interruption
 from millpond.engine.lease import Change, Lease
 from millpond.engine.lease_state import DELETING, ENDED, GIVING_BACK, HELD, LOST
 from millpond.engine.lease_keeper import LeaseKeeper
@@ -272,23 +273,24 @@ def old_handle_counts(original: Any) -> Any:
 # Interrupts
 
 
-@mutant("an interrupt lands inside the handler, or nowhere", (Delivery, "leave"))
+@mutant("an interrupt lands inside the handler, or nowhere", (Delivery, "interrupt"))
 def interrupts_after_the_end(original: Any) -> Any:
-    def leave(self: Delivery) -> None:
-        inside = self.greenlet
-        original(self)
-        self.greenlet = inside
+    def interrupt(self: Delivery, kind: Any) -> None:
+        if self.greenlet is not None and self.interruption is None:
+            self.state = RUNNING
+        original(self, kind)
 
-    return leave
+    return interrupt
 
 
 @mutant("the hub looks, in the step of the throw, whether the handler still runs", (Delivery, "interrupt"))
 def throws_without_a_look(original: Any) -> Any:
     def interrupt(self: Delivery, kind: Any) -> None:
         slot = self.greenlet
-        if slot is not None and self.interrupted is None:
-            self.interrupted = error = kind()
-            self._clock.timer(0.02, lambda: slot.throw(error))
+        if self.state is RUNNING:
+            self.state = INTERRUPTED
+            self.interruption = Interruption(slot, kind, self._clock, lambda: None)
+            self._clock.timer(0.02, self.interruption.throw)
 
     return interrupt
 
@@ -306,7 +308,7 @@ def interrupts_slots(original: Any) -> Any:
 def interrupted_is_done(original: Any) -> Any:
     def leave(self: Delivery) -> None:
         original(self)
-        self.interrupted = None
+        self.interruption = None
 
     return leave
 

@@ -76,7 +76,7 @@ def deliver(
         attributes={name: _attribute(value) for name, value in (attributes or {}).items()},
     )
     clock = SystemClock()
-    delivery = Delivery(received, _Hands(), clock, clock.time())
+    delivery = Delivery(received, _Owner(), clock, clock.time())
     return Processor(project.routes, project.retry, clock).process(delivery, "")
 
 
@@ -104,7 +104,7 @@ def local_queue(pytestconfig: pytest.Config) -> Iterator[str]:
     server.delete_queue(url)
 
 
-class _Hands:
+class _Owner:
     """A delivery that is in no worker's hands: there is no slot to write off."""
 
     name = "test"

@@ -12,7 +12,7 @@ import msgspec
 from millpond.app.config import QueueSettings
 from millpond.engine.books import Books
 from millpond.engine.dead_letter import Letters
-from millpond.engine.delivery import Delivery
+from millpond.engine.delivery import SETTLING, Delivery
 from millpond.engine.groups import Groups
 from millpond.engine.kept import Kept
 from millpond.engine.lease import Lease
@@ -182,7 +182,7 @@ class Consumer:
                 taken.append(delivery)
             elif received.receive_count < twin.lease.receive_count:
                 self._forget_twin()  # an answer that was long on its way: its handle is dead
-            elif twin.lease.state is LOST and twin.greenlet is not None and not twin.finishes:
+            elif twin.lease.state is LOST and twin.is_inside() and not twin.finishes:
                 refused = self._deliver(received, since, wall_time)
                 self._hold([refused], since)
                 self._refuse(refused)
@@ -265,8 +265,8 @@ class Consumer:
 
     def stuck(self, delivery: Delivery) -> None:
         """In the hub: the handler swallows its interrupts. Its slot is written off, the message goes on without it."""
-        slot, delivery.greenlet = delivery.greenlet, None
-        delivery.ended = self._clock.now()
+        slot = delivery.greenlet
+        delivery.leave()
         self._pool.write_off(slot)
         self.books.count("stuck")
         self._spawn(self._end, delivery, self._processor.given_up(delivery))
@@ -275,7 +275,7 @@ class Consumer:
         """Queue an outcome for settling (a success with the others of this turn of the hub); then, as soon as there is
         room, its permit comes back. Never blocks.
         """
-        if delivery.claimed:
+        if delivery.state is SETTLING:
             return
         if outcome is not SUCCEEDED or self.polls.pause.is_on:
             self._notice(delivery, outcome)
@@ -285,7 +285,7 @@ class Consumer:
                 outcome = self._before_sqs(outcome)
             if self._groups is not None and outcome.name not in DONE:
                 self._groups.fail(delivery)
-        delivery.claimed = True
+        delivery.state = SETTLING
         if outcome is SUCCEEDED:
             self._succeeded.append(delivery)
         else:
@@ -506,7 +506,7 @@ class Consumer:
     def write_off_running(self) -> None:
         """The drain is over: what is still inside a handler is given back in its name."""
         for delivery in list(self.deliveries.values()):
-            if delivery.greenlet is not None:
+            if delivery.is_inside():
                 self.stuck(delivery)
 
     def _own_polls_seconds(self) -> int:

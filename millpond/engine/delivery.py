@@ -1,29 +1,49 @@
-"""Delivery: one message in this worker's hands, and the only way to interrupt its handler."""
+"""Delivery: one receive of one message in this worker, and the only way to interrupt its handler."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import Enum
 from typing import Any, Protocol, cast
 
 import msgspec
 from gevent import getcurrent
 
 from millpond.app.envelope import Envelope
+from millpond.engine.interruption import Interruption
 from millpond.engine.lease import Lease
 from millpond.errors import Interrupt, LeaseLost, TimeLimitExceeded
-from millpond.hub.clock import Clock, Timer
+from millpond.hub.clock import Clock
 from millpond.hub.countdown import Countdown
 from millpond.message import FollowUp, Message, Outcome
 from millpond.observe import log
 from millpond.sqs.queue import Received
 
-#: A handler that is still inside after an interrupt gets it again each second ...
-REPEAT_SECONDS = 1.0
-#: ... this often; then it is stuck, and its slot is written off.
-MAX_INTERRUPTS = 10
+
+class DeliveryState(Enum):
+    """How far a delivery is.
+
+    | from                 | method                                                              | to          |
+    |----------------------|---------------------------------------------------------------------|-------------|
+    |                      | `Consumer._deliver`: a receive has brought the message              | WAITING     |
+    | WAITING, ENDED       | `Delivery.enter`: a slot goes into the handler; again, where the    |             |
+    |                      | message was kept in hand at its last receive                        | RUNNING     |
+    | RUNNING              | `Delivery.throw`: the time limit, the drain, or a lost lease        | INTERRUPTED |
+    | RUNNING, INTERRUPTED | `Delivery.leave`: the handler is over, or its slot is written off   | ENDED       |
+    | WAITING, ENDED       | `Consumer._end`: its outcome is queued for settling, once for all   | SETTLING    |
+    """
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    INTERRUPTED = "interrupted"
+    ENDED = "ended"
+    SETTLING = "settling"
 
 
-class Hands(Protocol):
+WAITING, RUNNING, INTERRUPTED, ENDED, SETTLING = DeliveryState
+
+
+class DeliveryOwner(Protocol):
     """Who holds a delivery: the consumer of the queue `name`, which takes messages of up to `max_bytes`."""
 
     name: str
@@ -34,40 +54,36 @@ class Hands(Protocol):
         ...
 
     def is_last(self, delivery: Delivery) -> bool:
-        """SQS hands it out no more: given back, it goes to the dead-letter queue, without a reason."""
+        """SQS delivers it no more: given back, it goes to the dead-letter queue, without a reason."""
         ...
 
 
 class Delivery(msgspec.Struct, eq=False):
-    """One message in one pair of hands.
+    """One receive of one message, until it is settled.
 
-    1. It knows whether a greenlet is inside its handler: between `enter` and `leave`.
-    2. `interrupt` reaches that greenlet, and no other: the throw comes from the hub, which checks in the same step
-       that the greenlet is still inside; there is no switch between the handler's end and `leave`.
-    3. It is settled once: by whoever comes first and marks it as `claimed`.
+    An interrupt reaches the greenlet inside the handler, and no other: `throw` is called from the hub, and looks in the
+    same step whether the state is RUNNING; there is no switch between the handler's end and `leave`
+    (`test_interrupts.py`).
     """
 
     received: Received
-    hands: Hands
+    owner: DeliveryOwner
     _clock: Clock
     received_time: float  # since the epoch
     lease: Lease = None  # type: ignore[assignment]  # taken at once, by the consumer
     outcome: Outcome = None  # type: ignore[assignment]  # given when it is settled
     envelope: Envelope | None = None  # until it is opened
-    greenlet: Any = None  # the one inside the handler
-    interrupted: Interrupt | None = None  # by what, first of all
+    state: DeliveryState = WAITING
+    greenlet: Any = None  # the slot that is inside the handler, or was
+    interruption: Interruption | None = None
     started: float = 0.0  # on the clock; 0.0 where the handler never ran
     ended: float = 0.0
     settling_since: float = 0.0
     unsent: int = 0  # copies and follow-ups to confirm before the delete
-    claimed: bool = False  # its outcome is known, and somebody settles it
     spared: int = 0  # of its receives, those that were no failure, as far as this worker knows
     finishes: bool = False  # its handler may end where the lease is lost (on_lease_lost = "finish")
-    jobs: list[FollowUp] | None = None  # what the run of its handler leaves behind, so far
+    jobs: list[FollowUp] | None = None  # what this run of its handler has left behind so far
     _limit: Countdown[Delivery] | None = None  # the time limits that this one's is among
-    _timer: Timer | None = None
-    _wanted: Callable[[], Interrupt] | None = None
-    _times: int = 0
 
     def __repr__(self) -> str:  # gevent writes it to the log where a greenlet fails: without any body
         return f"<Delivery {self.received.message_id}>"
@@ -86,7 +102,7 @@ class Delivery(msgspec.Struct, eq=False):
             received.message_id,
             str(envelope.event_id),
             envelope.event_type,
-            self.hands.name,
+            self.owner.name,
             received.body,
             received.receive_count,
             received.sent_ms,
@@ -94,7 +110,7 @@ class Delivery(msgspec.Struct, eq=False):
             received.group_id,
             {name: attribute.value for name, attribute in received.attributes.items()},
             self.seconds_left,
-            self.hands.max_bytes,
+            self.owner.max_bytes,
             self.jobs,
         )
 
@@ -102,7 +118,7 @@ class Delivery(msgspec.Struct, eq=False):
         """What a line of the log says of it."""
         envelope, received = self.envelope, self.received
         return {
-            "queue": self.hands.name,
+            "queue": self.owner.name,
             "type": log.printable(envelope.event_type) if envelope is not None else "",
             "attempt": received.receive_count,
             "event_id": log.printable(str(envelope.event_id)) if envelope is not None else "",
@@ -120,45 +136,45 @@ class Delivery(msgspec.Struct, eq=False):
 
     def is_last(self) -> bool:
         """This is the last receive that its queue permits (maxReceiveCount)."""
-        return self.hands.is_last(self)
+        return self.owner.is_last(self)
 
     def seconds_left(self) -> float:
         """Until the handler's time limit."""
         return self._limit.left(self) if self._limit is not None else 0.0
 
     def enter(self, finishes: bool = False, limit: Countdown[Delivery] | None = None) -> Any:
-        """This greenlet, which is returned, goes into the handler: it can be interrupted from here on.
+        """Go into the handler with this greenlet, which is returned: it can be interrupted from here on.
 
-        `limit`: see there; None where its time does not count yet.
+        `limit`: as in `start_limit`; None where its time does not count yet.
         """
         self.started = self._clock.now()
         self.finishes = finishes
+        self.state = RUNNING
         self.greenlet = greenlet = getcurrent()
         if limit is not None:
             self._limit = limit
             limit.add(self)
         return greenlet
 
-    def limit(self, limit: Countdown[Delivery]) -> None:
+    def start_limit(self, limit: Countdown[Delivery]) -> None:
         """From now on its time counts. `limit`: those with the same limit, whose `due` is `exceed_limit`."""
         self._limit = limit
         limit.add(self)
 
     def leave(self) -> None:
-        """The handler is over. From here on no interrupt can land."""
-        self.greenlet = None
+        """The handler is over, or its slot is written off. From here on no interrupt can land."""
+        if self.state is SETTLING:
+            return  # it was written off before
+        self.state = ENDED
         if self._limit is not None:
             self._limit.remove(self)
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self.interruption is not None:
+            self.interruption.end()
         self.ended = self._clock.now()
 
     def exceed_limit(self) -> None:
         """In the hub: its handler has had its time."""
-        if self.interrupted is None:
-            self._wanted = TimeLimitExceeded
-            self._throw()
+        self.throw(TimeLimitExceeded)
 
     def lose(self) -> None:
         """The lease is lost: the handler is interrupted, unless it asked to finish."""
@@ -167,27 +183,16 @@ class Delivery(msgspec.Struct, eq=False):
 
     def interrupt(self, kind: Callable[[], Interrupt]) -> None:
         """Throw into the handler, if it still runs by then. From any greenlet, or the hub; returns at once."""
-        if self.greenlet is not None and self.interrupted is None:
-            self._wanted = kind
-            self._clock.soon(self._throw_first)
+        if self.state is RUNNING:
+            self._clock.soon(lambda: self.throw(kind))
 
-    def _throw_first(self) -> None:
-        if self.interrupted is None:
-            self._throw()
-
-    def _throw(self) -> None:
+    def throw(self, kind: Callable[[], Interrupt]) -> None:
         """In the hub."""
-        greenlet, kind = self.greenlet, self._wanted
-        if greenlet is None or kind is None:
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._times += 1
-        if self._times > MAX_INTERRUPTS:
-            self._timer = None
-            self.hands.stuck(self)
-            return
-        self._timer = self._clock.timer(REPEAT_SECONDS, self._throw)
-        if self.interrupted is None:
-            self.interrupted = kind()  # another one than is thrown, whose traceback has this delivery
-        greenlet.throw(kind())
+        if self.state is RUNNING:
+            self.state = INTERRUPTED
+            self.interruption = Interruption(self.greenlet, kind, self._clock, lambda: self.owner.stuck(self))
+            self.interruption.throw()
+
+    def is_inside(self) -> bool:
+        """A handler runs."""
+        return self.state is RUNNING or self.state is INTERRUPTED

@@ -266,10 +266,14 @@ class Lease(msgspec.Struct, eq=False):
         self.terms.owner.given_back(item, failure)
 
 
-def end_all(leases: Sequence[Lease]) -> None:
-    """Their messages are settled, or given up: nothing more is sent for them."""
+def end_all(leases: Sequence[Lease]) -> list[Any]:
+    """Their messages are settled, or given up: nothing more is sent. Gives the items of those that were lost."""
+    lost = []
     for lease in leases:
+        if lease.state is LOST:
+            lost.append(lease.item)
         lease.state = ENDED
         lease.item = None  # which has this lease: so that neither needs the garbage collector
         if lease.heartbeat_stop is not None:
             lease.stop_beating()
+    return lost

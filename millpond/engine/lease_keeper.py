@@ -81,10 +81,10 @@ class LeaseKeeper:
         for lease in leases:
             lease.start_beating()
 
-    def end(self, leases: Sequence[Lease]) -> None:
-        """Their messages are settled, or given up: nothing more is sent for them."""
-        end_all(leases)
+    def end(self, leases: Sequence[Lease]) -> list[Any]:
+        """Their messages are settled, or given up: nothing more is sent. Gives the items of those that were lost."""
         self.terms.quiet.remove_all(leases)
+        return end_all(leases)
 
     def hurry(self) -> None:
         """The drain has begun: nothing lingers, and what is denied is soon given up."""

@@ -134,8 +134,8 @@ class Processor:
             said = self._hear(error)
         delivery.leave()
         slot.gr_context = outside
-        if delivery.interrupted is not None:
-            return self._interrupted(delivery, delivery.interrupted)
+        if delivery.interruption is not None:
+            return self._interrupted(delivery, delivery.interruption.error)
         if said is not None:
             return self._raised(delivery, said)
         return Outcome("succeeded", follow_ups=delivery.follow_ups) if delivery.jobs else SUCCEEDED
@@ -144,7 +144,7 @@ class Processor:
         """The wait for a free one is not the handler's time."""
         call = partial(Context().run, _call, route, delivery)
         begun = self.threads.begin(call, route.where, delivery.is_last)
-        delivery.limit(limit)
+        delivery.start_limit(limit)
         return begun()
 
     def _read_value(self, route: Route, value: object) -> Said | None:
@@ -178,9 +178,9 @@ class Processor:
 
     def given_up(self, delivery: Delivery) -> Outcome:
         """The outcome of a delivery whose handler does not end, whatever is thrown into it."""
-        if delivery.interrupted is None:
+        if delivery.interruption is None:
             return RELEASED
-        outcome = self._interrupted(delivery, delivery.interrupted)
+        outcome = self._interrupted(delivery, delivery.interruption.error)
         return msgspec.structs.replace(outcome, reason=f"{outcome.reason}; the handler goes on in spite of interrupts")
 
     def where(self, delivery: Delivery) -> str:

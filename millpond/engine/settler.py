@@ -11,7 +11,7 @@ from millpond.engine import dead_letter
 from millpond.engine.dead_letter import Letters
 from millpond.engine.delivery import Delivery
 from millpond.engine.lease_keeper import DENIED_SECONDS, LeaseKeeper
-from millpond.engine.lease_state import ENDED, LOST
+from millpond.engine.lease_state import ENDED
 from millpond.engine.trouble import DENIED_PATIENCE_SECONDS, PATIENCE_SECONDS, Trouble, is_denied
 from millpond.hub.clock import Clock
 from millpond.message import FollowUp, Outcome, delayed
@@ -385,11 +385,8 @@ class Settler:
     # The end
 
     def _finish(self, deliveries: list[Delivery]) -> None:
-        leases = [delivery.lease for delivery in deliveries]
-        for delivery, lease in zip(deliveries, leases, strict=True):
-            if lease.state is LOST:
-                delivery.outcome = _late(delivery.outcome)
-        self._leases.end(leases)
+        for late in self._leases.end([delivery.lease for delivery in deliveries]):
+            late.outcome = _late(late.outcome)
         self._finished(deliveries)
 
     def _finish_late(self, delivery: Delivery) -> None:

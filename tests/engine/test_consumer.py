@@ -1707,6 +1707,6 @@ def test_no_message_that_is_over_waits_in_memory_for_the_garbage_collector(clock
         rig.put("job", number=20)
         clock.advance(60)
         assert len(rig.ended) == 20
-        assert [one for one in gc.get_objects() if type(one) is Delivery and one.hands is rig.consumer] == []
+        assert [one for one in gc.get_objects() if type(one) is Delivery and one.owner is rig.consumer] == []
     finally:
         gc.enable()

@@ -26,7 +26,8 @@ from hypothesis import strategies as st
 
 from millpond import Discard, Message, Reject, Retry, Unavailable
 from millpond.app.routing import Route
-from millpond.engine.delivery import MAX_INTERRUPTS, Delivery
+from millpond.engine.delivery import Delivery
+from millpond.engine.interruption import MAX_INTERRUPTS
 from millpond.engine.processor import Processor, RetryPolicy
 from millpond.errors import Interrupt, LeaseLost, Stopped, TimeLimitExceeded
 from millpond.message import Outcome
@@ -44,7 +45,7 @@ def route(call: Callable[..., object], **more: Any) -> Route:
     return Route("job", "jobs.run", more.pop("decode", decode), call, more.pop("timeout", LIMIT), **more)
 
 
-class Hands:
+class Owner:
     """Whose slot a stuck delivery is in."""
 
     name = "q"
@@ -63,7 +64,7 @@ class Hands:
 def delivery_of(body: str = "", *, attempt: int = 1, clock: Any = None, **more: Any) -> Delivery:
     body = body or '{"event_type": "job", "event_id": "e1", "payload": null}'
     clock = clock or VirtualClock()
-    return Delivery(Received("m1", "r1", body, attempt, **more), Hands(), clock, clock.time())
+    return Delivery(Received("m1", "r1", body, attempt, **more), Owner(), clock, clock.time())
 
 
 def process(call: Callable[..., object], body: str = "", *, attempt: int = 1, **more: Any) -> Outcome:
@@ -586,7 +587,7 @@ def test_a_handler_that_swallows_every_interrupt_is_told_again_each_second_and_t
     start = slot.clock.now()
     slot.clock.advance(LIMIT + MAX_INTERRUPTS - 0.5)
     assert interrupts == [start + LIMIT + second for second in range(MAX_INTERRUPTS)]
-    stuck = slot.deliveries[0].hands.written_off
+    stuck = slot.deliveries[0].owner.written_off
     assert stuck == []
     slot.clock.advance(1_000)
     assert len(interrupts) == MAX_INTERRUPTS
@@ -770,7 +771,7 @@ def test_the_message_is_what_was_received():
     recorder = Recorder()
     attributes = {"tenant": Attribute("String", "a"), "key": Attribute("Binary", b"\0")}
     received = Received("m7", "r", ENVELOPE % "1", 4, 1_700_000_000_123, "group", "trace", attributes)
-    recorder.processor.process(Delivery(received, Hands(), VirtualClock(), VirtualClock().time()), "")
+    recorder.processor.process(Delivery(received, Owner(), VirtualClock(), VirtualClock().time()), "")
     [(_, message)] = recorder.calls
     assert (message.id, message.event_id, message.event_type, message.queue) == ("m7", "e1", "job", "q")
     assert (message.attempt, message.group_id, message.body) == (4, "group", ENVELOPE % "1")

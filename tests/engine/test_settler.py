@@ -310,7 +310,7 @@ def test_follow_ups_that_are_refused_one_by_one_are_dead_letters_and_the_others_
 def deliveries_of(rig):
     """Those that are in memory."""
     gc.collect()
-    return [one for one in gc.get_objects() if isinstance(one, Delivery) and one.hands is rig.consumer]
+    return [one for one in gc.get_objects() if isinstance(one, Delivery) and one.owner is rig.consumer]
 
 
 def test_a_dead_letter_that_cannot_be_sent_is_not_sent_any_more_once_its_message_is_somebody_elses(run, clock):

@@ -54,7 +54,7 @@ class Trial:
         delivery = Delivery(received, self, self._clock, self._clock.time())
         outcome = self._processor.process(delivery, default_type)
         assert type(outcome) is Outcome, outcome
-        assert delivery.greenlet is None, "nobody is inside any more"
+        assert not delivery.is_inside(), "nobody is inside any more"
         for text in (outcome.reason, outcome.error, outcome.traceback):
             assert type(text) is str
             assert len(text) < 10_000, len(text)
