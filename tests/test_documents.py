@@ -50,6 +50,49 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 
+# --- one word for one thing
+
+#: What is not said, and what is instead: docs/glossary.md has the words.
+BANNED = {
+    r"tak(?:en?|es|ing)[ _]over|took over": "redelivered, visible again",
+    r"bur(?:y|ied|ies)": "dead-lettered",
+    r"in_flight": "in_hand",
+    r"put(?:s|ting)? back": "given back, put off",
+    r"hand(?:s|ed|ing)? out": "delivered",
+    r"(?:is|are|was|were) told": "is logged, is named",
+    r"hears? of": "is called with",
+    r"so many": "this many, or the number itself",
+}
+#: SQS's own count of messages that are in flight, as the places that read it and the pages call it.
+SQS_OWN = {"in_flight": ("millpond/local/", "check_queue.py", "report.py", "log-events.md")}
+SPOKEN = [path for path in PROSE if path.name != "CHANGELOG.md"]
+
+
+@pytest.mark.parametrize("word", BANNED)
+@pytest.mark.parametrize("page", SPOKEN, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_no_page_uses_another_word_than_the_glossarys(page, word):
+    assert not (match := said(page, word)), f"{match[0]}: say {BANNED[word]}"
+
+
+@pytest.mark.parametrize("word", [word for word in BANNED if re.match("tak|in_|put", word)])
+def test_no_log_text_name_or_comment_uses_another_word_than_the_glossarys(word):
+    sources = [path for folder in ("millpond", "handlers") for path in (ROOT / folder).rglob("*.py")]
+    found = [f"{path.relative_to(ROOT)}: {match[0]}" for path in sources if (match := said(path, word))]
+    assert found == [], f"say {BANNED[word]}"
+
+
+def said(path: Path, word: str) -> re.Match[str] | None:
+    if any(place in path.as_posix() for place in SQS_OWN.get(word, ())):
+        return None
+    return re.search(rf"(?<![a-z])(?:{word})(?![a-z])", path.read_text(), re.IGNORECASE)
+
+
+def test_the_glossary_is_in_order():
+    words = re.findall(r"^\| \*\*([^*]+)\*\*", (ROOT / "docs/glossary.md").read_text(), re.MULTILINE)
+    assert len(words) >= 20
+    assert words == sorted(words)
+
+
 # --- what is named is there
 
 
