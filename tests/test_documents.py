@@ -209,7 +209,7 @@ def test_readme_is_short():
     assert len(README.splitlines()) < 150
 
 
-def test_the_figures_that_readme_tells_are_those_of_the_bench():
+def test_the_figures_that_readme_gives_are_those_of_the_bench():
     bench = (ROOT / "bench/README.md").read_text()
     table = bench.partition("### TLS, millpond.local, 100 at once")[2].partition("###")[0]
     cost = {
@@ -237,22 +237,22 @@ def test_the_cheapest_that_was_measured_is_millpond_in_every_table():
     assert [(name, ratio) for name, ratio in ratios if float(ratio) <= 1 and name != "Millpond"] == []
 
 
-def test_readme_and_help_tell_the_same_exit_codes():
-    told = dict(re.findall(r"(\d) ([a-z]+(?: [a-z]+)*)", README.partition("Exit codes: ")[2].partition(".\n")[0]))
+def test_readme_and_help_name_the_same_exit_codes():
+    named = dict(re.findall(r"(\d) ([a-z]+(?: [a-z]+)*)", README.partition("Exit codes: ")[2].partition(".\n")[0]))
     helped = dict(re.findall(r"(\d) ([a-z]+(?: [a-z]+)*)", EXAMPLES.partition("exit codes: ")[2]))
     codes = {str(code) for code in (errors.STOPPED, errors.LEFT, errors.CRASHED, errors.MISCONFIGURED)}
-    assert set(told) == set(helped) == codes
-    assert {code: words.split()[-1] for code, words in told.items() if code != "1"} == {
+    assert set(named) == set(helped) == codes
+    assert {code: words.split()[-1] for code, words in named.items() if code != "1"} == {
         code: words.split()[-1] for code, words in helped.items() if code != "1"
     }
 
 
-def test_each_default_that_readme_tells_is_config_tomls():
+def test_each_default_that_readme_gives_is_config_tomls():
     content = tomllib.loads((ROOT / "config.toml").read_text())
     content = {**content, "queues.<name>": content["queues"]["emails"], "handlers.email": content["handlers"]["email"]}
-    told = re.findall(r"`\[([\w.<>]+)\]`: ([^;\n]*)", README.partition("## Settings\n")[2].partition("## More")[0])
-    assert len(told) >= 5
-    for table, keys in told:
+    named = re.findall(r"`\[([\w.<>]+)\]`: ([^;\n]*)", README.partition("## Settings\n")[2].partition("## More")[0])
+    assert len(named) >= 5
+    for table, keys in named:
         for key, default in re.findall(r"`([a-z_]+)`(?: \((\d+))?", keys):
             written = content[table][key]
             if default:
@@ -291,18 +291,18 @@ def test_messages_are_sent_to_the_running_demo_as_readme_says(tmp_path):
         queues = embedded_queues(worker)
         port = queues.endpoint.rpartition(":")[2]
         (tmp_path / "config.toml").write_text(f'[queues.emails]\nurl = "local"\n[local]\nport = {port}\n')
-        told(tmp_path, *shlex.split(send))
-        told(tmp_path, "-c", produce.replace("9324", port))
+        output_of(tmp_path, *shlex.split(send))
+        output_of(tmp_path, "-c", produce.replace("9324", port))
         for _ in range(27):
             worker.expect("message.succeeded")
-        told(tmp_path, "worker.py", "send", "nobody.knows", "{}")
+        output_of(tmp_path, "worker.py", "send", "nobody.knows", "{}")
         dead = {"QueueUrl": queues.url("emails-dead"), "VisibilityTimeout": 0, "WaitTimeSeconds": 20}
         [letter] = queues.sqs.receive_message(**dead, MessageAttributeNames=["All"])["Messages"]
     assert len(list(tmp_path.glob("outbox/*.eml"))) == 27
     assert "nobody.knows" in letter["MessageAttributes"]["millpond"]["StringValue"]
 
 
-def told(folder: Path, *arguments: str) -> str:
+def output_of(folder: Path, *arguments: str) -> str:
     """What Python says when it is called so in `folder`, which has all but worker.py."""
     program = [str(ROOT / word) if word == "worker.py" else word for word in arguments]
     with WorkerProcess(folder, *program, program=()) as process:
@@ -351,7 +351,7 @@ def test_the_rights_that_readme_names_are_those_that_a_worker_uses(tmp_path):
 # --- what reliability.md counts
 
 
-def test_the_bugs_rules_scenarios_and_inputs_that_are_told_are_those_that_are_tried():
+def test_the_bugs_rules_scenarios_and_inputs_that_are_counted_are_those_that_are_tried():
     text = (ROOT / "docs/reliability.md").read_text()
     assert f"plants {len(MUTANTS)} bugs" in text
     assert f"judged by {len(RULES)} rules" in text

@@ -95,11 +95,11 @@ def test_each_table_of_config_toml_has_its_section():
 
 
 @pytest.mark.parametrize("name", settings_types())
-def test_each_key_is_told_with_its_type_default_and_limits(name):
+def test_each_key_is_listed_with_its_type_default_and_limits(name):
     fields = {field.encode_name: field for field in msgspec.structs.fields(settings_types()[name])}
-    told = by_name(tables("settings.md")[name])
-    assert set(told) == set(fields)
-    for key, row in told.items():
+    listed = by_name(tables("settings.md")[name])
+    assert set(listed) == set(fields)
+    for key, row in listed.items():
         field = fields[key]
         default = tomllib.loads(f"x = {named(row['default'])[0]}")["x"]
         assert default == (list(field.default) if isinstance(field.default, tuple) else field.default), key
@@ -126,10 +126,10 @@ def allowed_by(wanted: Any) -> str:
     return next(filter(None, descriptions), "")
 
 
-def test_each_variable_of_config_toml_is_told_with_its_key():
-    told = {name: row["key"] for name, row in by_name(tables("settings.md")["Environment variables"]).items()}
-    assert told == dict(_variables(CONFIG, ""))
-    assert set(told) == set(re.findall(r"^(\w+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
+def test_each_variable_of_config_toml_is_listed_with_its_key():
+    listed = {name: row["key"] for name, row in by_name(tables("settings.md")["Environment variables"]).items()}
+    assert listed == dict(_variables(CONFIG, ""))
+    assert set(listed) == set(re.findall(r"^(\w+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
 
 
 def _variables(table: dict[str, Any], path: str) -> Iterator[tuple[str, str]]:
@@ -143,9 +143,9 @@ def _variables(table: dict[str, Any], path: str) -> Iterator[tuple[str, str]]:
 # --- handlers
 
 
-def test_each_option_of_the_decorator_is_told_with_its_default():
+def test_each_option_of_the_decorator_is_listed_with_its_default():
     options = parameters(handler)
-    assert defaults_told("handlers.md", "@handler") == options
+    assert defaults_listed("handlers.md", "@handler") == options
 
 
 def parameters(function: Callable[..., Any]) -> dict[str, Any]:
@@ -153,33 +153,33 @@ def parameters(function: Callable[..., Any]) -> dict[str, Any]:
     return {p.name: p.default for p in inspect.signature(function).parameters.values() if p.name != "self"}
 
 
-def defaults_told(page: str, heading: str) -> dict[str, Any]:
-    return {name: _default_told(row["default"]) for name, row in by_name(tables(page)[heading]).items()}
+def defaults_listed(page: str, heading: str) -> dict[str, Any]:
+    return {name: _default_listed(row["default"]) for name, row in by_name(tables(page)[heading]).items()}
 
 
-def _default_told(cell: str) -> Any:
+def _default_listed(cell: str) -> Any:
     return ast.literal_eval(named(cell)[0]) if named(cell) else inspect.Parameter.empty
 
 
-def test_each_verdict_is_told_with_what_it_takes():
-    told = by_name(tables("handlers.md")["Verdicts"])
-    assert set(told) == {verdict.__name__ for verdict in errors.Verdict.__subclasses__()}
-    for name, row in told.items():
+def test_each_verdict_is_listed_with_what_it_takes():
+    listed = by_name(tables("handlers.md")["Verdicts"])
+    assert set(listed) == {verdict.__name__ for verdict in errors.Verdict.__subclasses__()}
+    for name, row in listed.items():
         verdict = getattr(errors, name)
         assert named(row["arguments"]) == [f"{key}={value!r}" for key, value in parameters(verdict).items()], name
 
 
-def test_each_interrupt_is_told():
-    told = by_name(tables("handlers.md")["Interrupts"])
-    assert set(told) == {interrupt.__name__ for interrupt in errors.Interrupt.__subclasses__()}
+def test_each_interrupt_is_listed():
+    listed = by_name(tables("handlers.md")["Interrupts"])
+    assert set(listed) == {interrupt.__name__ for interrupt in errors.Interrupt.__subclasses__()}
 
 
-def test_each_part_of_a_message_is_told():
+def test_each_part_of_a_message_is_listed():
     fields = [name for name in Message.__struct_fields__ if not name.startswith("_")]
     others = [name for name in vars(Message) if not name.startswith("_") and name not in Message.__struct_fields__]
-    told = {re.match(r"\w+", name)[0]: name for name in map(name_of, tables("handlers.md")["Message"])}
-    assert set(told) == {*fields, *others}
-    assert told["follow_up"] == f"follow_up({_call(Message.follow_up)})"
+    listed = {re.match(r"\w+", name)[0]: name for name in map(name_of, tables("handlers.md")["Message"])}
+    assert set(listed) == {*fields, *others}
+    assert listed["follow_up"] == f"follow_up({_call(Message.follow_up)})"
 
 
 def _call(function: Callable[..., Any]) -> str:
@@ -189,7 +189,7 @@ def _call(function: Callable[..., Any]) -> str:
     )
 
 
-def test_each_kind_of_payload_is_decoded_as_it_is_told(monkeypatch):
+def test_each_kind_of_payload_is_decoded_as_its_page_says(monkeypatch):
     module = types.ModuleType("a_page")
     monkeypatch.setitem(sys.modules, "a_page", module)
     exec(python_of("handlers.md", "Payloads"), vars(module))
@@ -203,7 +203,7 @@ def test_each_kind_of_payload_is_decoded_as_it_is_told(monkeypatch):
     assert module.SEEN == ["A-1", ["cents"], '"A-1"']
 
 
-def test_the_module_with_settings_works_with_the_test_that_is_told(tmp_path):
+def test_the_module_with_settings_works_with_the_test_of_its_page(tmp_path):
     (tmp_path / "handlers").mkdir()
     module = python_of("handlers.md", "Settings, setup, teardown")
     (tmp_path / "handlers/invoice.py").write_text(f"{CONNECT}\n{module}")
@@ -237,12 +237,12 @@ def python_of(page: str, heading: str) -> str:
 
 
 @pytest.mark.parametrize(("heading", "struct"), [("The payload", Email), ("An attachment", Attachment)])
-def test_each_field_of_an_email_is_told(heading, struct):
-    told = [name_of(row) for row in tables("email.md")[heading]]
-    assert told == [field.encode_name for field in msgspec.structs.fields(struct)]
+def test_each_field_of_an_email_is_listed(heading, struct):
+    listed = [name_of(row) for row in tables("email.md")[heading]]
+    assert listed == [field.encode_name for field in msgspec.structs.fields(struct)]
 
 
-def test_the_mail_handler_that_is_told_works(tmp_path):
+def test_the_mail_handler_of_its_page_works(tmp_path):
     (tmp_path / "handlers").mkdir()
     (tmp_path / "handlers/joined.py").write_text(python_of("email.md", "A mail handler of your own"))
     (tmp_path / "test_joined.py").write_text(JOINED)
@@ -262,13 +262,13 @@ def test_the_team_gets_a_mail():
 # --- dead letters
 
 
-def test_each_key_of_a_dead_letters_reason_is_told():
+def test_each_key_of_a_dead_letters_reason_is_listed():
     text = (REFERENCE / "dead-letters.md").read_text()
     assert [name_of(row) for row in tables("dead-letters.md")["What they keep"]] == list(Reason.__struct_fields__)
     assert f"The attribute `{ATTRIBUTE}` (a String) is JSON of at most {MAX_VALUE_BYTES}\nbytes" in text
 
 
-def test_dead_letters_are_seen_and_sent_back_as_it_is_told(tmp_path, monkeypatch, capsys):
+def test_dead_letters_are_seen_and_sent_back_as_its_page_says(tmp_path, monkeypatch, capsys):
     with local_sqs(tmp_path) as queues:
         queues.create("emails")
         monkeypatch.setattr(boto3, "client", lambda name: queues.sqs)
@@ -298,14 +298,22 @@ def test_dead_letters_are_seen_and_sent_back_as_it_is_told(tmp_path, monkeypatch
         ("configure", testing.configure),
     ],
 )
-def test_each_parameter_of_the_producer_and_of_the_test_kit_is_told_with_its_default(heading, function):
+def test_each_parameter_of_the_producer_and_of_the_test_kit_is_listed_with_its_default(heading, function):
     values = parameters(function) | ({"timeout": producer.TIMEOUT_SECONDS} if heading == "Producer" else {})
-    assert defaults_told("producer.md", heading) == values
+    assert defaults_listed("producer.md", heading) == values
 
 
-def test_each_field_of_a_job_and_of_an_outcome_is_told():
+def test_each_field_of_a_job_and_of_an_outcome_is_listed():
     assert [name_of(row) for row in tables("producer.md")["Job"]] == list(producer.Job._fields)
     assert [name_of(row) for row in tables("producer.md")["Outcome"]] == list(Outcome.__struct_fields__)
+
+
+def test_each_error_of_a_send_is_listed():
+    kinds = [
+        error for error in vars(errors).values() if isinstance(error, type) and issubclass(error, errors.QueueError)
+    ]
+    names = {error.__name__ for error in kinds} - {"QueueError"}
+    assert {name_of(row) for row in tables("producer.md")["Errors"]} == names | {"SendError"}
 
 
 def test_each_public_name_is_on_a_page():
@@ -319,7 +327,7 @@ def test_each_public_name_is_on_a_page():
 # --- metrics
 
 
-def test_each_metric_is_told_with_its_type():
+def test_each_metric_is_listed_with_its_type():
     assert {name: row["type"] for name, row in by_name(rows("metrics.md")).items()} == dict(metrics_sent())
 
 
@@ -346,12 +354,12 @@ def _texts(expressions: list[ast.expr]) -> Iterator[str]:
 
 
 def test_each_metric_of_the_dashboard_is_on_the_page_and_each_of_the_page_on_the_dashboard_or_said_not_to_be():
-    told = by_name(rows("metrics.md"))
+    listed = by_name(rows("metrics.md"))
     shown = {name for target in _targets(DASHBOARD) for name in _metrics_of(target)}
-    assert shown - set(told) == set()
-    assert {name for name, row in told.items() if row["panel"] != "none"} == shown
+    assert shown - set(listed) == set()
+    assert {name for name, row in listed.items() if row["panel"] != "none"} == shown
     titles = {panel["title"] for panel in DASHBOARD["panels"]}
-    assert {row["panel"] for row in told.values()} - titles - {"none"} == set()
+    assert {row["panel"] for row in listed.values()} - titles - {"none"} == set()
 
 
 def _targets(dashboard: Any) -> Iterator[str]:
@@ -496,23 +504,23 @@ def makers() -> dict[str, list[ast.FunctionDef]]:
     return found
 
 
-def events_told() -> dict[str, Row]:
+def events_listed() -> dict[str, Row]:
     return by_name(rows("log-events.md"))
 
 
-def test_each_event_that_is_logged_is_told():
-    told = events_told()
-    assert [emit[:2] for emit in emits() if not any(map(emit.is_of, told))] == []
-    assert {f"message.{name}" for name in get_args(OutcomeName)} <= set(told)
+def test_each_event_that_is_logged_is_listed():
+    listed = events_listed()
+    assert [emit[:2] for emit in emits() if not any(map(emit.is_of, listed))] == []
+    assert {f"message.{name}" for name in get_args(OutcomeName)} <= set(listed)
 
 
-def test_each_event_that_is_told_is_logged():
-    assert [name for name in events_told() if not any(emit.is_of(name) for emit in emits())] == []
+def test_each_event_of_its_page_is_logged():
+    assert [name for name in events_listed() if not any(emit.is_of(name) for emit in emits())] == []
 
 
-@pytest.mark.parametrize("name", sorted(events_told()))
-def test_each_event_has_the_level_and_the_fields_that_are_told(name):
-    row, places = events_told()[name], [emit for emit in emits() if emit.is_of(name)]
+@pytest.mark.parametrize("name", sorted(events_listed()))
+def test_each_event_has_the_level_and_the_fields_that_are_listed(name):
+    row, places = events_listed()[name], [emit for emit in emits() if emit.is_of(name)]
     levels, fields = set(row["level"].split(", ")), set(named(row["fields"]))
     assert levels <= set().union(*(emit.levels for emit in places))
     if all(len(emit.levels) == 1 for emit in places):
@@ -522,9 +530,9 @@ def test_each_event_has_the_level_and_the_fields_that_are_told(name):
 
 
 @pytest.mark.parametrize("name", get_args(OutcomeName))
-def test_each_outcome_has_the_level_that_is_told(name):
+def test_each_outcome_has_the_level_of_its_page(name):
     level = {20: "info", 30: "warning", 40: "error"}[books.LEVELS[name]]
-    assert events_told()[f"message.{name}"]["level"] == level
+    assert events_listed()[f"message.{name}"]["level"] == level
 
 
 # --- commands
@@ -539,9 +547,9 @@ PROGRAMS = {
 
 
 @pytest.mark.parametrize(("heading", "program"), PROGRAMS.items())
-def test_each_option_of_each_command_is_told(heading, program):
-    told = [name for row in tables("commands.md")[heading] for name in named(next(iter(row.values())))]
-    assert sorted(told) == sorted(options_of(program))
+def test_each_option_of_each_command_is_listed(heading, program):
+    listed = [name for row in tables("commands.md")[heading] for name in named(next(iter(row.values())))]
+    assert sorted(listed) == sorted(options_of(program))
 
 
 def options_of(program: str) -> list[str]:
@@ -554,12 +562,12 @@ def options_of(program: str) -> list[str]:
     return [name for name in names if name != "--help" and not name.startswith("Millpond,") and name != "command"]
 
 
-def test_each_exit_code_is_told():
+def test_each_exit_code_is_listed():
     codes = {str(code) for code in (errors.STOPPED, errors.LEFT, errors.CRASHED, errors.MISCONFIGURED)}
     assert set(by_name(tables("commands.md")["Exit codes"])) == codes
     assert all(f"{code} " in EXAMPLES for code in codes)
 
 
-def test_each_signal_is_told():
-    told = {name for row in tables("commands.md")["Signals"] for name in named(row["signal"])}
-    assert told == {number.name for number in signals.NUMBERS}
+def test_each_signal_is_listed():
+    listed = {name for row in tables("commands.md")["Signals"] for name in named(row["signal"])}
+    assert listed == {number.name for number in signals.NUMBERS}
