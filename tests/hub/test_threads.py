@@ -27,7 +27,7 @@ from millpond.engine.processor import Processor, RetryPolicy
 from millpond.errors import ConfigError, LeaseLost, Stopped
 from millpond.hub.clock import SystemClock
 from millpond.message import Outcome
-from millpond.observe import log
+from millpond.observe import log, log_format, log_output
 from millpond.sqs.queue import Failure
 from tests.engine.test_processor import delivery_of
 from tests.rig import Rig
@@ -286,7 +286,7 @@ def test_threads_log_beside_the_hub_without_losing_or_mixing_up_a_line(monkeypat
     Nobody else's handler, pytest's neither: a lock of gevent's that threads and greenlets share can stop all of them.
     """
     out = StringIO()
-    monkeypatch.setattr(logging.getLogger(), "handlers", [log._Output(out, log._JsonFormatter())])
+    monkeypatch.setattr(logging.getLogger(), "handlers", [log_output.LogOutput(out, log_format.JsonFormat())])
     jobs = logging.getLogger("jobs")
     jobs.setLevel("INFO")
     clock = SystemClock()

@@ -119,7 +119,7 @@ def test_names_in_a_list_are_a_text_with_commas(lines, value, shown):
 
 
 def test_a_number_that_is_too_large_for_json_readers_is_a_text(entries):
-    log.event(logging.INFO, "a.b", large=2**80, larger=10**5_000, fine=2**62, real=0.5, yes=True, none=None)
+    log.event(logging.INFO, "a.b", "text", large=2**80, larger=10**5_000, fine=2**62, real=0.5, yes=True, none=None)
     (entry,) = entries()
     assert (entry["large"], entry["larger"], entry["fine"]) == (str(2**80), "<int>", 2**62)
     assert (entry["real"], entry["yes"], entry["none"]) == (0.5, True, None)
@@ -127,15 +127,22 @@ def test_a_number_that_is_too_large_for_json_readers_is_a_text(entries):
 
 def test_a_container_of_few_plain_values_is_one_in_json_and_any_other_a_text(entries):
     log.event(
-        logging.INFO, "a.b", few={"a": [1, None, "x"]}, keys={1: 2}, half=["\ud800"], objects=[object], many=[0] * 201
+        logging.INFO,
+        "a.b",
+        "text",
+        few={"a": [1, None, "x"]},
+        keys={1: 2},
+        half=["\ud800"],
+        objects=[object],
+        many=[0] * 201,
     )
     (entry,) = entries()
     assert entry["few"] == {"a": [1, None, "x"]}
     assert (entry["half"], entry["objects"]) == ("['\\ud800']", "[<class 'object'>]")
     assert entry["many"] == f"[{'0, ' * 20}...]"
-    log.event(logging.INFO, "a.b", most=[0] * 200)
+    log.event(logging.INFO, "a.b", "text", most=[0] * 200)
     assert entries()[-1]["most"] == [0] * 200
-    log.event(logging.INFO, "a.b", long=["x " * 498], longer=["x " * 498 + "x"])
+    log.event(logging.INFO, "a.b", "text", long=["x " * 498], longer=["x " * 498 + "x"])
     assert entries()[-1]["long"] == ["x " * 498]
     assert type(entries()[-1]["longer"]) is str
 
@@ -167,12 +174,12 @@ def test_a_line_outside_of_the_delivery_does_not_carry_it(entries):
         gevent.spawn(logging.getLogger("handlers.shop").info, "elsewhere").join()
 
     working_on(a_delivery(), handler)
-    log.event(logging.INFO, "worker.progress")
+    log.event(logging.INFO, "worker.progress", "waiting")
     assert not any(DELIVERY.keys() & entry.keys() for entry in entries())
 
 
 def test_what_an_event_says_itself_goes_before_its_delivery(entries):
-    working_on(a_delivery(), lambda: log.event(logging.INFO, "message.succeeded", attempt=9))
+    working_on(a_delivery(), lambda: log.event(logging.INFO, "message.succeeded", "text", attempt=9))
     assert entries()[0]["attempt"] == 9
 
 
@@ -244,10 +251,10 @@ def test_a_traceback_is_on_lines_that_follow_in_text(lines):
 
 
 def test_a_traceback_that_the_engine_kept_is_shown_alike(lines, entries):
-    log.event(logging.WARNING, "message.retried", traceback="Traceback:\n  here\x1b")
+    log.event(logging.WARNING, "message.retried", "text", traceback="Traceback:\n  here\x1b")
     assert entries()[0]["traceback"] == "Traceback:\n  here\x1b"
     read = lines("text")
-    log.event(logging.WARNING, "message.retried", traceback="Traceback:\n  here\x1b")
+    log.event(logging.WARNING, "message.retried", "text", traceback="Traceback:\n  here\x1b")
     assert read()[1:] == ["    Traceback:", r"      here\x1b"]
 
 
@@ -261,9 +268,9 @@ def test_an_exception_line_without_an_exception_has_no_traceback(entries):
 
 def test_below_its_level_nothing_is_written(lines):
     read = lines("json", "warning")
-    log.event(logging.INFO, "message.succeeded")
+    log.event(logging.INFO, "message.succeeded", "text")
     logging.getLogger("handlers.shop").info("x")
-    log.event(logging.WARNING, "message.retried")
+    log.event(logging.WARNING, "message.retried", "text")
     assert len(read()) == 1
 
 
@@ -281,7 +288,7 @@ def test_a_second_setup_replaces_the_first_and_no_other_handler(lines):
     other = logging.NullHandler()
     logging.getLogger().addHandler(other)
     first, second = lines("json"), lines("json")
-    log.event(logging.INFO, "worker.ready")
+    log.event(logging.INFO, "worker.ready", "waiting")
     assert (len(first()), len(second())) == (0, 1)
     assert other in logging.getLogger().handlers
 
@@ -294,7 +301,7 @@ class Terminal(io.StringIO):
 @pytest.mark.parametrize(("stream", "is_json"), [(Terminal(), False), (io.StringIO(), True)])
 def test_auto_is_text_on_a_terminal_and_json_elsewhere(stream, is_json):
     log.setup("info", "auto", stream)
-    log.event(logging.INFO, "worker.ready")
+    log.event(logging.INFO, "worker.ready", "waiting")
     assert stream.getvalue().startswith("{") is is_json
 
 
@@ -319,7 +326,7 @@ AWKWARD = [Awkward(), "\ud800", {("a", 1): 2}, LOOP, b"\xff", 2**80, float("nan"
 @pytest.mark.parametrize("value", AWKWARD, ids=lambda value: type(value).__name__)
 def test_whatever_a_field_is_there_is_one_line(lines, capfd, style, value):
     read = lines(style)
-    log.event(logging.INFO, "worker.ready", field=value, whole="yes")
+    log.event(logging.INFO, "worker.ready", "text", field=value, whole="yes")
     logging.getLogger("handlers.shop").info("own", extra={"field": value, "whole": "yes"})
     for line in read():
         assert "whole" in (json.loads(line) if style == "json" else line)
@@ -334,8 +341,8 @@ def test_whatever_a_field_is_there_is_one_line(lines, capfd, style, value):
         ("%d", ("x",), "%d ('x',)"),
         ("%s %s", ("x",), "%s %s ('x',)"),
         ("100 %", (), "100 %"),
-        (Awkward(), (), "a record cannot be shown: RuntimeError"),
-        ("%s", (Awkward(),), "a record cannot be shown: RuntimeError"),
+        (Awkward(), (), "a record of handlers.shop cannot be shown: it raises RuntimeError"),
+        ("%s", (Awkward(),), "a record of handlers.shop cannot be shown: it raises RuntimeError"),
         ("\ud800", (), r"\ud800"),
         ("zwölf", (), "zwölf"),
     ],
@@ -374,14 +381,14 @@ def test_a_pipe_that_nobody_reads_any_more_is_no_error():
     with open(writing, "w") as stream:  # its own close would raise, were anything left in the buffer
         log.setup("info", "json", stream)
         for _ in range(3):
-            log.event(logging.INFO, "worker.ready")
+            log.event(logging.INFO, "worker.ready", "waiting")
         log.flush()
 
 
 def test_a_full_disk_is_no_error():
     with open("/dev/full", "w") as stream:
         log.setup("info", "json", stream)
-        log.event(logging.INFO, "worker.ready")
+        log.event(logging.INFO, "worker.ready", "waiting")
         log.flush()
 
 
@@ -389,14 +396,14 @@ def test_a_closed_stream_is_no_error(lines):
     stream = io.StringIO()
     log.setup("info", "json", stream)
     stream.close()
-    log.event(logging.INFO, "worker.ready")
+    log.event(logging.INFO, "worker.ready", "waiting")
     log.flush()
 
 
 def test_a_process_without_standard_output_is_no_error(monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)
     log.setup("info", "auto")
-    log.event(logging.INFO, "worker.ready")
+    log.event(logging.INFO, "worker.ready", "waiting")
     log.flush()
 
 
@@ -404,10 +411,10 @@ PIPED = """
 import logging, sys
 from millpond.observe import log
 log.setup("info", "auto")
-log.event(logging.INFO, "worker.ready")
+log.event(logging.INFO, "worker.ready", "waiting")
 sys.stdin.read()
 for _ in range(3):
-    log.event(logging.INFO, "worker.stopped")
+    log.event(logging.INFO, "worker.stopped", "waiting")
 """
 
 
@@ -444,7 +451,7 @@ def test_what_was_added_to_logging_and_fails_costs_no_line_and_no_caller(entries
     logger.addHandler(added)
     try:
         for number in range(3):
-            log.event(logging.INFO, "worker.ready", number=number)
+            log.event(logging.INFO, "worker.ready", "text", number=number)
     finally:
         logger.removeHandler(added)
     lines = entries()
@@ -461,7 +468,7 @@ def test_an_interrupt_of_the_engine_is_not_eaten(lines):
 
     lines("json")
     with pytest.raises(Stopped):
-        log.event(logging.INFO, "worker.ready", field=Interrupting())
+        log.event(logging.INFO, "worker.ready", "text", field=Interrupting())
 
 
 # --- what a line never has: an end that does not come, what is not printable, a secret
@@ -620,5 +627,5 @@ def test_no_second_has_more_than_the_allowance(per_second, waits):
 def test_a_forked_child_has_locks_of_its_own_whatever_the_log_writes_to(lines):
     log.setup("info", "text", stream := io.StringIO())
     log.forget_locks()
-    log.event(logging.INFO, "worker.ready")
+    log.event(logging.INFO, "worker.ready", "waiting")
     assert "worker.ready" in stream.getvalue()

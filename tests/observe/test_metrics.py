@@ -15,7 +15,8 @@ from gevent.event import Event
 
 from millpond import message
 from millpond.observe import metrics as module
-from millpond.observe.metrics import Metrics, clean
+from millpond.observe.metrics import Metrics
+from millpond.observe.statsd_packets import clean
 
 
 class Server:
@@ -270,14 +271,14 @@ def test_the_sender_survives_any_error(server, make, monkeypatch, caplog):
     time = VirtualTime(until=1.5)
     metrics = make(**time.times)
     metrics.tally("emails.succeeded").total += 1
-    packets = module._Packer.packets
+    packets = module.Packer.packets
 
     def fail_once(*arguments):
-        monkeypatch.setattr(module._Packer, "packets", packets)
+        monkeypatch.setattr(module.Packer, "packets", packets)
         metrics.tally("emails.retried").total += 1
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(module._Packer, "packets", fail_once)
+    monkeypatch.setattr(module.Packer, "packets", fail_once)
     run(metrics)
     assert server.lines() == ["mill.emails.retried:1|c"]
     assert [(record.event, record.levelname) for record in caplog.records] == [("statsd.failed", "WARNING")]
@@ -303,14 +304,14 @@ def test_a_name_that_cannot_be_resolved_delays_and_loses_nothing(server, make, l
     assert server.lines() == ["mill.emails.succeeded:5|c"]
     (record,) = caplog.records
     assert record.event == "statsd.unreachable"
-    assert "[statsd] host statsd.example cannot be resolved" in record.getMessage()
+    assert "cannot resolve [statsd] host = statsd.example" in record.getMessage()
 
 
 def test_a_name_that_no_dns_can_hold_is_no_error(make, caplog):
     metrics = make("a" * 300 + ".example")
     metrics.tally("emails.succeeded").total += 1
     metrics.flush()
-    assert "cannot be resolved" in caplog.text
+    assert "cannot resolve" in caplog.text
 
 
 def test_a_name_is_looked_up_again_each_minute_and_a_failure_keeps_the_address(server, make, lookups, caplog):
@@ -336,7 +337,7 @@ def test_a_new_address_is_used_from_then_on(server, make, lookups):
 
     def move(seconds: float) -> None:
         time.sleep(seconds)
-        metrics._line._port = other.port
+        metrics._socket._port = other.port
 
     metrics._sleep = move
     run(metrics)
@@ -348,7 +349,7 @@ def test_a_new_address_is_used_from_then_on(server, make, lookups):
 def test_a_failing_send_is_no_error_and_looks_the_name_up_sooner(make, lookups, monkeypatch):
     time = VirtualTime(until=11.5)
     metrics = make("statsd.example", **time.times)
-    monkeypatch.setattr(metrics._line, "_port", 0)  # sendto() to port 0: Invalid argument
+    monkeypatch.setattr(metrics._socket, "_port", 0)  # sendto() to port 0: Invalid argument
     metrics.gauge("one", lambda: 1)
     run(metrics)
     assert lookups.calls == 2  # at 0 and 10 seconds

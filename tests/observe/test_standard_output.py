@@ -94,15 +94,15 @@ def test_a_pipe_that_nobody_reads_drops_lines_and_says_how_many_when_it_flows_ag
     reading, writing = pipe
     log.setup("info", "json", text_of(writing))
     for number in range(2_000):
-        log.event(logging.INFO, "worker.ready", number=number)
+        log.event(logging.INFO, "worker.ready", "text", number=number)
     before = lines_of(read_all(reading))
     assert [line["number"] for line in before] == list(range(len(before)))  # whole lines, the oldest ones
-    log.event(logging.INFO, "worker.stopped")
+    log.event(logging.INFO, "worker.stopped", "waiting")
     told, stopped = lines_of(read_all(reading))
     assert (told["event"], told["lines"]) == ("log.dropped", 2_000 - len(before))
     assert told["message"] == f"{2_000 - len(before)} log lines were dropped: nobody read them"
     assert stopped["event"] == "worker.stopped"
-    log.event(logging.INFO, "worker.stopped")
+    log.event(logging.INFO, "worker.stopped", "waiting")
     assert len(lines_of(read_all(reading))) == 1  # it is told once
 
 
@@ -110,7 +110,7 @@ def test_what_was_dropped_is_told_at_the_flush_too(pipe):
     reading, writing = pipe
     log.setup("info", "json", text_of(writing))
     for _ in range(500):
-        log.event(logging.INFO, "worker.ready")
+        log.event(logging.INFO, "worker.ready", "waiting")
     read_all(reading)
     log.flush()
     assert [line["event"] for line in lines_of(read_all(reading))] == ["log.dropped"]
@@ -168,7 +168,7 @@ def test_print_in_a_handler_is_not_held_up_either(pipe):
     for _ in range(1_000):
         print("x" * 99, file=stream)
     read_all(reading)
-    log.event(logging.INFO, "worker.ready")
+    log.event(logging.INFO, "worker.ready", "waiting")
     told, ready = lines_of(read_all(reading))
     assert told["lines"] > 800
     assert ready["event"] == "worker.ready"
@@ -179,7 +179,7 @@ def test_print_and_the_log_come_out_in_the_order_in_which_they_were_written(pipe
     stream = unblocked(text_of(writing))
     log.setup("info", "json", stream)
     print("one", "two", file=stream)
-    log.event(logging.INFO, "worker.ready")
+    log.event(logging.INFO, "worker.ready", "waiting")
     print("three", file=stream)
     assert [line[:8] for line in read_all(reading).splitlines()] == [b"one two", b'{"ts":"2', b"three"]
 
@@ -282,7 +282,7 @@ def test_lines_of_threads_are_whole(pipe):
 
 
 def test_a_standard_output_that_was_never_open_is_no_error():
-    code = "from millpond.observe import log; log.setup('info', 'auto'); log.event(20, 'worker.ready'); log.flush()"
+    code = "from millpond.observe import log; log.setup('info', 'auto'); log.event(20, 'a.b', 'text'); log.flush()"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, close_fds=True, preexec_fn=lambda: os.close(1), check=True)
 
 
@@ -332,7 +332,7 @@ def test_a_log_whose_stream_was_closed_writes_into_no_file_that_has_its_descript
         stream.close()
         os.dup2(other.fileno(), number)
         try:
-            log.event(logging.INFO, "worker.ready")
+            log.event(logging.INFO, "worker.ready", "waiting")
             log.flush()
         finally:
             _close(number)

@@ -30,7 +30,7 @@ from millpond.engine.lease_state import HELD, LOST
 from millpond.engine.processor import HANDLER_CODE, Processor, RetryPolicy
 from millpond.errors import CRASHED, Unreachable
 from millpond.hub.pulse import PULSE_SECONDS, Pulse
-from millpond.observe import log
+from millpond.observe import log, log_format, log_output
 from millpond.process.watchdog import BLOCKED_SECONDS, MAX_STACK, TICK_SECONDS, Block, GuardedQueue, Watchdog
 from millpond.sqs.limits import MAX_BATCH
 from millpond.sqs.queue import Failure
@@ -479,7 +479,7 @@ def pipe() -> Iterator[tuple[int, int]]:
     os.set_blocking(reading, False)
     os.set_blocking(writing, False)
     with open(writing, "w") as stream:
-        output = log._Output(stream, log._JsonFormatter())
+        output = log_output.LogOutput(stream, log_format.JsonFormat())
         logging.getLogger().addHandler(output)
         yield reading, writing
         logging.getLogger().removeHandler(output)
@@ -488,7 +488,7 @@ def pipe() -> Iterator[tuple[int, int]]:
 
 def test_the_thread_writes_its_line_while_a_greenlet_holds_every_lock_of_the_log(pipe):
     reading, _ = pipe
-    [output] = log._outputs()
+    [output] = log_output.outputs()
     output.acquire()
     logging._lock.acquire()
     try:
