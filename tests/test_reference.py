@@ -427,8 +427,8 @@ def _events_of(
     elif isinstance(extra := given.get("extra"), ast.Dict):
         fields = _as_keywords(extra)
         yield from ((one.value.value, _Level(called), fields) for one in fields if one.arg == "event")
-    elif called == "update" and isinstance(event := given.get("event"), ast.Constant):
-        yield event.value, None, _as_keywords(given["fields"])
+    elif called == "record_of" and isinstance(call.args[1], ast.Constant):
+        yield call.args[1].value, call.args[0], _as_keywords(call.args[3])
 
 
 class _Level(ast.Attribute):
