@@ -23,12 +23,21 @@ LEVELS = {
     "dead_lettered": logging.ERROR,
 }
 
+#: What the log says of each outcome; the fields of the event stand in braces.
+SENTENCES = {
+    "succeeded": "succeeded in {seconds:g} s",
+    "discarded": "its handler has discarded this message, and it is deleted",
+    "released": "given back: this message is received again, by this or another worker",
+    "retried": "put off: this message is visible again in {retry_seconds} s",
+    "lease_lost": "the lease was lost: SQS may have given this message to another worker",
+    "dead_lettered": "this message is in the dead-letter queue now, with the reason",
+}
 #: Reasons and errors are cut in the log: an error's text may hold a whole body.
 MAX_TEXT = 500
 
 
 class Ending(NamedTuple):
-    """One way that deliveries of one type end, and what StatsD hears of it: to look that up cost 2 us a message."""
+    """One way that deliveries of one type end, with its metrics: to look them up cost 2 us a message."""
 
     outcome: str
     cause: str
@@ -65,7 +74,7 @@ class Books:
 
     @property
     def causes(self) -> Counter[str]:
-        """And of what, where they did not succeed."""
+        """How many ended for which cause, where they did not succeed."""
         return self._sums(lambda ending: ending.cause)
 
     def _sums(self, name_of: Callable[[Ending], str]) -> Counter[str]:
@@ -76,22 +85,22 @@ class Books:
         return sums
 
     def receive(self, number: int) -> None:
-        """So many deliveries more."""
+        """Count deliveries that a receive has brought."""
         self.received += number
         self.count("received", number)
 
     def count_redelivery(self) -> None:
-        """A delivery turned out to be of a message that is in hand: there is one less."""
+        """Count a delivery of a message that was in hand already: it is none of its own."""
         self.receive(-1)
         self.redelivered += 1
         self.count("redelivered")
 
     def count(self, name: str, number: int = 1) -> None:
-        """A counter of this queue."""
+        """Add to a counter of this queue."""
         self._metrics.tally(f"{self.queue}.{name}").total += number
 
     def finish(self, deliveries: Sequence[Delivery]) -> None:
-        """Deliveries have ended, and SQS knows it."""
+        """Count and log deliveries that have ended, and are settled."""
         now, unlogged = self._clock.now(), 0
         fraction_ms, epoch_ms = math.modf((self._clock.time() - now) * 1000)
         epoch_ms = int(epoch_ms)  # what is left of two large whole numbers is a small one, and cheap
@@ -116,32 +125,33 @@ class Books:
             self._leave_out(unlogged)
 
     def bury_follow_up(self, delivery: Delivery, job: FollowUp, why: str) -> None:
-        """A job that a handler has left behind is in the dead-letter queue now."""
+        """Count and log a follow-up that is in the dead-letter queue now."""
         self.rejected_follow_ups += 1
         self.count("follow_up_dead_lettered")
         fields = {**delivery.identity(), "follow_up": log.printable(job.event_id), "reason": why[:MAX_TEXT]}
-        log.event(logging.ERROR, "follow_up.dead_lettered", "", **fields)
+        text = "a follow-up of this message is in the dead-letter queue now"
+        log.event(logging.ERROR, "follow_up.dead_lettered", text, **fields)
 
     def bare_letter(self, delivery: Delivery, why: str) -> None:
-        """A dead letter went without its reason, which the log alone has now."""
-        text = "its dead letter has no room for the reason"
+        """Log a dead letter that went without its reason, which the log alone has now."""
+        text = "the dead letter of this message had no room for the reason"
         log.event(logging.WARNING, "dead_letter.bare", text, **delivery.identity(), reason=why[:MAX_TEXT])
 
     def abandon(self, delivery: Delivery, error: str) -> None:
-        """A delivery could not be settled."""
+        """Count and log a delivery that could not be settled."""
         self.abandoned += 1
         self.count("abandoned")
-        text = "could not be settled and waits for its visibility time-out"
+        text = "this message could not be settled: it comes back after its visibility time-out"
         log.event(logging.ERROR, "message.abandoned", text, **delivery.identity(), error=error)
 
     def _leave_out(self, number: int) -> None:
-        """More succeed than are logged one by one: say how many, once a second."""
+        """Count those that succeeded and are not logged one by one: their number is logged once a second."""
         self._unlogged += number
         if self._unlogged == number:
-            self._clock.timer(1.0, self._tell_left_out)
+            self._clock.timer(1.0, self._log_left_out)
 
-    def _tell_left_out(self) -> None:
-        text = f"{self._unlogged} more, not shown one by one ([log] succeeded_per_second)"
+    def _log_left_out(self) -> None:
+        text = f"{self._unlogged:,} more succeeded; they are not logged one by one ([log] succeeded_per_second)"
         log.event(logging.INFO, "message.succeeded", text, queue=self.queue, more=self._unlogged)
         self._unlogged = 0
 
@@ -166,4 +176,5 @@ class Books:
                 fields[name] = value if name == "traceback" else value[:MAX_TEXT]
         if outcome.name == "retried":
             fields["retry_seconds"] = outcome.delay_seconds
-        log.event(LEVELS[outcome.name], f"message.{outcome.name}", "", **fields)
+        text = SENTENCES[outcome.name].format_map(fields)
+        log.event(LEVELS[outcome.name], f"message.{outcome.name}", text, **fields)
