@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-#: Exit codes of a worker: in order, something is left, a crash, bad configuration.
+#: Exit codes of a worker: stopped in order, some messages are left, a crash, bad configuration.
 STOPPED, LEFT, CRASHED, MISCONFIGURED = 0, 1, 2, 3
 
 

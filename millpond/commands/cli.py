@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 import gevent
 
+from millpond import __version__
 from millpond.app.config import AllSettings, load
 from millpond.errors import CRASHED, LEFT, MISCONFIGURED, STOPPED, ConfigError
 from millpond.foreign.number import number_within
@@ -32,12 +33,13 @@ examples:
   %(prog)s -c config.toml                 run
   %(prog)s -c config.toml --until-empty   run, and stop when nothing is left
   %(prog)s -c config.toml --demo 25       run, with 25 sample e-mails in the local queue
-  %(prog)s -c config.toml check           tell what is wrong before it matters
+  %(prog)s -c config.toml check           find what is wrong before it matters
   %(prog)s -c config.toml send email.send '{"to": ["ann@example.com"], "subject": "Hello", "text": "Hi"}'
 
-exit codes: 0 stopped in order, 1 something is left, 2 crash, 3 bad configuration or boot
+exit codes: 0 stopped in order, 1 some messages are left (they come back after their visibility time-out), 2 crash,
+3 bad configuration or boot
 """
-#: What was registered with atexit has what is left of the drain, so long at the most (Sentry's limit is 2 s) ...
+#: What was registered with atexit has the rest of the drain, this long at the most (Sentry's limit is 2 s) ...
 EXIT_SECONDS = 5.0
 #: ... and at the least.
 LEAST_EXIT_SECONDS = 1.0
@@ -122,16 +124,17 @@ def _leave(code: int, signals: ExitSignals) -> NoReturn:
 
 
 def _run_exit_functions(seconds: float) -> None:
-    """What was registered with atexit (Sentry, coverage): os._exit knows nothing of it."""
-    sys.unraisablehook = _tell_exit_failure
+    """Run what was registered with atexit (Sentry, coverage): os._exit would skip it."""
+    sys.unraisablehook = _log_exit_failure
     running = gevent.spawn(atexit._run_exitfuncs)
     running.join(seconds)
     if not running.ready():
-        log.event(logging.WARNING, "atexit.failed", f"what runs at the exit is not done in {seconds:.1f} s: it is left")
+        text = f"the functions of atexit have not ended within {seconds:.1f} s: the process ends without them"
+        log.event(logging.WARNING, "atexit.failed", text)
 
 
-def _tell_exit_failure(failed: Any) -> None:
-    text = f"what runs at the exit raised {describe(failed.exc_value)}"
+def _log_exit_failure(failed: Any) -> None:
+    text = f"a function of atexit raised {describe(failed.exc_value)}"
     log.event(logging.ERROR, "atexit.failed", text, traceback=traceback_of(failed.exc_value))
 
 
@@ -150,7 +153,7 @@ def _refuse(findings: Sequence[str]) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong with a command line by the exit code for bad configuration; argparse's own, 2, is a crash."""
+    """Ends by the exit code for bad configuration where a command line is wrong; argparse's own, 2, is a crash."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
@@ -175,18 +178,19 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("-c", "--config", type=Path, metavar="PATH", default=argparse.SUPPRESS, help=help_text)
     program = "python -m millpond" if Path(sys.argv[0]).name == "__main__.py" else None
     parser = _Parser(prog=program, description=DESCRIPTION, epilog=EXAMPLES, parents=[common])
-    parser.add_argument("--until-empty", action="store_true", help="stop when nothing is left to do")
+    parser.add_argument("--until-empty", action="store_true", help="stop when the queues are empty")
+    parser.add_argument("--version", action="version", version=f"millpond {__version__}", help="print it and exit")
     parser.add_argument("--demo", type=_number, metavar="N", help="first put N sample e-mails into the local queue")
     commands = parser.add_subparsers(dest="command", metavar="command")
-    commands.add_parser("check", help="tell what is wrong before it matters", parents=[common])
+    commands.add_parser("check", help="find what is wrong before it matters", parents=[common])
     send = commands.add_parser("send", help="put messages into a queue", epilog=SEND_EXAMPLES, parents=[common])
     send.add_argument("type", metavar="TYPE", help="the message type, such as email.send")
     send.add_argument("payload", metavar="PAYLOAD", help="JSON, @file, or - for standard input")
     send.add_argument("--queue", default="", metavar="NAME", help="which [queues.NAME], where there are several")
     send.add_argument("--count", type=_number, default=1, metavar="N", help="send it N times (default: 1)")
-    send.add_argument("--delay", type=int, default=0, metavar="SECONDS", help="visible after this, at most 900")
+    send.add_argument("--delay", type=int, default=0, metavar="SECONDS", help="received after this, at most 900")
     send.add_argument("--group", default="", metavar="ID", help="its MessageGroupId")
-    help_text = "a user attribute (String); repeatable"
+    help_text = "a message attribute (String); can be repeated"
     send.add_argument("--attribute", action="append", default=[], metavar="NAME=VALUE", help=help_text)
     return parser
 

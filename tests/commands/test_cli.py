@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from contextlib import suppress
 from email.utils import getaddresses
@@ -26,6 +27,7 @@ import msgspec
 import pytest
 from gevent.server import StreamServer
 
+import millpond
 from millpond.commands import cli, sample_mails, send
 from millpond.errors import ConfigError, Throttled
 from millpond.hub import patch
@@ -122,6 +124,15 @@ def test_a_worker_refuses_to_start_unpatched():
 
 def test_this_process_is_patched_as_a_worker_is():
     assert patch.wrong_with_process() == ""
+
+
+def test_the_version_is_printed_and_stands_in_one_place(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["--version"])
+    assert capsys.readouterr().out == f"millpond {millpond.__version__}\n"
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert "version" not in project["project"]
+    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "millpond.__version__"}
 
 
 @pytest.mark.parametrize("version", ["25.4.1", "25.4.1.post1", "25.5.0", "26.9.0", "26.1.dev0"])
@@ -431,7 +442,7 @@ def test_what_hangs_at_the_exit_is_told_with_a_plain_number_of_seconds(monkeypat
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     monkeypatch.setattr(cli, "atexit", SimpleNamespace(_run_exitfuncs=lambda: gevent.sleep(1)))
     cli._run_exit_functions(0.0398818)
-    assert "what runs at the exit is not done in 0.0 s: it is left" in caplog.text
+    assert "the functions of atexit have not ended within 0.0 s: the process ends without them" in caplog.text
 
 
 def test_send_to_a_queue_that_does_not_exist_is_exit_3(main, project, server, capsys):
