@@ -22,7 +22,7 @@ from millpond.sqs.queue import SETTLE_SECONDS, Entry, dedup_id_of
 from millpond.sqs.queue_url import NAMELESS, has_name, is_fifo
 
 if TYPE_CHECKING:
-    from millpond.sqs.clients import SqsQueue
+    from millpond.sqs.sqs_queue import SqsQueue
 
 #: Times that a call is made, and an entry offered, before it counts as failed: over in a few seconds, since a web
 #: request waits for it.
@@ -130,8 +130,6 @@ class Producer:
         return queue or self._wait(pid, thread, end)
 
     def _wait(self, pid: int, thread: int, end: float) -> SqsQueue:
-        from millpond.sqs.wire import WireQueue
-
         try:
             queue = self._connect() if thread else self._connecting(pid).result(end - monotonic())
         except TimeoutError:
@@ -139,7 +137,7 @@ class Producer:
         except BaseException:
             self._connects.pop(pid, None)  # the next send looks again
             raise
-        shared = isinstance(queue, WireQueue) or not hub_thread()
+        shared = queue.sqs.client == "wire" or not hub_thread()
         return self._connected.setdefault((pid, _ALL if shared else thread), queue)
 
     def _connecting(self, pid: int) -> Errand[SqsQueue]:

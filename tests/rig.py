@@ -19,10 +19,11 @@ from millpond.engine.processor import Processor, RetryPolicy
 from millpond.hub.pool import Pool
 from millpond.observe import log
 from millpond.observe.metrics import Metrics
-from millpond.sqs.bounded import Bounded
+from millpond.sqs.deadline import DeadlineQueue
 from millpond.sqs.limits import MAX_BYTES
 from millpond.sqs.queue import Received
 from tests.fakes import FakeQueue
+from tests.limited import Limited
 from tests.virtual import VirtualClock
 
 
@@ -125,8 +126,8 @@ class Rig:
                 pollers=pollers,
                 max_hold_seconds=hold_seconds,
             ),
-            Bounded(self.queue, clock),
-            Bounded(self.dead, clock) if self.dead else None,
+            DeadlineQueue(Limited(self.queue, clock), clock),
+            DeadlineQueue(Limited(self.dead, clock), clock) if self.dead else None,
             processor=self.processor,
             books=books,
             share=self.permits.share(0),

@@ -13,15 +13,16 @@ import pytest
 
 from bench.consumers import plain_body
 from bench.servers import millpond_local
-from millpond.sqs.clients import SqsQueue, wire_sqs
+from millpond.sqs.clients import wire_sqs
+from millpond.sqs.sqs_queue import SqsQueue
 from tests.steps import MISSING, Cost, Steps, Tray, engine
 
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=MISSING)
 
 #: Of the engine, by how many are at once: 886 bytecodes in 27.7 frames and 809 in 24.8 (Python 3.13; 3.12 within 1 %).
 ENGINE = {10: Cost(913, 28.5), 100: Cost(833, 25.6)}
-#: Of the wire client's share, a receive of ten and a delete of ten: 144 in 5.2, over TLS 172 in 6.6.
-WIRE = {False: Cost(149, 5.35), True: Cost(178, 6.8)}
+#: Of the wire client's share, a receive of ten and a delete of ten: 123 in 4.7, over TLS 147 in 6.1.
+WIRE = {False: Cost(127, 4.85), True: Cost(152, 6.3)}
 
 
 def steps(work: Callable[[], object]) -> Cost:

@@ -13,6 +13,7 @@ import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypedDict
 from urllib.parse import urlsplit
 
@@ -26,10 +27,11 @@ from hypothesis import strategies as st
 from millpond import Producer, testing
 from millpond.errors import AccessDenied, ConfigError, QueueError, QueueMissing, SendError, Throttled, Unreachable
 from millpond.producer import ATTEMPTS, TIMEOUT_SECONDS, Job
-from millpond.sqs.clients import SqsQueue, connect
+from millpond.sqs.clients import connect
 from millpond.sqs.entries import batches
 from millpond.sqs.limits import MAX_BATCH, MAX_BYTES, MAX_DELAY_SECONDS
 from millpond.sqs.queue import Entry, Failure
+from millpond.sqs.sqs_queue import SqsQueue
 from tests.worker_process import LocalQueues
 
 ROOT = Path(__file__).parent.parent
@@ -42,6 +44,8 @@ local_queue = testing.local_queue
 
 class ScriptedQueue:
     """`script`: what the next calls do: an exception is raised, a dict has the Failure of some entries, by index."""
+
+    sqs = SimpleNamespace(client="boto3")  # each thread has its own
 
     def __init__(self, *script: Exception | dict[int, Failure]) -> None:
         self.script = list(script)

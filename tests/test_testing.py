@@ -21,6 +21,7 @@ from millpond import testing
 from millpond.errors import ConfigError
 from millpond.message import Outcome
 from millpond.sqs.clients import connect
+from millpond.sqs.redrive import read_redrive
 from millpond.testing import configure, deliver
 
 ROOT = Path(__file__).parent.parent
@@ -400,6 +401,7 @@ SEND = """
 from pathlib import Path
 from millpond import Producer
 from millpond.sqs.clients import connect
+from millpond.sqs.redrive import read_redrive
 
 def only_message(url):
     with Path("urls").open("a") as file:
@@ -431,7 +433,7 @@ def test_a_local_queue_has_a_dead_letter_queue(local_queue):
     queue = connect(local_queue, wait_seconds=1, polls=1, settles=1).queue(local_queue)
     attributes = queue.attributes()
     assert json.loads(attributes["RedrivePolicy"])["maxReceiveCount"] == testing.MAX_RECEIVE_COUNT
-    assert queue.dead_letter_url(attributes) == f"{local_queue}-dead"
+    assert queue.dead_letters(read_redrive(attributes)).url == f"{local_queue}-dead"
 
 
 def test_a_process_that_has_just_ended_can_be_told_to_end():

@@ -28,8 +28,9 @@ from millpond.message import Message, Outcome
 from millpond.observe import log
 from millpond.observe.metrics import Metrics
 from millpond.process.drain import reserve_seconds
-from millpond.sqs.bounded import Bounded
+from millpond.sqs.deadline import DeadlineQueue
 from millpond.sqs.queue import Received
+from tests.limited import Limited
 
 #: Back-offs stay below every visibility time-out that a plan can have.
 LONGEST_BACK_OFF = 5
@@ -97,8 +98,8 @@ class Worker:
         consumer = RecordedConsumer(
             "q",
             self._settings(),
-            Bounded(link, clock),
-            Bounded(letters, clock),
+            DeadlineQueue(Limited(link, clock), clock),
+            DeadlineQueue(Limited(letters, clock), clock),
             processor=Processor(routes, RetryPolicy(plan.max_attempts, *RETRY), clock),
             books=self.books,
             share=self.share,

@@ -13,11 +13,12 @@ from millpond.errors import AccessDenied, QueueError
 from millpond.foreign.number import number_within
 from millpond.observe.screen import counted
 from millpond.process.drain import reserve_seconds
-from millpond.sqs.clients import SqsQueue, connect
+from millpond.sqs.clients import connect
 from millpond.sqs.codes import DENIED_CODES
 from millpond.sqs.limits import MAX_RECEIVES
 from millpond.sqs.queue import SETTLE_SECONDS, Failure
-from millpond.sqs.redrive import read_redrive
+from millpond.sqs.redrive import Redrive, read_redrive
+from millpond.sqs.sqs_queue import SqsQueue
 
 #: The longest MessageRetentionPeriod: 14 days.
 MAX_RETENTION_SECONDS = 1_209_600
@@ -44,7 +45,7 @@ class Checked(Protocol):
 
     def delete(self, receipt_handles: Sequence[str]) -> list[Failure | None]: ...
 
-    def dead_letter_url(self, attributes: Mapping[str, str]) -> str: ...
+    def dead_letters(self, redrive: Redrive) -> Checked | None: ...
 
 
 def check_queue(
@@ -69,24 +70,18 @@ def check_queue(
     extend, delete = [(MADE_UP_HANDLE, queue.visibility_seconds)], [MADE_UP_HANDLE]
     yield _right(where, "sqs:ChangeMessageVisibility", lambda: remote.extend(extend))
     yield _right(where, "sqs:DeleteMessage", lambda: remote.delete(delete))
+    redrive = read_redrive(attributes)
     if attributes:
         attempts = [route.max_attempts or settings.retry.max_attempts for route in routes.values()]
-        yield _redrive(where, attributes, max(attempts, default=settings.retry.max_attempts))
-    yield from _dead_letters(where, queue, remote, attributes, connect)
+        yield _redrive(where, redrive, max(attempts, default=settings.retry.max_attempts))
+    named = connect(queue.dead_letter_url) if queue.dead_letter_url else None
+    yield from _dead_letters(where, attributes, remote, redrive, named)
 
 
-def as_the_worker(url: str, queue: QueueSettings, settings: AllSettings) -> SqsQueue:
-    """The queue at this URL, reached as the worker reaches it. Raises ConfigError.
-
-    What the settings name is where its own URL says; the target of a redrive policy is where its queue is.
-    """
-    return sqs_queue(url, queue, settings, url if url == queue.dead_letter_url else queue.url)
-
-
-def sqs_queue(url: str, queue: QueueSettings, settings: AllSettings, home: str = "") -> SqsQueue:
-    """The queue at this URL, where that one (`home`) or itself is. Raises ConfigError."""
+def sqs_queue(url: str, queue: QueueSettings, settings: AllSettings) -> SqsQueue:
+    """The queue that the settings name by this URL, reached as the worker reaches it. Raises ConfigError."""
     sqs = connect(
-        home or url,
+        url,
         client=settings.sqs.client,
         region=settings.sqs.region,
         endpoint_url=settings.sqs.endpoint_url,
@@ -156,8 +151,7 @@ def _right(where: str, right: str, call: Callable[[], Sequence[Failure | None]])
     return Finding(level, where, f"{right}: {failure.code}: {failure.text}")
 
 
-def _redrive(where: str, attributes: Mapping[str, str], max_attempts: int) -> Finding:
-    redrive = read_redrive(attributes.get("RedrivePolicy", ""))
+def _redrive(where: str, redrive: Redrive, max_attempts: int) -> Finding:
     count = redrive.max_receive_count
     if not count and redrive.name:
         text = (
@@ -179,35 +173,31 @@ def _redrive(where: str, attributes: Mapping[str, str], max_attempts: int) -> Fi
 
 
 def _dead_letters(
-    where: str,
-    queue: QueueSettings,
-    remote: Checked,
-    attributes: Mapping[str, str],
-    connect: Callable[[str], Checked],
+    where: str, attributes: Mapping[str, str], remote: Checked, redrive: Redrive, named: Checked | None
 ) -> Iterator[Finding]:
+    """`named`: the dead-letter queue that the settings name."""
     try:
-        url = queue.dead_letter_url or remote.dead_letter_url(attributes)
+        dead = named or remote.dead_letters(redrive)
     except QueueError as error:
         yield Finding("error", where, f"the dead-letter queue of the redrive policy cannot be found: {error}")
         return
-    if not url:
-        yield Finding("warning", where, "no dead-letter queue: what fails for good stays in the queue and is retried")
+    if dead is None:
+        level: Level = "error" if redrive.policy else "warning"
+        yield Finding(level, where, f"{redrive.nameless}: what fails for good stays in the queue and is retried")
         return
-    dead = yield from _reach_dead_letters(where, url, connect)
-    own, theirs = (
-        number_within(one.get("MessageRetentionPeriod"), 1, MAX_RETENTION_SECONDS, 0) for one in (attributes, dead)
+    theirs = yield from _reach_dead_letters(where, dead)
+    kept, kept_dead = (
+        number_within(one.get("MessageRetentionPeriod"), 1, MAX_RETENTION_SECONDS, 0) for one in (attributes, theirs)
     )
-    if theirs and theirs < own:
-        text = f"the dead-letter queue keeps messages for {theirs} s, less than the queue itself ({own} s)"
+    if kept_dead and kept_dead < kept:
+        text = f"the dead-letter queue keeps messages for {kept_dead} s, less than the queue itself ({kept} s)"
         yield Finding("warning", where, f"{text}: raise its MessageRetentionPeriod; 1209600 s (14 days) is the most")
     yield Finding("note", where, "the right to send to the dead-letter queue is not tested: it would leave a message")
 
 
-def _reach_dead_letters(
-    where: str, url: str, connect: Callable[[str], Checked]
-) -> Generator[Finding, None, Mapping[str, str]]:
+def _reach_dead_letters(where: str, dead: Checked) -> Generator[Finding, None, Mapping[str, str]]:
     try:
-        attributes = connect(url).attributes()
+        attributes = dead.attributes()
     except AccessDenied as error:
         yield Finding("warning", where, f"the dead-letter queue's attributes cannot be read: {error}")
     except QueueError as error:

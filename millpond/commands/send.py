@@ -19,10 +19,11 @@ from millpond.foreign.text import shown
 from millpond.local.attributes import ACCOUNT_ID
 from millpond.message import envelope_text
 from millpond.observe import screen
-from millpond.sqs.clients import SqsQueue, connect
+from millpond.sqs.clients import connect
 from millpond.sqs.entries import answers, batches
 from millpond.sqs.limits import MAX_ATTRIBUTES, MAX_BYTES, MAX_DELAY_SECONDS
 from millpond.sqs.queue import Attribute, Entry, Failure, Queue, dedup_id_of
+from millpond.sqs.sqs_queue import SqsQueue
 
 #: Calls on their way at once: 10,000 messages at 20 ms a call take 3 s instead of 20.
 SENDERS = 8

@@ -27,7 +27,7 @@ from millpond.hub.clock import Clock, Event
 from millpond.hub.pool import Pool
 from millpond.message import Outcome
 from millpond.observe import log
-from millpond.sqs.bounded import Bounded
+from millpond.sqs.deadline import DeadlineQueue
 from millpond.sqs.limits import MAX_BYTES
 from millpond.sqs.queue import Failure, Received
 
@@ -65,8 +65,8 @@ class Consumer:
         self,
         name: str,
         settings: QueueSettings,
-        queue: Bounded,
-        dead_letters: Bounded | None,
+        queue: DeadlineQueue,
+        dead_letters: DeadlineQueue | None,
         *,
         processor: Processor,
         books: Books,
@@ -159,7 +159,7 @@ class Consumer:
         """There is a place for dead letters."""
         return self._dead_letters is not None
 
-    def bury_in(self, dead_letters: Bounded) -> None:
+    def bury_in(self, dead_letters: DeadlineQueue) -> None:
         """Dead letters go there from now on."""
         self._dead_letters = self._settler.dead_letters = dead_letters
 

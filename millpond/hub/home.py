@@ -98,6 +98,32 @@ class Errand(Generic[Value]):
         return value  # type: ignore[return-value]
 
 
+class _TimeIsOver(BaseException):
+    """No Exception: an SDK's own loops would take it for an error of the network, and try again."""
+
+
+def within(seconds: float, call: Callable[[], Value]) -> Value:
+    """What the call returns or raises. TimeoutError: it has not ended within these seconds.
+
+    A greenlet is interrupted. In a process without gevent nothing can be: there the call goes on in a thread of its
+    own, and nobody waits for it.
+    """
+    if seconds <= 0:
+        raise TimeoutError("timed out")
+    if not hub_thread():
+        return Errand(call, process).result(seconds)
+    gevent = sys.modules["gevent"]
+    timer = gevent.get_hub().loop.timer(seconds)
+    # In the hub, which has control only while the caller waits inside its call.
+    timer.start(gevent.getcurrent().throw, _TimeIsOver, update=True)
+    try:
+        return call()
+    except _TimeIsOver:
+        raise TimeoutError("timed out") from None
+    finally:
+        timer.close()
+
+
 def _leave_no_hub() -> None:
     """A thread that used sockets of gevent's has a hub, which would stay when the thread has ended (gevent#1601)."""
     local = sys.modules.get("gevent._hub_local")

@@ -12,10 +12,10 @@ from millpond.foreign.text import shown
 from millpond.hub.backoff import call_seconds
 from millpond.observe import log
 from millpond.process.core import Core
-from millpond.sqs.bounded import Bounded
-from millpond.sqs.clients import Sqs, SqsQueue
+from millpond.sqs.deadline import DeadlineQueue
 from millpond.sqs.limits import MAX_BYTES
 from millpond.sqs.redrive import read_redrive
+from millpond.sqs.sqs_queue import SqsQueue
 
 #: While something is not known it is logged this often.
 LOG_SECONDS = 60.0
@@ -24,11 +24,9 @@ LOG_SECONDS = 60.0
 class AttributeLookup:
     """Learns for one consumer what SQS says of its queue."""
 
-    def __init__(self, core: Core, queue: SqsQueue, sqs: Sqs, consumer: Consumer) -> None:
+    def __init__(self, core: Core, queue: SqsQueue, consumer: Consumer) -> None:
         self._core = core
         self._queue = queue
-        self._bounded = Bounded(queue, core.clock)
-        self._sqs = sqs
         self._consumer = consumer
         self._unknown = ""
         self._logged_at = -math.inf
@@ -53,26 +51,28 @@ class AttributeLookup:
     def _ask(self) -> QueueError | None:
         """Why not all of it could be found out; None where it is known."""
         try:
-            attributes = self._bounded.attributes()
+            attributes = self._queue.attributes()
         except QueueMissing as error:  # the receives of this queue say so
             self.missing = error
             return error
         except QueueError as error:
             self._log_unknown("cannot read the attributes of this queue (redrive policy, MaximumMessageSize)", error)
             return error
-        redrive = read_redrive(attributes.get("RedrivePolicy", ""))
+        redrive = read_redrive(attributes)
         max_bytes = number_within(attributes.get("MaximumMessageSize"), 1, MAX_BYTES, MAX_BYTES)
         self._consumer.learn(redrive.max_receive_count, max_bytes)
         if self._consumer.has_dead_letters:
             return None
-        if not redrive.name:
-            self._log_no_dead_letters(shown(attributes.get("RedrivePolicy", "")))
-            return None
         try:
-            self._consumer.bury_in(Bounded(self._sqs.queue(self._queue.dead_letter_url(attributes)), self._core.clock))
+            dead_letters = self._queue.dead_letters(redrive)
         except QueueError as error:
             self._log_unknown("cannot find the dead-letter queue of the redrive policy", error)
             return error
+        if dead_letters is not None:
+            self._consumer.bury_in(DeadlineQueue(dead_letters, self._core.clock))
+        else:
+            text = f"{redrive.nameless}: what fails for good stays in this queue and is retried"
+            log.event(logging.WARNING, "queue.no_dead_letters", text, queue=self._consumer.name)
         return None
 
     def _log_unknown(self, what: str, error: QueueError) -> None:
@@ -82,8 +82,3 @@ class AttributeLookup:
         self._unknown, self._logged_at = what, now
         text = f"{what}: until then what fails for good stays in this queue, or set dead_letter_url: {shown(error)}"
         log.event(logging.WARNING, "queue.unknown", text, queue=self._consumer.name, code=error.code)
-
-    def _log_no_dead_letters(self, policy: str) -> None:
-        why = f"the redrive policy {policy} names no queue" if policy else "this queue has no dead-letter queue"
-        text = f"{why}: what fails for good stays in this queue and is retried"
-        log.event(logging.WARNING, "queue.no_dead_letters", text, queue=self._consumer.name)

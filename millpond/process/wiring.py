@@ -24,10 +24,11 @@ from millpond.process.attribute_lookup import AttributeLookup
 from millpond.process.core import Core
 from millpond.process.refusals import Refusals
 from millpond.process.watchdog import GuardedQueue, Watchdog
-from millpond.sqs.bounded import Bounded
-from millpond.sqs.clients import Sqs, connect
+from millpond.sqs.clients import connect
+from millpond.sqs.deadline import DeadlineQueue
 from millpond.sqs.lifeline import rescue
 from millpond.sqs.limits import MAX_BATCH
+from millpond.sqs.sqs_queue import Sqs
 
 #: Queues are asked for their attributes side by side; the polls wait no longer for those that do not answer.
 LEARN_SECONDS = 15.0
@@ -96,7 +97,7 @@ class Wiring:
         consumer = Consumer(
             name,
             settings,
-            Bounded(queue, core.clock),
+            DeadlineQueue(queue, core.clock),
             self._dead_letters(name, settings),
             processor=self._processor,
             books=Books(name, self._types, self._metrics, self._succeeded, core.clock),
@@ -108,15 +109,15 @@ class Wiring:
             spawn=core.spawn,
             unread_since=core.pulse.unread_since,
         )
-        self._lookups[name] = AttributeLookup(core, queue, sqs, consumer)
+        self._lookups[name] = AttributeLookup(core, queue, consumer)
         if not settings.is_local:  # the embedded queue stands still with the hub: nobody could answer
             self._guard(name, consumer, sqs)
         return consumer
 
-    def _dead_letters(self, name: str, settings: QueueSettings) -> Bounded | None:
+    def _dead_letters(self, name: str, settings: QueueSettings) -> DeadlineQueue | None:
         """The one that the settings name: it can be in another region or place. (`check` reaches it the same way.)"""
         url = settings.dead_letter_url
-        return Bounded(self._connect(name, settings, url).queue(url), self._core.clock) if url else None
+        return DeadlineQueue(self._connect(name, settings, url).queue(url), self._core.clock) if url else None
 
     def _connect(self, name: str, settings: QueueSettings, url: str) -> Sqs:
         wanted = self._settings.sqs

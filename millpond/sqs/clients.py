@@ -3,43 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol, cast, get_args
+from typing import Literal, cast, get_args
 
 from millpond.errors import ConfigError
 from millpond.sqs.connection_pool import ConnectionPool
 from millpond.sqs.credentials import Credentials
 from millpond.sqs.endpoint import credentials_loader, find_endpoint
-from millpond.sqs.queue import Entry, Failure, Queue
-from millpond.sqs.wire import Keyring, WireSqs
+from millpond.sqs.sqs_queue import Sqs
+from millpond.sqs.wire import WireSqs
 
 Client = Literal["wire", "boto3"]
-
-
-class SqsQueue(Queue, Protocol):
-    """A queue at SQS."""
-
-    def send(self, entries: Sequence[Entry], seconds: float = ...) -> list[Failure | None]:
-        """`seconds`: what the call may take, SETTLE_SECONDS at most."""
-        ...
-
-    def dead_letter_url(self, attributes: Mapping[str, str]) -> str:
-        """The URL of the redrive policy's target; "" where the queue has none. `attributes`: the queue's own."""
-        ...
-
-
-class Sqs(Protocol):
-    """SQS at one endpoint. Its queues share what it has: connections, credentials."""
-
-    @property
-    def client(self) -> str:
-        """By which client: wire or boto3."""
-        ...
-
-    @property
-    def credentials(self) -> Keyring: ...
-
-    def queue(self, url: str) -> SqsQueue: ...
 
 
 def _client_by_environment() -> Client:

@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from millpond.errors import AccessDenied, QueueError, QueueMissing, Throttled, Unreachable
-from millpond.foreign.trace import describe
-from millpond.sqs import shapes
 from millpond.sqs.codes import CONTENT_CODES
 from millpond.sqs.limits import MAX_BATCH, MAX_BYTES
 from millpond.sqs.queue import Entry, Failure
+from millpond.sqs.requests import unwritable
 
 Each = TypeVar("Each")
 
@@ -51,12 +50,12 @@ def send_apart(
 ) -> list[Failure | None]:
     """The results of a batch of sends, in which one bad entry fails by itself.
 
-    What `send_body` cannot write is not sent; where SQS refuses the batch for what is in one entry, each goes alone.
+    What no JSON can hold is not sent; where SQS refuses the batch for what is in one entry, each goes alone.
     """
     try:
         return send(entries)
     except (ValueError, TypeError, OverflowError):
-        failures = [_unwritable(entry) for entry in entries]
+        failures = [unwritable(entry) for entry in entries]
         if not any(failures):
             raise
     except QueueError as error:
@@ -69,12 +68,3 @@ def send_apart(
     good = [entry for entry, failure in zip(entries, failures, strict=True) if failure is None]
     others = iter(send_apart(good, send)) if good else iter(())
     return [failure or next(others) for failure in failures]
-
-
-def _unwritable(entry: Entry) -> Failure | None:
-    """Half a character, which UTF-8 cannot hold; a value that is no text."""
-    try:
-        shapes.send_body("", [entry])
-    except (ValueError, TypeError, OverflowError) as error:
-        return Failure("InvalidMessageContents", describe(error), sender_fault=True)
-    return None

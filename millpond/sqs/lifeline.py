@@ -10,13 +10,14 @@ from typing import NamedTuple
 
 from millpond.errors import AccessDenied, QueueError
 from millpond.hub.home import system
-from millpond.sqs.clients import Sqs, wire_sqs
+from millpond.sqs.clients import wire_sqs
 from millpond.sqs.connection_pool import CONNECT_SECONDS, exchanged
 from millpond.sqs.dial import Dialer
 from millpond.sqs.http_connection import HttpAnswer, HttpConnection
 from millpond.sqs.queue import Failure
-from millpond.sqs.sigv4 import Keys
-from millpond.sqs.wire import Keyring, WireSqs
+from millpond.sqs.sigv4 import Keyring, Keys
+from millpond.sqs.sqs_queue import Sqs
+from millpond.sqs.wire import WireSqs
 
 
 class FrozenKeys:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 import msgspec
 
@@ -15,31 +16,39 @@ _ARN = re.compile(r'"(?:[^":]+:)+([^":]+):([^":]+)"')
 
 
 class Redrive(msgspec.Struct, frozen=True):
-    """A redrive policy: where SQS moves a message, after how many receives; "" and 0 where it does not say."""
+    """A redrive policy: where SQS moves a message, after how many receives; "" and 0 where it does not say.
 
+    `policy`: as it is written; "" where the queue has none.
+    """
+
+    policy: str = ""
     account: str = ""
     name: str = ""
     max_receive_count: int = 0
 
+    @property
+    def nameless(self) -> str:
+        """Why it leads to no dead-letter queue; "" where it does."""
+        if self.name:
+            return ""
+        policy = shown(self.policy)
+        return f"the redrive policy {policy} names no queue" if policy else "this queue has no dead-letter queue"
 
-def read_redrive(policy: str) -> Redrive:
-    """What a redrive policy says, whatever it is: SQS writes the count as a number or as a text, others write more."""
+
+def read_redrive(attributes: Mapping[str, str]) -> Redrive:
+    """The redrive policy among a queue's attributes, whatever it is.
+
+    SQS writes the count as a number or as a text, others write more.
+    """
+    policy = attributes.get("RedrivePolicy", "")
     try:
         fields = msgspec.json.decode(policy, type=dict[str, msgspec.Raw])
     except (ValueError, RecursionError):
-        return Redrive()
+        return Redrive(policy)
     count = number_within(_raw_text(fields.get("maxReceiveCount")).strip('"'), 1, MAX_RECEIVES, 0)
     arn = _ARN.fullmatch(_raw_text(fields.get("deadLetterTargetArn")))
-    return Redrive(arn[1], arn[2], count) if arn else Redrive(max_receive_count=count)
+    return Redrive(policy, arn[1] if arn else "", arn[2] if arn else "", count)
 
 
 def _raw_text(value: msgspec.Raw | None) -> str:
     return bytes(value).decode() if value is not None else ""
-
-
-def redrive_target(policy: str) -> tuple[str, str]:
-    """Account and name of the dead-letter queue in a redrive policy. Raises ValueError where it names none."""
-    redrive = read_redrive(policy)
-    if not redrive.name:
-        raise ValueError(f"the redrive policy {shown(policy)} names no queue")
-    return redrive.account, redrive.name

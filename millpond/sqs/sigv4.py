@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from hashlib import sha256
 from time import gmtime, strftime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote
 
 ALGORITHM = "AWS4-HMAC-SHA256"
@@ -28,6 +28,14 @@ class Keys(NamedTuple):
 
     def __repr__(self) -> str:  # whoever shows a traceback's variables must not show these
         return f"<Keys {self.access_key}>"
+
+
+class Keyring(Protocol):
+    """Gives keys: the process's Credentials, or those that a native thread was handed over."""
+
+    def keys(self, seconds: float = ...) -> Keys: ...
+
+    def renew(self, refused: Keys, seconds: float = ...) -> Keys: ...
 
 
 @lru_cache(maxsize=4)

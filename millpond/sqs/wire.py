@@ -1,12 +1,12 @@
-"""The queue on SQS by its wire protocol: awsJson1.0 over kept connections, without an SDK in the way of a call."""
+"""SQS by its wire protocol: awsJson1.0 over kept connections, without an SDK in the way of a call."""
 
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from functools import lru_cache, partial
+from functools import lru_cache
 from time import monotonic, time
 from typing import NamedTuple, Protocol, TypeVar
 from urllib.parse import quote, urlsplit
@@ -14,18 +14,18 @@ from urllib.parse import quote, urlsplit
 from millpond.errors import QueueError, Unreachable
 from millpond.foreign.text import shown
 from millpond.foreign.trace import describe
-from millpond.sqs import shapes, sigv4
+from millpond.sqs import answers, sigv4
 from millpond.sqs.codes import KEY_CODES, is_skew
-from millpond.sqs.entries import send_apart
 from millpond.sqs.http_connection import TOO_LARGE, HttpAnswer
-from millpond.sqs.queue import POLL_GRACE_SECONDS, SETTLE_SECONDS, Entry, Failure, Received
-from millpond.sqs.redrive import redrive_target
-from millpond.sqs.sigv4 import Keys
+from millpond.sqs.requests import Request, as_json
+from millpond.sqs.shapes import MAX_TOLD
+from millpond.sqs.sigv4 import Keyring, Keys
+from millpond.sqs.sqs_queue import SqsQueue
 
 CONTENT_TYPE = "application/x-amz-json-1.0"
 #: A server's clock that is later than this is no clock: the year 2100.
 LATEST_TIME = 4_102_444_800
-Answered = TypeVar("Answered")
+Read = TypeVar("Read")
 
 
 class Site(NamedTuple):
@@ -36,16 +36,8 @@ class Site(NamedTuple):
     region: str
 
 
-class Keyring(Protocol):
-    """Credentials: see there."""
-
-    def keys(self, seconds: float = ...) -> Keys: ...
-
-    def renew(self, refused: Keys, seconds: float = ...) -> Keys: ...
-
-
 class Exchange(Protocol):
-    """What a ConnectionPool does: see there."""
+    """The way of a request to the endpoint: a ConnectionPool, or the Lifeline of a native thread."""
 
     host: str
     port: int
@@ -67,21 +59,20 @@ class WireSqs:
         self._site = site_of(endpoint_url, region)
         self._skew_seconds = 0.0
 
-    def queue(self, url: str) -> WireQueue:
-        """The queue of this URL, at this endpoint."""
-        return WireQueue(url, self)
+    def queue(self, url: str) -> SqsQueue:
+        return SqsQueue(url, self)
 
-    def call(self, name: str, body: bytes, seconds: float, read: Callable[[bytes | bytearray], Answered]) -> Answered:
-        """One call of this name (ReceiveMessage), its answer as `read` has it. Raises QueueError, whatever comes."""
+    def call(self, name: str, request: Request, seconds: float, read: Callable[[bytes | bytearray], Read]) -> Read:
+        body = as_json(request)
         try:
             answer = self._answer(name, body, seconds)
             if answer.status != 200:
-                raise shapes.refusal(answer.status, answer.header("x-amzn-query-error"), answer.body)
+                raise answers.refusal(answer.status, answer.header("x-amzn-query-error"), answer.body)
             if b"json" not in answer.head:
                 raise ValueError(f"it is {answer.header('content-type') or 'of no content type'}, not JSON")
             return read(answer.body)
         except QueueError as error:
-            raise type(error)(f"{name}: {shown(error, shapes.MAX_TOLD)}", error.code) from error
+            raise type(error)(f"{name}: {shown(error, MAX_TOLD)}", error.code) from error
         except MemoryError as error:
             raise Unreachable(f"{name}: no memory for the answer", TOO_LARGE) from error
         except Exception as error:  # nested 10,000 deep, numbers of 5,000 digits: each reader has errors of its own
@@ -104,7 +95,7 @@ class WireSqs:
 
     def _better(self, answer: HttpAnswer, keys: Keys, skew: float, end: float) -> tuple[Keys, float] | None:
         """Keys, and seconds to add to our time, for a second try; None where a second try could not help."""
-        codes, text = shapes.error_names(answer.header("x-amzn-query-error"), answer.body)
+        codes, text = answers.error_names(answer.header("x-amzn-query-error"), answer.body)
         if is_skew(frozenset(codes), text):
             server_time = _time_of(answer)
             return (keys, server_time - time()) if server_time is not None else None
@@ -144,51 +135,6 @@ def _frame(site: Site, name: str, keys: Keys, date: str) -> tuple[bytes, sigv4.S
 
 #: A receive is the same for a second, until the date changes: signed once for all pollers.
 repeated_request = lru_cache(maxsize=32)(signed_request)
-
-
-class WireQueue:
-    """One queue at SQS. See the Protocol in queue.py for what each call does and raises."""
-
-    def __init__(self, url: str, sqs: WireSqs) -> None:
-        self.url = url
-        self._call = sqs.call
-
-    def receive(
-        self, max_messages: int, wait_seconds: int, visibility_seconds: int, attempt_id: str = ""
-    ) -> list[Received]:
-        body = shapes.receive_body(self.url, max_messages, wait_seconds, visibility_seconds, attempt_id)
-        return self._call("ReceiveMessage", body, wait_seconds + POLL_GRACE_SECONDS, shapes.read_messages)
-
-    def delete(self, receipt_handles: Sequence[str]) -> list[Failure | None]:
-        body = shapes.delete_body(self.url, receipt_handles)
-        return self._batch("DeleteMessageBatch", body, len(receipt_handles))
-
-    def extend(self, changes: Sequence[tuple[str, int]]) -> list[Failure | None]:
-        return self._batch("ChangeMessageVisibilityBatch", shapes.extend_body(self.url, changes), len(changes))
-
-    def send(self, entries: Sequence[Entry], seconds: float = SETTLE_SECONDS) -> list[Failure | None]:
-        end = monotonic() + seconds
-        return send_apart(entries, lambda some: self._send(some, end - monotonic()))
-
-    def _send(self, entries: Sequence[Entry], seconds: float) -> list[Failure | None]:
-        return self._batch("SendMessageBatch", shapes.send_body(self.url, entries), len(entries), seconds)
-
-    def attributes(self) -> dict[str, str]:
-        body = shapes.attributes_body(self.url)
-        return self._call("GetQueueAttributes", body, SETTLE_SECONDS, shapes.read_attributes)
-
-    def dead_letter_url(self, attributes: Mapping[str, str]) -> str:
-        if "RedrivePolicy" not in attributes:
-            return ""
-        try:
-            account, name = redrive_target(attributes["RedrivePolicy"])
-        except ValueError as error:
-            raise Unreachable(f"GetQueueUrl: {error}") from None
-        body = shapes.queue_url_body(account, name)
-        return self._call("GetQueueUrl", body, SETTLE_SECONDS, shapes.read_queue_url)
-
-    def _batch(self, name: str, body: bytes, entries: int, seconds: float = SETTLE_SECONDS) -> list[Failure | None]:
-        return self._call(name, body, seconds, partial(shapes.read_results, entries))
 
 
 def _time_of(answer: HttpAnswer) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import gevent
@@ -20,6 +20,7 @@ from millpond.commands.check_queue import MADE_UP_HANDLE, Finding, check_queue, 
 from millpond.errors import AccessDenied, ConfigError, QueueError, QueueMissing, Unreachable
 from millpond.local import LocalSqs
 from millpond.sqs.queue import Failure
+from millpond.sqs.redrive import Redrive
 from tests.worker_process import ROOT, LocalQueues, WorkerProcess, write_project
 
 REAL = "https://sqs.eu-west-1.amazonaws.com/1/mails"
@@ -41,7 +42,7 @@ class FakeSqs:
             "attributes": GOOD,
             "extend": INVALID,
             "delete": INVALID,
-            "dead_letter_url": DEAD,
+            "dead_letters": DEAD,
             "dead": {"MessageRetentionPeriod": "1209600"},
             **answers,
         }
@@ -66,8 +67,9 @@ class FakeSqs:
     def delete(self, receipt_handles: Sequence[str]) -> list[Failure | None]:
         return [self._answer("delete", receipt_handles)]
 
-    def dead_letter_url(self, attributes: Mapping[str, str]) -> str:
-        return str(self._answer("dead_letter_url"))
+    def dead_letters(self, redrive: Redrive) -> FakeSqs | None:
+        url = str(self._answer("dead_letters")) if redrive.name else ""
+        return self.connect(url) if url else None
 
 
 def route(timeout_seconds: float = 30, max_attempts: int | None = None) -> dict[str, Route]:
@@ -126,7 +128,7 @@ def test_no_call_names_a_real_message(settings):
         ("attributes", None),
         ("extend", [(MADE_UP_HANDLE, 60)]),
         ("delete", [MADE_UP_HANDLE]),
-        ("dead_letter_url", None),
+        ("dead_letters", None),
     ]
 
 
@@ -142,12 +144,12 @@ def test_a_queue_that_cannot_be_reached_is_an_error_and_the_rest_is_not_asked(se
 
 
 def test_attributes_that_may_not_be_read_are_a_warning_since_a_worker_goes_on_without(settings):
-    sqs = FakeSqs(attributes=AccessDenied("not for you", "AccessDenied"), dead_letter_url="")
+    sqs = FakeSqs(attributes=AccessDenied("not for you", "AccessDenied"), dead_letters="")
     found = findings(settings(), sqs)
     warnings = [finding.text for finding in found if finding.level == "warning"]
     assert "error" not in levels(found)
     assert warnings[0].startswith("sqs:GetQueueAttributes is not allowed")
-    assert warnings[1].startswith("no dead-letter queue")
+    assert warnings[1].startswith("this queue has no dead-letter queue")
     assert "sqs:DeleteMessage is allowed" in [finding.text for finding in found]
 
 
@@ -216,19 +218,25 @@ def test_a_max_receive_count_of_1_dead_letters_what_was_never_seen(settings):
     assert "one receive whose answer is lost" in text
 
 
-@pytest.mark.parametrize("policy", [None, "", "{}", "[]", "nonsense"])
+@pytest.mark.parametrize("policy", [None, ""])
 def test_no_redrive_policy_is_a_warning(settings, policy):
     attributes = {name: value for name, value in GOOD.items() if name != "RedrivePolicy"}
     if policy is not None:
         attributes["RedrivePolicy"] = policy
-    found = findings(settings(), FakeSqs(attributes=attributes, dead_letter_url=""))
+    found = findings(settings(), FakeSqs(attributes=attributes))
     warnings = [finding.text for finding in found if finding.level == "warning"]
     assert warnings[0].startswith("no redrive policy")
-    assert warnings[1].startswith("no dead-letter queue")
+    assert warnings[1].startswith("this queue has no dead-letter queue")
+
+
+@pytest.mark.parametrize("policy", ["{}", "[]", "nonsense"])
+def test_a_redrive_policy_that_names_no_queue_is_an_error(settings, policy):
+    found = findings(settings(), FakeSqs(attributes=GOOD | {"RedrivePolicy": policy}))
+    assert f"the redrive policy {policy} names no queue" in the(found, "error")
 
 
 def test_a_dead_letter_queue_of_the_settings_is_the_one_that_is_reached(settings):
-    sqs = FakeSqs(dead_letter_url=AssertionError("not to be asked"))
+    sqs = FakeSqs(dead_letters=AssertionError("not to be asked"))
     found = findings(settings(f'dead_letter_url = "{DEAD}"'), sqs)
     assert "the dead-letter queue is reachable; about ? messages are in it" in [finding.text for finding in found]
 
@@ -237,7 +245,7 @@ def test_a_dead_letter_queue_of_the_settings_is_the_one_that_is_reached(settings
     ("answers", "level", "said"),
     [
         (
-            {"dead_letter_url": QueueMissing("gone")},
+            {"dead_letters": QueueMissing("gone")},
             "error",
             "the dead-letter queue of the redrive policy cannot",
         ),

@@ -766,7 +766,7 @@ def test_a_rejected_follow_up_that_neither_queue_takes_is_offered_until_one_does
 def test_a_receive_that_hangs_is_given_up(clock):
     rig = run(clock, {"job": fine}, wait_seconds=20)
     rig.queue.gates["receive"] = Event()
-    clock.advance(34)
+    clock.advance(29)
     assert rig.queue.calls["receive"] == 1
     rig.queue.gates.pop("receive")
     (one,) = rig.put("job")

@@ -17,9 +17,7 @@ from millpond.process.core import Core
 from millpond.process.refusals import Refusals
 from millpond.process.service import Service
 from millpond.process.wiring import Queues
-from millpond.sqs.bounded import SETTLE_SECONDS, Bounded
 from millpond.sqs.queue import Failure
-from millpond.sqs.redrive import read_redrive, redrive_target
 from tests.engine.test_consumer import BROKEN, GONE, Gate, drain, fine, run
 from tests.fakes import FakeQueue, ListOwner
 from tests.rig import Rig
@@ -404,60 +402,3 @@ def test_a_late_answer_to_an_extension_counts_from_its_request(clock):
     queue.on_call = lambda name: clock.sleep(5) if name == "extend" else None
     clock.advance(16)
     assert lease.deadline == pytest.approx(1_000 + 10.05 + 30, abs=0.1)
-
-
-def test_no_loop_inside_a_call_swallows_its_limit(clock):
-    """botocore takes a TimeoutError in a provider of credentials for the network's, and tries again, for ever."""
-
-    class Stubborn(FakeQueue):
-        def delete(self, receipt_handles):
-            while True:
-                with contextlib.suppress(Exception):
-                    clock.sleep(1_000)
-
-    bounded = Bounded(Stubborn(clock), clock)
-    deleting = gevent.spawn(bounded.delete, ["handle"])
-    clock.advance(SETTLE_SECONDS + 1)
-    assert deleting.ready()
-    with pytest.raises(Unreachable, match="no answer in 10 s"):
-        deleting.get()
-
-
-# 12 a redrive policy
-
-
-ARN = "arn:aws:sqs:eu-west-1:123456789012:dead.fifo"
-
-
-@pytest.mark.parametrize(
-    ("policy", "redrive"),
-    [
-        (f'{{"deadLetterTargetArn": "{ARN}", "maxReceiveCount": 5}}', ("123456789012", "dead.fifo", 5)),
-        (f'{{"deadLetterTargetArn": "{ARN}", "maxReceiveCount": "5"}}', ("123456789012", "dead.fifo", 5)),
-        (f'{{"deadLetterTargetArn": "{ARN}", "maxReceiveCount": 1000}}', ("123456789012", "dead.fifo", 1000)),
-        (f'{{"deadLetterTargetArn": "{ARN}", "maxReceiveCount": 1001}}', ("123456789012", "dead.fifo", 0)),
-        (f'{{"deadLetterTargetArn": "{ARN}", "maxReceiveCount": 0}}', ("123456789012", "dead.fifo", 0)),
-        (f'{{"deadLetterTargetArn": "{ARN}", "maxReceiveCount": 2.5}}', ("123456789012", "dead.fifo", 0)),
-        (f'{{"deadLetterTargetArn": "{ARN}", "maxReceiveCount": true}}', ("123456789012", "dead.fifo", 0)),
-        (f'{{"deadLetterTargetArn": "{ARN}", "maxReceiveCount": {"9" * 5_000}}}', ("123456789012", "dead.fifo", 0)),
-        (f'{{"deadLetterTargetArn": "{ARN}"}}', ("123456789012", "dead.fifo", 0)),
-        ('{"maxReceiveCount": 5}', ("", "", 5)),
-        ('{"deadLetterTargetArn": "dead", "maxReceiveCount": 5}', ("", "", 5)),
-        ('{"deadLetterTargetArn": ["a:b:c"]}', ("", "", 0)),
-        ('{"deadLetterTargetArn": null}', ("", "", 0)),
-        ("[" * 10_000 + "]" * 10_000, ("", "", 0)),
-        ('{"a": ' + "[" * 10_000 + "]" * 10_000 + "}", ("", "", 0)),
-        ("\ud800", ("", "", 0)),
-        ("", ("", "", 0)),
-        ("nonsense", ("", "", 0)),
-    ],
-)
-def test_a_redrive_policy_is_read_whatever_it_says(policy, redrive):
-    read = read_redrive(policy)
-    assert (read.account, read.name, read.max_receive_count) == redrive
-    if read.name:
-        assert redrive_target(policy) == redrive[:2]
-    else:
-        with pytest.raises(ValueError, match="names no queue") as raised:
-            redrive_target(policy)
-        assert len(str(raised.value)) < 1_000

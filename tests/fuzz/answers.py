@@ -19,10 +19,11 @@ from typing import Any
 from millpond.engine import dead_letter
 from millpond.errors import QueueError
 from millpond.message import Message
-from millpond.sqs import shapes
+from millpond.sqs import requests
 from millpond.sqs.boto import BotoSqs
 from millpond.sqs.connection_pool import ConnectionPool
 from millpond.sqs.queue import Attribute, Entry, Failure, Received
+from millpond.sqs.redrive import read_redrive
 from millpond.sqs.sigv4 import Keys
 from millpond.sqs.wire import WireSqs
 from tests.fuzz.kind import Kind, TryOne
@@ -84,9 +85,9 @@ def _check_received(value: Any) -> None:
         assert one.message_id
         assert one.receipt_handle
         Message("m", "e", "t", "q", one.body, one.receive_count, one.sent_ms).sent_at.isoformat()
-        shapes.delete_body("url", [one.receipt_handle])
+        requests.as_json(requests.delete("url", [one.receipt_handle]))
         reason = dead_letter.Reason(one.flaw, "", "", one.receive_count, one.message_id, "", "q", "")
-        shapes.send_body("url", [dead_letter.copy(one, reason, "id")])
+        requests.as_json(requests.send("url", [dead_letter.copy(one, reason, "id")]))
 
 
 def _check_results(value: Any) -> None:
@@ -117,7 +118,7 @@ CALLS = [
     Call(lambda queue: queue.extend([("a", 0), ("b", 30), ("c", 43_200)]), RESULTS, _check_results),
     Call(lambda queue: queue.send(ENTRIES), RESULTS, _check_results),
     Call(lambda queue: queue.attributes(), {"Attributes": {"FifoQueue": "true"}}, _check_attributes),
-    Call(lambda queue: queue.dead_letter_url(POLICY), {"QueueUrl": "http://x/1/dead"}, _check_url),
+    Call(lambda queue: queue.dead_letters(read_redrive(POLICY)).url, {"QueueUrl": "http://x/1/dead"}, _check_url),
 ]
 
 DIGITS, NESTED = "@digits@", "@nested@"

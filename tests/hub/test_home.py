@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
@@ -12,7 +13,17 @@ import pytest
 from gevent.monkey import get_original
 from gevent.threadpool import ThreadPool
 
-from millpond.hub.home import LOOK_SECONDS, MAX_LOOK_SECONDS, Errand, home, hub_thread, process, system, thread_beside
+from millpond.hub.home import (
+    LOOK_SECONDS,
+    MAX_LOOK_SECONDS,
+    Errand,
+    home,
+    hub_thread,
+    process,
+    system,
+    thread_beside,
+    within,
+)
 
 native_ident = get_original("_thread", "get_ident")
 
@@ -115,3 +126,39 @@ def test_a_native_errand_leaves_no_hub_behind():
     while count() > before + 5 and time.monotonic() < end:
         gevent.sleep(0.01)
     assert count() <= before + 5
+
+
+def test_a_call_within_its_time_has_its_value_or_its_error_and_nothing_is_cut_later():
+    def fail() -> None:
+        raise ValueError("no")
+
+    assert within(0.05, lambda: 7) == 7
+    with pytest.raises(ValueError, match="no"):
+        within(0.05, fail)
+    gevent.sleep(0.1)
+
+
+def test_no_loop_inside_a_call_swallows_its_limit():
+    """botocore takes a TimeoutError in a provider of credentials for the network's, and tries again, for ever."""
+
+    def stubborn() -> None:
+        while True:
+            with contextlib.suppress(Exception):
+                gevent.sleep(60)
+
+    began = time.monotonic()
+    with pytest.raises(TimeoutError, match="timed out"):
+        within(0.05, stubborn)
+    assert 0.04 < time.monotonic() - began < 2
+
+
+def test_a_call_is_not_begun_once_its_time_is_over():
+    with pytest.raises(TimeoutError):
+        within(0, lambda: pytest.fail("begun"))
+
+
+def test_a_thread_beside_the_hub_is_let_go_in_time_too(beside):
+    began = time.monotonic()
+    with pytest.raises(TimeoutError):
+        beside(lambda: within(0.05, lambda: gevent.sleep(60)))
+    assert time.monotonic() - began < 2

@@ -17,6 +17,7 @@ from millpond.message import Message
 from millpond.producer import Producer
 from millpond.sqs.clients import connect
 from millpond.sqs.queue import Attribute, Entry, Failure
+from millpond.sqs.redrive import read_redrive
 from tests.http_server import HANG_UP, Server, sqs_answer
 from tests.sdk import _models_are_read_once  # noqa: F401  an autouse fixture
 from tests.smtp_server import make_certificate
@@ -250,11 +251,10 @@ def test_attributes_are_texts(wire):
 def test_the_redrive_policys_target_is_the_dead_letter_queue(wire):
     wire.answer({"QueueUrl": "http://x/1/dead"})
     policy = json.dumps({"deadLetterTargetArn": "arn:aws:sqs:eu-west-1:1:dead", "maxReceiveCount": 15})
-    assert wire.queue.dead_letter_url({"RedrivePolicy": policy}) == "http://x/1/dead"
+    assert wire.queue.dead_letters(read_redrive({"RedrivePolicy": policy})).url == "http://x/1/dead"
     assert wire.sent == [{"QueueName": "dead", "QueueOwnerAWSAccountId": "1"}]
-    assert wire.queue.dead_letter_url({}) == ""
-    with pytest.raises(QueueError, match="GetQueueUrl"):
-        wire.queue.dead_letter_url({"RedrivePolicy": "nonsense"})
+    assert wire.queue.dead_letters(read_redrive({})) is None
+    assert wire.queue.dead_letters(read_redrive({"RedrivePolicy": "nonsense"})) is None
 
 
 def test_the_queues_of_one_endpoint_share_its_connections(wire):
@@ -586,19 +586,6 @@ def test_nobody_listens(wire):
     wire.server.close()
     with pytest.raises(Unreachable, match="ReceiveMessage: "):
         wire.queue.receive(1, 1, 1)
-
-
-@pytest.mark.parametrize("client", CLIENTS)
-def test_no_answer_in_time_is_unreachable(monkeypatch, client):
-    for module in ("wire", "boto"):
-        monkeypatch.setattr(f"millpond.sqs.{module}.SETTLE_SECONDS", 0.05)
-    later = gevent.event.Event()
-    wire = Wire(client)
-    wire.server.script.append([later.wait])
-    with pytest.raises(Unreachable, match="DeleteMessageBatch: "):
-        wire.queue.delete(["h"])
-    later.set()
-    wire.server.close()
 
 
 def test_a_call_without_credentials_is_denied(monkeypatch, wire):

@@ -1,0 +1,109 @@
+"""Answers of SQS, read, and its refusals, for either client.
+
+Reading raises an Exception of any kind for what is not from SQS. Where only one message, or one entry, is not as SQS
+writes it, `salvage.py` reads the others all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from millpond.errors import QueueError
+from millpond.foreign.text import shown
+from millpond.sqs import salvage
+from millpond.sqs.codes import error_kind
+from millpond.sqs.queue import MISSING, NO_ATTRIBUTES, Attribute, Failure, Received
+from millpond.sqs.shapes import (
+    ENTRY_IDS,
+    MAX_CODE,
+    AnsweredError,
+    AnsweredUrl,
+    Attributes,
+    DoneEntry,
+    Messages,
+    Results,
+    Value,
+)
+
+_INDEX = {entry_id: index for index, entry_id in enumerate(ENTRY_IDS)}
+#: What an answer says where all went well, by the number of entries.
+_ALL_DONE = [[DoneEntry(entry_id) for entry_id in ENTRY_IDS[:entries]] for entries in range(len(ENTRY_IDS) + 1)]
+
+_messages = msgspec.json.Decoder(Messages, strict=False)  # numbers come as texts
+_results = msgspec.json.Decoder(Results)
+_attributes = msgspec.json.Decoder(Attributes)
+_queue_url = msgspec.json.Decoder(AnsweredUrl)
+_error = msgspec.json.Decoder(AnsweredError)
+
+
+def read_messages(body: bytes | bytearray) -> list[Received]:
+    """Of a message that is not as SQS writes it, what can be read; where its body cannot, `flaw` says so."""
+    try:
+        return [
+            Received(
+                message.message_id,
+                message.receipt_handle,
+                message.body,
+                (system := message.attributes).approximate_receive_count,
+                system.sent_timestamp,
+                system.message_group_id,
+                system.trace_header,
+                _user_attributes(message.message_attributes) if message.message_attributes else NO_ATTRIBUTES,
+            )
+            for message in _messages.decode(body).messages or ()
+        ]
+    except ValueError:  # msgspec's own are such
+        return salvage.messages(body)
+
+
+def read_results(entries: int, body: bytes | bytearray) -> list[Failure | None]:
+    """What became of each entry. One that the answer does not name counts as failed: it may have been done.
+
+    An answer that names an entry which was not sent is for another call: LookupError.
+    """
+    try:
+        answer = _results.decode(body)
+    except ValueError:
+        answer = salvage.results(body)
+    if answer.successful == _ALL_DONE[entries] and not answer.failed:  # nearly always
+        return [None] * entries
+    results: list[Failure | None] = [MISSING] * entries
+    for done in answer.successful or ():
+        results[_INDEX[done.id]] = None
+    for failed in answer.failed or ():
+        results[_INDEX[failed.id]] = Failure(
+            shown(failed.code, MAX_CODE), shown(failed.message or ""), failed.sender_fault
+        )
+    return results
+
+
+def read_attributes(body: bytes | bytearray) -> dict[str, str]:
+    return _attributes.decode(body).attributes
+
+
+def read_queue_url(body: bytes | bytearray) -> str:
+    return _queue_url.decode(body).queue_url
+
+
+def refusal(status: int, query_error: str, body: bytes | bytearray) -> QueueError:
+    """The error of an answer that is not 200. `query_error`: its header x-amzn-query-error."""
+    codes, text = error_names(query_error, body)
+    return error_kind(frozenset(codes), status)(text or f"HTTP {status}", next(iter(codes), ""))
+
+
+def error_names(query_error: str, body: bytes | bytearray) -> tuple[list[str], str]:
+    """All names of the error, the one that SDKs show first; none where the answer is not from SQS. And what it says."""
+    kind, text = "", ""
+    try:
+        error = _error.decode(body)
+        kind = salvage.as_text(error.kind).rpartition("#")[2].partition(":")[0]
+        text = shown(error.text or error.other_text or "")
+    except (ValueError, RecursionError):
+        pass
+    return [shown(code, MAX_CODE) for code in (query_error.partition(";")[0], kind) if code], text
+
+
+def _user_attributes(values: Mapping[str, Value]) -> dict[str, Attribute]:
+    return {name: value.attribute() for name, value in values.items()}
