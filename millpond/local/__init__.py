@@ -1,7 +1,7 @@
 """An embedded SQS for laptops and tests: the real wire protocol, messages in memory only.
 
-It knows nothing of the engine. `LocalSqs` is loaded at its first use, so that `python -m millpond.local` can patch
-the process before.
+It imports nothing of ours. `LocalSqs` is loaded at its first use, so that `python -m millpond.local` can patch the
+process before.
 """
 
 from __future__ import annotations

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
     from millpond.local.server import LocalSqs
 
-#: Receives after which a queue of --queue gives a message to its dead-letter queue.
+#: maxReceiveCount of a queue of --queue.
 MAX_RECEIVE_COUNT = 15
-#: Exit code for a port that is taken, or a name that no queue can have.
+#: The exit code if the port is taken, or no queue can have that name.
 EXIT_CONFIG = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until SIGTERM or SIGINT. Returns the exit code."""
+    """Serve until SIGTERM or SIGINT; the exit code."""
     monkey.patch_all()
     from millpond.local.server import LocalSqs  # it loads ssl, which must not be loaded before the patch
 
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         tls = _tls(options.certificate, options.key) if options.certificate else None
     except OSError as error:  # ssl's own errors are OSErrors
-        return _refuse(f"--certificate {options.certificate}: {error.strerror}; it takes PEM files")
+        return _refuse(f"--certificate {options.certificate} cannot be read: {error.strerror}; it takes PEM files")
     server = LocalSqs(options.port, options.host, tls)
     try:
         server.start()
@@ -76,7 +76,7 @@ def _create(server: LocalSqs, name: str) -> list[str]:
 
     is_fifo = name.endswith(FIFO_SUFFIX)
     kind = {"FifoQueue": "true"} if is_fifo else {}
-    check_name(name, is_fifo)  # before that of the dead-letter queue, which nobody has typed
+    check_name(name, is_fifo)  # before the name of the dead-letter queue, which nobody has typed
     dead = f"{name.removesuffix(FIFO_SUFFIX)}-dead{FIFO_SUFFIX}" if is_fifo else f"{name}-dead"
     dead_url = server.create_queue(dead, kind)
     policy = {"deadLetterTargetArn": arn(dead), "maxReceiveCount": MAX_RECEIVE_COUNT}

@@ -1,8 +1,8 @@
-"""Guard: who may ask the embedded queue. Programs may; a web page that a developer has open may not.
+"""AccessGuard: who may ask the embedded queue. Programs may; a web page that a developer has open may not.
 
 A page reaches a port of this machine in two ways. It asks by the address: then its browser says so (Origin,
-Sec-Fetch-Site). Or it lets its own name lead here (DNS rebinding) and is of one origin with the queue: then that name
-is in the header Host. No SDK sends the first, and none has such a name.
+Sec-Fetch-Site). Or it lets its own name lead here (DNS rebinding), and has one origin with the queue: then that name
+is in the header Host. No SDK sends those headers, and none asks by a page's name.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from ipaddress import ip_address
 
 from millpond.local.sqs_error import Unreadable, no_request
 
-# The host's port may be another one than ours: a container's is mapped, and a tunnel has its own.
+# The port may differ from ours: that of a container is mapped, and a tunnel has its own.
 _HOST = re.compile(r"(\[[0-9a-f:.]{2,45}\]|[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.?)(?::[0-9]{1,5})?")
 # Nobody can own a name below these: RFC 6761, and ICANN for .internal (host.docker.internal).
 _OWN_DOMAINS = (".localhost", ".test", ".internal")
-# What a page can send without asking first, and no SDK sends; curl's own type (urlencoded) may stay.
+# What a page can send without asking first, and no SDK sends; curl's own type (urlencoded) is let through.
 _PAGE_TYPES = ("text/plain", "multipart/form-data")
 
 
 class AccessGuard:
-    """Checks the head of every request. `host`: the one that the server listens on."""
+    """Checks the head of every request. `host`: what the server listens on."""
 
     def __init__(self, scheme: str, host: str) -> None:
         self._scheme = scheme
@@ -34,8 +34,8 @@ class AccessGuard:
     def check(self, headers: Mapping[str, str], proxied: str | None = None, *, host_is_needed: bool = True) -> None:
         """Raises Unreadable for a request without a Host, for another server's, and for one that a page made.
 
-        `proxied`: the host in the request's first line. A client that sends one was told that its proxy is here, and by
-        its user: a name that leads here does not make a browser do it.
+        `proxied`: the host in the request's first line. A client sends one if its user has set this server as a proxy:
+        a name that leads here does not make a browser do it.
         """
         host = headers.get("host")
         if host is None:
@@ -47,7 +47,7 @@ class AccessGuard:
         elif not self._is_known(host):
             raise _denied(
                 f"The Host {host[:100]!r} is not this server: ask for localhost or its address. "
-                "Another name of this machine is known where it listens on it (--host NAME)."
+                "For another name of this machine, let it listen on that name (--host NAME)."
             )
         if "origin" in headers or "sec-fetch-site" in headers:
             self._check_page(headers)
@@ -59,12 +59,11 @@ class AccessGuard:
         origin = headers.get("origin")
         own = f"{self._scheme}://{headers.get('host')}"
         if origin is not None and origin.lower() != own.lower():
-            raise _denied(f"The web page {origin[:100]!r} may not use this server: it answers programs, and no pages.")
+            raise _denied(f"The web page {origin[:100]!r} may not use this server, which answers programs only.")
         site = headers.get("sec-fetch-site", "none").lower()
         if site not in ("none", "same-origin"):
-            raise _denied(
-                f"A web page asks (Sec-Fetch-Site: {site[:100]}): this server answers programs, and no pages."
-            )
+            text = f"A web page may not use this server, which answers programs only (Sec-Fetch-Site: {site[:100]})."
+            raise _denied(text)
 
     def _knows(self, host: str) -> bool:
         found = _HOST.fullmatch(host.lower())
@@ -72,14 +71,14 @@ class AccessGuard:
             return False
         name = found[1].removesuffix(".")
         loopback = _is_loopback(name.strip("[]"))
-        if loopback is not None:  # a number is nobody's name; where only this machine can ask, there is no other
+        if loopback is not None:  # nobody owns a number as a name; where only this machine can ask, there is no other
             return loopback or not self._is_local or name == self._host
-        # A name without a dot is nobody's either, but what /etc/hosts or a container's network (compose) says.
+        # Nor does anybody own a name without a dot: /etc/hosts or a container's network (compose) gives it.
         return "." not in name or name.endswith(_OWN_DOMAINS) or name == self._host
 
 
 def _is_loopback(text: str) -> bool | None:
-    """None for what is no address."""
+    """Whether it is a loopback address; None if it is not an address."""
     try:
         return ip_address(text).is_loopback
     except ValueError:

@@ -1,37 +1,16 @@
-"""Account: the queues by name, and every operation of the API on them, without I/O."""
+"""Account: the queues by name, and every operation on them, without I/O."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
 
-from millpond.local import batches
+from millpond.local import batches, operations
 from millpond.local.attributes import FIFO_SUFFIX, SETTABLE, FifoSettings, LocalQueueSettings, as_attributes, parse
 from millpond.local.batches import MAX_BATCH
 from millpond.local.convert import attempt_id, check_fifo_batch, parcel
 from millpond.local.fifo import FifoQueue
-from millpond.local.local_queue import MAX_HOLD_SECONDS, LocalPoll, LocalQueue
-from millpond.local.operations import (
-    BatchAnswer,
-    ChangeMessageVisibility,
-    ChangeMessageVisibilityBatch,
-    CreateQueue,
-    DeleteMessage,
-    DeleteMessageBatch,
-    Done,
-    GetQueueAttributes,
-    GetQueueUrl,
-    ListDeadLetterSourceQueues,
-    ListQueues,
-    Nothing,
-    QueueAttributes,
-    QueueRequest,
-    ReceiveMessage,
-    SendMessage,
-    SendMessageBatch,
-    Sent,
-    SetQueueAttributes,
-)
+from millpond.local.local_queue import MAX_HOLD_SECONDS, Alarm, LocalPoll, LocalQueue
 from millpond.local.sqs_error import SqsError, invalid_parameter, invalid_value, missing_parameter
 from millpond.local.stored import MAX_BYTES, size_bytes
 
@@ -51,16 +30,16 @@ _READABLE = SETTABLE | {*_COUNTED, "All", "CreatedTimestamp", "LastModifiedTimes
 
 
 class Account:
-    """All queues of one server. `clock` gives seconds since 1970; `alarm` as in Queue."""
+    """All queues of one server. `clock` gives seconds since 1970."""
 
-    def __init__(self, clock: Callable[[], float], alarm: Callable[[LocalQueue, float], object]) -> None:
+    def __init__(self, clock: Callable[[], float], alarm: Alarm) -> None:
         self._clock = clock
         self._alarm = alarm
         self._queues: dict[str, LocalQueue] = {}
         self._waits = True
 
-    def create_queue(self, request: CreateQueue) -> str:
-        """Returns the queue's name. One that exists is left as it is, if no attribute asked for differs."""
+    def create_queue(self, request: operations.CreateQueue) -> str:
+        """The queue's name. A queue that exists is left as it is, if no given attribute differs."""
         name = request.queue_name
         is_fifo = request.attributes.get("FifoQueue", "").lower() == "true"
         check_name(name, is_fifo)
@@ -74,36 +53,36 @@ class Account:
             queue.dead_letters = target
         return name
 
-    def get_queue_url(self, request: GetQueueUrl) -> str:
-        """Returns the queue's name."""
+    def get_queue_url(self, request: operations.GetQueueUrl) -> str:
+        """The queue's name."""
         return self._find(request.queue_name, "QueueName").name
 
-    def list_queues(self, request: ListQueues) -> tuple[list[str], str]:
-        """Returns names, sorted, and the token of the next page ("" for none)."""
+    def list_queues(self, request: operations.ListQueues) -> tuple[list[str], str]:
+        """The names, sorted, and the token of the next page ("" for none)."""
         names = [name for name in self._queues if name.startswith(request.queue_name_prefix)]
         return _page(names, request.max_results, request.next_token)
 
-    def list_dead_letter_source_queues(self, request: ListDeadLetterSourceQueues) -> tuple[list[str], str]:
-        """The queues whose dead letters go to this one; as list_queues."""
+    def list_dead_letter_source_queues(self, request: operations.ListDeadLetterSourceQueues) -> tuple[list[str], str]:
+        """The queues whose dead letters go to this one, as list_queues() gives them."""
         target = self._queue(request)
         names = [queue.name for queue in self._queues.values() if queue.dead_letters is target]
         return _page(names, request.max_results, request.next_token)
 
-    def delete_queue(self, request: QueueRequest) -> Nothing:
-        """Its messages go with it, and polls that wait are answered. Queues that dead-letter to it keep theirs."""
+    def delete_queue(self, request: operations.QueueRequest) -> operations.Nothing:
+        """Delete it with its messages, and answer its polls. Queues that dead-letter to it keep their messages."""
         gone = self._queue(request)
         del self._queues[gone.name]
         gone.close_polls()
         for queue in self._queues.values():
             if queue.dead_letters is gone:
                 queue.dead_letters = None
-        return Nothing()
+        return operations.Nothing()
 
-    def purge_queue(self, request: QueueRequest) -> Nothing:
+    def purge_queue(self, request: operations.QueueRequest) -> operations.Nothing:
         self._queue(request).purge(self._clock())
-        return Nothing()
+        return operations.Nothing()
 
-    def get_queue_attributes(self, request: GetQueueAttributes) -> QueueAttributes:
+    def get_queue_attributes(self, request: operations.GetQueueAttributes) -> operations.QueueAttributes:
         queue = self._queue(request)
         for name in request.attribute_names:
             if name not in _READABLE:
@@ -117,17 +96,17 @@ class Account:
             "QueueArn": queue.arn,
         }
         wanted = set(request.attribute_names)
-        return QueueAttributes(shown if "All" in wanted else {k: v for k, v in shown.items() if k in wanted})
+        return operations.QueueAttributes(shown if "All" in wanted else {k: v for k, v in shown.items() if k in wanted})
 
-    def set_queue_attributes(self, request: SetQueueAttributes) -> Nothing:
+    def set_queue_attributes(self, request: operations.SetQueueAttributes) -> operations.Nothing:
         queue = self._queue(request)
         settings = parse(request.attributes, queue.settings)
         queue.dead_letters = self._redrive_target(settings)
         queue.settings = settings
         queue.modified = self._clock()
-        return Nothing()
+        return operations.Nothing()
 
-    def send_message(self, request: SendMessage) -> Sent:
+    def send_message(self, request: operations.SendMessage) -> operations.Sent:
         queue = self._queue(request)
         limit = queue.settings.max_message_bytes
         if size_bytes(request.message_body, request.message_attributes) > limit:
@@ -137,7 +116,7 @@ class Account:
         queue.advance(now)
         return sent
 
-    def send_message_batch(self, request: SendMessageBatch) -> BatchAnswer:
+    def send_message_batch(self, request: operations.SendMessageBatch) -> operations.BatchAnswer:
         queue = self._queue(request)
         batches.check(request.entries, "SendMessage")
         if queue.settings.fifo:
@@ -149,7 +128,7 @@ class Account:
             raise SqsError("BatchRequestTooLong", text)
         now = self._clock()
 
-        def admit(entry: SendMessage) -> Sent:
+        def admit(entry: operations.SendMessage) -> operations.Sent:
             if sizes[entry.id] > limit:
                 raise _too_long("One or more parameters cannot be validated", limit)
             return _admit(entry, queue, now)
@@ -158,8 +137,8 @@ class Account:
         queue.advance(now)
         return answer
 
-    def receive_message(self, request: ReceiveMessage) -> tuple[LocalQueue, LocalPoll]:
-        """The poll is answered, or waits in the queue's line until the caller ends that with `queue.leave(poll)`."""
+    def receive_message(self, request: operations.ReceiveMessage) -> tuple[LocalQueue, LocalPoll]:
+        """A poll that is answered, or waits in the queue's line until the caller calls `queue.leave(poll)`."""
         queue = self._queue(request)
         wait_seconds = queue.settings.wait_seconds if request.wait_time_seconds is None else request.wait_time_seconds
         if not 1 <= request.max_number_of_messages <= MAX_BATCH:
@@ -176,31 +155,33 @@ class Account:
         queue.receive(poll, self._clock())
         return queue, poll
 
-    def delete_message(self, request: DeleteMessage) -> Nothing:
+    def delete_message(self, request: operations.DeleteMessage) -> operations.Nothing:
         self._queue(request).delete(_handle(request), self._clock())
-        return Nothing()
+        return operations.Nothing()
 
-    def delete_message_batch(self, request: DeleteMessageBatch) -> BatchAnswer:
+    def delete_message_batch(self, request: operations.DeleteMessageBatch) -> operations.BatchAnswer:
         queue, now = self._queue(request), self._clock()
         batches.check(request.entries, "DeleteMessage")
 
-        def delete(entry: DeleteMessage) -> Done:
+        def delete(entry: operations.DeleteMessage) -> operations.Done:
             queue.delete(_handle(entry), now)
-            return Done(entry.id)
+            return operations.Done(entry.id)
 
         return batches.each(request.entries, delete)
 
-    def change_message_visibility(self, request: ChangeMessageVisibility) -> Nothing:
+    def change_message_visibility(self, request: operations.ChangeMessageVisibility) -> operations.Nothing:
         self._queue(request).change_visibility(_handle(request), _timeout(request), self._clock())
-        return Nothing()
+        return operations.Nothing()
 
-    def change_message_visibility_batch(self, request: ChangeMessageVisibilityBatch) -> BatchAnswer:
+    def change_message_visibility_batch(
+        self, request: operations.ChangeMessageVisibilityBatch
+    ) -> operations.BatchAnswer:
         queue, now = self._queue(request), self._clock()
         batches.check(request.entries, "ChangeMessageVisibility")
 
-        def change(entry: ChangeMessageVisibility) -> Done:
+        def change(entry: operations.ChangeMessageVisibility) -> operations.Done:
             queue.change_visibility(_handle(entry), _timeout(entry), now)
-            return Done(entry.id)
+            return operations.Done(entry.id)
 
         return batches.each(request.entries, change)
 
@@ -210,7 +191,7 @@ class Account:
         for queue in self._queues.values():
             queue.close_polls()
 
-    def _queue(self, request: QueueRequest) -> LocalQueue:
+    def _queue(self, request: operations.QueueRequest) -> LocalQueue:
         return self._find(request.queue_url.rpartition("/")[2], "QueueUrl")
 
     def _find(self, name: str, parameter: str) -> LocalQueue:
@@ -246,7 +227,7 @@ def check_name(name: str, is_fifo: bool) -> None:
         raise invalid_value("QueueName", name, f"{allowed.capitalize()}. 1 to 80 in length{hint}")
 
 
-def _admit(entry: SendMessage, queue: LocalQueue, now: float) -> Sent:
+def _admit(entry: operations.SendMessage, queue: LocalQueue, now: float) -> operations.Sent:
     message, delay_seconds, sent = parcel(entry, queue.settings, now)
     known_as = queue.admit(message, delay_seconds, now)
     if known_as:
@@ -254,13 +235,13 @@ def _admit(entry: SendMessage, queue: LocalQueue, now: float) -> Sent:
     return sent
 
 
-def _handle(entry: DeleteMessage | ChangeMessageVisibility) -> str:
+def _handle(entry: operations.DeleteMessage | operations.ChangeMessageVisibility) -> str:
     if not entry.receipt_handle:
         raise missing_parameter("ReceiptHandle")
     return entry.receipt_handle
 
 
-def _timeout(entry: ChangeMessageVisibility) -> int:
+def _timeout(entry: operations.ChangeMessageVisibility) -> int:
     if entry.visibility_timeout is None:
         raise missing_parameter("VisibilityTimeout")
     return _check_visibility(entry.visibility_timeout)

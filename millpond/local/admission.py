@@ -1,7 +1,7 @@
-"""Admission: how many connections there may be, how long each may take, and the bytes that all of them hold.
+"""Admission: how many connections there may be, how long each may take, and how many bytes all of them hold.
 
-Whoever waits pays nothing for a limit of time: a timer looks twice a second whose time is over. Where there is no room
-for one more, or for its bytes, the one that has been still for the longest time gives way.
+A limit of time costs a waiting connection nothing: a timer looks twice a second whose time is over. Where there is no
+room for one more, or for its bytes, the one that has been still for the longest time gives way.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from gevent import get_hub
 
 from millpond.local.sqs_error import Unreadable
 
-#: Connections at a time; fewer where the process may not have twice as many descriptors, which others need too.
+#: Connections at a time; fewer if the process may not have twice as many descriptors, which others need too.
 MAX_CONNECTIONS = 10_000
 #: Seconds until the first request, and between two: AWS's gateways forget a connection after 350 s.
 FIRST_SECONDS = 30.0
@@ -27,16 +27,16 @@ REQUEST_SECONDS = 30.0
 ANSWER_SECONDS = 30.0
 #: Bytes of long requests and answers, over all connections: nine of the longest requests.
 MAX_HELD_BYTES = 64 * 1_048_576
-#: A connection on which nothing has moved for so many seconds gives way to another one's bytes.
+#: Seconds without a byte, after which a connection gives way to another one's bytes.
 STALLED_SECONDS = 1.0
 
 _LOOK_SECONDS = 0.5
 
 
 class ServerConnection:
-    """One connection. `until`: when what goes on must be done; `moved`: when bytes last came or went (both monotonic).
+    """One connection. `until`: when the present step must be done; `moved`: when bytes last came or went (monotonic).
 
-    While its request is worked on nothing limits it, however long a poll waits.
+    Nothing limits the work on its request, however long a poll waits.
     """
 
     __slots__ = ("_admission", "greenlet", "has_asked", "held", "is_reading", "moved", "until")
@@ -51,47 +51,46 @@ class ServerConnection:
         self.until = self.moved + FIRST_SECONDS
 
     def rest(self) -> None:
-        """It waits for a request."""
-        if self.held:
-            self.release()
+        """Wait for a request from now on."""
+        self.release()
         self.moved = now = monotonic()
         self.until = now + (IDLE_SECONDS if self.has_asked else FIRST_SECONDS)
 
     def read(self, seconds: float) -> None:
-        """A part of a request is here; the rest has so many seconds."""
+        """Read the rest of a request, within so many seconds."""
         self.is_reading = True
         self.until = monotonic() + seconds
 
     def work(self) -> None:
-        """A whole request is here."""
+        """Work on a whole request from now on."""
         self.is_reading = False
         self.has_asked = True
         self.until = inf
 
     def send(self) -> None:
-        """An answer goes out."""
+        """Send an answer from now on."""
         self.is_reading = False
         self.moved = now = monotonic()
         self.until = now + ANSWER_SECONDS
 
     def hold(self, size: int) -> None:
-        """It keeps so many bytes more, until it rests. Raises Unreadable for a request where there is no room."""
+        """Hold so many bytes more, until it rests. Raises Unreadable for a request that there is no room for."""
         self._admission.hold(self, size)
 
     def release(self) -> None:
-        """It keeps nothing any more."""
+        """Hold nothing any more."""
         if self.held:
             self._admission.hold(self, -self.held)
 
     def end(self, error: Unreadable) -> None:
-        """Called by the hub: what it waits for does not come."""
+        """End it, since what it waits for does not come. Called by the hub."""
         if self.greenlet is not None:
-            # Whoever has sent a part of a request is told; TimeoutError is an OSError, as if the client had gone.
+            # A client that has sent a part of a request gets an answer; TimeoutError is an OSError, as if it had gone.
             self.greenlet.throw(error if self.is_reading else TimeoutError())
 
 
 class Admission:
-    """All connections of one server."""
+    """The connections of one server."""
 
     def __init__(self) -> None:
         self._all: set[ServerConnection] = set()
@@ -99,18 +98,18 @@ class Admission:
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         limited = descriptors != resource.RLIM_INFINITY
         self.most = min(MAX_CONNECTIONS, descriptors // 2) if limited else MAX_CONNECTIONS
-        # How many go at once where there are too many: looking through all of them is not for each newcomer.
+        # How many give way at once where there are too many: not every newcomer can look through all of them.
         self.part = self.most // 32 + 1
         self._timer = get_hub().loop.timer(_LOOK_SECONDS, _LOOK_SECONDS, ref=False)
         self._timer.start(self._look)
 
     def close(self) -> None:
-        """No limit of time holds from now on."""
+        """Stop the timer: no limit of time holds from now on."""
         self._timer.stop()
         self._timer.close()
 
     def admit(self) -> ServerConnection | None:
-        """Called by the hub. None where all that there may be are at work."""
+        """A place for a new connection, None if as many as there may be are at work. Called by the hub."""
         if len(self._all) >= self.most:
             self.make_room()
         if len(self._all) >= self.most:
@@ -120,19 +119,19 @@ class Admission:
         return connection
 
     def make_room(self) -> None:
-        """Called by the hub: end those that have been still for the longest time, who never asked before all others."""
+        """End those that have been still for the longest time, those that never asked first. Called by the hub."""
         waiting = [each for each in self._all if each.until < inf and each.greenlet is not None]
         waiting.sort(key=lambda each: (each.has_asked, each.moved))
         for each in waiting[: self.part]:
             each.end(_busy("There are too many connections."))
 
     def drop(self, connection: ServerConnection) -> None:
-        """It has ended."""
+        """Forget a connection that has ended."""
         connection.release()
         self._all.discard(connection)
 
     def hold(self, connection: ServerConnection, size: int) -> None:
-        """As ServerConnection.hold; fewer than 0: it gives them back."""
+        """Count so many bytes more for this connection, or fewer where `size` is negative."""
         connection.held += size
         self._held += size
         if size > 0 and self._held > MAX_HELD_BYTES:
@@ -144,7 +143,7 @@ class Admission:
             get_hub().loop.run_callback(self._end_if_stalled, each)
         gevent.sleep(0)  # they run before this goes on
         if connection.is_reading and self._held > MAX_HELD_BYTES:
-            raise _busy("Other requests and answers take up all the memory there is for them.")
+            raise _busy("Other requests and answers hold all the memory that there is for them.")
 
     def _end_if_stalled(self, connection: ServerConnection) -> None:
         is_stalled = connection.until < inf and monotonic() - connection.moved > STALLED_SECONDS
@@ -158,7 +157,7 @@ class Admission:
 
 
 def _late() -> Unreadable:
-    return Unreadable("RequestTimeout", "The request took too long to come: send it again, and without a pause in it.")
+    return Unreadable("RequestTimeout", "The request took too long to come: send it again, without a pause in it.")
 
 
 def _busy(text: str) -> Unreadable:

@@ -1,4 +1,4 @@
-"""Api: one call of the JSON protocol, from its name and its bytes to its answer's bytes."""
+"""Api: one call of the JSON protocol, from its name and its bytes to the bytes of its answer."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from millpond.local.sqs_error import SqsError
 #: What the header X-Amz-Target begins with.
 TARGET_PREFIX = "AmazonSQS."
 
-#: Blocks until the poll is answered, its seconds at the longest, and leaves the queue's line.
+#: Waits until the poll is answered or its seconds are over, and takes it out of the queue's line.
 Wait = Callable[[LocalQueue, LocalPoll], object]
 Operation = Callable[[Account, Any], msgspec.Struct]
 
 _encode = msgspec.json.Encoder().encode
-# UnknownOperationException and SerializationException are not SQS's own, but of the framework below it.
+# These two errors are not SQS's own; they come from the framework below it.
 _FRAMEWORK_ERRORS = frozenset({"SerializationException", "UnknownOperationException"})
 
 
 class Api:
-    """Every operation by its name. `base_url`, such as http://127.0.0.1:9324, begins the queue URLs in the answers."""
+    """Every operation by its name. `base_url` (http://127.0.0.1:9324) begins the queue URLs in the answers."""
 
     def __init__(self, account: Account, wait: Wait) -> None:
         self._account = account
         self._wait = wait
 
     def call(self, target: str, body: bytes | bytearray, base_url: str) -> bytes:
-        """Raises SqsError for a call that is refused, with what is wrong with it."""
+        """The answer to one call. Raises SqsError if it is refused."""
         name = target.removeprefix(TARGET_PREFIX)
         if name not in _DECODERS or not target.startswith(TARGET_PREFIX):
             text = f"millpond.local has no operation {target!r}: the header X-Amz-Target is {TARGET_PREFIX}<Operation>."
@@ -42,7 +42,7 @@ class Api:
         try:
             request = _DECODERS[name].decode(body or b"{}")
         except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
-            raise SqsError("SerializationException", f"The request is no {name}: {error}") from error
+            raise SqsError("SerializationException", f"The request is not a {name}: {error}") from error
         if name == "ReceiveMessage":
             return _encode(self._receive(request))
         if name in _PLAIN:
@@ -68,7 +68,7 @@ class Api:
 
 
 def error_body(error: SqsError) -> bytes:
-    """The answer of a call that is refused."""
+    """The answer to a call that is refused."""
     namespace = "com.amazon.coral.service" if error.shape in _FRAMEWORK_ERRORS else "com.amazonaws.sqs"
     return _encode({"__type": f"{namespace}#{error.shape}", "message": error.text})
 

@@ -1,4 +1,4 @@
-"""Settings: the attributes of a queue that its owner sets, checked."""
+"""LocalQueueSettings: the attributes of a queue that its owner sets, checked."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 from millpond.local.sqs_error import SqsError, invalid_value
 from millpond.local.stored import MAX_BYTES
 
-#: The account and the region in the name (ARN) of every queue.
+#: The account and the region in the ARN of every queue.
 ACCOUNT_ID = "000000000000"
 REGION = "us-east-1"
 #: How the name of a FIFO queue ends, and of no other.
@@ -22,7 +22,7 @@ _MAX_RECEIVE_COUNT = 1000
 
 
 class RedrivePolicy(msgspec.Struct, frozen=True):
-    """A message that was received `max_receive_count` times goes to the queue `target` at the next receive."""
+    """A message that was received `max_receive_count` times goes to the queue `target` at its next receive."""
 
     target_arn: str
     max_receive_count: int
@@ -34,7 +34,7 @@ class RedrivePolicy(msgspec.Struct, frozen=True):
 
 
 class FifoSettings(msgspec.Struct, frozen=True):
-    """What only a FIFO queue has. `content_based`: a body's SHA-256 is its deduplication id, if it has no other."""
+    """What only a FIFO queue has. `content_based`: the body's SHA-256 is the deduplication id, if there is no other."""
 
     content_based: bool = False
     deduplicates_by_group: bool = False
@@ -42,10 +42,7 @@ class FifoSettings(msgspec.Struct, frozen=True):
 
 
 class LocalQueueSettings(msgspec.Struct, frozen=True):
-    """What the owner of a queue has set. `inert`: attributes that are shown again and have no effect here.
-
-    `fifo` is None for a standard queue.
-    """
+    """What the owner has set; `inert` attributes are shown and have no effect; `fifo` is None for a standard queue."""
 
     delay_seconds: int = 0
     max_message_bytes: int = MAX_BYTES
@@ -74,7 +71,7 @@ _FIFO = {
     "DeduplicationScope": ("deduplicates_by_group", ("queue", "messageGroup")),
     "FifoThroughputLimit": ("limited_by_group", ("perQueue", "perMessageGroupId")),
 }
-# Of two, AWS says more than that a standard queue does not know them.
+# For two of these AWS says more than that a standard queue does not know them.
 _NOT_FIFO = {
     name: f"You can specify the {name} only when FifoQueue is set to true."
     for name in ("DeduplicationScope", "FifoThroughputLimit")
@@ -90,7 +87,7 @@ def arn(name: str) -> str:
 
 
 def parse(attributes: Mapping[str, str], base: LocalQueueSettings) -> LocalQueueSettings:
-    """`base` with these attributes set; an empty text takes a policy away. Raises SqsError for a wrong one."""
+    """`base` with these attributes set; an empty text removes a policy. Raises SqsError for a wrong value."""
     changes: dict[str, Any] = {"fifo": _fifo(attributes, base.fifo)}
     inert = dict(base.inert)
     for name, text in attributes.items():
@@ -129,7 +126,7 @@ def _number(name: str, text: str, least: int, greatest: int) -> int:
 
 
 def _fifo(attributes: Mapping[str, str], base: FifoSettings | None) -> FifoSettings | None:
-    """`base`, which is None for a standard queue, with those of the attributes set that only a FIFO queue has."""
+    """`base` with the attributes set that only a FIFO queue has; it is None for a standard queue."""
     changes: dict[str, bool] = {}
     for name in attributes.keys() & {*_FIFO, "FifoQueue"}:
         if base is None:
@@ -143,9 +140,8 @@ def _fifo(attributes: Mapping[str, str], base: FifoSettings | None) -> FifoSetti
     fifo = msgspec.structs.replace(base, **changes) if base else None
     if fifo and fifo.limited_by_group and not fifo.deduplicates_by_group:
         reason = "perMessageGroupId is allowed only where DeduplicationScope is messageGroup."
-        raise SqsError(
-            "InvalidAttributeValue", f"Invalid value for the parameter FifoThroughputLimit. Reason: {reason}"
-        )
+        text = f"Invalid value for the parameter FifoThroughputLimit. Reason: {reason}"
+        raise SqsError("InvalidAttributeValue", text)
     return fifo
 
 

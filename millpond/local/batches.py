@@ -1,4 +1,4 @@
-"""A batch: what all of them have in common, and one result an entry."""
+"""Batch calls: what is checked in all of them, and one result an entry."""
 
 from __future__ import annotations
 
@@ -6,15 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from millpond.local.operations import (
-    BatchAnswer,
-    ChangeMessageVisibility,
-    DeleteMessage,
-    Done,
-    Failed,
-    SendMessage,
-    Sent,
-)
+from millpond.local.operations import BatchAnswer, BatchEntry, Done, Failed, Sent
 from millpond.local.sqs_error import SqsError
 
 #: Entries in one batch call, and messages in one receive (SQS quotas).
@@ -22,11 +14,11 @@ MAX_BATCH = 10
 
 _ENTRY_ID = re.compile(r"[A-Za-z0-9_-]{1,80}")
 
-Entry = TypeVar("Entry", SendMessage, DeleteMessage, ChangeMessageVisibility)
+Entry = TypeVar("Entry", bound=BatchEntry)
 
 
 def check(entries: Sequence[Entry], action: str) -> None:
-    """Raises SqsError for what makes SQS refuse a batch as a whole."""
+    """Raises SqsError if SQS would refuse the batch as a whole."""
     if not entries:
         raise SqsError("EmptyBatchRequest", f"There should be at least one {action}BatchRequestEntry in the request.")
     if len(entries) > MAX_BATCH:
@@ -43,7 +35,7 @@ def check(entries: Sequence[Entry], action: str) -> None:
 
 
 def each(entries: Sequence[Entry], act: Callable[[Entry], Sent | Done]) -> BatchAnswer:
-    """`act` on each entry; what it raises is that entry's failure alone."""
+    """The results of `act` on each entry; what it raises is the failure of that entry alone."""
     answer = BatchAnswer()
     for entry in entries:
         try:

@@ -1,4 +1,4 @@
-"""Between the wire and the queue: an entry becomes a message, a receipt becomes an answer."""
+"""From an entry to a message in the queue, and from a receipt to an answer."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from millpond.local.stored import StoredMessage, UserAttribute
 
 #: SQS: DelaySeconds is 0 to 900.
 MAX_DELAY_SECONDS = 900
-#: SenderId of every message: nobody signs in here.
+#: SenderId of every message: nobody logs in here.
 SENDER_ID = "AIDALOCAL"
 
 _ID = re.compile(r"[!-~]{1,128}")
 
 
 def parcel(entry: SendMessage, settings: LocalQueueSettings, now: float) -> tuple[StoredMessage, int, Sent]:
-    """The checked message, the seconds until it is visible, and what its sender is told."""
+    """The checked message, the seconds until it is visible, and the answer to its sender."""
     content.check_body(entry.message_body)
     content.check_attributes(entry.message_attributes)
     delay_seconds = settings.delay_seconds if entry.delay_seconds is None else _own_delay(entry.delay_seconds, settings)
@@ -44,7 +44,7 @@ def parcel(entry: SendMessage, settings: LocalQueueSettings, now: float) -> tupl
 
 
 def _own_delay(seconds: int, settings: LocalQueueSettings) -> int:
-    """The delay of a message whose sender names one."""
+    """The delay of a message whose sender has set one."""
     if settings.fifo:
         if seconds:
             raise _not_of_this_type("DelaySeconds", seconds)
@@ -55,14 +55,14 @@ def _own_delay(seconds: int, settings: LocalQueueSettings) -> int:
 
 
 def _tenant(entry: SendMessage) -> str | None:
-    """The group id, which locks and orders nothing in a standard queue."""
+    """The group id; in a standard queue it locks and orders nothing."""
     if entry.message_deduplication_id is not None:
         raise _not_of_this_type("MessageDeduplicationId", entry.message_deduplication_id)
     return None if entry.message_group_id is None else _checked_id("MessageGroupId", entry.message_group_id)
 
 
 def _fifo_ids(entry: SendMessage, fifo: FifoSettings) -> tuple[str, str]:
-    """The ids of the group and for deduplication."""
+    """The group id and the deduplication id."""
     if entry.message_group_id is None:
         raise missing_parameter("MessageGroupId")
     group_id = _checked_id("MessageGroupId", entry.message_group_id)
@@ -74,16 +74,16 @@ def _fifo_ids(entry: SendMessage, fifo: FifoSettings) -> tuple[str, str]:
 
 
 def check_fifo_batch(entries: Sequence[SendMessage], fifo: FifoSettings) -> None:
-    """Raises SqsError where an entry lacks an id: then SQS refuses all of them (localstack's recordings of AWS)."""
+    """Raises SqsError if an entry lacks an id: then SQS refuses the whole batch (localstack's recordings of AWS)."""
     for entry in entries:
         if entry.message_deduplication_id is None and not fifo.content_based:
             raise _undeduplicable()
-        if entry.message_group_id is None:  # not the code that it is for a single message
+        if entry.message_group_id is None:  # for a single message it is another code
             raise invalid_parameter("The request must contain the parameter MessageGroupId.")
 
 
 def attempt_id(request: ReceiveMessage, settings: LocalQueueSettings) -> str | None:
-    """The checked id for trying this receive again."""
+    """The id by which this receive can be tried again, checked."""
     if request.receive_request_attempt_id is None:
         return None
     if not settings.fifo:
@@ -110,19 +110,17 @@ def _undeduplicable() -> SqsError:
 def _trace_header(attributes: Mapping[str, UserAttribute]) -> str | None:
     for name, attribute in attributes.items():
         if name != "AWSTraceHeader":
-            raise invalid_parameter(
-                f"Message system attribute name '{name}' is invalid: only AWSTraceHeader can be sent."
-            )
+            text = f"Message system attribute name '{name}' is invalid: only AWSTraceHeader can be sent."
+            raise invalid_parameter(text)
         if attribute.data_type != "String" or not attribute.string_value:
-            raise invalid_parameter(
-                "Message system attribute 'AWSTraceHeader' must contain a non-empty value of type 'String'."
-            )
+            text = "Message system attribute 'AWSTraceHeader' must contain a non-empty value of type 'String'."
+            raise invalid_parameter(text)
         return attribute.string_value
     return None
 
 
 def received(poll: LocalPoll, request: ReceiveMessage) -> ReceivedMessages:
-    """The answer to a poll that is answered, with the attributes that were asked for."""
+    """The answer to a receive, with the attributes that were asked for."""
     system_names = frozenset(request.message_system_attribute_names or request.attribute_names)
     return ReceivedMessages([_shown(receipt, system_names, request) for receipt in poll.receipts or []])
 
@@ -163,7 +161,7 @@ def _system_attributes(receipt: Receipt, names: frozenset[str]) -> dict[str, str
 
 
 def _asked_for(attributes: dict[str, UserAttribute], names: Sequence[str]) -> dict[str, UserAttribute]:
-    """`names`: whole names, `All`, or the beginning of names and `.*`."""
+    """The attributes that `names` means: whole names, `All`, or the beginning of names and `.*`."""
     if not attributes or "All" in names or ".*" in names:
         return attributes
     beginnings = tuple(name[:-2] for name in names if name.endswith(".*"))

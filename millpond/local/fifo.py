@@ -1,4 +1,4 @@
-"""FifoQueue: what SQS does otherwise with the messages of a FIFO queue, without I/O.
+"""FifoQueue: what SQS does differently with the messages of a FIFO queue, without I/O.
 
 A group's messages are received in the order in which they were sent. One that is in flight or delayed holds back those
 behind it in its group, and none before it: so AWS does where a message comes back earlier than the ones that were
@@ -8,14 +8,14 @@ received with it (recorded by localstack: test_fifo_group_visibility_extends_wit
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Hashable, Iterable
 from itertools import islice
 from typing import Generic, TypeVar
 
 import msgspec
 
 from millpond.local.attributes import LocalQueueSettings
-from millpond.local.local_queue import MAX_HOLD_SECONDS, MAX_IN_FLIGHT, LocalPoll, LocalQueue, Receipt
+from millpond.local.local_queue import MAX_HOLD_SECONDS, MAX_IN_FLIGHT, Alarm, LocalPoll, LocalQueue, Receipt
 from millpond.local.sqs_error import expired_handle, invalid_value
 from millpond.local.stored import StoredMessage
 
@@ -29,18 +29,18 @@ Value = TypeVar("Value")
 
 
 class Recent(Generic[Value]):
-    """What was set in the last five minutes, by key."""
+    """Values by key, for five minutes each."""
 
     def __init__(self) -> None:
         self._entries: OrderedDict[Hashable, tuple[float, Value]] = OrderedDict()
 
     def set(self, key: Hashable, value: Value, now: float) -> None:
-        """Set the value anew; its five minutes begin."""
+        """Set a value; its five minutes begin."""
         self._entries[key] = (now, value)
         self._entries.move_to_end(key)
 
     def get(self, key: Hashable, now: float) -> Value | None:
-        """The value, None where it was not set or too long ago."""
+        """The value, None if it was not set or too long ago."""
         while self._entries and next(iter(self._entries.values()))[0] <= now - RECENT_SECONDS:
             self._entries.popitem(last=False)
         entry = self._entries.get(key)
@@ -54,7 +54,7 @@ class Recent(Generic[Value]):
 class ReceiveAttempt(msgspec.Struct):
     """A receive that can be tried again: the handles that it got, and until when they hide the messages.
 
-    `poll`: as long as it has got nothing.
+    `poll`: the poll itself, as long as it has got nothing.
     """
 
     poll: LocalPoll | None = None
@@ -63,20 +63,16 @@ class ReceiveAttempt(msgspec.Struct):
 
 
 class FifoQueue(LocalQueue):
-    """One FIFO queue. It is a LocalQueue, and
+    """One FIFO queue. It is a LocalQueue that
 
     1. keeps the order within each group, as the first lines of this file say;
-    2. takes a message with a deduplication id that it knows for the one it has or had;
-    3. refuses a handle whose visibility time-out has passed;
-    4. answers a receive that is tried again, by its attempt id, as it did the first time.
+    2. takes a message whose deduplication id it knows for the one that it has or had;
+    3. refuses a receipt handle whose visibility time-out has passed;
+    4. answers a receive that is tried again with its attempt id as it did the first time.
     """
 
     def __init__(
-        self,
-        name: str,
-        settings: LocalQueueSettings,
-        created: float = 0.0,
-        alarm: Callable[[LocalQueue, float], object] | None = None,
+        self, name: str, settings: LocalQueueSettings, created: float = 0.0, alarm: Alarm | None = None
     ) -> None:
         super().__init__(name, settings, created, alarm)
         # AWS goes by the scope that a queue was created with, whatever is set and shown later (recorded by localstack:
@@ -91,7 +87,7 @@ class FifoQueue(LocalQueue):
         self._attempts: Recent[ReceiveAttempt] = Recent()
 
     def admit(self, message: StoredMessage, delay_seconds: int, now: float) -> tuple[str, str]:
-        """As in Queue; a duplicate is not taken in, and gets the id and the sequence number of the original."""
+        """As in LocalQueue. A duplicate is not taken in, and gets the id and the sequence number of the original."""
         scope = (message.group_id if self._scope_is_group else None, message.deduplication_id)
         known = self._known.get(scope, now)
         if known is not None:
@@ -100,12 +96,12 @@ class FifoQueue(LocalQueue):
         message.sequence_number = str(_SEQUENCE_BASE + message.key)
         self._groups.setdefault(message.group_id, OrderedDict())[message.key] = None
         self._sort(message.group_id)
-        told = message.id, message.sequence_number
-        self._known.set(scope, told, now)
-        return told
+        known = message.id, message.sequence_number
+        self._known.set(scope, known, now)
+        return known
 
     def receive(self, poll: LocalPoll, now: float) -> None:
-        """Answer the poll, or let it wait in line. Raises SqsError for an attempt whose messages have changed since."""
+        """Answer the poll, or let it wait. Raises SqsError for an attempt whose messages have changed since."""
         self.advance(now)
         if poll.attempt_id is not None and self._repeat(poll, poll.attempt_id, now):
             return
@@ -119,7 +115,7 @@ class FifoQueue(LocalQueue):
         super().delete(receipt_handle, now)
 
     def purge(self, now: float) -> None:
-        """As in Queue. What was sent before is no original any more (localstack's recordings of AWS)."""
+        """As in LocalQueue. What was sent before is no longer an original (localstack's recordings of AWS)."""
         super().purge(now)
         for entries in (self._groups, self._ready, self._known, self._attempts):
             entries.clear()
@@ -132,7 +128,7 @@ class FifoQueue(LocalQueue):
         return key in self._messages and key not in self._in_flight and key not in self._delayed
 
     def _sort(self, group_id: str | None) -> None:
-        """Put the group among those that can be received from, behind them, or take it out."""
+        """Put the group last among those that can be received from, or take it out."""
         group = self._groups.get(group_id)
         if group and self._is_visible(next(iter(group))):
             self._ready.setdefault(group_id)
@@ -186,8 +182,8 @@ class FifoQueue(LocalQueue):
         return receipts
 
     def _move(self, message: StoredMessage, target: LocalQueue, now: float) -> None:
-        # Unlike a standard one, a FIFO queue's dead letter is as old as it is in the dead-letter queue, and has its own
-        # id for deduplication (SQS Developer Guide, dead-letter queues).
+        # Unlike in a standard queue, the age of a dead letter counts from its move, and its deduplication id is its own
+        # (SQS Developer Guide, dead-letter queues).
         message.sent = now
         message.deduplication_id = message.id
         super()._move(message, target, now)
@@ -198,10 +194,10 @@ class FifoQueue(LocalQueue):
         return message if message is not None and message.key in self._in_flight else None
 
     def _repeat(self, poll: LocalPoll, attempt_id: str, now: float) -> bool:
-        """Answer the poll as the first one with this id was. Returns whether that was done.
+        """Answer the poll as the first one with this id was answered. Returns whether that was done.
 
-        It is not where the first one got nothing, or its time-out has passed. Where it still waits, its client has gone
-        and this poll takes its place.
+        It is not if the first one got nothing, or its time-out has passed. If the first one still waits, its client has
+        gone, and this poll takes its place.
         """
         attempt = self._attempts.get(attempt_id, now)
         if attempt is None or attempt.until <= now:

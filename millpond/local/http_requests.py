@@ -21,28 +21,28 @@ from millpond.local.access import AccessGuard
 from millpond.local.admission import HEAD_SECONDS, REQUEST_SECONDS, ServerConnection
 from millpond.local.sqs_error import Unreadable, no_request
 
-#: A request's bytes: 1 MiB of message, each byte six in JSON at the most (\u0001), and room for the rest.
+#: Bytes of a request: 1 MiB of message, each byte six in JSON at the most (\u0001), and room for the rest.
 MAX_REQUEST_BYTES = 7 * 1_048_576
-#: Bytes and lines of a request's head.
+#: Bytes and lines of the head of a request.
 MAX_HEAD_BYTES = 65_536
 MAX_HEAD_LINES = 200
-#: Chunks of one body, and bytes of all that is in a chunked body and is not the body's: lengths, extensions, trailers.
+#: Chunks of one body, and bytes around them: lengths, extensions, trailers.
 MAX_CHUNKS = 4096
 MAX_FRAMING_BYTES = 65_536
 
 _RECEIVE_BYTES = 65_536
-# After so many reads the others have their turn, even where the next bytes are here already.
+# After this many reads the others have their turn, even if the next bytes are here already.
 _READS = 8
-# And after so many requests: a client that waits for its answers gives them their turn anyway.
+# And after this many requests: a client that waits for its answers gives them their turn anyway.
 _REQUESTS = 64
-# `http://host` before the path: so asks a client whose proxy this server is said to be (HTTP_PROXY).
+# `http://host` before the path: a client sends it if this server is set as its proxy (HTTP_PROXY).
 _REQUEST_LINE = re.compile(r"([A-Z]{1,20}) (?:http://([^/ ]{1,300}))?(/[!-~]*) HTTP/1\.([01])")
 # A name is a token, with nothing before the colon; a line that goes on in the next one (obs-fold) has none (RFC 9112).
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _NO_CONTROL = bytes(code for code in range(256) if code == 9 or (code >= 32 and code != 127))
 _LENGTH = re.compile(r"[0-9]{1,15}")
 _CHUNK_LENGTH = re.compile(rb"([0-9A-Fa-f]{1,7})[ \t]*(;.*)?")
-# A second one of these would say something else to somebody else.
+# If one of these came twice, another program could read another value.
 _SINGLE = frozenset({"host", "content-length", "transfer-encoding", "x-amz-target", "origin", "sec-fetch-site"}) | {
     "content-type",
     "expect",
@@ -50,7 +50,7 @@ _SINGLE = frozenset({"host", "content-length", "transfer-encoding", "x-amz-targe
 
 
 class HttpRequest(NamedTuple):
-    """`headers` by their names in lower case; `stays`: the client goes on to use the connection."""
+    """One request. `headers`: by names in lower case. `stays`: the client goes on to use the connection."""
 
     method: str
     path: str
@@ -60,7 +60,7 @@ class HttpRequest(NamedTuple):
 
 
 class HttpRequests:
-    """The requests that come over one connection."""
+    """The requests over one connection."""
 
     def __init__(self, socket: Socket, connection: ServerConnection, guard: AccessGuard) -> None:
         self._socket = socket
@@ -71,7 +71,7 @@ class HttpRequests:
         self._framing = 0
 
     def next(self) -> HttpRequest | None:
-        """None where the client has ended. Raises Unreadable, and OSError where the connection broke."""
+        """The next request, None if the client has ended. Raises Unreadable, and OSError if the connection broke."""
         self._connection.rest()
         head = self._head()
         if head is None:
@@ -103,7 +103,7 @@ class HttpRequests:
         return head
 
     def _end_of_head(self) -> int:
-        """Read on until it is there."""
+        """Read on to the end of the head; where it is."""
         self._connection.read(HEAD_SECONDS)
         read = self._read = bytearray(self._read)
         end = -1
@@ -122,7 +122,7 @@ class HttpRequests:
         return body
 
     def _long_body(self, length: int) -> bytearray:
-        """One that is not here as a whole: it takes up what has come of it, not what was promised."""
+        """A body that is not here as a whole yet: it takes the memory of what has come, not of what was promised."""
         self._connection.read(REQUEST_SECONDS)
         body, self._read = bytearray(self._read), b""
         self._connection.hold(len(body))
@@ -153,11 +153,11 @@ class HttpRequests:
         line = self._line()
         length = _CHUNK_LENGTH.fullmatch(line)
         if not length:
-            raise _cut(f"{line[:100]!r} is no length of a chunk")
+            raise _cut(f"{line[:100]!r} is not the length of a chunk")
         return int(length[1], 16)
 
     def _chunk(self, body: bytearray, length: int) -> None:
-        """The next `length` bytes come behind the body's."""
+        """Append the next `length` bytes to the body."""
         while length:
             self._read = self._read or bytearray(self._more())
             part = self._read[:length]
@@ -187,7 +187,7 @@ class HttpRequests:
         return line
 
     def _more(self, most: int = _RECEIVE_BYTES) -> bytes:
-        """The next bytes of a request of which a part is here."""
+        """The next bytes of a request that has begun."""
         self._reads += 1
         if not self._reads % _READS:
             gevent.sleep(0)
@@ -199,7 +199,7 @@ class HttpRequests:
 
 
 def answer(status: int, headers: Mapping[str, str], body: bytes, second: int) -> bytes:
-    """Its bytes; `second` is now, in seconds since 1970."""
+    """The bytes of an answer; `second` is now, in seconds since 1970."""
     lines = [_first_lines(status, second), *(f"{name}: {value}\r\n" for name, value in headers.items())]
     return f"{''.join(lines)}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
@@ -222,7 +222,7 @@ def _parsed(head: bytes | bytearray) -> tuple[re.Match[str], dict[str, str]]:
     for field in lines[1:]:
         name, colon, value = field.partition(":")
         if not colon:
-            raise no_request(f"{field[:100]!r} is no header")
+            raise no_request(f"{field[:100]!r} is not a header")
         headers[_lower(name)] = value.strip()
     if len(headers) < len(lines) - 1:
         _check_single(lines[1:])
@@ -232,7 +232,7 @@ def _parsed(head: bytes | bytearray) -> tuple[re.Match[str], dict[str, str]]:
 @lru_cache(maxsize=256)
 def _lower(name: str) -> str:
     if not _NAME.fullmatch(name):
-        raise no_request(f"{name[:100]!r} is no name of a header")
+        raise no_request(f"{name[:100]!r} is not the name of a header")
     return name.lower()
 
 
@@ -244,7 +244,7 @@ def _check_single(fields: list[str]) -> None:
 
 
 def _body_length(headers: Mapping[str, str], is_new: bool) -> int | None:
-    """None for a chunked body."""
+    """The length of the body, None if it is chunked."""
     encoding = headers.get("transfer-encoding")
     length = headers.get("content-length", "0")
     if encoding is not None:

@@ -1,7 +1,7 @@
-"""Queue: what SQS does with messages, without I/O. Every call is given `now`, in seconds since 1970.
+"""LocalQueue: what SQS does with messages, without I/O. Every call is given `now`, in seconds since 1970.
 
 A message is delayed, visible or in flight (received, and invisible until its visibility time-out). What time alone
-changes is done at the next call, or when the alarm that the queue asked for rings: nothing is ever scanned.
+changes is done at the next call, or when an alarm rings that the queue has set: nothing is ever scanned.
 """
 
 from __future__ import annotations
@@ -18,19 +18,22 @@ from millpond.local.schedule import Schedule
 from millpond.local.sqs_error import SqsError, expired_handle, invalid_value
 from millpond.local.stored import StoredMessage
 
-#: A receive holds a message for 12 h at the longest, counted from the receive; extensions do not reset it.
+#: A receive can hide a message for 12 h, counted from the receive; extensions do not begin it anew.
 MAX_HOLD_SECONDS = 43_200
 #: Messages of one standard queue that can be in flight at a time (SQS quotas).
 MAX_IN_FLIGHT = 120_000
-#: A queue can be purged once in so many seconds.
+#: Seconds between two purges of a queue.
 PURGE_SECONDS = 60
 
-# Keys of messages that are gone, which the line of visible ones may keep before it is rebuilt.
+#: Called with a queue and a time: it asks for `advance` at that time, when something becomes visible and a poll waits.
+Alarm = Callable[["LocalQueue", float], object]
+
+# How many keys of messages that are gone the line of visible ones may keep before it is rebuilt.
 _SLACK = 64
 
 
 class Receipt(msgspec.Struct, frozen=True):
-    """A message as one receive brings it: the count and the handle are this receive's."""
+    """A message as one receive brings it, with the receipt handle and the count of this receive."""
 
     message: StoredMessage
     handle: str
@@ -38,9 +41,9 @@ class Receipt(msgspec.Struct, frozen=True):
 
 
 class LocalPoll:
-    """One receive: answered at once, or waiting in its queue's line. `visibility_seconds` None: as the queue has it.
+    """One receive: answered at once, or waiting in its queue's line. `visibility_seconds`: None for the queue's own.
 
-    `attempt_id`: a FIFO queue gives a receive with the same one the same messages.
+    `attempt_id`: a FIFO queue gives the same messages to a receive with the same one.
     """
 
     def __init__(
@@ -54,14 +57,14 @@ class LocalPoll:
         self.on_answer: Callable[[], object] | None = None
 
     def answer(self, receipts: list[Receipt]) -> None:
-        """Called once, by the queue."""
+        """Give it its messages. Called once, by the queue."""
         self.receipts = receipts
         if self.on_answer:
             self.on_answer()
 
 
 class Counts(msgspec.Struct, frozen=True):
-    """How many messages a queue has, by what they are."""
+    """How many messages a queue has, by state."""
 
     visible: int
     in_flight: int
@@ -74,16 +77,10 @@ class LocalQueue:
     1. Keeps messages until they are deleted, purged or older than the retention period.
     2. Hands each visible one to one receive at a time, and to waiting polls in the order in which they came.
     3. Moves those that were received too often to `dead_letters`, at the receive that would have been one too many.
-
-    `alarm(queue, time)` asks for a call of `advance` at that time: something then becomes visible, and a poll waits.
     """
 
     def __init__(
-        self,
-        name: str,
-        settings: LocalQueueSettings,
-        created: float = 0.0,
-        alarm: Callable[[LocalQueue, float], object] | None = None,
+        self, name: str, settings: LocalQueueSettings, created: float = 0.0, alarm: Alarm | None = None
     ) -> None:
         self.name = name
         self.arn = arn(name)
@@ -105,18 +102,18 @@ class LocalQueue:
         self._handle = re.compile(rf"{self._handle_prefix}-([0-9]{{1,18}})-([0-9]{{1,9}})")
 
     def counts(self, now: float) -> Counts:
-        """What GetQueueAttributes counts."""
+        """The numbers for GetQueueAttributes."""
         self.advance(now)
         return Counts(self._visible_count, len(self._in_flight), len(self._delayed))
 
     def send(self, parcels: Sequence[tuple[StoredMessage, int]], now: float) -> None:
-        """Take messages in, each with its delay in seconds; one waiting poll can get up to ten of them."""
+        """Take messages in, each with its delay in seconds; a waiting poll can get up to ten of them."""
         for message, delay_seconds in parcels:
             self.admit(message, delay_seconds, now)
         self.advance(now)
 
     def admit(self, message: StoredMessage, delay_seconds: int, now: float) -> tuple[str, str] | None:
-        """Take one message in; `advance` gives it to a poll. Returns the id and the sequence number of a FIFO queue."""
+        """Take one message in; `advance` gives it to a poll. A FIFO queue returns its id and sequence number."""
         self._last_key += 1
         message.key = self._last_key
         self._messages[message.key] = message
@@ -128,7 +125,7 @@ class LocalQueue:
         return None
 
     def receive(self, poll: LocalPoll, now: float) -> None:
-        """Answer the poll, or let it wait in line. Raises SqsError (OverLimit), never for a poll that can wait."""
+        """Answer the poll, or let it wait. Raises SqsError (OverLimit), never for a poll that can wait."""
         self.advance(now)
         receipts = self._take(poll, now)
         if receipts:
@@ -140,7 +137,7 @@ class LocalQueue:
             self._answer_empty(poll)
 
     def leave(self, poll: LocalPoll) -> None:
-        """The poll has waited long enough: it is answered, with nothing, unless it has its answer already."""
+        """Answer a poll that has waited long enough with nothing, unless it has its answer already."""
         if poll in self._polls:
             del self._polls[poll]
             poll.answer([])
@@ -151,7 +148,7 @@ class LocalQueue:
             self.leave(poll)
 
     def delete(self, receipt_handle: str, now: float) -> None:
-        """Delete the message, unless it was received again since. Raises SqsError for a handle that is wrong or old."""
+        """Delete the message, unless it was received again since. Raises SqsError for a wrong or expired handle."""
         message = self._held(receipt_handle)
         if message is None:
             return
@@ -161,10 +158,10 @@ class LocalQueue:
         self._serve(now)  # a poll can wait for room in flight
 
     def change_visibility(self, receipt_handle: str, seconds: int, now: float) -> None:
-        """The message becomes visible in so many seconds from now.
+        """Make the message visible in so many seconds from now.
 
-        SQS answers 200 and does nothing where the visibility time-out has passed and nobody has received the message
-        since. Raises SqsError for a handle that is none, a message that is gone or received again, and beyond 12 h.
+        Like SQS it does nothing if the visibility time-out has passed and nobody has received the message since. Raises
+        SqsError for a wrong handle, for a message that is gone or received again, and beyond 12 h.
         """
         self.advance(now)
         message = self._held(receipt_handle)
@@ -180,7 +177,7 @@ class LocalQueue:
         self._serve(now)
 
     def purge(self, now: float) -> None:
-        """Delete every message, those in flight too. Raises SqsError where the last purge was under 60 s ago."""
+        """Delete every message, those in flight too. Raises SqsError if the last purge was under 60 s ago."""
         if self._purged is not None and now - self._purged < PURGE_SECONDS:
             text = f"Only one PurgeQueue operation on {self.name} is allowed every {PURGE_SECONDS} seconds."
             raise SqsError("PurgeQueueInProgress", text)
@@ -191,7 +188,7 @@ class LocalQueue:
             schedule.clear()
 
     def advance(self, now: float) -> None:
-        """Do what time has brought since the last call: messages that are too old, or visible now."""
+        """Do what is due since the last call: forget messages that are too old, show those that are visible now."""
         for key in self._ages.pop_due(now - self.settings.retention_seconds):
             self._forget(key)
         self._reveal(self._delayed.pop_due(now))
@@ -222,7 +219,7 @@ class LocalQueue:
             self._reveal((key,))
 
     def _reveal(self, keys: Iterable[int]) -> None:
-        """These messages have become visible."""
+        """Show these messages: they have become visible."""
         self._visible.extend(keys)
 
     def _answer_empty(self, poll: LocalPoll) -> None:
@@ -234,7 +231,7 @@ class LocalQueue:
         while self._polls and self._has_ready:
             poll, _ = self._polls.popitem(last=False)
             receipts = self._take(poll, now)
-            if not receipts:  # they went to the dead-letter queue, or nothing more may be in flight
+            if not receipts:  # all went to the dead-letter queue, or nothing more may be in flight
                 self._polls[poll] = None
                 self._polls.move_to_end(poll, last=False)
                 break
@@ -288,7 +285,7 @@ class LocalQueue:
         target.send([(message, 0)], now)
 
     def _held(self, receipt_handle: str) -> StoredMessage | None:
-        """The message, if this handle is from its latest receive; None where it is gone or received again."""
+        """The message, if this handle is from its latest receive; None if it is gone or received again."""
         numbers = self._handle.fullmatch(receipt_handle)
         if not numbers:
             text = f'The input receipt handle "{receipt_handle}" is not a valid receipt handle.'

@@ -1,4 +1,4 @@
-"""Requests and answers as the wire has them (awsJson1.0): msgspec Structs, one for each operation."""
+"""The requests and answers of each operation as they travel (awsJson1.0)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class ApiRequest(msgspec.Struct, rename="pascal"):
 
 
 class QueueRequest(ApiRequest):
-    """A call to one queue. `queue_url`: its URL, or just its name."""
+    """A call to one queue. `queue_url`: its URL, or its name alone."""
 
     queue_url: str = ""
 
@@ -37,12 +37,7 @@ class ListDeadLetterSourceQueues(QueueRequest):
     next_token: str = ""
 
 
-class DeleteQueue(QueueRequest):
-    pass
-
-
-class PurgeQueue(QueueRequest):
-    pass
+DeleteQueue = PurgeQueue = QueueRequest
 
 
 class GetQueueAttributes(QueueRequest):
@@ -53,10 +48,13 @@ class SetQueueAttributes(QueueRequest):
     attributes: dict[str, str] = {}
 
 
-class SendMessage(QueueRequest):
-    """Also an entry of a batch, which has an `id` and no `queue_url`."""
+class BatchEntry(QueueRequest):
+    """A request that is also an entry of a batch: there it has an `id`, and no `queue_url`."""
 
     id: str = ""
+
+
+class SendMessage(BatchEntry):
     message_body: str = ""
     delay_seconds: int | None = None
     message_attributes: dict[str, UserAttribute] = {}
@@ -79,10 +77,7 @@ class ReceiveMessage(QueueRequest):
     receive_request_attempt_id: str | None = None
 
 
-class DeleteMessage(QueueRequest):
-    """Also an entry of a batch."""
-
-    id: str = ""
+class DeleteMessage(BatchEntry):
     receipt_handle: str = ""
 
 
@@ -90,10 +85,7 @@ class DeleteMessageBatch(QueueRequest):
     entries: list[DeleteMessage] = []
 
 
-class ChangeMessageVisibility(QueueRequest):
-    """Also an entry of a batch."""
-
-    id: str = ""
+class ChangeMessageVisibility(BatchEntry):
     receipt_handle: str = ""
     visibility_timeout: int | None = None
 
@@ -103,7 +95,7 @@ class ChangeMessageVisibilityBatch(QueueRequest):
 
 
 class ApiAnswer(msgspec.Struct, rename="pascal", omit_defaults=True):
-    """What an SDK gets; SQS leaves out what is empty."""
+    """What an SDK receives; SQS leaves out what is empty."""
 
 
 class QueueUrl(ApiAnswer):
@@ -116,7 +108,7 @@ class QueueUrls(ApiAnswer):
 
 
 class SourceQueueUrls(ApiAnswer):
-    queue_urls: list[str] = msgspec.field(name="queueUrls")  # so in SQS's model, and always there
+    queue_urls: list[str] = msgspec.field(name="queueUrls")  # as in SQS's model, and always there
     next_token: str = ""
 
 
@@ -136,7 +128,7 @@ class Sent(ApiAnswer):
 
 
 class Done(ApiAnswer):
-    """An entry of a batch that has nothing to tell."""
+    """An entry of a batch that was done, with no result."""
 
     id: str
 
@@ -170,4 +162,4 @@ class ReceivedMessages(ApiAnswer):
 
 
 class Nothing(ApiAnswer):
-    """The answer of a call that has nothing to tell."""
+    """The answer of a call without a result."""

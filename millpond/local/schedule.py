@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from heapq import heapify, heappop, heappush
 
-# Entries that nobody wants any more, which a heap may keep before it is rebuilt.
+# How many obsolete entries a heap may keep before it is rebuilt.
 _SLACK = 64
 
 
 class Schedule:
-    """When each key is due: one time a key, O(log n), and memory for at most twice the keys it has."""
+    """When each key is due: one time for each, in O(log n), with memory for at most twice the keys it has."""
 
     def __init__(self) -> None:
         self._times: dict[int, float] = {}
@@ -23,17 +23,17 @@ class Schedule:
         return key in self._times
 
     def time(self, key: int) -> float | None:
-        """When the key is due."""
+        """When the key is due; None for never."""
         return self._times.get(key)
 
     def set(self, key: int, time: float) -> None:
-        """The key is due at `time`, and at no other."""
+        """Make the key due at `time`, and at no other."""
         self._times[key] = time
         heappush(self._heap, (time, key))
         self._compact()
 
     def drop(self, key: int) -> None:
-        """The key is never due."""
+        """Make the key due never."""
         if self._times.pop(key, None) is not None:
             self._compact()
 
@@ -46,7 +46,7 @@ class Schedule:
                 yield key
 
     def next_time(self) -> float | None:
-        """When the next key is due."""
+        """When the next key is due; None for never."""
         while self._heap and self._times.get(self._heap[0][1]) != self._heap[0][0]:
             heappop(self._heap)
         return self._heap[0][0] if self._heap else None

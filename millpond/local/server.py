@@ -30,23 +30,23 @@ from millpond.local.sqs_error import SqsError, Unreadable
 
 #: Connections that wait to be accepted.
 BACKLOG = 1024
-#: Seconds that answers have to go out once the server is told to stop, and that a refused client has to stop sending.
+#: Seconds for answers to go out once the server stops, and for a refused client to stop sending.
 STOP_SECONDS = 0.5
 
-#: Seconds without an accept after one that failed, as it does where the process has no descriptor left.
+#: Seconds without an accept after one that failed, as it does when the process has no descriptor left.
 ACCEPT_PAUSE_SECONDS = 0.1
 
-# Bytes of a long answer that go out at a time, and bytes that are read of what a refused client still sends.
+# Bytes of a long answer that go out at a time, and bytes that are still read from a refused client.
 _PART_BYTES = 262_144
 _REST_BYTES = 8 * 1_048_576
 _JSON = "application/x-amz-json-1.0"
 
 
 class LocalSqs:
-    """An SQS of one account on one port, over TLS where there is a context for it; what it holds is in memory only.
+    """An SQS of one account on one port, over TLS if it has a context for it. Its messages are in memory only.
 
-    1. Speaks the JSON protocol to any SDK; nothing is signed in, `GET /health` answers 200.
-    2. Lets long polls wait; one whose client went away still takes messages, as on AWS.
+    1. Speaks the JSON protocol to any SDK; signatures are not checked, `GET /health` answers 200.
+    2. Lets long polls wait; one whose client has gone still takes messages, as on AWS.
     3. Rings the queues' alarms.
     """
 
@@ -64,17 +64,17 @@ class LocalSqs:
 
     @property
     def url(self) -> str:
-        """Such as http://127.0.0.1:9324; with port 0 the real one is known once it is started."""
+        """http://127.0.0.1:9324, for example; with port 0 the real one is known once it is started."""
         return f"{self._scheme}://{self._host}:{self._port}"
 
     def start(self) -> None:
-        """Listen. Raises OSError where the port is taken or the host is not this machine's."""
+        """Listen. Raises OSError if the port is taken or the host is not this machine's."""
         self._listening = _Listening(_listener(self._host, self._port), self._converse, self._turn_away)
         self._listening.start()
         self._port = self._listening.server_port
 
     def stop(self) -> None:
-        """Answer the polls that wait, and close every connection."""
+        """Answer the polls that wait, and close all connections."""
         self.close_polls()
         if self._listening is not None:
             self._listening.stop(timeout=STOP_SECONDS)
@@ -82,7 +82,7 @@ class LocalSqs:
             self._drop_alarm(queue)
 
     def create_queue(self, name: str, attributes: Mapping[str, str] | None = None) -> str:
-        """Like CreateQueue, without the wire. Returns the queue's URL. Raises SqsError."""
+        """The URL of a new queue, as by CreateQueue. Raises SqsError."""
         return f"{self.url}/{ACCOUNT_ID}/{self._account.create_queue(CreateQueue(name, dict(attributes or {})))}"
 
     def close_polls(self) -> None:
@@ -90,7 +90,7 @@ class LocalSqs:
         self._account.close_polls()
 
     def _converse(self, socket: Socket, connection: ServerConnection) -> None:
-        """One connection, from its first request to its end."""
+        """Serve one connection, from its first request to its end."""
         connection.greenlet = gevent.getcurrent()
         with suppress(OSError), self._secured(socket) as secured:  # OSError: the client went away, or speaks no TLS
             if self._tls:
@@ -105,7 +105,7 @@ class LocalSqs:
         return self._tls.wrap_socket(socket, server_side=True, do_handshake_on_connect=False) if self._tls else socket
 
     def _step(self, socket: Socket, connection: ServerConnection, requests: HttpRequests) -> bool:
-        """Answer one request. Returns whether another one can come."""
+        """Answer one request; whether another one can come."""
         try:
             request = requests.next()
         except Unreadable as error:
@@ -115,13 +115,13 @@ class LocalSqs:
                 return False
             _send(socket, connection, self._answer(request))
             return request.stays
-        connection.release()  # not before: as long as there is an error, its traceback has what was read
+        connection.release()  # not before: while the error lives, its traceback keeps what was read
         _send(socket, connection, refusal)
         _hang_up(socket)
         return False
 
     def _turn_away(self, socket: Socket) -> None:
-        """Called by the hub, so nothing here may wait: a new connection has room for so few bytes."""
+        """Refuse a new connection, which has room for so few bytes. Called by the hub, so nothing here may wait."""
         if not self._tls:
             error = SqsError("ServiceUnavailable", "There are too many connections, and all are at work. Try again.")
             with suppress(OSError), Timeout(0, False):
@@ -132,7 +132,7 @@ class LocalSqs:
             body = self._call(request) if request.method == "POST" else _health(request)
         except SqsError as error:
             return self._refusal(error)
-        except Exception as error:  # a fault of this server's: it is shown, and the client has an answer
+        except Exception as error:  # a fault of this server: it is shown, and the client gets an answer
             get_hub().handle_error(self, type(error), error, error.__traceback__)
             return self._refusal(SqsError("InternalFailure", "millpond.local failed; its log says how."))
         return self._bytes(200, body)
@@ -164,17 +164,17 @@ class LocalSqs:
             timer.close()
 
     def _ring(self, queue: LocalQueue, when: float) -> None:
-        """Called by the hub, so nothing here may wait."""
+        """Advance a queue. Called by the hub, so nothing here may wait."""
         self._drop_alarm(queue)
         now = time.time()
-        if now < when:  # the loop's clock is not this one, and can be ahead of it
+        if now < when:  # the loop has another clock, which can be ahead of this one
             self._set_alarm(queue, when)
         else:
             queue.advance(now)
 
 
-class _Listening(StreamServer):  # type: ignore[misc]  # gevent says nothing of its types
-    """Accepts connections, as many as there may be; `turn_away` is given one that is too much."""
+class _Listening(StreamServer):  # type: ignore[misc]  # gevent has no types
+    """Accepts as many connections as there may be; `turn_away` gets those beyond."""
 
     def __init__(
         self,
@@ -185,10 +185,10 @@ class _Listening(StreamServer):  # type: ignore[misc]  # gevent says nothing of 
         super().__init__(listener, converse, spawn=Pool())
         self._admission = Admission()
         self._turn_away = turn_away
-        self.max_accept = self._admission.part  # at a time: only one whose greenlet has begun can give way
+        self.max_accept = self._admission.part  # at a time: only a connection whose greenlet has begun can give way
 
     def do_read(self) -> tuple[Socket, object] | None:
-        """As gevent's, which shows a traceback each time that there is no descriptor for a connection."""
+        """As in gevent, which shows a traceback each time that there is no descriptor for a connection."""
         try:
             accepted: tuple[Socket, object] | None = super().do_read()
         except OSError as error:
@@ -265,10 +265,10 @@ def _send(socket: Socket, connection: ServerConnection, answer: bytes) -> None:
 
 
 def _hang_up(socket: Socket) -> None:
-    """Read on for a moment: a connection closed with bytes unread is reset, and the client may never see its answer."""
+    """Read on for a moment: a connection closed with unread bytes is reset, and the client may never see its answer."""
     socket.shutdown(SHUT_WR)
     size = 0
     with Timeout(STOP_SECONDS, False):
         while size < _REST_BYTES and (data := socket.recv(65_536)):
             size += len(data)
-            gevent.sleep(0)  # or whoever sends without a pause stops the clock, too
+            gevent.sleep(0)  # or a client that sends without a pause would stop the clock, too

@@ -1,9 +1,9 @@
-"""SqsError: an answer that is no success, with everything the wire wants to know of it."""
+"""SqsError: a refusal, with all that its answer has to say."""
 
 from __future__ import annotations
 
 # SQS kept the codes of its older protocol: the header x-amzn-query-error carries them, and SDKs show them as
-# Error.Code (the shape's own name is their QueryErrorCode). A shape that is not listed is its own code.
+# Error.Code (the shape's own name is their QueryErrorCode). The code of a shape that is not listed is its name.
 _CODES = {
     "BatchEntryIdsNotDistinct": "AWS.SimpleQueueService.BatchEntryIdsNotDistinct",
     "BatchRequestTooLong": "AWS.SimpleQueueService.BatchRequestTooLong",
@@ -36,13 +36,13 @@ _STATUSES = {
 
 
 class SqsError(Exception):
-    """A call, or one entry of a batch, that is refused. `shape` is the error's name in SQS's model.
+    """A call, or one entry of a batch, is refused. `shape` is the error's name in SQS's model.
 
-    `code` is that of a call, `entry_code` that of an entry; few errors have two.
+    `code` is for a call, `entry_code` for an entry of a batch; few errors have two.
     """
 
     def __init__(self, shape: str, text: str, entry_code: str | None = None) -> None:
-        # A value that is refused is shown in it, and can be a mebibyte; what is wrong with it comes at the end.
+        # The text quotes the refused value, which can be a mebibyte; what is wrong with it comes at the end.
         text = text if len(text) <= _MAX_TEXT else f"{text[: _MAX_TEXT // 2]} ... {text[-_MAX_TEXT // 2 :]}"
         super().__init__(text)
         self.shape = shape
@@ -53,35 +53,35 @@ class SqsError(Exception):
 
     @property
     def sender_fault(self) -> bool:
-        """True where the same call would fail again."""
+        """Whether the same call would fail again."""
         return self.status < 500
 
 
 class Unreadable(SqsError):
-    """A request that is none, or is not read to its end: nothing more can be read from its connection."""
+    """A request cannot be read to its end, so nothing more can be read from its connection."""
 
 
 def no_request(reason: str) -> Unreadable:
-    """The error for bytes that are not HTTP."""
-    return Unreadable("SerializationException", f"This is no HTTP/1.1 request: {reason}.")
+    """Bytes that are not an HTTP request."""
+    return Unreadable("SerializationException", f"This is not an HTTP/1.1 request: {reason}.")
 
 
 def invalid_parameter(text: str) -> SqsError:
-    """The error that SQS gives for most wrong values."""
+    """SQS's error for most wrong values."""
     return SqsError("InvalidParameterValueException", text)
 
 
 def invalid_value(name: str, value: object, reason: str) -> SqsError:
-    """The same, in the words that SQS uses for one parameter."""
+    """The same in SQS's words for one parameter."""
     return invalid_parameter(f"Value {value} for parameter {name} is invalid. Reason: {reason}")
 
 
 def missing_parameter(name: str) -> SqsError:
-    """A required parameter that is absent or empty."""
+    """A required parameter is absent or empty."""
     return SqsError("MissingRequiredParameterException", f"The request must contain the parameter {name}.")
 
 
 def expired_handle(receipt_handle: str) -> SqsError:
-    """A delete by a handle whose time is over. In a batch it has another code (recorded in smaskalik/sqsmover#54)."""
+    """A delete by a handle that has expired; in a batch it has another code (recorded in smaskalik/sqsmover#54)."""
     text = f"Value {receipt_handle} for parameter ReceiptHandle is invalid. Reason: The receipt handle has expired."
     return SqsError("InvalidParameterValueException", text, entry_code="ReceiptHandleIsInvalid")

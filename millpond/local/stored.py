@@ -1,4 +1,4 @@
-"""Message: what a producer sent and what SQS adds to it; its limits, its size and its MD5s."""
+"""StoredMessage: what a producer sent and what SQS adds to it; its limits, its size and its MD5s."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ MAX_NAME_CHARACTERS = 256
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _NAME = re.compile(r"(?!\.)(?!.*\.\.)(?!(?i:aws|amazon)\.)[\w.-]{1,256}(?<!\.)")
 _TYPE = re.compile(r"(String|Number|Binary)(\.[\w.-]+)?")
-# One way to read each text, or a million digits and a letter take hours.
+# Each text can be read in one way only, or a million digits and a letter would take hours.
 _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
 
 
 class UserAttribute(msgspec.Struct, frozen=True, rename="pascal", omit_defaults=True):
-    """One user attribute, on the wire too: a `string_value` (String, Number) or a `binary_value`."""
+    """One user attribute, as it also travels: a `string_value` (String, Number) or a `binary_value`."""
 
     data_type: str = ""
     string_value: str | None = None
@@ -33,12 +33,12 @@ class UserAttribute(msgspec.Struct, frozen=True, rename="pascal", omit_defaults=
 
     @property
     def value(self) -> bytes:
-        """The value as bytes, empty where there is none."""
+        """The value as bytes; empty if there is none."""
         return self.binary_value or (self.string_value or "").encode()
 
 
 class StoredMessage(msgspec.Struct, eq=False, gc=False):  # no cycle runs through it; tracked, sends cost a fifth more
-    """One message in a queue. Times are seconds since 1970; `key` is its number within the queue that holds it."""
+    """One message in a queue. Times are seconds since 1970; `key` is its number in the queue that holds it."""
 
     id: str
     body: str
@@ -53,7 +53,7 @@ class StoredMessage(msgspec.Struct, eq=False, gc=False):  # no cycle runs throug
     sequence_number: str = ""  # 20 digits
     key: int = 0
     receive_count: int = 0
-    receives_before: int = 0  # of these, the ones in the queues that it was dead-lettered from
+    receives_before: int = 0  # how many of these were in the queues that it was dead-lettered from
     received: float = 0.0
     first_received: float = 0.0
 
@@ -64,7 +64,7 @@ def body_md5(body: str) -> str:
 
 
 def attributes_md5(attributes: Mapping[str, UserAttribute]) -> str:
-    """MD5OfMessageAttributes, "" for none: names sorted; each part after its length, each value after its kind."""
+    """MD5OfMessageAttributes, "" for none. Names are sorted; a length precedes each part, a kind each value."""
     if not attributes:
         return ""
     digest = md5(usedforsecurity=False)
@@ -81,7 +81,7 @@ def _measured(part: bytes) -> bytes:
 
 
 def size_bytes(body: str, attributes: Mapping[str, UserAttribute]) -> int:
-    """Bytes that count toward MAX_BYTES: the body, and name, type and value of each user attribute."""
+    """The bytes that count toward MAX_BYTES: the body, and name, type and value of each user attribute."""
     size = len(body) if body.isascii() else len(body.encode())
     for name, attribute in attributes.items():
         size += len(name.encode()) + len(attribute.data_type.encode()) + len(attribute.value)
@@ -111,22 +111,19 @@ def check_attributes(attributes: Mapping[str, UserAttribute]) -> None:
 
 
 def _check_attribute(name: str, attribute: UserAttribute) -> None:
-    if not _NAME.fullmatch(name):
-        raise invalid_parameter(
-            f"The message attribute name '{name}' is invalid: 1 to {MAX_NAME_CHARACTERS} letters, digits, '_', '-' "
-            "and '.', no '.' at either end or twice in a row, and no 'AWS.' or 'Amazon.' before it."
-        )
     kind = _TYPE.fullmatch(attribute.data_type)
-    if not kind or len(attribute.data_type) > MAX_NAME_CHARACTERS:
-        raise invalid_parameter(
-            f"The type '{attribute.data_type}' of message (user) attribute '{name}' is invalid. "
-            "The set of supported type prefixes is Binary, Number, and String."
-        )
-    if (attribute.binary_value is None) != (kind[1] != "Binary") or not attribute.value:
-        raise invalid_parameter(
-            f"Message (user) attribute '{name}' must contain a non-empty value of type '{attribute.data_type}'."
-        )
-    if kind[1] == "Number" and not _NUMBER.fullmatch(attribute.string_value or ""):
-        raise invalid_parameter(f"Can't cast the value of message (user) attribute '{name}' to a number.")
-    if attribute.string_value is not None and _FORBIDDEN.search(attribute.string_value):
-        raise invalid_parameter(f"Message (user) attribute '{name}' has invalid characters in its value.")
+    if not _NAME.fullmatch(name):
+        rule = "1 to 256 letters, digits, '_', '-' and '.', no '.' at either end or twice in a row"
+        text = f"The message attribute name '{name}' is invalid: {rule}, and no 'AWS.' or 'Amazon.' before it."
+    elif not kind or len(attribute.data_type) > MAX_NAME_CHARACTERS:
+        text = f"The type '{attribute.data_type}' of message (user) attribute '{name}' is invalid. "
+        text += "The set of supported type prefixes is Binary, Number, and String."
+    elif (attribute.binary_value is None) != (kind[1] != "Binary") or not attribute.value:
+        text = f"Message (user) attribute '{name}' must contain a non-empty value of type '{attribute.data_type}'."
+    elif kind[1] == "Number" and not _NUMBER.fullmatch(attribute.string_value or ""):
+        text = f"Can't cast the value of message (user) attribute '{name}' to a number."
+    elif attribute.string_value is not None and _FORBIDDEN.search(attribute.string_value):
+        text = f"Message (user) attribute '{name}' has invalid characters in its value."
+    else:
+        return
+    raise invalid_parameter(text)

@@ -118,14 +118,12 @@ def _sender(text: str) -> Sender:
     return _kept_sender(text) if len(text) <= MAX_KEPT_SENDER else _parsed_sender(text)
 
 
-@lru_cache(maxsize=256)
-def _kept_sender(text: str) -> Sender:
-    return _parsed_sender(text)
-
-
 def _parsed_sender(text: str) -> Sender:
     address = parse_address(text, "from")
     return Sender(address.spec, address.domain, mime.folded("From", address.header))
+
+
+_kept_sender = lru_cache(maxsize=256)(_parsed_sender)
 
 
 def _name(email: Email, message: Message) -> str:

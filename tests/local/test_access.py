@@ -206,7 +206,7 @@ def test_a_head_that_can_be_read_in_two_ways_is_refused(connection: Connection, 
     connection.send(head.encode() + b"\r\n\r\n{}0\r\n\r\nGET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
     status, headers, body = connection.answer()
     assert (status, headers["connection"]) == (400, "close")
-    assert json.loads(body)["message"].startswith("This is no HTTP/1.1 request: ")
+    assert json.loads(body)["message"].startswith("This is not an HTTP/1.1 request: ")
     assert_closed(connection)
 
 

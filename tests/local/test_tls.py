@@ -92,7 +92,7 @@ def test_files_that_make_no_certificate_are_one_line_and_exit_3(authority: Path,
     with start("--certificate", *files, folder=authority) as process:
         out, error = process.communicate(timeout=10)
     assert (process.returncode, out) == (3, "")
-    assert error.startswith(f"millpond.local: --certificate {files[0]}: ")
+    assert error.startswith(f"millpond.local: --certificate {files[0]} cannot be read: ")
     assert error.count("\n") == 1
 
 

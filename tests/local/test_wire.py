@@ -153,7 +153,7 @@ def test_a_body_that_is_no_request_is_refused_and_the_connection_goes_on(connect
     connection.send(connection.request("SendMessage", body))
     status, headers, answer = connection.answer()
     assert (status, headers["x-amzn-query-error"]) == (400, "SerializationException;Sender")
-    assert json.loads(answer)["message"].startswith("The request is no SendMessage: ")
+    assert json.loads(answer)["message"].startswith("The request is not a SendMessage: ")
     assert connection.call("CreateQueue", QueueName="q")[0] == 200
 
 
