@@ -23,16 +23,15 @@ from typing import Any
 from urllib.request import ProxyHandler, Request, build_opener
 from uuid import uuid4
 
-import msgspec
 import pytest
 from gevent import monkey
 
-from millpond.app.config import load
+from millpond.app.config import RetrySettings, load
 from millpond.app.discovery import by_table, load_modules, setup_calls
 from millpond.app.routing import routes
 from millpond.app.toml import unknown
 from millpond.engine.delivery import Delivery
-from millpond.engine.processor import Processor, RetryPolicy
+from millpond.engine.processor import Processor
 from millpond.errors import ConfigError
 from millpond.hub import child_exits
 from millpond.hub.clock import SystemClock
@@ -124,7 +123,7 @@ class _Project:
         settings = load(file, os.environ) if file.exists() else None
         if settings is None and not (folder / "handlers").is_dir():
             raise ConfigError(f"{folder} has neither config.toml nor a folder handlers/: start pytest where they are")
-        self.retry = RetryPolicy(**msgspec.structs.asdict(settings.retry)) if settings else RetryPolicy()
+        self.retry = settings.retry if settings else RetrySettings()
         self._tables = settings.handlers if settings else {}
         self._local = settings is None or all(queue.is_local for queue in settings.queues.values())
         findings: list[str] = []

@@ -9,13 +9,13 @@ from typing import Any
 import gevent
 import msgspec
 
-from millpond.app.config import QueueSettings
+from millpond.app.config import QueueSettings, RetrySettings
 from millpond.app.routing import Route
 from millpond.engine.books import Books
 from millpond.engine.consumer import Consumer
 from millpond.engine.permits import Permits
 from millpond.engine.poller import Pollers
-from millpond.engine.processor import Processor, RetryPolicy
+from millpond.engine.processor import Processor
 from millpond.hub.pool import Pool
 from millpond.observe import log
 from millpond.observe.metrics import Metrics
@@ -114,7 +114,7 @@ class Rig:
         if isinstance(clock, VirtualClock):  # no greenlet runs for long there, and nobody would await a real timer
             self.pool._wake_later = self.pool._wake_soon  # type: ignore[method-assign]
         self.permits = Permits(concurrency + prefetch, 1, clock)
-        self.processor = Processor(routes, RetryPolicy(max_attempts, *back_off), clock, threads)
+        self.processor = Processor(routes, RetrySettings(max_attempts, *back_off), clock, threads)
         metrics = metrics or Metrics("", 0, "millpond", "test")
         books = Books("q", routes, metrics, log.Allowance(0), clock)
         self.consumer = Consumer(

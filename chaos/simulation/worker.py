@@ -14,13 +14,13 @@ from chaos.simulation.history import History
 from chaos.simulation.link import Link, Network
 from chaos.simulation.plan import Plan, Script
 from chaos.simulation.sqs import LetterBox, SimulatedQueue
-from millpond.app.config import QueueSettings
+from millpond.app.config import QueueSettings, RetrySettings
 from millpond.app.routing import Route
 from millpond.engine.books import Books
 from millpond.engine.consumer import Consumer
 from millpond.engine.delivery import Delivery
 from millpond.engine.permits import Permits
-from millpond.engine.processor import Processor, RetryPolicy
+from millpond.engine.processor import Processor
 from millpond.engine.settler import GIVEN_BACK
 from millpond.errors import Discard, Interrupt, Reject, Retry, Stopped, Unavailable
 from millpond.hub.pool import Pool
@@ -100,7 +100,7 @@ class Worker:
             self._settings(),
             DeadlineQueue(Limited(link, clock), clock),
             DeadlineQueue(Limited(letters, clock), clock),
-            processor=Processor(routes, RetryPolicy(plan.max_attempts, *RETRY), clock),
+            processor=Processor(routes, RetrySettings(plan.max_attempts, *RETRY), clock),
             books=self.books,
             share=self.share,
             pool=self.pool,

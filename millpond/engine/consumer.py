@@ -18,9 +18,10 @@ from millpond.engine.kept import Kept
 from millpond.engine.lease import Lease
 from millpond.engine.lease_keeper import LeaseKeeper
 from millpond.engine.lease_state import LEAVING, LOST
+from millpond.engine.outcomes import LEASE_LOST, NOT_STARTED, RELEASED, SUCCEEDED
 from millpond.engine.permits import Share
 from millpond.engine.poller import Pollers
-from millpond.engine.processor import LEASE_LOST, NOT_STARTED, RELEASED, SUCCEEDED, Processor
+from millpond.engine.processor import Processor
 from millpond.engine.settler import FLUSHERS, GIVEN_BACK, Settler
 from millpond.errors import Interrupt, QueueError
 from millpond.hub.clock import Clock, Event

@@ -13,8 +13,9 @@ from millpond.app.config import AllSettings, QueueSettings
 from millpond.app.discovery import Handlers
 from millpond.engine.books import Books
 from millpond.engine.consumer import Consumer
+from millpond.engine.handler_call import HANDLER_CODE
 from millpond.engine.permits import Permits
-from millpond.engine.processor import HANDLER_CODE, Processor, RetryPolicy
+from millpond.engine.processor import Processor
 from millpond.engine.settler import FLUSHERS
 from millpond.errors import ConfigError, Unreachable
 from millpond.foreign.text import shown
@@ -55,9 +56,7 @@ class Wiring:
         self._metrics = metrics
         self._urls = urls
         self._refusals = Refusals(core)
-        retry = settings.retry
-        policy = RetryPolicy(retry.max_attempts, retry.base_seconds, retry.max_seconds)
-        self._processor = Processor(handlers.routes, policy, core.pulse, settings.worker.threads)
+        self._processor = Processor(handlers.routes, settings.retry, core.pulse, settings.worker.threads)
         self._types = frozenset(handlers.routes)
         self._succeeded = log.Allowance(settings.log.succeeded_per_second)
         prefetch = sum(queue.prefetch for queue in settings.queues.values())

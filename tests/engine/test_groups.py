@@ -15,13 +15,14 @@ import msgspec
 import pytest
 from gevent.event import Event
 
+from millpond.app.config import RetrySettings
 from millpond.app.routing import Route
 from millpond.engine.ask import ATTEMPT_SECONDS
 from millpond.engine.books import Books
 from millpond.engine.consumer import Consumer
 from millpond.engine.groups import Groups
 from millpond.engine.permits import Permits
-from millpond.engine.processor import Processor, RetryPolicy
+from millpond.engine.processor import Processor
 from millpond.errors import AccessDenied, Discard, Interrupt, Reject, Retry, Stopped, Throttled, Unreachable
 from millpond.hub.pool import Pool
 from millpond.observe import log
@@ -220,7 +221,7 @@ class Fifo:
             queue_settings(fifo, wait_seconds=wait_seconds, visibility_seconds=VISIBILITY, pollers=pollers),
             DeadlineQueue(Limited(self.queue, self.clock), self.clock),
             DeadlineQueue(Limited(self.dead, self.clock), self.clock),
-            processor=Processor(routes, RetryPolicy(max_attempts, 2, 10), self.clock),
+            processor=Processor(routes, RetrySettings(max_attempts, 2, 10), self.clock),
             books=books,
             share=Permits(concurrency, 1, self.clock).share(0),
             pool=self.pool,

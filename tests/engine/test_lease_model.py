@@ -26,10 +26,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from millpond.engine.handler_call import HANDLER_CODE
 from millpond.engine.lease import Lease
 from millpond.engine.lease_keeper import LeaseKeeper
 from millpond.engine.lease_state import DELETING, ENDED, GIVING_BACK, HELD, LEAVING, LOST
-from millpond.engine.processor import HANDLER_CODE
 from millpond.errors import Throttled, Unreachable
 from millpond.hub.pulse import Pulse
 from millpond.process.watchdog import GuardedQueue, Watchdog

@@ -25,10 +25,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from millpond import Discard, Message, Reject, Retry, Unavailable
+from millpond.app.config import RetrySettings
 from millpond.app.routing import Route
 from millpond.engine.delivery import Delivery
 from millpond.engine.interruption import MAX_INTERRUPTS
-from millpond.engine.processor import Processor, RetryPolicy
+from millpond.engine.processor import Processor
 from millpond.errors import Interrupt, LeaseLost, Stopped, TimeLimitExceeded
 from millpond.message import Outcome
 from millpond.observe import log
@@ -36,7 +37,7 @@ from millpond.sqs.limits import MAX_BYTES, MAX_HOLD_SECONDS
 from millpond.sqs.queue import Attribute, Received
 from tests.virtual import VirtualClock, settle
 
-RETRY = RetryPolicy(max_attempts=5, base_seconds=2, max_seconds=900)
+RETRY = RetrySettings(max_attempts=5, base_seconds=2, max_seconds=900)
 LIMIT = 60.0
 
 
@@ -1129,7 +1130,7 @@ def test_a_verdict_without_a_usable_delay_keeps_its_reason(after):
 
 
 def test_tracebacks_are_told_of_so_many_places_only(monkeypatch):
-    monkeypatch.setattr("millpond.engine.processor.MAX_SEEN", 1)
+    monkeypatch.setattr("millpond.engine.raised.MAX_SEEN", 1)
 
     def run(payload: Any, message: Message) -> None:
         if message.attempt == 1:
@@ -1157,7 +1158,7 @@ def test_whatever_a_follow_up_is_rejected_with_is_a_text_of_ours(make):
 
 def test_a_delayed_message_that_is_handled_at_its_first_receive_has_used_up_that_attempt():
     body = '{"not_before":1,"event_type":"job","event_id":"e1","payload":null}'
-    outcome = Processor({"job": route(raiser(ValueError("boom")))}, RetryPolicy(1, 2, 900), VirtualClock()).process(
+    outcome = Processor({"job": route(raiser(ValueError("boom")))}, RetrySettings(1, 2, 900), VirtualClock()).process(
         delivery_of(body, attempt=1), ""
     )
     assert outcome.name == "dead_lettered"

@@ -10,11 +10,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from millpond.app.config import RetrySettings
 from millpond.app.routing import Route
 from millpond.engine.books import Books
 from millpond.engine.dead_letter import ATTRIBUTE, MAX_VALUE_BYTES, Letters
 from millpond.engine.delivery import Delivery
-from millpond.engine.processor import Processor, RetryPolicy
+from millpond.engine.processor import Processor
 from millpond.hub.clock import SystemClock
 from millpond.message import Outcome
 from millpond.observe import log
@@ -35,7 +36,7 @@ class Trial:
 
     def __init__(self, routes: Mapping[str, Route], secret: str) -> None:
         self._clock = SystemClock()
-        self._processor = Processor(routes, RetryPolicy(max_attempts=3), self._clock)
+        self._processor = Processor(routes, RetrySettings(max_attempts=3), self._clock)
         metrics = Metrics("", 0, "millpond", "test")
         self._books = Books("q", routes, metrics, log.Allowance(1_000_000), self._clock)
         self._letters = Letters("q", self._processor.where, self._clock, fifo=False)

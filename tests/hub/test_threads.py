@@ -21,9 +21,10 @@ from gevent.event import Event
 from gevent.monkey import get_original
 
 from millpond import Discard, Message, Reject, Retry, Unavailable, handler
+from millpond.app.config import RetrySettings
 from millpond.app.routing import Route, routes
 from millpond.engine.delivery import Delivery
-from millpond.engine.processor import Processor, RetryPolicy
+from millpond.engine.processor import Processor
 from millpond.errors import ConfigError, LeaseLost, Stopped
 from millpond.hub.clock import SystemClock
 from millpond.message import Outcome
@@ -89,7 +90,7 @@ class Work:
     def __init__(self, call: Callable[..., object], threads: int = 2, **more: Any) -> None:
         self.clock = VirtualClock()
         route = Route("job", "jobs.run", msgspec.json.decode, call, LIMIT, thread=True, **more)
-        self.processor = Processor({"job": route}, RetryPolicy(5, 2, 900), self.clock, threads)
+        self.processor = Processor({"job": route}, RetrySettings(5, 2, 900), self.clock, threads)
         self.deliveries: list[Delivery] = []
         self.outcomes: list[Outcome | None] = []
 
@@ -134,7 +135,7 @@ def test_it_runs_in_a_real_thread_and_the_hub_goes_on_meanwhile(gate):
 def test_an_ordinary_handler_runs_in_the_hubs_thread():
     seen = []
     route = Route("job", "jobs.run", msgspec.json.decode, lambda payload, message: seen.append(ident()))
-    Processor({"job": route}, RetryPolicy(), VirtualClock()).process(delivery_of(), "")
+    Processor({"job": route}, RetrySettings(), VirtualClock()).process(delivery_of(), "")
     assert seen == [ident()]
 
 
@@ -186,7 +187,7 @@ def test_after_sys_exit_in_it_the_thread_takes_the_next_message():
 
 def test_a_payload_that_does_not_fit_is_found_in_the_thread_too():
     route = Route("job", "jobs.run", msgspec.json.Decoder(int).decode, print, thread=True)
-    processor = Processor({"job": route}, RetryPolicy(), VirtualClock(), 1)
+    processor = Processor({"job": route}, RetrySettings(), VirtualClock(), 1)
     outcome = processor.process(delivery_of('{"event_type": "job", "payload": "x"}'), "")
     assert (outcome.name, outcome.cause) == ("dead_lettered", "undecodable")
 
@@ -736,7 +737,7 @@ def test_a_worker_that_has_thread_handlers_alone_puts_none_off(clock, gate):
     """Nobody else wants their permits, and each put-off would cost a receive."""
     rig = Rig(clock, {}, concurrency=10)
     route = Route("block", "jobs.block", msgspec.json.decode, gate, 36_000, thread=True)
-    rig.consumer._processor = Processor({"block": route}, RetryPolicy(), clock, 2)
+    rig.consumer._processor = Processor({"block": route}, RetrySettings(), clock, 2)
     rig.consumer.polls.start()
     rig.put("block", None, 30)
     clock.advance(3_600)
@@ -876,7 +877,7 @@ def test_a_handler_that_finishes_by_its_decorator_is_not_interrupted_where_its_l
         job(payload, message)
 
     rig = Rig(clock, {})
-    rig.processor = Processor(routes([finishing.__module__]), RetryPolicy(3, 2, 900), clock)
+    rig.processor = Processor(routes([finishing.__module__]), RetrySettings(3, 2, 900), clock)
     rig.consumer._processor = rig.processor
     rig.consumer.polls.start()
     rig.put("job")

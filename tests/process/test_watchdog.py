@@ -23,11 +23,13 @@ import pytest
 from gevent.monkey import get_original
 from gevent.server import StreamServer
 
+from millpond.app.config import RetrySettings
 from millpond.app.routing import Route
+from millpond.engine.handler_call import HANDLER_CODE
 from millpond.engine.lease import Lease
 from millpond.engine.lease_keeper import LeaseKeeper
 from millpond.engine.lease_state import HELD, LOST
-from millpond.engine.processor import HANDLER_CODE, Processor, RetryPolicy
+from millpond.engine.processor import Processor
 from millpond.errors import CRASHED, Unreachable
 from millpond.hub.pulse import PULSE_SECONDS, Pulse
 from millpond.observe import log, log_format, log_output
@@ -442,7 +444,7 @@ def test_the_handler_that_holds_up_the_hub_is_named(stage, told):
         compute(stage)
 
     route = Route("job", "jobs.run", msgspec.json.decode, run)
-    Processor({"job": route}, RetryPolicy(), stage.clock).process(delivery_of(clock=stage.clock), "")
+    Processor({"job": route}, RetrySettings(), stage.clock).process(delivery_of(clock=stage.clock), "")
     [line] = told
     assert "the handler test_the_handler_that_holds_up_the_hub_is_named.<locals>.run" in line["message"]
     assert f"({__file__}:" in line["message"]
@@ -758,7 +760,7 @@ def test_a_handler_that_blocks_in_its_around_is_named_by_the_users_own_function(
     watchdog = Watchdog(
         Pulse(VirtualClock()), VirtualClock(), [], beat_seconds=20, max_block_seconds=60, handler_code=HANDLER_CODE
     )
-    processor = Processor({"job": route}, RetryPolicy(), VirtualClock())
+    processor = Processor({"job": route}, RetrySettings(), VirtualClock())
     assert processor.process(delivery_of(), "").name == "succeeded"
     assert "around" in named[0]
     assert "test_watchdog.py" in named[0]

@@ -1,0 +1,97 @@
+"""Outcomes: what came out of a handler -> what is to be done with its message. Nothing here has a state."""
+
+from __future__ import annotations
+
+from millpond.app.config import RetrySettings
+from millpond.app.routing import Route
+from millpond.engine.delivery import Delivery
+from millpond.engine.handler_call import PayloadError
+from millpond.engine.raised import Raised
+from millpond.errors import Discard, Interrupt, LeaseLost, Reject, Retry, Stopped, Unavailable
+from millpond.hub.backoff import retry_seconds
+from millpond.hub.threads import NoThread
+from millpond.message import Cause, Outcome
+
+SUCCEEDED = Outcome("succeeded")
+LEASE_LOST = Outcome("lease_lost")
+RELEASED = Outcome("released", reason="the worker shuts down")
+#: The same, where its handler has not begun: it can wait until no poll of ours would fetch it again.
+NOT_STARTED = Outcome("released", reason="the worker shuts down")
+#: How long a type of message that cannot work now waits, where Unavailable does not say.
+UNAVAILABLE_SECONDS = 60
+#: For how long a message is put off that no thread was free for: the first time, and at the most.
+PUT_OFF_SECONDS, MAX_PUT_OFF_SECONDS = 30.0, 900.0
+
+
+def undecodable(reason: str) -> Outcome:
+    """The outcome of a message that no handler can be called with."""
+    return Outcome("dead_lettered", "undecodable", reason)
+
+
+def policy_of(route: Route, retry: RetrySettings) -> RetrySettings:
+    """[retry], with what the handler's own `max_attempts` and `backoff` override."""
+    base_seconds, max_seconds = route.backoff or (retry.base_seconds, retry.max_seconds)
+    return RetrySettings(route.max_attempts or retry.max_attempts, base_seconds, max_seconds)
+
+
+def of_raised(raised: Raised, delivery: Delivery, policy: RetrySettings) -> Outcome:
+    """The outcome of a delivery whose handler raised."""
+    kind, reason = raised.kind, raised.reason
+    if kind is None:
+        return _failed(delivery, policy, "failed", "", raised.error, traceback=raised.traceback)
+    if kind is Retry:
+        return _failed(delivery, policy, "failed", reason, after=raised.after)
+    if kind is Reject:
+        return Outcome("dead_lettered", "rejected", reason, follow_ups=delivery.follow_ups)
+    if kind is Discard:
+        return Outcome("discarded", "", reason, follow_ups=delivery.follow_ups)
+    if kind is Unavailable:
+        seconds = UNAVAILABLE_SECONDS if raised.after is None else max(1, raised.after)  # 0 would be a hot loop
+        return Outcome("retried", "unavailable", reason, delay_seconds=seconds)
+    if kind is PayloadError:
+        return undecodable(reason)
+    if kind is NoThread:
+        seconds = retry_seconds(delivery.received.receive_count, PUT_OFF_SECONDS, MAX_PUT_OFF_SECONDS)
+        return Outcome("retried", "no_thread", reason, delay_seconds=max(round(PUT_OFF_SECONDS / 2), seconds))
+    return NOT_STARTED
+
+
+def of_interrupt(interrupt: Interrupt, delivery: Delivery, policy: RetrySettings, *, in_thread: bool) -> Outcome:
+    """The outcome of a delivery whose handler was interrupted, whatever it raised or returned after it."""
+    match interrupt:
+        case Stopped():
+            return RELEASED
+        case LeaseLost():
+            return LEASE_LOST
+    runs_on = "; its thread runs on" if in_thread else ""
+    return _failed(delivery, policy, "timed_out", f"the handler ran past its time limit{runs_on}")
+
+
+def _failed(
+    delivery: Delivery,
+    policy: RetrySettings,
+    cause: Cause,
+    reason: str,
+    error: str = "",
+    after: int | None = None,
+    traceback: str = "",
+) -> Outcome:
+    """A failure: retried, or a dead letter where its attempts are used up.
+
+    SQS counts receives. Those known to be no failures (it was put off, it went back behind another of its group,
+    a server behind it was down) are no attempts.
+    """
+    count = delivery.received.receive_count
+    if count - delivery.spared_receives >= policy.max_attempts:
+        return Outcome("dead_lettered", cause, _used_up(delivery, reason), error, traceback=traceback)
+    seconds = retry_seconds(count, policy.base_seconds, policy.max_seconds) if after is None else after
+    return Outcome("retried", cause, reason, error, seconds, traceback=traceback)
+
+
+def _used_up(delivery: Delivery, reason: str) -> str:
+    received, spared = delivery.received, delivery.spared_receives
+    if not spared and not received.group_id:
+        return f"{reason or 'every attempt failed'} (attempt {received.receive_count})"
+    # Other workers may have given it back too: nobody knows how often it ran there.
+    count = f"received {received.receive_count} times, run {received.receive_count - spared} times at most"
+    return f"{reason or 'its last attempt failed'} ({count})"
