@@ -12,7 +12,7 @@ import sys
 import tomllib
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin
@@ -402,18 +402,20 @@ def emits() -> tuple[Emit, ...]:
 
 def _emits_of(path: Path) -> Iterator[Emit]:
     tree = ast.parse(path.read_text())
-    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
-    inner_first = sorted(functions, key=lambda function: -function.lineno)
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]  # the outer ones first
+    function_of = {node: function for function in functions for node in ast.walk(function)}
+    words = frozenset(_constants(ast.walk(tree)))
     for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
-        function = next((one for one in inner_first if call in ast.walk(one)), None)
+        function = function_of.get(call)
         for name, level, fields in _events_of(call, function, tree):
             must, may = _fields_of(fields, function)
             levels = _levels(level) or _levels(function) or _levels(tree)
-            words = frozenset(
-                node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
-            )
             where = f"{path.relative_to(ROOT)}:{call.lineno}"
             yield Emit(where, name, words, levels, frozenset(must) - {"traceback"}, frozenset(may))
+
+
+def _constants(nodes: Iterable[ast.AST]) -> set[str]:
+    return {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
 
 
 def _events_of(
@@ -481,7 +483,7 @@ def _reached(node: ast.AST, function: ast.FunctionDef | None) -> set[str]:
             if maker not in seen:
                 seen.add(maker)
                 inside += ast.walk(maker)
-    texts = {one.value for one in inside if isinstance(one, ast.Constant) and isinstance(one.value, str)}
+    texts = _constants(inside)
     counted = {one.attr for one in inside if isinstance(one, ast.Attribute)}
     texts |= {*get_args(OutcomeName)} if "outcomes" in counted else set()
     texts |= {*get_args(Cause)} if "causes" in counted else set()
@@ -516,6 +518,13 @@ def test_each_event_that_is_logged_is_listed():
 
 def test_each_event_of_its_page_is_logged():
     assert [name for name in events_listed() if not any(emit.is_of(name) for emit in emits())] == []
+
+
+def test_no_event_has_an_empty_message():
+    calls = [node for path in SOURCES for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    events = [call for call in calls if _called(call) in ("event", "from_thread") and call.args]
+    assert len(events) > 20
+    assert [ast.unparse(one) for one in events if len(one.args) < 3 or not getattr(one.args[2], "value", True)] == []
 
 
 @pytest.mark.parametrize("name", sorted(events_listed()))
