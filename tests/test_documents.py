@@ -166,8 +166,8 @@ def test_each_key_that_is_named_is_in_config_toml(page):
     assert [(table, key) for table, key in of_tables if key not in tables.get(table, ())] == []
 
 
-#: What a handler finds on its message, a test in an outcome, and the log's reader in message.retried.
-OF_HANDLERS = {name for name in (*dir(Message), *dir(Outcome)) if name.endswith("_seconds")} | {"retry_seconds"}
+#: What a handler finds on its message, a test in an outcome, and a reader in the log.
+OF_HANDLERS = {name for name in (*dir(Message), *dir(Outcome)) if name.endswith("_seconds")}
 
 
 @each_page

@@ -28,7 +28,7 @@ SENTENCES = {
     "succeeded": "succeeded in {seconds:g} s",
     "discarded": "its handler has discarded this message, and it is deleted",
     "released": "given back: this message is received again, by this or another worker",
-    "retried": "put off: this message is visible again in {retry_seconds} s",
+    "retried": "put off: this message is visible again in {delay_seconds} s",
     "lease_lost": "the lease was lost: SQS may have given this message to another worker",
     "dead_lettered": "this message is in the dead-letter queue now, with the reason",
 }
@@ -58,7 +58,7 @@ class Books:
         self.received = 0
         self.abandoned = 0  # could not be settled: they wait for their visibility time-out
         self.redelivered = 0  # came again while they were in hand: received twice, counted once
-        self.rejected_follow_ups = 0  # dead letters that handlers left behind, or that could not be sent
+        self.follow_ups_dead_lettered = 0  # dead letters that handlers left behind, or that could not be sent
         self._unlogged = 0
         self._types = types
         self._endings: dict[tuple[str, str, str], Ending] = {}
@@ -126,8 +126,8 @@ class Books:
 
     def bury_follow_up(self, delivery: Delivery, job: FollowUp, why: str) -> None:
         """Count and log a follow-up that is in the dead-letter queue now."""
-        self.rejected_follow_ups += 1
-        self.count("follow_up_dead_lettered")
+        self.follow_ups_dead_lettered += 1
+        self.count("follow_ups_dead_lettered")
         fields = {**delivery.identity(), "follow_up": log.printable(job.event_id), "reason": why[:MAX_TEXT]}
         text = "a follow-up of this message is in the dead-letter queue now"
         log.event(logging.ERROR, "follow_up.dead_lettered", text, **fields)
@@ -175,6 +175,6 @@ class Books:
             if value := getattr(outcome, name):
                 fields[name] = value if name == "traceback" else value[:MAX_TEXT]
         if outcome.name == "retried":
-            fields["retry_seconds"] = outcome.delay_seconds
+            fields["delay_seconds"] = outcome.delay_seconds
         text = SENTENCES[outcome.name].format_map(fields)
         log.event(LEVELS[outcome.name], f"message.{outcome.name}", text, **fields)

@@ -104,13 +104,13 @@ class Report:
 def _numbers(consumer: Consumer) -> dict[str, Any]:
     books = consumer.books
     numbers = {"queue": consumer.name, "received": books.received, **books.outcomes, **books.causes}
-    numbers |= {"follow_ups_dead_lettered": books.rejected_follow_ups} if books.rejected_follow_ups else {}
+    numbers |= {"follow_ups_dead_lettered": books.follow_ups_dead_lettered} if books.follow_ups_dead_lettered else {}
     numbers |= {"redelivered": books.redelivered} if books.redelivered else {}
     return {**numbers, "in_hand": consumer.in_hand, "abandoned": books.abandoned}
 
 
 def _dead_letters(consumer: Consumer) -> int:
-    return consumer.books.outcomes["dead_lettered"] + consumer.books.rejected_follow_ups
+    return consumer.books.outcomes["dead_lettered"] + consumer.books.follow_ups_dead_lettered
 
 
 def _counts(consumer: Consumer) -> dict[str, int]:

@@ -98,10 +98,10 @@ class Service:
         """Do what the watchdog's threads may not do themselves: count, and ask for keys."""
         watchdog = self._queues.watchdog
         assert watchdog is not None  # noqa: S101  for mypy
-        blocked, extended = self._metrics.tally("worker.hub_blocked"), self._metrics.tally("worker.leases_rescued")
+        blocked, rescued = self._metrics.tally("worker.hub_blocked"), self._metrics.tally("worker.leases_rescued")
         while True:
             watchdog.hand_over_keys()
-            blocked.total, extended.total = watchdog.blocks, watchdog.extended
+            blocked.total, rescued.total = watchdog.hub_blocked, watchdog.leases_rescued
             self.core.clock.sleep(KEEP_SECONDS)
 
     def _register_gauges(self) -> None:

@@ -108,8 +108,8 @@ class Watchdog:
         self._looked = clock.now()
         self._stopped = False
         self._giving_up = False  # one of the threads says so
-        self.blocks = 0  # written by the threads alone
-        self.extended = 0
+        self.hub_blocked = 0  # written by the threads alone
+        self.leases_rescued = 0
 
     def start(self) -> None:
         """In the hub's thread."""
@@ -161,7 +161,7 @@ class Watchdog:
         with self._looking:
             known, self._block = self._block, self._block._replace(told=True)
         if not known.told and known.seconds:
-            self.blocks += 1
+            self.hub_blocked += 1
             culprit = self._culprit()
             self._tell(logging.WARNING, f"{culprit} {HOLDS_UP}" if culprit else f"the hub stands still: {NOBODY}")
 
@@ -184,7 +184,7 @@ class Watchdog:
             for (lease, (handle, seconds)), failure in zip(marked, results, strict=True):
                 in_time = failure is None and now < lease.known_until()  # a late answer proves nothing
                 lease.unmark(handle, started + seconds if in_time else 0.0)
-                self.extended += in_time
+                self.leases_rescued += in_time
 
     # What it says
 
@@ -211,7 +211,9 @@ class Watchdog:
         frames = self._stack()[-MAX_FRAMES:]
         stack = "".join(traceback.format_list([_summary(frame) for frame in frames]))[-MAX_STACK:]
         seconds = round(self._clock.now() - self._pulse.last, 1)
-        log.from_thread(level, "worker.blocked", text, seconds=seconds, extended=self.extended, traceback=stack)
+        log.from_thread(
+            level, "worker.blocked", text, seconds=seconds, leases_rescued=self.leases_rescued, traceback=stack
+        )
 
     def _give_up(self) -> None:
         """By the thread that comes first: the other one would end the process in the middle of its last word."""

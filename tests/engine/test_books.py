@@ -75,9 +75,9 @@ def test_the_log_has_the_seconds_of_a_handler_in_milliseconds_and_none_where_it_
     rig.consumer.polls.start()
     clock.advance(3)
     (retried,), (unread,) = told(caplog, "message.retried"), told(caplog, "message.dead_lettered")
-    assert (retried["seconds"], retried["retry_seconds"]) == (1.234, 5)
+    assert (retried["seconds"], retried["delay_seconds"]) == (1.234, 5)
     assert unread["seconds"] == 0.0
-    assert "retry_seconds" not in unread
+    assert "delay_seconds" not in unread
 
 
 def test_what_is_left_out_of_the_log_is_told_a_second_later_and_counted_anew_each_time(clock, caplog):

@@ -115,7 +115,7 @@ def test_a_message_that_succeeds_is_deleted_once_and_its_books_balance(clock):
     assert rig.queue.deleted == dict.fromkeys(ids, 1)
     assert rig.queue.calls["delete"] == 3
     assert rig.books.received == 25 == rig.books.outcomes["succeeded"]
-    assert (rig.books.redelivered, rig.books.abandoned, rig.books.rejected_follow_ups) == (0, 0, 0)
+    assert (rig.books.redelivered, rig.books.abandoned, rig.books.follow_ups_dead_lettered) == (0, 0, 0)
     assert rig.consumer.idle.is_set()
     assert rig.permits.free == 10 - rig.consumer._share.polling
 
@@ -281,7 +281,7 @@ def test_a_follow_up_that_is_refused_is_a_dead_letter_and_its_handler_does_not_r
     assert reason["event_id"] == f"{one}/1"
     told = [vars(record) for record in caplog.records if getattr(record, "event", "") == "follow_up.dead_lettered"]
     assert [record["fields"]["follow_up"] for record in told] == [f"{one}/1"]
-    assert rig.books.rejected_follow_ups == 1
+    assert rig.books.follow_ups_dead_lettered == 1
 
 
 @pytest.mark.parametrize("dead_letters", [True, False])
@@ -1397,7 +1397,7 @@ def test_a_rejected_follow_up_is_told_and_counted(clock, caplog):
     rig = run(clock, {"job": lambda payload, message: message.follow_up({}, reject="550 5.1.1") and None})
     rig.put("job")
     clock.advance(1)
-    assert rig.books.rejected_follow_ups == 1
+    assert rig.books.follow_ups_dead_lettered == 1
     (record,) = [one for one in caplog.records if getattr(one, "event", "") == "follow_up.dead_lettered"]
     assert "550 5.1.1" in str(vars(record))
 

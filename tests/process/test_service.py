@@ -934,7 +934,7 @@ class Recorded:
 
     def __init__(self):
         self.heard = []
-        self.blocks = self.extended = 0
+        self.hub_blocked = self.leases_rescued = 0
 
     def start(self):
         self.heard.append("start")
@@ -965,10 +965,10 @@ def test_what_the_watchdog_has_seen_and_done_is_counted_once(process, clock):
     one.start(watchdog=watchdog)
     counted = lambda name: one.metrics.tally(f"worker.{name}").total  # noqa: E731
     assert (counted("hub_blocked"), counted("leases_rescued")) == (0, 0)
-    for blocks, extended in ((2, 30), (3, 31)):
-        watchdog.blocks, watchdog.extended = blocks, extended
+    for blocked, rescued in ((2, 30), (3, 31)):
+        watchdog.hub_blocked, watchdog.leases_rescued = blocked, rescued
         clock.advance(30)
-        assert (counted("hub_blocked"), counted("leases_rescued")) == (blocks, extended)
+        assert (counted("hub_blocked"), counted("leases_rescued")) == (blocked, rescued)
 
 
 def test_keys_are_handed_over_to_the_watchdog_at_the_start_and_again_and_again(process, clock):

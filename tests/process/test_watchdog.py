@@ -172,7 +172,7 @@ def test_while_the_hub_turns_the_thread_sends_nothing_and_says_nothing(stage, to
         stage.turn()
         assert stage.tick()
     assert stage.calls == told == []
-    assert (stage.watchdog.blocks, stage.watchdog.extended) == (0, 0)
+    assert (stage.watchdog.hub_blocked, stage.watchdog.leases_rescued) == (0, 0)
 
 
 def test_a_lease_is_extended_once_its_beat_is_overdue_and_not_before(stage):
@@ -181,7 +181,7 @@ def test_a_lease_is_extended_once_its_beat_is_overdue_and_not_before(stage):
     assert stage.calls == []
     stage.block(4)
     assert stage.calls == [[(lease.handle, VISIBILITY)]]
-    assert stage.watchdog.extended == 1
+    assert stage.watchdog.leases_rescued == 1
 
 
 def test_leases_are_kept_through_a_block_of_any_length(stage):
@@ -191,7 +191,7 @@ def test_leases_are_kept_through_a_block_of_any_length(stage):
         assert stage.queue.visible() == []
     stage.turn()
     assert not any(lease.is_lost(stage.clock.now()) for lease in leases)
-    assert stage.watchdog.extended == 5 * 25  # a beat each ten seconds: no more than the hub itself would send
+    assert stage.watchdog.leases_rescued == 5 * 25  # a beat each ten seconds: no more than the hub itself would send
 
 
 def test_it_is_ten_to_a_call_and_those_that_end_first_go_first(stage):
@@ -263,7 +263,7 @@ def test_the_marks_are_gone_also_when_the_call_raises(stage, error):
     assert stage.calls != []
     assert not lease.marked
     assert lease.known_until() == until
-    assert stage.watchdog.extended == 0
+    assert stage.watchdog.leases_rescued == 0
 
 
 def test_an_extension_that_fails_is_tried_again_at_the_next_look(stage):
@@ -271,7 +271,7 @@ def test_an_extension_that_fails_is_tried_again_at_the_next_look(stage):
     stage.queue.script["extend"] = [Unreachable("no network"), Failure("InternalError"), GONE]
     stage.block(BEAT + 4)
     assert stage.extended == [lease.handle] * 4
-    assert stage.watchdog.extended == 1
+    assert stage.watchdog.leases_rescued == 1
     assert lease.state is HELD  # which only the hub may say
 
 
@@ -286,7 +286,7 @@ def test_an_answer_that_comes_past_the_deadline_proves_nothing(stage):
     stage.block(BEAT + 1)
     assert len(stage.calls) == 1
     assert lease.known_until() == deadline
-    assert stage.watchdog.extended == 0
+    assert stage.watchdog.leases_rescued == 0
     assert lease.is_lost(stage.clock.now())
 
 
@@ -302,7 +302,7 @@ def test_an_answer_just_before_the_deadline_counts_from_when_it_was_asked_for(st
     while not stage.calls:
         stage.tick()
     assert lease.known_until() == asked[0] + VISIBILITY
-    assert stage.watchdog.extended == 1
+    assert stage.watchdog.leases_rescued == 1
     stage.clock._now += 1
     assert not lease.is_lost(stage.clock.now())
 
@@ -319,7 +319,7 @@ def test_the_hub_takes_over_the_deadline_that_the_thread_has_gained(stage):
 
 def test_a_block_is_told_once_with_its_stack_and_the_next_one_again(stage, told):
     stage.block(20)
-    assert stage.watchdog.blocks == len(told) == 1
+    assert stage.watchdog.hub_blocked == len(told) == 1
     assert told[0]["event"] == "worker.blocked"
     assert told[0]["level"] == 30
     assert "test_a_block_is_told_once_with_its_stack_and_the_next_one_again" in told[0]["traceback"]
@@ -327,7 +327,7 @@ def test_a_block_is_told_once_with_its_stack_and_the_next_one_again(stage, told)
     stage.turn()
     stage.tick()
     stage.block(20)
-    assert stage.watchdog.blocks == len(told) == 2
+    assert stage.watchdog.hub_blocked == len(told) == 2
 
 
 def test_a_short_standstill_is_no_block(stage, told):
@@ -344,7 +344,7 @@ def test_leases_are_extended_before_the_log_is_written(stage, told):
     lease = stage.take()
     lease.deadline = stage.clock.now() + BEAT  # overdue at once
     stage.block(2)
-    assert [line["extended"] for line in told] == [1]
+    assert [line["leases_rescued"] for line in told] == [1]
 
 
 def test_a_stopped_process_is_not_taken_for_a_blocked_hub(stage, told):
