@@ -13,18 +13,19 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 from unittest import mock
 
-from millpond.engine import consumer, lease_keeper, settler
+from millpond.engine import consumer, lease_keeper, message_sender, settler
 from millpond.hub.backoff import whole_seconds
 from millpond.sqs.batcher import Batcher
 from millpond.engine.consumer import Consumer
 from millpond.engine.delivery import INTERRUPTED, RUNNING, Delivery
 from millpond.engine.groups import Groups
-from millpond.engine.interruption import Interruption
+from millpond.hub.interruption import Interruption
 from millpond.engine.lease import Change, Lease
 from millpond.engine.lease_state import DELETING, ENDED, GIVING_BACK, HELD, LOST
 from millpond.engine.lease_keeper import LeaseKeeper
 from millpond.message import Outcome
 from millpond.engine.ask import Asks
+from millpond.engine.message_sender import MessageSender
 from millpond.engine.poller import Pollers
 from millpond.engine.settler import Settler
 from chaos.simulation.runner import run_seed
@@ -315,17 +316,25 @@ def interrupted_is_done(original: Any) -> Any:
 
 # Settling
 
+#: Where each kind of call takes what its answer says.
+ANSWERS = tuple((module, "answers") for module in (lease_keeper, settler, message_sender))
 
-@mutant("a dead letter is deleted after its copy is confirmed", (Settler, "_send_then_delete"))
+
+@mutant("a dead letter is deleted after its copy is confirmed", (MessageSender, "send"))
 def deleted_before_copy(original: Any) -> Any:
-    def send_then_delete(self: Settler, delivery: Delivery, outcome: Outcome) -> None:
+    def send(self: MessageSender, delivery: Delivery, outcome: Outcome) -> None:
         original(self, delivery, outcome)
-        self.deletes.put(delivery)
+        self._owner.all_sent(delivery)
 
-    return send_then_delete
+    return send
 
 
-@mutant("the Failed entries of an answer are read", (lease_keeper, "answers"), (settler, "answers"))
+@mutant(
+    "the Failed entries of an answer are read",
+    (lease_keeper, "answers"),
+    (settler, "answers"),
+    (message_sender, "answers"),
+)
 def failed_unread(original: Any) -> Any:
     def answers(call: Any, entries: int) -> Any:
         found = original(call, entries)
@@ -334,21 +343,26 @@ def failed_unread(original: Any) -> Any:
     return answers
 
 
-@mutant("entries are numbered: each reads its own answer", (lease_keeper, "answers"), (settler, "answers"))
+@mutant(
+    "entries are numbered: each reads its own answer",
+    (lease_keeper, "answers"),
+    (settler, "answers"),
+    (message_sender, "answers"),
+)
 def answers_reversed(original: Any) -> Any:
     return lambda call, entries: original(call, entries)[::-1]
 
 
-@mutant("a delete that failed is sent again", (Settler, "_is_left"))
+@mutant("a delete that failed is sent again", (Settler, "_goes_again"))
 def failed_delete_given_up(original: Any) -> Any:
-    def is_left(self: Settler, delivery: Delivery, current: bool, failure: Any) -> bool:
+    def goes_again(self: Settler, delivery: Delivery, current: bool, failure: Any) -> bool:
         if original(self, delivery, current, failure):
             if failure is None:
                 return True
-            self._abandon(delivery, failure)
+            self.abandon(delivery, failure)
         return False
 
-    return is_left
+    return goes_again
 
 
 @mutant("what is to be tried again is kept meanwhile", (Batcher, "_pause"))
@@ -372,7 +386,7 @@ def polls_on(original: Any) -> Any:
 @mutant(
     "what was not started goes back once the queue's own polls have ended",
     (Consumer, "drain"),
-    (Consumer, "_own_polls_seconds"),
+    (Consumer, "hidden_seconds"),
 )
 def gives_back_into_own_poll(original: Any) -> Any:
     def drain(self: Consumer, deadline: float) -> None:

@@ -24,10 +24,10 @@ import pytest
 import millpond
 from millpond import Message, Producer, errors, handler, producer, testing
 from millpond.app import config
+from millpond.app.dead_letter import ATTRIBUTE, MAX_VALUE_BYTES, Reason
 from millpond.app.routing import routes
 from millpond.commands.cli import EXAMPLES
 from millpond.engine import books
-from millpond.engine.dead_letter import ATTRIBUTE, MAX_VALUE_BYTES, Reason
 from millpond.hub import signals
 from millpond.mail import Attachment, Email
 from millpond.mail import Settings as EmailSettings

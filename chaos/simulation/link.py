@@ -16,7 +16,7 @@ from chaos.simulation.clock import ProcessClock, WorldClock
 from chaos.simulation.history import History, message_of
 from chaos.simulation.plan import Plan
 from chaos.simulation.sqs import LetterBox, Poll, SimulatedQueue
-from millpond.engine.dead_letter import ATTRIBUTE
+from millpond.app.dead_letter import ATTRIBUTE
 from millpond.errors import QueueError, Throttled, Unreachable
 from millpond.sqs.queue import MISSING, Entry, Failure, Received
 

@@ -124,7 +124,7 @@ class Books:
         if unlogged:
             self._leave_out(unlogged)
 
-    def bury_follow_up(self, delivery: Delivery, job: FollowUp, why: str) -> None:
+    def follow_up_dead_lettered(self, delivery: Delivery, job: FollowUp, why: str) -> None:
         """Count and log a follow-up that is in the dead-letter queue now."""
         self.follow_ups_dead_lettered += 1
         self.count("follow_ups_dead_lettered")
@@ -132,7 +132,7 @@ class Books:
         text = "a follow-up of this message is in the dead-letter queue now"
         log.event(logging.ERROR, "follow_up.dead_lettered", text, **fields)
 
-    def bare_letter(self, delivery: Delivery, why: str) -> None:
+    def sent_without_reason(self, delivery: Delivery, why: str) -> None:
         """Log a dead letter that went without its reason, which the log alone has now."""
         text = "the dead letter of this message had no room for the reason"
         log.event(logging.WARNING, "dead_letter.bare", text, **delivery.identity(), reason=why[:MAX_TEXT])

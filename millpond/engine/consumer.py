@@ -11,18 +11,18 @@ import msgspec
 
 from millpond.app.config import QueueSettings
 from millpond.engine.books import Books
-from millpond.engine.dead_letter import Letters
-from millpond.engine.delivery import SETTLING, Delivery
+from millpond.engine.delivery import SETTLING, Delivery, DeliveryOwner
 from millpond.engine.groups import Groups
 from millpond.engine.kept import Kept
-from millpond.engine.lease import Lease
+from millpond.engine.lease import Lease, LeaseOwner
 from millpond.engine.lease_keeper import LeaseKeeper
 from millpond.engine.lease_state import LEAVING, LOST
 from millpond.engine.outcomes import LEASE_LOST, NOT_STARTED, RELEASED, SUCCEEDED
 from millpond.engine.permits import Share
 from millpond.engine.poller import Pollers
 from millpond.engine.processor import Processor
-from millpond.engine.settler import FLUSHERS, GIVEN_BACK, Settler
+from millpond.engine.settler import FLUSHERS, GIVEN_BACK, Settler, SettlerOwner
+from millpond.engine.unsent import EntryWriter
 from millpond.errors import Interrupt, QueueError
 from millpond.hub.clock import Clock, Event
 from millpond.hub.pool import Pool
@@ -48,7 +48,7 @@ def _fail(error: BaseException) -> None:
     raise error
 
 
-class Consumer:
+class Consumer(DeliveryOwner, LeaseOwner, SettlerOwner):
     """One queue, wired.
 
     1. What the polls bring becomes deliveries: leased, and put on the ready list (`submit`).
@@ -129,23 +129,19 @@ class Consumer:
         )
 
     def _make_settler(self) -> Settler:
+        fifo = self._settings.is_fifo
         return Settler(
             self.queue,
             self._dead_letters,
             self._leases,
+            EntryWriter(self.name, self._processor.where, self._clock, fifo),
+            self.books,
+            self,
             self._clock,
             self._spawn,
             name=self.name,
             limit=self._max_unsettled,
-            fifo=self._settings.is_fifo,
-            finished=self._finished,
-            abandoned=self._abandoned,
-            buried=self.books.bury_follow_up,
-            bared=self.books.bare_letter,
-            put_off_seconds=self._processor.retry_seconds,
-            hidden_seconds=self._own_polls_seconds,
-            on_room=self.has_room,
-            letters=Letters(self.name, self._processor.where, self._clock, self._settings.is_fifo),
+            fifo=fifo,
         )
 
     # What SQS says of the queue: known at the boot, or later
@@ -160,9 +156,9 @@ class Consumer:
         """There is a place for dead letters."""
         return self._dead_letters is not None
 
-    def bury_in(self, dead_letters: DeadlineQueue) -> None:
+    def send_dead_letters_to(self, dead_letters: DeadlineQueue) -> None:
         """Dead letters go there from now on."""
-        self._dead_letters = self._settler.dead_letters = dead_letters
+        self._dead_letters = self._settler.sender.dead_letters = dead_letters
 
     # Receive
 
@@ -401,7 +397,8 @@ class Consumer:
         said = delivery.started and outcome.cause != "undecodable" and outcome.name in GOT_THROUGH
         return bool(said) and self.polls.pause.is_probe(delivery.started)
 
-    def _finished(self, deliveries: list[Delivery]) -> None:
+    def finished(self, deliveries: list[Delivery]) -> None:
+        """SQS has confirmed what their outcomes needed."""
         self.books.finish(deliveries)
         for delivery in deliveries:
             if self._spared or delivery.outcome is not SUCCEEDED:
@@ -434,7 +431,12 @@ class Consumer:
         """Its lease gave the message back, or could not."""
         self._settler.given_back(item, failure)
 
-    def _abandoned(self, delivery: Delivery, error: str) -> None:
+    def put_off_seconds(self, delivery: Delivery) -> int:
+        """The back-off of a message that should be a dead letter and cannot be one."""
+        return self._processor.retry_seconds(delivery)
+
+    def abandoned(self, delivery: Delivery, error: str) -> None:
+        """It could not be settled before the drain was over."""
         self.books.abandon(delivery, error)
         self._abandoned_until.append(delivery.lease.deadline)
         if self._groups is not None:
@@ -510,7 +512,7 @@ class Consumer:
             if delivery.is_inside():
                 self.stuck(delivery)
 
-    def _own_polls_seconds(self) -> int:
+    def hidden_seconds(self) -> int:
         """How long a poll of ours, left open behind us, could still take what we give back now."""
         if not self._draining or not (until := self.polls.open_until()):
             return 0

@@ -10,11 +10,11 @@ import msgspec
 from gevent import getcurrent
 
 from millpond.app.envelope import Envelope
-from millpond.engine.interruption import Interruption
 from millpond.engine.lease import Lease
 from millpond.errors import Interrupt, LeaseLost, TimeLimitExceeded
 from millpond.hub.clock import Clock
 from millpond.hub.countdown import Countdown
+from millpond.hub.interruption import Interruption
 from millpond.message import FollowUp, Message, Outcome
 from millpond.observe import log
 from millpond.sqs.queue import Received

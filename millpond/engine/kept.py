@@ -11,7 +11,7 @@ from millpond.hub.clock import Clock, Timer
 from millpond.observe import log
 
 #: What goes on is told this often.
-TELL_SECONDS = 60.0
+LOG_SECONDS = 60.0
 
 
 class Kept:
@@ -69,7 +69,7 @@ class Kept:
 
     def tell(self, max_receive_count: int) -> None:
         """At once, and each minute in which there is one more."""
-        if (now := self._clock.now()) < self._told + TELL_SECONDS:
+        if (now := self._clock.now()) < self._told + LOG_SECONDS:
             return
         self._told = now
         number = len(self._waiting) + len(self._line)

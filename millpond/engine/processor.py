@@ -13,11 +13,11 @@ from millpond.app.envelope import Undecodable, early_seconds, unwrap
 from millpond.app.routing import Route
 from millpond.engine.delivery import Delivery
 from millpond.engine.handler_call import call_handler
-from millpond.engine.interruption import Interruption
 from millpond.engine.outcomes import RELEASED, SUCCEEDED, of_interrupt, of_raised, policy_of, undecodable
 from millpond.engine.raised import Raised, RaisedReader
 from millpond.hub.backoff import retry_seconds, whole_seconds
 from millpond.hub.countdown import Countdown, Time
+from millpond.hub.interruption import Interruption
 from millpond.hub.threads import NoThread, NotStarted, Threads
 from millpond.message import Outcome
 from millpond.observe import log

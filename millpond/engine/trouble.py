@@ -17,7 +17,7 @@ from millpond.sqs.codes import DENIED_CODES, MISSING_CODES
 from millpond.sqs.queue import Failure
 
 #: While a call goes on failing, the log says so this often.
-TELL_SECONDS = 60.0
+LOG_SECONDS = 60.0
 #: A queue that has not answered for so long is out: nobody waits for it any more ...
 PATIENCE_SECONDS = 5.0
 #: One refusal can be a passing one (rights that have just been given, an instance of SQS that has not heard of them):
@@ -48,8 +48,8 @@ class Trouble:
         self._name = name
         self._clock = clock
         self._url = ""
-        self._told = False  # of this outage
-        self._told_at = -math.inf
+        self._is_logged = False  # of this outage
+        self._logged_at = -math.inf
         self._probe_at: float
         self._hurried = False
 
@@ -85,18 +85,18 @@ class Trouble:
     def _failed(self, failure: Failure, started: float, waiting: int) -> None:
         now = self._clock.now()
         if not self.since:
-            self.since, self._probe_at, self.put_off, self._told = started, now + PROBE_SECONDS, 0, False
+            self.since, self._probe_at, self.put_off, self._is_logged = started, now + PROBE_SECONDS, 0, False
         self.last = failure
-        self.tell(self._url, failure, waiting)
+        self.report(self._url, failure, waiting)
 
-    def tell(self, url: str, failure: Failure, waiting: int) -> None:
+    def report(self, url: str, failure: Failure, waiting: int) -> None:
         """Say what was refused, and what helps; once a minute."""
         now = self._clock.now()
-        if now - self._told_at >= TELL_SECONDS:
-            self._told, self._told_at, self._url = True, now, url
-            self._tell(failure, waiting)
+        if now - self._logged_at >= LOG_SECONDS:
+            self._is_logged, self._logged_at, self._url = True, now, url
+            self._log(failure, waiting)
 
-    def _tell(self, failure: Failure, waiting: int) -> None:
+    def _log(self, failure: Failure, waiting: int) -> None:
         where = shown(self._url, 200)
         text = f"{self._action} on {where} fails: {failure.said}. Waiting: {waiting}"
         text += f", put off: {self.put_off}" if self.put_off else ""
@@ -125,6 +125,6 @@ class Trouble:
     def _passed(self) -> None:
         seconds = round(self._clock.now() - self.since, 1)
         self.since, self.last = 0.0, None
-        if self._told:
+        if self._is_logged:
             text = f"{self._action} on {shown(self._url, 200)} works again, after {seconds:g} s"
             log.event(logging.INFO, "settle.resumed", text, queue=self._name, call=self._action)

@@ -26,7 +26,7 @@ SOON_SECONDS = 10.0
 #: Who waits looks this often whether it must go; the first look is the first word of it in the log.
 LOOK_SECONDS = 1.0
 #: The log hears of it this often.
-TELL_SECONDS = 60.0
+LOG_SECONDS = 60.0
 #: Handlers that one line of the log names.
 MAX_NAMED = 5
 
@@ -202,7 +202,7 @@ class Threads:
 
     def _tell(self) -> None:
         now = self._time.now()
-        if now - self._told < TELL_SECONDS:
+        if now - self._told < LOG_SECONDS:
             return
         self._told = now
         named = [f"{turn.where} for {now - since:.0f} s" for turn, since in list(self._running.items())[:MAX_NAMED]]

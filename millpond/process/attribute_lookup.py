@@ -69,7 +69,7 @@ class AttributeLookup:
             self._log_unknown("cannot find the dead-letter queue of the redrive policy", error)
             return error
         if dead_letters is not None:
-            self._consumer.bury_in(DeadlineQueue(dead_letters, self._core.clock))
+            self._consumer.send_dead_letters_to(DeadlineQueue(dead_letters, self._core.clock))
         else:
             text = f"{redrive.nameless}: what fails for good stays in this queue and is retried"
             log.event(logging.WARNING, "queue.no_dead_letters", text, queue=self._consumer.name)

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from millpond.app.dead_letter import ATTRIBUTE
 from millpond.app.envelope import early_seconds, unwrap
-from millpond.engine.dead_letter import ATTRIBUTE
 from millpond.errors import AccessDenied, QueueMissing, Retry, Throttled, Unavailable, Unreachable
 from millpond.message import FollowUp, Message, delayed
 from millpond.sqs.limits import MAX_BYTES

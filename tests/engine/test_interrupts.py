@@ -87,7 +87,7 @@ def test_a_handler_that_returns_after_an_interrupt_is_not_acknowledged():
 
 
 def test_a_handler_that_swallows_every_interrupt_is_written_off_and_the_next_message_runs(monkeypatch):
-    monkeypatch.setattr("millpond.engine.interruption.REPEAT_SECONDS", 0.01)
+    monkeypatch.setattr("millpond.hub.interruption.REPEAT_SECONDS", 0.01)
     swallowed = []
     release = gevent.event.Event()
 

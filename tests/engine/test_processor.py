@@ -28,9 +28,9 @@ from millpond import Discard, Message, Reject, Retry, Unavailable
 from millpond.app.config import RetrySettings
 from millpond.app.routing import Route
 from millpond.engine.delivery import Delivery
-from millpond.engine.interruption import MAX_INTERRUPTS
 from millpond.engine.processor import Processor
 from millpond.errors import Interrupt, LeaseLost, Stopped, TimeLimitExceeded
+from millpond.hub.interruption import MAX_INTERRUPTS
 from millpond.message import Outcome
 from millpond.observe import log
 from millpond.sqs.limits import MAX_BYTES, MAX_HOLD_SECONDS

@@ -16,7 +16,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from millpond.engine import dead_letter
+from millpond.app import dead_letter
 from millpond.errors import QueueError
 from millpond.message import Message
 from millpond.sqs import requests

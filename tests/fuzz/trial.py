@@ -11,11 +11,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from millpond.app.config import RetrySettings
+from millpond.app.dead_letter import ATTRIBUTE, MAX_VALUE_BYTES
 from millpond.app.routing import Route
 from millpond.engine.books import Books
-from millpond.engine.dead_letter import ATTRIBUTE, MAX_VALUE_BYTES, Letters
 from millpond.engine.delivery import Delivery
 from millpond.engine.processor import Processor
+from millpond.engine.unsent import EntryWriter
 from millpond.hub.clock import SystemClock
 from millpond.message import Outcome
 from millpond.observe import log
@@ -39,7 +40,7 @@ class Trial:
         self._processor = Processor(routes, RetrySettings(max_attempts=3), self._clock)
         metrics = Metrics("", 0, "millpond", "test")
         self._books = Books("q", routes, metrics, log.Allowance(1_000_000), self._clock)
-        self._letters = Letters("q", self._processor.where, self._clock, fifo=False)
+        self._entries = EntryWriter("q", self._processor.where, self._clock, fifo=False)
         self._secret = secret
         self._stream = io.StringIO()
         self._outputs: dict[str, logging.Handler] = {}
@@ -67,9 +68,9 @@ class Trial:
         return delivery, outcome, lines
 
     def _look_at_letters(self, delivery: Delivery, outcome: Outcome) -> None:
-        letters = [self._letters.of_message(delivery, outcome)] if outcome.name == "dead_lettered" else []
+        letters = [self._entries.letter_of_message(delivery, outcome)] if outcome.name == "dead_lettered" else []
         jobs = [job for job in outcome.follow_ups if job.reject is not None]
-        letters += [self._letters.of_follow_up(delivery, job, str(job.reject)) for job in jobs]
+        letters += [self._entries.letter_of_follow_up(delivery, job, str(job.reject)) for job in jobs]
         for letter in letters:
             if ATTRIBUTE in letter.attributes:
                 text = letter.attributes[ATTRIBUTE].value

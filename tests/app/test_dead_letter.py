@@ -1,6 +1,6 @@
 import json
 
-from millpond.engine.dead_letter import MAX_VALUE_BYTES, Reason, copy, reason_text
+from millpond.app.dead_letter import MAX_VALUE_BYTES, Reason, copy, reason_text
 from millpond.sqs.limits import MAX_BYTES
 from millpond.sqs.queue import Attribute, Received
 

@@ -1,0 +1,94 @@
+"""Unsent: follow-ups and dead letters, as SQS takes them, until it has confirmed them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from millpond.app.dead_letter import Reason, bare, copy, is_bare, utc
+from millpond.engine.delivery import Delivery
+from millpond.hub.clock import Clock
+from millpond.message import FollowUp, Outcome, delayed
+from millpond.sqs.limits import MAX_DELAY_SECONDS
+from millpond.sqs.queue import Entry, Failure, Received, dedup_id_of
+
+NO_ANSWER = Failure("", "it has not answered")
+
+
+class Sendings(msgspec.Struct, eq=False):
+    """All that must be confirmed before one delivery is deleted."""
+
+    delivery: Delivery
+    since: float  # on the clock
+    unconfirmed: int  # follow-ups
+    is_over: bool = False  # all is sent, or it has come to something else
+
+
+class Unsent(msgspec.Struct, eq=False):
+    """A follow-up (`job`), or (None) the dead letter of a message itself, that SQS has not confirmed.
+
+    `entry` is what its own queue takes, `letter` what the dead-letter queue does.
+    """
+
+    sendings: Sendings
+    job: FollowUp | None = None
+    entry: Entry | None = None
+    letter: Entry | None = None
+    why: str = ""  # it is a dead letter
+    failure: Failure = NO_ANSWER  # of the last call that has offered it
+
+    @property
+    def delivery(self) -> Delivery:
+        """Whose it is."""
+        return self.sendings.delivery
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        entry = self.entry or self.letter
+        return entry.size if entry is not None else 0
+
+    def is_refused_with_reason(self) -> bool:
+        """The dead-letter queue does not take it as it is: there may be no room for the reason."""
+        return self.failure.sender_fault and self.letter is not None and not is_bare(self.letter)
+
+    def leave_reason_out(self) -> None:
+        """Its log line alone has it then."""
+        self.letter = bare(self.letter) if self.letter is not None else None
+
+
+class EntryWriter:
+    """Writes what one queue's deliveries leave behind. `where` says where the handler of a delivery stands."""
+
+    def __init__(self, queue: str, where: Callable[[Delivery], str], clock: Clock, fifo: bool) -> None:
+        self._queue = queue
+        self._where = where
+        self._clock = clock
+        self._fifo = fifo
+
+    def follow_up(self, delivery: Delivery, job: FollowUp, after_seconds: int) -> Entry:
+        """A follow-up as its own queue takes it. A FIFO queue delays none: the body says when its time has come."""
+        group = delivery.received.group_id
+        after_seconds = min(after_seconds, MAX_DELAY_SECONDS)  # a back-off can be longer, and would be refused for ever
+        if not self._fifo:
+            return Entry(job.body, after_seconds, group)
+        moment = round((self._clock.time() + after_seconds) * 1000)
+        body = delayed(job.body, moment) if after_seconds else job.body
+        return Entry(body, 0, group, dedup_id=job.dedup_id(delivery.received.message_id))
+
+    def letter_of_message(self, delivery: Delivery, outcome: Outcome) -> Entry:
+        """The dead letter of the message itself."""
+        event_id = str(delivery.envelope.event_id) if delivery.envelope is not None else ""
+        reason = self._reason(delivery, outcome.reason, outcome.error, event_id)
+        return copy(delivery.received, reason, dedup_id_of(delivery.received.message_id) if self._fifo else "")
+
+    def letter_of_follow_up(self, delivery: Delivery, job: FollowUp, why: str) -> Entry:
+        """The dead letter of a job that the message has left behind."""
+        received = Received("", "", job.body, group_id=delivery.received.group_id)
+        dedup_id = job.dedup_id(delivery.received.message_id) if self._fifo else ""
+        return copy(received, self._reason(delivery, why, "", job.event_id), dedup_id)
+
+    def _reason(self, delivery: Delivery, text: str, error: str, event_id: str) -> Reason:
+        received, handler, now = delivery.received, self._where(delivery), utc(self._clock.time())
+        return Reason(text, error, handler, received.receive_count, received.message_id, event_id, self._queue, now)
