@@ -1,7 +1,7 @@
 """An interrupt at every point where a mail on its way can wait: nothing leaks, nothing is reused half-used.
 
 The interrupts are thrown as the engine throws them, by a callback of the hub. Every switch away from the greenlet
-that sends is tried in turn, so no wait is forgotten: connecting, the TLS handshake, each reply, a probe, the permit.
+that sends is tried in turn, so no wait is forgotten: connecting, the TLS handshake, each reply, a probe, the place.
 """
 
 from __future__ import annotations
@@ -21,23 +21,12 @@ from millpond.mail import reply as replies
 from millpond.mail.compose import Mail
 from millpond.mail.mail_server import MailServer
 from millpond.mail.smtp_pool import SmtpPool
-from tests.smtp_server import EXTENSIONS, HANG, ScriptedServer, make_certificate
+from tests.smtp_server import EXTENSIONS, HANG, ScriptedServer
 
 CONNECTIONS = 3
 MAIL = Mail(
     "x", "me@a.org", ("you@b.org", "they@b.org"), b"Subject: x\r\n\r\nhello\r\n", "<x@a.org>", datetime.now(UTC)
 )
-
-
-@pytest.fixture(autouse=True)
-def _bounded():
-    with gevent.Timeout(60):
-        yield
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory):
-    return make_certificate(tmp_path_factory.mktemp("certificate"))
 
 
 class Victim:
@@ -106,7 +95,7 @@ def at_every_switch(prepare: Callable[[], tuple[SmtpPool, ScriptedServer]]) -> i
 
 
 def still_works(senders: SmtpPool, server: ScriptedServer) -> None:
-    """All permits are back, the full number can send at once, each whole, and every socket is accounted for."""
+    """All places are free again, the full number can send at once, each whole, and every socket is accounted for."""
     assert senders._places.qsize() == CONNECTIONS
     assert all(connection.usable for connection in senders._idle)
     server.script.clear()
@@ -180,7 +169,7 @@ def test_an_interrupt_at_any_point_of_a_polite_end_leaks_nothing():
     assert at_every_switch(prepare) >= 6
 
 
-def test_an_interrupt_while_waiting_for_a_permit_leaks_nothing():
+def test_an_interrupt_while_waiting_for_a_place_leaks_nothing():
     with ScriptedServer({"end": [HANG] * CONNECTIONS}) as server:
         senders = SmtpPool(MailServer("127.0.0.1", server.port), CONNECTIONS, 100)
         busy = [gevent.spawn(senders.send, MAIL) for _ in range(CONNECTIONS)]
@@ -191,7 +180,7 @@ def test_an_interrupt_while_waiting_for_a_permit_leaks_nothing():
         still_works(senders, server)
 
 
-def test_a_storm_of_interrupts_leaks_no_permit_and_loses_no_wake_up():
+def test_a_storm_of_interrupts_leaks_no_place_and_loses_no_wake_up():
     """Three connections, forty senders, each interrupted at a random one of its switches, or not at all."""
     chance = random.Random(4711)
     with ScriptedServer() as server:
@@ -254,5 +243,5 @@ def test_an_interrupt_while_a_reply_is_awaited_closes_the_connection(phase, kept
         still_works(senders, server)
 
 
-def test_the_pool_waits_for_permits_in_a_queue_that_gevent_made_cooperative():
+def test_the_pool_waits_for_places_in_a_queue_that_gevent_made_cooperative():
     assert smtp_pool.SimpleQueue.__module__.startswith("gevent")
