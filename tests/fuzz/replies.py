@@ -25,7 +25,7 @@ from gevent.server import StreamServer
 from handlers import email
 from handlers.email import Settings, send_email
 from millpond import Message, Reject, Retry, Unavailable
-from millpond.mail import timeouts, waits
+from millpond.mail import mailer, timeouts, waits
 from millpond.mail.job import Email
 from tests.fuzz.kind import Kind, TryOne
 from tests.smtp_server import Certificate, make_certificate
@@ -295,7 +295,7 @@ def _open() -> Iterator[TryOne]:
         certificate = make_certificate(Path(stack.enter_context(tempfile.TemporaryDirectory())))
         trusting = ssl.create_default_context(cafile=certificate.pem)
         stack.enter_context(mock.patch.object(ssl, "create_default_context", new=_always(trusting)))
-        stack.enter_context(mock.patch.object(email.log, "disabled", True))
+        stack.enter_context(mock.patch.object(mailer.log, "disabled", True))
         stack.enter_context(mock.patch.object(timeouts, "LOOK_SECONDS", 0.02))
         stack.enter_context(mock.patch.object(waits, "QUIT_SECONDS", 0.2))
         server = Server(certificate)
