@@ -22,7 +22,7 @@ Cause = Literal["", "failed", "timed_out", "rejected", "undecodable", "unavailab
 
 
 class FollowUp(Unshown, msgspec.Struct, frozen=True):
-    """A job that a handler leaves behind; sent before its original is deleted."""
+    """A new message that a handler leaves behind; it is sent before its original is deleted."""
 
     event_id: str
     body: str
@@ -30,9 +30,9 @@ class FollowUp(Unshown, msgspec.Struct, frozen=True):
     reject: str | None = None  # the reason, where it goes to the dead-letter queue
 
     def dedup_id(self, message_id: str) -> str:
-        """For a FIFO queue: the same only where the same message leaves the same job again.
+        """For a FIFO queue: the same only where the same message leaves the same follow-up again.
 
-        Its event_id is no such id: other messages may have it too, and another run may leave another job.
+        Its event_id is no such id: other messages may have it too, and another run may leave another follow-up.
         """
         return sha256(f"{message_id}\0{self.event_id}\0{self.body}".encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -89,7 +89,7 @@ class Message(Unshown, msgspec.Struct, eq=False):
         return max(0.0, self._left())
 
     def follow_up(self, payload: Any, after: int = 0, reject: str | None = None) -> str:
-        """Leave a job of the same type behind; it is sent before this message is deleted. Returns its event_id.
+        """Leave a new message of the same type behind, sent before this one is deleted. Returns its event_id.
 
         `after`: seconds until it is handled, 0 to 900; whole ones, rounded up. With `reject` it goes to the dead-letter
         queue with that reason. Raises ValueError for a longer delay and for a body of more than `max_bytes`, TypeError
@@ -110,7 +110,7 @@ class Message(Unshown, msgspec.Struct, eq=False):
 
     @property
     def follow_ups(self) -> tuple[FollowUp, ...]:
-        """The jobs left behind so far."""
+        """The follow-ups left behind so far."""
         return tuple(self._follow_ups)
 
 

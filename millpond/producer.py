@@ -51,7 +51,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_unlock_child)
 
 
-class Job(NamedTuple):
+class Outgoing(NamedTuple):
     """One message to send. `delay`: seconds, 0 to 900. `group`: its MessageGroupId. `event_id`: None makes one."""
 
     event_type: str
@@ -61,7 +61,7 @@ class Job(NamedTuple):
     event_id: str | None = None
 
     def __repr__(self) -> str:
-        return "<Job>"
+        return "<Outgoing>"
 
 
 class Producer:
@@ -103,22 +103,22 @@ class Producer:
         lost is made again: a message can arrive twice, with one event_id. `timeout`: seconds, instead of the Producer's
         own; where they are over, QueueError says whether the message may have been sent all the same.
         """
-        (sent,) = self.send_many([Job(event_type, payload, delay, group, event_id)], timeout=timeout)
+        (sent,) = self.send_many([Outgoing(event_type, payload, delay, group, event_id)], timeout=timeout)
         return sent
 
-    def send_many(self, messages: Iterable[Job | tuple[Any, ...]], *, timeout: float | None = None) -> list[str]:
+    def send_many(self, messages: Iterable[Outgoing | tuple[Any, ...]], *, timeout: float | None = None) -> list[str]:
         """Send many messages, ten to a call, and return their event_ids in order.
 
-        Each is a Job, or a tuple of a Job's fields: ("invoice.created", payload). Where one of them is wrong
+        Each is an Outgoing, or a tuple of its fields: ("invoice.created", payload). Where one of them is wrong
         (ValueError, TypeError) none is sent. SendError names those that were not sent, by index; all others were.
         QueueError: the calls failed, and none was sent; where it says that they may have been, a part of them was.
         `timeout`: seconds for all of them together, instead of the Producer's own for each ten.
         """
         sending = _Sending(self._timeout, None if timeout is None else _checked(timeout))
-        jobs = [_job(index, message) for index, message in enumerate(messages)]
-        event_ids = [str(job.event_id or uuid4().hex) for job in jobs]
+        outgoing = [_outgoing(index, message) for index, message in enumerate(messages)]
+        event_ids = [str(message.event_id or uuid4().hex) for message in outgoing]
         make = _fifo_entry if is_fifo(self.url) else _entry
-        entries = [make(job, event_id) for job, event_id in zip(jobs, event_ids, strict=True)]
+        entries = [make(message, event_id) for message, event_id in zip(outgoing, event_ids, strict=True)]
         if entries:
             sending.run(self._queue(sending.ends_by()), entries)
         return event_ids
@@ -243,39 +243,42 @@ def _checked(timeout: float) -> float:
     return timeout
 
 
-def _job(index: int, message: Any) -> Job:
+def _outgoing(index: int, message: Any) -> Outgoing:
     if not isinstance(message, tuple | list):
-        raise TypeError(f"messages[{index}]: a Job or a tuple is wanted, not {type(message).__name__!r}")
-    if not 2 <= len(message) <= len(Job._fields):
-        raise TypeError(f"messages[{index}]: 2 to {len(Job._fields)} values are wanted ({', '.join(Job._fields)})")
-    return Job(*message)
+        raise TypeError(f"messages[{index}]: an Outgoing or a tuple is wanted, not {type(message).__name__!r}")
+    if not 2 <= len(message) <= len(Outgoing._fields):
+        names = Outgoing._fields
+        raise TypeError(f"messages[{index}]: 2 to {len(names)} values are wanted ({', '.join(names)})")
+    return Outgoing(*message)
 
 
-def _entry(job: Job, event_id: str) -> Entry:
-    if not isinstance(job.event_type, str) or not job.event_type:
-        raise ValueError(f"event_type={job.event_type!r}: the type of a message is a text")
-    if not isinstance(job.delay, int | float):
-        raise TypeError(f"delay={job.delay!r}: a number of seconds is wanted")
-    if not isinstance(job.group, str | None):
-        raise TypeError(f"group={job.group!r}: a group is a text")
-    if not 0 <= job.delay <= MAX_DELAY_SECONDS:
+def _entry(message: Outgoing, event_id: str) -> Entry:
+    if not isinstance(message.event_type, str) or not message.event_type:
+        raise ValueError(f"event_type={message.event_type!r}: the type of a message is a text")
+    if not isinstance(message.delay, int | float):
+        raise TypeError(f"delay={message.delay!r}: a number of seconds is wanted")
+    if not isinstance(message.group, str | None):
+        raise TypeError(f"group={message.group!r}: a group is a text")
+    if not 0 <= message.delay <= MAX_DELAY_SECONDS:
         raise ValueError(
-            f"delay={job.delay}: SQS delays a message by 0 to {MAX_DELAY_SECONDS} seconds; "
+            f"delay={message.delay}: SQS delays a message by 0 to {MAX_DELAY_SECONDS} seconds; "
             "EventBridge Scheduler sends to a queue at any later time"
         )
     entry = Entry(
-        envelope_text(job.event_type, event_id, job.payload),
-        delay_seconds=whole_seconds(job.delay),
-        group_id=job.group or "",
+        envelope_text(message.event_type, event_id, message.payload),
+        delay_seconds=whole_seconds(message.delay),
+        group_id=message.group or "",
     )
     if entry.size > MAX_BYTES:
         raise ValueError(f"the message has {entry.size:,} bytes, SQS takes {MAX_BYTES:,}: send where the data is")
     return entry
 
 
-def _fifo_entry(job: Job, event_id: str) -> Entry:
-    if not job.group:
+def _fifo_entry(message: Outgoing, event_id: str) -> Entry:
+    if not message.group:
         raise ValueError("a FIFO queue needs a group: messages of one group are handled one after another")
-    if job.delay:
-        raise ValueError(f"delay={job.delay}: a FIFO queue delays no single message (DelaySeconds is the queue's own)")
-    return structs.replace(_entry(job, event_id), dedup_id=dedup_id_of(event_id))
+    if message.delay:
+        raise ValueError(
+            f"delay={message.delay}: a FIFO queue delays no single message (DelaySeconds is the queue's own)"
+        )
+    return structs.replace(_entry(message, event_id), dedup_id=dedup_id_of(event_id))

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 
 from millpond import Producer, testing
 from millpond.errors import AccessDenied, ConfigError, QueueError, QueueMissing, SendError, Throttled, Unreachable
-from millpond.producer import ATTEMPTS, TIMEOUT_SECONDS, Job
+from millpond.producer import ATTEMPTS, TIMEOUT_SECONDS, Outgoing
 from millpond.sqs.clients import connect
 from millpond.sqs.entries import batches
 from millpond.sqs.limits import MAX_BATCH, MAX_BYTES, MAX_DELAY_SECONDS
@@ -193,7 +193,7 @@ def test_a_message_of_exactly_one_mebibyte_arrives(local_queue):
 
 def test_a_job_and_a_plain_tuple_say_the_same(on):
     queue = ScriptedQueue()
-    ids = on(queue).send_many([("a", 1, 5, "g", "one"), Job("a", 1, delay=5, group="g", event_id="one")])
+    ids = on(queue).send_many([("a", 1, 5, "g", "one"), Outgoing("a", 1, delay=5, group="g", event_id="one")])
     assert ids == ["one", "one"]
     assert queue.calls[0][0] == queue.calls[0][1]
     assert (queue.calls[0][0].delay_seconds, queue.calls[0][0].group_id) == (5, "g")
@@ -244,8 +244,8 @@ def test_where_one_of_many_is_wrong_none_is_sent(on, wrong, error):
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ("mails", "messages[1]: a Job or a tuple is wanted, not 'str'"),
-        ({"a": 1, "b": 2}, "messages[1]: a Job or a tuple is wanted, not 'dict'"),
+        ("mails", "messages[1]: an Outgoing or a tuple is wanted, not 'str'"),
+        ({"a": 1, "b": 2}, "messages[1]: an Outgoing or a tuple is wanted, not 'dict'"),
         (("a",), "messages[1]: 2 to 5 values are wanted (event_type, payload, delay, group, event_id)"),
         (("a", {}, "3"), "delay='3': a number of seconds is wanted"),
         (("a", {}, 0, 7), "group=7: a group is a text"),

@@ -303,8 +303,8 @@ def test_each_parameter_of_the_producer_and_of_the_test_kit_is_listed_with_its_d
     assert defaults_listed("producer.md", heading) == values
 
 
-def test_each_field_of_a_job_and_of_an_outcome_is_listed():
-    assert [name_of(row) for row in tables("producer.md")["Job"]] == list(producer.Job._fields)
+def test_each_field_of_an_outgoing_message_and_of_an_outcome_is_listed():
+    assert [name_of(row) for row in tables("producer.md")["Outgoing"]] == list(producer.Outgoing._fields)
     assert [name_of(row) for row in tables("producer.md")["Outcome"]] == list(Outcome.__struct_fields__)
 
 

@@ -16,7 +16,7 @@ from gevent.server import StreamServer
 from millpond.app.config import AllSettings, load
 from millpond.app.envelope import unwrap
 from millpond.message import FollowUp, Message
-from millpond.producer import Job
+from millpond.producer import Outgoing
 from millpond.sqs.http_connection import HttpAnswer
 from millpond.sqs.queue import Attribute, Entry, Received
 from tests.worker_process import CLIENT, LocalQueues, WorkerProcess, local_sqs, write_project
@@ -344,7 +344,7 @@ def settings(tmp_path: Path) -> AllSettings:
         lambda path: Attribute("String", BODY),
         lambda path: FollowUp("e", BODY, reject=BODY),
         lambda path: unwrap(json.dumps({"event_type": "t", "payload": BODY}), {}, "", "m"),
-        lambda path: Job("t", BODY),
+        lambda path: Outgoing("t", BODY),
         lambda path: HttpAnswer(200, b"", BODY.encode()),
     ],
 )
