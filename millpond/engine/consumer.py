@@ -374,7 +374,7 @@ class Consumer(DeliveryOwner, LeaseOwner, SettlerOwner):
             owed, self._owed = self._owed, 0
             self._share.release(owed)
         if self._settler.deletes.count == self.in_hand:
-            self._settler.deletes.ripen()
+            self._settler.deletes.flush()
 
     def _notice(self, delivery: Delivery, outcome: Outcome) -> None:
         if outcome.cause == "unavailable":

@@ -113,13 +113,13 @@ def test_after_a_rest_a_few_batches_make_it_patient_again(pacing, calls, clock):
 
 def test_what_nobody_will_join_goes_at_once(batcher, calls, clock):
     come(batcher, clock, 3, every=0)
-    batcher.ripen()
+    batcher.flush()
     settle()
     assert calls.batches == [[0, 1, 2]]
 
 
-def test_to_ripen_while_nothing_waits_makes_nothing_go_early(batcher, calls, clock):
-    batcher.ripen()
+def test_to_flush_while_nothing_waits_makes_nothing_go_early(batcher, calls, clock):
+    batcher.flush()
     come(batcher, clock, 13, every=0)
     settle()
     assert calls.batches == [list(range(10))]
@@ -128,7 +128,7 @@ def test_to_ripen_while_nothing_waits_makes_nothing_go_early(batcher, calls, clo
 def test_what_comes_behind_a_batch_that_goes_at_once_waits_for_no_answer_to_its_call(batcher, calls, clock):
     calls.gate.clear()
     come_at_once(batcher, 10)
-    batcher.ripen()
+    batcher.flush()
     come_at_once(batcher, 9)
     clock.advance(0.1)
     assert sorted(len(batch) for batch in calls.batches) == [9, 10]
@@ -141,7 +141,7 @@ def test_what_does_not_fit_into_the_call_that_goes_at_once_waits_for_no_answer_t
         calls, clock, gevent.spawn, linger_seconds=0.1, flushers=4, limit=50, size_of=lambda n: MAX_BYTES // 2
     )
     come_at_once(batcher, 6)
-    batcher.ripen()
+    batcher.flush()
     clock.advance(0.1)
     assert calls.batches == [[0, 1], [2, 3], [4, 5]]
     calls.gate.set()
