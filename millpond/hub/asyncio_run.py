@@ -1,4 +1,4 @@
-"""Loops: asyncio.run in a handler."""
+"""asyncio.run in a handler: each loop has a thread of its own."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from gevent.threadpool import ThreadPool
 
 from millpond.hub.child_end import caught
 
-#: Loops at once; who comes later waits.
+#: Loops at once; the next one waits.
 MAX_LOOPS = 100
 
 _run = asyncio.run
 
 
 def install() -> None:
-    """Let asyncio.run work in any handler. In the hub's thread."""
+    """Let asyncio.run work in any handler. Call it in the hub's thread."""
     asyncio.run = partial(_in_thread, get_hub(), ThreadPool(MAX_LOOPS))
     # Its own way, by a pidfd, finds no process any more where gevent has waited for it.
     setattr(asyncio.unix_events, "can_use_pidfd", lambda: False)  # noqa: B010

@@ -1,4 +1,4 @@
-"""Time, as the engine knows it: the only way to it for consumer, lease and batcher, so that a test can replace it."""
+"""Time as the engine reads it: consumers, leases and batches ask nothing else, so that a test can replace it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 class Timer(Protocol):
-    """A call to come."""
+    """A call that is to come."""
 
     def cancel(self) -> None: ...
 
@@ -36,11 +36,11 @@ class Clock(Protocol):
     """Seconds throughout."""
 
     def now(self) -> float:
-        """Monotonic: for deadlines."""
+        """Monotonic seconds, for deadlines."""
         ...
 
     def time(self) -> float:
-        """Since the epoch: for people."""
+        """Seconds since the epoch, for people."""
         ...
 
     def sleep(self, seconds: float) -> None: ...
@@ -48,11 +48,11 @@ class Clock(Protocol):
     def event(self) -> Event: ...
 
     def timer(self, seconds: float, call: Callable[[], object]) -> Timer:
-        """`call` runs in the hub: it must not block, and no greenlet runs beside it."""
+        """Call `call` in the hub after this time: it must not block, and no greenlet runs beside it."""
         ...
 
     def soon(self, call: Callable[[], object]) -> None:
-        """`call` runs in the hub at its next turn: it must not block."""
+        """Call `call` in the hub at its next turn: it must not block."""
         ...
 
 
@@ -60,7 +60,7 @@ class SystemClock:
     """The machine's own time and gevent's own timers."""
 
     def __init__(self) -> None:
-        # Asked five times a message: a method around it costs twice what it does.
+        # It is called five times a message: a method around it costs twice what it does.
         self.now = partial(time.clock_gettime, _CLOCK)
         self.time = time.time
 

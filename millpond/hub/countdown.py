@@ -1,4 +1,4 @@
-"""Countdown: many things that each fall due the same time after they began, on one timer."""
+"""Countdown: one timer for many things that each fall due the same time after they began."""
 
 from __future__ import annotations
 
@@ -34,36 +34,36 @@ class Countdown(Generic[Item]):
         self._timer: Timer | None = None
 
     def add(self, item: Item) -> None:
-        """It begins now. `item` must not be in already."""
+        """Begin to count for this item, which must not be in already."""
         self._due_at[item] = self._now() + self.seconds
         if self._timer is None:
             self._timer = self._clock.timer(self.seconds, self._ring)
 
     def add_all(self, items: Iterable[Item]) -> None:
-        """They begin now."""
+        """Begin to count for each of these."""
         self._due_at.update(dict.fromkeys(items, self._now() + self.seconds))
         if self._timer is None and self._due_at:
             self._timer = self._clock.timer(self.seconds, self._ring)
 
     def left(self, item: Item) -> float:
-        """Seconds until it is due; 0.0 where it is not in."""
+        """Seconds until this item is due; 0.0 where it is not in."""
         return max(0.0, self._due_at.get(item, 0.0) - self._now())
 
     def remove(self, item: Item) -> None:
-        """It is over, or was due already."""
+        """Stop counting for this item; it may have been due already."""
         self._due_at.pop(item, None)
         if not self._due_at:
             self._stop_timer()
 
     def remove_all(self, items: Iterable[Item]) -> None:
-        """The same of several."""
+        """Stop counting for several."""
         for item in items:
             self._due_at.pop(item, None)
         if not self._due_at:
             self._stop_timer()
 
     def _stop_timer(self) -> None:
-        """Nobody waits for a timer that nobody needs."""
+        """Cancel the timer, which would wake the process up for nothing."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -74,7 +74,7 @@ class Countdown(Generic[Item]):
             while (first := next(iter(self._due_at), None)) is not None and self._due_at[first] <= now:
                 del self._due_at[first]
                 self._due(first)
-        finally:  # what raises is one item's; the others are due all the same
+        finally:  # one item's error is its own; the others are due all the same
             self._set_timer()
 
     def _set_timer(self) -> None:
@@ -85,5 +85,5 @@ class Countdown(Generic[Item]):
 
 
 def _rest(seconds: float) -> float:
-    """A rest that is only rounding takes a millisecond: with a clock that stands still (Pulse) it would never end."""
+    """Seconds for a timer: a millisecond at least, or with a clock that stands still (Pulse) it would never end."""
     return seconds if seconds > 1e-6 else 0.001

@@ -1,4 +1,4 @@
-"""Whether gevent's patch came in time and is sound. Imports gevent alone, so that it can be asked first."""
+"""Checks whether gevent's patch came in time and is sound. Imports gevent alone, so that it can be called first."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def wrong_with_process() -> str:
     early = imported_before_patch(list(sys.modules))
     if early:
         names = " and ".join(early)
-        return f"{names} came before gevent's patch (sitecustomize? a wrapper? an import above?): {FIRST_LINES}"
+        return f"{names} came before gevent's patch (by sitecustomize, a wrapper, an import above): {FIRST_LINES}"
     return ""
 
 
@@ -36,7 +36,7 @@ def wrong_with_version(version: str) -> str:
 
 
 def imported_before_patch(modules: Sequence[str]) -> list[str]:
-    """Which of ssl and urllib3 were there before the patch; `modules` are the names in sys.modules, in order.
+    """Which of ssl and urllib3 were imported before the patch; `modules` are the names in sys.modules, in order.
 
     That order is the one in which imports ended. The patch itself imports gevent.socket, then ssl, then gevent.ssl:
     what stands before them holds on to the sockets and the TLS that block.

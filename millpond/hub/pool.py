@@ -1,4 +1,4 @@
-"""The pool: a bounded number of greenlets that live as long as the worker, and the list of work that is ready."""
+"""Pool: a bounded number of greenlets that live as long as the worker, and the list of work that is ready."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import gevent.pool
 
 Item = TypeVar("Item")
 
-#: A slot lets the others run once the hub has stood still for so long, or handlers that never wait would starve
-#: beats and polls.
+#: A slot lets the others run once the hub has been busy for this long, or handlers that never wait would starve beats
+#: and polls.
 TURN_SECONDS = 0.010
-#: How long it is parked then; with 0 it would be back before the loop has looked at timers and sockets.
+#: How long it is parked then; with 0 it would be back before the loop has served timers and sockets.
 LET_OTHERS_SECONDS = 0.0001
 
 
@@ -29,7 +29,7 @@ class Pool(Generic[Item]):
     3. One that is stuck for good is written off, and another may take its place. So it may while one waits for a thread
        (`step_aside`); where there are too many then, the one that comes back ends with its work.
 
-    A piece of work is a call and what it is called with; it never raises. `crashed` hears of it, should it do so all
+    A piece of work is a call and what it is called with; it never raises. `crashed` is called with a slot that died all
     the same.
     """
 
@@ -66,7 +66,7 @@ class Pool(Generic[Item]):
             self._loop.run_callback(self._wake)
 
     def _wake(self) -> None:
-        """In the hub: as many as there is work for, but only for a turn."""
+        """In the hub: wake as many slots as there is work for, but only for a turn."""
         self._waking = False
         began = time.time()
         while self._parked and (self._ready or self._closed):
@@ -76,7 +76,7 @@ class Pool(Generic[Item]):
                 break
 
     def _wake_later(self) -> None:
-        """After the others' turn: a timer comes behind what is due, a callback before it."""
+        """Wake slots after the others' turn: a timer comes behind what is due, a callback before it."""
         if self._waking:
             return
         self._waking = True
@@ -100,7 +100,7 @@ class Pool(Generic[Item]):
         return len(self._ready)
 
     def write_off(self, slot: Any) -> None:
-        """Give a stuck slot up; should it ever come back, it ends. What is ready gets another in its place."""
+        """Give up a stuck slot: if it ever comes back, it ends. What is ready gets another in its place."""
         self.written_off += 1
         self._leaving.add(slot)
         self._slots.discard(slot)
@@ -108,13 +108,13 @@ class Pool(Generic[Item]):
             self._spawn()
 
     def step_aside(self) -> None:
-        """The slot that calls does nothing until `step_back`: another may work in its place."""
+        """Let another slot work in the place of the one that calls, until `step_back`."""
         self._most += 1
         if len(self._parked) < len(self._ready):
             self._spawn()
 
     def step_back(self) -> None:
-        """It works again."""
+        """Let the slot that stepped aside work again."""
         self._most -= 1
         if len(self._slots) > self._most:
             self._leaving.add(gevent.getcurrent())
@@ -127,7 +127,7 @@ class Pool(Generic[Item]):
         return bool(self._slots.join(timeout_seconds))
 
     def serve(self) -> None:
-        """A slot's life: what is ready, for a turn, then the wait for more.
+        """The life of a slot: do what is ready, for a turn, then wait for more.
 
         In one frame: each that stands below a handler's sleep costs 0.2 us a switch.
         """
@@ -148,9 +148,9 @@ class Pool(Generic[Item]):
             self._parked[slot] = None
             try:  # noqa: SIM105  # suppress() is three calls, for each message
                 self._hub.switch()
-            except BaseException:  # noqa: S110  # a gevent.Timeout that a handler has left running: it is nobody's
+            except BaseException:  # noqa: S110  # a gevent.Timeout that a handler has left running: it belongs to no work
                 pass
-            self._parked.pop(slot, None)  # it was not _wake that woke it
+            self._parked.pop(slot, None)  # not _wake, but something else woke it
 
 
 class Slot(gevent.Greenlet):  # type: ignore[misc]
@@ -162,7 +162,7 @@ class Slot(gevent.Greenlet):  # type: ignore[misc]
 
 
 def watch(greenlet: gevent.Greenlet, crashed: Callable[[gevent.Greenlet], object]) -> None:
-    """Tell of its end by an error, or by force: of a GreenletExit, link_exception() says nothing."""
+    """Call `crashed` where this greenlet ends by an error or by force: link_exception() skips a GreenletExit."""
 
     def ended(greenlet: gevent.Greenlet) -> None:
         if not greenlet.successful() or isinstance(greenlet.value, gevent.GreenletExit):

@@ -1,4 +1,4 @@
-"""Pulse: tells when the hub stands still, and what time it has had."""
+"""Pulse: shows when the hub is blocked, and how much time it has had."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from millpond.hub.clock import Clock, Timer
 
 #: The hub shows this often that it turns.
 PULSE_SECONDS = 0.25
-#: A timer is always a little late: only what goes beyond this is a standstill.
+#: A timer is always a little late: only what goes beyond this counts as blocked.
 SLACK_SECONDS = 0.05
 LATE_SECONDS = PULSE_SECONDS + SLACK_SECONDS
 
@@ -18,19 +18,19 @@ class Pulse:
     """The hub's pulse, and a clock that stops with it.
 
     1. While the hub turns, `last` is never much older than PULSE_SECONDS. The watchdog's thread reads it.
-    2. `now` and `timer` are for time limits of handlers: time in which the hub stood still, because one of them
-       computed or blocked, is charged to nobody. What a pulse is late by is such time.
+    2. `now` and `timer` are for time limits of handlers: time in which one of them blocked the hub (what a pulse is
+       late by) is charged to nobody.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._lost_seconds = 0.0  # in which the hub stood still, so far
+        self._lost_seconds = 0.0  # in which the hub was blocked, so far
         self._worst_seconds = 0.0
         self.last = clock.now()
-        self._stood = (self.last, -math.inf)  # the last standstill: from and to
+        self._blocked = (self.last, -math.inf)  # the last block: from and to
 
     def start(self) -> None:
-        """From the hub's own thread."""
+        """Start to beat. Call it in the hub's own thread."""
         self.last = self._clock.now()
         self._clock.timer(PULSE_SECONDS, self._beat)
 
@@ -39,7 +39,7 @@ class Pulse:
         self._worst_seconds = max(self._worst_seconds, now - self.last - PULSE_SECONDS)
         if late := self._late(now):
             self._lost_seconds += late
-            self._stood = (self.last, now)
+            self._blocked = (self.last, now)
         self.last = now
         self._clock.timer(PULSE_SECONDS, self._beat)
 
@@ -47,23 +47,23 @@ class Pulse:
         return max(0.0, now - self.last - LATE_SECONDS)
 
     def now(self) -> float:
-        """Seconds that the hub has had: they stop where it does."""
+        """Seconds that the hub has had: they stop while it is blocked."""
         now = self._clock.now()
         late = now - self.last - LATE_SECONDS  # as in _late, which would cost as much again, each message
         return now - self._lost_seconds - late if late > 0 else now - self._lost_seconds
 
     def unread_since(self, now: float) -> float:
-        """Since when something that is read now may have been there: while the hub stands still nobody reads."""
+        """Since when something that is read now may have been there: while the hub is blocked nothing is read."""
         if self._late(now):
             return self.last
-        began, ended = self._stood
+        began, ended = self._blocked
         return began if now - ended < PULSE_SECONDS else now
 
     def timer(self, seconds: float, call: Callable[[], object]) -> Timer:
-        """Of the real clock: after a standstill it rings early, and whoever set it looks at `now` again."""
+        """A timer of the real clock: after a block it rings early, and whoever set it looks at `now` again."""
         return self._clock.timer(seconds, call)
 
     def take_lag_ms(self) -> float:
-        """The longest standstill since the last look, in milliseconds."""
+        """The longest block since the last call, in milliseconds."""
         worst, self._worst_seconds = self._worst_seconds, 0.0
         return worst * 1000

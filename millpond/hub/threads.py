@@ -1,4 +1,4 @@
-"""Threads: real ones, for handlers that block or compute, and the line of those that wait for one."""
+"""Threads: real ones, for handlers that block or compute, and the line of messages that wait for one."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ from millpond.hub.pool import Pool, Slot
 from millpond.observe import log
 from millpond.observe.screen import counted
 
-#: Where other handlers want permits a message waits for a thread this long at the most, then it is put off ...
+#: Where other handlers want permits, a message waits this long for a thread at the most, then it is put off ...
 MAX_WAIT_SECONDS = 300.0
-#: ... unless as many have ended in so many seconds as stand before it.
+#: ... unless as many have ended within this time as stand before it.
 SOON_SECONDS = 10.0
-#: Who waits looks this often whether it must go; the first look is the first word of it in the log.
+#: Whoever waits looks this often whether it is to be put off; the first look is also the first line in the log.
 LOOK_SECONDS = 1.0
-#: The log hears of it this often.
+#: While messages wait, that is logged this often.
 LOG_SECONDS = 60.0
 #: Handlers that one line of the log names.
 MAX_NAMED = 5
 
 
 class NoThread(MillpondError):
-    """No thread is free, and the line is full, or its wait was too long: to be put off."""
+    """No thread is free, and the line is full or the wait was too long: the message is put off."""
 
 
 class NotStarted(MillpondError):
-    """The drain has begun before it had a thread."""
+    """The drain has begun before the handler had a thread."""
 
 
 class Threads:
     """At most `size` threads, made when they are first needed; apart from gevent's own, which look names up.
 
-    1. No interrupt reaches a thread. Whoever waits for it can be interrupted; its code then runs on, what it returns is
-       nobody's, and until it ends there is one thread less for the others.
-    2. Who waits for a thread stands in line. That takes nobody's slot: the caller's has stepped aside until its handler
-       has ended. But each holds a permit; where other handlers want some (`shared`) half are left for them, and who
-       would not begin soon is put off.
-    3. The log hears which handlers have the threads as soon as one has waited for a second, then once a minute.
-    4. A thread that cannot be started (the platform's limit) is tried again each second that somebody waits for it.
+    1. No interrupt reaches a thread. The greenlet that waits for it can be interrupted; the code then runs on, what it
+       returns is ignored, and until it ends the others have one thread less.
+    2. A message that waits for a thread stands in line. It takes no slot: the caller's has stepped aside until its
+       handler has ended. But each holds a permit; where other handlers want some (`shared`) half are left for them, and
+       what would not begin soon is put off.
+    3. As soon as one has waited for a second, and then once a minute, it is logged which handlers have the threads.
+    4. A thread that cannot be started (the platform's limit) is tried again each second while a message waits for it.
     """
 
     def __init__(self, size: int, time: Time, shared: bool) -> None:
@@ -57,18 +57,18 @@ class Threads:
         self._shared = shared
         self._pool: Any = None
         self._line: deque[_Turn] = deque()
-        self._running: dict[_Turn, float] = {}  # and since when
+        self._running: dict[_Turn, float] = {}  # and since when each
         self._ends: deque[float] = deque(maxlen=1_000)
         self._trouble = ""  # why no thread could be started
-        self._told = -math.inf
+        self._logged_at = -math.inf
         self._put_off = 0
         self._draining = False
 
     def begin(self, call: Callable[[], object], where: str, is_last: Callable[[], bool]) -> Callable[[], object]:
-        """Wait for a free thread and begin `call`, of the handler `where`, in it. What is returned waits for its end,
-        and has its value.
+        """Wait for a free thread and begin `call`, of the handler `where`, in it. Returns a function that waits for its
+        end and returns its value.
 
-        `is_last`: it cannot be put off again, so it may wait for longer, and in a longer line.
+        `is_last`: the message cannot be put off again, so it may wait for longer, and in a longer line.
         Raises NoThread and NotStarted.
         """
         slot = getcurrent()
@@ -95,7 +95,7 @@ class Threads:
         return result
 
     def drain(self) -> None:
-        """Nobody in line begins any more."""
+        """Let none of those in line begin any more."""
         self._draining = True
         for turn in self._line:
             turn.woken.set()
@@ -116,7 +116,7 @@ class Threads:
         self._leave(turn)
 
     def _leave(self, turn: _Turn) -> None:
-        """It has no thread, or none any more, and does not wait for one."""
+        """Take it out of the line and out of its thread, and call the next one."""
         self._running.pop(turn, None)
         if turn in self._line:
             self._line.remove(turn)
@@ -129,14 +129,14 @@ class Threads:
             turn.woken.set()
 
     def _seat(self, turn: _Turn) -> bool:
-        """Give it a thread, where there is a free one or one can be made."""
+        """Give it a thread, where one is free or can be made."""
         if len(self._running) >= self._size or not self._has_thread(len(self._running) + 1):
             return False
         self._running[turn] = self._time.now()
         return True
 
     def _has_thread(self, number: int) -> bool:
-        """Make the pool so large. (Left to itself it takes a call first, and runs it some time, though it raises.)"""
+        """Grow the pool to this size. (By itself it takes the call first, and runs it some time, though it raises.)"""
         if self._pool is None:
             self._pool = ThreadPool(0)
         if self._pool.size >= number:
@@ -180,12 +180,12 @@ class Threads:
             return
         if self._shared and turn.pool is not None and self._must_go(turn, turn.pool.size, is_last):
             self._put_off += 1
-            self._tell()
-            raise NoThread(f"no thread was free for it: {self._taken()}")
-        self._tell()
+            self._log()
+            raise NoThread(f"no thread was free for this handler: {self._taken()}")
+        self._log()
 
     def _must_go(self, turn: _Turn, slots: int, is_last: Callable[[], bool]) -> bool:
-        """It holds a permit that others may need, and will not begin soon."""
+        """True where it holds a permit that others may need, and would not begin soon."""
         now, before = self._time.now(), self._line.index(turn)
         soon = len(self._ends) > before and now - self._ends[-1 - before] < SOON_SECONDS
         if soon or (before < slots // 2 and now - turn.since < MAX_WAIT_SECONDS):
@@ -193,18 +193,18 @@ class Threads:
         return not is_last() or before >= slots - self._size - max(1, slots // 10)
 
     def _taken(self) -> str:
-        """As the end of a sentence."""
+        """Why no thread is free, as the end of a sentence."""
         running = len(self._running)
         if self._trouble:
             were = "was" if running == 1 else "were"
             return f"only {running} of {counted(self._size, 'thread')} {were} started ({self._trouble})"
         return "the only thread is taken" if self._size == 1 else f"all {self._size} threads are taken"
 
-    def _tell(self) -> None:
+    def _log(self) -> None:
         now = self._time.now()
-        if now - self._told < LOG_SECONDS:
+        if now - self._logged_at < LOG_SECONDS:
             return
-        self._told = now
+        self._logged_at = now
         named = [f"{turn.where} for {now - since:.0f} s" for turn, since in list(self._running.items())[:MAX_NAMED]]
         if (more := len(self._running) - len(named)) > 0:
             named.append(f"{more} more")
@@ -220,7 +220,7 @@ class Threads:
 
 
 class _Turn:
-    """One who wants a thread."""
+    """The turn of one message that wants a thread."""
 
     def __init__(self, where: str, since: float, pool: Pool[Any] | None) -> None:
         self.where = where
@@ -231,7 +231,7 @@ class _Turn:
 
 
 def _aside(pool: Pool[Any] | None) -> Callable[[], object]:
-    """This slot steps aside. What is returned brings it back."""
+    """Let this slot step aside. Returns what brings it back."""
     if pool is None:
         return lambda: None
     pool.step_aside()

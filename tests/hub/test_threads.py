@@ -799,7 +799,7 @@ def test_beyond_what_can_wait_the_last_receive_is_a_dead_letter_that_says_why(cl
     letters = [outcome for _, outcome in rig.ended]
     assert len(letters) == concurrency + left
     assert {outcome.name for outcome in letters} == {"dead_lettered"}
-    assert "no thread was free for it" in letters[0].reason
+    assert "no thread was free for this handler" in letters[0].reason
     assert "maxReceiveCount = 1" in letters[0].reason
     drained(rig)
 
