@@ -1,4 +1,4 @@
-"""StandardOutput: a standard output that nobody may be reading. Whoever writes to it is not held up by it."""
+"""Standard output, which nobody may be reading: it never makes a writer wait for long."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gevent.monkey import get_original
 _poll: Any = get_original("select", "poll")
 _NativeRLock: Any = get_original("_thread", "RLock")
 
-#: A reader that is only slow is waited for: so long at once, and 1 % of the time, since the hub stands still meanwhile.
+#: A slow reader is waited for this long at once, and 1 % of the time, since that blocks the hub.
 PATIENCE_SECONDS, PATIENCE_SHARE = 0.5, 0.01
 
 
@@ -30,7 +30,7 @@ class StandardOutput(io.RawIOBase):
     """
 
     def __init__(self, number: int) -> None:
-        self.dropped = 0  # lines; whoever tells of them takes them off
+        self.dropped = 0  # lines; whoever logs them takes them off
         self._number = number
         self._rest = b""  # of a piece whose beginning is out
         self._patience = PATIENCE_SECONDS
@@ -49,14 +49,14 @@ class StandardOutput(io.RawIOBase):
         return True
 
     def write(self, piece: Any, /) -> int:
-        """As of any stream; what is dropped counts as written."""
+        """Write to it as to any stream; what is dropped counts as written."""
         data = bytes(piece)
         if not self.offer(data):
             self.drop(data)
         return len(data)
 
     def drop(self, data: bytes) -> None:
-        """Count what was not to be written."""
+        """Count the lines of what is not written."""
         self.dropped += max(1, data.count(b"\n"))
 
     def offer(self, data: bytes) -> bool:
@@ -70,7 +70,7 @@ class StandardOutput(io.RawIOBase):
             return sent > 0 or not data
 
     def write_at_once(self, data: bytes) -> None:
-        """The same without the lock, which a thread that stands still may hold. At most PIPE_BUF bytes.
+        """Write it without the lock, which a blocked thread may hold. At most PIPE_BUF bytes.
 
         By a poll of its own: one that two threads are in at once is an error, and their lines were lost.
         """
@@ -89,7 +89,7 @@ class StandardOutput(io.RawIOBase):
         self._lock = _NativeRLock()
 
     def _put(self, data: bytes) -> int:
-        """How many of these bytes are out."""
+        """Write, and return how many of these bytes are out."""
         sent = 0
         try:
             while sent < len(data) and self._has_room():
@@ -105,7 +105,7 @@ class StandardOutput(io.RawIOBase):
         return bool(self._room.poll(0) or self._wait())
 
     def _wait(self) -> bool:
-        """Be patient with a slow reader; a share of the time that has gone by since the last wait is new patience."""
+        """Wait for a slow reader, as long as there is patience; a share of the time since the last wait is new patience."""
         now = time.monotonic()
         self._patience = min(PATIENCE_SECONDS, self._patience + (now - self._waited) * PATIENCE_SHARE)
         self._waited = now
@@ -117,13 +117,13 @@ class StandardOutput(io.RawIOBase):
         return bool(found)
 
     def _lead_nowhere(self) -> None:
-        """What is left in anybody's buffer would otherwise turn the exit code into 120."""
+        """Write to nowhere from now on: what is left in a buffer would otherwise turn the exit code into 120."""
         with suppress(OSError), open(os.devnull, "wb") as nowhere:  # EMFILE: the next piece tries it again
             os.dup2(nowhere.fileno(), self._number)
 
 
 def standard_output(stream: TextIO | None) -> StandardOutput | None:
-    """The standard_output of a text stream; None where it writes to no file descriptor (or is none at all)."""
+    """The StandardOutput of a text stream; None where it writes to no file descriptor, or there is no stream."""
     buffer = getattr(stream, "buffer", None)
     if isinstance(buffer, StandardOutput):
         return buffer
@@ -134,7 +134,7 @@ def standard_output(stream: TextIO | None) -> StandardOutput | None:
 
 
 def unblocked(stream: TextIO | None) -> TextIO | None:
-    """The same stream for print() and for whoever else writes to it: a full one drops lines, and holds nobody up."""
+    """The same stream for print() and every other writer: where it is full, lines are dropped, and nobody waits."""
     out = standard_output(stream)
     if stream is None or out is None:
         return stream

@@ -1,4 +1,4 @@
-"""Watchdog: keeps the leases, from a thread of its own, while a handler that computes or blocks holds up the hub."""
+"""Watchdog: extends leases, from a thread of its own, while a handler that computes or waits in C blocks the hub."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from millpond.sqs.entries import answers
 from millpond.sqs.limits import MAX_BATCH
 from millpond.sqs.queue import Failure
 
-# Native ones: gevent's belong to the hub, which stands still just when they are needed.
+# Native ones: gevent's belong to the hub, which is blocked just when they are needed.
 _start_thread: Callable[..., Any] = get_original("_thread", "start_new_thread")
 _new_lock: Callable[[], Any] = get_original("_thread", "allocate_lock")
 _get_ident: Callable[[], int] = get_original("_thread", "get_ident")
@@ -32,20 +32,20 @@ _sleep: Callable[[float], None] = get_original("time", "sleep")
 #: Frames below our call that are not a handler's: the engine's, the decoders', and what @around's are made with.
 _NOT_THEIRS = (os.path.dirname(engine.__file__), os.path.dirname(app.__file__), contextlib.__file__)
 
-#: A hub without a pulse for so long stands still; sooner where a beat is due sooner.
+#: A hub without a pulse for this long is blocked; sooner where a beat is due sooner.
 BLOCKED_SECONDS = 1.0
-#: So often the thread looks.
+#: How often the thread looks.
 TICK_SECONDS = 0.25
-#: A call that extends leases can hang: so long it may hold up the word in the log that the hub stands still.
+#: A call that extends leases can hang: it may delay the log line about the block by this.
 PATIENCE_SECONDS = 2.0
-#: A look that comes so late is no witness: on a busy machine one comes after 0.3 s.
+#: A look that comes this late proves nothing: on a busy machine one comes after 0.3 s.
 LATE_SECONDS = 1.0
 #: Frames of the stack in the log, the innermost ones, and characters: a pipe takes 4 KiB at once.
 MAX_FRAMES, MAX_STACK = 12, 2_500
 
 
-HOLDS_UP = "and holds up all others; their messages are kept; @handler(..., thread=True) gives it a thread of its own"
-NOBODY = "no handler is running, see the stack"
+BLOCKS = "so all other handlers wait; their leases are extended; @handler(..., thread=True) gives it a real thread"
+NOBODY = "no handler is running, so see the traceback"
 
 
 class GuardedQueue(NamedTuple):
@@ -60,27 +60,27 @@ class GuardedQueue(NamedTuple):
 
 
 class Block(NamedTuple):
-    """How long the hub has stood still, as the thread has seen it; told: whether the log knows.
+    """How long the hub has been blocked, as the thread has seen it, and whether that is logged.
 
     Only ticks that came in time count: where the whole process was stopped, or the GIL was held, nobody is to blame.
     """
 
     seconds: float = 0.0
-    told: bool = False
+    logged: bool = False
 
     def after(self, pulse_age: float, tick: float) -> Block:
-        """The same a tick later. `pulse_age`: seconds since the hub's last pulse."""
+        """The block a tick later. `pulse_age`: seconds since the hub's last pulse."""
         if pulse_age < PULSE_SECONDS + TICK_SECONDS:
             return Block()
-        return Block(self.seconds + (min(tick, TICK_SECONDS) if tick < LATE_SECONDS else 0.0), self.told)
+        return Block(self.seconds + (min(tick, TICK_SECONDS) if tick < LATE_SECONDS else 0.0), self.logged)
 
 
 class Watchdog:
     """Two native threads beside the hub.
 
-    1. Sees when the hub has not turned for a while, and says once, with the stack, which handler holds it up.
-    2. Extends meanwhile each lease whose beat is overdue (`Lease.mark` has the rules of that).
-    3. Ends the process with exit code 2 after `max_block_seconds`: what it held is visible again a visibility time-out
+    1. Log once, with the stack, which handler blocks the hub, when it has not turned for a while.
+    2. Extend meanwhile each lease whose beat is overdue (`Lease.mark` has the rules of that).
+    3. End the process with exit code 2 after `max_block_seconds`: what it held is visible again a visibility time-out
        later. The second thread looks at that time alone, whatever the calls of the first one take.
 
     They take no lock that a greenlet could hold, logging's included. What holds the GIL (some C code) stops them too.
@@ -112,13 +112,13 @@ class Watchdog:
         self.leases_rescued = 0
 
     def start(self) -> None:
-        """In the hub's thread."""
+        """Start the threads. Call it in the hub's thread."""
         self._looked = self._clock.now()
         _start_thread(self._run, (self.step,))
         _start_thread(self._run, (self.look,))
 
     def stop(self) -> None:
-        """The threads end at their next tick."""
+        """Let the threads end at their next tick."""
         self._stopped = True
 
     def hand_over_keys(self) -> None:
@@ -132,19 +132,24 @@ class Watchdog:
                 _sleep(TICK_SECONDS)
         except Exception as error:  # the crash rule: half an engine is none
             trace = traceback.format_exc()[-MAX_STACK:]
-            log.from_thread(logging.CRITICAL, "worker.crashed", f"the watchdog died: {error!r}", traceback=trace)
+            log.from_thread(
+                logging.CRITICAL,
+                "worker.crashed",
+                f"the watchdog died, so the process ends: {error!r}",
+                traceback=trace,
+            )
             os._exit(CRASHED)
 
     def step(self) -> bool:
-        """One look, and what it asks for. False: there is no more to look after."""
+        """Look, and do what is due. False: the watchdog is stopped."""
         if self.look() and self._block.seconds >= self._blocked_seconds:
             for guard in self._guards:
                 self._extend(guard)
-            self._tell_block()
+            self._log_block()
         return not self._stopped
 
     def look(self) -> bool:
-        """See whether the hub turns, and end the process where it has not for too long. False: as `step`."""
+        """See whether the hub turns; end the process where it has not for too long. False: the watchdog is stopped."""
         if self._stopped:
             return False
         with self._looking:
@@ -152,21 +157,21 @@ class Watchdog:
             self._block = self._block.after(now - self._pulse.last, now - self._looked)
             self._looked = now
         if self._block.seconds >= self._blocked_seconds + PATIENCE_SECONDS:
-            self._tell_block()
+            self._log_block()
         if self._block.seconds >= self._max_block_seconds:
             self._give_up()
         return True
 
-    def _tell_block(self) -> None:
+    def _log_block(self) -> None:
         with self._looking:
-            known, self._block = self._block, self._block._replace(told=True)
-        if not known.told and known.seconds:
+            known, self._block = self._block, self._block._replace(logged=True)
+        if not known.logged and known.seconds:
             self.hub_blocked += 1
             culprit = self._culprit()
-            self._tell(logging.WARNING, f"{culprit} {HOLDS_UP}" if culprit else f"the hub stands still: {NOBODY}")
+            self._log(logging.WARNING, f"{culprit}, {BLOCKS}" if culprit else f"the hub is blocked: {NOBODY}")
 
     def _extend(self, guard: GuardedQueue) -> None:
-        """Ten a call, those that end first first; with new leases none is due twice in one round."""
+        """Extend leases, ten a call, those that end first first; with new leases none is due twice in one round."""
         leases = sorted(guard.leases(), key=lambda lease: lease.deadline)
         for first in range(0, len(leases), MAX_BATCH):
             now = self._clock.now()
@@ -186,10 +191,10 @@ class Watchdog:
                 lease.unmark(handle, started + seconds if in_time else 0.0)
                 self.leases_rescued += in_time
 
-    # What it says
+    # What it logs
 
     def _stack(self) -> list[FrameType]:
-        """Of the hub's thread, the innermost frame last."""
+        """The stack of the hub's thread, the innermost frame last."""
         frames, frame = [], sys._current_frames().get(self._hub_thread)
         while frame is not None:
             frames.append(frame)
@@ -197,17 +202,17 @@ class Watchdog:
         return frames[::-1]
 
     def _culprit(self) -> str:
-        """The handler in whose greenlet the hub's thread is: the first frame of somebody's below our call, or none."""
+        """The handler that blocks the hub, by the first frame of the user's below our call of it; "" where there is none."""
         frames = self._stack()
         codes = [frame.f_code for frame in frames]
         start = codes.index(self._handler_code) if self._handler_code in codes else len(codes)
         for frame in frames[start:]:
             code = frame.f_code
             if not code.co_filename.startswith(_NOT_THEIRS):
-                return f"the handler {code.co_qualname} ({code.co_filename}:{frame.f_lineno}) computes or blocks"
+                return f"the handler {code.co_qualname} ({code.co_filename}:{frame.f_lineno}) blocks the hub"
         return ""
 
-    def _tell(self, level: int, text: str) -> None:
+    def _log(self, level: int, text: str) -> None:
         frames = self._stack()[-MAX_FRAMES:]
         stack = "".join(traceback.format_list([_summary(frame) for frame in frames]))[-MAX_STACK:]
         seconds = round(self._clock.now() - self._pulse.last, 1)
@@ -216,13 +221,13 @@ class Watchdog:
         )
 
     def _give_up(self) -> None:
-        """By the thread that comes first: the other one would end the process in the middle of its last word."""
+        """End the process, by the thread that comes first: the other one would end it in the middle of the log line."""
         with self._looking:
             is_first, self._giving_up = not self._giving_up, True
         if is_first:
             limit = f"max_block_seconds = {self._max_block_seconds:g}"
-            text = f"the hub has stood still for {limit}: {self._culprit() or NOBODY}"
-            self._tell(logging.CRITICAL, f"{text}; the process ends, exit code {CRASHED}")
+            text = f"the hub was blocked for {limit}: {self._culprit() or NOBODY}"
+            self._log(logging.CRITICAL, f"{text}; the process ends with exit code {CRASHED}")
         elif self._block.seconds < self._max_block_seconds + PATIENCE_SECONDS:
             return
         os._exit(CRASHED)

@@ -52,20 +52,20 @@ GONE = Failure("ReceiptHandleIsInvalid", "", sender_fault=True)
 
 
 def test_a_hub_with_a_pulse_is_not_blocked_however_long_it_was_before():
-    assert Block(seconds=1_000, told=True).after(FRESH, TICK_SECONDS) == Block(0.0, told=False)
+    assert Block(seconds=1_000, logged=True).after(FRESH, TICK_SECONDS) == Block(0.0, logged=False)
 
 
 def test_a_block_is_as_long_as_the_ticks_that_have_seen_it():
     block = Block()
     for _ in range(8):
         block = block.after(pulse_age=100.0, tick=TICK_SECONDS)
-    assert block == Block(8 * TICK_SECONDS, told=False)
+    assert block == Block(8 * TICK_SECONDS, logged=False)
 
 
 def test_what_was_told_of_a_block_stays_told_until_its_end():
-    block = Block(5.0, told=True).after(pulse_age=10.0, tick=TICK_SECONDS)
-    assert block.told
-    assert not block.after(FRESH, TICK_SECONDS).after(10.0, TICK_SECONDS).told
+    block = Block(5.0, logged=True).after(pulse_age=10.0, tick=TICK_SECONDS)
+    assert block.logged
+    assert not block.after(FRESH, TICK_SECONDS).after(10.0, TICK_SECONDS).logged
 
 
 @pytest.mark.parametrize("tick", [1.0, 60.0, 86_400.0])
@@ -413,7 +413,7 @@ def test_a_thread_of_it_that_fails_ends_the_process(stage, told, monkeypatch):
         gevent.sleep(0.001)
     assert codes == [CRASHED, CRASHED]
     assert [(line["level"], line["event"]) for line in told] == [(50, "worker.crashed")] * 2
-    assert told[0]["message"].startswith("the watchdog died: TypeError")
+    assert told[0]["message"].startswith("the watchdog died, so the process ends: TypeError")
     assert "in look" in told[0]["traceback"]
 
 
@@ -627,7 +627,7 @@ def test_a_handler_that_computes_costs_no_lease_and_no_other_handler_its_time(st
     expect_undelivered(queues, name, worker, lambda: worker.all("log")[-1]["message"] == "burnt")
     blocked = worker.expect("worker.blocked", level="warning")
     assert "the handler burn (" in blocked["message"]
-    assert "computes or blocks and holds up all others; their messages are kept; @handler(" in blocked["message"]
+    assert "blocks the hub, so all other handlers wait; their leases are extended; @handler(" in blocked["message"]
     assert "in _compute" in blocked["traceback"]
     for _ in range(6):
         worker.expect("message.succeeded", attempt=1)
