@@ -21,7 +21,7 @@ from millpond.foreign.text import shown
 from millpond.sqs.limits import lease_seconds
 from millpond.sqs.queue_url import NAMELESS, has_name, is_fifo
 
-#: A beat's own call takes at least this, on a good day: a lease must outlast both.
+#: A beat's own call takes at least this: a lease must outlast both.
 BEAT_CALL_SECONDS = 1.0
 #: How far maxReceiveCount should be above max_attempts: give-backs count as receives too, and what SQS moves to the
 #: dead-letter queue by itself has no reason with it. `check` warns at the smaller one and below, and advises the larger
@@ -66,7 +66,7 @@ DelaySeconds = Annotated[float, Meta(ge=0, le=43_200, description="0 to 43200 se
 
 
 class WorkerSettings(Unshown, msgspec.Struct, frozen=True):
-    """[worker]: this process. `load` puts DYNO or the host name in an empty name."""
+    """[worker]: this process. `load` puts DYNO or the host name where name is empty."""
 
     name: Text = ""
     handlers: Folders = ("handlers",)
@@ -82,7 +82,7 @@ class WorkerSettings(Unshown, msgspec.Struct, frozen=True):
 
 
 class SqsSettings(Unshown, msgspec.Struct, frozen=True):
-    """[sqs]: where SQS is; empty: where the AWS SDK finds it."""
+    """[sqs]: where SQS is; where it is empty, the AWS SDK's own settings count."""
 
     region: Text = ""
     endpoint_url: Url = ""
@@ -90,7 +90,10 @@ class SqsSettings(Unshown, msgspec.Struct, frozen=True):
 
 
 class QueueSettings(Unshown, msgspec.Struct, frozen=True):
-    """[queues.<name>]: one queue. concurrency = 0: no cap of its own; dead_letter_url = "": by the redrive policy."""
+    """[queues.<name>]: one queue. concurrency = 0: no cap of its own; dead_letter_url = "": by the redrive policy.
+
+    `pause_seconds` is the gap between two polls.
+    """
 
     url: QueueUrl = ""
     concurrency: Share = 0
@@ -112,7 +115,7 @@ class QueueSettings(Unshown, msgspec.Struct, frozen=True):
 
     @property
     def is_fifo(self) -> bool:
-        """True where messages of one group run one after another: the suffix alone tells, on AWS too."""
+        """True where messages of one group run one after another: its name ends in .fifo, on AWS too."""
         return is_fifo(self.url)
 
     @property
@@ -122,7 +125,7 @@ class QueueSettings(Unshown, msgspec.Struct, frozen=True):
 
 
 class RetrySettings(Unshown, msgspec.Struct, frozen=True):
-    """[retry]: for handlers that do not say otherwise."""
+    """[retry]: what happens after a failure, where @handler does not say otherwise."""
 
     max_attempts: Positive = 5
     base_seconds: DelaySeconds = 2.0
@@ -201,7 +204,7 @@ def load(path: Path, environ: Mapping[str, str]) -> AllSettings:
 def handler_settings(settings_type: type[SettingsType], table_name: str, table: Mapping[str, Any]) -> SettingsType:
     """A handlers module's own table, "handlers.email", as its own Settings.
 
-    Raises ConfigError with every finding. None shows a value: what is a secret there, only the module knows.
+    Raises ConfigError with every finding. None shows a value: only the module knows what is a secret there.
     """
     findings: list[str] = []
 
@@ -227,11 +230,11 @@ def _named(worker: WorkerSettings, environ: Mapping[str, str]) -> WorkerSettings
 def _check_process(file: TomlFile, worker: Table, retry: Table, settings: AllSettings) -> None:
     queues = len(settings.queues)
     if not queues:
-        file.wrong("[queues]", "no queue: add [queues.emails] and its url")
+        file.wrong("[queues]", "there is no queue: add [queues.emails] and its url")
     if worker.sound("concurrency") and settings.worker.concurrency < queues:
-        worker.wrong("concurrency", f"{queues} or more, one for each queue: without one, a queue would starve")
+        worker.wrong("concurrency", f"{queues} or more, since each of the {queues} queues needs one message in hand")
     if retry.sound("base_seconds", "max_seconds") and settings.retry.base_seconds > settings.retry.max_seconds:
-        retry.wrong("base_seconds", f"not more than {retry.said('max_seconds')}")
+        retry.wrong("base_seconds", f"not more than {retry.named('max_seconds')}")
 
 
 def _check_queues(file: TomlFile, tables: dict[str, Table], worker: Table, settings: AllSettings) -> None:
@@ -239,14 +242,16 @@ def _check_queues(file: TomlFile, tables: dict[str, Table], worker: Table, setti
     for name, queue in settings.queues.items():
         table = tables[name]
         if bare(name) != name:
-            file.wrong(f"[queues.{bare(name)}]", "letters, digits, _ and -, since the name is a part of StatsD names")
+            file.wrong(
+                f"[queues.{bare(name)}]", "only letters, digits, _ and -, since the name is a part of StatsD names"
+            )
         if table.sound("max_hold_seconds", "visibility_seconds") and queue.max_hold_seconds < queue.visibility_seconds:
-            table.wrong("max_hold_seconds", f"not less than {table.said('visibility_seconds')}")
+            table.wrong("max_hold_seconds", f"not less than {table.named('visibility_seconds')}")
         if table.sound("heartbeat_seconds", "visibility_seconds") and (allowed := _allowed_beat(table, queue)):
             table.wrong("heartbeat_seconds", allowed)
         caps_sound = table.sound("concurrency") and worker.sound("concurrency")
         if caps_sound and queue.concurrency > settings.worker.concurrency:
-            table.wrong("concurrency", f"not more than [worker] {worker.said('concurrency')}")
+            table.wrong("concurrency", f"not more than [worker] {worker.named('concurrency')}")
         if queue.url and not queue.is_local and first_with.setdefault(queue.url, name) != name:
             table.wrong("url", f"another queue than [queues.{bare(first_with[queue.url])}]")
 
@@ -259,7 +264,7 @@ def _allowed_beat(table: Table, queue: QueueSettings) -> str:
         allowed = (
             f"{longest:g} at most, or 0 for a third" if int(longest) else "0, for a third of it: all else is too long"
         )
-        return f"{allowed}: with {table.said('visibility_seconds')} a later beat comes when the lease is over"
+        return f"{allowed}: with {table.named('visibility_seconds')} a later beat comes when the lease is over"
     return ""
 
 

@@ -10,6 +10,7 @@ import logging
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -26,7 +27,7 @@ from millpond.observe import log
 
 
 class Hook(msgspec.Struct, frozen=True):
-    """A setup() or a teardown() of the user's, by the name of its module. To call it is to call theirs."""
+    """A setup() or a teardown() of the user's, with the name of its module. Calling it calls the user's."""
 
     module: str
     name: str
@@ -36,7 +37,7 @@ class Hook(msgspec.Struct, frozen=True):
         return self.function()
 
     def run(self) -> None:
-        """Raises ConfigError that says whose it is, and where it failed; its own ConfigError goes on as it is."""
+        """Call it. Raises ConfigError that says whose it is and where it failed; its own ConfigError stays as it is."""
         try:
             self.function()
         except ConfigError:
@@ -48,7 +49,7 @@ class Hook(msgspec.Struct, frozen=True):
 
 
 class Handlers(msgspec.Struct, frozen=True):
-    """Everything the user's modules bring: routes by message type, and what to call before and after."""
+    """Everything in the user's modules: routes by message type, and what to call before and after."""
 
     routes: dict[str, Route]
     setups: Sequence[Hook]
@@ -122,9 +123,11 @@ def _collect(findings: list[str], find: Callable[[], list[Any]]) -> list[Any]:
 def load_modules(entries: Sequence[str], folder: Path, findings: list[str]) -> list[ModuleType]:
     """Import every module that the entries name; an import that fails is a finding."""
     modules: dict[str, ModuleType] = {}
+    folders: list[Path] = []
     for entry in entries:
         path = (folder / entry).resolve()
         if path.is_dir():
+            folders.append(path)
             names = _package(path, findings)
         elif all(part.isidentifier() for part in entry.split(".")) and _is_found(entry):
             names = [entry]
@@ -132,7 +135,17 @@ def load_modules(entries: Sequence[str], folder: Path, findings: list[str]) -> l
             findings.append(f"[worker] handlers: {entry!r} is neither a folder in {folder} nor a module that is found")
             continue
         modules |= {name: module for name in names if (module := _import(name, findings)) is not None}
+    _log_skipped(folders)
     return list(modules.values())
+
+
+def _log_skipped(folders: Sequence[Path]) -> None:
+    """Log each file with a handler that lies in a sub-folder, where it is not loaded."""
+    for file in sorted(file for folder in folders for file in folder.glob("*/**/*.py")):
+        with suppress(OSError):
+            if file.parent not in folders and b"\n@handler(" in file.read_bytes():
+                text = f"{file} has a handler and is not loaded: add the folder {file.parent} to [worker] handlers"
+                log.event(logging.WARNING, "handlers.skipped", text)
 
 
 def _is_found(module: str) -> bool:
@@ -161,7 +174,7 @@ def _package(path: Path, findings: list[str]) -> list[str]:
 
 
 def _is_taken(name: str, path: Path) -> bool:
-    """Whether this name leads to another module than the folder."""
+    """True where this name leads to another module than the folder."""
     if name not in sys.modules:
         return name in sys.stdlib_module_names
     return path not in [Path(place).resolve() for place in getattr(sys.modules[name], "__path__", ())]
@@ -194,7 +207,7 @@ def _cannot_load(name: str, error: BaseException) -> str:
 
 
 def _where(module: str, error: BaseException) -> str:
-    """The last line of the user's own that led to an error, as a finding ends with it; else where it was raised."""
+    """The end of a finding: the last line of the user's own that led to an error, or else where it was raised."""
     top = module.partition(".")[0]
     places = [
         (frame.f_code.co_filename, line)
@@ -206,7 +219,7 @@ def _where(module: str, error: BaseException) -> str:
 
 
 def _shown_path(file: str) -> str:
-    """As seen from the folder in which the worker was started, where it is below that."""
+    """A path as seen from the folder in which the worker was started, where it lies below that."""
     path = Path(file)
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
@@ -214,14 +227,14 @@ def _shown_path(file: str) -> str:
 def setup_calls(
     name: str, module: ModuleType, table: Mapping[str, Any] | None, local: bool
 ) -> list[Callable[[], object]]:
-    """What sets a module up with this table: its setup(), or nothing. Raises ConfigError for what does not fit."""
+    """The calls that set a module up with this table: its setup() or none. Raises ConfigError for what does not fit."""
     setup, settings_type = getattr(module, "setup", None), getattr(module, "Settings", None)
     if setup is None and settings_type is None:
         if table:
             raise ConfigError(f"[handlers.{name}]: {module.__name__} has no class Settings to read it into")
         return []
     if not (callable(setup) and isinstance(settings_type, type) and issubclass(settings_type, msgspec.Struct)):
-        text = f"{module.__name__}: settings need both class Settings(msgspec.Struct) and setup(settings)"
+        text = f"{module.__name__}: settings need both a class Settings(msgspec.Struct) and setup(settings)"
         raise ConfigError(f"{text}; a setup that needs none has an empty class Settings")
     settings = handler_settings(settings_type, f"handlers.{name}", table or {})
     if "local" in inspect.signature(setup).parameters:

@@ -1,4 +1,4 @@
-"""Body -> message type, event id and payload, before anybody knows what the payload means."""
+"""Envelope: the message type, event id and payload of a body, before the payload is decoded."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_MOMENT_MS = 10**14
 
 
 class Undecodable(MillpondError):
-    """A body that names no type, or is no JSON where JSON is needed: for the dead-letter queue."""
+    """A body that names no type, or is not JSON where it must be: it goes to the dead-letter queue."""
 
 
 class Envelope(Unshown, msgspec.Struct):
@@ -30,7 +30,7 @@ class Envelope(Unshown, msgspec.Struct):
     event_type: str
     payload: msgspec.Raw
     event_id: str | int | None = None
-    not_before: msgspec.Raw = msgspec.Raw()  # whatever others write there is no reason to refuse their message
+    not_before: msgspec.Raw = msgspec.Raw()  # whatever others write there, their message is not refused for it
 
     @property
     def path(self) -> str:

@@ -1,4 +1,4 @@
-"""Why a payload does not fit its handler, in paths and types: a reason goes into logs and letters, a body does not."""
+"""Payload errors: why a payload does not fit its handler, in paths and types. Logs and dead letters show no value."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from millpond.foreign.trace import describe, raised_at
 
 #: Findings of one payload that are named.
 MAX_NAMED = 5
-# What a text may have of a payload's values: a word, if only a part of one; what is quoted.
+# What a text may quote of a payload's values: a word or a part of one, and what stands in quotes.
 _WORD = re.compile(r"\w{4,}")
 _QUOTED = re.compile(r"'([^']+)'|\"([^\"]+)\"")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}")
@@ -24,14 +24,14 @@ _UNKNOWN = re.compile(r"^(Object contains unknown field) `(.*)`( - at .*)?\Z", r
 
 
 def payload_error(error: BaseException, payload: msgspec.Raw, path: str) -> str:
-    """What is wrong with it. `error` is what decoding it raised, `path` where the payload stands in the body."""
+    """Why the payload does not fit. `error` is what decoding it raised, `path` its place in the body."""
     if type(error) in (msgspec.ValidationError, msgspec.DecodeError):
         return _of_msgspec(error, payload, path)
     return _of_pydantic(error, path) or f"the payload does not fit: {_described(error, payload)}"
 
 
 def _of_msgspec(error: BaseException, payload: msgspec.Raw, path: str) -> str:
-    """Its own words, less the value or the name that they quote; those of a `__post_init__` come through it too."""
+    """The error's own words without the value or the name that they quote; those of a `__post_init__` too."""
     text = shown(error)
     if error.__cause__ is not None and _quotes(text, payload):
         at = text.rfind(" - at `$")
@@ -44,15 +44,15 @@ def _of_msgspec(error: BaseException, payload: msgspec.Raw, path: str) -> str:
 
 
 def _of_pydantic(error: Any, path: str) -> str:
-    """The findings of an error that has them as Pydantic's do: the type of each, and its place. "" for any other."""
+    """The type and place of each finding of an error that has them as Pydantic's do; "" for any other error."""
     try:
         findings = error.errors(include_url=False, include_context=False, include_input=False)
-        told = [f"{_type(one)} - at `{path}{''.join(map(_step, one['loc']))}`" for one in findings[:MAX_NAMED]]
+        found = [f"{_type(one)} - at `{path}{''.join(map(_step, one['loc']))}`" for one in findings[:MAX_NAMED]]
         more = [f"and {len(findings) - MAX_NAMED} more"] if len(findings) > MAX_NAMED else []
-        return shown("; ".join([*told, *more]))
+        return shown("; ".join([*found, *more]))
     except Interrupt:
         raise
-    except BaseException:  # it has none, or they are other ones
+    except BaseException:  # it has no findings, or other ones
         return ""
 
 
@@ -68,7 +68,7 @@ def _step(step: object) -> str:
 
 
 def _described(error: BaseException, payload: msgspec.Raw) -> str:
-    """In its author's words where they have nothing of the payload; else its type, and where it was raised."""
+    """The author's words where they quote nothing of the payload; else the type of the error and its place."""
     text = describe(error)
     return _place(error) if _quotes(text, payload) else text
 
@@ -88,7 +88,7 @@ def _quotes(text: str, payload: msgspec.Raw) -> bool:
 
 
 def _values(payload: msgspec.Raw) -> Iterator[str]:
-    """Everything in it that is no name: texts, numbers, and keys that are data; all of it where it is no JSON."""
+    """All values in it: texts, numbers, and keys that are data; the whole of it where it is not JSON."""
     raw = bytes(payload).decode("utf-8", "replace")
     try:
         rest = [msgspec.json.decode(raw)]

@@ -1,4 +1,4 @@
-"""@handler and @around, and the Route that each handler becomes: checked once, at boot."""
+"""Routing: @handler and @around, and the Route that each handler becomes. They are checked once, at boot."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DEFAULT_TIMEOUT_SECONDS = 60.0
 
 
 class Declaration(msgspec.Struct, frozen=True):
-    """What @handler was given, unchecked."""
+    """The arguments of one @handler, unchecked."""
 
     event_type: str
     function: Callable[..., Any]
@@ -37,7 +37,7 @@ class Declaration(msgspec.Struct, frozen=True):
 
     @property
     def where(self) -> str:
-        """Module and name, as a finding shows them."""
+        """The module and the name of the function, as a finding shows them."""
         return _where(self.function)
 
 
@@ -57,7 +57,7 @@ class Route(msgspec.Struct, frozen=True):
     max_attempts: int | None = None
     backoff: tuple[float, float] | None = None
     around: Around | None = None
-    finishes: bool = False  # also where its lease is lost
+    finishes: bool = False  # even where its lease is lost
     thread: bool = False
     takes_message: bool = True
 
@@ -118,7 +118,7 @@ def routes(modules: Iterable[str]) -> dict[str, Route]:
         try:
             route = None if wrong else _route(declaration, enclosing[module])
         except TypeError as error:
-            wrong.append(f"no payload can be decoded into its first parameter: {_why_no_payload(error)}")
+            wrong.append(f"no payload can be decoded into the first parameter: {_why_no_payload(error)}")
         findings += [f"{declaration.where}: {text}" for text in wrong]
         if not wrong and route is not None:
             found[declaration.event_type] = route
@@ -130,7 +130,7 @@ def routes(modules: Iterable[str]) -> dict[str, Route]:
 def _around_of(module: str, findings: list[str]) -> Around | None:
     mine = [function for function in _arounds if function.__module__ == module]
     if len(mine) > 1:
-        findings.append(f"{module}: {len(mine)} functions are marked @around, one at most is allowed")
+        findings.append(f"{module}: {len(mine)} functions are marked @around, but only one may be")
     findings += [
         f"{_where(function)}: @around marks a context manager: put @contextmanager below it"
         for function in mine
@@ -154,16 +154,16 @@ def _wrong_with(declaration: Declaration) -> list[str]:
     if not declaration.event_type.strip():
         wrong.append("the message type is empty")
     if not (_is_number(declaration.timeout_seconds) and declaration.timeout_seconds > 0):
-        wrong.append(f"timeout={declaration.timeout_seconds!r}: more than 0 seconds")
+        wrong.append(f"timeout={declaration.timeout_seconds!r}: it must be more than 0 seconds")
     attempts = declaration.max_attempts
     if attempts is not None and not (isinstance(attempts, int) and attempts >= 1):
-        wrong.append(f"max_attempts={attempts!r}: 1 or more, a whole number")
+        wrong.append(f"max_attempts={attempts!r}: it must be a whole number, 1 or more")
     if declaration.backoff is not None and not _is_backoff(declaration.backoff):
-        wrong.append(f"backoff={declaration.backoff!r}: (base_seconds, max_seconds), 0 <= base <= max")
+        wrong.append(f"backoff={declaration.backoff!r}: it must be (base_seconds, max_seconds), 0 <= base <= max")
     if declaration.on_lease_lost not in get_args(OnLeaseLost):
-        wrong.append(f"on_lease_lost={declaration.on_lease_lost!r}: {' or '.join(get_args(OnLeaseLost))}")
+        wrong.append(f"on_lease_lost={declaration.on_lease_lost!r}: it must be {' or '.join(get_args(OnLeaseLost))}")
     if not isinstance(declaration.thread, bool):
-        wrong.append(f"thread={declaration.thread!r}: True or False")
+        wrong.append(f"thread={declaration.thread!r}: it must be True or False")
     return wrong + _wrong_signature(function)
 
 
@@ -180,13 +180,13 @@ def _wrong_signature(function: Callable[..., Any]) -> list[str]:
     parameters = list(inspect.signature(function).parameters.values())
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     if len(positional) != len(parameters) or not 1 <= len(positional) <= 2:
-        return ["it takes the payload and, if it likes, the message: (payload: Invoice, message: Message)"]
+        return ["a handler takes the payload and, if it wants to, the message: (payload: Invoice, message: Message)"]
     try:
         hints = typing.get_type_hints(function, include_extras=True)
     except Exception as error:  # get_type_hints evaluates the user's annotations: anything can come out
-        return [f"its annotations cannot be read: {describe(error)}"]
+        return [f"the annotations cannot be read: {describe(error)}"]
     if hints.get(positional[0].name) is Message:
-        text = "its first parameter is the payload, the Message comes second"
+        text = "the first parameter is the payload, the Message comes second"
         return [f"{text}: (payload: Invoice, message: Message)"]
     wrong = []
     if positional[0].name not in hints:
@@ -194,13 +194,13 @@ def _wrong_signature(function: Callable[..., Any]) -> list[str]:
     if len(positional) == 2 and hints.get(positional[1].name, Message) is not Message:
         wrong.append(f"the second parameter, {positional[1].name!r}, is the millpond.Message")
     if (returned := hints.get("return", type(None))) is not type(None):
-        text = f"its return type is {inspect.formatannotation(returned)}: a handler returns None (write -> None)"
+        text = f"the return type is {inspect.formatannotation(returned)}, but a handler returns None (write -> None)"
         wrong.append(f"{text}; raise Retry, Reject or Discard for anything but success")
     return wrong
 
 
 def _why_no_payload(error: TypeError) -> str:
-    """For a class that msgspec does not know it speaks of hooks, which no handler has."""
+    """Why no payload becomes this class: msgspec's own text names hooks, which no handler has."""
     found = re.search(r"custom types requires .*type (.+) is not supported", str(error), re.DOTALL)
     if found is None:
         return str(error)

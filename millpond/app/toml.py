@@ -1,6 +1,6 @@
 """A TOML file of settings: tables with ${NAME} resolved, keys checked against Structs, every finding kept.
 
-What the settings mean is config.py's.
+config.py knows what the settings mean.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Table:
             self.values[key] = self._resolved(key, value)
 
     def read(self, settings_type: type[SettingsType]) -> SettingsType:
-        """The table as its Struct. A key with a finding has its default there, so that all the others are checked."""
+        """The table as its Struct. A key with a finding has its default, so that all the others are checked."""
         sound = {key: value for key, value in self.values.items() if key not in self._unsound}
         settings = settings_type(**decode(settings_type, sound, self.wrong))
         self.values = msgspec.structs.asdict(settings) | self.values
@@ -91,14 +91,14 @@ class Table:
 
     def wrong(self, key: str, allowed: str) -> None:
         """Keep a finding on a key of this table, and what is allowed there."""
-        self._findings.append(f"{self._where} {self.said(key)}: {allowed}")
+        self._findings.append(f"{self._where} {self.named(key)}: {allowed}")
         self._unsound.add(key)
 
     def sound(self, *keys: str) -> bool:
         """True where none of these keys has a finding."""
         return self._unsound.isdisjoint(keys)
 
-    def said(self, key: str) -> str:
+    def named(self, key: str) -> str:
         """The key as a finding shows it: with its value, or with the variables that its value came from."""
         if key in self._origins:
             return f"{bare(key)} (from {', '.join(self._origins[key])})"
@@ -137,7 +137,7 @@ class Table:
 def decode(
     settings_type: type[msgspec.Struct], values: Mapping[str, Any], wrong: Callable[[str, str], None]
 ) -> dict[str, Any]:
-    """The values that fit the Struct, by attribute; `wrong` is told each other key, and what is allowed."""
+    """The values that fit the Struct, by attribute; `wrong` is called with each other key, and what is allowed."""
     fields = {field.encode_name: field for field in msgspec.structs.fields(settings_type)}
     sound: dict[str, Any] = {}
     for key, value in values.items():
@@ -152,7 +152,7 @@ def decode(
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """What to say of a name that does not exist: the nearest one that does, or else all of them."""
+    """A sentence for a name that does not exist: with the nearest one that does, or else all of them."""
     names = list(known)
     near = difflib.get_close_matches(name, names, n=1)
     return f"no such {kind}; " + (f"did you mean {near[0]}?" if near else f"there are: {', '.join(names) or 'none'}")
@@ -197,7 +197,7 @@ def _converted(value: Any, wanted: Any) -> Any:
 
 
 def _allowed(wanted: Any, message: str) -> str:
-    """What a key wants: its own description, or what msgspec says, less any value that it quotes."""
+    """What a key may be: its own description, or what msgspec says without any value that it quotes."""
     if typing.get_origin(wanted) is Literal:
         return " | ".join(map(str, typing.get_args(wanted)))
     for meta in getattr(wanted, "__metadata__", ()):

@@ -105,7 +105,7 @@ class StandardOutput(io.RawIOBase):
         return bool(self._room.poll(0) or self._wait())
 
     def _wait(self) -> bool:
-        """Wait for a slow reader, as long as there is patience; a share of the time since the last wait is new patience."""
+        """Wait for a slow reader while there is patience; a share of the time since the last wait is new patience."""
         now = time.monotonic()
         self._patience = min(PATIENCE_SECONDS, self._patience + (now - self._waited) * PATIENCE_SHARE)
         self._waited = now

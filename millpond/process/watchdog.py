@@ -202,7 +202,7 @@ class Watchdog:
         return frames[::-1]
 
     def _culprit(self) -> str:
-        """The handler that blocks the hub, by the first frame of the user's below our call of it; "" where there is none."""
+        """The handler that blocks the hub: the first frame of the user's below our call of it; "" for none."""
         frames = self._stack()
         codes = [frame.f_code for frame in frames]
         start = codes.index(self._handler_code) if self._handler_code in codes else len(codes)

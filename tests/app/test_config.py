@@ -385,13 +385,13 @@ def test_all_findings_come_at_once_and_one_wrong_key_causes_no_other_finding(fin
 
 
 def test_no_queue_at_all_is_a_finding(findings):
-    assert findings("") == ["config.toml: [queues]: no queue: add [queues.emails] and its url"]
+    assert findings("") == ["config.toml: [queues]: there is no queue: add [queues.emails] and its url"]
 
 
 def test_fewer_permits_than_queues_is_a_finding(findings):
     text = '[worker]\nconcurrency = 1\n[queues.a]\nurl = "local"\n[queues.b]\nurl = "local"\n'
     assert findings(text) == [
-        "config.toml: [worker] concurrency = 1: 2 or more, one for each queue: without one, a queue would starve"
+        "config.toml: [worker] concurrency = 1: 2 or more, since each of the 2 queues needs one message in hand"
     ]
 
 
@@ -405,7 +405,7 @@ def test_two_tables_for_one_queue_are_a_finding_but_two_local_queues_are_two(fin
 @pytest.mark.parametrize("name", ["a b", "a.b", "ü", "", "a\\n"])
 def test_a_queues_name_must_fit_statsd(findings, name):
     (finding,) = findings(f'[queues."{name}"]\nurl = "{REAL}"')
-    assert finding.endswith('"]: letters, digits, _ and -, since the name is a part of StatsD names')
+    assert finding.endswith('"]: only letters, digits, _ and -, since the name is a part of StatsD names')
     assert "\n" not in finding
 
 

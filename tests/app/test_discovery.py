@@ -433,7 +433,7 @@ def test_a_table_for_a_module_without_settings_is_a_finding(application):
 def test_settings_and_setup_come_together_or_are_a_finding(application, text):
     application.write("a.py", text + "\n" + HANDLER.format(type="a"))
     assert application.findings() == [
-        f"{application.name}.a: settings need both class Settings(msgspec.Struct) and setup(settings); "
+        f"{application.name}.a: settings need both a class Settings(msgspec.Struct) and setup(settings); "
         "a setup that needs none has an empty class Settings"
     ]
 
@@ -456,3 +456,15 @@ def test_the_projects_own_handlers_are_found_in_a_process_of_their_own():
     assert found.setups and found.teardowns  # the e-mails' own; the reader's may stand beside them
     """
     subprocess.run([sys.executable, "-W", "error", "-c", dedent(code)], cwd=ROOT, check=True, timeout=30)
+
+
+def test_a_handler_in_a_sub_folder_that_is_not_loaded_is_logged_and_one_that_is_named_is_not(application, caplog):
+    application.write("top.py", HANDLER, type="a")
+    application.write("more/work.py", HANDLER, type="b")
+    application.write("more/helper.py", "from millpond import handler")
+    assert set(application.discover().routes) == {"a"}
+    (record,) = [record for record in caplog.records if getattr(record, "event", "") == "handlers.skipped"]
+    assert str(application.folder / application.name / "more" / "work.py") in record.getMessage()
+    caplog.clear()
+    assert set(application.discover(application.name, f"{application.name}/more").routes) == {"a", "b"}
+    assert caplog.records == []

@@ -149,9 +149,9 @@ def unknown_class(payload: Unknown): ...
 def unknown_class_inside(payload: dict[str, list[Unknown]]): ...
 
 
-NOTHING = "a handler returns None (write -> None); raise Retry, Reject or Discard for anything but success"
+NOTHING = "but a handler returns None (write -> None); raise Retry, Reject or Discard for anything but success"
 ORDER = "the payload, the Message comes second: (payload: Invoice, message: Message)"
-NOT_BOTH = "it takes the payload and, if it likes, the message: (payload: Invoice, message: Message)"
+NOT_BOTH = "a handler takes the payload and, if it wants to, the message: (payload: Invoice, message: Message)"
 
 
 @pytest.mark.parametrize(
@@ -168,11 +168,11 @@ NOT_BOTH = "it takes the payload and, if it likes, the message: (payload: Invoic
         (not_annotated, "annotate 'payload' with the payload's type (dict takes any JSON object)"),
         (not_annotated_with_message, "annotate 'payload' with the payload's type (dict takes any JSON object)"),
         (other_second, "the second parameter, 'attempt', is the millpond.Message"),
-        (returns_bool, f"its return type is bool: {NOTHING}"),
-        (returns_anything, f"its return type is Any: {NOTHING}"),
-        (only_a_message, f"its first parameter is {ORDER}"),
-        (message_first, f"its first parameter is {ORDER}"),
-        (unreadable, "its annotations cannot be read: NameError: name 'NoSuchName' is not defined"),
+        (returns_bool, f"the return type is bool, {NOTHING}"),
+        (returns_anything, f"the return type is Any, {NOTHING}"),
+        (only_a_message, f"the first parameter is {ORDER}"),
+        (message_first, f"the first parameter is {ORDER}"),
+        (unreadable, "the annotations cannot be read: NameError: name 'NoSuchName' is not defined"),
     ],
 )
 def test_a_bad_signature_is_one_finding_with_module_and_name(module, function, finding):
@@ -184,7 +184,7 @@ def test_a_bad_signature_is_one_finding_with_module_and_name(module, function, f
 def test_a_payload_type_that_no_json_becomes_is_a_finding(module, function):
     module.handler(function)
     [finding] = module.findings()
-    assert finding.startswith(f"{module.name}.{function.__name__}: no payload can be decoded into its first parameter")
+    assert finding.startswith(f"{module.name}.{function.__name__}: no payload can be decoded into the first parameter")
 
 
 @pytest.mark.parametrize("function", [unknown_class, unknown_class_inside])
@@ -425,7 +425,7 @@ def test_two_arounds_in_a_module_are_one_finding(module):
 
         made.__name__ = name
         module.around(made)
-    assert module.findings() == [f"{module.name}: 2 functions are marked @around, one at most is allowed"]
+    assert module.findings() == [f"{module.name}: 2 functions are marked @around, but only one may be"]
 
 
 def test_an_around_that_is_no_context_manager_is_a_finding(module):
