@@ -1,4 +1,4 @@
-"""Servers in processes of their own: millpond.local, and moto's for comparison."""
+"""Servers: millpond.local in a process of its own or in this one, and moto's for comparison; and their clients."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from itertools import count
 from typing import Any
 
@@ -13,6 +14,9 @@ import boto3
 import gevent
 import pytest
 from botocore.config import Config
+
+from millpond.local import LocalSqs, admission
+from tests.local.raw_client import RawClient
 
 _names = count()
 
@@ -87,6 +91,34 @@ def sqs(request: pytest.FixtureRequest, clients: dict[str, Any]) -> Any:
     if request.param not in clients:
         clients[request.param] = client_of(request.getfixturevalue(f"{request.param}_url"))
     return clients[request.param]
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalSqs]:
+    """A server in this process; it looks more often for connections whose time is over."""
+    monkeypatch.setattr(admission, "_LOOK_SECONDS", 0.05)
+    server = LocalSqs(port=0)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def q(server: LocalSqs) -> None:
+    """The queue `q` in the server of this process."""
+    server.create_queue("q")
+
+
+@pytest.fixture
+def connect(server: LocalSqs) -> Iterator[Callable[[], RawClient]]:
+    """Makes connections, which are closed at the end."""
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(closing(RawClient(server)))
+
+
+@pytest.fixture
+def connection(connect: Callable[[], RawClient]) -> RawClient:
+    return connect()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
@@ -11,21 +10,7 @@ import pytest
 from millpond.local import LocalSqs
 from millpond.local.access import AccessGuard
 from millpond.local.sqs_error import Unreadable
-from tests.local.test_wire import JSON, Connection, assert_closed
-
-
-@pytest.fixture
-def server() -> Iterator[LocalSqs]:
-    server = LocalSqs(port=0)
-    server.start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def connection(server: LocalSqs) -> Iterator[Connection]:
-    with closing(Connection(server)) as connection:
-        yield connection
+from tests.local.raw_client import JSON, RawClient, assert_closed
 
 
 def post(host: str, *headers: str, body: bytes = b'{"QueueName": "stolen"}') -> bytes:
@@ -57,16 +42,16 @@ FOREIGN = [
 
 @pytest.mark.parametrize("host", FOREIGN)
 def test_a_page_whose_name_leads_here_can_neither_read_nor_send(server: LocalSqs, host: str) -> None:
-    with closing(Connection(server)) as connection:
+    with closing(RawClient(server)) as connection:
         connection.send(post(host))
         status, headers, body = connection.answer()
         assert (status, headers["x-amzn-query-error"]) == (403, "AccessDeniedException;Sender")
         assert "is not this server" in json.loads(body)["message"]
         assert_closed(connection)
-    with closing(Connection(server)) as connection:
+    with closing(RawClient(server)) as connection:
         connection.send(f"GET /health HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
         assert connection.answer()[0] == 403
-    with closing(Connection(server)) as connection:
+    with closing(RawClient(server)) as connection:
         assert connection.call("ListQueues")[2] == {}
 
 
@@ -86,7 +71,7 @@ def test_a_page_whose_name_leads_here_can_neither_read_nor_send(server: LocalSqs
         "host.docker.internal:9324",
     ],
 )
-def test_this_machines_names_are_answered_and_begin_the_queue_urls(connection: Connection, host: str) -> None:
+def test_this_machines_names_are_answered_and_begin_the_queue_urls(connection: RawClient, host: str) -> None:
     connection.send(post(host, body=b'{"QueueName": "q"}'))
     status, _, body = connection.answer()
     assert (status, json.loads(body)) == (200, {"QueueUrl": f"http://{host}/000000000000/q"})
@@ -138,19 +123,19 @@ def test_the_host_that_it_listens_on_is_known_and_in_a_container_every_address(
     ],
 )
 def test_what_a_web_page_sends_is_refused_and_does_nothing(server: LocalSqs, header: str) -> None:
-    with closing(Connection(server)) as connection:
+    with closing(RawClient(server)) as connection:
         connection.send(post("localhost", header))
         status, headers, body = connection.answer()
         assert (status, headers["x-amzn-query-error"]) == (403, "AccessDeniedException;Sender")
         assert "page" in json.loads(body)["message"]
         assert "access-control-allow-origin" not in headers
         assert_closed(connection)
-    with closing(Connection(server)) as connection:
+    with closing(RawClient(server)) as connection:
         assert connection.call("ListQueues")[2] == {}
 
 
 @pytest.mark.parametrize("method", ["GET /health", "GET /", "OPTIONS /", "PUT /", "HEAD /health"])
-def test_no_method_answers_a_page(connection: Connection, method: str) -> None:
+def test_no_method_answers_a_page(connection: RawClient, method: str) -> None:
     head = f"{method} HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil.example\r\n"
     connection.send(f"{head}Access-Control-Request-Method: POST\r\n\r\n".encode())
     status, headers, _ = connection.answer()
@@ -159,14 +144,14 @@ def test_no_method_answers_a_page(connection: Connection, method: str) -> None:
 
 
 @pytest.mark.parametrize("site", ["none", "same-origin"])
-def test_a_developer_may_look_at_health_in_a_browser(connection: Connection, site: str) -> None:
+def test_a_developer_may_look_at_health_in_a_browser(connection: RawClient, site: str) -> None:
     own = f"Origin: http://{connection.host}\r\n" if site == "same-origin" else ""
     connection.send(f"GET /health HTTP/1.1\r\nHost: {connection.host}\r\n{own}Sec-Fetch-Site: {site}\r\n\r\n".encode())
     assert connection.answer()[0] == 200
 
 
 @pytest.mark.parametrize("kind", [JSON, "application/json", "application/x-www-form-urlencoded"])
-def test_an_sdk_and_curl_are_no_page(connection: Connection, kind: str) -> None:
+def test_an_sdk_and_curl_are_no_page(connection: RawClient, kind: str) -> None:
     connection.send(post("localhost", f"Content-Type: {kind}"))
     assert connection.answer()[0] == 200
 
@@ -202,7 +187,7 @@ def test_an_sdk_and_curl_are_no_page(connection: Connection, kind: str) -> None:
         "post / HTTP/1.1\r\nHost: localhost",
     ],
 )
-def test_a_head_that_can_be_read_in_two_ways_is_refused(connection: Connection, head: str) -> None:
+def test_a_head_that_can_be_read_in_two_ways_is_refused(connection: RawClient, head: str) -> None:
     connection.send(head.encode() + b"\r\n\r\n{}0\r\n\r\nGET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
     status, headers, body = connection.answer()
     assert (status, headers["connection"]) == (400, "close")
@@ -210,7 +195,7 @@ def test_a_head_that_can_be_read_in_two_ways_is_refused(connection: Connection, 
     assert_closed(connection)
 
 
-def test_a_client_whose_proxy_it_is_is_answered_and_a_page_behind_it_is_not(connection: Connection) -> None:
+def test_a_client_whose_proxy_it_is_is_answered_and_a_page_behind_it_is_not(connection: RawClient) -> None:
     head = b"GET http://sqs.internal.example/health HTTP/1.1\r\nHost: sqs.internal.example\r\n"
     connection.send(head + b"\r\n")
     assert connection.answer()[0] == 200
@@ -218,6 +203,6 @@ def test_a_client_whose_proxy_it_is_is_answered_and_a_page_behind_it_is_not(conn
     assert connection.answer()[0] == 403
 
 
-def test_a_header_that_may_come_twice_may(connection: Connection) -> None:
+def test_a_header_that_may_come_twice_may(connection: RawClient) -> None:
     connection.send(b"GET /health HTTP/1.1\r\nHost: localhost\r\nAccept: a\r\nAccept: b\r\n\r\n")
     assert connection.answer()[0] == 200

@@ -10,7 +10,7 @@ from typing import Any
 import gevent
 import pytest
 
-from tests.local.test_semantics import attributes, error_of, moto_differs, receive, receive_one
+from tests.local.sdk_calls import attributes, error_of, moto_differs, receive, receive_one
 
 NewQueue = Callable[..., str]
 BY_CONTENT = {"ContentBasedDeduplication": "true"}

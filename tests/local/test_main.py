@@ -5,39 +5,19 @@ from __future__ import annotations
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
 
 from tests.local.conftest import client_of
-
-FIRST_LINE = re.compile(
-    r"millpond\.local listens on (http://127\.0\.0\.1:\d+) - messages are in memory only and gone when it ends\n"
-)
-
-
-def start(*arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-W", "error", "-m", "millpond.local", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+from tests.local.processes import first_line, local_process
 
 
 @pytest.fixture
 def process() -> Iterator[subprocess.Popen[str]]:
-    with start("--port", "0", "--queue", "jobs", "--queue", "other") as process:
+    with local_process("--port", "0", "--queue", "jobs", "--queue", "other") as process:
         yield process
         process.kill()
-
-
-def first_line(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    found = FIRST_LINE.fullmatch(process.stdout.readline())
-    assert found
-    return found[1]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -60,7 +40,7 @@ def test_it_names_itself_and_its_queues_and_ends_in_order(process: subprocess.Po
 
 
 def test_a_name_that_ends_with_fifo_makes_a_fifo_queue_and_its_dead_letter_queue() -> None:
-    with start("--port", "0", "--queue", "orders.fifo") as process:
+    with local_process("--port", "0", "--queue", "orders.fifo") as process:
         url = first_line(process)
         assert process.stdout is not None
         names = ["orders.fifo", "orders-dead.fifo"]
@@ -77,14 +57,14 @@ def test_a_name_that_ends_with_fifo_makes_a_fifo_queue_and_its_dead_letter_queue
 
 def test_a_taken_port_is_one_line_and_exit_3(process: subprocess.Popen[str]) -> None:
     port = first_line(process).rpartition(":")[2]
-    with start("--port", port) as second:
+    with local_process("--port", port) as second:
         out, error = second.communicate(timeout=10)
     assert (second.returncode, out) == (3, "")
     assert re.fullmatch(r"millpond\.local: cannot listen on 127\.0\.0\.1:\d+: .*in use.*--port.*\n", error)
 
 
 def test_a_name_that_no_queue_can_have_is_one_line_and_exit_3() -> None:
-    with start("--port", "0", "--queue", "no/name") as process:
+    with local_process("--port", "0", "--queue", "no/name") as process:
         out, error = process.communicate(timeout=10)
     assert (process.returncode, out) == (3, "")
     assert re.fullmatch(r"millpond\.local: --queue: .*no/name.*\n", error)
@@ -92,7 +72,7 @@ def test_a_name_that_no_queue_can_have_is_one_line_and_exit_3() -> None:
 
 
 def test_without_a_queue_it_says_how_one_is_made() -> None:
-    with start("--port", "0") as process:
+    with local_process("--port", "0") as process:
         first_line(process)
         assert process.stdout is not None
         assert process.stdout.readline() == "no queue yet: --queue NAME, or CreateQueue\n"

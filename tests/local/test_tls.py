@@ -16,7 +16,7 @@ from gevent import socket
 
 from bench import certificate
 from millpond.local import LocalSqs
-from tests.local.test_main import FIRST_LINE
+from tests.local.processes import FIRST_LINE
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ import pytest
 
 from millpond.local.attributes import LocalQueueSettings, RedrivePolicy, arn
 from millpond.local.local_queue import MAX_HOLD_SECONDS, MAX_IN_FLIGHT, Counts, LocalPoll, LocalQueue, Receipt
-from millpond.local.schedule import Schedule
 from millpond.local.sqs_error import SqsError
 from millpond.local.stored import StoredMessage
 
@@ -41,9 +40,6 @@ def wait(queue: LocalQueue, now: float = START, count: int = 10, visibility: int
 def bodies(receipts: list[Receipt] | None) -> list[str]:
     assert receipts is not None
     return [receipt.message.body for receipt in receipts]
-
-
-# Visibility
 
 
 def test_a_received_message_is_invisible_until_its_timeout_and_then_visible_with_a_higher_count() -> None:
@@ -128,9 +124,6 @@ def test_twelve_hours_count_from_the_latest_receive() -> None:
     assert receive(queue, START + 2 * MAX_HOLD_SECONDS - 1) == []
 
 
-# Receipt handles
-
-
 def test_an_expired_handle_still_deletes_a_message_that_nobody_received_since() -> None:
     queue = a_queue()
     send(queue, "a")
@@ -190,9 +183,6 @@ def test_what_is_no_handle_of_this_queue_is_refused_by_delete_and_change() -> No
     assert queue.counts(START) == Counts(0, 1, 0)
 
 
-# Delay, retention, purge
-
-
 def test_a_delayed_message_is_counted_as_delayed_and_comes_when_its_delay_is_over() -> None:
     queue = a_queue()
     send(queue, "late", delay=900)
@@ -232,9 +222,6 @@ def test_a_purge_takes_everything_and_is_allowed_once_a_minute() -> None:
         queue.purge(START + 59)
     assert (caught.value.status, caught.value.shape) == (403, "PurgeQueueInProgress")
     queue.purge(START + 60)
-
-
-# Long polls
 
 
 def test_a_waiting_poll_is_answered_by_the_send_with_up_to_ten_of_its_messages() -> None:
@@ -319,9 +306,6 @@ def test_what_a_poll_takes_sets_the_alarm_for_the_poll_behind_it() -> None:
     assert alarms == [START + 5]
     queue.advance(START + 5)
     assert bodies(behind.receipts) == ["a"]
-
-
-# Redrive
 
 
 def with_dead_letters(max_receive_count: int) -> tuple[LocalQueue, LocalQueue]:
@@ -424,9 +408,6 @@ def test_a_queue_that_is_its_own_dead_letter_queue_answers_its_poll_once() -> No
     assert (poll.receipts is None) != (other.receipts is None)
 
 
-# Limits and cost
-
-
 def test_beyond_120_000_in_flight_a_receive_is_refused_and_a_long_poll_waits_for_room() -> None:
     queue = a_queue()
     queue.send([(StoredMessage(str(n), "b", "m", START), 0) for n in range(MAX_IN_FLIGHT + 5)], START)
@@ -483,15 +464,3 @@ def test_the_memory_of_deleted_messages_is_given_back() -> None:
         queue.delete(handle, START + 1)  # visible again, so nobody takes their places out of the line
     kept = [len(queue._in_flight._heap), len(queue._ages._heap), len(queue._visible), len(queue._messages)]
     assert max(kept) < 200
-
-
-def test_a_schedule_has_one_time_for_each_key() -> None:
-    schedule = Schedule()
-    schedule.set(1, 10)
-    schedule.set(2, 20)
-    schedule.set(1, 30)
-    schedule.set(3, 5)
-    schedule.drop(3)
-    assert (schedule.next_time(), len(schedule), 3 in schedule) == (20, 2, False)
-    assert list(schedule.pop_due(30)) == [2, 1]
-    assert schedule.next_time() is None
