@@ -20,7 +20,7 @@ from millpond.local.attributes import ACCOUNT_ID
 from millpond.message import envelope_text
 from millpond.observe import screen
 from millpond.sqs.clients import connect
-from millpond.sqs.entries import answers, batches
+from millpond.sqs.entries import batches, results_of
 from millpond.sqs.limits import MAX_ATTRIBUTES, MAX_BYTES, MAX_DELAY_SECONDS
 from millpond.sqs.queue import Attribute, Entry, Failure, Queue, dedup_id_of
 from millpond.sqs.sqs_queue import SqsQueue
@@ -93,7 +93,7 @@ def send_all(queue: Queue, entries: Sequence[Entry], told: Callable[[int, Failur
 
     def send(indexes: Sequence[int]) -> list[tuple[int, Failure | None]]:
         batch = [entries[index] for index in indexes]
-        return list(zip(indexes, answers(queue.send, batch), strict=True))
+        return list(zip(indexes, results_of(queue.send, batch), strict=True))
 
     first, *rest = batches(entries)
     results = queue.send([entries[index] for index in first])

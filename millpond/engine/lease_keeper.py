@@ -11,7 +11,7 @@ from millpond.engine.trouble import Trouble, is_denied
 from millpond.hub.clock import Clock
 from millpond.hub.countdown import Countdown
 from millpond.sqs.batcher import Batcher
-from millpond.sqs.entries import answers
+from millpond.sqs.entries import results_of
 from millpond.sqs.limits import MAX_HOLD_SECONDS, lease_seconds
 from millpond.sqs.queue import Failure, Queue
 
@@ -98,7 +98,7 @@ class LeaseKeeper:
         if not sent:
             return marked
         started = self._clock.now()
-        results = answers(self._queue.extend, [call for _, call in sent])
+        results = results_of(self._queue.extend, [call for _, call in sent])
         if self._trouble.since or any(results):
             self._trouble.read(self._queue.url, results, started, self.changes.count)
         return marked + [

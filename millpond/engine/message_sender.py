@@ -13,7 +13,7 @@ from millpond.engine.unsent import EntryWriter, Sendings, Unsent
 from millpond.hub.clock import Clock
 from millpond.message import FollowUp, Outcome
 from millpond.sqs.batcher import Batcher
-from millpond.sqs.entries import answers
+from millpond.sqs.entries import results_of
 from millpond.sqs.queue import Entry, Failure, Queue
 
 #: A follow-up that cannot be sent for so long is a dead letter.
@@ -204,7 +204,7 @@ class MessageSender:
         if not batch:
             return []
         started = self._clock.now()
-        results = answers(queue.send, entries)
+        results = results_of(queue.send, entries)
         if trouble.since or any(results):
             # What is wrong with one entry says nothing of the queue.
             about = [one for one in results if one is None or not one.sender_fault or is_denied(one)]

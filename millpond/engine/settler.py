@@ -17,7 +17,7 @@ from millpond.engine.unsent import EntryWriter, Unsent
 from millpond.hub.clock import Clock
 from millpond.message import Outcome
 from millpond.sqs.batcher import Batcher
-from millpond.sqs.entries import answers
+from millpond.sqs.entries import results_of
 from millpond.sqs.queue import Failure, Queue
 
 #: A call that fails in a drain without an end is given up then.
@@ -175,7 +175,7 @@ class Settler(SenderOwner):
         again = [] if len(ready) == len(batch) else [delivery for delivery in batch if delivery not in ready]
         handles = [delivery.lease.handle for delivery in ready]
         started = self._clock.now()
-        results = answers(self._queue.delete, handles) if handles else []
+        results = results_of(self._queue.delete, handles) if handles else []
         if self._deleting.since or any(results):
             self._deleting.read(self._queue.url, results, started, self.deletes.count)
         gone = []

@@ -19,7 +19,7 @@ from millpond.errors import CRASHED
 from millpond.hub.clock import Clock
 from millpond.hub.pulse import PULSE_SECONDS, Pulse
 from millpond.observe import log
-from millpond.sqs.entries import answers
+from millpond.sqs.entries import results_of
 from millpond.sqs.limits import MAX_BATCH
 from millpond.sqs.queue import Failure
 
@@ -182,7 +182,7 @@ class Watchdog:
     def _send(self, guard: GuardedQueue, marked: list[tuple[Lease, tuple[str, int]]], started: float) -> None:
         results: list[Failure | None] = []
         try:
-            results = answers(guard.extend, [change for _, change in marked])
+            results = results_of(guard.extend, [change for _, change in marked])
         finally:
             results = results or [Failure("crash")] * len(marked)
             now = self._clock.now()

@@ -40,6 +40,7 @@ class ConnectionPool:
         self.port = parts.port or (443 if parts.scheme == "https" else 80)
         self.tls = tls_context(ca_file) if parts.scheme == "https" else None
         self._most = kept
+        self._made_with = endpoint_url, ca_file
         self._hub_thread = hub_thread() if home is process else 0
         if self._hub_thread:
             self._beside = ConnectionPool(endpoint_url, kept, ca_file, system)
@@ -61,9 +62,14 @@ class ConnectionPool:
         if connection is None:
             end = monotonic() + seconds
             connection, left = self._new(end), end - monotonic()
-        answer = exchanged(connection, wire, left, seconds)
+        answer = _exchanged(connection, wire, left, seconds)
         self._keep(connection)
         return answer
+
+    def for_thread(self) -> ConnectionPool:
+        """One that keeps a connection of the system's own, for a native thread that shares nothing with the hub."""
+        endpoint_url, ca_file = self._made_with
+        return ConnectionPool(endpoint_url, 1, ca_file, system)
 
     def close(self) -> None:
         """Close what is kept."""
@@ -112,7 +118,7 @@ class ConnectionPool:
         return connection
 
 
-def exchanged(connection: HttpConnection, wire: bytes, left: float, seconds: float) -> HttpAnswer:
+def _exchanged(connection: HttpConnection, wire: bytes, left: float, seconds: float) -> HttpAnswer:
     """The answer to this request; where none comes, the connection is closed. Raises Unreachable.
 
     `left`: what is left of the `seconds` that the whole call has.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import TypeVar
 
 from millpond.errors import AccessDenied, QueueError, QueueMissing, Throttled, Unreachable
@@ -14,21 +15,28 @@ from millpond.sqs.requests import unwritable
 Each = TypeVar("Each")
 
 
-def batches(entries: Sequence[Entry]) -> Iterator[list[int]]:
-    """The entries' indexes, in order, as many to a call as SQS takes: 10, and 1 MiB together."""
-    batch: list[int] = []
-    room = MAX_BYTES
-    for index, size in enumerate(entry.size for entry in entries):
-        if len(batch) == MAX_BATCH or size > room:
-            yield batch
-            batch, room = [], MAX_BYTES
-        batch.append(index)
+def fitting(sizes: Iterable[int]) -> int:
+    """How many of these bytes, from the first on, go in one call: ten, 1 MiB together; one always does."""
+    number, room = 0, MAX_BYTES
+    for size in sizes:
         room -= size
-    if batch:
-        yield batch
+        if number == MAX_BATCH or (number and room < 0):
+            break
+        number += 1
+    return number
 
 
-def answers(call: Callable[[list[Each]], list[Failure | None]], entries: list[Each]) -> list[Failure | None]:
+def batches(entries: Sequence[Entry]) -> Iterator[range]:
+    """The entries' indexes, in order, as many to a call as SQS takes."""
+    sizes = [entry.size for entry in entries]
+    start = 0
+    while start < len(sizes):
+        end = start + fitting(islice(sizes, start, None))
+        yield range(start, end)
+        start = end
+
+
+def results_of(call: Callable[[list[Each]], list[Failure | None]], entries: list[Each]) -> list[Failure | None]:
     """The results of a batch call, also where it fails as a whole: that says nothing final of any one entry.
 
     A call that SQS refuses as it stands is made again for each entry: a bad one must not fail its nine neighbours.
@@ -41,7 +49,7 @@ def answers(call: Callable[[list[Each]], list[Failure | None]], entries: list[Ea
         return [Failure(f"call:{error.code}", str(error), denied=True)] * len(entries)
     except QueueError as error:
         if len(entries) > 1:
-            return [answers(call, [entry])[0] for entry in entries]
+            return [results_of(call, [entry])[0] for entry in entries]
         return [Failure(f"call:{error.code}", str(error), sender_fault=True)]
 
 
@@ -64,7 +72,7 @@ def send_apart(
         if len(entries) == 1:
             return [Failure(error.code, str(error), sender_fault=True)]
         # As results, not as errors: those before one that fails are sent.
-        return [answers(lambda alone: send_apart(alone, send), [entry])[0] for entry in entries]
+        return [results_of(lambda alone: send_apart(alone, send), [entry])[0] for entry in entries]
     good = [entry for entry, failure in zip(entries, failures, strict=True) if failure is None]
     others = iter(send_apart(good, send)) if good else iter(())
     return [failure or next(others) for failure in failures]

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from time import monotonic
 from typing import NamedTuple
 
 from millpond.errors import AccessDenied, QueueError
-from millpond.hub.home import system
 from millpond.sqs.clients import wire_sqs
-from millpond.sqs.connection_pool import CONNECT_SECONDS, exchanged
-from millpond.sqs.dial import Dialer
-from millpond.sqs.http_connection import HttpAnswer, HttpConnection
 from millpond.sqs.queue import Failure
 from millpond.sqs.sigv4 import Keyring, Keys
 from millpond.sqs.sqs_queue import Sqs
@@ -47,37 +41,6 @@ class FrozenKeys:
         return refused
 
 
-class Lifeline:
-    """One connection to one endpoint, by native sockets; one thread uses it. Reconnects when it must."""
-
-    def __init__(self, host: str, port: int, tls: ssl.SSLContext | None) -> None:
-        self.host = host
-        self.port = port
-        self.tls = tls
-        self._dialer = Dialer(system, host, port, tls)
-        self._kept: HttpConnection | None = None
-
-    def __del__(self) -> None:
-        if self._kept is not None:
-            self._kept.close()
-
-    def exchange(self, wire: bytes, seconds: float) -> HttpAnswer:
-        """Send a request, once, and read its answer, within these seconds. Raises Unreachable."""
-        end = monotonic() + seconds
-        connection, self._kept = self._kept, None
-        if connection is not None and not connection.usable():
-            connection.close()
-            connection = None
-        if connection is None:
-            connection = HttpConnection(self._dialer.dial(min(end, monotonic() + CONNECT_SECONDS)))
-        answer = exchanged(connection, wire, end - monotonic(), seconds)
-        if connection.clean:
-            self._kept = connection
-        else:
-            connection.close()
-        return answer
-
-
 class Rescue(NamedTuple):
     """How a native thread extends leases of one queue; `hand_over` is called in a greenlet, now and then."""
 
@@ -90,6 +53,6 @@ def rescue(sqs: Sqs, queue_url: str, region: str, endpoint_url: str) -> Rescue |
     wire = sqs if isinstance(sqs, WireSqs) else wire_sqs(queue_url, region, endpoint_url, connections=1)
     if wire is None:
         return None
-    keys, to = FrozenKeys(sqs.credentials), wire.connections
-    own = WireSqs(wire.endpoint_url, wire.region, keys, Lifeline(to.host, to.port, to.tls))
+    keys = FrozenKeys(sqs.credentials)
+    own = WireSqs(wire.endpoint_url, wire.region, keys, wire.connections.for_thread())
     return Rescue(own.queue(queue_url).extend, keys.hand_over)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Callable
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from time import monotonic, time
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, TypeVar
 from urllib.parse import quote, urlsplit
 
 from millpond.errors import QueueError, Unreachable
@@ -16,6 +15,7 @@ from millpond.foreign.text import shown
 from millpond.foreign.trace import describe
 from millpond.sqs import answers, sigv4
 from millpond.sqs.codes import KEY_CODES, is_skew
+from millpond.sqs.connection_pool import ConnectionPool
 from millpond.sqs.http_connection import TOO_LARGE, HttpAnswer
 from millpond.sqs.requests import Request, as_json
 from millpond.sqs.shapes import MAX_TOLD
@@ -36,22 +36,12 @@ class Site(NamedTuple):
     region: str
 
 
-class Exchange(Protocol):
-    """The way of a request to the endpoint: a ConnectionPool, or the Lifeline of a native thread."""
-
-    host: str
-    port: int
-    tls: ssl.SSLContext | None
-
-    def exchange(self, wire: bytes, seconds: float) -> HttpAnswer: ...
-
-
 class WireSqs:
     """SQS at one endpoint: signs and sends calls. All its queues share credentials, connections and the clock."""
 
     client = "wire"
 
-    def __init__(self, endpoint_url: str, region: str, credentials: Keyring, connections: Exchange) -> None:
+    def __init__(self, endpoint_url: str, region: str, credentials: Keyring, connections: ConnectionPool) -> None:
         self.endpoint_url = endpoint_url
         self.region = region
         self.credentials = credentials

@@ -18,9 +18,9 @@ from gevent.monkey import get_original
 
 from bench import certificate
 from millpond.errors import AccessDenied, QueueError, Unreachable
-from millpond.sqs.connection_pool import ConnectionPool, tls_context
+from millpond.sqs.connection_pool import ConnectionPool
 from millpond.sqs.dial import Dialer
-from millpond.sqs.lifeline import FrozenKeys, Lifeline, Rescue, rescue
+from millpond.sqs.lifeline import FrozenKeys, Rescue, rescue
 from millpond.sqs.sigv4 import Keys
 from millpond.sqs.wire import WireSqs
 from tests.worker_process import LOCAL_SQS, WorkerProcess
@@ -49,23 +49,6 @@ class Ring:
     def renew(self, refused: Keys) -> Keys:
         self.asked.append(ident())
         return Keys("renewed", "renewed", "")
-
-
-@pytest.fixture(autouse=True)
-def lifelines(monkeypatch) -> Iterator[None]:
-    """No socket is left open behind a test; a worker's end with its process."""
-    made: list[Lifeline] = []
-    init = Lifeline.__init__
-
-    def keep(self: Lifeline, *args: Any) -> None:
-        made.append(self)
-        init(self, *args)
-
-    monkeypatch.setattr(Lifeline, "__init__", keep)
-    yield
-    for one in made:
-        if one._kept is not None:
-            one._kept.close()
 
 
 def in_thread(call: Callable[[], Any]) -> Any:
@@ -255,12 +238,13 @@ class Server:
         assert self._over.acquire(timeout=30)
 
 
-def lifeline(server: Server) -> Lifeline:
-    return Lifeline("127.0.0.1", server.port, None)
+def lifeline(server: Server, ca_file: str = "") -> ConnectionPool:
+    """The connections of the thread."""
+    return ConnectionPool(f"http{'s' if ca_file else ''}://127.0.0.1:{server.port}", 8, ca_file).for_thread()
 
 
-def wait_until_closed(line: Lifeline) -> None:
-    while line._kept is not None and line._kept.usable():
+def wait_until_closed(line: ConnectionPool) -> None:
+    while line._kept and line._kept[0].usable():
         time.sleep(0.001)
 
 
@@ -301,7 +285,7 @@ def test_a_server_that_does_not_answer_is_given_up_in_time():
     with pytest.raises(Unreachable, match=r"no answer in 0\.3 s"):
         in_thread(lambda: line.exchange(REQUEST, 0.3))
     assert time.monotonic() - began < 15
-    assert line._kept is None
+    assert not line._kept
     server.close()
 
 
@@ -311,14 +295,14 @@ def test_a_port_where_nobody_listens_and_a_name_that_is_none_are_unreachable():
     port = sock.getsockname()[1]
     sock.close()
     with pytest.raises(Unreachable, match=f"no connection to 127.0.0.1:{port}"):
-        in_thread(lambda: Lifeline("127.0.0.1", port, None).exchange(REQUEST, 5))
+        in_thread(lambda: ConnectionPool(f"http://127.0.0.1:{port}", 1).for_thread().exchange(REQUEST, 5))
     with pytest.raises(Unreachable, match=r"no connection to a\.\.b:80"):
-        in_thread(lambda: Lifeline("a..b", 80, None).exchange(REQUEST, 5))
+        in_thread(lambda: ConnectionPool("http://a..b", 1).for_thread().exchange(REQUEST, 5))
 
 
 def test_a_handshake_that_never_comes_is_given_up_in_time(authority):
     server = Server([None])
-    line = Lifeline("127.0.0.1", server.port, tls_context(str(authority / "ca.pem")))
+    line = lifeline(server, str(authority / "ca.pem"))
     with pytest.raises(Unreachable):
         in_thread(lambda: line.exchange(REQUEST, 0.3))
     server.close()
@@ -366,7 +350,7 @@ def test_what_is_no_tls_behind_an_answer_costs_the_thread_a_connection_and_no_ca
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(authority / "server.pem", authority / "server.key")
     server = TlsServer(context, behind, [ANSWER], [ANSWER, ANSWER])
-    line = Lifeline("127.0.0.1", server.port, tls_context(str(authority / "ca.pem")))
+    line = lifeline(server, str(authority / "ca.pem"))
     for _ in range(3):
         assert in_thread(lambda: line.exchange(REQUEST, 10)).body == b"{}"
     assert (server.connections, server.requests) == (2, 3)
