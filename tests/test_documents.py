@@ -130,6 +130,12 @@ def test_each_name_to_look_for_is_in_a_file_of_its_row(row):
     assert [name for name in names if not re.search(rf"\b{name}\b", text)] == []
 
 
+def test_each_name_among_the_edits_is_in_the_code():
+    names = re.findall(r"`(_?[A-Za-z]\w+)`", WHERE.partition("## How many edits")[2].partition("## ")[0])
+    assert len(names) > 10
+    assert [name for name in names if name != "none" and not re.search(rf"\b{name}\b", CODE)] == []
+
+
 def test_the_map_of_the_wings_is_the_table_of_their_imports():
     section = WHERE.partition("## The wings")[2].partition("## ")[0]
     rows = re.findall(r"^\| `(\w+)` \| [^|]* \| ([^|]*) \|$", section, re.MULTILINE)

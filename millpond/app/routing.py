@@ -24,29 +24,13 @@ Around = Callable[[Message], AbstractContextManager[Any]]
 DEFAULT_TIMEOUT_SECONDS = 60.0
 
 
-class Declaration(msgspec.Struct, frozen=True):
-    """The arguments of one @handler, unchecked."""
-
-    event_type: str
-    function: Callable[..., Any]
-    timeout_seconds: float
-    max_attempts: int | None
-    backoff: tuple[float, float] | None
-    on_lease_lost: str
-    thread: Any
-
-    @property
-    def where(self) -> str:
-        """The module and the name of the function, as a finding shows them."""
-        return _where(self.function)
-
-
 class Route(msgspec.Struct, frozen=True):
     """One handler, ready to be called: `call(decode(payload), message)`, or without the message.
 
     `decode` takes the payload's bytes and raises msgspec.MsgspecError, or what the type's own code raises, for what
     does not fit.
     `max_attempts` and `backoff` (base and longest delay in seconds) are None where [retry] decides.
+    @handler makes it with its own arguments, unchecked; `routes` checks them, and adds what the signature says.
     """
 
     event_type: str
@@ -60,9 +44,10 @@ class Route(msgspec.Struct, frozen=True):
     finishes: bool = False  # even where its lease is lost
     thread: bool = False
     takes_message: bool = True
+    on_lease_lost: OnLeaseLost = "interrupt"
 
 
-_handlers: list[Declaration] = []
+_handlers: list[Route] = []
 _arounds: list[Callable[..., Any]] = []
 
 
@@ -90,7 +75,10 @@ def handler(
         raise ConfigError('@handler needs the message type: @handler("invoice.created")')
 
     def declare(function: Function) -> Function:
-        _handlers.append(Declaration(event_type, function, timeout, max_attempts, backoff, on_lease_lost, thread))
+        options: dict[str, Any] = {"on_lease_lost": on_lease_lost, "thread": thread}
+        _handlers.append(
+            Route(event_type, _where(function), bytes, function, timeout, max_attempts, backoff, **options)
+        )
         return function
 
     return declare
@@ -108,20 +96,20 @@ def routes(modules: Iterable[str]) -> dict[str, Route]:
     findings: list[str] = []
     found: dict[str, Route] = {}
     enclosing = {module: _around_of(module, findings) for module in sorted(names)}
-    for declaration in _handlers:
-        module = declaration.function.__module__
+    for route in _handlers:
+        module = route.call.__module__
         if module not in names:
             continue
-        wrong = _wrong_with(declaration)
-        if declaration.event_type in found:
-            wrong.append(f"{declaration.event_type!r} has a handler already: {found[declaration.event_type].where}")
+        wrong = _wrong_with(route)
+        if route.event_type in found:
+            wrong.append(f"{route.event_type!r} has a handler already: {found[route.event_type].where}")
         try:
-            route = None if wrong else _route(declaration, enclosing[module])
+            complete = None if wrong else _completed(route, enclosing[module])
         except TypeError as error:
             wrong.append(f"no payload can be decoded into the first parameter: {_why_no_payload(error)}")
-        findings += [f"{declaration.where}: {text}" for text in wrong]
-        if not wrong and route is not None:
-            found[declaration.event_type] = route
+        findings += [f"{route.where}: {text}" for text in wrong]
+        if not wrong and complete is not None:
+            found[route.event_type] = complete
     if findings:
         raise ConfigError(*findings)
     return found
@@ -143,27 +131,27 @@ def _where(function: Callable[..., Any]) -> str:
     return f"{function.__module__}.{getattr(function, '__qualname__', type(function).__name__)}"
 
 
-def _wrong_with(declaration: Declaration) -> list[str]:
-    function, wrong = declaration.function, []
+def _wrong_with(route: Any) -> list[str]:
+    function, wrong = route.call, []
     if not inspect.isroutine(function):
         return [f"a handler is a function, not a {type(function).__name__}"]
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         wrong.append("async def cannot run here: write def, gevent makes its I/O cooperative")
     elif inspect.isgeneratorfunction(function):
         wrong.append("a generator would never run: a handler returns None")
-    if not declaration.event_type.strip():
+    if not route.event_type.strip():
         wrong.append("the message type is empty")
-    if not (_is_number(declaration.timeout_seconds) and declaration.timeout_seconds > 0):
-        wrong.append(f"timeout={declaration.timeout_seconds!r}: it must be more than 0 seconds")
-    attempts = declaration.max_attempts
+    if not (_is_number(route.timeout_seconds) and route.timeout_seconds > 0):
+        wrong.append(f"timeout={route.timeout_seconds!r}: it must be more than 0 seconds")
+    attempts = route.max_attempts
     if attempts is not None and not (isinstance(attempts, int) and attempts >= 1):
         wrong.append(f"max_attempts={attempts!r}: it must be a whole number, 1 or more")
-    if declaration.backoff is not None and not _is_backoff(declaration.backoff):
-        wrong.append(f"backoff={declaration.backoff!r}: it must be (base_seconds, max_seconds), 0 <= base <= max")
-    if declaration.on_lease_lost not in get_args(OnLeaseLost):
-        wrong.append(f"on_lease_lost={declaration.on_lease_lost!r}: it must be {' or '.join(get_args(OnLeaseLost))}")
-    if not isinstance(declaration.thread, bool):
-        wrong.append(f"thread={declaration.thread!r}: it must be True or False")
+    if route.backoff is not None and not _is_backoff(route.backoff):
+        wrong.append(f"backoff={route.backoff!r}: it must be (base_seconds, max_seconds), 0 <= base <= max")
+    if route.on_lease_lost not in get_args(OnLeaseLost):
+        wrong.append(f"on_lease_lost={route.on_lease_lost!r}: it must be {' or '.join(get_args(OnLeaseLost))}")
+    if not isinstance(route.thread, bool):
+        wrong.append(f"thread={route.thread!r}: it must be True or False")
     return wrong + _wrong_signature(function)
 
 
@@ -208,21 +196,16 @@ def _why_no_payload(error: TypeError) -> str:
     return f"{name}: take a msgspec.Struct, a dataclass, a TypedDict or dict"
 
 
-def _route(declaration: Declaration, enclosing: Around | None) -> Route:
-    function = declaration.function
-    parameters = list(inspect.signature(function).parameters)
-    payload_type = typing.get_type_hints(function, include_extras=True)[parameters[0]]
-    return Route(
-        event_type=declaration.event_type,
-        where=declaration.where,
+def _completed(route: Route, enclosing: Around | None) -> Route:
+    """With what the function's signature says. Raises TypeError where no payload can be decoded."""
+    parameters = list(inspect.signature(route.call).parameters)
+    payload_type = typing.get_type_hints(route.call, include_extras=True)[parameters[0]]
+    return msgspec.structs.replace(
+        route,
         decode=_decoder(payload_type),
-        call=function,
-        timeout_seconds=float(declaration.timeout_seconds),
-        max_attempts=declaration.max_attempts,
-        backoff=declaration.backoff,
+        timeout_seconds=float(route.timeout_seconds),
         around=enclosing,
-        finishes=declaration.on_lease_lost == "finish",
-        thread=declaration.thread,
+        finishes=route.on_lease_lost == "finish",
         takes_message=len(parameters) == 2,
     )
 

@@ -466,14 +466,14 @@ def no_handlers(monkeypatch) -> None:
 @pytest.mark.parametrize("value", [1, 0, "yes", None, 4.0], ids=repr)
 def test_a_thread_that_is_neither_true_nor_false_is_found_at_boot(value):
     (finding,) = findings(thread=value)
-    assert finding.endswith(f"run: thread={value!r}: True or False")
+    assert finding.endswith(f"run: thread={value!r}: it must be True or False")
 
 
 @pytest.mark.usefixtures("no_handlers")
 @pytest.mark.parametrize("value", ["", "ignore", "Finish", None, True], ids=repr)
 def test_an_on_lease_lost_that_nobody_knows_is_found_at_boot(value):
     (finding,) = findings(on_lease_lost=value)
-    assert finding.endswith(f"run: on_lease_lost={value!r}: interrupt or finish")
+    assert finding.endswith(f"run: on_lease_lost={value!r}: it must be interrupt or finish")
 
 
 @pytest.mark.usefixtures("no_handlers")
