@@ -192,7 +192,7 @@ class MessageSender:
         left += self._offer_once(queue, with_reason)
         again, refused = _divided(left, lambda unsent: unsent.failure.sender_fault or trouble.lasts)
         for unsent in refused:
-            trouble.report(queue.url, unsent.failure, self._letters.count)
+            trouble.log(queue.url, unsent.failure, self._letters.count)
         return again, refused
 
     def _offer_once(self, queue: Queue, batch: list[Unsent]) -> list[Unsent]:

@@ -1,7 +1,7 @@
-"""Trouble: a settling call that fails, told at once and each minute while it lasts, and its end.
+"""Trouble: a settling call that fails is logged at once, and each minute while it lasts; so is its end.
 
-What comes and goes is told once a minute: an outage that begins sooner after the last telling is told when the minute
-is over, should it last so long. The end is told of those outages alone that were told.
+What comes and goes is logged once a minute too: an outage that begins sooner after the last line waits until the minute
+is over, should it last so long. Only an outage that was logged has its end logged.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from millpond.observe import log
 from millpond.sqs.codes import DENIED_CODES, MISSING_CODES
 from millpond.sqs.queue import Failure
 
-#: While a call goes on failing, the log says so this often.
+#: While a call goes on failing, it is logged this often.
 LOG_SECONDS = 60.0
-#: A queue that has not answered for so long is out: nobody waits for it any more ...
+#: A queue that has not answered for this long is out: nothing waits for it any more ...
 PATIENCE_SECONDS = 5.0
-#: One refusal can be a passing one (rights that have just been given, an instance of SQS that has not heard of them):
-#: what is still refused after so long only a person can mend.
+#: One refusal can pass (rights that were given just now, and have not reached every host of SQS): what is still refused
+#: after this long only a person can mend.
 DENIED_PATIENCE_SECONDS = 1.0
-#: ... but one call each so often looks whether it is back.
+#: ... but this often one call looks whether it is back.
 PROBE_SECONDS = 5.0
 
 RIGHTS = frozenset({"AccessDenied", "AccessDeniedException", "KMS.AccessDeniedException"})
@@ -35,7 +35,7 @@ def is_denied(failure: Failure) -> bool:
 
 
 class Trouble:
-    """One kind of call to one queue: since when it fails (`since`, on the clock; 0.0: it works), and who is told.
+    """One kind of call to one queue: since when it fails (`since`, on the clock; 0.0: it works).
 
     `action` is SQS's own name of the right that it needs: sqs:DeleteMessage. `name` is the queue's in the settings.
     """
@@ -47,20 +47,23 @@ class Trouble:
         self._action = action
         self._name = name
         self._clock = clock
-        self._url = ""
-        self._is_logged = False  # of this outage
+        self._is_logged = False  # this outage
         self._logged_at = -math.inf
         self._probe_at: float
-        self._hurried = False
+        self._is_hurried = False
 
     def read(self, url: str, results: Sequence[Failure | None], started: float, waiting: int) -> None:
         """Take the results of a call that began at `started`. `waiting`: how many messages wait for such calls."""
         failures = [failure for failure in results if failure is not None and not failure.lease_lost]
-        self._url = url
         if failures:
-            self._failed(failures[0], started, waiting)
+            self.last = failures[0]
+            if not self.since:
+                self.since, self._probe_at = started, self._clock.now() + PROBE_SECONDS
+                self.put_off, self._is_logged = 0, False
+            self.log(url, failures[0], waiting)
         elif None in results and self.since:
-            self._passed()
+            self._log_end(url)
+            self.since, self.last = 0.0, None
 
     @property
     def lasts(self) -> bool:
@@ -68,48 +71,31 @@ class Trouble:
         if not self.since or self.last is None:
             return False
         patience = DENIED_PATIENCE_SECONDS if is_denied(self.last) else PATIENCE_SECONDS
-        return self._hurried or self._clock.now() - self.since >= patience
+        return self._is_hurried or self._clock.now() - self.since >= patience
 
     def is_out(self) -> bool:
         """It is not worth a call now; False once in a while, for one that looks whether it is back."""
         now = self._clock.now()
-        if not self.lasts or self._hurried or now < self._probe_at:
+        if not self.lasts or self._is_hurried or now < self._probe_at:
             return self.lasts
         self._probe_at = now + PROBE_SECONDS
         return False
 
     def hurry(self) -> None:
         """The drain has begun: there is no time to look whether it is back."""
-        self._hurried = True
+        self._is_hurried = True
 
-    def _failed(self, failure: Failure, started: float, waiting: int) -> None:
+    def log(self, url: str, failure: Failure, waiting: int) -> None:
+        """Log once a minute what was refused, and what helps."""
         now = self._clock.now()
-        if not self.since:
-            self.since, self._probe_at, self.put_off, self._is_logged = started, now + PROBE_SECONDS, 0, False
-        self.last = failure
-        self.report(self._url, failure, waiting)
-
-    def report(self, url: str, failure: Failure, waiting: int) -> None:
-        """Say what was refused, and what helps; once a minute."""
-        now = self._clock.now()
-        if now - self._logged_at >= LOG_SECONDS:
-            self._is_logged, self._logged_at, self._url = True, now, url
-            self._log(failure, waiting)
-
-    def _log(self, failure: Failure, waiting: int) -> None:
-        where = shown(self._url, 200)
-        text = f"{self._action} on {where} fails: {failure.said}. Waiting: {waiting}"
-        text += f", put off: {self.put_off}" if self.put_off else ""
-        log.event(
-            logging.WARNING,
-            "settle.failed",
-            f"{text}; {self._remedy(failure)}",
-            queue=self._name,
-            call=self._action,
-            target=where,
-            code=shown(failure.name, 100),
-            waiting=waiting,
-        )
+        if now - self._logged_at < LOG_SECONDS:
+            return
+        self._is_logged, self._logged_at = True, now
+        where = shown(url, 200)
+        numbers = f"waiting: {waiting}" + (f", put off: {self.put_off}" if self.put_off else "")
+        text = f"{self._action} on {where} fails: {failure.said} ({numbers}); {self._remedy(failure)}"
+        fields = {"call": self._action, "target": where, "code": shown(failure.name, 100), "waiting": waiting}
+        log.event(logging.WARNING, "settle.failed", text, queue=self._name, **fields)
 
     def _remedy(self, failure: Failure) -> str:
         if failure.name in MISSING_CODES:
@@ -119,12 +105,11 @@ class Trouble:
         if is_denied(failure):
             return "look at the credentials"
         if failure.sender_fault:
-            return "it takes no such message (see its MaximumMessageSize)"
-        return "it is tried again"
+            return "the queue does not take the message: look at its MaximumMessageSize"
+        return "the call is tried again"
 
-    def _passed(self) -> None:
-        seconds = round(self._clock.now() - self.since, 1)
-        self.since, self.last = 0.0, None
+    def _log_end(self, url: str) -> None:
         if self._is_logged:
-            text = f"{self._action} on {shown(self._url, 200)} works again, after {seconds:g} s"
+            seconds = round(self._clock.now() - self.since, 1)
+            text = f"{self._action} on {shown(url, 200)} works again, after {seconds:g} s"
             log.event(logging.INFO, "settle.resumed", text, queue=self._name, call=self._action)

@@ -1511,7 +1511,7 @@ def test_a_dead_letter_that_is_refused_for_what_it_is_says_nothing_of_the_queue(
         clock.advance(1)
     (told,) = [record.getMessage() for record in caplog.records if getattr(record, "event", "") == "settle.failed"]
     assert "InvalidMessageContents" in told
-    assert told.endswith("it takes no such message (see its MaximumMessageSize)")
+    assert told.endswith("the queue does not take the message: look at its MaximumMessageSize")
 
 
 @pytest.mark.parametrize(
@@ -1523,7 +1523,7 @@ def test_a_dead_letter_that_is_refused_for_what_it_is_says_nothing_of_the_queue(
             "allow sqs:DeleteMessage on that queue (and the use of its KMS key, where",
         ),
         (AccessDenied("none found", "NoCredentials"), "look at the credentials"),
-        (Unreachable("down"), "it is tried again"),
+        (Unreachable("down"), "the call is tried again"),
     ],
     ids=repr,
 )
