@@ -19,6 +19,7 @@ from millpond.sqs.batcher import Batcher
 from millpond.engine.consumer import Consumer
 from millpond.engine.delivery import INTERRUPTED, RUNNING, Delivery
 from millpond.engine.groups import Groups
+from millpond.engine.held_back import WORKING
 from millpond.hub.interruption import Interruption
 from millpond.engine.lease import Change, Lease
 from millpond.engine.lease_state import DELETING, ENDED, GIVING_BACK, HELD, LOST
@@ -228,7 +229,7 @@ def asks_past_twelve_hours(original: Any) -> Any:
 @mutant("what has lost its lease is not started", (Consumer, "work"))
 def lost_is_started(original: Any) -> Any:
     def work(self: Consumer, delivery: Delivery) -> None:
-        if self._draining or not delivery.lease.is_lost(self._clock.now()):
+        if self._held_back.phase is not WORKING or not delivery.lease.is_lost(self._clock.now()):
             original(self, delivery)
             return
         self.ready -= 1

@@ -13,6 +13,7 @@ from millpond.app.config import QueueSettings, RetrySettings
 from millpond.app.routing import Route
 from millpond.engine.books import Books
 from millpond.engine.consumer import Consumer
+from millpond.engine.pause import Pause
 from millpond.engine.permits import Permits
 from millpond.engine.poller import Pollers
 from millpond.engine.processor import Processor
@@ -55,8 +56,9 @@ class Polls:
         self.other.take(taken)
         self.other.polled(taken, taken)
         self.probe_in_hand = probe_in_hand
+        share = self.permits.share(0)
         keys = queue_settings(fifo, **{"visibility_seconds": 30} | settings)
-        self.polls = Pollers(self.queue, keys, self.permits.share(0), clock, gevent.spawn, self)
+        self.polls = Pollers(self.queue, keys, share, clock, gevent.spawn, Pause("q", share, clock), self)
 
     def accept(self, messages: list[Received], latest: float) -> None:
         self.delivered += messages

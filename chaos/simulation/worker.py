@@ -19,9 +19,9 @@ from millpond.app.routing import Route
 from millpond.engine.books import Books
 from millpond.engine.consumer import Consumer
 from millpond.engine.delivery import Delivery
+from millpond.engine.outcomes import GIVEN_BACK
 from millpond.engine.permits import Permits
 from millpond.engine.processor import Processor
-from millpond.engine.settler import GIVEN_BACK
 from millpond.errors import Discard, Interrupt, Reject, Retry, Stopped, Unavailable
 from millpond.hub.pool import Pool
 from millpond.message import Message, Outcome

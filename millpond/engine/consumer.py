@@ -13,15 +13,18 @@ from millpond.app.config import QueueSettings
 from millpond.engine.books import Books
 from millpond.engine.delivery import SETTLING, Delivery, DeliveryOwner
 from millpond.engine.groups import Groups
-from millpond.engine.kept import Kept
+from millpond.engine.held_back import HOLDING, WORKING, HeldBack
+from millpond.engine.last_receive import BEHIND_FAILED, LastReceive
 from millpond.engine.lease import Lease, LeaseOwner
 from millpond.engine.lease_keeper import LeaseKeeper
 from millpond.engine.lease_state import LEAVING, LOST
-from millpond.engine.outcomes import LEASE_LOST, NOT_STARTED, RELEASED, SUCCEEDED
+from millpond.engine.outcomes import DONE, GIVEN_BACK, LEASE_LOST, NOT_STARTED, RELEASED, SUCCEEDED
+from millpond.engine.pause import Pause
 from millpond.engine.permits import Share
 from millpond.engine.poller import Pollers
 from millpond.engine.processor import Processor
-from millpond.engine.settler import FLUSHERS, GIVEN_BACK, Settler, SettlerOwner
+from millpond.engine.settler import FLUSHERS, Settler, SettlerOwner
+from millpond.engine.spared import Spared
 from millpond.engine.unsent import EntryWriter
 from millpond.errors import Interrupt, QueueError
 from millpond.hub.clock import Clock, Event
@@ -32,16 +35,7 @@ from millpond.sqs.deadline import DeadlineQueue
 from millpond.sqs.limits import MAX_BYTES
 from millpond.sqs.queue import Failure, Received
 
-#: Causes that use up an attempt.
-FAILURES = frozenset({"failed", "timed_out", "rejected", "undecodable"})
-#: Outcomes after which a message is gone from its queue.
-DONE = frozenset({"succeeded", "discarded", "dead_lettered"})
-#: Outcomes of a handler that ran, and did not say Unavailable.
-GOT_THROUGH = DONE | {"retried"}
-#: Messages of which it is remembered how many receives were no failures.
-MAX_SPARED = 10_000
 SERVER_DOWN = Outcome("released", reason="a server that its queue needs was down")
-BEHIND_FAILED = Outcome("released", reason="a message of its group before it is not done")
 
 
 def _fail(error: BaseException) -> None:
@@ -90,7 +84,6 @@ class Consumer(DeliveryOwner, LeaseOwner, SettlerOwner):
         self.back_off_until = 0.0  # when the last message that this worker put off is visible again
         self.queue = queue
         self.max_bytes = MAX_BYTES  # of one message that the queue takes
-        self._max_receive_count = 0  # unknown, or there is none
         self._settings = settings
         self._dead_letters = dead_letters
         self._processor = processor
@@ -101,18 +94,18 @@ class Consumer(DeliveryOwner, LeaseOwner, SettlerOwner):
         self._clock = clock
         self._spawn = spawn
         self._unread_since = unread_since
-        self._draining = False
-        self._kept = Kept(name, self._run_again, clock)
+        self._pause = Pause(name, share, clock)
+        self._last_receive = LastReceive(name, settings, self._pause, clock, self)
+        self._spared = Spared()
+        self._held_back = HeldBack(lambda delivery: self.end_soon(delivery, RELEASED))
         self._ended = 0  # deliveries with an outcome, in this turn of the hub
         self._succeeded: list[Delivery] = []  # of these
         self._owed = 0  # permits that wait until what is to be settled falls below the limit
         self._abandoned_until: list[float] = []
-        self._spared: dict[str, int] = {}  # by message id: receives that came to nothing and were no failure
-        self._held_back: list[Delivery] | None = []  # None once they are given back: later ones go back at once
-        self._groups = Groups(lambda first: self._start([first]), self._behind_failed) if settings.is_fifo else None
+        self._groups = Groups(self._start_one, self._end_behind) if settings.is_fifo else None
         self._leases = self._make_lease_keeper()
         self._settler = self._make_settler()
-        self.polls = Pollers(queue, settings, share, clock, spawn, self)
+        self.polls = Pollers(queue, settings, share, clock, spawn, self._pause, self)
 
     def _make_lease_keeper(self) -> LeaseKeeper:
         return LeaseKeeper(
@@ -148,7 +141,7 @@ class Consumer(DeliveryOwner, LeaseOwner, SettlerOwner):
 
     def learn(self, max_receive_count: int, max_bytes: int) -> None:
         """After how many receives SQS moves a message itself (0: never, or unknown), and the largest that it takes."""
-        self._max_receive_count = max_receive_count
+        self._last_receive.max_receive_count = max_receive_count
         self.max_bytes = max_bytes
 
     @property
@@ -187,14 +180,14 @@ class Consumer(DeliveryOwner, LeaseOwner, SettlerOwner):
                 self._redelivered(twin, received, since)
         self._hold(taken, since)
         self._let_in(taken)
-        if self.polls.pause.is_on and self.ready == ready:
-            self.polls.pause.end_probe()  # nothing begins by it
+        if self._pause.is_on and self.ready == ready:
+            self._pause.end_probe()  # nothing begins by it
 
     def _deliver(self, received: Received, since: float, wall_time: float) -> Delivery:
         delivery = Delivery(received, self, self._clock, wall_time)
         delivery.lease = self._leases.take(delivery, received.receipt_handle, since, received.receive_count)
-        if self._spared:
-            delivery.spared = self._spared.get(received.message_id, 0)
+        if self._spared.counts:
+            delivery.spared = self._spared.counts.get(received.message_id, 0)
         return delivery
 
     def _hold(self, deliveries: list[Delivery], since: float) -> None:
@@ -205,21 +198,24 @@ class Consumer(DeliveryOwner, LeaseOwner, SettlerOwner):
             self.idle.clear()
 
     def _let_in(self, deliveries: list[Delivery]) -> None:
-        if self._draining:
+        if self._held_back.phase is not WORKING:
             for delivery in deliveries:
-                self._hold_back(delivery)
+                self._held_back.add(delivery)
         elif self._groups is not None:
             for delivery in deliveries:
                 self._groups.join(delivery)
         else:
             self._start(deliveries)
 
+    def _start_one(self, delivery: Delivery) -> None:
+        self._start([delivery])
+
+    def _end_behind(self, delivery: Delivery) -> None:
+        self.end_soon(delivery, BEHIND_FAILED)
+
     def _start(self, deliveries: list[Delivery]) -> None:
         self.ready += len(deliveries)
         self._pool.submit(self.work, deliveries)
-
-    def _behind_failed(self, delivery: Delivery) -> None:
-        self._spawn(self._end, delivery, BEHIND_FAILED)
 
     def _redelivered(self, twin: Delivery, received: Received, since: float) -> None:
         """SQS gave out again what is in hand: go on with the new handle, run nothing twice."""
@@ -235,7 +231,7 @@ class Consumer(DeliveryOwner, LeaseOwner, SettlerOwner):
     def _refuse(self, delivery: Delivery) -> None:
         """The handler that lost it before still ends: it does not run beside itself."""
         outcome = Outcome("released", reason="its handler still ends", delay_seconds=round(self._settings.beat_seconds))
-        self._spawn(self._end, delivery, outcome)
+        self.end_soon(delivery, outcome)
 
     def receive_failed(self, error: QueueError, in_a_row: int) -> None:
         """Report a receive that failed."""
@@ -249,14 +245,14 @@ class Consumer(DeliveryOwner, LeaseOwner, SettlerOwner):
     def work(self, delivery: Delivery) -> None:
         """Take one delivery to its outcome, in a slot of the pool."""
         self.ready -= 1
-        if self._draining:
-            self._hold_back(delivery)
+        if self._held_back.phase is not WORKING:
+            self._held_back.add(delivery)
         elif delivery.lease.is_lost(self._clock.now()):
             self._end(delivery, LEASE_LOST)
         else:
             outcome = self._processor.process(delivery, self._settings.event_type)
             if outcome is NOT_STARTED:
-                self._hold_back(delivery)
+                self._held_back.add(delivery)
             else:
                 self._end(delivery, outcome)
 
@@ -266,7 +262,7 @@ class Consumer(DeliveryOwner, LeaseOwner, SettlerOwner):
         delivery.leave()
         self._pool.write_off(slot)
         self.books.count("stuck")
-        self._spawn(self._end, delivery, self._processor.given_up(delivery))
+        self.end_soon(delivery, self._processor.given_up(delivery))
 
     def _end(self, delivery: Delivery, outcome: Outcome) -> None:
         """Queue an outcome for settling (a success with the others of this turn of the hub); then, as soon as there is
@@ -274,12 +270,13 @@ class Consumer(DeliveryOwner, LeaseOwner, SettlerOwner):
         """
         if delivery.state is SETTLING:
             return
-        if outcome is not SUCCEEDED or self.polls.pause.is_on:
-            self._notice(delivery, outcome)
+        if outcome is not SUCCEEDED or self._pause.is_on:
+            if self._pause.notice(delivery, outcome):
+                self._last_receive.end_line()
             if outcome.name in GIVEN_BACK and self.is_last(delivery):
-                if self._keep(delivery, outcome):
+                if self._held_back.phase is WORKING and self._last_receive.keep(delivery, outcome):
                     return
-                outcome = self._before_sqs(outcome)
+                outcome = self._last_receive.dead_letter(outcome, self.has_dead_letters)
             if self._groups is not None and outcome.name not in DONE:
                 self._groups.fail(delivery)
         delivery.state = SETTLING
@@ -304,66 +301,33 @@ class Consumer(DeliveryOwner, LeaseOwner, SettlerOwner):
         except BaseException as error:  # in the hub nobody would hear of it, and leases would be kept for nothing
             self._spawn(_fail, error)
 
+    def end_soon(self, delivery: Delivery, outcome: Outcome) -> None:
+        """End it from another greenlet: this one may hold its group, or its handler."""
+        self._spawn(self._end, delivery, outcome)
+
     # The last receive that the redrive policy permits (maxReceiveCount)
 
     def is_last(self, delivery: Delivery) -> bool:
-        """SQS hands it out no more: at the next receive it moves it to the dead-letter queue, without a reason."""
-        return 0 < self._max_receive_count <= delivery.received.receive_count
+        """SQS delivers it no more: given back, it goes to the dead-letter queue, without a reason."""
+        return self._last_receive.includes(delivery)
 
-    def _keep(self, delivery: Delivery, outcome: Outcome) -> bool:
-        """What did not fail stays in hand, and runs here when its time comes. False where it cannot.
-
-        What stands behind a failed one of its group cannot: SQS hands that one out to nobody while this one is held.
-        What no thread was free for has waited already, and others need its permit.
-        """
-        down, now = outcome.cause == "unavailable", self._clock.now()
-        seconds = self.polls.pause.seconds_left() if down else outcome.delay_seconds
-        if outcome.cause in FAILURES or outcome.cause == "no_thread" or outcome is BEHIND_FAILED or self._draining:
-            return False
-        if delivery.lease.is_lost(now) or now + seconds >= self._held_until(delivery):
-            return False
-        if down:
-            self._stand_in_line(delivery, outcome)
-        else:
-            self._kept.wait(delivery, seconds)
-        self._kept.tell(self._max_receive_count)
-        return True
-
-    def _held_until(self, delivery: Delivery) -> float:
-        """Begun later, it could not be held for a whole visibility time-out."""
-        return delivery.lease.received_at + self._settings.max_hold_seconds - self._settings.visibility_seconds
-
-    def _stand_in_line(self, delivery: Delivery, outcome: Outcome) -> None:
-        """Its turn as the probe will come; `outcome`: where that is too late."""
-        late = msgspec.structs.replace(outcome, name="released", cause="")
-        seconds = self._held_until(delivery) - self._clock.now()
-        self._kept.stand_in_line(delivery, seconds, lambda: self._spawn(self._end, delivery, late))
-        self.polls.look_again()
-
-    def _run_again(self, delivery: Delivery) -> None:
-        """Its time has come."""
+    def run_again(self, delivery: Delivery) -> None:
+        """Start a delivery that was kept in hand."""
         if self.deliveries.setdefault(delivery.received.message_id, delivery) is not delivery:
             self._refuse(delivery)
-        elif self.polls.pause.is_on:
-            self._stand_in_line(delivery, SERVER_DOWN)
+        elif self._pause.is_on:
+            self._last_receive.stand_in_line(delivery, SERVER_DOWN)
         else:
-            self._start([delivery])
+            self._start_one(delivery)
 
     def probe_in_hand(self) -> bool:
         """The next one in line is the probe. False: none is."""
-        delivery = self._kept.next()
+        delivery = self._last_receive.next()
         if delivery is not None:
-            self._start([delivery])
+            self._start_one(delivery)
         return delivery is not None
 
-    def _before_sqs(self, outcome: Outcome) -> Outcome:
-        """A dead letter with its reason, before SQS makes one without; the same reason where no letter can be sent."""
-        advice = "" if outcome.cause in FAILURES else ": raise it"
-        reached = f"maxReceiveCount = {self._max_receive_count} is reached{advice}"
-        outcome = msgspec.structs.replace(outcome, reason=f"{outcome.reason or outcome.cause} ({reached})")
-        if self._dead_letters is None:
-            return outcome
-        return msgspec.structs.replace(outcome, name="dead_lettered")
+    # Settled
 
     def has_room(self) -> None:
         """Permits come back while there is room for what their messages will have to settle.
@@ -376,52 +340,19 @@ class Consumer(DeliveryOwner, LeaseOwner, SettlerOwner):
         if self._settler.deletes.count == self.in_hand:
             self._settler.deletes.flush()
 
-    def _notice(self, delivery: Delivery, outcome: Outcome) -> None:
-        if outcome.cause == "unavailable":
-            if not self.polls.pause.is_on:
-                why, seconds = outcome.reason or "Unavailable", outcome.delay_seconds
-                text = f"{why}: no receive begins for {seconds} s, then one message at a time"
-                log.event(logging.WARNING, "queue.paused", text, queue=self.name)
-            self.polls.begin_pause(outcome.delay_seconds)
-        elif not self.polls.pause.is_on:
-            return
-        elif self._got_through(delivery, outcome):
-            log.event(logging.INFO, "queue.resumed", "a message got through", queue=self.name)
-            self.polls.end_pause()
-            self._kept.end_line()
-        else:
-            self.polls.pause.end_probe()
-
-    def _got_through(self, delivery: Delivery, outcome: Outcome) -> bool:
-        """What began before the pause was over, messages of other types among them, shows nothing."""
-        said = delivery.started and outcome.cause != "undecodable" and outcome.name in GOT_THROUGH
-        return bool(said) and self.polls.pause.is_probe(delivery.started)
-
     def finished(self, deliveries: list[Delivery]) -> None:
         """SQS has confirmed what their outcomes needed."""
         self.books.finish(deliveries)
         for delivery in deliveries:
-            if self._spared or delivery.outcome is not SUCCEEDED:
-                self._look_back(delivery, delivery.outcome)
+            if self._spared.counts or delivery.outcome is not SUCCEEDED:
+                self._spared.finish(delivery)
+                if delivery.outcome.name in GIVEN_BACK:
+                    visible_at = self._clock.now() + delivery.outcome.delay_seconds
+                    self.back_off_until = max(self.back_off_until, visible_at)
         if self._groups is not None:
             for delivery in deliveries:
                 (self._groups.leave if delivery.outcome.name in DONE else self._groups.fail)(delivery)
         self._forget(deliveries)
-
-    def _look_back(self, delivery: Delivery, outcome: Outcome) -> None:
-        if outcome.name in GIVEN_BACK:
-            self.back_off_until = max(self.back_off_until, self._clock.now() + outcome.delay_seconds)
-            if outcome.cause not in FAILURES:
-                self._spare(delivery)
-        elif outcome.name in DONE:
-            self._spared.pop(delivery.received.message_id, None)
-
-    def _spare(self, delivery: Delivery) -> None:
-        """SQS has counted this receive; it is no attempt."""
-        self._spared.pop(delivery.received.message_id, None)
-        if len(self._spared) >= MAX_SPARED:  # the one that was not seen for longest
-            del self._spared[next(iter(self._spared))]
-        self._spared[delivery.received.message_id] = delivery.spared + 1
 
     def lease_lost(self, item: Delivery) -> None:
         """Its message may be somebody else's: the handler that runs is interrupted, unless it asked to finish."""
@@ -477,29 +408,21 @@ class Consumer(DeliveryOwner, LeaseOwner, SettlerOwner):
 
     def drain(self, deadline: float) -> None:
         """Receive no more; the calls that are still to be made end by the deadline."""
-        self._draining = True
+        self._held_back.phase = HOLDING
         self.polls.stop()
         self._settler.hurry()
         self._processor.threads.drain()
-        for delivery in self._kept.take_all():
-            self._hold_back(delivery)
-        for delivery in self._groups.take_waiting() if self._groups is not None else ():
-            self._hold_back(delivery)
+        waiting = self._groups.take_waiting() if self._groups is not None else []
+        for delivery in self._last_receive.take_all() + waiting:
+            self._held_back.add(delivery)
         self.queue.deadline = deadline
         if self._dead_letters is not None:
             self._dead_letters.deadline = deadline
 
     def give_back_held(self) -> None:
         """Give back what was not started, and from now on all that an open poll still brings."""
-        held, self._held_back = self._held_back, None
-        for delivery in held or ():
+        for delivery in self._held_back.take_all():
             self._end(delivery, RELEASED)
-
-    def _hold_back(self, delivery: Delivery) -> None:
-        if self._held_back is None:
-            self._spawn(self._end, delivery, RELEASED)
-        else:
-            self._held_back.append(delivery)
 
     def interrupt(self, kind: Callable[[], Interrupt]) -> None:
         """Interrupt every handler that runs."""
@@ -514,6 +437,6 @@ class Consumer(DeliveryOwner, LeaseOwner, SettlerOwner):
 
     def hidden_seconds(self) -> int:
         """How long a poll of ours, left open behind us, could still take what we give back now."""
-        if not self._draining or not (until := self.polls.open_until()):
+        if self._held_back.phase is WORKING or not (until := self.polls.open_until()):
             return 0
         return math.ceil(until - self._clock.now()) + 1

@@ -12,6 +12,13 @@ from millpond.hub.backoff import retry_seconds
 from millpond.hub.threads import NoThread
 from millpond.message import Cause, Outcome
 
+#: Causes that use up an attempt.
+FAILURES = frozenset({"failed", "timed_out", "rejected", "undecodable"})
+#: Outcomes after which a message is gone from its queue.
+DONE = frozenset({"succeeded", "discarded", "dead_lettered"})
+#: Outcomes after which it is visible again.
+GIVEN_BACK = frozenset({"retried", "released"})
+
 SUCCEEDED = Outcome("succeeded")
 LEASE_LOST = Outcome("lease_lost")
 RELEASED = Outcome("released", reason="the worker shuts down")

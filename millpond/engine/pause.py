@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from enum import Enum, auto
 
+from millpond.engine.delivery import Delivery
+from millpond.engine.outcomes import DONE
+from millpond.engine.permits import Share
 from millpond.hub.clock import Clock, Event
+from millpond.message import Outcome
+from millpond.observe import log
 
+#: Outcomes of a handler that ran, and did not say Unavailable.
+GOT_THROUGH = DONE | {"retried"}
 #: While nothing gets through the pauses grow up to this.
 MAX_PAUSE_SECONDS = 60.0
 
@@ -31,10 +39,13 @@ class Pause:
     | PROBING | RECEIVING | a message that began after the pause got through (`end`) |
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, queue: str, share: Share, clock: Clock) -> None:
         self.is_on = False  # PAUSED or PROBING: an attribute, since it is looked at for each message
+        self._queue = queue
+        self._share = share
         self._until = -math.inf
         self._least_seconds: float  # while it is on: the longer the more probes have not got through
+        self._in_hand_probed = False  # the last probe was a message in hand
         self._clock = clock
         self._probe_over: Event = clock.event()
 
@@ -49,9 +60,26 @@ class Pause:
         """Seconds until a probe may begin."""
         return max(0.0, self._until - self._clock.now())
 
-    def is_probe(self, started: float) -> bool:
-        """Whether a handler that started then is a probe; what began before the pause was over shows nothing."""
-        return started >= self._until
+    def notice(self, delivery: Delivery, outcome: Outcome) -> bool:
+        """Learn from how a delivery ended. True: it got through, and the pause is over."""
+        if outcome.cause == "unavailable":
+            if not self.is_on:
+                why, seconds = outcome.reason or "Unavailable", outcome.delay_seconds
+                text = f"{why}: no receive begins for {seconds} s, then one message at a time"
+                log.event(logging.WARNING, "queue.paused", text, queue=self._queue)
+            self.begin(outcome.delay_seconds)
+        elif self.is_on:
+            if self._got_through(delivery, outcome):
+                log.event(logging.INFO, "queue.resumed", "a message got through", queue=self._queue)
+                self.end()
+                return True
+            self.end_probe()
+        return False
+
+    def _got_through(self, delivery: Delivery, outcome: Outcome) -> bool:
+        """What began before the pause was over, messages of other types among them, shows nothing."""
+        said = delivery.started and outcome.cause != "undecodable" and outcome.name in GOT_THROUGH
+        return bool(said) and delivery.started >= self._until
 
     def begin(self, seconds: float) -> None:
         """Receive nothing for these seconds, and for longer where probes have failed already."""
@@ -63,16 +91,29 @@ class Pause:
         self.is_on = True
         self._until = max(self._until, self._clock.now() + max(seconds, self._least_seconds))
         self.end_probe()
+        self.wake_polls()
 
     def end(self) -> None:
         """Receive as before: a probe got through."""
-        self.is_on = False
+        self.is_on = self._in_hand_probed = False
         self.end_probe()
+
+    def wake_polls(self) -> None:
+        """Let polls that wait for permits look again: they know nothing of the pause, or of a message in hand."""
+        self._share.dismiss()
 
     # The probe: one message at a time
 
-    def begin_probe(self) -> None:
+    def is_queues_turn(self) -> bool:
+        """In turns, since a message of the queue's may be of another type, and get through. Where all permits are with
+        those in hand, one of these."""
+        is_turn = self._in_hand_probed and self._share.room() > 0
+        self._in_hand_probed = False
+        return is_turn
+
+    def begin_probe(self, in_hand: bool = False) -> None:
         """Let the next probe wait until this one has ended."""
+        self._in_hand_probed = in_hand
         self._probe_over.clear()
 
     def end_probe(self) -> None:

@@ -52,6 +52,12 @@ class Permits:
                 waiter.be_patient()
             waiter.wait()
 
+    def dismiss(self, share: Share) -> None:
+        """Let those who wait for this share go without permits."""
+        for waiter in (*self._waiters, *self._quiet_waiters):
+            waiter.dismissed = waiter.dismissed or waiter.share is share
+        self.grant()
+
     def put(self, number: int) -> None:
         """So many permits come back."""
         before = self.free
@@ -162,10 +168,9 @@ class Share:
         self.held -= number
         self._permits.put(number)
 
-    def dismiss(self, waiter: Waiter) -> None:
-        """Stop waiting: the queue is drained."""
-        waiter.dismissed = True
-        self._permits.grant()
+    def dismiss(self) -> None:
+        """Wake the polls of this queue that wait for permits, without any."""
+        self._permits.dismiss(self)
 
     def grant(self) -> None:
         """A waiter's patience has ended."""

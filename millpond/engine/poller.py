@@ -12,7 +12,7 @@ import msgspec
 from millpond.app.config import QueueSettings
 from millpond.engine.ask import Asks
 from millpond.engine.pause import Pause
-from millpond.engine.permits import Share, Waiter
+from millpond.engine.permits import Share
 from millpond.errors import QueueError, Unreachable
 from millpond.hub.backoff import call_seconds
 from millpond.hub.clock import Clock, Event
@@ -67,7 +67,6 @@ class Poll(msgspec.Struct, eq=False):
 
     phase: PollPhase = PollPhase.WAITING
     until: float = 0.0  # OPEN, OVERDUE: the end of its wait; RESTING: of its rest
-    waiter: Waiter | None = None  # while it waits for permits
 
     @property
     def is_open(self) -> bool:
@@ -93,6 +92,7 @@ class Pollers:
         share: Share,
         clock: Clock,
         spawn: Callable[..., Any],
+        pause: Pause,
         receiver: Receiver,
     ) -> None:
         self._queue = queue
@@ -107,9 +107,8 @@ class Pollers:
         self._lost_until = -math.inf  # SQS takes messages for a poll whose connection was lost until its wait is over
         self._failures = 0  # in a row
         self._early = 0  # empty answers in a row that came long before their time
-        self._in_hand_probed = False  # the last probe was a message in hand
         self._stopping: Event = clock.event()
-        self.pause = Pause(clock)
+        self.pause = pause
         self.empty_in_a_row = 0
         self.empty_since = 0.0  # when the last receive that came back empty was asked for
         self.ever_received = False
@@ -125,7 +124,7 @@ class Pollers:
         """Begin no further receive."""
         self._stopping.set()
         self.pause.end_probe()
-        self.look_again()
+        self.pause.wake_polls()
         if not self._polls:
             self.ended.set()
 
@@ -139,38 +138,11 @@ class Pollers:
         until = max([self._lost_until, *(poll.until for poll in self._polls if poll.is_open)])
         return until if until > self._clock.now() else 0.0
 
-    # The pause
-
-    def begin_pause(self, seconds: float) -> None:
-        """Receive nothing for a while: a handler said Unavailable."""
-        self.pause.begin(seconds)
-        self.look_again()
-
-    def end_pause(self) -> None:
-        """Receive as before: a probe got through."""
-        self.pause.end()
-        self._in_hand_probed = False
-
-    def look_again(self) -> None:
-        """Wake the polls that wait for permits: they know nothing of the pause, or of a message that waits in hand."""
-        for poll in list(self._polls):
-            if poll.waiter is not None:
-                self._share.dismiss(poll.waiter)
-
     def _wait_out_pause(self) -> None:
         if self.pause.is_on and self._share.held and not self._stopping.is_set():
             self.pause.wait_for_probe(self._settings.visibility_seconds)
         while not self._stopping.is_set() and (left := self.pause.seconds_left()) > 0:
             self._stopping.wait(left)
-
-    def _is_queues_turn(self) -> bool:
-        """In turns, since a message of the queue's may be of another type, and get through. Where all permits are with
-        those in hand, one of these."""
-        is_turn = self._in_hand_probed and self._share.room() > 0
-        self._in_hand_probed = False
-        return is_turn
-
-    # One poll
 
     def _run(self, poll: Poll) -> None:
         try:
@@ -188,14 +160,13 @@ class Pollers:
         self._wait_out_pause()
         longest = self._settings.wait_seconds
         if self.pause.is_on:
-            if self._is_queues_turn():
+            if self.pause.is_queues_turn():
                 longest = min(longest, BRIEF_SECONDS)
             elif self._receiver.probe_in_hand():
-                self._in_hand_probed = True
-                self.pause.begin_probe()
+                self.pause.begin_probe(in_hand=True)
                 return True
         quiet = not (self._asks.brought or self._share.alone)
-        permits = self._acquire(poll, quiet)
+        permits = self._acquire(quiet)
         if permits == 0:
             return not self._stopping.is_set()
         if self.pause.is_on:
@@ -211,13 +182,11 @@ class Pollers:
         self._receiver.accept(answer, started + wait_seconds)
         return self._after(poll, permits, got, started, wait_seconds)
 
-    def _acquire(self, poll: Poll, quiet: bool) -> int:
+    def _acquire(self, quiet: bool) -> int:
         if self._stopping.is_set():
             return 0
         number = 1 if self.pause.is_on else self._asks.number(self._share.alone, self._clock.now())
-        poll.waiter = self._share.waiter(number, self.empty_in_a_row == 0, quiet)
-        permits = self._share.acquire(poll.waiter)
-        poll.waiter = None
+        permits = self._share.acquire(self._share.waiter(number, self.empty_in_a_row == 0, quiet))
         if permits and self._stopping.is_set():
             self._share.polled(permits, 0, quiet)
             return 0

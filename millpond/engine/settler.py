@@ -12,6 +12,7 @@ from millpond.engine.books import Books
 from millpond.engine.delivery import Delivery
 from millpond.engine.lease_keeper import DENIED_SECONDS, LeaseKeeper
 from millpond.engine.message_sender import NO_PLACE, MessageSender, SenderOwner
+from millpond.engine.outcomes import GIVEN_BACK
 from millpond.engine.trouble import Trouble, is_denied
 from millpond.engine.unsent import EntryWriter, Unsent
 from millpond.hub.clock import Clock
@@ -30,8 +31,6 @@ DELETE_LINGER_SECONDS = 0.1
 BRIEF_SECONDS = 0.01
 #: Calls of one kind under way at once: at 50 ms a round trip enough for 3,200 messages a second.
 FLUSHERS = 16
-
-GIVEN_BACK = frozenset({"retried", "released"})
 
 
 class SettlerOwner(Protocol):

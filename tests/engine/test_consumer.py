@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from gevent.event import Event
 
-from millpond.engine import consumer, processor
+from millpond.engine import outcomes, spared
 from millpond.engine.delivery import Delivery
 from millpond.engine.settler import BRIEF_SECONDS
 from millpond.errors import (
@@ -1075,7 +1075,7 @@ def test_what_stands_behind_a_failed_one_of_its_group_at_its_last_receive_is_a_d
     first, behind = rig.put("job", {}, 2, group_id="a")
     rig.queue.messages[behind].receives = 1
     clock.advance(0.5)
-    assert rig.letters() == ["a message of its group before it is not done (maxReceiveCount = 2 is reached: raise it)"]
+    assert rig.letters() == ["an earlier message of its group failed (maxReceiveCount = 2 is reached: raise it)"]
     assert rig.outcomes() == {first: "retried", behind: "dead_lettered"}
 
 
@@ -1319,8 +1319,8 @@ def test_however_a_probe_ends_the_next_one_follows(clock, probe):
 def put_off(clock, monkeypatch, puts):
     """`puts`: name -> when it is sent, how often no thread is free for it (it comes again after 20 s, then 40), and
     whether it fails then. Two receives are remembered, and two attempts are made; the receives of the dead letters."""
-    monkeypatch.setattr(consumer, "MAX_SPARED", 2)
-    monkeypatch.setattr(processor, "retry_seconds", lambda receives, *_: 20 * receives)
+    monkeypatch.setattr(spared, "MAX_SPARED", 2)
+    monkeypatch.setattr(outcomes, "retry_seconds", lambda receives, *_: 20 * receives)
     left, fails = (
         {name: times for name, (_, times, _) in puts.items()},
         {name: fails for name, (*_, fails) in puts.items()},

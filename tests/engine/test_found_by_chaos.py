@@ -79,10 +79,10 @@ def test_some_poll_is_always_left_whatever_fails_and_pauses(clock):
     for round_ in range(40):
         queue.script["receive"] += [Unreachable("down")] * (round_ % 5)
         clock.advance(0.1 * (round_ % 7))
-        some.begin_pause(0.2)
+        some.pause.begin(0.2)
         clock.advance(0.3)
         assert some.active >= 1
-        some.end_pause()
+        some.pause.end()
 
 
 # Leases

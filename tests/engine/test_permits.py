@@ -10,6 +10,7 @@ import gevent
 import pytest
 
 from millpond.engine.ask import next_ask
+from millpond.engine.pause import Pause
 from millpond.engine.permits import TURN_SECONDS, Permits
 from millpond.engine.poller import Pollers
 from millpond.errors import QueueError
@@ -65,6 +66,7 @@ class Process:
                 share,
                 self.clock,
                 gevent.spawn,
+                Pause("q", share, self.clock),
                 Accepted(self, index),
             )
             self.queues.append(queue)

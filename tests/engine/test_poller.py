@@ -141,7 +141,7 @@ def test_a_dismissed_poll_goes_away_empty_handed(clock):
     waiter = share.waiter(10, False)
     blocked = gevent.spawn(share.acquire, waiter)
     settle()
-    share.dismiss(waiter)
+    share.dismiss()
     settle()
     assert blocked.value == 0
 
@@ -389,8 +389,8 @@ def test_an_empty_answer_is_early_where_it_comes_before_half_of_its_poll_is_over
 def test_a_shorter_pause_does_not_cut_a_longer_one(polls, clock):
     rig = polls(wait_seconds=1)
     clock.advance(0.5)
-    rig.polls.begin_pause(300)
-    rig.polls.begin_pause(5)
+    rig.polls.pause.begin(300)
+    rig.polls.pause.begin(5)
     clock.advance(1)
     asked = rig.queue.calls["receive"]
     clock.advance(295)
@@ -403,13 +403,13 @@ def test_the_pauses_grow_to_a_minute_while_no_probe_gets_through_and_begin_anew_
     rig = polls(wait_seconds=1)
     left = []
     for _ in range(9):
-        rig.polls.begin_pause(1)
-        rig.polls.begin_pause(1)  # another of the same batch
+        rig.polls.pause.begin(1)
+        rig.polls.pause.begin(1)  # another of the same batch
         left.append(rig.polls.pause.seconds_left())
         clock.advance(left[-1])
     assert left == [1, 2, 4, 8, 16, 32, 60, 60, 60]
-    rig.polls.end_pause()
-    rig.polls.begin_pause(7)
+    rig.polls.pause.end()
+    rig.polls.pause.begin(7)
     assert rig.polls.pause.seconds_left() == 7
     clock.advance(8)
     assert rig.polls.pause.seconds_left() == 0
@@ -420,14 +420,14 @@ def test_a_probe_asks_for_one_message_at_a_time_until_one_gets_through(polls, cl
     rig.queue.put("x", 30)
     rig.queue.gates["receive"] = Event()
     settle()
-    rig.polls.begin_pause(10)
+    rig.polls.pause.begin(10)
     rig.queue.gates.pop("receive").set()
     clock.advance(0)
     delivered = len(rig.delivered)
     clock.advance(15)
     assert {number for (number,) in rig.queue.batches["receive"][1:]} <= {1}
     assert len(rig.delivered) <= delivered + 1
-    rig.polls.end_pause()
+    rig.polls.pause.end()
     clock.advance(5)
     assert len(rig.delivered) == 30
 
@@ -456,7 +456,7 @@ def test_after_stop_a_poll_that_waits_for_permits_or_rests_is_gone_at_once(polls
     settle()
     assert rig.polls.ended.is_set()
     paused = polls()
-    paused.polls.begin_pause(1_000)
+    paused.polls.pause.begin(1_000)
     clock.advance(21)
     paused.polls.stop()
     clock.advance(0)
@@ -527,7 +527,7 @@ def test_an_attempt_id_is_not_used_when_sqs_has_forgotten_it(polls, clock):
     rig.queue.script["receive"] = [Unreachable("reset")]
     clock.advance(1)
     assert len(attempts) == 1
-    rig.polls.begin_pause(300)
+    rig.polls.pause.begin(300)
     clock.advance(310)
     assert len(attempts) > 1
     assert attempts[0] not in attempts[1:]
@@ -537,11 +537,11 @@ def test_after_a_pause_in_which_polls_were_brief_for_messages_in_hand_they_are_l
     kept = [True]
     rig = polls(probe_in_hand=lambda: bool(kept) and kept.pop(), visibility_seconds=3_600)
     clock.advance(1)
-    rig.polls.begin_pause(1)
+    rig.polls.pause.begin(1)
     clock.advance(20)  # the poll that was open is back, and what is kept in hand had its turn
     assert kept == []
     rig.queue.put("x")
     clock.advance(1)
     assert len(rig.delivered) == 1
-    rig.polls.end_pause()
+    rig.polls.pause.end()
     assert answers_of(rig, 200) <= 11

@@ -1,0 +1,47 @@
+"""HeldBack: what was received and not started when the drain began."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+
+from millpond.engine.delivery import Delivery
+
+
+class DrainPhase(Enum):
+    """How far the drain of a queue is.
+
+    | from | to | when |
+    |---|---|---|
+    | WORKING | HOLDING | the drain begins: what is not started is held back |
+    | HOLDING | GIVING_BACK | no open poll of ours could receive it again, or there is no more time: it goes back |
+    """
+
+    WORKING = "working"
+    HOLDING = "holding"
+    GIVING_BACK = "giving back"
+
+
+WORKING, HOLDING, GIVING_BACK = DrainPhase
+
+
+class HeldBack:
+    """The deliveries that are held back in a drain. In GIVING_BACK what comes later goes back at once."""
+
+    def __init__(self, give_back: Callable[[Delivery], object]) -> None:
+        self.phase = WORKING
+        self._give_back = give_back
+        self._held: list[Delivery] = []
+
+    def add(self, delivery: Delivery) -> None:
+        """Hold it back, or give it back."""
+        if self.phase is GIVING_BACK:
+            self._give_back(delivery)
+        else:
+            self._held.append(delivery)
+
+    def take_all(self) -> list[Delivery]:
+        """Take out all that is held: from now on whatever comes goes back."""
+        self.phase = GIVING_BACK
+        held, self._held = self._held, []
+        return held
