@@ -1,4 +1,4 @@
-"""An email.send job as a Mail: who gets it, and its bytes. Pure: the same job makes the same mail at every attempt."""
+"""From a job to a Mail: who gets it, and its bytes. The same job makes the same mail at every attempt."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from millpond import Message, Reject
 from millpond.mail import mime
 from millpond.mail.address import MailAddress, parse_address
 from millpond.mail.headers import extra_headers
-from millpond.mail.job import OCTETS, Attachment, Email
+from millpond.mail.job import Email
 
-#: Each costs time in which nothing else runs. Servers take 100 recipients and more (RFC 5321 4.5.3.1.8), Postfix 1,000.
+#: Each costs time in which nothing else runs. Servers take at least 100 recipients (RFC 5321 4.5.3.1.8), Postfix 1,000.
 MAX_ADDRESSES = 1_000
-#: Characters of all the domains beyond ASCII, each once: 6 us a character, which is IDNA's.
+#: Characters of all the domains beyond ASCII, each domain once: IDNA takes 6 us a character.
 MAX_WIDE_CHARACTERS = 4_000
 MAX_ATTACHMENTS = 100
 #: A job for several recipients may come back as follow-ups that carry it whole, with up to this much around it: the
-#: envelope, the ids, the sender where it named none. (Their list of recipients is counted by itself.) One that is a
-#: follow-up has all that already: its own only count the event id on, and on FIFO say when they may begin.
+#: envelope, the ids, the sender where it named none. (The recipients in them are counted separately.) A follow-up has
+#: all that already: its own follow-ups only have a longer event id, and on FIFO the time when they may begin.
 FOLLOW_UP_BYTES = 4_096
 NEXT_FOLLOW_UP_BYTES = 128
-#: The digits of a mail's name that are its event id's; the other sixteen are the job's own.
+#: How many digits of a mail's name come from its event id; the other sixteen come from the job itself.
 EVENT_DIGITS = 16
-#: An ASCII subject up to this length stands on its line as it is: nearly all do.
+#: An ASCII subject up to this length is written on one line as it is: nearly all are.
 SHORT_SUBJECT = mime.ENCODED_LINE - len("Subject: ")
 #: A sender up to this length is remembered, 256 of them at most: half a megabyte.
 MAX_KEPT_SENDER = 320
@@ -41,7 +41,7 @@ _MESSAGE_ID = re.compile(r"<[!-;=?-~]{1,100}@[!-;=?-~]{1,255}>")
 
 
 class Sender(NamedTuple):
-    """Who a mail comes from: the bare address, its domain, and the whole header."""
+    """The sender of a mail: the bare address, its domain, and the whole header."""
 
     spec: str
     domain: str
@@ -49,9 +49,9 @@ class Sender(NamedTuple):
 
 
 class Mail(NamedTuple):
-    """One mail, ready to go.
+    """One mail, ready to be sent.
 
-    `name`: letters and digits made of the event id and the job. `sender` and `recipients`: bare addresses of the
+    `name`: letters and digits made of the event id and the job. `sender` and `recipients`: the bare addresses of the
     envelope, each recipient once. `content`: the bytes, with CRLF. `utf8`: some address needs SMTPUTF8 (RFC 6531).
     """
 
@@ -80,8 +80,10 @@ def compose(email: Email, message: Message, default_from: str) -> Mail:
     recipients = _only(email.only, specs) if email.only else tuple(dict.fromkeys(specs))
     if len(recipients) != 1:
         _check_recipients(recipients, email, message)
+    if email.attachments and len(email.attachments) > MAX_ATTACHMENTS:
+        raise Reject(f"the mail has more than {MAX_ATTACHMENTS} attachments")
     if not (email.text or email.html):
-        raise Reject("a mail needs text or html")
+        raise Reject("the mail has neither text nor html")
     name = _name(email, message)
     message_id, seed = f"<{name}@{sender.domain}>", name[:EVENT_DIGITS]
     if email.message_id:
@@ -99,22 +101,21 @@ def compose(email: Email, message: Message, default_from: str) -> Mail:
     headers.append(f"Message-ID: {message_id}")  # one word, which has nowhere to be folded
     if email.headers:
         headers += extra_headers(email.headers)
-    files = _files(email.attachments) if email.attachments else ()
-    content = mime.build(headers, email.text or "", email.html or "", files, seed)
+    content = mime.build(headers, email.text or "", email.html or "", email.attachments or (), seed)
     utf8 = not "".join([sender.spec, *specs, *[address.spec for address in reply_to]]).isascii()
     return Mail(name, sender.spec, recipients, content, message_id, date, utf8)
 
 
 def _check_lists(to: Sequence[str], cc: Sequence[str], bcc: Sequence[str], only: Sequence[str]) -> None:
     if max(len(to) + len(cc) + len(bcc), len(only)) > MAX_ADDRESSES:
-        raise Reject(f"more than {MAX_ADDRESSES} addresses in to, cc and bcc: send several mails")
+        raise Reject(f"the mail has more than {MAX_ADDRESSES} addresses in to, cc and bcc: send several mails")
     domains = {text.rpartition("@")[2] for texts in (to, cc, bcc, only) for text in texts if not text.isascii()}
     if sum(len(domain) for domain in domains if not domain.isascii()) > MAX_WIDE_CHARACTERS:
-        raise Reject("too many domains beyond ASCII in to, cc and bcc: write them in their ASCII form (xn--...)")
+        raise Reject("to, cc and bcc have too many domains beyond ASCII: write them in their ASCII form (xn--...)")
 
 
 def _sender(text: str) -> Sender:
-    """Most jobs of a program have the same few senders."""
+    """The sender of this text, remembered: most jobs of a program have the same few."""
     return _kept_sender(text) if len(text) <= MAX_KEPT_SENDER else _parsed_sender(text)
 
 
@@ -127,9 +128,9 @@ _kept_sender = lru_cache(maxsize=256)(_parsed_sender)
 
 
 def _name(email: Email, message: Message) -> str:
-    """The same for every delivery of a job, and another for another mail, though its event id be the same.
+    """A name that is the same for every delivery of a job, and differs for another mail, even of the same event id.
 
-    The event ids are told apart by a hash; the few mails of one event id by checksums, which take a fifth of its time.
+    A hash tells event ids apart, checksums the few mails of one event id: they take a fifth of its time.
     """
     try:
         job = msgspec.msgpack.encode(email)
@@ -143,7 +144,7 @@ def _digest(text: str) -> str:
 
 
 def _identity(message_id: str) -> tuple[str, str]:
-    """The id that a job names, and what the boundaries are made of: a follow-up has those of its original."""
+    """The Message-ID of a job, and what the boundaries are made of: a follow-up has those of its original."""
     if not _MESSAGE_ID.fullmatch(message_id):
         raise Reject("message_id is not one Message-ID in angle brackets")
     own = _OWN_MESSAGE_ID.fullmatch(message_id)
@@ -151,13 +152,13 @@ def _identity(message_id: str) -> tuple[str, str]:
 
 
 def _date(date: datetime) -> str:
-    """RFC 5322 3.3; email.utils.format_datetime at a quarter of its cost, for the dates that SQS gives."""
+    """A date as in RFC 5322 3.3; for those of SQS at a quarter of the cost of email.utils.format_datetime."""
     return _written(date.ctime()) if date.tzinfo is UTC else format_datetime(date)
 
 
 @lru_cache(maxsize=64)
 def _written(text: str) -> str:
-    """Of `Sat Mar 14 15:09:26 2026`, as ctime() writes it in every locale; mails come by the second."""
+    """The same from `Sat Mar 14 15:09:26 2026`, as ctime() writes it in every locale; many mails share a second."""
     day = text[8:10].replace(" ", "0")
     return f"{text[:3]}, {day} {text[4:7]} {text[20:]} {text[11:19]} +0000"
 
@@ -173,32 +174,24 @@ def _listed(field: str, addresses: Sequence[MailAddress]) -> str:
 def _only(wanted: Sequence[str], specs: Sequence[str]) -> tuple[str, ...]:
     found = dict.fromkeys(address.spec for address in _addresses(wanted, "only"))
     if not found.keys() <= set(specs):
-        raise Reject("only has a recipient that is not in to, cc or bcc")
+        raise Reject("only names a recipient that is not in to, cc or bcc")
     return tuple(found)
 
 
 def _check_recipients(recipients: tuple[str, ...], email: Email, message: Message) -> None:
-    """Refuse before the first send what could not be divided after it: the rest would have no job to wait in."""
+    """Refuse before the first send what could not be divided after it: the rest would have no message to wait in."""
     if not recipients:
-        raise Reject("no recipient")
+        raise Reject("the mail has no recipient")
     room, needed = message.max_bytes, NEXT_FOLLOW_UP_BYTES
     if not email.only:
         needed = FOLLOW_UP_BYTES + len("".join(recipients).encode()) + 3 * len(recipients)
     if len(message.body) * 4 + needed > room and len(message.body.encode()) + needed > room:
-        raise Reject(f"too large to be divided should some of its {len(recipients)} recipients have to wait")
-
-
-def _files(attachments: Sequence[Attachment]) -> list[mime.File]:
-    if len(attachments) > MAX_ATTACHMENTS:
-        raise Reject(f"more than {MAX_ATTACHMENTS} attachments")
-    return [
-        mime.File(file.filename, OCTETS if file.content_type is None else file.content_type, file.content)
-        for file in attachments
-    ]
+        text = f"the mail is too large to be divided if some of its {len(recipients)} recipients have to wait"
+        raise Reject(text)
 
 
 def _subject(subject: str) -> str:
-    """Its header; nothing where it is empty."""
+    """The header of a subject; nothing for an empty one."""
     if len(subject) <= SHORT_SUBJECT and subject.isascii() and subject.isprintable() and "=?" not in subject:
         value = subject.strip()
         return f"Subject: {value}" if value else ""

@@ -1,4 +1,4 @@
-"""The headers that a job may set beside its own."""
+"""The headers that a job may set."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _HEADER_NAME = re.compile(r"[A-Za-z0-9-]{1,70}")
 def extra_headers(headers: dict[str, str]) -> list[str]:
     """These headers, each folded(). Raises Reject, whose reason quotes nothing of the job."""
     if len(headers) > MAX_HEADERS:
-        raise Reject(f"more than {MAX_HEADERS} headers")
+        raise Reject(f"the mail has more than {MAX_HEADERS} headers")
     seen, extra = set(), []
     for index, (name, value) in enumerate(headers.items()):
         key, value = name.lower(), value.strip()
@@ -46,9 +46,9 @@ def extra_headers(headers: dict[str, str]) -> list[str]:
             raise Reject(f"headers[{index}] is not one of the headers that a job may set: {', '.join(ALLOWED_HEADERS)}")
         shown = name if key in _NAMES else f"headers[{index}]"  # our own words may be shown, the job's may not
         if key in seen:
-            raise Reject(f"headers: {shown} is given twice")
+            raise Reject(f"headers: {shown} is there twice")
         if not value or not value.isascii() or has_unsafe(value):
-            raise Reject(f"headers: the value of {shown} is ASCII, on one line, not empty")
+            raise Reject(f"headers: the value of {shown} must be ASCII, on one line, not empty")
         seen.add(key)
         extra.append(folded(name, value, shown))
     return extra

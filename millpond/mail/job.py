@@ -14,11 +14,11 @@ OCTETS = "application/octet-stream"
 if TYPE_CHECKING:
     Base64 = bytes
 else:
-    Base64 = str  # to msgspec, whose own base64 has no line breaks; Attachment makes bytes of it
+    Base64 = str  # for msgspec, whose own base64 has no line breaks; Attachment makes bytes of it
 
 
 class Attachment(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """A file; its content is base64 in the JSON, with line breaks or without."""
+    """A file. In JSON its content is base64, with line breaks or without."""
 
     filename: str
     content: Base64
@@ -88,7 +88,7 @@ class Mailing(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 def _decoded(content: str) -> bytes:
-    """The bytes of base64 (RFC 4648 4), broken into lines or not. Raises ValueError, which quotes nothing of it."""
+    """The bytes of base64 (RFC 4648 4), with line breaks or without. Raises ValueError, which quotes nothing of it."""
     try:
         return a2b_base64(content.encode("ascii").translate(None, b" \t\r\n"), strict_mode=True)
     except ValueError:  # binascii.Error and UnicodeEncodeError are of this kind

@@ -69,21 +69,21 @@ def _wrong_transport(settings: Settings, local: bool) -> Iterator[str]:
         )
     for key in ("max_connections", "mails_per_connection"):
         if getattr(settings, key) < 1:
-            yield f"{key} = {getattr(settings, key)}: it is 1 or more"
+            yield f"{key} = {getattr(settings, key)}: it must be 1 or more"
 
 
 def _wrong_server(settings: Settings) -> Iterator[str]:
     if not _is_host(settings.host):
-        yield "host is the bare name or address of a server, without a scheme, a user or spaces"
+        yield "host must be the bare name or address of a server, without a scheme, a user or spaces"
     if not 0 <= settings.port <= 65_535:
-        yield f"port = {settings.port}: it is 1 to 65535, or 0 for the one that security uses"
+        yield f"port = {settings.port}: it must be 1 to 65535, or 0 for the one that security uses"
     if settings.port == PORTS["tls"] and settings.security != "tls":  # it would wait for a banner that never comes
         yield (
             f'security = "{settings.security}" on port 465, where a server waits for TLS and says nothing before it: '
             'set security = "tls", or port = 587 for starttls'
         )
     if settings.hello_name and not _HELLO_NAME.fullmatch(settings.hello_name):
-        yield "hello_name is a domain such as mail.example.org, or an address in brackets"
+        yield "hello_name must be a domain such as mail.example.org, or an address in brackets"
     if bool(settings.user) != bool(settings.password):
         yield "user and password: set both, or neither"
 

@@ -29,15 +29,15 @@ from tests.smtp_server import ScriptedServer
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({"to": []}, "no recipient"),
+        ({"to": []}, "the mail has no recipient"),
         ({"to": ["nobody"]}, r"to\[0\] is not one e-mail address"),
         ({"bcc": ["a@b.org", "x\r\ny@b.org"]}, r"bcc\[1\] has a line break or a control character"),
         ({"reply_to": "a@b.org\n"}, "reply_to has a line break"),
         ({"from_": "me"}, "from is not one e-mail address"),
         ({"subject": "a\r\nBcc: evil@c.org"}, "subject has a line break or a control character"),
-        ({"text": ""}, "a mail needs text or html"),
+        ({"text": ""}, "the mail has neither text nor html"),
         ({"headers": {"Bcc": "evil@c.org"}}, r"headers\[0\] is not one of the headers"),
-        ({"only": ["other@b.org"]}, "only has a recipient that is not in to, cc or bcc"),
+        ({"only": ["other@b.org"]}, "only names a recipient that is not in to, cc or bcc"),
         ({"message_id": "<a@b> <c@d>"}, "message_id is not one Message-ID"),
     ],
 )
@@ -53,7 +53,7 @@ def test_a_mail_for_several_that_leaves_no_room_for_a_follow_up_is_rejected_befo
     setup(Settings(outbox=str(tmp_path), from_="me@a.org"))
     size = 1_048_576 - 4_096 - 2 * len("you@b.org") - 6
     for body in ("x" * (size + 1), "é" * (size // 2 + 1)):
-        with pytest.raises(Reject, match="too large to be divided should some of its 2 recipients have to wait"):
+        with pytest.raises(Reject, match="too large to be divided if some of its 2 recipients have to wait"):
             send_email(job(cc=["yow@b.org"]), message(body=body))
     send_email(job(cc=["yow@b.org"]), message(body="x" * size))
     send_email(job(), message(body="x" * 1_048_576))

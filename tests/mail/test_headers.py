@@ -35,10 +35,10 @@ def test_only_listed_headers_can_be_set_once_each():
             Reject, match=r"^headers\[0\] is not one of the headers that a job may set: Auto-Submitted, "
         ):
             content(headers={name: "v"})
-    with pytest.raises(Reject, match="List-ID is given twice"):
+    with pytest.raises(Reject, match="List-ID is there twice"):
         content(headers={"List-Id": "a", "List-ID": "b"})
     for value in ("", "  ", "ü", "a\nb", "a\r\n b"):
-        with pytest.raises(Reject, match="the value of List-Id is ASCII, on one line, not empty"):
+        with pytest.raises(Reject, match="the value of List-Id must be ASCII, on one line, not empty"):
             content(headers={"List-Id": value})
 
 

@@ -230,7 +230,7 @@ def test_what_could_not_be_divided_is_refused_before_it_is_sent(max_bytes, group
     largest = max_bytes - 4_096 - len(body_of(0)[1].encode()) - sum(len(name.encode()) + 3 for name in people)
     with ScriptedServer(rcpt=later.get, extensions=[*EXTENSIONS, "SMTPUTF8"]) as server:
         setup(Settings(host="127.0.0.1", port=server.port, security="none", from_=sender))
-        with pytest.raises(Reject, match="too large to be divided should some of its 50 recipients have to wait"):
+        with pytest.raises(Reject, match="too large to be divided if some of its 50 recipients have to wait"):
             deliver(*body_of(largest + 1))
         assert server.taken == []
         ((event_id, body),) = deliver(*body_of(largest))

@@ -134,13 +134,13 @@ def test_a_header_that_cannot_be_folded_is_rejected():
     [
         (Attachment("", b""), r"attachments\[0\].filename"),
         (Attachment("a\tb", b""), r"attachments\[0\].filename"),
-        (Attachment("ü" * 128, b""), r"attachments\[0\].filename: 1 to 255 bytes"),
+        (Attachment("ü" * 128, b""), r"attachments\[0\].filename must have 1 to 255 bytes"),
         (Attachment("a", b"", ""), r"attachments\[0\].content_type"),
         (Attachment("a", b"", "pdf"), r"attachments\[0\].content_type"),
         (Attachment("a", b"", "a/b; c"), r"attachments\[0\].content_type"),
         (Attachment("a", b"", "text/plain\r\nX: y"), r"attachments\[0\].content_type"),
-        (Attachment("a", b"", "message/rfc822"), "mails cannot be attached as mails"),
-        (Attachment("a", b"", "Multipart/mixed"), "mails cannot be attached as mails"),
+        (Attachment("a", b"", "message/rfc822"), "a mail cannot be attached as a mail"),
+        (Attachment("a", b"", "Multipart/mixed"), "a mail cannot be attached as a mail"),
     ],
 )
 def test_an_attachment_that_cannot_be_written_is_rejected(attachment, reason):

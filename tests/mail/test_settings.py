@@ -20,17 +20,17 @@ def test_on_a_real_queue_the_outbox_is_only_used_where_it_is_written_out(tmp_pat
     ("settings", "finding"),
     [
         (Settings(transport="smtp"), "host is empty"),
-        (Settings(host="smtp://mail.example.org"), "host is the bare name"),
-        (Settings(host="mail.example.org "), "host is the bare name"),
-        (Settings(host="mail..example.org"), "host is the bare name"),
-        (Settings(host="h" * 64), "host is the bare name"),
+        (Settings(host="smtp://mail.example.org"), "host must be the bare name"),
+        (Settings(host="mail.example.org "), "host must be the bare name"),
+        (Settings(host="mail..example.org"), "host must be the bare name"),
+        (Settings(host="h" * 64), "host must be the bare name"),
         (Settings(host="h"), "from is empty: set the sender of mails that name none (MAIL_FROM)"),
-        (Settings(host="h", port=65_536), "port = 65536: it is 1 to 65535"),
-        (Settings(host="h", port=-1), "port = -1: it is 1 to 65535"),
+        (Settings(host="h", port=65_536), "port = 65536: it must be 1 to 65535"),
+        (Settings(host="h", port=-1), "port = -1: it must be 1 to 65535"),
         (Settings(host="h", user="u"), "user and password: set both"),
         (Settings(host="h", password="hunter2"), "user and password: set both"),
-        (Settings(host="h", max_connections=0), "max_connections = 0: it is 1 or more"),
-        (Settings(host="h", mails_per_connection=0), "mails_per_connection = 0: it is 1 or more"),
+        (Settings(host="h", max_connections=0), "max_connections = 0: it must be 1 or more"),
+        (Settings(host="h", mails_per_connection=0), "mails_per_connection = 0: it must be 1 or more"),
         (Settings(from_="Shop"), "from is not one e-mail address"),
     ],
 )
@@ -62,7 +62,7 @@ def test_credentials_in_the_clear_are_warned_of(caplog):
 
 @pytest.mark.parametrize("name", ["a b", "a\r\nMAIL FROM:<x@y>", ".", "a..b", "ü.de", "[", "[x y]", "a" * 64])
 def test_a_hello_name_that_is_none_is_found_at_boot(name):
-    with pytest.raises(ConfigError, match="hello_name is a domain"):
+    with pytest.raises(ConfigError, match="hello_name must be a domain"):
         setup(Settings(host="h", from_="me@a.org", hello_name=name))
 
 
