@@ -2,9 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SLOW := $(addprefix tests/test_,signals.py end_to_end.py dead_letter_queue.py secrets.py children.py)
+LOWEST := $(VENV)/lowest
 
-.PHONY: run dev test quick lint bench chaos fuzz mutants clean
+.PHONY: run dev test quick lint wheel lowest bench chaos simulation fuzz mutants clean
 
 run: $(VENV)/runtime
 	$(BIN)/python worker.py -c config.toml --demo 25
@@ -12,17 +12,26 @@ run: $(VENV)/runtime
 # What the tests need, those of your own handlers among them.
 dev: $(VENV)/dev
 
+# All of it, with the coverage of branches. TESTS="-x" for pytest.
 test: lint
-	$(BIN)/python -m tests.side_by_side
+	$(BIN)/python -m tests.side_by_side --coverage $(TESTS)
 
-# What a change needs while it is made: the tests of the modules and the short simulation, a minute and a half.
-quick: $(VENV)/dev
-	$(BIN)/python -m pytest tests/test_*.py tests/local chaos/test_simulation.py $(SLOW:%=--ignore=%)
+# What a change needs while it is made: lint, types, and the tests that are not marked slow; under a minute on two cores.
+quick: lint
+	$(BIN)/python -m tests.side_by_side --quick $(TESTS)
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# What a user installs: the wheel in an empty environment, and 25 e-mails by five lines of config.toml.
+wheel: $(VENV)/dev
+	$(BIN)/python -m pytest tests/test_wheel.py
+
+# The tests with the oldest versions that pyproject.toml allows.
+lowest: $(LOWEST)/installed
+	$(LOWEST)/bin/python -m tests.side_by_side $(TESTS)
 
 bench: $(VENV)/dev
 	$(BIN)/python -m bench $(SECTIONS)
@@ -30,6 +39,10 @@ bench: $(VENV)/dev
 # Ten minutes of injected faults; CHAOS="--seconds 60 --seed 7" for another run.
 chaos: $(VENV)/dev
 	$(BIN)/python -m chaos $(CHAOS)
+
+# The engine on a virtual clock; SIMULATION="--schedules 100000 --processes 2 --seed 7" for more of it.
+simulation: $(VENV)/dev
+	$(BIN)/python -m chaos.simulation $(SIMULATION)
 
 # Bad input of every kind; FUZZ="--kind answers --cases 1000000 --seed 7" for as much of it as you like.
 fuzz: $(VENV)/dev
@@ -52,6 +65,12 @@ $(VENV)/dev: requirements.txt requirements-dev.txt | $(VENV)/bin/python
 
 $(VENV)/mutants: requirements-mutants.txt | $(VENV)/dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-mutants.txt
+	touch $@
+
+$(LOWEST)/installed: pyproject.toml requirements.txt requirements-dev.txt tests/lowest.py | $(VENV)/bin/python
+	$(BIN)/python -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check $$($(BIN)/python tests/lowest.py)
 	touch $@
 
 clean:

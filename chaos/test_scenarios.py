@@ -10,6 +10,8 @@ from chaos.ledger import Run
 from chaos.scenarios import fifo, kill
 from chaos.scenarios.report import Report
 
+pytestmark = pytest.mark.slow
+
 OK = Run(1, "a", 10.0, 11.0, "ok")
 FAILED = Run(1, "a", 10.0, 11.0, "fail")
 

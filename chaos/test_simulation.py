@@ -24,6 +24,7 @@ SOME_MUTANTS = (
 )
 
 
+@pytest.mark.slow
 def test_a_few_hundred_schedules_break_no_rule() -> None:
     broken = {result.seed: result.violations for result in run_seeds(range(1, 1 + SCHEDULES)) if result.violations}
 

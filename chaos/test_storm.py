@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from chaos.hits import BLOWS
 from chaos.run import RunSettings, run
+
+pytestmark = pytest.mark.slow
 
 #: So few messages and faults end within half a minute; `seconds` is for a machine that is very busy.
 STORM = RunSettings(

@@ -1,14 +1,18 @@
-"""All tests, a pytest for each file, some at a time: `python -m tests.side_by_side` (`make test`).
+"""All tests, some pytests at a time: `python -m tests.side_by_side` (`make test`), with `--quick` (`make quick`).
 
-Most tests wait, for processes, sockets and timers: one after the other they take ten minutes, of which three are work.
-(pytest-xdist cannot: its workers stop where gevent has patched the process.)
+Most tests wait, for processes, sockets and timers: one after the other they take ten minutes, of which four are work.
+(pytest-xdist cannot: its workers stop where gevent has patched the process.) Each file has a process of its own; the
+quick ones, which are not marked slow, are dealt out to a few, since half a second is what a pytest takes to begin.
 """
 
 from __future__ import annotations
 
+import argparse
+import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -17,61 +21,106 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
-#: Files at a time, on two cores.
+#: Processes at a time, on two cores.
 AT_A_TIME = 4
-#: Begun first, or the last of them would run alone: those of half a minute and more.
-LONGEST = ("test_watchdog", "test_end_to_end", "test_signals", "test_fuzz", "test_simulation", "test_scenarios")
+#: What `--quick` deals its files out to.
+HANDS = 8
+#: What a test that is not marked slow may take.
+QUICK_SECONDS = 2.0
+#: Files whose coverage is not measured, as that makes them three times as dear: whole processes, load and chance, for
+#: minutes. What they reach, other tests must reach too. And the one that counts steps: coverage takes some itself.
+UNMEASURED = (
+    *("chaos/", "tests/fuzz/", "tests/test_dead_letter_queue", "tests/test_documents", "tests/test_end_to_end"),
+    *("tests/test_reference", "tests/test_secrets", "tests/test_wheel", "tests/process/test_signals"),
+    *("tests/engine/test_permits", "tests/engine/test_lease_model"),
+    "tests/test_cost",
+)
 
 _COUNT = re.compile(r"(\d+) (passed|failed|skipped|error)")
+_LONG = re.compile(r"^(\d+\.\d+)s (call|setup|teardown) +(\S+)", re.MULTILINE)
+_SLOW = re.compile(r"pytest\.mark\.slow\b")
 
 
 class Result(NamedTuple):
     """`counts`: tests by what became of them."""
 
-    file: str
+    name: str
     code: int
     output: str
     counts: Counter[str]
     seconds: float
 
 
-def main(arguments: Sequence[str] = ()) -> int:
-    """Run them, with these arguments for pytest; what fails is shown whole. The exit code."""
-    files = sorted(
-        (str(path.relative_to(ROOT)) for path in [*ROOT.glob("tests/**/test_*.py"), *ROOT.glob("chaos/**/test_*.py")]),
-        key=_turn,
-    )
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; further arguments are pytest's. What fails is shown whole. The exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tests.side_by_side", description=__doc__.partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="only what is not marked slow")
+    parser.add_argument("--coverage", action="store_true", help="fail below the floor in pyproject.toml")
+    options, more = parser.parse_known_args(arguments)
+    return _run_quick(more) if options.quick else _run_all(more, options.coverage)
+
+
+def _files() -> list[str]:
+    """Those with slow tests first, and large ones, or they would run alone in the end."""
+    found = [*ROOT.glob("tests/**/test_*.py"), *ROOT.glob("chaos/**/test_*.py")]
+    found.sort(key=lambda path: (not _SLOW.search(path.read_text()), -path.stat().st_size))
+    return [str(path.relative_to(ROOT)) for path in found]
+
+
+def _run_all(arguments: Sequence[str], coverage: bool) -> int:
+    with tempfile.TemporaryDirectory(prefix="coverage-") as folder, ThreadPoolExecutor(AT_A_TIME) as pool:
+        environ = {**os.environ, "COVERAGE_FILE": f"{folder}/data"}
+
+        def run(file: str) -> Result:
+            measured = coverage and not file.startswith(UNMEASURED)
+            return _run(file, [file, *arguments], measured, environ)
+
+        code = _summary(list(pool.map(run, _files())))
+        return code or (_coverage(environ) if coverage else 0)
+
+
+def _run_quick(arguments: Sequence[str]) -> int:
+    files = _files()
+    hands = [files[number::HANDS] for number in range(HANDS)]
+    durations = ["-m", "not slow", "--durations=5", f"--durations-min={QUICK_SECONDS}"]
     with ThreadPoolExecutor(AT_A_TIME) as pool:
-        results = list(pool.map(lambda file: _told(_run(file, arguments)), files))
-    counts = sum((result.counts for result in results), Counter[str]())
-    failed = [result.file for result in results if result.code]
-    if failed:
-        print(f"failed: {' '.join(failed)}")
-    print(f"{counts['passed']} passed, {max(counts['failed'] + counts['error'], len(failed))} failed", end="")
-    print(f", {counts['skipped']} skipped")
-    return 1 if failed else 0
+        results = list(pool.map(lambda hand: _run(f"{len(hand)} files", [*hand, *durations, *arguments]), hands))
+    for seconds, _, test in (found for result in results for found in _LONG.findall(result.output)):
+        print(f"{seconds:>6} s  {test}: mark it slow, if this machine has nothing else to do")
+    return _summary(results)
 
 
-def _turn(file: str) -> tuple[int, str]:
-    stem = Path(file).stem
-    return LONGEST.index(stem) if stem in LONGEST else len(LONGEST), file
-
-
-def _run(file: str, arguments: Sequence[str]) -> Result:
+def _run(name: str, arguments: Sequence[str], measured: bool = False, environ: dict[str, str] | None = None) -> Result:
     started = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", file, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    program = [sys.executable, "-m", *(["coverage", "run", "-m"] if measured else []), "pytest", *arguments]
+    done = subprocess.run(program, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
     counts = Counter({what: int(number) for number, what in _COUNT.findall(done.stdout.rpartition("\n=")[2][-500:])})
-    return Result(file, done.returncode, done.stdout + done.stderr, counts, time.monotonic() - started)
-
-
-def _told(result: Result) -> Result:
+    result = Result(name, done.returncode, done.stdout + done.stderr, counts, time.monotonic() - started)
     if result.code:
         print(result.output, flush=True)
-    print(f"{result.file:46} {'FAILED' if result.code else 'ok':>6} {result.seconds:6.1f} s", flush=True)
+    print(f"{name:46} {'FAILED' if result.code else 'ok':>6} {result.seconds:6.1f} s", flush=True)
     return result
 
 
+def _summary(results: Sequence[Result]) -> int:
+    counts = sum((result.counts for result in results), Counter[str]())
+    failed = [result.name for result in results if result.code]
+    if failed:
+        print(f"failed: {' '.join(failed)}")
+    print(f"{counts['passed']} passed, {max(counts['failed'] + counts['error'], len(failed))} failed", end="")
+    print(f", {counts['skipped']} skipped", flush=True)
+    return 1 if failed else 0
+
+
+def _coverage(environ: dict[str, str]) -> int:
+    """Show the files that miss most; 2 where all together miss too much."""
+    program = [sys.executable, "-m", "coverage"]
+    subprocess.run([*program, "combine", "-q"], cwd=ROOT, env=environ, check=True)
+    report = [*program, "report", "--sort=-cover"]
+    done = subprocess.run(report, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
+    print("\n".join(done.stdout.splitlines()[-20:]) + done.stderr, flush=True)
+    return done.returncode
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -17,6 +17,8 @@ import pytest
 from tests.between import DENIED, MISSING, Answer, Between, between, refusal
 from tests.worker_process import WORKER, LocalQueues, WorkerProcess, local_sqs, write_project
 
+pytestmark = pytest.mark.slow
+
 HANDLERS = """
 from millpond import Reject, handler
 

@@ -265,6 +265,7 @@ def test_each_default_that_readme_gives_is_config_tomls():
                 assert re.sub(r"\$\{\w+:-(\d+)\}", r"\1", str(written)) == default, key
 
 
+@pytest.mark.slow
 def test_the_first_handler_and_its_test_work_as_they_are_written(tmp_path):
     handler, test, _ = blocks("python")
     (tmp_path / "handlers").mkdir()
@@ -287,6 +288,7 @@ def test_a_closed_ledger_is_asked_again_in_a_minute():
 """
 
 
+@pytest.mark.slow
 def test_messages_are_sent_to_the_running_demo_as_readme_says(tmp_path):
     [send] = re.findall(r"^\.venv/bin/python (worker\.py send .*)$", README, re.MULTILINE)
     _, _, produce = blocks("python")
@@ -331,6 +333,7 @@ def job(payload: dict, message: Message) -> None:
 RIGHTS = {f"{call}Batch": call for call in ("SendMessage", "DeleteMessage", "ChangeMessageVisibility")}
 
 
+@pytest.mark.slow
 def test_the_rights_that_readme_names_are_those_that_a_worker_uses(tmp_path):
     config = """
         [worker]

@@ -20,6 +20,8 @@ from tests.local.conftest import end, start
 from tests.smtp_server import ScriptedServer
 from tests.worker_process import CLIENT, ROOT, LocalQueues, WorkerProcess, local_sqs, with_client, write_project
 
+pytestmark = pytest.mark.slow
+
 HANDLERS = """
 import logging, time
 import gevent, msgspec

@@ -429,6 +429,7 @@ def test_a_send_that_is_never_answered_ends_in_time_and_says_that_it_may_have_be
     assert wanted / 2 < seconds_of(send) < wanted + 1
 
 
+@pytest.mark.slow
 def test_three_seconds_are_what_a_send_may_take_if_nobody_says_otherwise(mute):
     assert TIMEOUT_SECONDS == 3.0
 
@@ -633,6 +634,7 @@ for one in workers:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("client", ["wire", "boto3"])
 @pytest.mark.parametrize("workers", [4, 8], ids=["threads alone", "beside greenlets"])
 def test_thread_handlers_and_greenlets_share_one_producer(local_queue, client, workers):

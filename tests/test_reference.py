@@ -203,6 +203,7 @@ def test_each_kind_of_payload_is_decoded_as_its_page_says(monkeypatch):
     assert module.SEEN == ["A-1", ["cents"], '"A-1"']
 
 
+@pytest.mark.slow
 def test_the_module_with_settings_works_with_the_test_of_its_page(tmp_path):
     (tmp_path / "handlers").mkdir()
     module = python_of("handlers.md", "Settings, setup, teardown")
@@ -510,6 +511,7 @@ def events_listed() -> dict[str, Row]:
     return by_name(rows("log-events.md"))
 
 
+@pytest.mark.slow
 def test_each_event_that_is_logged_is_listed():
     listed = events_listed()
     assert [emit[:2] for emit in emits() if not any(map(emit.is_of, listed))] == []

@@ -21,6 +21,8 @@ from millpond.sqs.http_connection import HttpAnswer
 from millpond.sqs.queue import Attribute, Entry, Received
 from tests.worker_process import CLIENT, LocalQueues, WorkerProcess, local_sqs, write_project
 
+pytestmark = pytest.mark.slow
+
 PLANTED = {
     "AWS_ACCESS_KEY_ID": "AKIAPLANTEDACCESS000",
     "AWS_SECRET_ACCESS_KEY": "plantedSecret/Key+0123456789abcdefghij0",

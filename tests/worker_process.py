@@ -22,6 +22,8 @@ WORKER = (str(ROOT / "worker.py"),)
 LOCAL_SQS = ("-m", "millpond.local", "--port", "0")
 #: By which client the workers under test speak to SQS.
 CLIENT = os.environ.get("SQS_CLIENT") or "wire"
+#: Where the coverage of a run is measured, its processes too: see tests/patch.py.
+COVERAGE = {"COVERAGE_PROCESS_CONFIG": config} if (config := os.environ.get("WORKER_COVERAGE")) else {}
 #: What a process may take for one step before a test fails: the machine may be busy.
 SECONDS = 20.0
 
@@ -42,7 +44,7 @@ class WorkerProcess:
         self._process = subprocess.Popen(
             [sys.executable, *program, *arguments],
             cwd=folder,
-            env={"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": str(ROOT), **environ},
+            env={"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": str(ROOT), **COVERAGE, **environ},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

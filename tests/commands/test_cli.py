@@ -152,6 +152,7 @@ def test_urllib3_between_the_patch_and_the_worker_is_fine():
     assert patch.imported_before_patch(["ssl", "gevent.socket", "gevent.ssl"]) == ["ssl"]
 
 
+@pytest.mark.slow
 def test_python_m_millpond_is_the_same_command():
     assert ended("-m", "millpond", "--nonsense")[1].startswith("usage: python -m millpond [-h]")
     code, said = ended("-m", "millpond", "-c", "nowhere.toml")
@@ -268,6 +269,7 @@ def demo_project(folder: Path, more: str = "") -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_demo_puts_sample_mails_into_the_outbox_and_ends_with_a_table(tmp_path):
     folder = demo_project(tmp_path / "demo")
     with WorkerProcess(folder, "--demo", "12", "--until-empty") as worker:

@@ -406,6 +406,7 @@ def test_a_delete_that_is_owed_is_asked_for_until_it_is_made_and_the_handler_doe
     assert gate.seen == [(one, 1)]
 
 
+@pytest.mark.slow
 def test_a_message_whose_owed_delete_outlasts_its_lease_is_deleted_by_the_new_handle_without_a_second_run(clock):
     """12 h are the longest that a message can be kept; then it comes again, and is still done."""
     gate = Gate()

@@ -126,6 +126,7 @@ def test_what_is_held_back_goes_back_though_the_deletes_are_stuck(clock):
     assert rig.books.outcomes["released"] >= ready
 
 
+@pytest.mark.slow
 def test_the_drain_ends_in_time_though_the_deletes_are_stuck():
     """In real time: the main greenlet itself gives back."""
     clock = SystemClock()
@@ -362,6 +363,7 @@ def test_a_message_that_comes_again_before_it_was_started_is_started(clock):
     assert rig.ended == []  # redelivered
 
 
+@pytest.mark.slow
 def test_asking_what_is_left_does_not_outlast_the_drain():
     clock = SystemClock()
     rig = Rig(clock, {"job": fine}, wait_seconds=1)

@@ -236,6 +236,7 @@ def test_an_answer_for_the_old_handle_says_nothing_of_the_new_one(take, queue, c
     assert queue.batches["extend"][-1] == [("m1#2", VISIBILITY)]
 
 
+@pytest.mark.slow
 def test_five_thousand_leases_with_slow_answers_are_all_kept(keeper, queue, clock):
     """Beats of 5,000 messages at 50 ms a round trip: four calls at once are enough."""
     queue.on_call = lambda name: clock.sleep(0.05) if name == "extend" else None

@@ -439,6 +439,7 @@ def run(max_examples: int = 400, steps: int = 50) -> None:
     )
 
 
+@pytest.mark.slow
 def test_whatever_comes_in_whatever_order_a_message_has_one_writer_and_no_lease_is_kept_in_belief_only():
     run()
 

@@ -148,6 +148,7 @@ def test_a_poll_asks_for_twice_what_the_last_one_brought():
     assert next_ask(0, 1) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("queues", [2, 5, 20, 100])
 def test_a_busy_queue_beside_quiet_ones_has_nine_tenths_of_what_it_does_alone(alone, queues):
     process = Process(queues, 100)
@@ -178,6 +179,7 @@ def test_an_idle_hour_costs_a_hundred_and_eighty_receives_a_queue():
     assert all(179 <= number <= 181 for number in receives)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("queues", "total", "busy"), [(20, 100, 1), (20, 100, 2), (100, 100, 1), (5, 5, 1)])
 def test_while_one_is_hungry_each_quiet_queue_is_looked_into_within_ten_seconds(queues, total, busy):
     process = Process(queues, total)
@@ -194,6 +196,7 @@ def test_while_one_is_hungry_each_quiet_queue_is_looked_into_within_ten_seconds(
         assert len(polls) <= 80 / 1.0
 
 
+@pytest.mark.slow
 def test_a_message_in_a_quiet_queue_is_there_within_ten_seconds_and_a_burst_of_it_gets_half():
     process = Process(20, 100)
     process.put(0, 60_000)
@@ -243,6 +246,7 @@ def test_of_those_who_wait_the_queue_that_holds_least_is_served_first():
     assert waiting[0].ready()
 
 
+@pytest.mark.slow
 def test_two_busy_queues_have_half_each_also_where_the_handlers_of_one_are_slow():
     process = Process(3, 100)
     process.work[0] = 10.0
@@ -291,6 +295,7 @@ def test_a_queue_at_its_own_cap_makes_no_other_take_turns():
     assert 9 <= process.queues[9].calls["receive"] - before <= 11
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 def test_what_is_asked_for_can_be_held_and_nobody_starves_whatever_comes_when(seed):
     dice = random.Random(seed)

@@ -250,6 +250,7 @@ def test_the_original_waits_for_its_follow_up_and_for_its_dead_letter_too(run, c
     assert rig.queue.deleted[one] == 1
 
 
+@pytest.mark.slow
 def test_the_follow_ups_of_a_message_whose_own_dead_letter_is_refused_are_not_sent(run, clock):
     """It runs again, and makes them again: sent from both, they would be there twice."""
 

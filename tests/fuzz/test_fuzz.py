@@ -6,6 +6,8 @@ import pytest
 
 from tests.fuzz.kind import Kind, kinds, run
 
+pytestmark = pytest.mark.slow
+
 CASES = 20_000
 SEED = 20_261_125
 

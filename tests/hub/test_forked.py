@@ -10,6 +10,8 @@ import pytest
 
 from tests.worker_process import ROOT, LocalQueues, WorkerProcess, local_sqs, write_project
 
+pytestmark = pytest.mark.slow
+
 HANDLERS = """
 import asyncio, atexit, concurrent.futures, contextvars, logging, multiprocessing, os, socket, subprocess, sys, time
 import multiprocessing.connection, multiprocessing.pool, sqlite3, threading

@@ -80,6 +80,7 @@ def test_an_end_that_was_begun_without_a_signal_has_its_time_too(start):
     assert ended(process)[0] == 9
 
 
+@pytest.mark.slow
 def test_a_process_that_does_nothing_yet_has_three_seconds_after_a_signal(start):
     process = start("")
     began = time.monotonic()

@@ -281,6 +281,7 @@ def test_one_that_runs_in_its_thread_is_given_up_at_an_interrupt(gate, kind, nam
     assert gate.ended == []
 
 
+@pytest.mark.slow
 def test_threads_log_beside_the_hub_without_losing_or_mixing_up_a_line(monkeypatch):
     """200 messages that log from four threads, and 200 that log from greenlets, by the log alone.
 
@@ -511,6 +512,7 @@ def ok(payload: dict | None) -> None:
 """
 
 
+@pytest.mark.slow
 def test_a_thread_that_never_ends_holds_up_neither_the_other_messages_nor_the_exit(tmp_path: Path):
     sqs = tmp_path / "sqs"
     sqs.mkdir()

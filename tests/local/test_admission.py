@@ -194,6 +194,7 @@ def test_where_all_are_at_work_a_newcomer_is_told_and_a_later_one_served(server:
         assert_goes_on(server)
 
 
+@pytest.mark.slow
 def test_two_thousand_connections_can_be_kept(server: LocalSqs) -> None:
     number = min(2000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
     with ExitStack() as stack:
@@ -296,6 +297,7 @@ def test_answers_that_nobody_reads_give_way_to_requests(
         assert len(slow.file.read()) < 10 * MIB
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 def test_a_hundred_half_bodies_take_no_gigabyte() -> None:
     with local_process("--port", "0") as process, ExitStack() as stack:

@@ -153,6 +153,7 @@ def test_a_message_past_the_retention_period_holds_nobody_back() -> None:
     assert bodies(receive(queue, START + 60)) == ["a2"]
 
 
+@pytest.mark.slow
 def test_the_limit_in_flight_is_no_error() -> None:
     queue = a_queue()
     groups = [
@@ -449,6 +450,7 @@ def seconds_of_cpu_for_1000_calls_each(groups: int, messages_each: int) -> float
     return process_time() - started
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("groups", "messages_each"), [(100_000, 1), (1, 100_000), (10, 10_000)])
 def test_no_call_scans_a_queue_of_100_000_messages(groups: int, messages_each: int) -> None:
     few = seconds_of_cpu_for_1000_calls_each(max(1, groups // 100), max(1, messages_each // 100))

@@ -6,8 +6,12 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from tests.smtp_server import ScriptedServer
 from tests.worker_process import ROOT, WorkerProcess, local_sqs, with_client
+
+pytestmark = pytest.mark.slow
 
 FIFO = {"FifoQueue": "true", "MaximumMessageSize": "262144"}
 

@@ -287,6 +287,7 @@ def run_to_the_end(payload: Email, max_attempts: int = 30) -> Ends:
     return Ends(dead, jobs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extensions", [EXTENSIONS, ()], ids=["pipelined", "one by one"])
 def test_over_any_script_each_recipient_gets_the_mail_once_or_is_a_dead_letter(extensions):
     chance = random.Random(20261121)

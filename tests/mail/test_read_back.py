@@ -176,12 +176,14 @@ class Chance(random.Random):
         return fields, meant
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(jobs())
 def test_the_standard_library_reads_back_what_was_built(generated):
     check_mail(*generated)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 def test_a_thousand_mails_are_read_back_and_arrive_as_they_were_built(seed):
     chance, transports = Chance(seed), []
@@ -267,6 +269,7 @@ def check_bodies(mail, fields) -> None:
         assert part.get_content_disposition() == "attachment"
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(st.text(st.characters(), max_size=60))
 @example("a\r\nBcc: evil@c.org")

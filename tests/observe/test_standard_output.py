@@ -297,6 +297,7 @@ def show(payload: dict | None) -> None:
 """
 
 
+@pytest.mark.slow
 def test_a_worker_whose_output_nobody_reads_works_on_and_ends_in_order(tmp_path):
     with local_sqs(tmp_path) as queues:
         url = queues.create("q")

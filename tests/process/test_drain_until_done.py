@@ -178,6 +178,7 @@ def nap(seconds: float) -> None:
 """
 
 
+@pytest.mark.slow
 def test_a_real_worker_waits_for_its_handler_without_a_limit(tmp_path: Path):
     (tmp_path / "sqs").mkdir()
     with local_sqs(tmp_path / "sqs") as queues:

@@ -17,6 +17,8 @@ import pytest
 
 from tests.worker_process import LocalQueues, WorkerProcess, embedded_queues, local_sqs, write_project
 
+pytestmark = pytest.mark.slow
+
 HANDLERS = """
 import logging, sys, time
 import gevent

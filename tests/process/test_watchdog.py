@@ -41,6 +41,8 @@ from tests.fakes import FakeQueue, ListOwner
 from tests.virtual import VirtualClock
 from tests.worker_process import LocalQueues, WorkerProcess, local_sqs, write_project
 
+pytestmark = pytest.mark.slow
+
 VISIBILITY = 30
 BEAT = 10.0
 MAX_BLOCK = 60.0

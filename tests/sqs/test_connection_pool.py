@@ -461,6 +461,7 @@ def as_the_standard_library_reads(data: bytes) -> tuple[int, bytes]:
         return response.status, response.read()
 
 
+@pytest.mark.slow
 def test_thousands_of_mangled_answers_are_read_as_the_standard_library_reads_them_or_are_errors(client, server):
     dice = random.Random(20260501)
     answers = wrong = 0

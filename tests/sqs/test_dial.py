@@ -97,6 +97,7 @@ def dialed(home, server, certificate, *names: str, seconds: float = CONNECT_SECO
     return call() if home is process else gevent.get_hub().threadpool.spawn(call).get()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("home", [process, system])
 @pytest.mark.parametrize("dead", [1, 4, 7])
 def test_addresses_that_swallow_packets_cost_a_moment_each(server, certificate, home, dead):
