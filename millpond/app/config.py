@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import socket
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,8 +19,10 @@ from millpond.app.toml import SettingsType, Table, TomlFile, bare, decode
 from millpond.errors import ConfigError
 from millpond.foreign.secrets import Unshown, conceal_environment
 from millpond.foreign.text import shown
+from millpond.sqs.clients import connect
 from millpond.sqs.limits import lease_seconds
 from millpond.sqs.queue_url import NAMELESS, has_name, is_fifo
+from millpond.sqs.sqs_queue import Sqs
 
 #: A beat's own call takes at least this: a lease must outlast both.
 BEAT_CALL_SECONDS = 1.0
@@ -87,6 +90,11 @@ class SqsSettings(Unshown, msgspec.Struct, frozen=True):
     region: Text = ""
     endpoint_url: Url = ""
     client: Literal["wire", "boto3"] = "wire"
+
+    def connect(self, url: str, wait_seconds: int, polls: int, settles: int) -> Sqs:
+        """SQS where the queue at this URL is; the other arguments are as in sqs.clients.connect. Raises ConfigError."""
+        there = partial(connect, url, client=self.client, region=self.region, endpoint_url=self.endpoint_url)
+        return there(wait_seconds=wait_seconds, polls=polls, settles=settles)
 
 
 class QueueSettings(Unshown, msgspec.Struct, frozen=True):

@@ -13,7 +13,6 @@ from millpond.errors import AccessDenied, QueueError
 from millpond.foreign.number import number_within
 from millpond.observe.screen import counted
 from millpond.process.drain import reserve_seconds
-from millpond.sqs.clients import connect
 from millpond.sqs.codes import DENIED_CODES
 from millpond.sqs.limits import MAX_RECEIVES
 from millpond.sqs.queue import SETTLE_SECONDS, Failure
@@ -80,16 +79,7 @@ def check_queue(
 
 def sqs_queue(url: str, queue: QueueSettings, settings: AllSettings) -> SqsQueue:
     """The queue that the settings name by this URL, reached as the worker reaches it. Raises ConfigError."""
-    sqs = connect(
-        url,
-        client=settings.sqs.client,
-        region=settings.sqs.region,
-        endpoint_url=settings.sqs.endpoint_url,
-        wait_seconds=queue.wait_seconds,
-        polls=1,
-        settles=1,
-    )
-    return sqs.queue(url)
+    return settings.sqs.connect(url, queue.wait_seconds, polls=1, settles=1).queue(url)
 
 
 def _lease(where: str, queue: QueueSettings, routes: Mapping[str, Route]) -> Finding:

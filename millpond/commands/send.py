@@ -19,7 +19,6 @@ from millpond.foreign.text import shown
 from millpond.local.attributes import ACCOUNT_ID
 from millpond.message import envelope_text
 from millpond.observe import screen
-from millpond.sqs.clients import connect
 from millpond.sqs.entries import batches, results_of
 from millpond.sqs.limits import MAX_ATTRIBUTES, MAX_BYTES, MAX_DELAY_SECONDS
 from millpond.sqs.queue import Attribute, Entry, Failure, Queue, dedup_id_of
@@ -202,18 +201,10 @@ def is_listened_to(port: int) -> bool:
 
 
 def _connect(settings: AllSettings, name: str) -> SqsQueue:
-    url, endpoint_url = settings.queues[name].url, settings.sqs.endpoint_url
+    url, sqs = settings.queues[name].url, settings.sqs
     if settings.queues[name].is_local:
         if not settings.local.port:
             raise ConfigError("[local] port = 0: the worker took any free port; set one to send to it")
-        url, endpoint_url = f"http://127.0.0.1:{settings.local.port}/{ACCOUNT_ID}/{name}", ""
-    sqs = connect(
-        url,
-        client=settings.sqs.client,
-        region=settings.sqs.region,
-        endpoint_url=endpoint_url,
-        wait_seconds=0,
-        polls=1,
-        settles=SENDERS,
-    )
-    return sqs.queue(url)
+        url = f"http://127.0.0.1:{settings.local.port}/{ACCOUNT_ID}/{name}"
+        sqs = msgspec.structs.replace(sqs, endpoint_url="")
+    return sqs.connect(url, wait_seconds=0, polls=1, settles=SENDERS).queue(url)

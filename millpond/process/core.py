@@ -12,6 +12,7 @@ import gevent
 from millpond.engine.delivery import Delivery
 from millpond.errors import CRASHED, STOPPED, Stopped
 from millpond.foreign.trace import describe, traceback_of
+from millpond.hub.child_end import caught
 from millpond.hub.clock import Clock, Event
 from millpond.hub.pool import Pool, watch
 from millpond.hub.pulse import Pulse
@@ -96,7 +97,7 @@ class Core:
 
         Returns None where a signal came first.
         """
-        booting = gevent.spawn(_result, build)
+        booting = gevent.spawn(caught, build)
         gevent.wait([booting, self._stop], count=1)
         if not booting.ready():
             booting.kill(Stopped("a signal ends the boot"), timeout=LET_GO_SECONDS)
@@ -104,11 +105,3 @@ class Core:
         if error is not None and not self.stopping:
             raise error
         return built
-
-
-def _result(call: Callable[[], Built]) -> tuple[Built | None, BaseException | None]:
-    """What it returns, and what it raises: the hub would print it, and end the process for a SystemExit."""
-    try:
-        return call(), None
-    except BaseException as error:
-        return None, error

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
 
 from millpond.engine.consumer import Consumer
 from millpond.errors import MISCONFIGURED, AccessDenied, QueueError, QueueMissing
 from millpond.observe import log
 from millpond.process.core import Core
-
-#: A queue that stays refused is logged this often.
-LOG_SECONDS = 60.0
 
 
 class Refusals:
@@ -21,7 +17,7 @@ class Refusals:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._consumers: Sequence[Consumer] = ()
-        self._logged_at: dict[str, float] = {}  # by the name of each queue that was refused
+        self._lines: dict[str, log.Allowance] = {}  # of each queue that was refused: one a minute
 
     def watch(self, consumers: Sequence[Consumer]) -> None:
         """Look after these: each of them reports to `note`, so they are built later."""
@@ -31,16 +27,15 @@ class Refusals:
         """A receive has failed before any of this queue has come back."""
         if not isinstance(error, AccessDenied | QueueMissing):
             return
-        now, logged_at = self._core.clock.now(), self._logged_at.setdefault(name, -math.inf)
+        lines = self._lines.setdefault(name, log.Allowance(1 / 60))
         if all(self.refuses(consumer) for consumer in self._consumers):
             text = f"no queue can be received from, so the worker stops: {error}"
             log.event(logging.CRITICAL, "worker.refused", text, queue=name, code=error.code)
             self._core.stop("refused", MISCONFIGURED)
-        elif now - logged_at >= LOG_SECONDS:
-            self._logged_at[name] = now
+        elif lines.take(self._core.clock.now()):
             text = f"cannot receive from this queue, and work goes on with the others; it is tried again: {error}"
             log.event(logging.ERROR, "queue.refused", text, queue=name, code=error.code)
 
     def refuses(self, consumer: Consumer) -> bool:
         """True where nothing was ever received from this queue, since it is refused."""
-        return consumer.name in self._logged_at and not consumer.polls.ever_received
+        return consumer.name in self._lines and not consumer.polls.ever_received

@@ -31,74 +31,59 @@ def log_progress(consumer: Consumer) -> None:
         log.event(logging.INFO, "worker.progress", text, **numbers)
 
 
-class Report:
-    """The end of one process, in the log. `until_empty`: what is left in the queues counts too."""
+def log_end(core: Core, consumers: Sequence[Consumer], refusals: Refusals, until_empty: bool) -> int:
+    """Log what became of all that was received; return the exit code. `until_empty`: what is left in queues counts."""
+    end = {"why": core.why, "seconds": round(core.clock.now() - core.started, 1)}
+    found = [_log_what_is_left(core, consumer, refusals) for consumer in consumers if until_empty]
+    if core.exit_code == STOPPED and (any(found) or any(consumer.left for consumer in consumers)):
+        core.exit_code = LEFT
+    end |= {"stuck": core.pool.written_off, "exit_code": core.exit_code}
+    for consumer in consumers:
+        requests = {"requests": consumer.requests, "requests_per_1000": consumer.requests_per_1000}
+        numbers = _numbers(consumer)
+        done = f"{numbers.get('succeeded', 0):,} of {consumer.books.received:,} messages succeeded"
+        text = f"{consumer.name}: stopped ({core.why}); {done}"
+        log.event(logging.INFO, "worker.stopped", text, **numbers, **requests, **end)
+        _log_what_is_gone(consumer)
+    if not consumers:
+        log.event(logging.INFO, "worker.stopped", f"stopped ({core.why}) before a queue was ready", **end)
+    return core.exit_code
 
-    def __init__(self, core: Core, consumers: Sequence[Consumer], refusals: Refusals, until_empty: bool) -> None:
-        self._core = core
-        self._consumers = consumers
-        self._refusals = refusals
-        self._until_empty = until_empty
 
-    def log_end(self) -> int:
-        """Log what became of all that was received, and return the exit code."""
-        core = self._core
-        end = {"why": core.why, "seconds": round(core.clock.now() - core.started, 1)}
-        left = any(consumer.left for consumer in self._consumers) or (self._until_empty and self._is_something_left())
-        if left and core.exit_code == STOPPED:
-            core.exit_code = LEFT
-        end |= {"stuck": core.pool.written_off, "exit_code": core.exit_code}
-        for consumer in self._consumers:
-            requests = {"requests": consumer.requests, "requests_per_1000": consumer.requests_per_1000}
-            numbers = _numbers(consumer)
-            done = f"{numbers.get('succeeded', 0):,} of {consumer.books.received:,} messages succeeded"
-            text = f"{consumer.name}: stopped ({core.why}); {done}"
-            log.event(logging.INFO, "worker.stopped", text, **numbers, **requests, **end)
-            self._log_what_is_gone(consumer)
-        if not self._consumers:
-            log.event(logging.INFO, "worker.stopped", f"stopped ({core.why}) before a queue was ready", **end)
-        return core.exit_code
+def _log_what_is_left(core: Core, consumer: Consumer, refusals: Refusals) -> bool:
+    """Log what --until-empty could not do: messages with other consumers, delayed ones, dead letters."""
+    found: list[tuple[str, dict[str, int]]] = []
+    if letters := _dead_letters(consumer):
+        found.append((f"{counted(letters, 'message')} went to the dead-letter queue, with the reasons", {}))
+    if refusals.refuses(consumer):
+        found.append(("nothing could be received from this queue", {}))
+    counts = _counts_left(core, consumer)
+    if any(counts.values()):
+        found.append(("messages are left in the queue", counts))
+    for text, fields in found:
+        log.event(logging.WARNING, "queue.left", text, queue=consumer.name, **fields)
+    return bool(found)
 
-    def _is_something_left(self) -> bool:
-        """Log what --until-empty could not do: messages with other consumers, delayed ones, dead letters."""
-        left = False
-        for consumer in self._consumers:
-            for text, fields in self._whats_left(consumer):
-                log.event(logging.WARNING, "queue.left", text, queue=consumer.name, **fields)
-                left = True
-        return left
 
-    def _whats_left(self, consumer: Consumer) -> list[tuple[str, dict[str, int]]]:
-        found: list[tuple[str, dict[str, int]]] = []
-        if letters := _dead_letters(consumer):
-            found.append(
-                (f"{counted(letters, 'message')} went to the dead-letter queue: look there for the reasons", {})
-            )
-        if self._refusals.refuses(consumer):
-            found.append(("nothing could be received from this queue", {}))
-        counts = self._counts_left(consumer)
-        if any(counts.values()):
-            found.append(("messages are left in the queue", counts))
-        return found
-
-    def _counts_left(self, consumer: Consumer) -> dict[str, int]:
+def _counts_left(core: Core, consumer: Consumer) -> dict[str, int]:
+    counts = _counts(consumer)
+    for _ in range(LEFT_CHECKS if core.why == "empty" else 0):  # a signal leaves no time to ask again
+        if not any(counts.values()):
+            break
+        gevent.sleep(LEFT_CHECK_SECONDS)
         counts = _counts(consumer)
-        for _ in range(LEFT_CHECKS if self._core.why == "empty" else 0):  # a signal leaves no time to ask again
-            if not any(counts.values()):
-                break
-            gevent.sleep(LEFT_CHECK_SECONDS)
-            counts = _counts(consumer)
-        return counts
+    return counts
 
-    def _log_what_is_gone(self, consumer: Consumer) -> None:
-        """The embedded queue keeps messages in memory only."""
-        if not consumer.in_memory:
-            return
-        waiting, letters = sum(_counts(consumer).values()), _dead_letters(consumer)
-        if waiting or letters:
-            gone = f"{counted(waiting, 'waiting message')} and {counted(letters, 'dead letter')}"
-            text = f"{gone} are gone: the local queue was in the memory of this process"
-            log.event(logging.WARNING, "local.gone", text, queue=consumer.name)
+
+def _log_what_is_gone(consumer: Consumer) -> None:
+    """The embedded queue keeps messages in memory only."""
+    if not consumer.in_memory:
+        return
+    waiting, letters = sum(_counts(consumer).values()), _dead_letters(consumer)
+    if waiting or letters:
+        gone = f"{counted(waiting, 'waiting message')} and {counted(letters, 'dead letter')}"
+        text = f"{gone} are gone: the local queue was in the memory of this process"
+        log.event(logging.WARNING, "local.gone", text, queue=consumer.name)
 
 
 def _numbers(consumer: Consumer) -> dict[str, Any]:

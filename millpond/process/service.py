@@ -12,7 +12,7 @@ from millpond.observe import log
 from millpond.observe.metrics import Metrics
 from millpond.process.core import Core
 from millpond.process.drain import Drain
-from millpond.process.report import Report, log_progress
+from millpond.process.report import log_end, log_progress
 from millpond.process.wiring import Queues
 
 PROGRESS_SECONDS, EMPTY_LOOK_SECONDS = 30.0, 0.1
@@ -67,7 +67,7 @@ class Service:
             drain.tear_down(self._teardowns)
         if watchdog:
             watchdog.stop()
-        code = Report(core, self.consumers, self._queues.refusals, self._until_empty).log_end()
+        code = log_end(core, self.consumers, self._queues.refusals, self._until_empty)
         self._metrics.close()
         log.flush()
         return code

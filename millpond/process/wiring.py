@@ -8,6 +8,7 @@ from functools import partial
 from typing import NamedTuple
 
 import gevent
+import msgspec
 
 from millpond.app.config import AllSettings, QueueSettings
 from millpond.app.discovery import Handlers
@@ -25,7 +26,6 @@ from millpond.process.attribute_lookup import AttributeLookup
 from millpond.process.core import Core
 from millpond.process.refusals import Refusals
 from millpond.process.watchdog import GuardedQueue, Watchdog
-from millpond.sqs.clients import connect
 from millpond.sqs.deadline import DeadlineQueue
 from millpond.sqs.lifeline import rescue
 from millpond.sqs.limits import MAX_BATCH
@@ -81,9 +81,9 @@ class Wiring:
     def _check_missing(self) -> None:
         """Where one of several queues is missing the others work, and its own receives say so."""
         missing = [
-            f"[queues.{name}] url = {shown(self._urls[name])}: {shown(lookup.missing)}"
+            f"[queues.{name}] url = {shown(self._urls[name])}: {shown(lookup.error)}"
             for name, lookup in self._lookups.items()
-            if lookup.missing is not None
+            if lookup.is_missing
         ]
         if len(missing) == len(self._urls):
             raise ConfigError(*missing)
@@ -120,15 +120,9 @@ class Wiring:
 
     def _connect(self, name: str, settings: QueueSettings, url: str) -> Sqs:
         wanted = self._settings.sqs
-        sqs = connect(
-            url,
-            client=wanted.client,
-            region=wanted.region,
-            endpoint_url="" if settings.is_local else wanted.endpoint_url,
-            wait_seconds=settings.wait_seconds,
-            polls=settings.pollers,
-            settles=4 * FLUSHERS,
-        )
+        if settings.is_local:
+            wanted = msgspec.structs.replace(wanted, endpoint_url="")
+        sqs = wanted.connect(url, settings.wait_seconds, polls=settings.pollers, settles=4 * FLUSHERS)
         if sqs.client != wanted.client:
             text = f"a proxy is in the way: this queue is reached by client = {sqs.client}"
             log.event(logging.INFO, "queue.proxied", text, queue=name)
