@@ -57,7 +57,7 @@ class ServerConnection:
         self.until = now + (IDLE_SECONDS if self.has_asked else FIRST_SECONDS)
 
     def read(self, seconds: float) -> None:
-        """Read the rest of a request, within so many seconds."""
+        """Read the rest of a request, in this time."""
         self.is_reading = True
         self.until = monotonic() + seconds
 
@@ -74,7 +74,7 @@ class ServerConnection:
         self.until = now + ANSWER_SECONDS
 
     def hold(self, size: int) -> None:
-        """Hold so many bytes more, until it rests. Raises Unreadable for a request that there is no room for."""
+        """Hold `size` bytes more, until it rests. Raises Unreadable for a request that there is no room for."""
         self._admission.hold(self, size)
 
     def release(self) -> None:
@@ -131,7 +131,7 @@ class Admission:
         self._all.discard(connection)
 
     def hold(self, connection: ServerConnection, size: int) -> None:
-        """Count so many bytes more for this connection, or fewer where `size` is negative."""
+        """Count `size` bytes more for this connection, fewer if it is negative."""
         connection.held += size
         self._held += size
         if size > 0 and self._held > MAX_HELD_BYTES:

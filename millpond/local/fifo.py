@@ -19,7 +19,7 @@ from millpond.local.local_queue import MAX_HOLD_SECONDS, MAX_IN_FLIGHT, Alarm, L
 from millpond.local.sqs_error import expired_handle, invalid_value
 from millpond.local.stored import StoredMessage
 
-#: A deduplication id counts for so many seconds, and so does the id of a receive.
+#: Seconds for which a deduplication id counts, and the attempt id of a receive.
 RECENT_SECONDS = 300
 
 # What the sequence numbers are counted from: 20 digits, as in SQS's own.

@@ -158,7 +158,7 @@ class LocalQueue:
         self._serve(now)  # a poll can wait for room in flight
 
     def change_visibility(self, receipt_handle: str, seconds: int, now: float) -> None:
-        """Make the message visible in so many seconds from now.
+        """Make the message visible when `seconds` from now are over.
 
         Like SQS it does nothing if the visibility time-out has passed and nobody has received the message since. Raises
         SqsError for a wrong handle, for a message that is gone or received again, and beyond 12 h.

@@ -121,7 +121,7 @@ class LocalSqs:
         return False
 
     def _turn_away(self, socket: Socket) -> None:
-        """Refuse a new connection, which has room for so few bytes. Called by the hub, so nothing here may wait."""
+        """Refuse a new connection; its buffer takes these few bytes. Called by the hub, so nothing here may wait."""
         if not self._tls:
             error = SqsError("ServiceUnavailable", "There are too many connections, and all are at work. Try again.")
             with suppress(OSError), Timeout(0, False):

@@ -1,4 +1,4 @@
-"""SqsError: a refusal, with all that its answer has to say."""
+"""SqsError: a refusal, with all that its answer needs."""
 
 from __future__ import annotations
 

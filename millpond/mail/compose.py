@@ -130,7 +130,7 @@ _kept_sender = lru_cache(maxsize=256)(_parsed_sender)
 def _name(email: Email, message: Message) -> str:
     """A name that is the same for every delivery of a job, and differs for another mail, even of the same event id.
 
-    A hash tells event ids apart, checksums the few mails of one event id: they take a fifth of its time.
+    A hash keeps event ids apart, checksums the few mails of one event id: they take a fifth of its time.
     """
     try:
         job = msgspec.msgpack.encode(email)

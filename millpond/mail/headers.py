@@ -24,7 +24,7 @@ X-SES-SOURCE-ARN X-SES-TENANT
 """
 #: The headers that a job may set; a name that ends in "-" allows every name that begins so. The standard ones say
 #: what kind of mail it is and how to answer it or to leave the list (RFC 2369, 2919, 3834, 5322, 8058); the X- ones
-#: are how hosted relays (Mailgun, Mandrill, Postmark, SendGrid, SES) are told a mail's tags, stream or settings.
+#: give hosted relays (Mailgun, Mandrill, Postmark, SendGrid, SES) the tags, the stream or the settings of a mail.
 #: None of them names a recipient or a second way for the mail, as X-SMTPAPI, X-MC-BccAddress and X-MSYS-API do:
 #: those come from to, cc and bcc alone. Hence names, and no prefix under which a relay may invent some.
 ALLOWED_HEADERS = tuple(_ALLOWED.split())

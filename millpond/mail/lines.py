@@ -138,7 +138,7 @@ class SmtpLines:
             try:
                 return self._reach(address, tls, max(SHARE_SECONDS, share))
             except OSError as error:
-                if not isinstance(failure, ssl.SSLError):  # which tells more than that the next one is closed
+                if not isinstance(failure, ssl.SSLError):  # which explains more than that the next one is closed
                     failure = error
         raise failure
 

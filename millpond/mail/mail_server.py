@@ -25,5 +25,5 @@ class MailServer:
     sender_domain: str = ""
 
     def unavailable(self, text: str) -> Unavailable:
-        """The verdict for whatever goes wrong before the server has been told of a mail."""
+        """The verdict if something goes wrong before the first word about a mail."""
         return Unavailable(f"SMTP server {self.host}:{self.port}: {text}")

@@ -1,4 +1,4 @@
-"""Mailer: each recipient gets the mail once, or the message says why not."""
+"""Mailer: each recipient gets the mail, or is in a dead letter with the reason; nobody is mailed again on purpose."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from millpond.mail.reply import Reply
 from millpond.mail.settings import Settings, doubts, findings
 from millpond.mail.smtp_pool import SmtpPool
 
-#: Seconds that a mail waits which the server does not take yet, by attempt: the first retry is soon, and the default
-#: of five attempts reaches over 18 minutes, past the five that greylisting commonly asks for.
+#: Seconds until a mail is tried again that the server does not take yet, by attempt: the first retry is soon, and the
+#: default of five attempts reaches over 18 minutes, past the five that greylisting commonly asks for.
 WAIT_SECONDS = (5, 30, 180, 900)
-#: The same where the server is asked too much, or is full: once to twice as long, by chance, so that the many mails
-#: that meet it at once do not come back at once. Five attempts reach over an hour at the least, two at the most.
+#: The same if the server is asked too much, or is full: once to twice as long, by chance, so that the many mails that
+#: meet it at once do not come back at once. Five attempts reach over one hour at the least, two at the most.
 PACE_WAIT_SECONDS = (60, 300, 900, 2_400)
 #: SQS delays a follow-up by this at the most.
 MAX_DELAY_SECONDS = 900

@@ -15,7 +15,7 @@ ALL_YES = re.compile(rb"(?:2\d\d(?: [^\n]*+|\r)?+\n)*+354(?: [^\n]*+|\r)?+\n")
 
 
 class BadReplyError(Exception):
-    """What came is not a whole SMTP reply. The text says what it was."""
+    """What came is not a whole SMTP reply. The text names what it was."""
 
 
 class Reply(NamedTuple):
