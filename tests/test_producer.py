@@ -503,7 +503,7 @@ def test_a_name_that_is_not_looked_up_takes_no_longer_than_the_send_may(monkeypa
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
 
     def send() -> None:
-        with pytest.raises(Unreachable, match=WHERE[client].format("its address is not found in time")):
+        with pytest.raises(Unreachable, match=WHERE[client].format("its address was not found in time")):
             Producer("https://sqs.eu-west-1.amazonaws.com/1/q", timeout=0.3).send("a", {})
 
     assert seconds_of(send) < WITHIN[client]

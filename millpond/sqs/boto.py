@@ -20,10 +20,11 @@ from millpond.hub.home import within
 from millpond.sqs import answers
 from millpond.sqs.codes import KEY_CODES
 from millpond.sqs.connection_pool import CONNECT_SECONDS, tls_context
-from millpond.sqs.credentials import Credentials
-from millpond.sqs.endpoint import credentials_loader, find_endpoint, is_loopback
+from millpond.sqs.credentials import Credentials, credentials_loader
+from millpond.sqs.endpoint import find_endpoint
 from millpond.sqs.http_connection import TOO_LARGE
 from millpond.sqs.queue import POLL_GRACE_SECONDS, SETTLE_SECONDS
+from millpond.sqs.queue_url import is_loopback
 from millpond.sqs.requests import Request, as_parameters
 from millpond.sqs.shapes import MAX_TOLD
 from millpond.sqs.sqs_queue import SqsQueue
@@ -32,11 +33,9 @@ Read = TypeVar("Read")
 
 
 class BotoSqs:
-    """SQS by two boto3 clients from one session: a throttled or hung poll takes nothing from those that settle.
+    """SQS by two boto3 clients of one session: a throttled or hung poll takes no connection from the calls that settle.
 
-    `polls` and `settles` are how many calls of each kind can be under way at once: so many connections are kept.
-    Raises ConfigError where no region is to be found, and where the AWS configuration is unreadable or names a CA
-    bundle that is.
+    See `clients.connect` for the arguments, and for what it raises.
     """
 
     client = "boto3"
@@ -53,7 +52,7 @@ class BotoSqs:
             session = boto3.Session(botocore_session=core, region_name=endpoint.region)
             self.poll = _client(session, url, wait_seconds + POLL_GRACE_SECONDS, polls)
             self.settle = _client(session, url, SETTLE_SECONDS, settles)
-            tls_context(endpoint.ca_file)  # botocore would find at the first call that it cannot be read
+            tls_context(endpoint.ca_file)  # else the first call would find that it cannot be read
         except (BotoCoreError, ValueError) as error:
             raise ConfigError(f"[sqs] cannot connect: {error}") from None
 
@@ -75,7 +74,7 @@ class BotoSqs:
             raise _queue_error(name, error) from error
 
     def _body(self, method: Callable[..., Any], parameters: dict[str, Any]) -> bytes:
-        """Of one answer. Asked once more only where SQS has refused the keys, and there are others."""
+        """The answer to a call that is made once; twice only where SQS refuses the keys and there are others."""
         keys = self.credentials.keys()
         try:
             answer = method(**parameters)
@@ -88,7 +87,7 @@ class BotoSqs:
 
 
 class _Provider(BotoCredentials):  # type: ignore[misc]
-    """What botocore signs with: the keys of our own Credentials, which nobody waits for without end."""
+    """What botocore signs with: the keys of our own Credentials, which no call waits for without end."""
 
     def __init__(self, credentials: Credentials) -> None:
         super().__init__("", "", method="millpond")
@@ -106,7 +105,7 @@ def _client(session: boto3.Session, endpoint_url: str, read_seconds: int, connec
         connect_timeout=CONNECT_SECONDS,
         read_timeout=read_seconds,
         max_pool_connections=connections,
-        # No SDK retries: after a read time-out each would strand another batch, and settling has its own back-off.
+        # No retries by the SDK: after a read time-out each would strand another batch, and settling has its own.
         retries={"mode": "standard", "total_max_attempts": 1},
         tcp_keepalive=True,
         # HTTP_PROXY is not meant for this machine itself, and NO_PROXY often forgets it.
@@ -114,7 +113,7 @@ def _client(session: boto3.Session, endpoint_url: str, read_seconds: int, connec
         # The endpoint is found already; botocore refuses one beside these.
         use_fips_endpoint=False,
         use_dualstack_endpoint=False,
-        # We build every request ourselves: checking it again costs 100 us a call; so does the long user agent.
+        # Our requests are right: checking them costs 100 us a call, and so does the long user agent.
         parameter_validation=False,
         user_agent="millpond",
     )
@@ -124,10 +123,10 @@ def _client(session: boto3.Session, endpoint_url: str, read_seconds: int, connec
 
 
 def _keep_body(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: object) -> None:
-    """We read an answer as the other client does; botocore finds an empty one to parse.
+    """Keep the answer for our own readers, and give botocore an empty one to parse. Raises QueueError for a refusal.
 
-    It would take what is no JSON for an answer that says nothing (a proxy's page for an empty receive), fail as a whole
-    where one message is not as SQS writes it, and take four times as long. Raises QueueError for a refusal.
+    botocore would take a proxy's page for an empty receive, would fail as a whole where one message is not as SQS
+    writes it, and would take four times as long.
     """
     headers, body = response_dict["headers"], response_dict["body"]
     if response_dict["status_code"] != 200:

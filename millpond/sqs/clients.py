@@ -1,4 +1,4 @@
-"""The way to SQS: by our own client of its wire protocol, or by boto3."""
+"""connect(): SQS at one endpoint, by one of two clients, our own of the wire protocol (`wire`) or boto3 (`boto`)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Literal, cast, get_args
 
 from millpond.errors import ConfigError
 from millpond.sqs.connection_pool import ConnectionPool
-from millpond.sqs.credentials import Credentials
-from millpond.sqs.endpoint import credentials_loader, find_endpoint
+from millpond.sqs.credentials import Credentials, credentials_loader
+from millpond.sqs.endpoint import find_endpoint
 from millpond.sqs.sqs_queue import Sqs
 from millpond.sqs.wire import WireSqs
 
@@ -18,7 +18,7 @@ Client = Literal["wire", "boto3"]
 def _client_by_environment() -> Client:
     name = os.environ.get("SQS_CLIENT") or "wire"
     if name not in get_args(Client):
-        raise ConfigError(f"SQS_CLIENT = {name!r}: {' or '.join(get_args(Client))}")
+        raise ConfigError(f"SQS_CLIENT = {name!r}: it is {' or '.join(get_args(Client))}")
     return cast(Client, name)
 
 
@@ -32,14 +32,13 @@ def connect(
     polls: int,
     settles: int,
 ) -> Sqs:
-    """SQS where the queue at this URL is; nothing is sent yet.
+    """SQS at the place of this queue; nothing is sent yet.
 
-    `client`: None takes SQS_CLIENT, or else wire.
-    `polls` and `settles` are how many calls of each kind can be under way at once: so many connections are kept.
-    `wait_seconds`: the longest wait of a poll. Region and endpoint come from the settings, or else from the URL.
-    Where a proxy is in the way it is boto3 in any case, which knows how to speak to one.
-    Raises ConfigError for another SQS_CLIENT, where no region is to be found, and where the AWS configuration is
-    unreadable or names a CA bundle that is.
+    `client`: None means SQS_CLIENT, or else wire; where a proxy is in the way it is always boto3, which can speak to
+    one. `polls` and `settles`: calls of each kind that can be under way at once, for each of which a connection is
+    kept. `wait_seconds`: the longest wait of a poll. `region` and `endpoint_url`: see `find_endpoint`.
+    Raises ConfigError for an unknown SQS_CLIENT, where there is no region, and where the AWS configuration, or the CA
+    bundle that it names, cannot be read.
     """
     client = client or _client_by_environment()
     wire = wire_sqs(queue_url, region, endpoint_url, polls + settles) if client == "wire" else None
@@ -51,7 +50,7 @@ def connect(
 
 
 def wire_sqs(queue_url: str, region: str, endpoint_url: str, connections: int) -> WireSqs | None:
-    """SQS by our own client, with so many connections kept; None where a proxy is in the way. Raises ConfigError."""
+    """SQS by our own client, which keeps this many connections; None where a proxy is in the way."""
     endpoint = find_endpoint(queue_url, region, endpoint_url)
     if endpoint.proxied:
         return None

@@ -1,4 +1,4 @@
-"""The connections to one endpoint: taken for a call, kept after it, and closed once they cannot be trusted."""
+"""The kept connections to one endpoint: taken for a call, kept after it, closed where they cannot be trusted."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from millpond.hub.home import Home, hub_thread, process, system
 from millpond.sqs.dial import Dialer
 from millpond.sqs.http_connection import HttpAnswer, HttpConnection
 
-#: From the name to the end of the handshake, by however many addresses.
+#: Opening a connection, from the lookup of the name to the end of the handshake, over all addresses.
 CONNECT_SECONDS = 5.0
-#: Connections that are opened at the same moment. A handshake is 1 to 2 ms of CPU; 50 at once would hold up the rest.
+#: Connections that are opened at once. A handshake takes 1 to 2 ms of CPU: 50 of them would hold up everything else.
 MAX_OPENING = 4
 _get_ident = system("_thread", "get_ident")
 
@@ -25,11 +25,11 @@ _get_ident = system("_thread", "get_ident")
 class ConnectionPool:
     """Keeps at most `kept` connections to one endpoint; as many more as calls need are opened and closed again.
 
-    Threads and greenlets share it: a connection is in the deque or in the hands of one call. The last one used goes
-    first, so that what a rush has opened falls idle. `ca_file`: what the endpoint's certificate is checked with.
+    Threads and greenlets share it: a connection is in the deque, or one call has it. The one used last is taken first,
+    so that connections opened in a rush fall idle. `ca_file`: what the endpoint's certificate is checked with.
 
-    Where gevent has patched, its sockets belong to the hub's thread: real threads beside it share others, of the
-    system's own.
+    Where gevent has patched, its sockets belong to the hub's thread. Real threads beside it share others, which are
+    the system's own.
     """
 
     def __init__(self, endpoint_url: str, kept: int, ca_file: str = "", home: Home = process) -> None:
@@ -45,17 +45,17 @@ class ConnectionPool:
         if self._hub_thread:
             self._beside = ConnectionPool(endpoint_url, kept, ca_file, system)
         self._dialer = Dialer(home, self.host, self.port, self.tls)
-        # Real threads have the system's scheduler between them, and gevent's locks are not theirs.
+        # The system shares the CPU among real threads, and gevent's locks are not for them.
         self._opening = None if home is system else BoundedSemaphore(MAX_OPENING)
         self._opened = 0
 
     @property
     def opened(self) -> int:
-        """How many were opened so far."""
+        """How many connections were opened so far."""
         return self._opened + (self._beside.opened if self._beside else 0)
 
     def exchange(self, wire: bytes, seconds: float) -> HttpAnswer:
-        """Send a request, once, and read its answer, within these seconds. Raises Unreachable."""
+        """Send a request, once, and read its answer, all within these seconds. Raises Unreachable."""
         if self._beside is not None and _get_ident() != self._hub_thread:
             return self._beside.exchange(wire, seconds)
         connection, left = self._usable(), seconds
@@ -72,7 +72,7 @@ class ConnectionPool:
         return ConnectionPool(endpoint_url, 1, ca_file, system)
 
     def close(self) -> None:
-        """Close what is kept."""
+        """Close the kept connections."""
         with suppress(IndexError):
             while True:
                 self._kept.pop().close()
@@ -86,7 +86,7 @@ class ConnectionPool:
         while True:
             try:
                 connection = self._kept.pop()
-            except IndexError:  # none, or another thread was faster
+            except IndexError:  # none is left
                 return None
             if connection.usable():
                 return connection
@@ -98,7 +98,7 @@ class ConnectionPool:
             return
         self._kept.append(connection)
         if len(self._kept) > self._most:
-            with suppress(IndexError):  # other threads have taken them meanwhile
+            with suppress(IndexError):  # other threads have taken them
                 self._kept.popleft().close()
 
     def _new(self, end: float) -> HttpConnection:
@@ -106,9 +106,9 @@ class ConnectionPool:
         if self._opening is None:
             return self._open(limit)
         if not self._opening.acquire(timeout=max(0.0, limit - monotonic())):
-            raise Unreachable(f"no connection to {self.host}:{self.port}: others wait for one too")
+            raise Unreachable(f"no connection to {self.host}:{self.port}: other calls are still opening theirs")
         try:
-            return self._usable() or self._open(limit)  # one may have come free meanwhile
+            return self._usable() or self._open(limit)  # one may be free by now
         finally:
             self._opening.release()
 
@@ -119,7 +119,7 @@ class ConnectionPool:
 
 
 def _exchanged(connection: HttpConnection, wire: bytes, left: float, seconds: float) -> HttpAnswer:
-    """The answer to this request; where none comes, the connection is closed. Raises Unreachable.
+    """The answer to this request. Where none comes, the connection is closed and Unanswered raised.
 
     `left`: what is left of the `seconds` that the whole call has.
     """
@@ -133,17 +133,17 @@ def _exchanged(connection: HttpConnection, wire: bytes, left: float, seconds: fl
 
 
 def _loss(error: Exception, seconds: float) -> str:
-    """What became of a request that was sent: SQS may have done it or not."""
+    """Why a request that was sent has no answer; SQS may have done it."""
     if isinstance(error, TimeoutError):
         return f"no answer in {seconds:.3g} s"
     if isinstance(error, ValueError):
-        return f"no HTTP: {error}"
+        return f"the answer is no HTTP: {error}"
     return f"the connection ended before the answer did: {error}".removesuffix(": ")
 
 
 @cache
 def tls_context(ca_file: str) -> ssl.SSLContext:
-    """One for all connections of the process: to load a full CA bundle takes 13 ms that no greenlet else can have.
+    """One context for all connections of the process: loading a full CA bundle blocks the hub for 13 ms.
 
     Raises ConfigError where the file cannot be read.
     """
@@ -151,6 +151,6 @@ def tls_context(ca_file: str) -> ssl.SSLContext:
     try:
         context.load_verify_locations(ca_file)
     except OSError as error:
-        raise ConfigError(f"the CA bundle {ca_file} (AWS_CA_BUNDLE, REQUESTS_CA_BUNDLE): {error}") from None
+        raise ConfigError(f"cannot read the CA bundle {ca_file} (AWS_CA_BUNDLE, REQUESTS_CA_BUNDLE): {error}") from None
     context.set_alpn_protocols(["http/1.1"])
     return context

@@ -1,4 +1,4 @@
-"""Dialer: opens connections to one host, whichever of its addresses answers, within a time limit."""
+"""Dialer: opens connections to one host, by the first of its addresses that answers, within a time limit."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from millpond.foreign.text import shown
 from millpond.hub.home import Errand, Home
 from millpond.sqs.stream import Stream, TlsStream
 
-#: From one address to the next, while none has answered yet; the attempts before go on (RFC 8305).
+#: The time from one address to the next while none has answered; earlier attempts go on (RFC 8305).
 STAGGER_SECONDS = 0.25
-#: An idle connection is probed so often, or a gateway on the way forgets it (AWS's own after 350 s).
+#: The time between probes of an idle connection, which a gateway on the way forgets otherwise (AWS's own after 350 s).
 KEEPALIVE_SECONDS = 60
 
 _TCP_OPTIONS = [
@@ -34,7 +34,7 @@ _TCP_OPTIONS = [
 
 
 class HostAddress(NamedTuple):
-    """One address of a host, as getaddrinfo has it."""
+    """One address of a host, as getaddrinfo gives it."""
 
     family: int
     kind: int
@@ -46,9 +46,9 @@ class HostAddress(NamedTuple):
 class Dialer:
     """Looks the host up, tries its addresses, and shakes hands where `tls` is given.
 
-    One address after the other is tried, without waiting for the one before for long; the first that answers goes on.
-    A handshake that stops leaves half of the time that is left to the other addresses. The address that worked last
-    goes first the next time.
+    The addresses are tried one after another, each before the one ahead of it has failed; the first that answers wins.
+    A handshake gets half of the time that is left, the other addresses the rest. The address that worked last is tried
+    first the next time.
     """
 
     def __init__(self, home: Home, host: str, port: int, tls: ssl.SSLContext | None) -> None:
@@ -59,7 +59,7 @@ class Dialer:
         self._good: HostAddress | None = None
 
     def dial(self, end: float) -> Stream:
-        """A new connection, by the time `end` (monotonic). Raises Unreachable."""
+        """Open a connection by the time `end` (monotonic). Raises Unreachable."""
         problems: list[str] = []
         missing = "no connection"
         try:
@@ -88,7 +88,7 @@ class Dialer:
         try:
             found = lookup.result(end - monotonic())
         except TimeoutError:
-            raise OSError("its address is not found in time") from None
+            raise OSError("its address was not found in time") from None
         return ordered([HostAddress(*one) for one in found], self._good)
 
     def _stream(self, sock: socket.socket, end: float) -> Stream:
@@ -102,7 +102,7 @@ class Dialer:
 
 
 class _Attempts:
-    """The attempts to connect to some addresses: gives each socket that is connected, until `end`."""
+    """The attempts to connect to some addresses: yields each socket once it is connected, until `end`."""
 
     def __init__(self, home: Home, addresses: Sequence[HostAddress], end: float, problems: list[str]) -> None:
         self._home = home
@@ -121,7 +121,7 @@ class _Attempts:
             sock.close()
 
     def share(self, end: float) -> float:
-        """Until when the handshake of one may take, where others are left."""
+        """The moment by which a handshake must be done, so that the other addresses have time too."""
         now = monotonic()
         return now + (end - now) / 2 if self._open or self._waiting else end
 
@@ -148,7 +148,7 @@ class _Attempts:
             self._failed(sock.fileno(), code)
 
     def _answered(self) -> Iterator[tuple[HostAddress, socket.socket]]:
-        """Those that are connected within the time until the next one begins."""
+        """The sockets that are connected before the next attempt begins."""
         until = monotonic() + self._stagger if self._waiting else self._end
         while self._open and (left := min(until, self._end) - monotonic()) > 0:
             for number, _ in self._poll.poll(left * 1000):
@@ -168,7 +168,7 @@ class _Attempts:
 
 
 def ordered(found: Sequence[HostAddress], good: HostAddress | None) -> list[HostAddress]:
-    """Each once, the good one first, and the families in turn: IPv4 does not wait for all of an IPv6 without a way."""
+    """Each once, the good one first, then IPv6 and IPv4 in turn: where IPv6 leads nowhere, IPv4 comes second."""
     families: dict[int, list[HostAddress]] = {}
     for address in dict.fromkeys(found):
         families.setdefault(address.family, []).append(address)

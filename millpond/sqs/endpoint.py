@@ -1,11 +1,8 @@
-"""Where SQS is and who we are there, as botocore finds it."""
+"""find_endpoint(): which host is called and for which region, by our settings and by those of botocore."""
 
 from __future__ import annotations
 
 import os
-import subprocess
-from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,17 +10,14 @@ import botocore.session
 import msgspec
 from botocore.awsrequest import AWSResponse
 from botocore.config import Config
-from botocore.credentials import Credentials
-from botocore.exceptions import BotoCoreError, UnknownCredentialError
+from botocore.exceptions import BotoCoreError
 from botocore.httpsession import get_cert_path
 from botocore.utils import get_environ_proxies
 
 from millpond.errors import ConfigError
 from millpond.foreign.text import shown
-from millpond.sqs.queue_url import Place, place_of
+from millpond.sqs.queue_url import Place, is_loopback, place_of
 
-#: A credential_process that has not answered by then is ended.
-PROCESS_SECONDS = 30.0
 #: An emulator has no region of its own; what it makes its ARNs of does not matter here.
 EMULATOR_REGION = "us-east-1"
 
@@ -70,7 +64,7 @@ def _url(session: Any, place: Place, region: str) -> str:
     """The URL that is called where the settings name none."""
     if not place.aws:
         return place.endpoint_url
-    url = _asked(session, region, variants=place.regional)
+    url = _by_sdk(session, region, variants=place.regional)
     return url if place.regional or not place_of(url).regional else place.endpoint_url
 
 
@@ -80,7 +74,7 @@ def ca_file(session: Any) -> str:
     return str(get_cert_path(bundle or True))
 
 
-def _asked(session: Any, region: str, *, variants: bool) -> str:
+def _by_sdk(session: Any, region: str, *, variants: bool) -> str:
     """The endpoint of a request that botocore builds and signs, and that never leaves.
 
     So every rule of its own counts: partitions, AWS_ENDPOINT_URL_SQS, the configuration file, and with `variants` FIPS
@@ -109,45 +103,3 @@ def _asked(session: Any, region: str, *, variants: bool) -> str:
 class _Nothing:
     def stream(self) -> tuple[bytes]:
         return (b"{}",)
-
-
-def is_loopback(url: str) -> bool:
-    """Whether this URL leads to this machine: LocalStack's public name does."""
-    host = (urlsplit(url).hostname or "").rstrip(".")
-    return (
-        host == "::1" or host.startswith("127.") or f".{host}".endswith((".localhost", ".localhost.localstack.cloud"))
-    )
-
-
-def needs_no_credentials(endpoint_url: str) -> bool:
-    """An emulator on this machine checks none: made-up ones save a search that takes seconds."""
-    return is_loopback(endpoint_url) and not os.environ.get("AWS_ACCESS_KEY_ID")
-
-
-def credentials_loader(endpoint: Endpoint) -> Callable[[], Any]:
-    """A search along botocore's chain of providers, from its beginning each time; None where none has any."""
-
-    def load() -> Any:
-        if needs_no_credentials(endpoint.url):
-            return Credentials("local", "local")
-        session = botocore.session.get_session()
-        session.set_config_variable("region", endpoint.region)  # for STS, where a provider asks it
-        resolver = session.get_component("credential_provider")
-        with suppress(UnknownCredentialError):
-            resolver.get_provider("custom-process")._popen = _Process
-        return session.get_credentials()
-
-    return load
-
-
-class _Process(subprocess.Popen[bytes]):
-    """A credential_process, ended where it does not answer: botocore would wait for it without end."""
-
-    def communicate(self, input: bytes | None = None, timeout: float | None = None) -> tuple[bytes, bytes]:  # noqa: A002
-        try:
-            return super().communicate(input, timeout or PROCESS_SECONDS)
-        except BaseException:
-            self.kill()
-            self.wait()
-            with self:  # closes the pipes, which a child of its own may hold open
-                raise

@@ -1,4 +1,4 @@
-"""The entries of batch calls: how many go in one call, and what became of each, where the whole call failed too."""
+"""The entries of batch calls: how many go in one call, and what became of each, also where the whole call failed."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def batches(entries: Sequence[Entry]) -> Iterator[range]:
 
 
 def results_of(call: Callable[[list[Each]], list[Failure | None]], entries: list[Each]) -> list[Failure | None]:
-    """The results of a batch call, also where it fails as a whole: that says nothing final of any one entry.
+    """The results of a batch call, also where it fails as a whole: then no entry has failed for good.
 
-    A call that SQS refuses as it stands is made again for each entry: a bad one must not fail its nine neighbours.
+    Where SQS refuses the call itself it is made again for each entry, so that a bad one does not fail the nine others.
     """
     try:
         return call(entries)
@@ -56,9 +56,9 @@ def results_of(call: Callable[[list[Each]], list[Failure | None]], entries: list
 def send_apart(
     entries: Sequence[Entry], send: Callable[[Sequence[Entry]], list[Failure | None]]
 ) -> list[Failure | None]:
-    """The results of a batch of sends, in which one bad entry fails by itself.
+    """The results of a batch of sends, in which a bad entry fails alone.
 
-    What no JSON can hold is not sent; where SQS refuses the batch for what is in one entry, each goes alone.
+    What no JSON can hold is not sent. Where SQS refuses the batch for what one entry has in it, each goes alone.
     """
     try:
         return send(entries)
@@ -71,7 +71,7 @@ def send_apart(
             raise
         if len(entries) == 1:
             return [Failure(error.code, str(error), sender_fault=True)]
-        # As results, not as errors: those before one that fails are sent.
+        # Results, not errors: the entries before one that fails are sent.
         return [results_of(lambda alone: send_apart(alone, send), [entry])[0] for entry in entries]
     good = [entry for entry, failure in zip(entries, failures, strict=True) if failure is None]
     others = iter(send_apart(good, send)) if good else iter(())

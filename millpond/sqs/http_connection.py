@@ -11,26 +11,26 @@ from typing import NamedTuple
 from millpond.errors import Unreachable
 from millpond.sqs.stream import Stream
 
-#: Of one answer, chunk sizes and all. The longest that SQS can send has ten messages of 1 MiB, each byte of them six in
+#: The longest answer, chunk sizes included. The longest that SQS can send has ten messages of 1 MiB, each byte six in
 #: JSON: 60 MiB, and 4 for what stands around them. It is in memory once, beside the texts that are read from it.
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
-#: The code of the QueueError for an answer that is longer: fewer messages might fit.
+#: The code of the QueueError for a longer answer: with fewer messages it might fit.
 TOO_LARGE = "AnswerTooLarge"
-#: A body's place is made in such steps, as it comes.
+#: The place for a body grows by this much at a time, as the body comes.
 STEP_BYTES = 1024 * 1024
-#: Of the heads of one answer, interim ones too; of its trailers.
+#: All heads of one answer together, interim ones included; and its trailers.
 MAX_HEAD_BYTES = 65_536
-#: Of one answer: a longer one in chunks of 1 KiB, as no server sends them, still fits.
+#: Chunks of one answer: even the longest fits in chunks of 1 KiB, which no server sends.
 MAX_CHUNKS = 65_536
 
 _NAME, _VALUE = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++", rb"[^\0\r\n]*+"
-#: RFC 9112, without folded fields. What is not exactly this is no answer.
+#: The head of an answer by RFC 9112, without folded fields. Anything else is no answer.
 HEAD = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: %b)?\r\n(?:%b:%b\r\n)*+\r\n" % (_VALUE, _NAME, _VALUE))
-#: The fields that say where the body ends and whether the connection goes on. Nobody pays for the others.
+#: The fields that say where the body ends and whether the connection goes on. The others are not read.
 FRAMING = re.compile(rb"(?i)\n(content-length|transfer-encoding|connection):[ \t]*([^\r]*)")
 _OTHERS = rb"(?:(?!(?i:content-length|transfer-encoding|connection):)%b:%b\r\n|(?i:connection: keep-alive)\r\n)*+"
 _OTHERS %= (_NAME, _VALUE)
-#: A head as SQS sends them: the same rules, one length, and the connection is kept.
+#: A head as SQS sends it: by the same rules, with one length, and a connection that is kept.
 USUAL = re.compile(
     rb"HTTP/1\.1 ([2-5][0-9]{2})(?: %b)?\r\n%b(?i:content-length):[ \t]*([0-9]{1,9})[ \t]*\r\n%b\r\n"
     % (_VALUE, _OTHERS, _OTHERS)
@@ -42,7 +42,7 @@ EMPTY = frozenset({204, 304})
 
 
 class HttpAnswer(NamedTuple):
-    """One answer. `head`: as it came, status line and all."""
+    """One answer. `head`: as it came, with its status line."""
 
     status: int
     head: bytes
@@ -52,13 +52,13 @@ class HttpAnswer(NamedTuple):
         return f"<HttpAnswer {self.status}>"
 
     def header(self, name: str) -> str:
-        """The field of this name (in lower case); of several, with ", " between them; "" for none."""
+        """The value of this field (name in lower case): "" for none; several are joined by ", "."""
         fields = (line.partition(":") for line in self.head.decode("latin-1").split("\r\n"))
         return ", ".join(value.strip(" \t") for one, _, value in fields if one.lower() == name)
 
 
 class HttpConnection:
-    """One connection, in the hands of one call at a time, and what was read from it and not yet used."""
+    """One connection, used by one call at a time, and what was read from it and is not yet used."""
 
     __slots__ = ("_buffer", "_bytes_left", "_deadline", "_pid", "_stream", "clean")
 
@@ -68,16 +68,16 @@ class HttpConnection:
         self._buffer = bytearray()
         self._bytes_left: int
         self._deadline: float
-        #: Whether the last answer was whole, and the server keeps the connection. What came behind it `usable` sees.
+        #: Whether the last answer was whole and the server keeps the connection; `usable` sees what came behind it.
         self.clean: bool
 
     def close(self) -> None:
         self._stream.close()
 
     def usable(self) -> bool:
-        """Whether nothing came since the last answer, not even the end, and this process is the one that opened it.
+        """Whether nothing came since the last answer, not even the end, and this process has opened it.
 
-        A forked child has its parent's: if both used one, each would read the other's answers.
+        A forked child has its parent's connections: if both used one, each would read the other's answers.
         """
         try:
             return self._pid == os.getpid() and self._stream.silent()
@@ -99,7 +99,7 @@ class HttpConnection:
         return self._at_once(data) or self._in_pieces(data)
 
     def _at_once(self, data: bytes) -> HttpAnswer | None:
-        """The answer, where one read brought it, of the usual kind and nothing else: no byte is copied twice."""
+        """The answer, where one read brought it whole, of the usual kind, and nothing else: no byte is copied twice."""
         match = USUAL.match(data)
         if match is None or match.end() + int(match[2]) != len(data):
             return None
@@ -136,7 +136,7 @@ class HttpConnection:
             return self._chunks()
         if length is None and coding is None and closing:
             return self._rest()
-        raise ValueError(f"no telling where the answer ends: length {length!r}, coding {coding!r}")
+        raise ValueError(f"the answer does not say where it ends: length {length!r}, coding {coding!r}")
 
     def _chunks(self) -> bytearray:
         body = bytearray()
@@ -154,7 +154,7 @@ class HttpConnection:
         raise ValueError(f"the answer comes in more than {MAX_CHUNKS:,} chunks")
 
     def _skip_trailers(self) -> None:
-        """They have nothing for SQS."""
+        """Read past the trailers, which mean nothing for SQS."""
         size = 0
         while (line := self._through(b"\r\n")) != b"\r\n":
             size += len(line)
@@ -175,7 +175,7 @@ class HttpConnection:
         return self._cut(end + len(mark))
 
     def _exactly(self, size: int) -> bytearray:
-        """So many bytes: what is still to come is read to its place, and copied no more."""
+        """This many bytes. What is still to come is read into its place, and not copied again."""
         self._check_length(size)
         body = bytearray(min(size, STEP_BYTES))
         have = min(size, len(self._buffer))
@@ -196,7 +196,7 @@ class HttpConnection:
             room = room[number:]
 
     def _await(self, size: int) -> None:
-        """Until so much is there; at once too long where that can never be."""
+        """Wait until this many bytes are there. Raises at once where the answer would be too long."""
         self._check_length(size)
         while len(self._buffer) < size:
             self._more()
@@ -232,7 +232,7 @@ class HttpConnection:
 
 
 def _framing(head: bytes, end: int) -> tuple[bytes | None, bytes | None, bool]:
-    """Content-Length and Transfer-Encoding (several of one joined by a comma; None: absent), and whether it closes."""
+    """Content-Length, Transfer-Encoding (None: absent; several are joined by commas), and whether the server closes."""
     length = coding = connection = None
     for name, value in FRAMING.findall(head, 0, end):
         match len(name):

@@ -1,4 +1,4 @@
-"""Lifeline: a way to SQS for a native thread while the hub stands still. Nothing in it is gevent's, no lock shared."""
+"""Lifeline: a way to SQS for a native thread while the hub is blocked, without a socket or a lock of gevent's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from millpond.sqs.wire import WireSqs
 
 
 class FrozenKeys:
-    """The keys that the hub has handed over last: to ask a provider takes locks and sockets that are the hub's."""
+    """The keys that a greenlet handed over last: asking a provider takes locks and sockets that are the hub's."""
 
     def __init__(self, credentials: Keyring) -> None:
         self._credentials = credentials
@@ -23,33 +23,33 @@ class FrozenKeys:
         self._refused: Keys | None = None
 
     def hand_over(self) -> None:
-        """In a greenlet: the keys as they are now. Where there are none, those of last time stay."""
+        """Keep the keys as they are now; called in a greenlet. Where there are none, the last ones stay."""
         with suppress(QueueError):
             keys, refused = self._credentials.keys(), self._refused
             self._refused = None
             self._keys = keys if keys != refused else self._credentials.renew(keys)
 
     def keys(self, seconds: float = 0) -> Keys:
-        """Raises AccessDenied where the hub never had any."""
+        """The keys of the last hand-over. Raises AccessDenied where there were none."""
         if self._keys is None:
             raise AccessDenied("no credentials yet")
         return self._keys
 
     def renew(self, refused: Keys, seconds: float = 0) -> Keys:
-        """The same ones: fresh ones come with the next hand-over."""
+        """The same keys: the next hand-over brings others."""
         self._refused = refused
         return refused
 
 
 class Rescue(NamedTuple):
-    """How a native thread extends leases of one queue; `hand_over` is called in a greenlet, now and then."""
+    """How a native thread extends leases of one queue. `hand_over` is called in a greenlet, now and then."""
 
     extend: Callable[[Sequence[tuple[str, int]]], list[Failure | None]]
     hand_over: Callable[[], object]
 
 
 def rescue(sqs: Sqs, queue_url: str, region: str, endpoint_url: str) -> Rescue | None:
-    """For a queue of `sqs`; None where it is reached by a proxy, to which no thread here can speak."""
+    """The rescue for one queue; None where a proxy is in the way, which needs boto3, and the hub."""
     wire = sqs if isinstance(sqs, WireSqs) else wire_sqs(queue_url, region, endpoint_url, connections=1)
     if wire is None:
         return None

@@ -92,3 +92,11 @@ def _region_in(host: str, path: str, aws: bool) -> str:
     named = next(filter(None, (form.fullmatch(host) for form in _IN_HOST)), None)
     named = named or (_IN_AWS.fullmatch(host) if aws else _IN_PATH.fullmatch(path))
     return named["region"] if named else _OLDEST.get(host, "")
+
+
+def is_loopback(url: str) -> bool:
+    """Whether this URL leads to this machine: LocalStack's public name does."""
+    host = (urlsplit(url).hostname or "").rstrip(".")
+    return (
+        host == "::1" or host.startswith("127.") or f".{host}".endswith((".localhost", ".localhost.localstack.cloud"))
+    )

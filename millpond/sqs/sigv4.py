@@ -1,7 +1,7 @@
 """AWS Signature Version 4 for one kind of request: a POST to one path, without a query.
 
-Signed is all that is sent and that an SDK would sign: the server refuses a request whose Host, Content-Type or any
-X-Amz header is not.
+It signs every header that an SDK would sign: the server refuses a request whose Host, Content-Type or X-Amz headers are
+not signed.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ class Keys(NamedTuple):
     secret_key: str
     token: str = ""
 
-    def __repr__(self) -> str:  # whoever shows a traceback's variables must not show these
+    def __repr__(self) -> str:  # a traceback with its variables must not show these
         return f"<Keys {self.access_key}>"
 
 
 class Keyring(Protocol):
-    """Gives keys: the process's Credentials, or those that a native thread was handed over."""
+    """Gives keys: the process's Credentials, or a native thread's FrozenKeys."""
 
     def keys(self, seconds: float = ...) -> Keys: ...
 
@@ -45,9 +45,9 @@ def moment(seconds: int) -> str:
 
 
 class Signer:
-    """Signs requests that differ in nothing but their bodies. `headers`: in the order of their names, in lower case.
+    """Signs requests that differ in their bodies alone. `headers`: names in lower case, in order.
 
-    `authorization`: the value of the header, up to the signature that is its end.
+    `authorization`: the value of that header, without the signature that ends it.
     """
 
     def __init__(self, keys: Keys, region: str, date: str, path: str, headers: Mapping[str, str]) -> None:
@@ -55,13 +55,13 @@ class Signer:
         names = ";".join(headers)
         fields = "".join(f"{name}:{value}\n" for name, value in headers.items())
         self.authorization = f"{ALGORITHM} Credential={keys.access_key}/{scope}, SignedHeaders={names}, Signature="
-        twice = quote(path, safe="/~")  # what is %20 on its way is signed as %2520
+        twice = quote(path, safe="/~")  # what is sent as %20 is signed as %2520
         self._request = sha256(f"POST\n{twice}\n\n{fields}\n{names}\n".encode())
         self._text = f"{ALGORITHM}\n{date}\n{scope}\n".encode()
         self._inner, self._outer = _day_key(keys.secret_key, date[:8], region)
 
     def signature(self, body: bytes) -> bytes:
-        """64 hexadecimal digits."""
+        """The signature of a body: 64 hexadecimal digits."""
         request, inner, outer = self._request.copy(), self._inner.copy(), self._outer.copy()
         request.update(sha256(body).hexdigest().encode())
         inner.update(self._text + request.hexdigest().encode())
@@ -72,7 +72,7 @@ class Signer:
 
 @lru_cache(maxsize=16)
 def _day_key(secret_key: str, day: str, region: str) -> tuple[Any, Any]:
-    """Four HMACs that stay the same for a day; of the fifth, what its key alone decides (RFC 2104): half its time."""
+    """Four HMACs that are the same for a day, and the half of the fifth that depends on its key alone (RFC 2104)."""
     key = f"AWS4{secret_key}".encode()
     for part in (day, region, SERVICE, "aws4_request"):
         key = hmac.digest(key, part.encode(), "sha256")

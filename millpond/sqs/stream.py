@@ -21,7 +21,7 @@ RECORD_HEAD_BYTES = 5
 
 
 class Stream:
-    """Plain bytes. All calls raise OSError; TimeoutError where the limit is over. Not for two callers at once."""
+    """Plain bytes, for one caller at a time. Every call raises OSError; TimeoutError once its limit is over."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
@@ -32,12 +32,12 @@ class Stream:
         self._raw: socket.socket = getattr(sock, "_sock", sock)
 
     def close(self) -> None:
-        """Never raises: who closes has an error of its own to tell, or an answer."""
+        """Close it, without an error: the caller has one of its own to raise, or an answer."""
         with suppress(OSError):
             self._socket.close()
 
     def limit(self, seconds: float) -> None:
-        """From now on, each wait takes so long at most. Raises TimeoutError where that is no time at all."""
+        """Set the longest time of each wait from now on. Raises TimeoutError where no time is left."""
         if seconds <= 0:
             raise TimeoutError("timed out")
         self._seconds = seconds
@@ -45,7 +45,7 @@ class Stream:
             self._socket.settimeout(seconds)
 
     def send(self, data: bytes) -> None:
-        """All of it."""
+        """Send all of it."""
         try:
             sent = self._raw.send(data)  # nearly always all, at once: gevent's socket is for when it must wait
         except BlockingIOError:
@@ -54,19 +54,19 @@ class Stream:
             self._patient().sendall(memoryview(data)[sent:])
 
     def _patient(self) -> socket.socket:
-        """The socket that waits, within the limit."""
+        """The socket that waits, for the limit at most."""
         self._socket.settimeout(self._seconds)
         return self._socket
 
     def wait(self) -> None:
-        """Until there is something to read. For when that is known to take a while: it spares `recv` a try in vain.
+        """Wait until there is something to read, which spares `recv` a try in vain.
 
-        Under gevent only, where that and its own Timeout cost a third of a call: 4 us and 5.
+        It does so under gevent alone, where that try and gevent's own Timeout cost a third of a call: 4 us and 5.
         """
         if self._hub is None:
             return
         timer = self._hub.loop.timer(self._seconds)
-        # From the timer itself: hub.cancel_wait would throw a turn later, into whoever waits on this socket then.
+        # Thrown by the timer itself: hub.cancel_wait would throw a turn later, at the next caller of this socket.
         timer.start(sys.modules["gevent"].getcurrent().throw, TimeoutError("timed out"), update=True)
         try:
             self._hub.wait(self._readable)
@@ -75,23 +75,20 @@ class Stream:
 
     def recv(self) -> bytes:
         """What is there, or what comes next; b"" at the end."""
-        return self._received()
-
-    def recv_into(self, room: memoryview) -> int:
-        """The same, to its place, as much as fits: how much it was; 0 at the end."""
-        try:
-            return self._raw.recv_into(room)
-        except BlockingIOError:
-            return self._patient().recv_into(room)
-
-    def _received(self) -> bytes:
         try:
             return self._raw.recv(RECV_BYTES)
         except BlockingIOError:
             return self._patient().recv(RECV_BYTES)
 
+    def recv_into(self, room: memoryview) -> int:
+        """Read into this place, as much as fits; gives the number of bytes, 0 at the end."""
+        try:
+            return self._raw.recv_into(room)
+        except BlockingIOError:
+            return self._patient().recv_into(room)
+
     def silent(self) -> bool:
-        """Whether there is nothing to read now, not even the end; an OSError says no too."""
+        """Whether there is nothing to read now, not even the end. An OSError means no as well."""
         self._hurry()
         try:
             self._raw.recv(1)
@@ -100,13 +97,13 @@ class Stream:
         return False
 
     def _hurry(self) -> None:
-        """No wait at all, until the next limit."""
+        """Let no call wait, until the next limit is set."""
         if self._hub is None:
             self._socket.settimeout(0)
 
 
 class TlsStream(Stream):
-    """The same over TLS, the server's certificate checked. The end is only one that the server has signed."""
+    """Bytes over TLS, with the server's certificate checked. An end counts only where the server has signed it."""
 
     def __init__(self, sock: socket.socket, context: ssl.SSLContext, host: str) -> None:
         super().__init__(sock)
@@ -114,12 +111,12 @@ class TlsStream(Stream):
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
 
     def handshake(self, end: float) -> None:
-        """Until the time `end` (monotonic). Raises ssl.SSLError for a certificate that is not to be trusted."""
+        """Shake hands until the time `end` (monotonic). Raises ssl.SSLError for a certificate that is not trusted."""
         try:
             while not self._shake():
                 self._feed(end)
         finally:
-            self._flush()  # with an error: the alert that tells the server
+            self._flush()  # after an error this is the alert for the server
 
     def send(self, data: bytes) -> None:
         self._tls.write(data)
@@ -158,9 +155,9 @@ class TlsStream(Stream):
         return False
 
     def _carries_nothing(self, records: bytes) -> bool:
-        """TLS 1.3 sends session tickets of its own accord: they are not for us.
+        """Whether these records are TLS 1.3's session tickets, which a server sends unasked.
 
-        A record whose end is still to come can be anything, so it is not waited for.
+        A record whose end is still to come can be anything, so nobody waits for it.
         """
         end = 0
         while end < len(records):
@@ -184,7 +181,7 @@ class TlsStream(Stream):
 
     def _feed(self, end: float) -> None:
         self.limit(end - monotonic())
-        data = self._received()
+        data = super().recv()
         if data:
             self._incoming.write(data)
         else:

@@ -23,13 +23,13 @@ from millpond.sqs.sigv4 import Keyring, Keys
 from millpond.sqs.sqs_queue import SqsQueue
 
 CONTENT_TYPE = "application/x-amz-json-1.0"
-#: A server's clock that is later than this is no clock: the year 2100.
+#: The latest time that a server's clock is believed: the year 2100.
 LATEST_TIME = 4_102_444_800
 Read = TypeVar("Read")
 
 
 class Site(NamedTuple):
-    """Where requests go, as they name and sign it."""
+    """Where requests go, as they are addressed and signed."""
 
     host: str
     path: str
@@ -37,7 +37,7 @@ class Site(NamedTuple):
 
 
 class WireSqs:
-    """SQS at one endpoint: signs and sends calls. All its queues share credentials, connections and the clock."""
+    """SQS at one endpoint: signs and sends calls. Its queues share credentials, connections and the server's clock."""
 
     client = "wire"
 
@@ -65,11 +65,11 @@ class WireSqs:
             raise type(error)(f"{name}: {shown(error, MAX_TOLD)}", error.code) from error
         except MemoryError as error:
             raise Unreachable(f"{name}: no memory for the answer", TOO_LARGE) from error
-        except Exception as error:  # nested 10,000 deep, numbers of 5,000 digits: each reader has errors of its own
+        except Exception as error:  # nested 10,000 deep, numbers of 5,000 digits: each reader has its own errors
             raise Unreachable(f"{name}: the answer is not from SQS: {describe(error)}") from error
 
     def _answer(self, name: str, body: bytes, seconds: float) -> HttpAnswer:
-        """Sent once; once more only where SQS has refused its signature and there is a better one."""
+        """The answer to a call, sent once; twice only where SQS refuses the signature and there is a better one."""
         end = monotonic() + seconds
         keys, skew = self.credentials.keys(seconds), self._skew_seconds
         answer = self.connections.exchange(self._signed(name, body, keys, skew), end - monotonic())
@@ -80,11 +80,11 @@ class WireSqs:
             return answer
         answer = self.connections.exchange(self._signed(name, body, *better), end - monotonic())
         if answer.status == 200:
-            self._skew_seconds = better[1]  # and not before: the time of an answer that lies would spoil every call
+            self._skew_seconds = better[1]  # only now: the wrong time of one answer would spoil every later call
         return answer
 
     def _better(self, answer: HttpAnswer, keys: Keys, skew: float, end: float) -> tuple[Keys, float] | None:
-        """Keys, and seconds to add to our time, for a second try; None where a second try could not help."""
+        """The keys, and the seconds to add to our time, for a second try; None where it could not help."""
         codes, text = answers.error_names(answer.header("x-amzn-query-error"), answer.body)
         if is_skew(frozenset(codes), text):
             server_time = _time_of(answer)
@@ -101,14 +101,14 @@ class WireSqs:
 
 
 def signed_request(site: Site, name: str, body: bytes, keys: Keys, date: str) -> bytes:
-    """The whole request for the call of this name. `date`: X-Amz-Date, which the signature is good for 15 min from."""
+    """The whole request of a call. `date`: X-Amz-Date; the signature is good for 15 min from then."""
     head, signer = _frame(site, name, keys, date)
     return b"%b%b\r\ncontent-length: %d\r\n\r\n%b" % (head, signer.signature(body), len(body), body)
 
 
 @lru_cache(maxsize=32)
 def _frame(site: Site, name: str, keys: Keys, date: str) -> tuple[bytes, sigv4.Signer]:
-    """What all calls of this name within one second have: the head up to the signature, and what makes that."""
+    """What all calls of one name have in common within a second: the head up to the signature, and the signer."""
     headers = {
         "content-type": CONTENT_TYPE,
         "host": site.host,
@@ -123,25 +123,25 @@ def _frame(site: Site, name: str, keys: Keys, date: str) -> tuple[bytes, sigv4.S
     return "\r\n".join(lines).encode(), signer
 
 
-#: A receive is the same for a second, until the date changes: signed once for all pollers.
+#: A receive is the same until the date changes, a second later: it is signed once for all pollers.
 repeated_request = lru_cache(maxsize=32)(signed_request)
 
 
 def _time_of(answer: HttpAnswer) -> float | None:
-    """Seconds since the epoch, by its Date; None where that is not between 1970 and 2100, or no date at all."""
+    """The Date of an answer, in seconds since the epoch; None where there is none between 1970 and 2100."""
     try:
         date = parsedate_to_datetime(answer.header("date"))
         seconds = date.replace(tzinfo=date.tzinfo or UTC).timestamp()
-    except Exception:  # made for e-mails: a zone of 20 digits is an OverflowError
+    except Exception:  # the parser is made for e-mails: a zone of 20 digits is an OverflowError
         return None
     return seconds if 0 <= seconds <= LATEST_TIME else None
 
 
 def site_of(endpoint_url: str, region: str) -> Site:
-    """Of an endpoint: the host without the scheme's own port, as it is signed; the path with a slash at its end."""
+    """The site of an endpoint: the host without the scheme's own port, the path with a slash at its end."""
     parts = urlsplit(endpoint_url)
     name = parts.hostname or ""
     host = f"[{name}]" if ":" in name else name
-    own = 443 if parts.scheme == "https" else 80  # is not in the Host that is signed
+    own = 443 if parts.scheme == "https" else 80  # the Host that is signed leaves it out
     port = "" if parts.port in (None, own) else f":{parts.port}"
     return Site(f"{host}{port}", f"{quote(parts.path.rstrip('/'), safe='/%~')}/", region)

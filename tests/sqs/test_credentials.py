@@ -21,8 +21,8 @@ from gevent.threadpool import ThreadPool
 from millpond.errors import AccessDenied, QueueError, Unreachable
 from millpond.foreign.text import shown
 from millpond.sqs import credentials as module
-from millpond.sqs.credentials import ADVISORY_SECONDS, LOOK_SECONDS, RELOAD_SECONDS, Credentials
-from millpond.sqs.endpoint import Endpoint, credentials_loader
+from millpond.sqs.credentials import ADVISORY_SECONDS, LOOK_SECONDS, RELOAD_SECONDS, Credentials, credentials_loader
+from millpond.sqs.endpoint import Endpoint
 from millpond.sqs.sigv4 import Keys
 
 
@@ -307,7 +307,7 @@ def test_a_credential_process_that_hangs_is_given_up_and_ended(monkeypatch, tmp_
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("millpond.sqs.endpoint.PROCESS_SECONDS", 1.0)
+    monkeypatch.setattr("millpond.sqs.credentials.PROCESS_SECONDS", 1.0)
     endpoint = Endpoint("https://sqs.eu-west-1.amazonaws.com/", "eu-west-1", "", False)
     credentials = Credentials(credentials_loader(endpoint))
     with pytest.raises(Unreachable, match="timed out"):

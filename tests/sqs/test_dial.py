@@ -201,7 +201,7 @@ def test_a_name_that_is_never_looked_up_is_given_up_in_time(home):
     dialer = Dialer(with_names(home, hang), "queue.example", 80, None)
     call = lambda: dialer.dial(time.monotonic() + 0.2)  # noqa: E731
     began = time.monotonic()
-    with pytest.raises(Unreachable, match=r"no connection to queue\.example:80: its address is not found in time"):
+    with pytest.raises(Unreachable, match=r"no connection to queue\.example:80: its address was not found in time"):
         call() if home is process else gevent.get_hub().threadpool.spawn(call).get()
     assert time.monotonic() - began < 2
 

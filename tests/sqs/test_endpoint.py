@@ -14,8 +14,8 @@ from botocore.exceptions import EndpointVariantError
 from millpond.errors import ConfigError
 from millpond.sqs.boto import BotoSqs
 from millpond.sqs.clients import connect
-from millpond.sqs.credentials import Credentials
-from millpond.sqs.endpoint import Endpoint, credentials_loader, find_endpoint
+from millpond.sqs.credentials import Credentials, credentials_loader
+from millpond.sqs.endpoint import Endpoint, find_endpoint
 from millpond.sqs.queue_url import DUAL_STACK_SUFFIXES, SUFFIXES
 from millpond.sqs.sigv4 import Keys
 from tests.http_server import Server

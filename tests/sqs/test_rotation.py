@@ -56,7 +56,7 @@ def server():
 def file(monkeypatch, tmp_path):
     """~/.aws/credentials, and nothing else to take keys from."""
     path = tmp_path / "credentials"
-    monkeypatch.setattr("millpond.sqs.endpoint.needs_no_credentials", lambda url: False)
+    monkeypatch.setattr("millpond.sqs.credentials.needs_no_credentials", lambda url: False)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(path))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
