@@ -99,6 +99,7 @@ class Rig:
         self.queue.max_receive_count, self.queue.dead = max_receive_count, self.dead
         self.ended: list[tuple[str, Any]] = []
         self.crashes: list[BaseException] = []
+        clock.on_error = self.crashes.append
         self.refused: list[Exception] = []
         routes = {
             name: Route(

@@ -14,10 +14,11 @@ MAX_TURNS = 100_000
 
 
 class VirtualTimer:
-    __slots__ = ("call",)
+    __slots__ = ("call", "clock")
 
-    def __init__(self, call: Callable[[], object]) -> None:
+    def __init__(self, call: Callable[[], object], clock: VirtualClock) -> None:
         self.call: Callable[[], object] | None = call
+        self.clock = clock
 
     def cancel(self) -> None:
         self.call = None
@@ -25,7 +26,7 @@ class VirtualTimer:
     def ring(self) -> None:
         """In the hub; what was cancelled a moment before does not ring."""
         if self.call is not None:
-            self.call()
+            self.clock.run(self.call)
 
 
 class VirtualEvent:
@@ -61,6 +62,14 @@ class VirtualClock:
         self._now = start
         self._timers: list[tuple[float, int, VirtualTimer]] = []
         self._order = itertools.count()
+        self.on_error: Callable[[BaseException], object] = _raise
+
+    def run(self, call: Callable[[], object]) -> None:
+        """In the hub."""
+        try:
+            call()
+        except BaseException as error:
+            self.on_error(error)
 
     def now(self) -> float:
         return self._now
@@ -77,12 +86,12 @@ class VirtualClock:
         return VirtualEvent(self)
 
     def timer(self, seconds: float, call: Callable[[], object]) -> VirtualTimer:
-        timer = VirtualTimer(call)
+        timer = VirtualTimer(call, self)
         heapq.heappush(self._timers, (self._now + max(0.0, seconds), next(self._order), timer))
         return timer
 
     def soon(self, call: Callable[[], object]) -> None:
-        gevent.get_hub().loop.run_callback(call)
+        gevent.get_hub().loop.run_callback(self.run, call)
 
     def advance(self, seconds: float) -> None:
         """Let so much time pass, timer by timer."""
@@ -96,6 +105,10 @@ class VirtualClock:
                 settle()
         self._now = end
         settle()
+
+
+def _raise(error: BaseException) -> None:
+    raise error
 
 
 def settle(turns: int = 1) -> None:

@@ -130,14 +130,13 @@ class Lease(msgspec.Struct, eq=False):
 
     def redelivered(self, handle: str, since: float, receive_count: int) -> None:
         """SQS delivered the message again, at `since`, while it is in hand: go on by the new handle."""
-        was_lost, self.state = self.state is LOST, HELD
         self.handle = handle
         self.receive_count = receive_count
         self.received_at = since
         self.deadline = since + self.terms.lease_seconds
         self._void_change()
-        is_due = since + self.terms.beat_seconds <= self.terms.clock.now()
-        if is_due:
+        was_lost, self.state = self.state is LOST, HELD  # last: the thread marks no lease that has half of the old
+        if since + self.terms.beat_seconds <= self.terms.clock.now():
             self.stop_beating()  # the next beat may be due after the new deadline
             self.start_beating()
         elif was_lost:

@@ -33,7 +33,12 @@ class Event(Protocol):
 
 
 class Clock(Protocol):
-    """Seconds throughout."""
+    """Seconds throughout.
+
+    `on_error` is called in the hub with what a `call` raises: gevent would print it, and half an engine go on.
+    """
+
+    on_error: Callable[[BaseException], object]
 
     def now(self) -> float:
         """Monotonic seconds, for deadlines."""
@@ -63,6 +68,7 @@ class SystemClock:
         # It is called five times a message: a method around it costs twice what it does.
         self.now = partial(time.clock_gettime, _CLOCK)
         self.time = time.time
+        self.on_error: Callable[[BaseException], object] = _raise
 
     def sleep(self, seconds: float) -> None:
         gevent.sleep(seconds)
@@ -72,10 +78,23 @@ class SystemClock:
         return event
 
     def timer(self, seconds: float, call: Callable[[], object]) -> LoopTimer:
-        return LoopTimer(seconds, call)
+        return LoopTimer(seconds, self._guarded(call))
 
     def soon(self, call: Callable[[], object]) -> None:
-        gevent.get_hub().loop.run_callback(call)
+        gevent.get_hub().loop.run_callback(self._guarded(call))
+
+    def _guarded(self, call: Callable[[], object]) -> Callable[[], None]:
+        def guarded() -> None:
+            try:
+                call()
+            except BaseException as error:
+                self.on_error(error)
+
+        return guarded
+
+
+def _raise(error: BaseException) -> None:
+    raise error
 
 
 class LoopTimer:

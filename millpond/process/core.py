@@ -30,7 +30,8 @@ LET_GO_SECONDS = 1.0
 class Core:
     """One process, as long as it lives.
 
-    1. It starts the core greenlets: one that dies, or is killed, takes the process down (exit code 2).
+    1. It starts the core greenlets: one that dies, or is killed, takes the process down (exit code 2). So does an error
+       in a timer of the engine.
     2. It keeps why the process stops: the first reason counts, but a crash outweighs it.
     3. `over` is set when all is settled, or when nothing more is to be waited for: a crash, a second Ctrl-C.
 
@@ -41,6 +42,7 @@ class Core:
         self.pool: Pool[Delivery] = Pool(concurrency, self._crashed)
         self.pulse = Pulse(clock)
         self.clock = clock
+        clock.on_error = self.crash
         self.drain_seconds = drain_seconds
         self.signals = signals
         self.started = clock.now()
@@ -86,8 +88,11 @@ class Core:
         return greenlet
 
     def _crashed(self, greenlet: gevent.Greenlet) -> None:
-        error = greenlet.exception or greenlet.value  # the GreenletExit of one that was killed: by a handler, say
-        text = f"the worker stops, because one of its core greenlets died: {describe(error)}"
+        self.crash(greenlet.exception or greenlet.value)  # the GreenletExit of one that was killed: by a handler, say
+
+    def crash(self, error: BaseException) -> None:
+        """A part of the engine failed: the process ends now, and nothing is drained."""
+        text = f"the worker stops, because a part of its engine failed: {describe(error)}"
         log.event(logging.CRITICAL, "worker.crashed", text, traceback=traceback_of(error))
         self.stop("crash", CRASHED)
         self.over.set()

@@ -511,6 +511,20 @@ def test_a_core_greenlet_that_dies_ends_the_process_at_once_and_nothing_is_drain
     gate.event.set()
 
 
+@pytest.mark.parametrize("how", ["timer", "soon"])
+def test_an_error_in_a_call_of_the_hubs_ends_the_process_too(process, clock, caplog, how):
+    """gevent prints it and goes on: a beat, a linger or a settling would be lost in silence."""
+    one = process({"job": fine})
+    if how == "timer":
+        clock.timer(1.0, die)
+    else:
+        clock.soon(die)
+    clock.advance(2)
+    settle(40)
+    assert one.exit_code == CRASHED
+    assert "a part of its engine failed: RuntimeError" in caplog.text
+
+
 @pytest.mark.parametrize("started", [True, False])
 def test_a_core_greenlet_that_a_handler_has_killed_ends_the_process(process, clock, caplog, started):
     """As gevent.killall() of all that gc knows does. The worker would go on, deaf and silent."""
@@ -521,7 +535,7 @@ def test_a_core_greenlet_that_a_handler_has_killed_ends_the_process(process, clo
     core.kill(block=False)
     settle(40)
     assert one.exit_code == CRASHED
-    assert "one of its core greenlets died: GreenletExit" in caplog.text
+    assert "a part of its engine failed: GreenletExit" in caplog.text
 
 
 def test_what_the_end_of_a_drain_itself_kills_is_no_crash(process, clock, caplog):
