@@ -22,12 +22,12 @@ from millpond.sqs.queue import Entry, Failure
 EVENT_TYPE = "email.send"
 #: Outcomes after which a message does not come back.
 FINAL = ("succeeded", "discarded", "dead_lettered")
-#: Put in so many, then look whether the worker is to stop.
+#: Put in this many, then look whether the worker is to stop.
 CHUNK = 500
 
 
 class Demo:
-    """So many sample e-mails in a worker's own queue. Raises ConfigError where they have no place there."""
+    """Puts sample e-mails into a worker's own queue. Raises ConfigError where they have no place there."""
 
     def __init__(self, settings: AllSettings, number: int) -> None:
         local = [name for name, queue in settings.queues.items() if queue.is_local]

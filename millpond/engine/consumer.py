@@ -221,7 +221,7 @@ class Consumer(DeliveryOwner, LeaseOwner, SettlerOwner):
         """SQS gave out again what is in hand: go on with the new handle, run nothing twice."""
         twin.lease.redelivered(received.receipt_handle, since, received.receive_count)
         twin.received = msgspec.structs.replace(twin.received, receive_count=received.receive_count)
-        twin.lease.is_lost(self._clock.now())  # again, already: its handler hears of it
+        twin.lease.is_lost(self._clock.now())  # again, already: its handler is interrupted
         self._forget_twin()
 
     def _forget_twin(self) -> None:
@@ -298,7 +298,7 @@ class Consumer(DeliveryOwner, LeaseOwner, SettlerOwner):
             if succeeded:
                 self._settler.settle(succeeded, SUCCEEDED)
             self.has_room()
-        except BaseException as error:  # in the hub nobody would hear of it, and leases would be kept for nothing
+        except BaseException as error:  # in the hub nobody would see it, and leases would be kept for nothing
             self._spawn(_fail, error)
 
     def end_soon(self, delivery: Delivery, outcome: Outcome) -> None:

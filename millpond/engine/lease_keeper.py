@@ -69,12 +69,12 @@ class LeaseKeeper:
         self._drain_began: float | None = None
 
     def take(self, item: Any, handle: str, since: float, receive_count: int = 1) -> Lease:
-        """The lease of a message (`item`) that SQS handed out at `since`; it beats from `begin` on."""
+        """The lease of a message (`item`) that SQS delivered at `since`; it beats from `begin` on."""
         terms = self.terms
         return Lease(terms, item, handle, since, since + terms.lease_seconds, receive_count)
 
     def begin(self, leases: Sequence[Lease], since: float) -> None:
-        """The first beat is due beat_seconds from now; at once where the messages were handed out long ago."""
+        """The first beat is due beat_seconds from now; at once where the messages were delivered long ago."""
         if since + self.terms.beat_seconds > self._clock.now():
             self.terms.quiet.add_all(leases)
             return

@@ -59,7 +59,7 @@ class Permits:
         self.grant()
 
     def put(self, number: int) -> None:
-        """So many permits come back."""
+        """Take back this number of permits."""
         before = self.free
         self.free += number
         if self._waiters or self._quiet_waiters:
@@ -102,7 +102,7 @@ class Permits:
         self._look(self._quiet_waiters, self._reserve - self._quiet if self._hungry else self.free)
 
     def _look(self, waiters: list[Waiter], number: int) -> None:
-        """So many polls of quiet queues may begin."""
+        """Begin up to `number` polls of quiet queues."""
         for waiter in list(waiters):
             if ((number > 0 and self.free) or waiter.dismissed) and waiter.try_serve():
                 number -= 1

@@ -33,7 +33,7 @@ def describe(error: BaseException) -> str:
 
 
 def traceback_of(error: BaseException) -> str:
-    """Its traceback, the end of it where it is long; what cannot be formatted is told by its description alone."""
+    """Its traceback, the end of it where it is long; what cannot be formatted is given by its description alone."""
     texts = _trace(error, MAX_DEPTH)
     return "\n".join([shown(line, MAX_LINE) for text in texts for line in text.splitlines()])[-MAX_LINES:]
 

@@ -84,7 +84,7 @@ class Errand(Generic[Value]):
         return monotonic() - self._began
 
     def result(self, seconds: float) -> Value:
-        """What the call returns or raises. TimeoutError: it has not ended within so many seconds, and goes on."""
+        """What the call returns or raises. TimeoutError: it has not ended within this time, and goes on."""
         end, pause, sleep = monotonic() + seconds, LOOK_SECONDS, home()("time", "sleep")
         while self._outcome is None:
             left = end - monotonic()

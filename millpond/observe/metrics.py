@@ -18,7 +18,7 @@ from millpond.observe.statsd_packets import Packer, StatsdSocket, Times, clean
 FLUSH_SECONDS = 1.0
 #: The part of a second over which its packets are spread: in a trial, a burst of them lost 39 % of the lines.
 SPREAD_SECONDS = 0.8
-#: In so many bursts: each wakes the process up, which at a low load costs more than the packet.
+#: The number of bursts: each wakes the process up, which at a low load costs more than the packet.
 BURSTS = 10
 #: The longest that flush() and close() wait for an address: a process that drains has no more to give.
 LAST_FLUSH_SECONDS = 0.5

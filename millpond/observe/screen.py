@@ -68,7 +68,7 @@ def plain_table(columns: Sequence[str], rows: Rows) -> list[str]:
 
 @contextmanager
 def progress(text: str, total: int) -> Iterator[Callable[[int], object]]:
-    """A bar while a terminal is looking, nothing elsewhere. Yields what is told of each step: its size."""
+    """A bar while a terminal is looking, nothing elsewhere. Yields what is called with the size of each step."""
     if not _on_terminal():
         yield lambda step: None
         return

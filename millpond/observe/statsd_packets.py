@@ -20,7 +20,7 @@ from statsd import StatsClient
 
 from millpond.observe import log
 
-#: Timings of one name that one flush sends; of more, a random choice of so many, with their @rate.
+#: Timings of one name that one flush sends; of more, a random choice of this number, with their @rate.
 MAX_SAMPLES = 200
 #: Bytes of a packet: what any IP network carries in one piece (where one is cut up, a lost piece loses all of it),
 #: the package's own default, and what StatsD's documentation names for the internet.

@@ -15,7 +15,7 @@ Item = TypeVar("Item")
 
 #: Longest pause before another try: a lease or a finished delete waits behind it.
 MAX_PAUSE_SECONDS = 2.0
-#: How much of a pace the newest batch makes; a longer time without any item counts as so many seconds.
+#: How much of a pace the newest batch makes; a longer time without any item counts as this many seconds.
 NEWEST_WEIGHT, REST_SECONDS = 0.3, 0.1
 #: The longest pause once the drain has begun.
 HURRIED_PAUSE_SECONDS = 0.5
