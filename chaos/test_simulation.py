@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from chaos.mutants import MUTANTS, hunt
+from chaos.mutants import hunt
+from chaos.planted import MUTANTS
 from chaos.simulation.history import story
 from chaos.simulation.plan import draw
 from chaos.simulation.runner import run_seed, run_seeds

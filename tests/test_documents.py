@@ -16,7 +16,7 @@ from typing import get_args
 
 import pytest
 
-from chaos.mutants import MUTANTS
+from chaos.planted import MUTANTS
 from chaos.scenarios.__main__ import SCENARIOS
 from chaos.simulation.rules import RULES
 from millpond import Message, errors

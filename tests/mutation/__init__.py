@@ -1,5 +1,5 @@
 """Do the tests bite? Small bugs are planted, one at a time, and the tests of their module must find each.
 
 `python -m tests.mutation --sample 300 --seed 1` (`make mutants`): exit code 1 where less than 95 % are found. The bugs
-are cosmic-ray's and a few of our own (`plant.py`); `chaos/mutants.py` has those that break a rule of the design.
+are cosmic-ray's and a few of our own (`plant.py`); `chaos/planted/` has those that break a rule of the design.
 """
