@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
+from msgspec.structs import replace
 
 #: The type of an attachment that names none.
 OCTETS = "application/octet-stream"
@@ -58,15 +59,9 @@ class Email(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     def __repr__(self) -> str:
         return f"<Email to {len(self.to)} and others>"  # neither addresses nor texts
 
-    def left(self, remainder: Remainder) -> Email:
+    def left(self, rest: Remainder) -> Email:
         """The same mail, for those who have not had it yet."""
-        return msgspec.structs.replace(
-            self,
-            from_=remainder.sender,
-            only=remainder.only,
-            message_id=remainder.message_id,
-            date=remainder.date,
-        )
+        return replace(self, from_=rest.sender, only=rest.only, message_id=rest.message_id, date=rest.date)
 
 
 class Remainder(msgspec.Struct, frozen=True):

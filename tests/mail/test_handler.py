@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import gevent
 import pytest
 
+import millpond.mail
 from handlers.email import send_email, teardown
 from millpond.app.routing import routes
 from millpond.errors import Interrupt, TimeLimitExceeded
@@ -19,6 +22,10 @@ from tests.smtp_server import HANG, ScriptedServer
 def test_the_handler_is_declared_for_its_type_with_the_time_that_smtp_takes():
     route = routes(["handlers.email"])["email.send"]
     assert (route.timeout_seconds, route.max_attempts, route.where) == (900, None, "handlers.email.send_email")
+
+
+def test_the_handler_of_the_wheel_is_this_file_and_no_copy():
+    assert Path(millpond.mail.__file__).with_name("handler.py").readlink() == Path("../../handlers/email.py")
 
 
 def test_a_handler_that_was_not_set_up_says_so():
