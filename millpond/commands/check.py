@@ -1,4 +1,4 @@
-"""`worker.py check`: everything that can be known before the first message, as a table of findings."""
+"""`worker.py check`: what can be found out before the first message, as a table of findings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import partial
 from typing import NamedTuple
 
 from millpond.app import discovery
-from millpond.app.config import PLATFORM_VARIABLES, AllSettings, StatsdSettings
+from millpond.app.config import AllSettings, StatsdSettings
 from millpond.app.routing import Route
 from millpond.commands.check_queue import Finding, check_queue, sqs_queue
 from millpond.commands.send import is_listened_to
@@ -35,31 +35,27 @@ class Platform(NamedTuple):
     longest: str
 
 
-PLATFORMS = dict(
-    zip(
-        PLATFORM_VARIABLES,
-        (
-            Platform("Heroku", "always"),
-            Platform("ECS", "or after stopTimeout, which Fargate takes up to 120 s"),
-            Platform("Kubernetes", "or after terminationGracePeriodSeconds, which may be as long as the longest job"),
-        ),
-        strict=True,
-    )
-)
+PLATFORMS = {
+    "DYNO": Platform("Heroku", "always"),
+    "ECS_CONTAINER_METADATA_URI_V4": Platform("ECS", "or after stopTimeout, which Fargate takes up to 120 s"),
+    "KUBERNETES_SERVICE_HOST": Platform(
+        "Kubernetes", "or after terminationGracePeriodSeconds, which may be as long as the longest job"
+    ),
+}
 
 
 def run(settings: AllSettings, environ: Mapping[str, str]) -> int:
-    """Draw every finding as a table; the exit code."""
+    """Draw every finding as a table; return the exit code."""
     findings = list(preflight(settings, environ))
     screen.table(["", "where", "finding"], [(one.level, one.where, one.text) for one in findings], STYLES)
     counts = Counter(finding.level for finding in findings)
-    verdict = "it cannot work" if counts["error"] else "it can work"
+    verdict = "the worker cannot work" if counts["error"] else "the worker can work"
     print(f"{verdict}: {', '.join(counted(counts[level], level) for level in ('error', 'warning'))}", flush=True)
     return MISCONFIGURED if counts["error"] else STOPPED
 
 
 def preflight(settings: AllSettings, environ: Mapping[str, str]) -> Iterator[Finding]:
-    """Every finding on settings that load."""
+    """Yield every finding on settings that could be loaded."""
     yield Finding("ok", "settings", f"queues: {', '.join(settings.queues)}")
     routes = yield from _handlers(settings)
     for name, queue in settings.queues.items():
@@ -105,21 +101,23 @@ def _client(name: str, settings: AllSettings) -> Iterator[Finding]:
         return
     endpoint = find_endpoint(queue.url, sqs.region, sqs.endpoint_url)
     if sqs.region and sqs.region != endpoint.region:
-        text = f"its URL names the region {endpoint.region}, and that counts: [sqs] region (AWS_REGION) is {sqs.region}"
+        text = f"the URL names the region {endpoint.region}, and that counts: [sqs] region (AWS_REGION) is {sqs.region}"
         yield Finding("note", f"queues.{name}", text)
     own = place_of(queue.url).endpoint_url
     if endpoint.url != f"{own}/":
         text = f"{endpoint.url} is called, by [sqs] endpoint_url or the AWS SDK's settings, and not {own}"
         yield Finding("note", f"queues.{name}", text)
     if endpoint.proxied and sqs.client != "boto3":
-        yield Finding("note", f"queues.{name}", f"there is a proxy before {endpoint.url}: boto3 speaks to it, not wire")
+        yield Finding(
+            "note", f"queues.{name}", f"a proxy stands before {endpoint.url}: boto3 is used, since wire takes no proxy"
+        )
 
 
 def _local(settings: AllSettings) -> Iterator[Finding]:
-    """A worker that runs already is no fault; the one to come has no place for its queues then."""
+    """A worker that runs already is no fault, but no other one can start beside it."""
     port = settings.local.port
     if any(queue.is_local for queue in settings.queues.values()) and is_listened_to(port):
-        text = f"port = {port} is in use: while that worker (or whatever it is) runs, no other one can start"
+        text = f"port = {port} is in use: while that program runs, no worker with local queues can start"
         yield Finding("note", "local", text)
 
 
@@ -129,19 +127,21 @@ def _errors(where: str, error: ConfigError) -> Iterator[Finding]:
 
 def _statsd(statsd: StatsdSettings) -> Finding:
     if not statsd.host:
-        return Finding("note", "statsd", "host is empty: no metrics")
+        return Finding("note", "statsd", "host is empty, so no metrics are sent")
     try:
         Errand(lambda: socket.getaddrinfo(statsd.host, statsd.port), process).result(LOOKUP_SECONDS)
     except (OSError, UnicodeError) as error:  # UnicodeError: a label that is too long
-        return Finding("warning", "statsd", f"host = {statsd.host} cannot be found, metrics are lost: {error}")
-    return Finding("ok", "statsd", f"metrics go to {statsd.host}:{statsd.port}, if somebody listens there")
+        return Finding("warning", "statsd", f"host = {statsd.host} cannot be resolved, so no metrics are sent: {error}")
+    return Finding(
+        "ok", "statsd", f"metrics go to {statsd.host}:{statsd.port}; nothing shows whether a server listens there"
+    )
 
 
 def _platform(drain_seconds: float, environ: Mapping[str, str]) -> Finding:
     """`drain_seconds`: infinite for "until done"."""
-    platform = next((PLATFORMS[variable] for variable in PLATFORM_VARIABLES if environ.get(variable)), None)
+    platform = next((PLATFORMS[variable] for variable in PLATFORMS if environ.get(variable)), None)
     if platform is None:
-        return Finding("note", "platform", "neither Heroku nor ECS nor Kubernetes")
+        return Finding("note", "platform", "this is neither Heroku nor ECS nor Kubernetes")
     if math.isinf(drain_seconds):
         text = f'drain_seconds = "until done": {platform.name} kills {KILL_SECONDS} s after SIGTERM, {platform.longest}'
         return Finding("warning", "platform", f"{text}; what is killed runs again a visibility time-out later")

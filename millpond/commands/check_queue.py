@@ -1,4 +1,4 @@
-"""The preflight of one queue: can it be reached, what is allowed, do its settings and ours go together."""
+"""The check of one queue: whether it can be reached, what is allowed, and whether its settings fit ours."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from millpond.sqs.sqs_queue import SqsQueue
 
 #: The longest MessageRetentionPeriod: 14 days.
 MAX_RETENTION_SECONDS = 1_209_600
-#: No queue has given out this handle: to delete it or to extend it does nothing, but SQS checks the right first.
+#: No queue gave out this handle: deleting or extending by it does nothing, but SQS checks the right first.
 MADE_UP_HANDLE = "made-up-by-millpond-check"
 
 Level = Literal["ok", "note", "warning", "error"]
@@ -50,7 +50,7 @@ class Checked(Protocol):
 def check_queue(
     name: str, settings: AllSettings, routes: Mapping[str, Route], connect: Callable[[str], Checked]
 ) -> Iterator[Finding]:
-    """Every finding on one queue. `connect`: URL -> queue. Raises ConfigError where there is no way to connect."""
+    """Yield every finding on one queue. `connect`: URL -> queue. Raises ConfigError where it cannot connect."""
     where, queue = f"queues.{name}", settings.queues[name]
     if queue.is_local:
         yield Finding("ok", where, "the embedded queue, in memory: it starts with the worker, nothing to reach")
@@ -85,16 +85,16 @@ def sqs_queue(url: str, queue: QueueSettings, settings: AllSettings) -> SqsQueue
 def _lease(where: str, queue: QueueSettings, routes: Mapping[str, Route]) -> Finding:
     beat, visibility = queue.beat_seconds, queue.visibility_seconds
     if beat + SETTLE_SECONDS > visibility:
-        text = f"visibility_seconds = {visibility} is short: a heartbeat comes after {beat:.3g} s and its call may take"
-        text += f" {SETTLE_SECONDS} s, by then another worker may have the message; 60 is the default"
+        text = f"visibility_seconds = {visibility} is short: a beat comes after {beat:.3g} s and its call may take"
+        text += f" {SETTLE_SECONDS} s, and by then another worker may have the message; 60 is the default"
         return Finding("warning", where, text)
     longest = max((route.timeout_seconds for route in routes.values()), default=0.0)
-    text = f"visibility_seconds = {visibility}: a heartbeat each {beat:.3g} s keeps the message of a longer handler"
+    text = f"visibility_seconds = {visibility}: a beat each {beat:.3g} s keeps the message of a longer handler"
     return Finding("ok", where, f"{text} (longest time limit: {longest:g} s)")
 
 
 def _hold(where: str, queue: QueueSettings, routes: Mapping[str, Route]) -> Iterator[Finding]:
-    """A handler that may run for longer than its message can be kept."""
+    """Yield a warning for each handler that may run for longer than its message can be kept."""
     for event_type, route in sorted(routes.items()):
         if route.timeout_seconds > queue.max_hold_seconds:
             text = f"the time limit of {event_type} is {route.timeout_seconds:g} s, but a message is kept for"
@@ -123,7 +123,7 @@ def _reach(where: str, remote: Checked) -> Generator[Finding, None, dict[str, st
         return None
     waiting, in_flight = (attributes.get(f"ApproximateNumberOfMessages{end}", "?") for end in ("", "NotVisible"))
     wait, fly = "waits" if waiting == "1" else "wait", "is" if in_flight == "1" else "are"
-    text = f"reachable; about {counted(waiting, 'message')} {wait}, {in_flight} {fly} in flight"
+    text = f"the queue is reachable; about {counted(waiting, 'message')} {wait}, {in_flight} {fly} in flight"
     yield Finding("ok", where, text)
     return attributes
 
@@ -145,7 +145,7 @@ def _redrive(where: str, redrive: Redrive, max_attempts: int) -> Finding:
     count = redrive.max_receive_count
     if not count and redrive.name:
         text = (
-            f"its redrive policy says no maxReceiveCount (1 to {MAX_RECEIVES}): nobody knows when SQS moves a message"
+            f"the redrive policy has no maxReceiveCount (1 to {MAX_RECEIVES}): it is unknown when SQS moves a message"
         )
         return Finding("warning", where, text)
     if not count:

@@ -111,7 +111,7 @@ def _run(settings: AllSettings, options: argparse.Namespace, signals: ExitSignal
         demo.put(service)
     code = service.run()
     if demo is not None and options.until_empty:
-        demo.tell(service)
+        demo.print_table(service)
     return code
 
 

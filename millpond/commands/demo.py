@@ -1,4 +1,4 @@
-"""`--demo N`: sample e-mails into the local queue, and the table that tells what became of them."""
+"""`--demo N`: sample e-mails for the local queue, and the table of what became of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from millpond.errors import ConfigError
 from millpond.message import envelope_text
 from millpond.observe import log, screen
 from millpond.process.service import Service
-from millpond.sqs.queue import Entry, Failure
+from millpond.sqs.queue import Entry
 
 EVENT_TYPE = "email.send"
 #: Outcomes after which a message does not come back.
@@ -37,41 +37,33 @@ class Demo:
         worker = settings.worker
         handlers = discovery.discover(worker.handlers, settings.folder, settings.handlers, local=True)
         if EVENT_TYPE not in handlers.routes:
-            raise ConfigError(f"--demo {number}: no handler for {EVENT_TYPE} in [worker] handlers")
+            raise ConfigError(f"--demo {number}: [worker] handlers has no handler for {EVENT_TYPE}")
         self._number = number
         self._queue = local[0]
         self._where = _where_mails_go(settings)
         self._started = self._ended = 0.0
 
     def put(self, service: Service) -> None:
-        """Put them in. The service's own queue is up, and not yet received from."""
+        """Put the e-mails into the service's own queue, which is up, and not yet received from."""
         consumer = next((one for one in service.consumers if one.name == self._queue), None)
         if consumer is None:
             return  # a signal has ended the boot
         run, sent = uuid4().hex[:8], 0
-
-        def told(index: int, failure: Failure | None) -> None:
-            nonlocal sent
-            sent += failure is None
-            advance(1)
-
         with screen.progress("sample e-mails", self._number) as advance:
             for first in range(0, self._number, CHUNK):
                 if service.core.stopping:
                     break
                 numbers = range(first, min(first + CHUNK, self._number))
-                send_all(consumer.queue, [_entry(run, number) for number in numbers], told)
-        log.event(
-            logging.INFO,
-            "demo.sent",
-            f"{screen.counted(sent, 'sample e-mail')}; they go to {self._where}",
-            queue=self._queue,
-        )
+                for _, failure in send_all(consumer.queue, [_entry(run, number) for number in numbers]):
+                    sent += failure is None
+                    advance(1)
+        text = f"{screen.counted(sent, 'sample e-mail')} sent; they go to {self._where}"
+        log.event(logging.INFO, "demo.sent", text, queue=self._queue)
         self._started = time.monotonic()
         gevent.spawn(self._watch, consumer.books)
 
-    def tell(self, service: Service) -> None:
-        """Print what became of them."""
+    def print_table(self, service: Service) -> None:
+        """Print what became of the e-mails."""
         seconds = (self._ended or time.monotonic()) - self._started
         for consumer in service.consumers:
             if consumer.name != self._queue or not self._started:

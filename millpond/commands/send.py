@@ -6,7 +6,7 @@ import json
 import socket
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from uuid import uuid4
 
@@ -24,68 +24,49 @@ from millpond.sqs.limits import MAX_ATTRIBUTES, MAX_BYTES, MAX_DELAY_SECONDS
 from millpond.sqs.queue import Attribute, Entry, Failure, Queue, dedup_id_of
 from millpond.sqs.sqs_queue import SqsQueue
 
-#: Calls on their way at once: 10,000 messages at 20 ms a call take 3 s instead of 20.
+#: Calls at once: 10,000 messages at 20 ms a call take 3 s instead of 20.
 SENDERS = 8
-#: Whoever listens on this machine takes a connection at once.
+#: A program that listens on this machine takes a connection at once.
 LISTENER_SECONDS = 1.0
 #: Failed messages that are named one by one.
 MAX_NAMED = 10
 
 
 def run(settings: AllSettings, options: Namespace) -> int:
-    """Send what the command line says; the exit code. Raises ConfigError where nothing can be sent at all."""
+    """Send what the command line says; return the exit code. Raises ConfigError where nothing can be sent at all."""
     name = _queue_name(settings, options.queue)
     ids = [uuid4().hex for _ in range(options.count)]
     entries = _entries(options, ids, settings.queues[name].is_fifo)
-    tally = _Tally(ids)
+    results: dict[int, Failure | None] = {}
+    why = ""
     try:
         with screen.progress(f"to {name}", len(entries)) as advance:
-            tally.advance = advance
-            _send(settings, name, entries, tally.told)
+            for index, failure in _send(settings, name, entries):
+                results[index] = failure
+                advance(1)
     except KeyboardInterrupt:
-        tally.why = "interrupted"
+        why = ": interrupted"
     except QueueError as error:
-        tally.why = str(error)
-    return tally.report(f"{options.type} sent to {name}")
+        why = f": {shown(error)}"
+    return _print_results(f"{options.type} sent to {name}", ids, results, why)
 
 
-class _Tally:
-    """What became of each message. `why`: what ended the sending before its end."""
-
-    def __init__(self, ids: Sequence[str]) -> None:
-        self.why = ""
-        self.advance: Callable[[int], object] = lambda step: None
-        self._ids = ids
-        self._sent: list[int] = []
-        self._failed: dict[int, Failure] = {}
-
-    def told(self, index: int, failure: Failure | None) -> None:
-        if failure is None:
-            self._sent.append(index)
-        else:
-            self._failed[index] = failure
-        self.advance(1)
-
-    def report(self, what: str) -> int:
-        """Say it; the exit code."""
-        number, sent = len(self._ids), len(self._sent)
-        if sent:
-            count = "" if number == 1 else f"{screen.counted(sent, 'message')}, the first with "
-            print(f"{shown(what)}: {count}event_id {self._ids[min(self._sent)]}", flush=True)
-        for index in sorted(self._failed)[:MAX_NAMED]:
-            failure = self._failed[index]
-            text = shown(f"{failure.code}: {failure.text}")
-            print(f"not sent: event_id {self._ids[index]}: {text}", file=sys.stderr)
-        if sent < number:
-            why = f": {shown(self.why)}" if self.why else ""
-            print(
-                f"{number - sent} of {number} {'was' if number - sent == 1 else 'were'} not sent{why}", file=sys.stderr
-            )
-        return STOPPED if sent == number else LEFT
+def _print_results(what: str, ids: Sequence[str], results: Mapping[int, Failure | None], why: str) -> int:
+    """Print what became of each message; return the exit code. `why`: what ended the sending before its end."""
+    sent = sorted(index for index, failure in results.items() if failure is None)
+    if sent:
+        count = "" if len(ids) == 1 else f"{screen.counted(len(sent), 'message')}, the first with "
+        print(f"{shown(what)}: {count}event_id {ids[sent[0]]}", flush=True)
+    failed = sorted((index, failure) for index, failure in results.items() if failure is not None)
+    for index, failure in failed[:MAX_NAMED]:
+        print(f"not sent: event_id {ids[index]}: {shown(f'{failure.code}: {failure.text}')}", file=sys.stderr)
+    if left := len(ids) - len(sent):
+        print(f"{left} of {len(ids)} {'was' if left == 1 else 'were'} not sent{why}", file=sys.stderr)
+    return LEFT if left else STOPPED
 
 
-def send_all(queue: Queue, entries: Sequence[Entry], told: Callable[[int, Failure | None], object]) -> None:
-    """Send many entries, ten to a call. `told` hears what became of each, by its index; None: it was sent.
+def send_all(queue: Queue, entries: Sequence[Entry]) -> Iterator[tuple[int, Failure | None]]:
+    """Send many entries, ten to a call, and yield what became of each, by its index; None: it was sent.
 
     Raises QueueError where the first call fails: none is sent then.
     """
@@ -95,12 +76,9 @@ def send_all(queue: Queue, entries: Sequence[Entry], told: Callable[[int, Failur
         return list(zip(indexes, results_of(queue.send, batch), strict=True))
 
     first, *rest = batches(entries)
-    results = queue.send([entries[index] for index in first])
-    for index, failure in zip(first, results, strict=True):
-        told(index, failure)
-    for answered in Pool(SENDERS).imap_unordered(send, rest):
-        for index, failure in answered:
-            told(index, failure)
+    yield from zip(first, queue.send([entries[index] for index in first]), strict=True)
+    for results in Pool(SENDERS).imap_unordered(send, rest):
+        yield from results
 
 
 def read_payload(text: str) -> str:
@@ -130,7 +108,7 @@ def _refuse_constant(name: str) -> None:
 
 def _entries(options: Namespace, ids: Sequence[str], fifo: bool) -> list[Entry]:
     if not options.type.strip():
-        raise ConfigError("TYPE is empty: the type of the message is wanted, such as email.send")
+        raise ConfigError("TYPE is empty: give the type of the message, such as email.send")
     if fifo and not options.group:
         raise ConfigError("a FIFO queue needs --group ID: messages of one group are handled one after another")
     if fifo and options.delay:
@@ -156,7 +134,7 @@ def _attributes(pairs: Sequence[str]) -> dict[str, Attribute]:
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not (name and equals and value):
-            raise ConfigError(f"--attribute {pair}: NAME=VALUE is wanted, neither of them empty")
+            raise ConfigError(f"--attribute {pair}: write NAME=VALUE, neither of them empty")
         attributes[name] = Attribute("String", value)
     if len(attributes) > MAX_ATTRIBUTES:
         raise ConfigError(f"--attribute: {len(attributes)} of them, SQS takes {MAX_ATTRIBUTES}")
@@ -166,17 +144,15 @@ def _attributes(pairs: Sequence[str]) -> dict[str, Attribute]:
 def _queue_name(settings: AllSettings, name: str) -> str:
     names = ", ".join(settings.queues)
     if not name and len(settings.queues) > 1:
-        raise ConfigError(f"--queue is needed, since there are several: {names}")
+        raise ConfigError(f"--queue is needed, since there are several queues: {names}")
     if name and name not in settings.queues:
         raise ConfigError(f"--queue {name}: no such queue; there are: {names}")
     return name or names
 
 
-def _send(
-    settings: AllSettings, name: str, entries: Sequence[Entry], told: Callable[[int, Failure | None], object]
-) -> None:
+def _send(settings: AllSettings, name: str, entries: Sequence[Entry]) -> Iterator[tuple[int, Failure | None]]:
     try:
-        send_all(_connect(settings, name), entries, told)
+        yield from send_all(_connect(settings, name), entries)
     except Unreachable as error:
         if not settings.queues[name].is_local:
             raise
@@ -192,7 +168,7 @@ def _no_local_queue(port: int) -> str:
 
 
 def is_listened_to(port: int) -> bool:
-    """Whether somebody on this machine takes connections there."""
+    """True where a program on this machine takes connections on this port."""
     try:
         socket.create_connection(("127.0.0.1", port), timeout=LISTENER_SECONDS).close()
     except OSError:

@@ -109,7 +109,7 @@ def test_a_queue_that_is_as_it_should_be_has_no_warning(settings):
     assert levels(found) == {"ok", "note"}
     assert {finding.where for finding in found} == {"queues.mails"}
     texts = [finding.text for finding in found]
-    assert "reachable; about 7 messages wait, 2 are in flight" in texts
+    assert "the queue is reachable; about 7 messages wait, 2 are in flight" in texts
     assert "sqs:ChangeMessageVisibility is allowed" in texts
     assert "sqs:DeleteMessage is allowed" in texts
     assert "maxReceiveCount = 15, well above max_attempts = 5" in texts
@@ -361,9 +361,9 @@ def test_check_draws_every_finding_on_a_real_queue_and_takes_no_message(main, se
     queues.send("fine", "a.job")
     assert main(f'[queues.fine]\nurl = "{url}"\n[statsd]\nhost = "127.0.0.1"\n') == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-1] == "it can work: 0 errors, 0 warnings"
+    assert lines[-1] == "the worker can work: 0 errors, 0 warnings"
     assert any(line.split() == ["ok", "handlers", "types:", "a.job,", "b.job"] for line in lines)
-    assert any("reachable; about 1 message waits, 0 are in flight" in line for line in lines)
+    assert any("the queue is reachable; about 1 message waits, 0 are in flight" in line for line in lines)
     assert sum(" is allowed" in line for line in lines) == 2
     assert any("metrics go to 127.0.0.1:8125" in line for line in lines)
     assert queues.counts("fine") == (1, 0, 0)
@@ -385,7 +385,7 @@ def test_check_is_exit_3_where_one_queue_of_two_is_missing(main, server, capsys)
     config = f'[queues.a]\nurl = "{server.url}/000000000000/missing"\n[queues.b]\nurl = "{url}"\n'
     assert main(config) == 3
     out = capsys.readouterr().out
-    assert "it cannot work: 1 error, 0 warnings" in out
+    assert "the worker cannot work: 1 error, 0 warnings" in out
     assert [line.split()[1] for line in out.splitlines() if line.startswith("error")] == ["queues.a"]
 
 
@@ -491,8 +491,8 @@ def test_where_a_proxy_takes_boto3_to_speak_to_it_the_check_says_so(settings, mo
         ]
         for client in ("wire", "boto3")
     }
-    assert [one.level for one in told["wire"] if "boto3 speaks to it" in one.text] == ["note"]
-    assert [one for one in told["boto3"] if "boto3 speaks to it" in one.text] == []
+    assert [one.level for one in told["wire"] if "boto3 is used" in one.text] == ["note"]
+    assert [one for one in told["boto3"] if "boto3 is used" in one.text] == []
 
 
 def test_a_region_that_is_not_the_urls_is_told_and_the_urls_counts(tmp_path):
@@ -501,7 +501,7 @@ def test_a_region_that_is_not_the_urls_is_told_and_the_urls_counts(tmp_path):
     file.write_text(f'[queues.work]\nurl = "{url}"\n[sqs]\nregion = "us-west-2"\n')
     [finding] = list(check._client("work", load(file, {})))
     assert (finding.level, finding.where) == ("note", "queues.work")
-    text = "its URL names the region eu-west-1, and that counts: [sqs] region (AWS_REGION) is us-west-2"
+    text = "the URL names the region eu-west-1, and that counts: [sqs] region (AWS_REGION) is us-west-2"
     assert finding.text == text
     file.write_text(f'[queues.work]\nurl = "{url}"\n')
     assert list(check._client("work", load(file, {}))) == []

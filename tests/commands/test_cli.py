@@ -274,7 +274,7 @@ def test_the_demo_puts_sample_mails_into_the_outbox_and_ends_with_a_table(tmp_pa
     folder = demo_project(tmp_path / "demo")
     with WorkerProcess(folder, "--demo", "12", "--until-empty") as worker:
         assert worker.exit_code() == 0, worker.output()
-        assert worker.expect("demo.sent")["message"] == "12 sample e-mails; they go to the folder outbox"
+        assert worker.expect("demo.sent")["message"] == "12 sample e-mails sent; they go to the folder outbox"
         assert worker.expect("worker.stopped")["succeeded"] == 12
         table = [re.split(r"\s{2,}", line["message"]) for line in worker.all("")]
         assert worker.stderr == ""
@@ -342,7 +342,7 @@ def test_the_demo_is_for_the_local_queue_only(project):
 def test_the_demo_needs_a_handler_for_e_mails(project):
     with WorkerProcess(project(more="[local]\nport = 0\n"), "--demo", "3") as worker:
         assert worker.exit_code() == 3
-        assert worker.stderr == "--demo 3: no handler for email.send in [worker] handlers\n"
+        assert worker.stderr == "--demo 3: [worker] handlers has no handler for email.send\n"
 
 
 def test_the_samples_are_mails_of_every_kind_to_addresses_that_nobody_has():
@@ -458,7 +458,7 @@ def test_where_there_are_several_queues_one_must_be_named(main, project, emails,
     assert main("send", "ok", "{}") == 3
     assert main("send", "ok", "{}", "--queue", "mails") == 3
     assert capsys.readouterr().err.splitlines() == [
-        "--queue is needed, since there are several: emails, other",
+        "--queue is needed, since there are several queues: emails, other",
         "--queue mails: no such queue; there are: emails, other",
     ]
     assert main("send", "ok", "{}", "--queue", "emails") == 0
@@ -502,8 +502,8 @@ def test_a_payload_that_is_no_json_is_refused_with_its_place(payload, said):
     ("arguments", "said"),
     [
         (["--delay", "901"], "--delay 901: SQS delays a message by 0 to 900 seconds; EventBridge Scheduler sends"),
-        (["--attribute", "k"], "--attribute k: NAME=VALUE is wanted"),
-        (["--attribute", "k="], "--attribute k=: NAME=VALUE is wanted"),
+        (["--attribute", "k"], "--attribute k: write NAME=VALUE"),
+        (["--attribute", "k="], "--attribute k=: write NAME=VALUE"),
         ([text for n in range(11) for text in ("--attribute", f"k{n}=v")], "--attribute: 11 of them, SQS takes 10"),
     ],
 )
@@ -568,6 +568,6 @@ def test_ctrl_c_in_the_middle_tells_how_many_were_sent(main, project, capsys, mo
 def test_send_all_tells_what_became_of_each_entry():
     queue = FakeQueue(SystemClock())
     told: list[tuple[int, Failure | None]] = []
-    send.send_all(queue, [Entry(str(index)) for index in range(23)], lambda *result: told.append(result))
+    told += send.send_all(queue, [Entry(str(index)) for index in range(23)])
     assert sorted(told) == [(index, None) for index in range(23)]
     assert queue.calls["send"] == 3
