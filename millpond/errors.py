@@ -7,7 +7,7 @@ MillpondError
 │   ├── AccessDenied         credentials or rights are wrong
 │   ├── Throttled            SQS asks for fewer calls
 │   └── Unreachable          network, 5xx, or an answer that is no SQS
-│       └── Unanswered           the request left and no answer came: it may have been done
+│       └── Unanswered           the request was sent and no answer came: it may have been done
 ├── SendError            Producer: some messages were not taken
 └── Verdict              what a handler raises to say how its message ends
     ├── Retry                visible again later; counts toward max_attempts
@@ -65,7 +65,7 @@ class Unreachable(QueueError):
 
 
 class Unanswered(Unreachable):
-    """The request has left, and its answer has not come whole: it may have been done."""
+    """The request was sent, and its answer did not come whole: it may have been done."""
 
 
 class SendError(MillpondError):

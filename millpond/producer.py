@@ -24,21 +24,20 @@ from millpond.sqs.queue_url import NAMELESS, has_name, is_fifo
 if TYPE_CHECKING:
     from millpond.sqs.sqs_queue import SqsQueue
 
-#: Times that a call is made, and an entry offered, before it counts as failed: over in a few seconds, since a web
-#: request waits for it.
+#: How often a call is made, and an entry offered, before it counts as failed: a few seconds, since a web request waits.
 ATTEMPTS = 3
-#: Of one send, its retries included: what a web request can bear.
+#: The time for one send, retries included: what a web request can wait.
 TIMEOUT_SECONDS = 3.0
-#: With less than this left no call is begun.
+#: With less time than this left, no call begins.
 LEAST_SECONDS = 0.05
-#: Where so much of a send's time is over, all of it is.
+#: From this share of its time on, a send that ends counts as having waited all of it.
 SPENT_SHARE = 0.8
-#: Connections kept open, one for each thread that sends at the same moment; further ones are closed after their call.
+#: Connections that are kept, one for each thread that sends at a time; others are closed after their call.
 CONNECTIONS = 50
 
-# Held while a client begins to be made. A fork can come while another thread holds it: the child has its own.
+# Held while a client begins to be made. Another thread may hold it at a fork: the child has its own.
 _connecting = system("_thread", "allocate_lock")()
-# Instead of a thread: the client of all threads.
+# In the place of a thread's id: the client is for all threads.
 _ALL = -1
 
 
@@ -67,10 +66,10 @@ class Outgoing(NamedTuple):
 class Producer:
     """Sends to one queue. Make one and keep it: all threads share its connections, a forked child makes its own.
 
-    Greenlets and real threads beside them (gevent's ThreadPool, thread=True) can share it too. Nothing is loaded and
-    nothing connects before the first send. `region` and `endpoint_url` are needed only where the URL does not tell
-    them. `timeout`: seconds that one send may take at most, its retries, connecting and looking for keys included;
-    `send_many` has so long for each ten messages.
+    Greenlets and real threads beside them (gevent's ThreadPool, thread=True) can share it too. Nothing is loaded, and
+    nothing connects, before the first send. `region` and `endpoint_url` are needed only where the URL does not say
+    them. `timeout`: the seconds that one send may take, with its retries, connecting and looking for keys; `send_many`
+    has as much for each ten messages.
     """
 
     def __init__(self, url: str, *, region: str = "", endpoint_url: str = "", timeout: float = TIMEOUT_SECONDS) -> None:
@@ -124,7 +123,7 @@ class Producer:
         return event_ids
 
     def _queue(self, end: float = math.inf) -> SqsQueue:
-        """By the time `end`: the client of all threads, or where the SDK's sockets are gevent's the one of this."""
+        """The queue by the client of all threads; by one of this thread where the SDK's sockets are gevent's."""
         pid, thread = os.getpid(), thread_beside()
         queue = self._connected.get((pid, _ALL)) or self._connected.get((pid, thread))
         return queue or self._wait(pid, thread, end)
@@ -161,9 +160,9 @@ class Producer:
 
 
 class _Sending:
-    """One send_many on its way: what is still to be sent, and what was refused, by index.
+    """One send_many: what is still to be sent, and what was refused, by index.
 
-    `timeout`: seconds for each ten messages, or `whole` for all of them; they run from here on.
+    `timeout`: seconds for each ten messages, or `whole` for all of them, from now on.
     """
 
     def __init__(self, timeout: float, whole: float | None) -> None:
@@ -173,10 +172,10 @@ class _Sending:
         self._unsent: dict[int, Entry] = {}
         self._refused: dict[int, str] = {}
         self._unanswered = False
-        self._tries: int  # of the ten that are on their way
+        self._tries: int  # for the ten that are on their way
 
     def ends_by(self) -> float:
-        """When the ten that begin now must be sent."""
+        """The moment by which the next ten must be sent."""
         return self._whole if self._whole is not None else self._began + self._timeout
 
     def run(self, queue: SqsQueue, entries: Sequence[Entry]) -> None:
@@ -187,21 +186,21 @@ class _Sending:
                 self._send(queue, batch)
                 self._began = monotonic()
         except QueueError as error:
-            cause = self._told(error)
+            cause = self._as_raised(error)
             if len(self._unsent) == len(entries):
                 raise cause from error
         failed = self._refused | dict.fromkeys(self._unsent, str(cause))
         if failed:
             raise SendError(sorted(failed.items())) from cause
 
-    def _told(self, error: QueueError) -> QueueError:
+    def _as_raised(self, error: QueueError) -> QueueError:
         if not self._unanswered:
             return error
         text = re.sub(r"no answer in [0-9.e+-]+ s", self._waited(), str(error))
         return Unanswered(f"{text}; it may have been sent all the same", error.code)
 
     def _waited(self) -> str:
-        """What its caller has waited; the last try had a share of it, and the rest after that was too short for one."""
+        """How long the caller has waited: all its time where the rest was too short for another try."""
         limit, waited = self.ends_by() - self._began, monotonic() - self._began
         tries = f" ({self._tries} tries)" if self._tries > 1 else ""
         return f"no answer in {limit if waited > limit * SPENT_SHARE else waited:.2g} s{tries}"
@@ -217,7 +216,7 @@ class _Sending:
             sleep(min(call_seconds(attempt, error), max(0.0, end - monotonic()) / 2))
 
     def _offer(self, queue: SqsQueue, batch: Sequence[int], end: float, *, last: bool) -> QueueError | None:
-        """One call. An error that may pass is returned, unless this was the last attempt or there is no time left."""
+        """Make one call. Returns an error that may pass; raises it on the last attempt, and where no time is left."""
         left = end - monotonic()
         last = last or left < LEAST_SECONDS
         seconds = min(SETTLE_SECONDS, max(LEAST_SECONDS, left if last else left / 2))
@@ -239,7 +238,7 @@ class _Sending:
 
 def _checked(timeout: float) -> float:
     if not timeout > 0:
-        raise ValueError(f"timeout={timeout}: seconds are wanted, more than 0")
+        raise ValueError(f"timeout={timeout}: it is a number of seconds above 0")
     return timeout
 
 
@@ -254,7 +253,7 @@ def _outgoing(index: int, message: Any) -> Outgoing:
 
 def _entry(message: Outgoing, event_id: str) -> Entry:
     if not isinstance(message.event_type, str) or not message.event_type:
-        raise ValueError(f"event_type={message.event_type!r}: the type of a message is a text")
+        raise ValueError(f"event_type={message.event_type!r}: the type of a message is a text that is not empty")
     if not isinstance(message.delay, int | float):
         raise TypeError(f"delay={message.delay!r}: a number of seconds is wanted")
     if not isinstance(message.group, str | None):
@@ -270,7 +269,7 @@ def _entry(message: Outgoing, event_id: str) -> Entry:
         group_id=message.group or "",
     )
     if entry.size > MAX_BYTES:
-        raise ValueError(f"the message has {entry.size:,} bytes, SQS takes {MAX_BYTES:,}: send where the data is")
+        raise ValueError(f"the message has {entry.size:,} bytes, SQS takes {MAX_BYTES:,}: send a link to the data")
     return entry
 
 

@@ -137,7 +137,7 @@ class MessageSender:
         again, refused = self._offer_entries([unsent for unsent in batch if not unsent.sendings.is_over])
         for unsent in refused:
             if unsent.job is not None:
-                self._make_letter(unsent, unsent.job, f"it could not be sent: {unsent.failure.said}")
+                self._make_letter(unsent, unsent.job, f"it could not be sent: {unsent.failure.summary}")
         more, refused = self._offer_letters(refused)
         return again + more + self._held_on(refused)
 
@@ -248,7 +248,7 @@ class MessageSender:
         if unsent in self._unsent_letters:
             self._close(unsent)
             self._dead_lettering.put_off += 1
-            self._owner.put_off(unsent.delivery, f"the dead-letter queue did not take it: {unsent.failure.said}")
+            self._owner.put_off(unsent.delivery, f"the dead-letter queue did not take it: {unsent.failure.summary}")
 
     def _close(self, letter: Unsent) -> None:
         letter.sendings.is_over = True

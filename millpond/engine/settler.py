@@ -215,7 +215,7 @@ class Settler(SenderOwner):
     def abandon(self, delivery: Delivery, failure: Failure) -> None:
         """It cannot be settled: it waits for its visibility time-out."""
         self._leases.end([delivery.lease])
-        self._owner.abandoned(delivery, failure.said)
+        self._owner.abandoned(delivery, failure.summary)
 
 
 def _late(outcome: Outcome) -> Outcome:

@@ -93,7 +93,7 @@ class Trouble:
         self._is_logged, self._logged_at = True, now
         where = shown(url, 200)
         numbers = f"waiting: {waiting}" + (f", put off: {self.put_off}" if self.put_off else "")
-        text = f"{self._action} on {where} fails: {failure.said} ({numbers}); {self._remedy(failure)}"
+        text = f"{self._action} on {where} fails: {failure.summary} ({numbers}); {self._remedy(failure)}"
         fields = {"call": self._action, "target": where, "code": shown(failure.name, 100), "waiting": waiting}
         log.event(logging.WARNING, "settle.failed", text, queue=self._name, **fields)
 

@@ -1,4 +1,4 @@
-"""A text without secrets: neither those that this process knows, nor what looks like credentials or a mail address."""
+"""Takes secrets out of a text: those that this process knows, and what looks like credentials or a mail address."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _VALUE = r"""[^\s"'\\,;&<>{}\[\]()]+"""
 _QUOTE = r"""[\\"']{0,4}\s{0,4}"""
 # Between a name and its value: in a header, which a setting's name in a sentence must not look like; in JSON or a URL.
 _COLON, _JOIN = rf"{_QUOTE}[:=]\s{{0,4}}{_QUOTE}", rf"""(?:[\\"']{{1,4}}\s{{0,4}}:|\s{{0,4}}=)\s{{0,4}}{_QUOTE}"""
-# What shows credentials or an address whatever they are: an echo of a signed request, a URL with a password in it. Each
-# is looked for where one of its words is, in lower case.
+# What shows that something is a credential or an address: in an echo of a signed request, or a URL with a password.
+# A pattern is looked for only where one of its words (in lower case) is.
 _PATTERNS = tuple(
     (words, re.compile(pattern, re.IGNORECASE), instead)
     for words, pattern, instead in (
@@ -44,7 +44,7 @@ _PATTERNS = tuple(
 
 
 class _Hiding(NamedTuple):
-    """Every form of the secrets that were known in one state."""
+    """Every form of the secrets that were known at one time (`state`)."""
 
     state: object
     words: tuple[str, ...]  # without white space, the shortest first
@@ -57,14 +57,14 @@ _hiding = _Hiding(secrets.state, (), (), sys.maxsize, 0)
 
 
 def scrubbed(text: str, limit: int) -> str:
-    """The beginning of it, without secrets. Where it is cut, no half of one is left at the end."""
+    """The beginning of a text, without secrets. Where it is cut, no half of a secret is left at the end."""
     hiding = _hiding if _hiding.state is secrets.state else _make_hiding()
     window = limit + 2 * hiding.longest + 1_000
     whole = len(text) <= window
     text = text[:window]
     if len(text) >= hiding.shortest:
         text = _hide(text, hiding)
-    if ":" in text or "=" in text or "@" in text:  # no pattern is without one of them, nearly every id is
+    if ":" in text or "=" in text or "@" in text:  # each pattern has one of them, nearly no id has
         lower = text.lower()
         for words, pattern, instead in _PATTERNS:
             if any(word in lower for word in words):
@@ -73,9 +73,9 @@ def scrubbed(text: str, limit: int) -> str:
 
 
 def _make_hiding() -> _Hiding:
-    """Made when it is first needed: with 200 secrets it takes 1 ms."""
+    """Make it when it is first needed: with 200 secrets this takes 1 ms."""
     global _hiding
-    state = secrets.state  # another thread may learn one meanwhile: then this is made again
+    state = secrets.state  # another thread may learn a secret now: then this is made again
     forms = sorted(secrets.known_forms(), key=len)
     words = tuple(form for form in forms if form.split() == [form])
     phrases = tuple(form for form in forms if form.split() != [form])
@@ -84,7 +84,7 @@ def _make_hiding() -> _Hiding:
 
 
 def _hide(text: str, hiding: _Hiding) -> str:
-    """Most words of a text are shorter than any secret: those that are not are searched, and nothing else."""
+    """Hide known secrets. Most words are shorter than any secret: only the longer ones are searched."""
     _, forms, phrases, shortest, _ = hiding
     found = [form for form in phrases if form in text] if phrases else []
     words = text.split()

@@ -1,4 +1,4 @@
-"""The secrets that this process knows, and what says that a setting or a variable is one."""
+"""The secrets that this process knows, and how a setting or a variable is recognised as one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from json import dumps
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
-#: What is shorter is no secret, but would blot out half of every text.
+#: Shorter values are not taken for secrets: they would blot out half of every text.
 MIN_SECRET = 6
 #: How many secrets of the settings are remembered, and how many keys. Of keys that are renewed every hour: those in use
 #: and those before them, of which an answer or an error may still speak.
@@ -17,7 +17,7 @@ MAX_SECRETS, GENERATIONS = 200, 2
 #: A value of this length with digits in it is a key, whatever its name says.
 MIN_KEY = 16
 
-#: Names of settings and variables whose values are secrets, and of those that only say where one is.
+#: Names of settings and variables whose values are secrets, and (below) that only say where one is.
 #: ("PWD" alone is the working directory; "compass" and "bypass" are no passwords.)
 SECRET_NAME = re.compile(
     r"(?i)pass_?(?:w|phrase|code)|secret|token|credential|dsn|api_?key|[._-]pwd$"
@@ -28,7 +28,7 @@ _PLACE_NAME = re.compile(r"(?i)(file|path|dir|folder|arn|name|version|expiration
 
 _Forms = frozenset[str]
 _secrets: dict[str, _Forms] = {}  # the last one learnt is the last here
-_keys: dict[str, _Forms] = {}  # those that are renewed: they never drive out a secret of the settings
+_keys: dict[str, _Forms] = {}  # keys that are renewed: they take no secret's place in the table above
 #: Another object after each change, whichever thread has made it.
 state = object()
 
@@ -39,9 +39,9 @@ def conceal(secret: str) -> None:
 
 
 class Renewed:
-    """One owner's keys that take the place of one another: two generations are hidden, older ones have expired.
+    """The keys of one owner, which replace one another. Two generations are hidden; older ones have expired.
 
-    (Each secret that is known costs at every log line.)
+    (Each known secret costs time at every log line.)
     """
 
     def __init__(self) -> None:
@@ -93,7 +93,7 @@ def conceal_value(name: str, value: str) -> None:
 
 
 def conceal_environment(environ: Mapping[str, str]) -> None:
-    """Hide what the environment holds of secrets."""
+    """Hide the secrets in the environment."""
     for name, value in environ.items():
         conceal_value(name, value)
 
@@ -127,8 +127,8 @@ def known_forms() -> set[str]:
 
 
 class Unshown:
-    """Beside msgspec.Struct as a base: repr() has no field, since some hold bodies or passwords. Whoever sends an error
-    to a service such as Sentry sends the repr() of every local variable with it."""
+    """A base beside msgspec.Struct: repr() shows no field. Some hold bodies or passwords, and a service such as Sentry
+    gets the repr() of every local variable with an error."""
 
     __slots__ = ()
     __rich_repr__: Any = lambda self: iter(())  # rich would draw the fields

@@ -38,33 +38,33 @@ def shown(value: object, limit: int = MAX_SHOWN) -> str:
 
 
 def clean(value: object, limit: int = MAX_SHOWN) -> str:
-    """The same for where line breaks and control characters are escaped later, as in JSON."""
+    """Any value as text of at most `limit` characters, without secrets, for a place that escapes it itself (JSON)."""
     return _cut(scrubbed(text_of(value), limit), limit)
 
 
 def escaped(text: str) -> str:
-    """Line breaks of every kind, control characters, those that turn the direction of a text, half characters."""
+    """The text with all that is not printable escaped: line breaks, control characters, half characters."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def lines(value: object) -> str:
-    """A text of several lines, the end of it where it is long; each without secrets, and cut."""
+    """A text of several lines, each cut and without secrets; the end of it, where it is long."""
     text = text_of(value)
-    if len(text) > 2 * MAX_LINES:  # from a line's beginning on: half a secret is not known for one
+    if len(text) > 2 * MAX_LINES:  # from the beginning of a line on: half a secret would not be recognised
         text = text[-2 * MAX_LINES :].partition("\n")[2] or text[: 2 * MAX_LINES]
     return "\n".join([clean(line, MAX_LINE) for line in text.splitlines()])[-MAX_LINES:]
 
 
 def text_of(value: object) -> str:
-    """Any value as text; its type's name where it does not turn into any."""
+    """Any value as text; its type's name where it has none."""
     text = own_text(value)
     return f"<{type_name(value)}>" if text is None else text
 
 
 def own_text(value: object) -> str | None:
-    """What it says of itself; None where it does not turn into any text."""
+    """The text of a value; None where it cannot be made one."""
     kind = type(value)
     if kind is str:
         return cast("str", value)
@@ -74,12 +74,12 @@ def own_text(value: object) -> str | None:
         return _brief(value, MAX_NESTED) if kind in _CONTAINERS else str.__str__(str(value))
     except Interrupt:  # the engine's own, which stops the handler that this is called from
         raise
-    except BaseException:  # a user's __str__ may do anything, sys.exit() included
+    except BaseException:  # a user's __str__ may do anything, even call sys.exit()
         return None
 
 
 def type_name(value: object) -> str:
-    """The name of its type."""
+    """The name of a value's type."""
     return name_of(type(value))
 
 
@@ -89,7 +89,7 @@ def name_of(kind: type) -> str:
 
 
 def _has_base_text(kind: type) -> bool:
-    """Whether its text is that of BaseException: made of its args, which may be anything, and huge."""
+    """Whether its text is BaseException's: made of its args, which may be anything, of any size."""
     return next(base for base in _MRO.__get__(kind) if "__str__" in _OWN.__get__(base)) is BaseException
 
 
@@ -100,7 +100,7 @@ def _text_of_args(args: tuple[object, ...]) -> str | None:
 
 
 def _brief(value: Any, levels: int) -> str:
-    """repr() of a container, the beginning of it."""
+    """The beginning of a container's repr()."""
     kind = type(value)
     if kind is str or kind is bytes:
         return repr(value[:MAX_LINES])

@@ -27,19 +27,19 @@ _MEMBERS: Any = BaseExceptionGroup.__dict__["exceptions"]
 
 
 def describe(error: BaseException) -> str:
-    """An exception in one line: its type, and what it says."""
+    """An exception in one line: its type and its text."""
     text = own_text(error)
     return f"{type_name(error)}: {shown(text)}" if text else type_name(error)
 
 
 def traceback_of(error: BaseException) -> str:
-    """Its traceback, the end of it where it is long; what cannot be formatted is given by its description alone."""
+    """The traceback of an exception; its end, where it is long."""
     texts = _trace(error, MAX_DEPTH)
     return "\n".join([shown(line, MAX_LINE) for text in texts for line in text.splitlines()])[-MAX_LINES:]
 
 
 def raised_at(error: BaseException) -> tuple[str, int]:
-    """The file and the line where it was raised; "" and 0 where nobody knows."""
+    """The file and the line where an exception was raised; "" and 0 where that is unknown."""
     trace = _TRACEBACK.__get__(error)
     if trace is None:
         return "", 0
@@ -49,8 +49,8 @@ def raised_at(error: BaseException) -> tuple[str, int]:
 
 
 def _trace(error: BaseException, depth: int) -> Iterator[str]:
-    """What the traceback module would write of it. That fails on fields of wrong types and on deep groups, and takes
-    as long as a chain of causes is."""
+    """What the traceback module would write. But that fails on fields of wrong types and on deep groups, and follows
+    a chain of causes to its end."""
     links = list(islice(_links(error), MAX_LINKS))
     for link, joint in reversed(links):
         yield from _own_trace(link, depth)
@@ -59,7 +59,7 @@ def _trace(error: BaseException, depth: int) -> Iterator[str]:
 
 
 def _links(error: BaseException | None) -> Iterator[tuple[BaseException, str]]:
-    """It, what it came from, and so on; each with the words that lead on to the one before it."""
+    """The error, its cause, the cause of that, and so on; each with the words that join it to the one before."""
     joint, seen = "", set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -87,7 +87,7 @@ def _frames(frames: Any) -> Iterator[str]:
     except Interrupt:
         raise
     except BaseException:  # it asks the module's __loader__ for the source
-        yield "  (its lines cannot be read)"
+        yield "  (the lines cannot be read)"
 
 
 def _members(members: tuple[BaseException, ...], depth: int) -> Iterator[str]:
@@ -114,7 +114,7 @@ def _notes(error: BaseException) -> Iterator[str]:
 
 
 def _qualified(kind: type) -> str:
-    """With its module, as a traceback has it."""
+    """The name of a type with its module, as a traceback has it."""
     module = _OWN.__get__(kind).get("__module__")
     name = name_of(kind)
     return f"{module}.{name}" if type(module) is str and module not in ("builtins", "__main__") else name

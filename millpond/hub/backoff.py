@@ -1,4 +1,4 @@
-"""Attempt -> delay: pure functions."""
+"""Back-off: how long to wait after failures, as pure functions."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from collections.abc import Callable
 
 from millpond.errors import AccessDenied, QueueError, QueueMissing, Throttled
 
-#: Longest pause between two calls that fail.
+#: The longest wait between two calls that fail.
 MAX_CALL_DELAY_SECONDS = 30.0
 
 
 def retry_seconds(
     attempt: int, base_seconds: float, max_seconds: float, chance: Callable[[], float] = random.random
 ) -> int:
-    """Whole seconds until a failed message is visible again: exponential with full jitter, never below 1.
+    """Whole seconds until a failed message is visible again: exponential with full jitter, and at least 1.
 
-    Full jitter (uniform between nothing and the ceiling) spreads a crowd that failed together.
+    Full jitter (uniform between nothing and the ceiling) spreads messages that failed together.
     """
     ceiling = min(max_seconds, base_seconds * 2 ** min(attempt - 1, 40))
     return whole_seconds(max(1.0, chance() * ceiling))
 
 
 def whole_seconds(seconds: float) -> int:
-    """SQS takes whole seconds: rounded up, and at least 1 unless it is 0."""
+    """Seconds as SQS takes them: whole ones, rounded up, never negative."""
     return max(0, math.ceil(seconds))
 
 
 def call_seconds(failures: int, error: QueueError | None, chance: Callable[[], float] = random.random) -> float:
-    """Pause after `failures` failing calls in a row, by what went wrong.
+    """Seconds to wait after this many failing calls in a row, by what went wrong.
 
-    AWS advises 200 ms, then 400 ms, growing; a throttle wants a second; what only a person can mend, five.
+    AWS advises 200 ms, then 400 ms, and so on. A throttle gets a second, and what only a person can mend gets five.
     """
     base = 0.2
     if isinstance(error, Throttled):

@@ -1,7 +1,7 @@
 """Home: whose sockets and threads a call uses, the process's (gevent's, where it has patched) or the system's own.
 
-What is gevent's belongs to the hub of one thread: a real thread beside it, such as that of a handler with thread=True,
-needs the system's own.
+What is gevent's belongs to the hub of one thread. A real thread beside it, for example that of a handler with
+thread=True, needs the system's own.
 """
 
 from __future__ import annotations
@@ -16,43 +16,43 @@ from typing import Any, Generic, TypeVar
 Home = Callable[[str, str], Any]
 Value = TypeVar("Value")
 
-#: Between two looks at a call under way: from the first to the last.
+#: The time between two looks whether a call has ended: at first, and at last.
 LOOK_SECONDS, MAX_LOOK_SECONDS = 0.0001, 0.05
 
 
 def process(module: str, name: str) -> Any:
-    """As the process has it now."""
+    """What has this name in the process now."""
     return getattr(import_module(module), name)
 
 
 def system(module: str, name: str) -> Any:
-    """The system's own, whatever was patched."""
+    """What has this name in Python itself, whatever was patched."""
     monkey = sys.modules.get("gevent.monkey")
     return monkey.get_original(module, name) if monkey else process(module, name)
 
 
 def hub_thread() -> int:
-    """The native id of the thread whose hub sockets belong to; 0 where they belong to none."""
+    """The native id of the thread whose hub has all sockets; 0 where gevent has patched nothing."""
     monkey = sys.modules.get("gevent.monkey")
     patched = monkey is not None and monkey.is_module_patched("socket")
     return int(sys.modules["gevent.hub"].MAIN_THREAD_IDENT) if patched else 0
 
 
 def home() -> Home:
-    """The one for the thread that asks."""
+    """The home of the current thread."""
     hub = hub_thread()
     return system if hub and system("_thread", "get_ident")() != hub else process
 
 
 def thread_beside() -> int:
-    """The native id of the thread that asks, where it is a real one beside gevent's hub; else 0."""
+    """The native id of the current thread, where it is a real one beside gevent's hub; else 0."""
     return int(system("_thread", "get_ident")()) if home() is system else 0
 
 
 class Errand(Generic[Value]):
-    """A call in a thread of its own (a greenlet, where patched): nobody waits for it longer than he likes.
+    """A call in a thread of its own (a greenlet, where patched), for which a caller waits only as long as it wants.
 
-    Whoever waits looks now and then: no lock is shared that a call which hangs, or another thread's hub, could keep.
+    The caller looks now and then: it shares no lock that a hanging call, or another thread's hub, could hold.
     """
 
     def __init__(self, call: Callable[[], Value], home: Home) -> None:
@@ -61,13 +61,13 @@ class Errand(Generic[Value]):
         self._began = monotonic()
         try:
             home("_thread", "start_new_thread")(self._run, (call,))
-        except RuntimeError:  # no thread is left, or the interpreter ends: without a limit rather than not at all
+        except RuntimeError:  # no thread is left, or the interpreter ends: better without a limit than not at all
             self._run(call)
 
     def _run(self, call: Callable[[], Value]) -> None:
         try:
             self._outcome = call(), None
-        except BaseException as error:  # for whoever waits
+        except BaseException as error:  # `result` raises it
             self._outcome = None, error
         finally:
             if self._home is system:
@@ -84,7 +84,7 @@ class Errand(Generic[Value]):
         return monotonic() - self._began
 
     def result(self, seconds: float) -> Value:
-        """What the call returns or raises. TimeoutError: it has not ended within this time, and goes on."""
+        """What the call returns or raises. TimeoutError: it has not ended within these seconds, and goes on."""
         end, pause, sleep = monotonic() + seconds, LOOK_SECONDS, home()("time", "sleep")
         while self._outcome is None:
             left = end - monotonic()
@@ -125,7 +125,7 @@ def within(seconds: float, call: Callable[[], Value]) -> Value:
 
 
 def _leave_no_hub() -> None:
-    """A thread that used sockets of gevent's has a hub, which would stay when the thread has ended (gevent#1601)."""
+    """Destroy the hub of a thread that used gevent's sockets: it would stay after the thread's end (gevent#1601)."""
     local = sys.modules.get("gevent._hub_local")
     hub = local.get_hub_if_exists() if local else None
     if hub is not None:

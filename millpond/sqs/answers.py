@@ -1,7 +1,7 @@
-"""Answers of SQS, read, and its refusals, for either client.
+"""Reads the answers of SQS, and its refusals, for either client.
 
-Reading raises an Exception of any kind for what is not from SQS. Where only one message, or one entry, is not as SQS
-writes it, `salvage.py` reads the others all the same.
+Reading raises an Exception of any kind for what is not from SQS. Where one message or entry is not as SQS writes it,
+`salvage.py` still reads the others.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from millpond.sqs.shapes import (
 )
 
 _INDEX = {entry_id: index for index, entry_id in enumerate(ENTRY_IDS)}
-#: What an answer says where all went well, by the number of entries.
+#: What an answer says where every entry was done, by the number of entries.
 _ALL_DONE = [[DoneEntry(entry_id) for entry_id in ENTRY_IDS[:entries]] for entries in range(len(ENTRY_IDS) + 1)]
 
 _messages = msgspec.json.Decoder(Messages, strict=False)  # numbers come as texts
@@ -39,7 +39,7 @@ _error = msgspec.json.Decoder(AnsweredError)
 
 
 def read_messages(body: bytes | bytearray) -> list[Received]:
-    """Of a message that is not as SQS writes it, what can be read; where its body cannot, `flaw` says so."""
+    """The messages of a receive. Where one is not as SQS writes it, what can be read of it; `flaw` names the rest."""
     try:
         return [
             Received(
@@ -54,14 +54,14 @@ def read_messages(body: bytes | bytearray) -> list[Received]:
             )
             for message in _messages.decode(body).messages or ()
         ]
-    except ValueError:  # msgspec's own are such
+    except ValueError:  # what msgspec raises
         return salvage.messages(body)
 
 
 def read_results(entries: int, body: bytes | bytearray) -> list[Failure | None]:
-    """What became of each entry. One that the answer does not name counts as failed: it may have been done.
+    """The result of each entry. One that the answer does not name counts as failed (MISSING): it may have been done.
 
-    An answer that names an entry which was not sent is for another call: LookupError.
+    Raises LookupError where the answer names an entry that was not sent: it is for another call.
     """
     try:
         answer = _results.decode(body)
@@ -88,13 +88,13 @@ def read_queue_url(body: bytes | bytearray) -> str:
 
 
 def refusal(status: int, query_error: str, body: bytes | bytearray) -> QueueError:
-    """The error of an answer that is not 200. `query_error`: its header x-amzn-query-error."""
+    """The error for an answer that is not 200. `query_error`: its header x-amzn-query-error."""
     codes, text = error_names(query_error, body)
     return error_kind(frozenset(codes), status)(text or f"HTTP {status}", next(iter(codes), ""))
 
 
 def error_names(query_error: str, body: bytes | bytearray) -> tuple[list[str], str]:
-    """All names of the error, the one that SDKs show first; none where the answer is not from SQS. And what it says."""
+    """The codes of the error, first the one that SDKs show (none: the answer is not from SQS), and its text."""
     kind, text = "", ""
     try:
         error = _error.decode(body)

@@ -1,4 +1,4 @@
-"""What the error codes of SQS mean: which QueueError a refused call becomes."""
+"""What the error codes of SQS mean, and which QueueError a refused call becomes."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ LEASE_LOST_CODES = frozenset(
 MISSING_CODES = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist", "InvalidAddress"})
 #: A token that was valid once: fresh credentials may be there already.
 EXPIRED_CODES = frozenset({"ExpiredToken", "ExpiredTokenException"})
-#: Fresh credentials may help: those that a file, a role or a secret store has by now may be others. AccessDenied too:
-#: who changes from one user to another takes the old one's rights away, often before its keys.
+#: Fresh credentials may help: a file, a role or a secret store may have others by now. AccessDenied is one of these:
+#: where one user replaces another, the old one often loses its rights before its keys.
 KEY_CODES = EXPIRED_CODES | {
     "AccessDenied",
     "AccessDeniedException",
@@ -34,7 +34,7 @@ KEY_CODES = EXPIRED_CODES | {
     "TokenRefreshRequired",
     "UnrecognizedClientException",
 }
-#: The signature's time is not the server's; of InvalidSignatureException only those with one of SKEW_TEXTS.
+#: The time of the signature is not the server's. InvalidSignatureException says so by one of SKEW_TEXTS.
 SKEW_CODES = frozenset({"RequestExpired", "RequestTimeTooSkewed", "RequestInTheFuture"})
 SKEW_TEXTS = ("Signature expired", "Signature not yet current")
 DENIED_CODES = (
@@ -60,7 +60,7 @@ THROTTLE_CODES = frozenset(
     }
 )
 
-#: Codes with which SQS refuses a whole batch of sends for what is in one entry of it. None of the batch was taken then.
+#: SQS refuses a whole batch of sends for what one entry has in it; it has taken none of the batch then.
 CONTENT_CODES = frozenset(
     {
         "InvalidMessageContents",
@@ -76,7 +76,7 @@ CONTENT_CODES = frozenset(
 
 
 def error_kind(codes: Set[str], status: int) -> type[QueueError]:
-    """The class for an answer with this HTTP status. `codes`: all its names of the error; none: it is not from SQS."""
+    """The class of error for an answer of this HTTP status. `codes`: its error codes; none: it is not from SQS."""
     if codes & MISSING_CODES:
         return QueueMissing
     if codes & THROTTLE_CODES or status == 429:
@@ -87,7 +87,7 @@ def error_kind(codes: Set[str], status: int) -> type[QueueError]:
 
 
 def is_skew(codes: Set[str], text: str) -> bool:
-    """Whether SQS refused the time of the signature."""
+    """Whether SQS refused the signature for its time."""
     if "InvalidSignatureException" in codes or "SignatureDoesNotMatch" in codes:
         return text.startswith(SKEW_TEXTS)
     return bool(codes & SKEW_CODES)

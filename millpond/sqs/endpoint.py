@@ -23,7 +23,7 @@ EMULATOR_REGION = "us-east-1"
 
 
 class Endpoint(msgspec.Struct, frozen=True):
-    """One endpoint of SQS. `ca_file`: the certificates it is checked with; `proxied`: it is reached by a proxy."""
+    """One endpoint of SQS. `ca_file`: the certificates that it is checked with. `proxied`: a proxy is in the way."""
 
     url: str
     region: str
@@ -32,11 +32,11 @@ class Endpoint(msgspec.Struct, frozen=True):
 
 
 def find_endpoint(queue_url: str, region: str, endpoint_url: str) -> Endpoint:
-    """Where the queue's URL says that it is: the host that is written is called, and signed for the URL's own region.
+    """The endpoint of this queue: the host in its URL is called, and requests are signed for the region in its URL.
 
-    `endpoint_url` is called instead, or else, for a host of Amazon's, what the SDK's own settings name. `region`, and
-    then AWS_REGION, AWS_DEFAULT_REGION and the profile, count only where the URL names none. Raises ConfigError where
-    no region is to be found, and where the AWS configuration is unreadable.
+    `endpoint_url` is called instead; without it, and for a host of Amazon's, what the SDK's own settings name. `region`
+    counts only where the URL names none, and after it AWS_REGION, AWS_DEFAULT_REGION and the profile. Raises
+    ConfigError where there is no region, and where the AWS configuration cannot be read.
     """
     place = place_of(queue_url)
     called = place_of(endpoint_url) if endpoint_url else place
@@ -44,7 +44,7 @@ def find_endpoint(queue_url: str, region: str, endpoint_url: str) -> Endpoint:
         session = botocore.session.get_session()
         region = place.region or called.region or region or _own_region(session, called)
         if not region:
-            raise ConfigError(f"{shown(called.endpoint_url)}: no region; set [sqs] region (AWS_REGION)")
+            raise ConfigError(f"{shown(called.endpoint_url)} names no region: set [sqs] region, or AWS_REGION")
         url = endpoint_url or _url(session, place, region)
         proxied = not is_loopback(url) and urlsplit(url).scheme in get_environ_proxies(url)
         return Endpoint(f"{url.rstrip('/')}/", region, ca_file(session), proxied)
@@ -53,7 +53,7 @@ def find_endpoint(queue_url: str, region: str, endpoint_url: str) -> Endpoint:
 
 
 def _own_region(session: Any, called: Place) -> str:
-    """The region of this process; "" where it has none. Without TLS it can only be an emulator."""
+    """The region of this process; "" where it has none. An endpoint without TLS can only be an emulator."""
     own = os.environ.get("AWS_REGION") or session.get_config_variable("region")
     return own or (
         "" if called.endpoint_url.startswith("https:") and not is_loopback(called.endpoint_url) else EMULATOR_REGION
@@ -61,7 +61,7 @@ def _own_region(session: Any, called: Place) -> str:
 
 
 def _url(session: Any, place: Place, region: str) -> str:
-    """The URL that is called where the settings name none."""
+    """The URL that is called where our settings name none."""
     if not place.aws:
         return place.endpoint_url
     url = _by_sdk(session, region, variants=place.regional)
@@ -69,16 +69,16 @@ def _url(session: Any, place: Place, region: str) -> str:
 
 
 def ca_file(session: Any) -> str:
-    """The certificates that servers are checked with: what the configuration names, or else certifi's."""
+    """The file of certificates that servers are checked with: by the configuration, or else certifi's."""
     bundle = session.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE")
     return str(get_cert_path(bundle or True))
 
 
 def _by_sdk(session: Any, region: str, *, variants: bool) -> str:
-    """The endpoint of a request that botocore builds and signs, and that never leaves.
+    """The endpoint that botocore would call: it builds and signs a request, which is never sent.
 
-    So every rule of its own counts: partitions, AWS_ENDPOINT_URL_SQS, the configuration file, and with `variants` FIPS
-    and dual-stack.
+    So all its rules count: partitions, AWS_ENDPOINT_URL_SQS, the configuration file, and with `variants` FIPS and
+    dual-stack.
     """
     requests = []
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from millpond.errors import AccessDenied, QueueError, QueueMissing, Throttled, Unreachable
@@ -15,25 +14,18 @@ from millpond.sqs.requests import unwritable
 Each = TypeVar("Each")
 
 
-def fitting(sizes: Iterable[int]) -> int:
-    """How many of these bytes, from the first on, go in one call: ten, 1 MiB together; one always does."""
-    number, room = 0, MAX_BYTES
-    for size in sizes:
+def batches(entries: Sequence[Entry]) -> Iterator[list[int]]:
+    """The indexes of these entries, in order, as many to a call as SQS takes: 10, and 1 MiB together."""
+    batch: list[int] = []
+    room = MAX_BYTES
+    for index, size in enumerate(entry.size for entry in entries):
+        if len(batch) == MAX_BATCH or size > room:
+            yield batch
+            batch, room = [], MAX_BYTES
+        batch.append(index)
         room -= size
-        if number == MAX_BATCH or (number and room < 0):
-            break
-        number += 1
-    return number
-
-
-def batches(entries: Sequence[Entry]) -> Iterator[range]:
-    """The entries' indexes, in order, as many to a call as SQS takes."""
-    sizes = [entry.size for entry in entries]
-    start = 0
-    while start < len(sizes):
-        end = start + fitting(islice(sizes, start, None))
-        yield range(start, end)
-        start = end
+    if batch:
+        yield batch
 
 
 def results_of(call: Callable[[list[Each]], list[Failure | None]], entries: list[Each]) -> list[Failure | None]:

@@ -1,6 +1,6 @@
 """A queue as the engine sees it: the calls that it makes, and the values that they take and give.
 
-`wire.py` and `boto.py` fulfil the Protocol; the tests have fakes that do.
+`SqsQueue` is one, whichever client calls SQS; `DeadlineQueue` is the one that an engine has; tests have fakes.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from millpond.foreign.secrets import Unshown
 from millpond.foreign.text import shown
 from millpond.sqs.codes import LEASE_LOST_CODES
 
-#: A poll's answer may come this long after its wait: SQS needs a read time-out above the wait.
+#: The answer to a poll may come this long after its wait: until then SQS may have given messages away.
 POLL_GRACE_SECONDS = 10
-#: A delete, an extension, a send: an answer later than this is taken for lost.
+#: What every other call may take: a later answer counts as lost.
 SETTLE_SECONDS = 10
 _DEDUP_ID = re.compile(r"[!-~]{1,128}")
 
@@ -31,7 +31,7 @@ class Attribute(Unshown, msgspec.Struct, frozen=True):
     value: str | bytes
 
 
-#: A message without any: one for all, since most have none.
+#: The attributes of a message that has none, as most have: one object for all.
 NO_ATTRIBUTES: Mapping[str, Attribute] = MappingProxyType({})
 
 
@@ -73,7 +73,7 @@ class Entry(Unshown, msgspec.Struct, frozen=True):
 class Failure(msgspec.Struct, frozen=True):
     """Why one entry of a batch was not done.
 
-    `sender_fault`: trying again as it is cannot help. `denied`: nor before a person has mended something.
+    `sender_fault`: the same entry will fail again. `denied`: it will, until a person has changed rights or queues.
     """
 
     code: str
@@ -83,26 +83,26 @@ class Failure(msgspec.Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """The code as SQS names it, also where the whole call has failed."""
+        """The code as SQS writes it, also where the whole call failed."""
         return self.code.removeprefix("call:")
 
     @property
-    def said(self) -> str:
-        """Code and text, as the log and a reason show them."""
+    def summary(self) -> str:
+        """Code and text, as the log and a reason have them."""
         return shown(f"{self.name}: {self.text}" if self.name else self.text)
 
     @property
     def lease_lost(self) -> bool:
-        """True where the receipt handle is no longer ours."""
+        """Whether the receipt handle is no longer ours."""
         return self.code in LEASE_LOST_CODES
 
 
-#: For an entry that the answer of its call does not name: it may have been done.
+#: Of an entry that the answer to its call does not name: it may have been done.
 MISSING = Failure("Missing", "the answer does not name it")
 
 
 class Queue(Protocol):
-    """One queue. A batch call takes 1 to 10 entries and returns one result an entry, in order: None is done.
+    """One queue. A batch call takes 1 to 10 entries and returns a result for each, in order; None: it was done.
 
     Every call raises QueueError where it fails as a whole.
     """
@@ -112,13 +112,13 @@ class Queue(Protocol):
     def receive(
         self, max_messages: int, wait_seconds: int, visibility_seconds: int, attempt_id: str = ""
     ) -> list[Received]:
-        """`attempt_id`: of a FIFO queue; the one of a receive whose answer was lost brings that answer again."""
+        """Ask for messages. `attempt_id`, on a FIFO queue: that of a lost answer brings the same messages again."""
         ...
 
     def delete(self, receipt_handles: Sequence[str]) -> list[Failure | None]: ...
 
     def extend(self, changes: Sequence[tuple[str, int]]) -> list[Failure | None]:
-        """Each change: a receipt handle, and the seconds from now until the message is visible again."""
+        """Change visibility: of each receipt handle, the seconds from now until its message is visible again."""
         ...
 
     def send(self, entries: Sequence[Entry]) -> list[Failure | None]: ...
@@ -127,5 +127,5 @@ class Queue(Protocol):
 
 
 def dedup_id_of(event_id: str) -> str:
-    """A deduplication id: 1 to 128 letters, digits and punctuation (SQS). What is none is hashed."""
+    """The deduplication id for an event id: itself, or its hash where SQS would not take it (1 to 128 of [!-~])."""
     return event_id if _DEDUP_ID.fullmatch(event_id) else sha256(event_id.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,4 +1,4 @@
-"""What the URL of a queue says: whether it names one, whether it is a FIFO queue, and where it is."""
+"""What the URL of a queue says: whether it names a queue, whether that is a FIFO queue, and where it is."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import msgspec
 from millpond.errors import ConfigError
 from millpond.foreign.text import shown
 
-#: What is wrong with the URL of no queue.
+#: What is wrong with a URL that names no queue.
 NAMELESS = "the queue's name is missing at its end: https://sqs.<region>.amazonaws.com/<account>/<name>"
-# More than a host, and than the number of an account behind it.
+# More than a host, and more than the number of an account behind it.
 _NAMED = re.compile(r"https?://[^\s/?#]+/+(?![0-9]{12}/*\Z)[^\s/?#]")
-#: What the hosts of SQS end with, one partition of AWS after the other; and those that answer over IPv6 too.
+#: The ends of SQS's host names, one for each partition of AWS; and of those that answer over IPv6 too.
 SUFFIXES = (
     "amazonaws.com",
     "amazonaws.com.cn",
@@ -43,18 +43,18 @@ _IN_HOST = (
     re.compile(rf"(?:.*\.)?{_REGION}\.queue\..*"),
     re.compile(rf"(?=(?:af|ap|ca|cn|eu|eusc|il|me|mx|sa|us)-){_REGION}\..*"),
 )
-#: At Amazon, any label: of a service that stands before SQS too (abc.execute-api.eu-west-1.amazonaws.com).
+#: At Amazon, in any label: a service can stand before SQS (abc.execute-api.eu-west-1.amazonaws.com).
 _IN_AWS = re.compile(rf"(?:.*\.)?{_REGION}\..*")
 _IN_PATH = re.compile(rf"/queue/{_REGION}/[0-9]+/[^/]+")
-#: The first host of all, which names no region.
+#: The oldest host, which names no region.
 _OLDEST = {"queue.amazonaws.com": "us-east-1"}
 
 
 class Place(msgspec.Struct, frozen=True):
-    """Where a queue is, by its URL alone. `endpoint_url`: scheme, host and port as they are written, never a password.
+    """Where a queue is, by its URL alone. `endpoint_url`: scheme, host and port as written, without a password.
 
-    `region`: "" where the URL names none. `regional`: Amazon's own host for the region, of which the SDK's settings
-    can choose another kind (FIPS, dual-stack).
+    `region`: "" where the URL names none. `regional`: it is Amazon's own host for the region, for which the SDK's
+    settings can choose another (FIPS, dual-stack).
     """
 
     endpoint_url: str
@@ -64,17 +64,17 @@ class Place(msgspec.Struct, frozen=True):
 
 
 def has_name(url: str) -> bool:
-    """Whether the URL goes on behind its host, and behind the number of an account."""
+    """Whether something stands behind the host, and behind the number of an account."""
     return bool(_NAMED.match(url))
 
 
 def is_fifo(url: str) -> bool:
-    """Whether messages of one group come in order: the name's suffix alone tells. (A group is a tenant elsewhere.)"""
+    """Whether messages of one group come in order, by the name's suffix alone. (Elsewhere a group is a tenant.)"""
     return url.partition("?")[0].partition("#")[0].rstrip("/").endswith(".fifo")
 
 
 def place_of(url: str) -> Place:
-    """The place of a queue, or of an endpoint, by its URL. Raises ConfigError where that is none."""
+    """The place of a queue, or of an endpoint. Raises ConfigError where this is no URL of one."""
     try:
         parts = urlsplit(url)
         host, _ = (parts.hostname or "").rstrip("."), parts.port
@@ -95,7 +95,7 @@ def _region_in(host: str, path: str, aws: bool) -> str:
 
 
 def is_loopback(url: str) -> bool:
-    """Whether this URL leads to this machine: LocalStack's public name does."""
+    """Whether this URL leads to this machine, as LocalStack's public name does."""
     host = (urlsplit(url).hostname or "").rstrip(".")
     return (
         host == "::1" or host.startswith("127.") or f".{host}".endswith((".localhost", ".localhost.localstack.cloud"))

@@ -11,7 +11,7 @@ from millpond.foreign.number import number_within
 from millpond.foreign.text import shown
 from millpond.sqs.limits import MAX_RECEIVES
 
-#: As JSON has it: its account and its name are the last two.
+# In JSON: the account and the name are its last two parts.
 _ARN = re.compile(r'"(?:[^":]+:)+([^":]+):([^":]+)"')
 
 

@@ -1,4 +1,4 @@
-"""Calls to SQS, as they are made: a Struct or a dict each, which becomes JSON, or what boto3 takes."""
+"""Makes the requests to SQS: a Struct or a dict each, which becomes JSON or the parameters of boto3."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from millpond.foreign.trace import describe
 from millpond.sqs.queue import Attribute, Entry, Failure
 from millpond.sqs.shapes import ENTRY_IDS, BatchCall, DeleteEntry, ExtendEntry, SendEntry, Value
 
-#: What a receive asks for about each message: all that anybody here reads.
+#: What a receive asks for about each message: what we read.
 SYSTEM_ATTRIBUTES = ("ApproximateReceiveCount", "SentTimestamp", "MessageGroupId", "AWSTraceHeader")
 
 Request = BatchCall | dict[str, Any]
-#: Its JSON. Raises ValueError, TypeError or OverflowError for what no JSON can hold (`unwritable`).
+#: The JSON of a request. Raises ValueError, TypeError or OverflowError for what JSON cannot hold (`unwritable`).
 as_json = msgspec.json.Encoder().encode
 
 
 def as_parameters(request: Request) -> dict[str, Any]:
-    """What boto3 takes for it: binary values stay bytes, which it encodes itself. Raises as `as_json` does."""
-    as_json(request)  # half a character, which botocore would escape
+    """What boto3 takes for a request: binary values stay bytes, which it encodes itself. Raises what `as_json` does."""
+    as_json(request)  # finds half a character, which botocore would escape
     parameters: dict[str, Any] = msgspec.to_builtins(request, builtin_types=(bytes,))
     return parameters
 
@@ -63,7 +63,7 @@ def queue_url(account: str, name: str) -> dict[str, Any]:
 
 
 def unwritable(entry: Entry) -> Failure | None:
-    """Why an entry cannot be sent: half a character, which UTF-8 cannot hold; a value that is no text. None: it can."""
+    """Why an entry cannot be sent (it holds half a character, or a value that is no text); None where it can."""
     try:
         as_json(send("", [entry]))
     except (ValueError, TypeError, OverflowError) as error:

@@ -40,7 +40,7 @@ def _message(message: Mapping[str, Any]) -> Received:
     elif body != as_text(body):
         flaw = "its Body holds half a character"
     return Received(
-        # Two without an id are not one message.
+        # Two messages without an id must not look like one.
         as_text(message.get("MessageId")) or f"unnamed-{sha256(handle.encode()).hexdigest()}",
         handle,
         as_text(body),
@@ -66,7 +66,7 @@ def _attributes(values: object) -> tuple[dict[str, Attribute], str]:
 
 
 def results(body: bytes | bytearray) -> Results:
-    """What a batch call did, as far as an entry has a name."""
+    """The entries of a batch call that the answer names."""
     answer = _loose(body)
     successful = [DoneEntry(one["Id"]) for one in _list(answer, "Successful") if isinstance(one.get("Id"), str)]
     failed = [
@@ -78,7 +78,7 @@ def results(body: bytes | bytearray) -> Results:
 
 
 def _loose(body: bytes | bytearray) -> dict[str, Any]:
-    """An answer by the standard library's reader, which takes half a character."""
+    """The answer, by the standard library's reader, which accepts half a character."""
     answer = json.loads(body.decode("utf-8", "replace"), parse_int=_whole)
     if not isinstance(answer, dict):
         raise ValueError("the answer is no JSON object")
@@ -86,12 +86,12 @@ def _loose(body: bytes | bytearray) -> dict[str, Any]:
 
 
 def _whole(digits: str) -> int | None:
-    """None for more digits than any number of SQS has: int() raises at 4,300, and a float cannot hold 400."""
+    """A number; None for more digits than any of SQS has: int() raises at 4,300, and a float cannot hold 400."""
     return int(digits) if len(digits) <= MAX_DIGITS else None
 
 
 def _list(answer: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
-    """What a list of objects holds; what is no object in it is one that says nothing."""
+    """A list of objects; what is no object counts as an empty one."""
     values = answer.get(name)
     if not isinstance(values, list | None):
         raise ValueError(f"{name} is no list")
@@ -99,5 +99,5 @@ def _list(answer: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
 
 
 def as_text(value: object) -> str:
-    """A text that UTF-8 can hold: "?" stands for half a character. What is no text is ""."""
+    """A text that UTF-8 can hold: "?" stands for half a character; "" for what is no text."""
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else ""

@@ -15,10 +15,10 @@ from millpond.sqs.queue import Attribute
 
 #: How the entries of a batch are named: by number, since one message can be in it twice.
 ENTRY_IDS = [str(number) for number in range(MAX_BATCH)]
-#: Within these bounds a number of SQS can be used for anything: compared, added to a time, made a date of.
+#: The numbers of SQS within these bounds can be compared, added to a time, and made into a date.
 MAX_RECEIVE_COUNT = 2**31 - 1
 MAX_SENT_MS = 4_102_444_800_000  # the year 2100
-#: Characters of an error's code, and of all that an error tells: of a provider's own words the remedy stands behind.
+#: Characters of an error's code, and of a whole error: a remedy can stand behind a provider's own words.
 MAX_CODE, MAX_TOLD = 100, 1_000
 
 _Name = Annotated[str, msgspec.Meta(min_length=1)]
@@ -27,7 +27,7 @@ _Moment = Annotated[int, msgspec.Meta(ge=0, le=MAX_SENT_MS)]
 
 
 class Shape(Unshown, msgspec.Struct, rename="pascal", omit_defaults=True):
-    """What is sent or answered, with the names that the wire has."""
+    """A part of a request or an answer, with the field names of the wire."""
 
 
 class Value(Shape, gc=False):
@@ -36,7 +36,7 @@ class Value(Shape, gc=False):
     binary_value: bytes | None = None
 
     def attribute(self) -> Attribute:
-        """As the rest of the house knows it. Raises ValueError where it has no value."""
+        """The user attribute. Raises ValueError where it has no value."""
         content = self.string_value if self.binary_value is None else self.binary_value
         if content is None:
             raise ValueError("a message attribute has no value")
