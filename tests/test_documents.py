@@ -32,7 +32,17 @@ README = (ROOT / "README.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
 #: Whatever is written for a reader, and what is written for one beside the code.
 PAGES = [
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "bench/README.md")),
+    *(
+        ROOT / name
+        for name in (
+            "README.md",
+            "CONTRIBUTING.md",
+            "CHANGELOG.md",
+            "SECURITY.md",
+            "bench/README.md",
+            "chaos/README.md",
+        )
+    ),
     *sorted(ROOT.glob("docs/**/*.md")),
 ]
 PROSE = [*PAGES, ROOT / "config.toml", ROOT / ".env.example"]
@@ -106,6 +116,8 @@ def test_each_link_leads_to_a_file(page):
 def test_each_file_that_is_named_is_there(page):
     names = re.findall(r"`([\w/.-]+\.(?:py|toml|json|md))`", page.read_text())
     folders = [ROOT, page.parent, ROOT / "millpond", ROOT / "tests", ROOT / "handlers"]
+    if page.parent.name == "chaos":  # its map names the files of a folder
+        folders += [path for path in page.parent.rglob("*") if path.is_dir()]
     missing = {name for name in names if not any((folder / name).exists() for folder in folders)}
     assert missing <= {*READERS_OWN.get(page, [])}  # whoever has followed the page has those too
 
