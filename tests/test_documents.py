@@ -47,8 +47,8 @@ PAGES = [
 ]
 PROSE = [*PAGES, ROOT / "config.toml", ROOT / ".env.example"]
 CODE = "".join(path.read_text() for folder in ("millpond", "handlers") for path in (ROOT / folder).rglob("*.py"))
-#: Files that a page tells its reader to write.
-READERS_OWN = {ROOT / "README.md": ["tests/test_invoice.py"]}
+#: Files that whoever has followed a page has.
+READERS_OWN = {ROOT / "README.md": ["tests/test_invoice.py"], ROOT / "chaos/README.md": ["w3.toml"]}
 WHERE = (ROOT / "docs/where-a-change-goes.md").read_text()
 FILES = {path.relative_to(ROOT / "millpond").as_posix() for path in ROOT.glob("millpond/**/*.py")}
 
