@@ -13,7 +13,7 @@ from typing import Any
 from gevent import get_hub
 from gevent.threadpool import ThreadPool
 
-from millpond.hub.child_end import caught
+from millpond.hub.forked import caught
 
 #: Loops at once; the next one waits.
 MAX_LOOPS = 100

@@ -1,30 +1,41 @@
-"""Forks: a child that a handler forks goes on with the code that forked it, and has no engine in it.
+"""Forks: a child that a handler forks goes on with the code that forked it, and ends where that ends.
 
-gevent lets a forked child go on with its parent's greenlets: it would receive messages, and settle its parent's.
+gevent lets it go on with its parent's greenlets: it would receive messages, and settle its parent's.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
+import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures.thread import _WorkItem
+from contextlib import suppress
 from functools import partial
-from typing import Any
+from multiprocessing.dummy import DummyProcess
+from multiprocessing.pool import ThreadPool, mapstar, starmapstar  # type: ignore[attr-defined]
+from types import FrameType
+from typing import Any, NoReturn
 
 from gevent import get_hub, getcurrent
+from gevent._greenlet_primitives import SwitchOutGreenletWithLoop
 from gevent._hub_local import get_hub_if_exists, set_hub, set_loop
 from gevent.hub import Hub
 from gevent.monkey import get_original
+from gevent.threadpool import ThreadResult, _WorkerGreenlet
 from greenlet import greenlet, settrace  # type: ignore[import-untyped]
 
-from millpond.hub import child_end, child_exits, process_locks, signals
-from millpond.hub.child_end import ancestors, end
+from millpond.foreign.trace import describe, traceback_of
+from millpond.hub import child_exits, process_locks, signals
 from millpond.observe import log
 
 _get_ident: Callable[[], int] = get_original("_thread", "get_ident")
 
 _at_fork: list[Callable[[], object]] = []
 _engine: list[Hub] = []  # its hub; none in a child
+_is_child = False
 
 
 def install(end_with_the_handler: Callable[[Callable[[BaseException | None], object]], object]) -> None:
@@ -38,7 +49,7 @@ def install(end_with_the_handler: Callable[[Callable[[BaseException | None], obj
     _engine[:] = [get_hub()]
     child_exits.install()
     process_locks.install()
-    child_end.install()
+    setattr(ThreadPool, "Process", staticmethod(_pool_thread))  # noqa: B010
 
 
 _forking: dict[int, tuple[int, Any]] = {}  # thread -> forks under way in it, and its mask of signals before
@@ -62,11 +73,13 @@ def _release_signals() -> None:
 
 def _begin_child() -> None:
     """In the child: take the engine out of it, and let the greenlet that forked go on where it was."""
+    global _is_child
+    _is_child = True
     for call in _at_fork:
         call()
     if _engine and get_hub_if_exists() is _engine[0]:
         _leave(_engine.pop())
-    child_end.begin_child()
+    _end_with(getcurrent())
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # libev's handler would take the exit codes of this one's children
     child_exits.forget()
     process_locks.begin_child()
@@ -109,9 +122,152 @@ def _keep_asleep(engine: Hub, hub: Hub, awake: set[greenlet], event: str, switch
     origin, target = switch
     if engine in switch:  # what was called in it has ended, or one of those below it
         end(None)
-    if target in awake or ancestors(target)[-1] is not engine:
+    if target in awake or _ancestors(target)[-1] is not engine:
         return
     if origin is not hub:
         awake.add(target)
     while target not in awake:
         hub.switch()
+
+
+# The end of a child
+
+
+def _ancestors(one: Any) -> list[Any]:
+    """This greenlet, and those to which control goes after its end; a hub is the last one."""
+    chain = [one]
+    while not isinstance(chain[-1], Hub | _Top) and chain[-1].parent is not None:
+        chain.append(chain[-1].parent)
+    return chain
+
+
+def _end_with(current: Any) -> None:
+    """The process ends where control would go back to a hub or to a pool's thread: both are the parent's."""
+    frame: FrameType | None = sys._getframe()
+    *chain, root = _ancestors(current)
+    for one in chain:
+        _end_with_call(frame if one is current else one.gr_frame)
+    if root.parent is None or not chain:
+        return
+    child = chain[-1]
+    child.parent = top = _Top(current, root, get_hub().loop)
+    greenlet.switch(top)
+    report = threading.excepthook
+    # Of a Thread, which is a greenlet, nothing else comes out.
+    threading.excepthook = lambda given: end(given.exc_value) if getcurrent() is child else report(given)
+
+
+class _Top(SwitchOutGreenletWithLoop):  # type: ignore[misc]
+    """The parent, instead of the hub, of the greenlet that forked (or of the one within which that was)."""
+
+    def __init__(self, current: Any, parent: Any, loop: Any) -> None:
+        super().__init__(partial(self._wait, current), parent)
+        self.loop = loop
+
+    @staticmethod
+    def _wait(current: Any) -> NoReturn:
+        try:
+            greenlet.switch(current)  # back to it at once; what comes is the end
+        except BaseException as error:
+            end(error)
+        end(None)
+
+    def handle_error(self, context: object, kind: object, error: BaseException, frames: object) -> NoReturn:
+        """A Greenlet keeps what it raised, and reports it to its hub."""
+        end(error)
+
+
+def _end_with_call(frame: FrameType | None) -> None:
+    """Where a pool's thread forked, the end of the call is the end: it would go on with the other calls of the pool."""
+    while frame is not None:
+        if frame.f_code is _WorkItem.run.__code__:
+            frame.f_locals["self"].future = _Result()
+        elif frame.f_code is _RUN_TASK:
+            result = frame.f_locals["thread_result"]
+            result.async_watcher = _Watcher(result)
+        frame = frame.f_back
+
+
+#: How a thread of gevent's pools makes a call.
+_RUN_TASK = vars(_WorkerGreenlet)["_WorkerGreenlet__run_task"].__code__
+
+
+class _Result:
+    """Stands in for the future of a call in a ThreadPoolExecutor."""
+
+    def set_result(self, value: object) -> NoReturn:
+        end(None)
+
+    def set_exception(self, error: BaseException) -> NoReturn:
+        end(error)
+
+
+class _Tasks:
+    """The tasks of one thread of a multiprocessing.pool.ThreadPool: each ends its process where that is a child."""
+
+    def __init__(self, tasks: Any) -> None:
+        self._tasks = tasks
+
+    def get(self) -> tuple[Any, ...] | None:
+        task = self._tasks.get()
+        if task is None:
+            return None
+        job, index, call, args, more = task
+        if call is not mapstar and call is not starmapstar:
+            return job, index, partial(_to_its_end, call), args, more
+        [(call_one, chunk)] = args
+        return job, index, call, [(partial(_to_its_end, call_one), chunk)], more
+
+
+def _to_its_end(call: Callable[..., object], *args: Any, **more: Any) -> object:
+    pid = os.getpid()
+    try:
+        value = call(*args, **more)
+    except BaseException as error:
+        if os.getpid() != pid:
+            end(error)
+        raise
+    if os.getpid() != pid:
+        end(None)
+    return value
+
+
+def _pool_thread(context: object, target: Any, args: Any) -> Any:
+    tasks, *rest = args
+    return DummyProcess(target=target, args=(_Tasks(tasks), *rest))
+
+
+class _Watcher:
+    """Stands in for the watcher by which a thread of gevent's pools reports the end of a call."""
+
+    def __init__(self, result: ThreadResult) -> None:
+        self._result = result
+
+    def send(self) -> NoReturn:
+        end(self._result.exception)
+
+
+def caught(call: Callable[[], object]) -> tuple[object, BaseException | None]:
+    """What `call` returned, and what it raised: gevent would print what a thread raises, and end it for SystemExit."""
+    try:
+        value, raised = call(), None
+    except BaseException as error:
+        value, raised = None, error
+    if _is_child:
+        end(raised)
+    return value, raised
+
+
+def end(error: BaseException | None) -> NoReturn:
+    """End a forked child, where what the handler ran there has ended: its message is its parent's to settle."""
+    code = 0 if error is None else 1
+    if isinstance(error, SystemExit):
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    elif error is not None:
+        text = f"a process that a handler forked has failed: {describe(error)}"
+        log.event(logging.ERROR, "child.failed", text, traceback=traceback_of(error))
+    log.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    os._exit(code & 0xFF)

@@ -13,8 +13,8 @@ from gevent.event import Event
 from gevent.threadpool import ThreadPool
 
 from millpond.errors import MillpondError
-from millpond.hub.child_end import caught
 from millpond.hub.countdown import Time
+from millpond.hub.forked import caught
 from millpond.hub.pool import Pool, Slot
 from millpond.observe import log
 from millpond.observe.screen import counted

@@ -16,7 +16,7 @@ from millpond.app.config import GOOD_REDRIVE_MARGIN, AllSettings
 from millpond.app.discovery import Handlers
 from millpond.engine.processor import end_with_the_handler
 from millpond.errors import ConfigError
-from millpond.hub import asyncio_run, child_end, forked
+from millpond.hub import asyncio_run, forked
 from millpond.hub.clock import Clock, SystemClock
 from millpond.hub.signals import ExitSignals
 from millpond.local import LocalSqs
@@ -72,7 +72,7 @@ def _for_until_empty(settings: AllSettings) -> AllSettings:
 def _set_up(handlers: Handlers) -> list[Callable[[], object]]:
     """Call every setup(). Returns the teardowns."""
     for setup in handlers.setups:
-        _, error = child_end.caught(setup.run)
+        _, error = forked.caught(setup.run)
         if error is not None:
             raise error
     return [*handlers.teardowns]

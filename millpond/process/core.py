@@ -12,8 +12,8 @@ import gevent
 from millpond.engine.delivery import Delivery
 from millpond.errors import CRASHED, STOPPED, Stopped
 from millpond.foreign.trace import describe, traceback_of
-from millpond.hub.child_end import caught
 from millpond.hub.clock import Clock, Event
+from millpond.hub.forked import caught
 from millpond.hub.pool import Pool, watch
 from millpond.hub.pulse import Pulse
 from millpond.hub.signals import ExitSignals
