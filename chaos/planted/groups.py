@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from chaos.planted.bug import mutant
-from millpond.engine.consumer import Consumer
 from millpond.engine.delivery import Delivery
+from millpond.engine.endings import Endings
 from millpond.engine.groups import Groups
 from millpond.message import Outcome
 
 
-@mutant("the next of a group starts once the delete is confirmed", (Consumer, "_end"))
+@mutant("the next of a group starts once the delete is confirmed", (Endings, "end"))
 def next_starts_early(original: Any) -> Any:
-    def end(self: Consumer, delivery: Delivery, outcome: Outcome) -> None:
+    def end(self: Endings, delivery: Delivery, outcome: Outcome) -> None:
         original(self, delivery, outcome)
         if self._groups is not None and outcome.name == "succeeded":
             self._groups.leave(delivery)

@@ -8,6 +8,8 @@ from chaos.planted.bug import mutant
 from millpond.engine.ask import Asks
 from millpond.engine.consumer import Consumer
 from millpond.engine.delivery import Delivery
+from millpond.engine.endings import Endings
+from millpond.engine.in_hand import InHand
 
 
 @mutant("permits first: a poll asks for no more than it has permits for", (Asks, "make"))
@@ -15,31 +17,34 @@ def asks_for_ten(original: Any) -> Any:
     return lambda self, permits, now: original(self, 10, now)
 
 
-@mutant("a permit comes back when the outcome is queued, not before", (Consumer, "accept"), (Consumer, "_settle_swarm"))
+@mutant("a permit comes back when the outcome is queued, not before", (Consumer, "accept"), (Endings, "_settle_swarm"))
 def permit_back_on_arrival(original: Any) -> Any:
     def accept(self: Consumer, messages: list[Any], latest: float) -> None:
         original(self, messages, latest)
         self._share.release(len(messages))
 
-    def settle_swarm(self: Consumer) -> None:
+    def settle_swarm(self: Endings) -> None:
         self._ended = 0
         original(self)
 
     return accept if original.__name__ == "accept" else settle_swarm
 
 
-@mutant("a permit comes back only while settling keeps up: what waits to be settled is bounded", (Consumer, "has_room"))
+@mutant(
+    "a permit comes back only while settling keeps up: what waits to be settled is bounded",
+    (Endings, "release_permits"),
+)
 def permit_back_though_full(original: Any) -> Any:
-    def has_room(self: Consumer) -> None:
+    def release_permits(self: Endings) -> None:
         owed, self._owed = self._owed, 0
         self._share.release(owed)
 
-    return has_room
+    return release_permits
 
 
-@mutant("a redelivered message gives its permit back", (Consumer, "_redelivered"))
+@mutant("a redelivered message gives its permit back", (InHand, "_redelivered"))
 def permit_of_twin_lost(original: Any) -> Any:
-    def redelivered(self: Consumer, twin: Delivery, received: Any, since: float) -> None:
+    def redelivered(self: InHand, twin: Delivery, received: Any, since: float) -> None:
         original(self, twin, received, since)
         self._share.held += 1
         self._share._permits.free -= 1

@@ -13,7 +13,7 @@ from millpond.engine.lease import Lease
 def twins_run_side_by_side(original: Any) -> Any:
     def accept(self: Consumer, messages: list[Any], latest: float) -> None:
         for received in messages:
-            self.deliveries.pop(received.message_id, None)
+            self.hand.deliveries.pop(received.message_id, None)
         original(self, messages, latest)
 
     return accept
@@ -33,7 +33,7 @@ def twin_keeps_old_handle(original: Any) -> Any:
 def old_handle_counts(original: Any) -> Any:
     def accept(self: Consumer, messages: list[Any], *more: Any) -> None:
         for received in messages:
-            if (twin := self.deliveries.get(received.message_id)) is not None:
+            if (twin := self.hand.deliveries.get(received.message_id)) is not None:
                 twin.lease.receive_count = 0
         original(self, messages, *more)
 

@@ -18,8 +18,8 @@ class OwnedTimer(VirtualTimer):
 
     __slots__ = ("owner",)
 
-    def __init__(self, call: Callable[[], object], owner: ProcessClock | None) -> None:
-        super().__init__(call)
+    def __init__(self, call: Callable[[], object], clock: WorldClock, owner: ProcessClock | None) -> None:
+        super().__init__(call, clock)
         self.owner = owner
 
 
@@ -33,7 +33,7 @@ class WorldClock(VirtualClock):
         self._at_once = 0
 
     def timer(self, seconds: float, call: Callable[[], object], owner: ProcessClock | None = None) -> VirtualTimer:
-        timer = OwnedTimer(call, owner)
+        timer = OwnedTimer(call, self, owner)
         heapq.heappush(self._timers, (self._now + max(0.0, seconds), next(self._order), timer))
         return timer
 

@@ -19,6 +19,7 @@ from millpond.app.routing import Route
 from millpond.engine.books import Books
 from millpond.engine.consumer import Consumer
 from millpond.engine.delivery import Delivery
+from millpond.engine.in_hand import InHand
 from millpond.engine.outcomes import GIVEN_BACK
 from millpond.engine.permits import Permits
 from millpond.engine.processor import Processor
@@ -47,17 +48,24 @@ class RecordedConsumer(Consumer):
         super().accept(messages, *more)
         self.worker.record_hold()
 
+    def refuse(self, delivery: Delivery) -> None:
+        received = delivery.received
+        self.worker.record("got", received.message_id, received.receipt_handle, "refused")
+        super().refuse(delivery)
+
+
+class RecordedHand(InHand):
+    """What is in hand, and writes down what it takes."""
+
+    worker: Worker
+
     def _deliver(self, received: Received, *more: Any) -> Delivery:
         self._record(received, "new")
         return super()._deliver(received, *more)
 
-    def _refuse(self, delivery: Delivery) -> None:
-        self._record(delivery.received, "refused")
-        super()._refuse(delivery)
-
-    def _redelivered(self, twin: Delivery, received: Received, *more: Any) -> None:
+    def _redelivered(self, delivery: Delivery, received: Received, *more: Any) -> None:
         self._record(received, "redelivered")
-        super()._redelivered(twin, received, *more)
+        super()._redelivered(delivery, received, *more)
 
     def _record(self, received: Received, how: str) -> None:
         self.worker.record("got", received.message_id, received.receipt_handle, how)
@@ -110,7 +118,8 @@ class Worker:
             spawn=self.spawn,
             unread_since=clock.unread_since,
         )
-        consumer.worker = self
+        consumer.hand.__class__ = RecordedHand
+        consumer.worker = consumer.hand.worker = self  # type: ignore[attr-defined]
         return consumer
 
     def _settings(self) -> QueueSettings:
@@ -215,9 +224,9 @@ class Worker:
             consumer.interrupt(Stopped)
             consumer.give_back_held()
             left = max(0.0, min(deadline - now(), reserve))
-            consumer.idle.wait(left / 2)
+            consumer.hand.idle.wait(left / 2)
             consumer.write_off_running()
-            consumer.idle.wait(max(0.0, left / 2 - 0.1))
+            consumer.hand.idle.wait(max(0.0, left / 2 - 0.1))
         self.clock.sleep(0.0)  # permits come back in the hub's next turn
         self.record_hold()
         self.record("drained", value=consumer.in_hand)
@@ -226,7 +235,7 @@ class Worker:
     def _settle(self, settled: Any) -> None:
         self.consumer.polls.ended.wait()
         self.consumer.give_back_held()
-        self.consumer.idle.wait()
+        self.consumer.hand.idle.wait()
         settled.set()
 
     # Handlers

@@ -7,27 +7,26 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
 from millpond.app.config import QueueSettings
 from millpond.engine.books import Books
-from millpond.engine.delivery import SETTLING, Delivery, DeliveryOwner
+from millpond.engine.delivery import Delivery
+from millpond.engine.endings import Endings
 from millpond.engine.groups import Groups
 from millpond.engine.held_back import HOLDING, WORKING, HeldBack
-from millpond.engine.last_receive import BEHIND_FAILED, LastReceive
-from millpond.engine.lease import Lease, LeaseOwner
+from millpond.engine.in_hand import InHand, InHandOwner
+from millpond.engine.last_receive import BEHIND_FAILED, LastReceive, LastReceiveOwner
+from millpond.engine.lease import LeaseOwner
 from millpond.engine.lease_keeper import LeaseKeeper
-from millpond.engine.lease_state import LEAVING, LOST
 from millpond.engine.outcomes import DONE, GIVEN_BACK, LEASE_LOST, NOT_STARTED, RELEASED, SUCCEEDED
 from millpond.engine.pause import Pause
 from millpond.engine.permits import Share
-from millpond.engine.poller import Pollers
+from millpond.engine.poller import Pollers, Receiver
 from millpond.engine.processor import Processor
 from millpond.engine.settler import FLUSHERS, Settler, SettlerOwner
 from millpond.engine.spared import Spared
 from millpond.engine.unsent import EntryWriter
 from millpond.errors import Interrupt, QueueError
-from millpond.hub.clock import Clock, Event
+from millpond.hub.clock import Clock
 from millpond.hub.pool import Pool
 from millpond.message import Outcome
 from millpond.observe import log
@@ -38,11 +37,7 @@ from millpond.sqs.queue import Failure, Received
 SERVER_DOWN = Outcome("released", reason="a server that its queue needs was down")
 
 
-def _fail(error: BaseException) -> None:
-    raise error
-
-
-class Consumer(DeliveryOwner, LeaseOwner, SettlerOwner):
+class Consumer(InHandOwner, LeaseOwner, LastReceiveOwner, SettlerOwner, Receiver):
     """One queue, wired.
 
     1. What the polls bring becomes deliveries: leased, and put on the ready list (`submit`).
@@ -76,11 +71,7 @@ class Consumer(DeliveryOwner, LeaseOwner, SettlerOwner):
         self.name = name
         self.in_memory = settings.is_local  # what is in it ends with the process
         self.books = books
-        self.deliveries: dict[str, Delivery] = {}  # by message id: the newest one of each message in hand
-        self.in_hand = 0  # deliveries that are not settled
-        self.ready = 0  # of these, those that no slot has taken yet
-        self.idle: Event = clock.event()  # nothing is in hand
-        self.idle.set()
+        self.ready = 0  # deliveries that no slot has taken yet
         self.back_off_until = 0.0  # when the last message that this worker put off is visible again
         self.queue = queue
         self.max_bytes = MAX_BYTES  # of one message that the queue takes
@@ -98,13 +89,21 @@ class Consumer(DeliveryOwner, LeaseOwner, SettlerOwner):
         self._last_receive = LastReceive(name, settings, self._pause, clock, self)
         self._spared = Spared()
         self._held_back = HeldBack(lambda delivery: self.end_soon(delivery, RELEASED))
-        self._ended = 0  # deliveries with an outcome, in this turn of the hub
-        self._succeeded: list[Delivery] = []  # of these
-        self._owed = 0  # permits that wait until what is to be settled falls below the limit
-        self._abandoned_until: list[float] = []
         self._groups = Groups(self._start_one, self._end_behind) if settings.is_fifo else None
         self._leases = self._make_lease_keeper()
         self._settler = self._make_settler()
+        self.hand = InHand(self, self._leases, books, share, self._spared, clock)
+        self._endings = Endings(
+            self._settler,
+            self.hand,
+            share,
+            pause=self._pause,
+            last_receive=self._last_receive,
+            held_back=self._held_back,
+            groups=self._groups,
+            clock=clock,
+            spawn=spawn,
+        )
         self.polls = Pollers(queue, settings, share, clock, spawn, self._pause, self)
 
     def _make_lease_keeper(self) -> LeaseKeeper:
@@ -161,41 +160,10 @@ class Consumer(DeliveryOwner, LeaseOwner, SettlerOwner):
         `latest`: by then SQS has handed them out. An answer can have waited to be read, while the process was stopped
         or the hub stood still: its messages may be somebody else's by now.
         """
-        self.books.receive(len(messages))
-        wall_time = self._clock.time()
-        since = min(self._unread_since(self._clock.now()), latest)
-        ready, taken = self.ready, []
-        for received in messages:
-            twin = self.deliveries.get(received.message_id)
-            if twin is None or twin.lease.state in LEAVING:
-                self.deliveries[received.message_id] = delivery = self._deliver(received, since, wall_time)
-                taken.append(delivery)
-            elif received.receive_count < twin.lease.receive_count:
-                self._forget_twin()  # an answer that was long on its way: its handle is dead
-            elif twin.lease.state is LOST and twin.is_inside() and not twin.finishes:
-                refused = self._deliver(received, since, wall_time)
-                self._hold([refused], since)
-                self._refuse(refused)
-            else:
-                self._redelivered(twin, received, since)
-        self._hold(taken, since)
-        self._let_in(taken)
+        ready = self.ready
+        self._let_in(self.hand.take(messages, min(self._unread_since(self._clock.now()), latest)))
         if self._pause.is_on and self.ready == ready:
             self._pause.end_probe()  # nothing begins by it
-
-    def _deliver(self, received: Received, since: float, wall_time: float) -> Delivery:
-        delivery = Delivery(received, self, self._clock, wall_time)
-        delivery.lease = self._leases.take(delivery, received.receipt_handle, since, received.receive_count)
-        if self._spared.counts:
-            delivery.spared = self._spared.counts.get(received.message_id, 0)
-        return delivery
-
-    def _hold(self, deliveries: list[Delivery], since: float) -> None:
-        """They are in our hands from now on: leased, and in hand until they are settled."""
-        self._leases.begin([delivery.lease for delivery in deliveries], since)
-        self.in_hand += len(deliveries)
-        if self.in_hand:
-            self.idle.clear()
 
     def _let_in(self, deliveries: list[Delivery]) -> None:
         if self._held_back.phase is not WORKING:
@@ -217,19 +185,8 @@ class Consumer(DeliveryOwner, LeaseOwner, SettlerOwner):
         self.ready += len(deliveries)
         self._pool.submit(self.work, deliveries)
 
-    def _redelivered(self, twin: Delivery, received: Received, since: float) -> None:
-        """SQS gave out again what is in hand: go on with the new handle, run nothing twice."""
-        twin.lease.redelivered(received.receipt_handle, since, received.receive_count)
-        twin.received = msgspec.structs.replace(twin.received, receive_count=received.receive_count)
-        twin.lease.is_lost(self._clock.now())  # again, already: its handler is interrupted
-        self._forget_twin()
-
-    def _forget_twin(self) -> None:
-        self.books.count_redelivery()
-        self._share.release()
-
-    def _refuse(self, delivery: Delivery) -> None:
-        """The handler that lost it before still ends: it does not run beside itself."""
+    def refuse(self, delivery: Delivery) -> None:
+        """Give it back: the handler that lost it before still ends."""
         outcome = Outcome("released", reason="its handler still ends", delay_seconds=round(self._settings.beat_seconds))
         self.end_soon(delivery, outcome)
 
@@ -248,13 +205,13 @@ class Consumer(DeliveryOwner, LeaseOwner, SettlerOwner):
         if self._held_back.phase is not WORKING:
             self._held_back.add(delivery)
         elif delivery.lease.is_lost(self._clock.now()):
-            self._end(delivery, LEASE_LOST)
+            self._endings.end(delivery, LEASE_LOST)
         else:
             outcome = self._processor.process(delivery, self._settings.event_type)
             if outcome is NOT_STARTED:
                 self._held_back.add(delivery)
             else:
-                self._end(delivery, outcome)
+                self._endings.end(delivery, outcome)
 
     def stuck(self, delivery: Delivery) -> None:
         """In the hub: the handler swallows its interrupts. Its slot is written off, the message goes on without it."""
@@ -264,46 +221,9 @@ class Consumer(DeliveryOwner, LeaseOwner, SettlerOwner):
         self.books.count("stuck")
         self.end_soon(delivery, self._processor.given_up(delivery))
 
-    def _end(self, delivery: Delivery, outcome: Outcome) -> None:
-        """Queue an outcome for settling (a success with the others of this turn of the hub); then, as soon as there is
-        room, its permit comes back. Never blocks.
-        """
-        if delivery.state is SETTLING:
-            return
-        if outcome is not SUCCEEDED or self._pause.is_on:
-            if self._pause.notice(delivery, outcome):
-                self._last_receive.end_line()
-            if outcome.name in GIVEN_BACK and self.is_last(delivery):
-                if self._held_back.phase is WORKING and self._last_receive.keep(delivery, outcome):
-                    return
-                outcome = self._last_receive.dead_letter(outcome, self.has_dead_letters)
-            if self._groups is not None and outcome.name not in DONE:
-                self._groups.fail(delivery)
-        delivery.state = SETTLING
-        if outcome is SUCCEEDED:
-            self._succeeded.append(delivery)
-        else:
-            self._settler.settle([delivery], outcome)
-        self._ended += 1
-        if self._ended == 1:
-            self._clock.soon(self._settle_swarm)
-
-    def _settle_swarm(self) -> None:
-        """Handlers end in swarms, as they began: those that succeeded in one turn of the hub are settled together, and
-        the permits of all come back together."""
-        self._owed += self._ended
-        self._ended = 0
-        succeeded, self._succeeded = self._succeeded, []
-        try:
-            if succeeded:
-                self._settler.settle(succeeded, SUCCEEDED)
-            self.has_room()
-        except BaseException as error:  # in the hub nobody would see it, and leases would be kept for nothing
-            self._spawn(_fail, error)
-
     def end_soon(self, delivery: Delivery, outcome: Outcome) -> None:
-        """End it from another greenlet: this one may hold its group, or its handler."""
-        self._spawn(self._end, delivery, outcome)
+        """End it, from another greenlet."""
+        self._endings.end_soon(delivery, outcome)
 
     # The last receive that the redrive policy permits (maxReceiveCount)
 
@@ -313,8 +233,8 @@ class Consumer(DeliveryOwner, LeaseOwner, SettlerOwner):
 
     def run_again(self, delivery: Delivery) -> None:
         """Start a delivery that was kept in hand."""
-        if self.deliveries.setdefault(delivery.received.message_id, delivery) is not delivery:
-            self._refuse(delivery)
+        if self.hand.deliveries.setdefault(delivery.received.message_id, delivery) is not delivery:
+            self.refuse(delivery)
         elif self._pause.is_on:
             self._last_receive.stand_in_line(delivery, SERVER_DOWN)
         else:
@@ -330,15 +250,8 @@ class Consumer(DeliveryOwner, LeaseOwner, SettlerOwner):
     # Settled
 
     def has_room(self) -> None:
-        """Permits come back while there is room for what their messages will have to settle.
-
-        Where all that is in hand waits for its delete no handler runs: no delete is going to join those.
-        """
-        if self._owed and not self._settler.is_full:
-            owed, self._owed = self._owed, 0
-            self._share.release(owed)
-        if self._settler.deletes.count == self.in_hand:
-            self._settler.deletes.flush()
+        """Fewer calls wait than the limit again: permits come back."""
+        self._endings.release_permits()
 
     def finished(self, deliveries: list[Delivery]) -> None:
         """SQS has confirmed what their outcomes needed."""
@@ -352,7 +265,7 @@ class Consumer(DeliveryOwner, LeaseOwner, SettlerOwner):
         if self._groups is not None:
             for delivery in deliveries:
                 (self._groups.leave if delivery.outcome.name in DONE else self._groups.fail)(delivery)
-        self._forget(deliveries)
+        self.hand.forget(deliveries)
 
     def lease_lost(self, item: Delivery) -> None:
         """Its message may be somebody else's: the handler that runs is interrupted, unless it asked to finish."""
@@ -369,24 +282,14 @@ class Consumer(DeliveryOwner, LeaseOwner, SettlerOwner):
     def abandoned(self, delivery: Delivery, error: str) -> None:
         """It could not be settled before the drain was over."""
         self.books.abandon(delivery, error)
-        self._abandoned_until.append(delivery.lease.deadline)
         if self._groups is not None:
             self._groups.fail(delivery)
-        self._forget([delivery])
+        self.hand.abandon(delivery)
 
-    def _forget(self, deliveries: list[Delivery]) -> None:
-        by_id = self.deliveries
-        for delivery in deliveries:
-            message_id = delivery.received.message_id
-            if by_id.get(message_id) is delivery:
-                del by_id[message_id]
-        self.in_hand -= len(deliveries)
-        if self.in_hand == 0:
-            self.idle.set()
-
-    def leases(self) -> list[Lease]:
-        """Those in hand now. For the watchdog's thread too: one step of the interpreter's takes the list."""
-        return [delivery.lease for delivery in list(self.deliveries.values())]
+    @property
+    def in_hand(self) -> int:
+        """Messages received and not yet settled."""
+        return self.hand.number
 
     @property
     def requests(self) -> int:
@@ -397,12 +300,6 @@ class Consumer(DeliveryOwner, LeaseOwner, SettlerOwner):
     def requests_per_1000(self) -> float:
         """Requests for a thousand messages received, since the start; 0.0 where none was."""
         return round(1000 * self.requests / self.books.received, 1) if self.books.received else 0.0
-
-    @property
-    def left(self) -> int:
-        """Deliveries that are not settled, and messages that wait for their visibility time-out because of us."""
-        now = self._clock.now()
-        return self.in_hand + sum(until > now for until in self._abandoned_until)
 
     # Drain
 
@@ -422,16 +319,16 @@ class Consumer(DeliveryOwner, LeaseOwner, SettlerOwner):
     def give_back_held(self) -> None:
         """Give back what was not started, and from now on all that an open poll still brings."""
         for delivery in self._held_back.take_all():
-            self._end(delivery, RELEASED)
+            self._endings.end(delivery, RELEASED)
 
     def interrupt(self, kind: Callable[[], Interrupt]) -> None:
         """Interrupt every handler that runs."""
-        for delivery in list(self.deliveries.values()):
+        for delivery in self.hand:
             delivery.interrupt(kind)
 
     def write_off_running(self) -> None:
         """The drain is over: what is still inside a handler is given back in its name."""
-        for delivery in list(self.deliveries.values()):
+        for delivery in self.hand:
             if delivery.is_inside():
                 self.stuck(delivery)
 

@@ -25,12 +25,12 @@ class DeliveryState(Enum):
 
     | from                 | method                                                              | to          |
     |----------------------|---------------------------------------------------------------------|-------------|
-    |                      | `Consumer._deliver`: a receive has brought the message              | WAITING     |
+    |                      | `InHand._deliver`: a receive has brought the message                | WAITING     |
     | WAITING, ENDED       | `Delivery.enter`: a slot goes into the handler; again, where the    |             |
     |                      | message was kept in hand at its last receive                        | RUNNING     |
     | RUNNING              | `Delivery.throw`: the time limit, the drain, or a lost lease        | INTERRUPTED |
     | RUNNING, INTERRUPTED | `Delivery.leave`: the handler is over, or its slot is written off   | ENDED       |
-    | WAITING, ENDED       | `Consumer._end`: its outcome is queued for settling, once for all   | SETTLING    |
+    | WAITING, ENDED       | `Endings.end`: its outcome is queued for settling, once for all     | SETTLING    |
     """
 
     WAITING = "waiting"

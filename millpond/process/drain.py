@@ -62,7 +62,7 @@ class Drain:
             consumer.interrupt(Stopped)
             consumer.give_back_held()
         idle = clock.event()
-        waiting = gevent.spawn(lambda: [consumer.idle.wait() for consumer in self._consumers])
+        waiting = gevent.spawn(lambda: [consumer.hand.idle.wait() for consumer in self._consumers])
         waiting.rawlink(lambda _: idle.set())
         left = min(self._deadline - clock.now(), self._reserve)
         self._wait(idle, clock.now() + left / 2)
@@ -97,4 +97,4 @@ def _settle(consumer: Consumer) -> None:
     """What no slot has taken waits until no open poll of its own queue could fetch it again."""
     consumer.polls.ended.wait()
     consumer.give_back_held()
-    consumer.idle.wait()
+    consumer.hand.idle.wait()

@@ -35,7 +35,7 @@ def log_end(core: Core, consumers: Sequence[Consumer], refusals: Refusals, until
     """Log what became of all that was received; return the exit code. `until_empty`: what is left in queues counts."""
     end = {"why": core.why, "seconds": round(core.clock.now() - core.started, 1)}
     found = [_log_what_is_left(core, consumer, refusals) for consumer in consumers if until_empty]
-    if core.exit_code == STOPPED and (any(found) or any(consumer.left for consumer in consumers)):
+    if core.exit_code == STOPPED and (any(found) or any(consumer.hand.left() for consumer in consumers)):
         core.exit_code = LEFT
     end |= {"stuck": core.pool.written_off, "exit_code": core.exit_code}
     for consumer in consumers:

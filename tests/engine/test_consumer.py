@@ -116,7 +116,7 @@ def test_a_message_that_succeeds_is_deleted_once_and_its_books_balance(clock):
     assert rig.queue.calls["delete"] == 3
     assert rig.books.received == 25 == rig.books.outcomes["succeeded"]
     assert (rig.books.redelivered, rig.books.abandoned, rig.books.follow_ups_dead_lettered) == (0, 0, 0)
-    assert rig.consumer.idle.is_set()
+    assert rig.consumer.hand.idle.is_set()
     assert rig.permits.free == 10 - rig.consumer._share.polling
 
 
@@ -590,7 +590,7 @@ def test_a_delete_whose_lease_the_watchdog_is_at_waits_for_it_and_is_made(clock)
     rig = run(clock, {"job": gate})
     (one,) = rig.put("job")
     clock.advance(1)
-    (lease,) = rig.consumer.leases()
+    (lease,) = rig.consumer.hand.leases()
     lease.marked = True  # its thread extends it just now
     gate.event.set()
     clock.advance(3)
@@ -819,7 +819,7 @@ def test_a_drain_lets_handlers_finish_and_gives_back_what_was_not_started(clock)
     assert sorted(rig.queue.visible()) == sorted(ids[2:])
     gate.event.set()
     clock.advance(0.2)
-    assert rig.consumer.idle.is_set()
+    assert rig.consumer.hand.idle.is_set()
     assert rig.books.outcomes == {"released": 3, "succeeded": 2}
 
 
@@ -1030,7 +1030,7 @@ def test_a_message_that_comes_early_at_its_last_receive_waits_in_hand_until_its_
         rig.queue.messages[one].receives = 1
     clock.advance(299)
     assert ran == rig.ended == []
-    assert rig.consumer.leases()
+    assert rig.consumer.hand.leases()
     clock.advance(2)
     assert ran == [pytest.approx(300, abs=1)]
     assert rig.queue.deleted == {one: 1}
@@ -1592,7 +1592,7 @@ def test_a_drain_gives_up_a_follow_up_that_nobody_takes_in_seconds(clock, dead_l
     clock.advance(3)
     assert rig.consumer.in_hand == 0
     assert rig.books.abandoned == 1
-    assert rig.consumer.left == 1
+    assert rig.consumer.hand.left() == 1
 
 
 @pytest.mark.parametrize("before", [True, False])
@@ -1651,7 +1651,7 @@ def test_a_give_back_whose_lease_the_watchdog_is_at_waits_for_it_and_is_made(clo
     rig = run(clock, {"job": handle})
     (one,) = rig.put("job")
     clock.advance(1)
-    (lease,) = rig.consumer.leases()
+    (lease,) = rig.consumer.hand.leases()
     lease.marked = True  # its thread extends it just now
     gate.event.set()
     clock.advance(3)

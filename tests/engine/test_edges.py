@@ -356,7 +356,7 @@ def test_a_message_that_comes_again_before_it_was_started_is_started(clock):
     rig = run(clock, {"job": gate}, concurrency=1, prefetch=2)
     _first, second = rig.put("job", {}, 2)
     settle()
-    rig.consumer.deliveries[second].lease._lose()
+    rig.consumer.hand.deliveries[second].lease._lose()
     rig.queue._hide(rig.queue.messages[second], 0)
     rig.queue._arrival.set()
     clock.advance(0.5)

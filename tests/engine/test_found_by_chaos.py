@@ -125,7 +125,7 @@ def test_an_answer_that_was_long_on_its_way_takes_no_newer_lease_over(clock):
     rig.consumer.accept([received(rig, one, 3)])
     settle()
     rig.consumer.accept([received(rig, one, 2)])
-    assert rig.consumer.deliveries[one].lease.handle == f"{one}#3"
+    assert rig.consumer.hand.deliveries[one].lease.handle == f"{one}#3"
     handler.event.set()
     clock.advance(1)
     assert rig.queue.deleted == {one: 1}

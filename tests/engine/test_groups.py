@@ -476,7 +476,7 @@ def test_a_drain_holds_back_what_waits_in_line_and_the_first_ends():
     gate.event.set()
     one.clock.advance(1)
     assert one.saw("began") == one.saw("done") == [("a", 0), ("b", 0)]
-    assert one.consumer.idle.is_set()
+    assert one.consumer.hand.idle.is_set()
     assert sorted(one.queue.visible()) == sorted(one.ids[which] for which in [("a", 1), ("a", 2), ("b", 1)])
 
 

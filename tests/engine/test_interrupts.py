@@ -39,7 +39,7 @@ class Storm:
         class Named(Stopped):
             target = message_id
 
-        delivery = self.rig.consumer.deliveries[message_id]
+        delivery = self.rig.consumer.hand.deliveries[message_id]
         moment = max(0.0, seconds + self.random.gauss(-0.0005, 0.001))
         self.rig.clock.timer(moment, lambda: delivery.interrupt(Named))
 
@@ -118,7 +118,9 @@ def test_a_handler_that_swallows_every_interrupt_is_written_off_and_the_next_mes
 
 
 def test_an_interrupt_after_the_handler_finds_nobody():
-    rig = Rig(SystemClock(), {"job": lambda payload, message: deliveries.append(rig.consumer.deliveries[message.id])})
+    rig = Rig(
+        SystemClock(), {"job": lambda payload, message: deliveries.append(rig.consumer.hand.deliveries[message.id])}
+    )
     deliveries = []
     rig.put("job")
     rig.consumer.polls.start()

@@ -173,7 +173,7 @@ def test_a_message_that_is_settled_has_no_heartbeat_and_is_forgotten(run, clock,
     rig.put("job")
     clock.advance(0.3)
     assert len(rig.ended) == 1
-    assert rig.consumer.deliveries == {}
+    assert rig.consumer.hand.deliveries == {}
     rig.queue.messages.clear()
     started.clear()
     rig.queue.calls.clear()

@@ -315,7 +315,7 @@ def test_threads_log_beside_the_hub_without_losing_or_mixing_up_a_line(monkeypat
         threads += rig.put("thread")
         greenlets += rig.put("ordinary")
     rig.consumer.polls.start()
-    until(lambda: not rig.queue.messages and rig.consumer.idle.is_set())
+    until(lambda: not rig.queue.messages and rig.consumer.hand.idle.is_set())
     rig.consumer.polls.stop()
     until(rig.consumer.polls.ended.is_set)
     assert rig.crashes == []
@@ -637,7 +637,7 @@ def test_who_was_put_off_or_interrupted_in_the_line_leaves_no_slot_too_many_behi
     clock.advance(5)
     begun(gate, 1)
     assert rig.books.causes["no_thread"] >= 5
-    for one in list(rig.consumer.deliveries.values()):
+    for one in list(rig.consumer.hand.deliveries.values()):
         one.interrupt(LeaseLost)
     gate.open()
     until(lambda: clock.advance(400) or rig.books.outcomes["succeeded"] >= 8)

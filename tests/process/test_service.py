@@ -814,7 +814,7 @@ def test_what_could_not_be_given_back_is_exit_1(process, clock):
     clock.advance(10)
     assert one.exit_code == LEFT
     assert one.rig.outcomes() == {}
-    assert message_id in one.rig.consumer.deliveries
+    assert message_id in one.rig.consumer.hand.deliveries
 
 
 @pytest.mark.parametrize("drain_seconds", [25, math.inf])

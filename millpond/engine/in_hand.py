@@ -1,0 +1,117 @@
+"""InHand: the messages of one queue that are received and not yet settled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import msgspec
+
+from millpond.engine.books import Books
+from millpond.engine.delivery import Delivery, DeliveryOwner
+from millpond.engine.lease import Lease
+from millpond.engine.lease_keeper import LeaseKeeper
+from millpond.engine.lease_state import LEAVING, LOST
+from millpond.engine.permits import Share
+from millpond.engine.spared import Spared
+from millpond.hub.clock import Clock, Event
+from millpond.sqs.queue import Received
+
+
+class InHandOwner(DeliveryOwner, Protocol):
+    """Who works on what is in hand: the consumer."""
+
+    def refuse(self, delivery: Delivery) -> object:
+        """Give it back: a handler that has lost it still runs, and it must not run beside itself."""
+        ...
+
+
+class InHand:
+    """What a receive brings becomes deliveries with a lease. A message runs once, however often SQS delivers it."""
+
+    def __init__(
+        self, owner: InHandOwner, leases: LeaseKeeper, books: Books, share: Share, spared: Spared, clock: Clock
+    ) -> None:
+        self.number = 0  # deliveries that are not settled
+        self.deliveries: dict[str, Delivery] = {}  # by message id: the newest one of each message
+        self.idle: Event = clock.event()  # nothing is in hand
+        self.idle.set()
+        self._owner = owner
+        self._leases = leases
+        self._books = books
+        self._share = share
+        self._spared = spared
+        self._clock = clock
+        self._abandoned_until: list[float] = []
+
+    def take(self, messages: list[Received], since: float) -> list[Delivery]:
+        """Those that are to run, of what SQS delivered at `since`."""
+        self._books.receive(len(messages))
+        wall_time, taken = self._clock.time(), []
+        for received in messages:
+            earlier = self.deliveries.get(received.message_id)
+            if earlier is None or earlier.lease.state in LEAVING:
+                self.deliveries[received.message_id] = delivery = self._deliver(received, since, wall_time)
+                taken.append(delivery)
+            elif received.receive_count < earlier.lease.receive_count:
+                self._drop()  # an answer that was long on its way: its handle is dead
+            elif earlier.lease.state is LOST and earlier.is_inside() and not earlier.finishes:
+                delivery = self._deliver(received, since, wall_time)
+                self._hold([delivery], since)
+                self._owner.refuse(delivery)
+            else:
+                self._redelivered(earlier, received, since)
+        self._hold(taken, since)
+        return taken
+
+    def _deliver(self, received: Received, since: float, wall_time: float) -> Delivery:
+        delivery = Delivery(received, self._owner, self._clock, wall_time)
+        delivery.lease = self._leases.take(delivery, received.receipt_handle, since, received.receive_count)
+        if self._spared.counts:
+            delivery.spared = self._spared.counts.get(received.message_id, 0)
+        return delivery
+
+    def _hold(self, deliveries: list[Delivery], since: float) -> None:
+        self._leases.begin([delivery.lease for delivery in deliveries], since)
+        self.number += len(deliveries)
+        if self.number:
+            self.idle.clear()
+
+    def _redelivered(self, delivery: Delivery, received: Received, since: float) -> None:
+        """SQS delivered again what is in hand: go on with the new handle, run nothing twice."""
+        delivery.lease.redelivered(received.receipt_handle, since, received.receive_count)
+        delivery.received = msgspec.structs.replace(delivery.received, receive_count=received.receive_count)
+        delivery.lease.is_lost(self._clock.now())  # it may be lost again already: then its handler is interrupted
+        self._drop()
+
+    def _drop(self) -> None:
+        self._books.count_redelivery()
+        self._share.release()
+
+    def forget(self, deliveries: list[Delivery]) -> None:
+        """They are settled."""
+        by_id = self.deliveries
+        for delivery in deliveries:
+            message_id = delivery.received.message_id
+            if by_id.get(message_id) is delivery:
+                del by_id[message_id]
+        self.number -= len(deliveries)
+        if self.number == 0:
+            self.idle.set()
+
+    def abandon(self, delivery: Delivery) -> None:
+        """It could not be settled: it waits for its visibility time-out."""
+        self._abandoned_until.append(delivery.lease.deadline)
+        self.forget([delivery])
+
+    def left(self) -> int:
+        """Deliveries that are not settled, and messages that wait for their visibility time-out because of us."""
+        now = self._clock.now()
+        return self.number + sum(until > now for until in self._abandoned_until)
+
+    def leases(self) -> list[Lease]:
+        """Of all in hand now. For the watchdog's thread too: one step of the interpreter's takes the list."""
+        return [delivery.lease for delivery in list(self.deliveries.values())]
+
+    def __iter__(self) -> Iterator[Delivery]:
+        return iter(list(self.deliveries.values()))
