@@ -53,6 +53,7 @@ class Wired(Rig):
     def __init__(self, core, clock, handlers, **settings):
         self.core = core
         super().__init__(clock, handlers, **settings)
+        clock.on_error = core.crash
 
     def spawn(self, function, *args):
         return self.core.spawn(function, *args)
