@@ -71,6 +71,7 @@ class Process:
         self.ended_at = None
 
     def start(self, rigs=None, teardowns=(), until_empty=False, **queues):
+        self.clock.on_error = self.core.crash  # a rig has its own
         consumers = [rig.consumer for rig in (self.rigs if rigs is None else rigs)]
         self.refusals.watch(consumers)
         queues = Queues(consumers, self.refusals, **queues)
