@@ -14,10 +14,11 @@ MAX_TURNS = 100_000
 
 
 class VirtualTimer:
-    __slots__ = ("call",)
+    __slots__ = ("call", "clock")
 
-    def __init__(self, call: Callable[[], object]) -> None:
+    def __init__(self, call: Callable[[], object], clock: VirtualClock) -> None:
         self.call: Callable[[], object] | None = call
+        self.clock = clock
 
     def cancel(self) -> None:
         self.call = None
@@ -25,7 +26,7 @@ class VirtualTimer:
     def ring(self) -> None:
         """In the hub; what was cancelled a moment before does not ring."""
         if self.call is not None:
-            self.call()
+            self.clock.run(self.call)
 
 
 class VirtualEvent:
@@ -85,7 +86,7 @@ class VirtualClock:
         return VirtualEvent(self)
 
     def timer(self, seconds: float, call: Callable[[], object]) -> VirtualTimer:
-        timer = VirtualTimer(call)
+        timer = VirtualTimer(call, self)
         heapq.heappush(self._timers, (self._now + max(0.0, seconds), next(self._order), timer))
         return timer
 
@@ -100,7 +101,7 @@ class VirtualClock:
             when, _, timer = heapq.heappop(self._timers)
             if timer.call is not None:
                 self._now = max(self._now, when)
-                gevent.get_hub().loop.run_callback(self.run, timer.ring)  # in the hub, as the real ones
+                gevent.get_hub().loop.run_callback(timer.ring)  # in the hub, as the real ones
                 settle()
         self._now = end
         settle()
