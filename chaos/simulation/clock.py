@@ -18,8 +18,8 @@ class OwnedTimer(VirtualTimer):
 
     __slots__ = ("owner",)
 
-    def __init__(self, call: Callable[[], object], clock: WorldClock, owner: ProcessClock | None) -> None:
-        super().__init__(call, clock)
+    def __init__(self, call: Callable[[], object], owner: ProcessClock | None) -> None:
+        super().__init__(call)
         self.owner = owner
 
 
@@ -33,7 +33,7 @@ class WorldClock(VirtualClock):
         self._at_once = 0
 
     def timer(self, seconds: float, call: Callable[[], object], owner: ProcessClock | None = None) -> VirtualTimer:
-        timer = OwnedTimer(call, self, owner)
+        timer = OwnedTimer(call, owner)
         heapq.heappush(self._timers, (self._now + max(0.0, seconds), next(self._order), timer))
         return timer
 
@@ -96,5 +96,5 @@ class ProcessClock(VirtualClock):
         self.still_until = max(self.still_until, now + seconds)
 
     def unread_since(self, now: float) -> float:
-        """What is read now may have waited since then: as millpond.hub.pulse tells it, without its many timers."""
+        """What is read now may have waited since then: as millpond.hub.pulse finds it, without its many timers."""
         return self._still_since if self._still_since <= now <= self.still_until else now
