@@ -1,4 +1,4 @@
-"""For your own tests, with pytest: deliver a message to its handler without a queue, or get a queue on this machine.
+"""The test kit, for pytest: deliver a message to its handler without a queue, or get a queue on this machine.
 
     from millpond.testing import deliver
 
@@ -39,11 +39,11 @@ from millpond.message import Outcome, envelope_text
 from millpond.sqs.limits import MAX_BYTES
 from millpond.sqs.queue import Attribute, Received
 
-#: Where config.toml is, or else handlers/. Kept at the import, since a test may well go to a folder of its own.
+#: Where config.toml is, or else handlers/. Read at the import, since a test may change the current directory.
 FOLDER = Path.cwd()
 #: Receives after which a local_queue gives a message to its dead-letter queue.
 MAX_RECEIVE_COUNT = 15
-#: The local queue's process has so long to end by itself.
+#: How long the process of the local queue may take to end by itself, and to answer.
 STOP_SECONDS = 10
 
 
@@ -55,14 +55,14 @@ def deliver(
     event_id: str = "",
     attributes: Mapping[str, str | bytes] | None = None,
 ) -> Outcome:
-    """Deliver one message to its handler, as the worker would, and return how that ended.
+    """Deliver one message to its handler, as the worker does, and return the outcome.
 
     The handlers are those of config.toml in the folder where pytest was started, or of the folder handlers/ there;
     [retry] counts, and a module with setup() is set up from its [handlers.<module>] before its first message.
     Raises ConfigError where the worker could not start with them, and whatever setup() raises.
 
     A time limit acts only while the handler waits in gevent: where the process is not patched, an ordinary sleep or
-    socket call is not cut short.
+    socket call is not interrupted.
     """
     project = _project()
     project.set_up_for(event_type)
@@ -104,7 +104,7 @@ def local_queue(pytestconfig: pytest.Config) -> Iterator[str]:
 
 
 class _Owner:
-    """A delivery that is in no worker's hands: there is no slot to write off."""
+    """The owner of a delivery that is in no worker: there is no slot to write off."""
 
     name = "test"
     max_bytes = MAX_BYTES
@@ -169,7 +169,7 @@ class _LocalServer:
         url = re.search(r"http://\S+", stdout.readline() if stdout else "")
         if url is None:
             self.stop()
-            raise RuntimeError("the local queue did not start: its standard error says why")
+            raise RuntimeError("the local queue did not start: see its standard error")
         self._url = url[0]
 
     def create_queue(self, name: str) -> str:
@@ -184,7 +184,7 @@ class _LocalServer:
         self._call("DeleteQueue", QueueUrl=f"{url}-dead")
 
     def _call(self, name: str, **parameters: object) -> Any:
-        """The local queue checks no signature."""
+        """Call the local queue, which checks no signature."""
         target = {"X-Amz-Target": f"AmazonSQS.{name}", "Content-Type": "application/x-amz-json-1.0"}
         request = Request(self._url, json.dumps(parameters).encode(), target)  # noqa: S310  to this machine
         with _direct.open(request, timeout=STOP_SECONDS) as answer:

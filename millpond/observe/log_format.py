@@ -18,23 +18,23 @@ from millpond.foreign.trace import traceback_of
 
 
 class Identified(Protocol):
-    """What a greenlet works on: a Delivery."""
+    """What a greenlet works on: a Delivery, for one."""
 
     def identity(self) -> dict[str, object]:
         """The fields that tell which it is."""
         ...
 
 
-#: What this greenlet works on: every record logged meanwhile, by whatever logger, has its fields.
+#: What this greenlet works on: every record that is logged meanwhile, by any logger, has its fields.
 delivery: ContextVar[Identified | None] = ContextVar("delivery", default=None)
 
 #: Ids and types come from the wire; a line shows no more of each.
 WIRE_TEXT_LENGTH = 100
 #: Characters of a message, of one field, and of all fields together: a line has an end, whatever is logged.
 MAX_MESSAGE, MAX_FIELD, MAX_FIELDS = 4_000, 1_000, 8_000
-#: What counts for a field that is no text, so that there is an end of them too.
+#: What a field that is no text counts for, so that their number has a limit too.
 MIN_FIELD = 50
-#: JSON readers take larger numbers for others, or not at all.
+#: JSON readers misread larger numbers, or refuse them.
 MAX_NUMBER = 2**63
 #: Values within one field that are written as JSON; a container of more is written as text, the beginning of it.
 MAX_VALUES = 200
@@ -92,7 +92,7 @@ class TextFormat(logging.Formatter):
 
 
 def _fields(record: logging.LogRecord) -> Iterator[tuple[str, object]]:
-    """Each field but a traceback, its name fit to be shown, until the line has enough of them."""
+    """Yield each field but a traceback, its name fit to be shown, until the line has enough of them."""
     worked_on = delivery.get()
     fields: dict[str, Any] = worked_on.identity() if worked_on is not None else {}
     fields |= {key: value for key, value in record.__dict__.items() if key not in _RECORD_KEYS}
@@ -110,7 +110,7 @@ def _fields(record: logging.LogRecord) -> Iterator[tuple[str, object]]:
 
 
 def _own_fields(record: logging.LogRecord) -> dict[str, Any]:
-    """Those of an event of the engine's; a user's `extra` can have a key of this name too."""
+    """The fields of an event of the engine's; a user's `extra` can have a key of this name too."""
     own = record.__dict__.get("fields")
     return own if type(own) is dict else {}
 
@@ -121,7 +121,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _traceback(record: logging.LogRecord) -> str:
-    """Of the error that is being handled, or what the event has of one that it keeps; then the stack."""
+    """The traceback of the error that is being handled, or the one that the event has; then the stack."""
     error = record.exc_info[1] if record.exc_info else None
     given = (record.__dict__ | _own_fields(record)).get("traceback", "")
     parts = [
@@ -139,12 +139,12 @@ def _message(record: logging.LogRecord) -> str:
 
 
 def _encodable(text: str) -> str:
-    """Half characters escaped, which UTF-8 cannot hold."""
+    """The text with half characters escaped, which UTF-8 cannot hold."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def _json_value(value: object) -> object:
-    """As JSON holds it where it is plain or a few plain values in a container; else as text."""
+    """A value as JSON holds it where it is plain or a container of a few plain values; else as text."""
     if type(value) is str:
         return _encodable(value)
     if type(value) not in _CONTAINERS:
@@ -157,7 +157,7 @@ def _json_value(value: object) -> object:
 
 
 def _is_small(value: Any) -> bool:
-    """Nothing but a few plain values, through all its levels; one within itself has no end of them."""
+    """True where it has only a few plain values, on all its levels; a container within itself has no end of them."""
     rest, seen = [value], 0
     while rest and seen <= MAX_VALUES:
         value, seen = rest.pop(), seen + 1
@@ -169,7 +169,7 @@ def _is_small(value: Any) -> bool:
 
 
 def _listed(value: Any) -> object:
-    """Names in a list, with commas between them."""
+    """A list of names as one text, with commas between them."""
     names = type(value) is list and _is_small(value) and all(type(name) is str for name in value)
     return ",".join(value) if names else value
 

@@ -76,7 +76,7 @@ class LogOutput(logging.Handler):
             self._output.drop(line.encode()) if line else None
 
     def _has_logged_what_was_dropped(self, standard_output: StandardOutput) -> bool:
-        """False: it takes nothing yet. Nothing goes out before this, so that the gap in the log is where it says."""
+        """False: the stream takes nothing yet. This line goes out first, so that it stands where lines are missing."""
         if not (count := standard_output.dropped):
             return True
         text = f"{count} log lines were dropped: nobody read them"
@@ -99,5 +99,5 @@ def outputs() -> list[LogOutput]:
 
 
 def _ascii(line: str) -> str:
-    """The line in ASCII, as JSON escapes the rest; for a stream that cannot take it."""
+    """The line in ASCII, the rest as JSON escapes it, for a stream that cannot take it."""
     return "".join(char if char.isascii() else as_json(char) for char in line)

@@ -1,4 +1,4 @@
-"""What people read: counts as they are said; tables and bars, with rich on a terminal, as plain text elsewhere.
+"""Screen: counts in words, tables and bars; with rich on a terminal, as plain text elsewhere.
 
 rich is loaded by what draws with it, only.
 """
@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 from millpond.foreign.text import shown
 
-#: Characters of one cell; what a service answers has no end of its own.
+#: Characters of one cell, since the answer of a service can be of any length.
 MAX_CELL = 1_000
 
 Rows = Sequence[Sequence[str]]
@@ -25,8 +25,8 @@ def counted(number: object, noun: str) -> str:
     return f"{number} {noun}" + ("" if str(number) == "1" else "s")
 
 
-class _Ours(io.FileIO):
-    """A standard stream whose reader may leave (`| head -1`): what is written then leads nowhere, and no error."""
+class _OutlivingFile(io.FileIO):
+    """A standard stream whose reader may leave (`| head -1`): what is written then is dropped without an error."""
 
     def write(self, piece: Any, /) -> int:
         try:
@@ -38,7 +38,7 @@ class _Ours(io.FileIO):
 
 
 def outliving(stream: TextIO | None) -> TextIO | None:
-    """The same stream, for a command whose exit code is its own, whether its text is read to the end or not."""
+    """The same stream, for a command whose exit code does not depend on whether its text is read to the end."""
     try:
         number = stream.fileno() if stream is not None else -1
     except (OSError, ValueError):
@@ -46,7 +46,7 @@ def outliving(stream: TextIO | None) -> TextIO | None:
     if stream is None or number < 0:
         return stream
     stream.flush()
-    writer = io.BufferedWriter(_Ours(number, "wb", closefd=False))
+    writer = io.BufferedWriter(_OutlivingFile(number, "wb", closefd=False))
     return io.TextIOWrapper(writer, stream.encoding, stream.errors, line_buffering=bool(stream.line_buffering))
 
 

@@ -34,7 +34,7 @@ NAME_LENGTH = 120
 
 @lru_cache(maxsize=4096)
 def clean(name: str) -> str:
-    """A name as StatsD and Graphite take it: letters, digits, _, - and single dots between them."""
+    """A name as StatsD and Graphite take it: letters, digits, _ and -, with single dots between them."""
     return re.sub(r"\.\.+", ".", re.sub(r"[^a-zA-Z0-9_.-]", "_", name[:NAME_LENGTH])).strip(".")
 
 
@@ -53,7 +53,7 @@ class Times(NamedTuple):
 
 
 class Packer(StatsClient):  # type: ignore[misc]  # the package has no types
-    """The lines and the packing of the statsd package; its packets are kept instead of sent."""
+    """Writes lines and packs them as the statsd package does; the packets are returned instead of sent."""
 
     def __init__(self, prefix: str) -> None:  # the package's own would resolve the host
         self._prefix = prefix
@@ -63,7 +63,7 @@ class Packer(StatsClient):  # type: ignore[misc]  # the package has no types
     def packets(
         self, counts: Mapping[str, int], gauges: Mapping[str, float], timings: Mapping[str, Times]
     ) -> list[str]:
-        """Counters first, and in packets of their own: where some are dropped on the way, it is rather not those."""
+        """The packets: counters first, and in packets of their own, since those that come last are rather dropped."""
         with self.pipeline() as pipe:
             for name, n in counts.items():
                 pipe.incr(clean(name), n)
@@ -85,7 +85,7 @@ class Packer(StatsClient):  # type: ignore[misc]  # the package has no types
 
 
 class StatsdSocket:
-    """A UDP socket, and the address it sends to: looked up again now and then, kept while that fails."""
+    """A UDP socket and its address, which is looked up again now and then, and kept while that fails."""
 
     def __init__(self, host: str, port: int) -> None:
         self.address: Any = None
@@ -97,7 +97,7 @@ class StatsdSocket:
         self._ask_again = -math.inf
 
     def ready(self, now: float) -> bool:
-        """True where there is an address to send to; looks the name up where that is due."""
+        """Look the host name up where that is due. True: there is an address to send to."""
         if now >= self._ask_again:
             self._asked = now
             self._resolved = self._resolve()
@@ -105,7 +105,7 @@ class StatsdSocket:
         return self.address is not None
 
     def send(self, packet: str) -> None:
-        """Send a packet. One that cannot be sent is lost, as any may be on its way."""
+        """Send a packet. One that cannot be sent is lost, as any UDP packet may be."""
         try:
             if self._socket is not None:
                 self._socket.sendto(packet.encode("ascii"), self.address)

@@ -42,9 +42,9 @@ def build(
     clock: Clock | None = None,
     signals: ExitSignals | None = None,
 ) -> Service:
-    """Everything wired, signals installed, setup() called. Raises ConfigError.
+    """Install the signals, call each setup(), wire everything. Raises ConfigError.
 
-    A signal meanwhile ends it: the service that is returned is stopping then, and has nothing in hand.
+    A signal meanwhile ends that: the service that is returned is stopping then, and has nothing in hand.
     """
     settings = _for_until_empty(settings) if until_empty else settings
     local = all(queue.is_local for queue in settings.queues.values())
@@ -91,14 +91,14 @@ def _wire(settings: AllSettings, core: Core, handlers: Handlers, metrics: Metric
 
 
 def _quiet_the_collector() -> None:
-    """What the boot has loaded stays, and is not looked at again: a tenth less CPU over 10,000 messages."""
+    """Keep the collector from what the boot has loaded, which stays: a tenth less CPU over 10,000 messages."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_ALLOCATIONS, 20, 20)
 
 
 def _own_the_hub() -> None:
-    """A greenlet that a handler spawned cannot take the process down.
+    """Let no greenlet that a handler spawned take the process down.
 
     gevent rethrows SystemExit and KeyboardInterrupt of any greenlet in the main one; ours stop by signal watchers.
     """

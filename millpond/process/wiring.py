@@ -79,7 +79,7 @@ class Wiring:
         return Queues(consumers, self._refusals, self._watchdog(), close_local_polls, unanswered)
 
     def _check_missing(self) -> None:
-        """Where one of several queues is missing the others work, and its own receives say so."""
+        """Raise ConfigError where no queue exists; where some do, the receives of a missing one say so."""
         missing = [
             f"[queues.{name}] url = {shown(self._urls[name])}: {shown(lookup.error)}"
             for name, lookup in self._lookups.items()
@@ -109,12 +109,12 @@ class Wiring:
             unread_since=core.pulse.unread_since,
         )
         self._lookups[name] = AttributeLookup(core, queue, consumer)
-        if not settings.is_local:  # the embedded queue stands still with the hub: nobody could answer
+        if not settings.is_local:  # the embedded queue is blocked with the hub: it could not answer
             self._guard(name, consumer, sqs)
         return consumer
 
     def _dead_letters(self, name: str, settings: QueueSettings) -> DeadlineQueue | None:
-        """The one that the settings name: it can be in another region or place. (`check` reaches it the same way.)"""
+        """The dead-letter queue that the settings name, in any region. (`check` reaches it the same way.)"""
         url = settings.dead_letter_url
         return DeadlineQueue(self._connect(name, settings, url).queue(url), self._core.clock) if url else None
 
