@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import os
 import re
@@ -146,6 +147,26 @@ def test_each_name_among_the_edits_is_in_the_code():
     names = re.findall(r"`(_?[A-Za-z]\w+)`", WHERE.partition("## How many edits")[2].partition("## ")[0])
     assert len(names) >= 10
     assert [name for name in names if name != "none" and not re.search(rf"\b{name}\b", CODE)] == []
+
+
+def test_each_states_enum_is_on_the_page_with_its_file():
+    page = (ROOT / "docs/life-of-a-message.md").read_text()
+    rows = {(enum, file) for enum, file in re.findall(r"\| `(\w+)` \| `(engine/\w+\.py)` \|", page)}
+    assert rows == {
+        (enum, f"engine/{path.name}")
+        for path in (ROOT / "millpond/engine").glob("*.py")
+        for enum in re.findall(r"^class (\w+)\(Enum\):", path.read_text(), re.MULTILINE)
+    }
+
+
+def test_each_method_of_a_table_of_transitions_is_there():
+    trees = [ast.parse(path.read_text()) for path in (ROOT / "millpond/engine").glob("*.py")]
+    classes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    methods = {(one.name, node.name) for one in classes for node in one.body if isinstance(node, ast.FunctionDef)}
+    methods |= {("", node.name) for tree in trees for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    tables = [doc for one in classes if "| from " in (doc := ast.get_docstring(one) or "")]
+    assert len(tables) >= 5
+    assert set(re.findall(r"`(?:(\w+)\.)?(\w+)`", "".join(tables))) - methods == set()
 
 
 def test_the_map_of_the_wings_is_the_table_of_their_imports():
