@@ -148,6 +148,7 @@ def tls_context(ca_file: str) -> ssl.SSLContext:
     Raises ConfigError where the file cannot be read.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # which checks certificate and host name
+    context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF  # Python 3.11 sets it: an answer that is cut would pass as whole
     try:
         context.load_verify_locations(ca_file)
     except OSError as error:

@@ -22,7 +22,8 @@ native_sleep = get_original("time", "sleep")
 @pytest.fixture(autouse=True)
 def adopted(monkeypatch) -> None:
     monkeypatch.setattr(asyncio, "run", asyncio.run)
-    monkeypatch.setattr(asyncio.unix_events, "can_use_pidfd", asyncio.unix_events.can_use_pidfd)
+    can_use_pidfd = getattr(asyncio.unix_events, "can_use_pidfd", None)  # from Python 3.12 on
+    monkeypatch.setattr(asyncio.unix_events, "can_use_pidfd", can_use_pidfd, raising=False)
     asyncio_run.install()
 
 

@@ -63,7 +63,7 @@ def test_a_process_that_computes_is_ended_when_its_time_after_a_signal_is_over_a
     assert time.monotonic() - began >= 0.3
     assert "the process did not end within 0.3 s and is ended by force, exit code 7" in output
     assert 'File "<string>", line ' in output
-    assert "while True:" in output
+    assert "while True:" in output or sys.version_info < (3, 13)  # which does not keep the source of `python -c`
 
 
 def test_a_signal_that_is_another_matter_ends_nothing(start):
