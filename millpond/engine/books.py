@@ -124,11 +124,11 @@ class Books:
         if unlogged:
             self._leave_out(unlogged)
 
-    def follow_up_dead_lettered(self, delivery: Delivery, job: FollowUp, why: str) -> None:
+    def follow_up_dead_lettered(self, delivery: Delivery, follow_up: FollowUp, why: str) -> None:
         """Count and log a follow-up that is in the dead-letter queue now."""
         self.follow_ups_dead_lettered += 1
         self.count("follow_ups_dead_lettered")
-        fields = {**delivery.identity(), "follow_up": log.printable(job.event_id), "reason": why[:MAX_TEXT]}
+        fields = {**delivery.identity(), "follow_up": log.printable(follow_up.event_id), "reason": why[:MAX_TEXT]}
         text = "a follow-up of this message is in the dead-letter queue now"
         log.event(logging.ERROR, "follow_up.dead_lettered", text, **fields)
 

@@ -50,12 +50,10 @@ class DeliveryOwner(Protocol):
     max_bytes: int
 
     def stuck(self, delivery: Delivery) -> object:
-        """Its handler swallows every interrupt. In the hub: must not block."""
-        ...
+        """Called in the hub: its handler swallows every interrupt. Must not block."""
 
     def is_last(self, delivery: Delivery) -> bool:
-        """SQS delivers it no more: given back, it goes to the dead-letter queue, without a reason."""
-        ...
+        """Whether SQS delivers it no more: given back, it goes to the dead-letter queue, without a reason."""
 
 
 class Delivery(msgspec.Struct, eq=False):
@@ -78,11 +76,9 @@ class Delivery(msgspec.Struct, eq=False):
     interruption: Interruption | None = None
     started: float = 0.0  # on the clock; 0.0 where the handler never ran
     ended: float = 0.0
-    settling_since: float = 0.0
-    unsent: int = 0  # copies and follow-ups to confirm before the delete
     spared: int = 0  # of its receives, those that were no failure, as far as this worker knows
     finishes: bool = False  # its handler may end where the lease is lost (on_lease_lost = "finish")
-    jobs: list[FollowUp] | None = None  # what this run of its handler has left behind so far
+    left_behind: list[FollowUp] | None = None  # by this run of its handler, so far
     _limit: Countdown[Delivery] | None = None  # the time limits that this one's is among
 
     def __repr__(self) -> str:  # gevent writes it to the log where a greenlet fails: without any body
@@ -95,9 +91,12 @@ class Delivery(msgspec.Struct, eq=False):
         return max(self.spared, 1 if waited else 0)
 
     def message(self) -> Message:
-        """As a run of its handler sees it, with no job of an earlier run. It is not kept: as it asks this delivery for
-        the time that is left, both, and the body, would stay in memory until the garbage collector comes."""
-        received, envelope, self.jobs = self.received, cast("Envelope", self.envelope), []
+        """Make what a run of its handler sees, with no follow-up of an earlier run.
+
+        It is not kept: as it asks this delivery for the time that is left, both, and the body, would stay in memory
+        until the garbage collector comes.
+        """
+        received, envelope, self.left_behind = self.received, cast("Envelope", self.envelope), []
         return Message(
             received.message_id,
             str(envelope.event_id),
@@ -111,11 +110,11 @@ class Delivery(msgspec.Struct, eq=False):
             {name: attribute.value for name, attribute in received.attributes.items()},
             self.seconds_left,
             self.owner.max_bytes,
-            self.jobs,
+            self.left_behind,
         )
 
     def identity(self) -> dict[str, object]:
-        """What a line of the log says of it."""
+        """The fields of its lines in the log."""
         envelope, received = self.envelope, self.received
         return {
             "queue": self.owner.name,
@@ -127,19 +126,19 @@ class Delivery(msgspec.Struct, eq=False):
 
     @property
     def follow_ups(self) -> tuple[FollowUp, ...]:
-        """What its handler has left behind."""
-        return tuple(self.jobs) if self.jobs else ()
+        """All that its handler has left behind."""
+        return tuple(self.left_behind) if self.left_behind else ()
 
     def wall_time(self) -> float:
-        """Now, since the epoch."""
+        """Seconds since the epoch, now."""
         return self._clock.time()
 
     def is_last(self) -> bool:
-        """This is the last receive that its queue permits (maxReceiveCount)."""
+        """Whether this is the last receive that its queue permits (maxReceiveCount)."""
         return self.owner.is_last(self)
 
     def seconds_left(self) -> float:
-        """Until the handler's time limit."""
+        """Seconds until the handler's time limit."""
         return self._limit.left(self) if self._limit is not None else 0.0
 
     def enter(self, finishes: bool = False, limit: Countdown[Delivery] | None = None) -> Any:
@@ -157,12 +156,12 @@ class Delivery(msgspec.Struct, eq=False):
         return greenlet
 
     def start_limit(self, limit: Countdown[Delivery]) -> None:
-        """From now on its time counts. `limit`: those with the same limit, whose `due` is `exceed_limit`."""
+        """Let its time count from now on. `limit`: those with the same limit, whose `due` is `exceed_limit`."""
         self._limit = limit
         limit.add(self)
 
     def leave(self) -> None:
-        """The handler is over, or its slot is written off. From here on no interrupt can land."""
+        """Note that the handler is over, or its slot is written off: from here on no interrupt can land."""
         if self.state is SETTLING:
             return  # it was written off before
         self.state = ENDED
@@ -173,11 +172,11 @@ class Delivery(msgspec.Struct, eq=False):
         self.ended = self._clock.now()
 
     def exceed_limit(self) -> None:
-        """In the hub: its handler has had its time."""
+        """Interrupt its handler, in the hub: it has had its time."""
         self.throw(TimeLimitExceeded)
 
     def lose(self) -> None:
-        """The lease is lost: the handler is interrupted, unless it asked to finish."""
+        """Interrupt its handler, unless that asked to finish: the lease is lost."""
         if not self.finishes:
             self.interrupt(LeaseLost)
 
@@ -187,12 +186,12 @@ class Delivery(msgspec.Struct, eq=False):
             self._clock.soon(lambda: self.throw(kind))
 
     def throw(self, kind: Callable[[], Interrupt]) -> None:
-        """In the hub."""
+        """Throw into the handler, in the hub, if it runs and was not interrupted before."""
         if self.state is RUNNING:
             self.state = INTERRUPTED
             self.interruption = Interruption(self.greenlet, kind, self._clock, lambda: self.owner.stuck(self))
             self.interruption.throw()
 
     def is_inside(self) -> bool:
-        """A handler runs."""
+        """Whether a handler runs."""
         return self.state is RUNNING or self.state is INTERRUPTED

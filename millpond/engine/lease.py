@@ -19,7 +19,7 @@ class LeaseOwner(Protocol):
     """Who holds the items of the leases: the consumer. No method may block."""
 
     def lease_lost(self, item: Any) -> object:
-        """Called once for each loss: the message may be somebody else's from now on."""
+        """Called once for each loss: another worker may have the message from now on."""
         ...
 
     def given_back(self, item: Any, failure: Failure | None) -> object:
@@ -114,7 +114,7 @@ class Lease(msgspec.Struct, eq=False):
         return f"<Lease {self.state.value}>"
 
     def is_lost(self, now: float) -> bool:
-        """Whether the message may be somebody else's; whoever notices it first reports it to the owner."""
+        """Whether another worker may have the message; whoever notices it first calls the owner."""
         if now >= self.deadline and (self.state is HELD or self.state is DELETING):
             self.deadline = self.known_until()
             if now >= self.deadline:
@@ -161,7 +161,7 @@ class Lease(msgspec.Struct, eq=False):
             self._extend()
 
     def give_back(self, seconds: float) -> None:
-        """Make the message visible again in `seconds` (clamped to what is left of 12 h); the owner hears the answer."""
+        """Make the message visible again in `seconds`, clamped to what is left of 12 h; then the owner is called."""
         self.state = GIVING_BACK  # before the keeper looks at the mark: the thread sets that before it looks here
         self.stop_beating()
         self._ask(self._clamped(seconds))
@@ -212,7 +212,7 @@ class Lease(msgspec.Struct, eq=False):
         return whole_seconds(min(seconds, int(left)))
 
     def stop_beating(self) -> None:
-        """The lease is lost, about to be given back, or over."""
+        """End the beats: the lease is lost, about to be given back, or over."""
         if self.next_beat is None:
             self.terms.quiet.remove(self)
         else:

@@ -17,7 +17,7 @@ from millpond.sqs.queue import Failure, Queue
 
 #: The 12 h are counted at SQS, from a moment before our receive came back: asking past them is an error there.
 HOLD_MARGIN_SECONDS = 10.0
-#: In a drain, what is denied is tried for so long.
+#: In a drain, what is denied is tried for this long.
 DENIED_SECONDS = 3.0
 #: Changes linger this long to travel ten to a call; with beats at a third of the visibility time-out there is time.
 LINGER_SECONDS = 0.05
@@ -86,7 +86,7 @@ class LeaseKeeper:
         return end_all(leases)
 
     def hurry(self) -> None:
-        """The drain has begun: nothing lingers, and what is denied is soon given up."""
+        """Let nothing linger from now on, and give up soon what is denied: the drain has begun."""
         self._drain_began = self._clock.now()
         self.changes.hurry()
 

@@ -16,7 +16,7 @@ from millpond.sqs.batcher import Batcher
 from millpond.sqs.entries import results_of
 from millpond.sqs.queue import Entry, Failure, Queue
 
-#: A follow-up that cannot be sent for so long is a dead letter.
+#: A follow-up that cannot be sent for this long is a dead letter.
 FOLLOW_UP_SECONDS = 300.0
 #: Sends linger this long to travel ten to a call.
 LINGER_SECONDS = 0.02
@@ -87,11 +87,11 @@ class MessageSender:
 
     @property
     def is_full(self) -> bool:
-        """More waits to be sent than the limit allows."""
+        """Whether more waits to be sent than the limit allows."""
         return self._letters.is_full or self._follow_ups.is_full
 
     def hurry(self) -> None:
-        """The drain has begun: nothing lingers, and nobody waits for a dead-letter queue that does not answer."""
+        """Let nothing linger, and wait for no dead-letter queue that does not answer: the drain has begun."""
         self._is_draining = True
         self._dead_lettering.hurry()
         self._follow_ups.hurry()
@@ -117,51 +117,51 @@ class MessageSender:
     def _leave_behind(self, sendings: Sendings) -> None:
         if not sendings.unconfirmed:
             self._all_sent(sendings)
-        for job in sendings.delivery.outcome.follow_ups:
-            unsent = Unsent(sendings, job)
-            if job.reject is None:
-                unsent.entry = self._entries.follow_up(sendings.delivery, job, job.after_seconds)
+        for follow_up in sendings.delivery.outcome.follow_ups:
+            unsent = Unsent(sendings, follow_up)
+            if follow_up.reject is None:
+                unsent.entry = self._entries.follow_up(sendings.delivery, follow_up, follow_up.after_seconds)
                 self._follow_ups.put(unsent)
             else:
-                self._make_letter(unsent, job, job.reject)
+                self._make_letter(unsent, follow_up, follow_up.reject)
                 self._letters.put(unsent)
 
-    def _make_letter(self, unsent: Unsent, job: FollowUp, why: str) -> None:
+    def _make_letter(self, unsent: Unsent, follow_up: FollowUp, why: str) -> None:
         unsent.why = why
-        unsent.letter = self._entries.letter_of_follow_up(unsent.delivery, job, why)
+        unsent.letter = self._entries.letter_of_follow_up(unsent.delivery, follow_up, why)
 
     # Calls
 
     def _send_follow_ups(self, batch: list[Unsent]) -> list[Unsent]:
-        """To the queue itself. What is refused there is a dead letter."""
+        """Offer them to the queue itself. What is refused there becomes a dead letter."""
         again, refused = self._offer_entries([unsent for unsent in batch if not unsent.sendings.is_over])
         for unsent in refused:
-            if unsent.job is not None:
-                self._make_letter(unsent, unsent.job, f"it could not be sent: {unsent.failure.summary}")
+            if unsent.follow_up is not None:
+                self._make_letter(unsent, unsent.follow_up, f"it could not be sent: {unsent.failure.summary}")
         more, refused = self._offer_letters(refused)
         return again + more + self._held_on(refused)
 
     def _send_letters(self, batch: list[Unsent]) -> list[Unsent]:
-        """To the dead-letter queue. What is refused there is put off, or (a follow-up) goes to the queue itself."""
+        """Offer them to the dead-letter queue. What it refuses is put off; a follow-up goes to the queue itself."""
         again, refused = self._offer_letters([unsent for unsent in batch if not self._is_void(unsent)])
         for unsent in refused:
-            if unsent.job is None:
+            if unsent.follow_up is None:
                 self._put_off(unsent)
             else:  # its original must not run again
                 seconds = self._owner.put_off_seconds(unsent.delivery)
-                unsent.entry = self._entries.follow_up(unsent.delivery, unsent.job, seconds)
-        more, refused = self._offer_entries([unsent for unsent in refused if unsent.job is not None])
+                unsent.entry = self._entries.follow_up(unsent.delivery, unsent.follow_up, seconds)
+        more, refused = self._offer_entries([unsent for unsent in refused if unsent.follow_up is not None])
         return again + more + self._held_on(refused)
 
     def _is_void(self, unsent: Unsent) -> bool:
         sendings = unsent.sendings
-        if not sendings.is_over and unsent.job is None and unsent.delivery.lease.is_lost(self._clock.now()):
+        if not sendings.is_over and unsent.follow_up is None and unsent.delivery.lease.is_lost(self._clock.now()):
             self._close(unsent)
             self._owner.lease_lost(unsent.delivery)
         return sendings.is_over
 
     def _held_on(self, refused: list[Unsent]) -> list[Unsent]:
-        """What nobody takes is offered again for as long as its message can be held, or until a drain is over."""
+        """What to offer again of what nobody takes: all, for as long as its message can be held; less in a drain."""
         for unsent in refused:
             sendings = unsent.sendings
             if not sendings.is_over and self._owner.gives_up(unsent.failure, sendings.since):
@@ -170,7 +170,7 @@ class MessageSender:
         return [unsent for unsent in refused if not unsent.sendings.is_over]
 
     def _offer_entries(self, batch: list[Unsent]) -> tuple[list[Unsent], list[Unsent]]:
-        """Follow-ups to their own queue: those to offer again, and those that it does not take."""
+        """Offer follow-ups to their own queue. Gives those to offer again, and those that it does not take."""
         entries = [unsent.entry for unsent in batch if unsent.entry is not None]
         left = self._offer(self._queue, self._sending, batch, entries)
         return _divided(left, lambda unsent: unsent.failure.sender_fault or self._lasts(unsent))
@@ -180,7 +180,7 @@ class MessageSender:
         return waited > (DENIED_PATIENCE_SECONDS if is_denied(unsent.failure) else FOLLOW_UP_SECONDS)
 
     def _offer_letters(self, batch: list[Unsent]) -> tuple[list[Unsent], list[Unsent]]:
-        """To the dead-letter queue: those to offer again, and those that it does not take, or not now."""
+        """Offer them to the dead-letter queue. Gives those to offer again, and those that it does not take (now)."""
         queue, trouble = self.dead_letters, self._dead_lettering
         if queue is None or trouble.is_out():
             for unsent in batch:
@@ -200,13 +200,13 @@ class MessageSender:
         return self._offer(queue, self._dead_lettering, batch, letters)
 
     def _offer(self, queue: Queue, trouble: Trouble, batch: list[Unsent], entries: list[Entry]) -> list[Unsent]:
-        """One call; those that were not sent, with their failures."""
+        """Make one call. Gives those that were not sent, with their failures."""
         if not batch:
             return []
         started = self._clock.now()
         results = results_of(queue.send, entries)
         if trouble.since or any(results):
-            # What is wrong with one entry says nothing of the queue.
+            # What is wrong with one entry is no trouble of the queue.
             about = [one for one in results if one is None or not one.sender_fault or is_denied(one)]
             trouble.read(queue.url, about, started, self._letters.count + self._follow_ups.count)
         left = []
@@ -220,13 +220,13 @@ class MessageSender:
 
     def _confirmed(self, unsent: Unsent, is_letter: bool) -> None:
         sendings = unsent.sendings
-        if is_letter and unsent.job is not None:
-            self._books.follow_up_dead_lettered(unsent.delivery, unsent.job, unsent.why)
+        if is_letter and unsent.follow_up is not None:
+            self._books.follow_up_dead_lettered(unsent.delivery, unsent.follow_up, unsent.why)
         if is_letter and unsent.letter is not None and is_bare(unsent.letter):
             self._books.sent_without_reason(unsent.delivery, unsent.why)
         if sendings.is_over:
             return
-        if unsent.job is None:
+        if unsent.follow_up is None:
             del self._unsent_letters[unsent]
             self._leave_behind(sendings)
             return

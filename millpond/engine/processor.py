@@ -87,7 +87,7 @@ class Processor:
             return self._interrupted(delivery, route, delivery.interruption)
         if raised is not None:
             return self._raised(delivery, route, raised)
-        return Outcome("succeeded", follow_ups=delivery.follow_ups) if delivery.jobs else SUCCEEDED
+        return Outcome("succeeded", follow_ups=delivery.follow_ups) if delivery.left_behind else SUCCEEDED
 
     def _in_thread(self, delivery: Delivery, route: Route, limit: Countdown[Delivery]) -> object:
         """The wait for a free one is not the handler's time."""

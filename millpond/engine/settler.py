@@ -25,8 +25,8 @@ from millpond.sqs.queue import Failure, Queue
 GIVE_UP_SECONDS = 300.0
 #: Deletes linger this long to travel ten to a call.
 DELETE_LINGER_SECONDS = 0.1
-#: But a delete for so long only where ten do not come in that time: what is finished and not deleted is run again after
-#: a kill -9. At 33 messages a second, with handlers that always run, 0.4 of them instead of 2, for 0.75 delete calls a
+#: Where ten do not come in that time they linger this long: what is finished and not deleted is run again after a
+#: kill -9. At 33 messages a second, with handlers that always run, 0.4 of them instead of 2, for 0.75 delete calls a
 #: message instead of 0.23.
 BRIEF_SECONDS = 0.01
 #: Calls of one kind under way at once: at 50 ms a round trip enough for 3,200 messages a second.
@@ -110,7 +110,7 @@ class Settler(SenderOwner):
         match outcome.name:
             case "retried" | "released" if not delivery.lease.is_lost(self._clock.now()):
                 delivery.lease.give_back(outcome.delay_seconds)
-            case "lease_lost" | "retried" | "released":  # it is somebody else's to give back
+            case "lease_lost" | "retried" | "released":  # another worker has it
                 self._finish([delivery])
             case "dead_lettered" if self.sender.dead_letters is None:
                 self.put_off(delivery, NO_PLACE.text)
@@ -118,7 +118,7 @@ class Settler(SenderOwner):
                 self.sender.send(delivery, outcome)
 
     def given_back(self, delivery: Delivery, failure: Failure | None) -> None:
-        """The lease gave the message back, or could not."""
+        """Finish what the lease gave back, or (`failure`) could not."""
         if failure is None:
             self._finish([delivery])
         elif failure.lease_lost:
@@ -128,39 +128,39 @@ class Settler(SenderOwner):
 
     @property
     def is_full(self) -> bool:
-        """More waits to be settled than the limit allows."""
+        """Whether more waits to be settled than the limit allows."""
         return self.deletes.is_full or self._leases.changes.is_full or self.sender.is_full
 
     def hurry(self) -> None:
-        """The drain has begun: nothing lingers, and what only a person can mend is not waited for."""
+        """Let nothing linger, and wait for nothing that only a person can mend: the drain has begun."""
         self._drain_began = self._clock.now()
         self.deletes.hurry()
         self._leases.hurry()
         self.sender.hurry()
 
-    # What the sender says
+    # What the sender asks for
 
     def all_sent(self, delivery: Delivery) -> None:
-        """Its dead letter and its follow-ups are confirmed: the original is deleted."""
+        """Delete the original: its dead letter and its follow-ups are confirmed."""
         self.deletes.put(delivery)
 
     def put_off(self, delivery: Delivery, why: str) -> None:
-        """It should be a dead letter and cannot be one now: it stays in the queue, under back-off."""
+        """Put off what should be a dead letter and cannot be one now: it stays in the queue, under back-off."""
         was = delivery.outcome
         reason = f"{was.reason} ({why})" if was.reason else why
         seconds = self.put_off_seconds(delivery)
         self.settle([delivery], Outcome("retried", was.cause, reason, was.error, seconds, traceback=was.traceback))
 
     def put_off_seconds(self, delivery: Delivery) -> int:
-        """The back-off then."""
+        """The back-off then, in seconds."""
         return self._owner.put_off_seconds(delivery)
 
     def lease_lost(self, delivery: Delivery) -> None:
-        """While its dead letter waited."""
+        """Finish it: whoever has the message now sends its dead letter."""
         self._finish([delivery])
 
     def gives_up(self, failure: Failure, since: float) -> bool:
-        """In a drain: what only a person can mend is not waited for, and nothing for ever."""
+        """Whether a drain waits no longer: for what only a person can mend it does not, and for nothing for ever."""
         if self._drain_began is None:
             return False
         waited = self._clock.now() - max(self._drain_began, since)
@@ -170,7 +170,7 @@ class Settler(SenderOwner):
 
     def _delete(self, batch: list[Delivery]) -> list[Delivery]:
         ready = [delivery for delivery in batch if delivery.lease.withhold()]
-        # The watchdog is at the others: they wait.
+        # The watchdog is extending the others: they wait.
         again = [] if len(ready) == len(batch) else [delivery for delivery in batch if delivery not in ready]
         handles = [delivery.lease.handle for delivery in ready]
         started = self._clock.now()
@@ -179,7 +179,7 @@ class Settler(SenderOwner):
             self._deleting.read(self._queue.url, results, started, self.deletes.count)
         gone = []
         for delivery, handle, failure in zip(ready, handles, results, strict=True):
-            # Else it came again meanwhile, and this answer is for the old one.
+            # Else it was redelivered meanwhile, and this answer is for the old handle.
             current = delivery.lease.handle == handle
             if current and failure is None:
                 gone.append(delivery)
@@ -191,7 +191,7 @@ class Settler(SenderOwner):
         return again
 
     def _goes_again(self, delivery: Delivery, current: bool, failure: Failure | None) -> bool:
-        """It was not deleted: whether to try again."""
+        """Whether to try the delete again that failed."""
         if current and failure is not None and failure.lease_lost:
             self._finish_late(delivery)
         elif failure is not None and not failure.lease_lost and self.gives_up(failure, delivery.ended):
@@ -208,12 +208,12 @@ class Settler(SenderOwner):
         self._owner.finished(deliveries)
 
     def _finish_late(self, delivery: Delivery) -> None:
-        """SQS says that the message was somebody else's already."""
+        """SQS says that another worker had the message by then."""
         delivery.outcome = _late(delivery.outcome)
         self._finish([delivery])
 
     def abandon(self, delivery: Delivery, failure: Failure) -> None:
-        """It cannot be settled: it waits for its visibility time-out."""
+        """Give up what cannot be settled: it waits for its visibility time-out."""
         self._leases.end([delivery.lease])
         self._owner.abandoned(delivery, failure.summary)
 

@@ -1,7 +1,7 @@
 """Trouble: a settling call that fails is logged at once, and each minute while it lasts; so is its end.
 
-What comes and goes is logged once a minute too: an outage that begins sooner after the last line waits until the minute
-is over, should it last so long. Only an outage that was logged has its end logged.
+What comes and goes is logged once a minute too: an outage that begins sooner after the last line is logged when the
+minute is over, if it lasts until then. Only an outage that was logged has its end logged.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ RIGHTS = frozenset({"AccessDenied", "AccessDeniedException", "KMS.AccessDeniedEx
 
 
 def is_denied(failure: Failure) -> bool:
-    """Only a person can mend it: rights, credentials, a queue that is not there."""
+    """Whether only a person can mend it: rights, credentials, a queue that is not there."""
     return failure.denied or failure.name in DENIED_CODES or failure.name in MISSING_CODES
 
 
@@ -53,7 +53,7 @@ class Trouble:
         self._is_hurried = False
 
     def read(self, url: str, results: Sequence[Failure | None], started: float, waiting: int) -> None:
-        """Take the results of a call that began at `started`. `waiting`: how many messages wait for such calls."""
+        """Take the results of a call that began at `started`. `waiting`: how many messages wait for these calls."""
         failures = [failure for failure in results if failure is not None and not failure.lease_lost]
         if failures:
             self.last = failures[0]
@@ -67,14 +67,14 @@ class Trouble:
 
     @property
     def lasts(self) -> bool:
-        """It has failed for a while, or a person must mend it, or there is no time to wait."""
+        """Whether it has failed for a while, or a person must mend it, or there is no time to wait."""
         if not self.since or self.last is None:
             return False
         patience = DENIED_PATIENCE_SECONDS if is_denied(self.last) else PATIENCE_SECONDS
         return self._is_hurried or self._clock.now() - self.since >= patience
 
     def is_out(self) -> bool:
-        """It is not worth a call now; False once in a while, for one that looks whether it is back."""
+        """Whether it is not worth a call now; False once in a while, for one that looks whether it is back."""
         now = self._clock.now()
         if not self.lasts or self._is_hurried or now < self._probe_at:
             return self.lasts
@@ -82,7 +82,7 @@ class Trouble:
         return False
 
     def hurry(self) -> None:
-        """The drain has begun: there is no time to look whether it is back."""
+        """Look no more whether it is back: the drain has begun."""
         self._is_hurried = True
 
     def log(self, url: str, failure: Failure, waiting: int) -> None:

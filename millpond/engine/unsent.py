@@ -26,13 +26,13 @@ class Sendings(msgspec.Struct, eq=False):
 
 
 class Unsent(msgspec.Struct, eq=False):
-    """A follow-up (`job`), or (None) the dead letter of a message itself, that SQS has not confirmed.
+    """A follow-up, or (`follow_up` is None) the dead letter of a message itself, that SQS has not confirmed.
 
     `entry` is what its own queue takes, `letter` what the dead-letter queue does.
     """
 
     sendings: Sendings
-    job: FollowUp | None = None
+    follow_up: FollowUp | None = None
     entry: Entry | None = None
     letter: Entry | None = None
     why: str = ""  # it is a dead letter
@@ -40,7 +40,7 @@ class Unsent(msgspec.Struct, eq=False):
 
     @property
     def delivery(self) -> Delivery:
-        """Whose it is."""
+        """The one that leaves it behind."""
         return self.sendings.delivery
 
     @property
@@ -50,16 +50,16 @@ class Unsent(msgspec.Struct, eq=False):
         return entry.size if entry is not None else 0
 
     def is_refused_with_reason(self) -> bool:
-        """The dead-letter queue does not take it as it is: there may be no room for the reason."""
+        """Whether the dead-letter queue does not take it as it is: there may be no room for the reason."""
         return self.failure.sender_fault and self.letter is not None and not is_bare(self.letter)
 
     def leave_reason_out(self) -> None:
-        """Its log line alone has it then."""
+        """Send it without its reason, which the log alone has then."""
         self.letter = bare(self.letter) if self.letter is not None else None
 
 
 class EntryWriter:
-    """Writes what one queue's deliveries leave behind. `where` says where the handler of a delivery stands."""
+    """Writes what one queue's deliveries leave behind. `where` gives the place of a delivery's handler."""
 
     def __init__(self, queue: str, where: Callable[[Delivery], str], clock: Clock, fifo: bool) -> None:
         self._queue = queue
@@ -67,15 +67,15 @@ class EntryWriter:
         self._clock = clock
         self._fifo = fifo
 
-    def follow_up(self, delivery: Delivery, job: FollowUp, after_seconds: int) -> Entry:
+    def follow_up(self, delivery: Delivery, follow_up: FollowUp, after_seconds: int) -> Entry:
         """A follow-up as its own queue takes it. A FIFO queue delays none: the body says when its time has come."""
         group = delivery.received.group_id
         after_seconds = min(after_seconds, MAX_DELAY_SECONDS)  # a back-off can be longer, and would be refused for ever
         if not self._fifo:
-            return Entry(job.body, after_seconds, group)
+            return Entry(follow_up.body, after_seconds, group)
         moment = round((self._clock.time() + after_seconds) * 1000)
-        body = delayed(job.body, moment) if after_seconds else job.body
-        return Entry(body, 0, group, dedup_id=job.dedup_id(delivery.received.message_id))
+        body = delayed(follow_up.body, moment) if after_seconds else follow_up.body
+        return Entry(body, 0, group, dedup_id=follow_up.dedup_id(delivery.received.message_id))
 
     def letter_of_message(self, delivery: Delivery, outcome: Outcome) -> Entry:
         """The dead letter of the message itself."""
@@ -83,11 +83,11 @@ class EntryWriter:
         reason = self._reason(delivery, outcome.reason, outcome.error, event_id)
         return copy(delivery.received, reason, dedup_id_of(delivery.received.message_id) if self._fifo else "")
 
-    def letter_of_follow_up(self, delivery: Delivery, job: FollowUp, why: str) -> Entry:
-        """The dead letter of a job that the message has left behind."""
-        received = Received("", "", job.body, group_id=delivery.received.group_id)
-        dedup_id = job.dedup_id(delivery.received.message_id) if self._fifo else ""
-        return copy(received, self._reason(delivery, why, "", job.event_id), dedup_id)
+    def letter_of_follow_up(self, delivery: Delivery, follow_up: FollowUp, why: str) -> Entry:
+        """The dead letter of a follow-up."""
+        received = Received("", "", follow_up.body, group_id=delivery.received.group_id)
+        dedup_id = follow_up.dedup_id(delivery.received.message_id) if self._fifo else ""
+        return copy(received, self._reason(delivery, why, "", follow_up.event_id), dedup_id)
 
     def _reason(self, delivery: Delivery, text: str, error: str, event_id: str) -> Reason:
         received, handler, now = delivery.received, self._where(delivery), utc(self._clock.time())

@@ -17,7 +17,7 @@ MAX_INTERRUPTS = 10
 class Interruption:
     """Of one run of a handler in `greenlet`; who began it calls `throw` in the hub once, and `end` when that is out.
 
-    `error` says by what it was interrupted. It is never thrown itself: a traceback would hold the delivery in memory.
+    `error` is what interrupted it. It is never thrown itself: its traceback would hold the delivery in memory.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class Interruption:
         self._timer: Timer | None = None
 
     def throw(self) -> None:
-        """In the hub: the handler is inside, and gets it now."""
+        """Throw it now, in the hub; the handler is inside."""
         self._times += 1
         if self._times > MAX_INTERRUPTS:
             self._give_up()
@@ -41,7 +41,7 @@ class Interruption:
         self._greenlet.throw(self._kind())
 
     def end(self) -> None:
-        """The handler is out: nothing more is thrown."""
+        """Throw nothing more: the handler is out."""
         if self._timer is not None:
             self._timer.cancel()
         self._greenlet = self._give_up = None  # type: ignore[assignment]
