@@ -23,14 +23,15 @@ from millpond.sqs.queue import Received
 class DeliveryState(Enum):
     """How far a delivery is.
 
-    | from                 | method                                                              | to          |
-    |----------------------|---------------------------------------------------------------------|-------------|
-    |                      | `InHand._deliver`: a receive has brought the message                | WAITING     |
-    | WAITING, ENDED       | `Delivery.enter`: a slot goes into the handler; again, where the    |             |
-    |                      | message was kept in hand at its last receive                        | RUNNING     |
-    | RUNNING              | `Delivery.throw`: the time limit, the drain, or a lost lease        | INTERRUPTED |
-    | RUNNING, INTERRUPTED | `Delivery.leave`: the handler is over, or its slot is written off   | ENDED       |
-    | WAITING, ENDED       | `Endings.end`: its outcome is queued for settling, once for all     | SETTLING    |
+    | from                 | method                                                            | to          |
+    |----------------------|-------------------------------------------------------------------|-------------|
+    |                      | `InHand._deliver`: a receive has brought the message              | WAITING     |
+    | WAITING, ENDED       | `Delivery.enter`: a slot goes into the handler                    | RUNNING     |
+    | RUNNING              | `Delivery.throw`: the time limit, the drain, or a lost lease      | INTERRUPTED |
+    | RUNNING, INTERRUPTED | `Delivery.leave`: the handler is over, or its slot is written off | ENDED       |
+    | WAITING, ENDED       | `Endings.end`: its outcome is queued for settling, once for all   | SETTLING    |
+
+    What stays in hand at its last receive goes into its handler again.
     """
 
     WAITING = "waiting"

@@ -134,7 +134,8 @@ class Lease(msgspec.Struct, eq=False):
         self.received_at = since
         self.deadline = since + self.terms.lease_seconds
         self._void_change()
-        was_lost, self.state = self.state is LOST, HELD  # last: the thread marks no lease that has half of the old
+        was_lost = self.state is LOST
+        self.state = HELD  # last: the thread marks no lease that has half of the old
         if since + self.terms.beat_seconds <= self.terms.clock.now():
             self.stop_beating()  # the next beat may be due after the new deadline
             self.beat()
@@ -146,7 +147,7 @@ class Lease(msgspec.Struct, eq=False):
         if self.state is HELD:
             self.state = DELETING  # before the look at the mark: the thread sets that before it looks here
         if self.marked:
-            self.state = LOST if self.state is LOST else HELD
+            self._hold_on()
             return False
         if self.change is not None:
             self.change.seconds = None
@@ -154,11 +155,14 @@ class Lease(msgspec.Struct, eq=False):
 
     def resume(self) -> None:
         """The delete failed: beat on, at once where a beat was missed."""
-        if self.state is DELETING:
-            self.state = HELD
+        self._hold_on()
         terms = self.terms
         if self.deadline - terms.clock.now() < terms.visibility_seconds - terms.beat_seconds:
             self._extend()
+
+    def _hold_on(self) -> None:
+        if self.state is DELETING:
+            self.state = HELD
 
     def give_back(self, seconds: float) -> None:
         """Make the message visible again in `seconds`, clamped to what is left of 12 h; then the owner is called."""
