@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Literal
 
 import msgspec
 
@@ -35,20 +35,8 @@ class Finding(msgspec.Struct, frozen=True):
     text: str
 
 
-class Checked(Protocol):
-    """What a check asks of a queue; SqsQueue fulfils it."""
-
-    def attributes(self) -> dict[str, str]: ...
-
-    def extend(self, changes: Sequence[tuple[str, int]]) -> list[Failure | None]: ...
-
-    def delete(self, receipt_handles: Sequence[str]) -> list[Failure | None]: ...
-
-    def dead_letters(self, redrive: Redrive) -> Checked | None: ...
-
-
 def check_queue(
-    name: str, settings: AllSettings, routes: Mapping[str, Route], connect: Callable[[str], Checked]
+    name: str, settings: AllSettings, routes: Mapping[str, Route], connect: Callable[[str], SqsQueue]
 ) -> Iterator[Finding]:
     """Yield every finding on one queue. `connect`: URL -> queue. Raises ConfigError where it cannot connect."""
     where, queue = f"queues.{name}", settings.queues[name]
@@ -110,7 +98,7 @@ def _drain(where: str, queue: QueueSettings, drain_seconds: float) -> Finding:
     return Finding("warning", where, f"{text}: set wait_seconds = {max(1, int(longest))} or less")
 
 
-def _reach(where: str, remote: Checked) -> Generator[Finding, None, dict[str, str] | None]:
+def _reach(where: str, remote: SqsQueue) -> Generator[Finding, None, dict[str, str] | None]:
     """Returns the queue's attributes: {} where they may not be read, None where the queue cannot be reached."""
     try:
         attributes = remote.attributes()
@@ -163,7 +151,7 @@ def _redrive(where: str, redrive: Redrive, max_attempts: int) -> Finding:
 
 
 def _dead_letters(
-    where: str, attributes: Mapping[str, str], remote: Checked, redrive: Redrive, named: Checked | None
+    where: str, attributes: Mapping[str, str], remote: SqsQueue, redrive: Redrive, named: SqsQueue | None
 ) -> Iterator[Finding]:
     """`named`: the dead-letter queue that the settings name."""
     try:
@@ -185,7 +173,7 @@ def _dead_letters(
     yield Finding("note", where, "the right to send to the dead-letter queue is not tested: it would leave a message")
 
 
-def _reach_dead_letters(where: str, dead: Checked) -> Generator[Finding, None, Mapping[str, str]]:
+def _reach_dead_letters(where: str, dead: SqsQueue) -> Generator[Finding, None, Mapping[str, str]]:
     try:
         attributes = dead.attributes()
     except AccessDenied as error:

@@ -13,6 +13,7 @@ from millpond.observe.metrics import Metrics
 from millpond.process.core import Core
 from millpond.process.drain import Drain
 from millpond.process.report import log_end, log_progress
+from millpond.process.watchdog import Watchdog
 from millpond.process.wiring import Queues
 
 PROGRESS_SECONDS, EMPTY_LOOK_SECONDS = 30.0, 0.1
@@ -54,7 +55,7 @@ class Service:
         core.pulse.start()
         if watchdog := self._queues.watchdog:
             watchdog.start()
-            core.spawn(self._keep_watchdog)
+            core.spawn(self._keep_watchdog, watchdog)
         if not core.stopping:
             self._start_polls()
         while self._step():
@@ -94,10 +95,8 @@ class Service:
         refuses = self._queues.refusals.refuses
         return all(refuses(consumer) or _is_empty(consumer) for consumer in self.consumers)
 
-    def _keep_watchdog(self) -> None:
+    def _keep_watchdog(self, watchdog: Watchdog) -> None:
         """Do what the watchdog's threads may not do themselves: count, and ask for keys."""
-        watchdog = self._queues.watchdog
-        assert watchdog is not None  # noqa: S101  for mypy
         blocked, rescued = self._metrics.tally("worker.hub_blocked"), self._metrics.tally("worker.leases_rescued")
         while True:
             watchdog.hand_over_keys()

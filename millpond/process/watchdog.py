@@ -195,11 +195,8 @@ class Watchdog:
 
     def _stack(self) -> list[FrameType]:
         """The stack of the hub's thread, the innermost frame last."""
-        frames, frame = [], sys._current_frames().get(self._hub_thread)
-        while frame is not None:
-            frames.append(frame)
-            frame = frame.f_back
-        return frames[::-1]
+        innermost = sys._current_frames().get(self._hub_thread)
+        return [frame for frame, _ in traceback.walk_stack(innermost)][::-1] if innermost is not None else []
 
     def _culprit(self) -> str:
         """The handler that blocks the hub: the first frame of the user's below our call of it; "" for none."""
@@ -214,11 +211,9 @@ class Watchdog:
 
     def _log(self, level: int, text: str) -> None:
         frames = self._stack()[-MAX_FRAMES:]
-        stack = "".join(traceback.format_list([_summary(frame) for frame in frames]))[-MAX_STACK:]
-        seconds = round(self._clock.now() - self._pulse.last, 1)
-        log.from_thread(
-            level, "worker.blocked", text, seconds=seconds, leases_rescued=self.leases_rescued, traceback=stack
-        )
+        lines = traceback.StackSummary.extract((frame, frame.f_lineno) for frame in frames).format()
+        fields = {"seconds": round(self._clock.now() - self._pulse.last, 1), "leases_rescued": self.leases_rescued}
+        log.from_thread(level, "worker.blocked", text, **fields, traceback="".join(lines)[-MAX_STACK:])
 
     def _give_up(self) -> None:
         """End the process, by the thread that comes first: the other one would end it in the middle of the log line."""
@@ -231,7 +226,3 @@ class Watchdog:
         elif self._block.seconds < self._max_block_seconds + PATIENCE_SECONDS:
             return
         os._exit(CRASHED)
-
-
-def _summary(frame: FrameType) -> traceback.FrameSummary:
-    return traceback.FrameSummary(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
