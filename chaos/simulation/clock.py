@@ -18,8 +18,8 @@ class OwnedTimer(VirtualTimer):
 
     __slots__ = ("owner",)
 
-    def __init__(self, call: Callable[[], object], owner: ProcessClock | None) -> None:
-        super().__init__(call)
+    def __init__(self, call: Callable[[], object], world: WorldClock, owner: ProcessClock | None) -> None:
+        super().__init__(call, owner or world)
         self.owner = owner
 
 
@@ -33,7 +33,7 @@ class WorldClock(VirtualClock):
         self._at_once = 0
 
     def timer(self, seconds: float, call: Callable[[], object], owner: ProcessClock | None = None) -> VirtualTimer:
-        timer = OwnedTimer(call, owner)
+        timer = OwnedTimer(call, self, owner)
         heapq.heappush(self._timers, (self._now + max(0.0, seconds), next(self._order), timer))
         return timer
 
@@ -77,6 +77,7 @@ class ProcessClock(VirtualClock):
         self._world = world
         self.now = world.now
         self.time = world.time
+        self.on_error = world.on_error
         self.dead = False
         self.still_until = 0.0
         self._still_since = 0.0
@@ -86,7 +87,7 @@ class ProcessClock(VirtualClock):
 
     def soon(self, call: Callable[[], object]) -> None:
         if not self.dead:
-            gevent.get_hub().loop.run_callback(call)
+            gevent.get_hub().loop.run_callback(self.run, call)
 
     def stand_still(self, seconds: float) -> None:
         """What SIGSTOP does, or a suspended laptop, or a handler that computes."""
