@@ -65,7 +65,7 @@ def handler(
     Its first parameter's annotation is what the payload is decoded into; `str` and `bytes` are the payload's text as it
     came, the quotes of a JSON string included.
     `timeout`: seconds. `max_attempts` and `backoff` (base and longest delay, seconds) override [retry].
-    `on_lease_lost`: where SQS may have given the message to somebody else, "interrupt" stops the handler, "finish"
+    `on_lease_lost`: where SQS may have given the message to another worker, "interrupt" stops the handler, "finish"
     lets it end. `thread`: for code that blocks or computes; it runs in one of [worker] threads, where no interrupt
     can reach it: at its time limit, or at the end of the drain, the message is given back and the code runs on. Share
     no lock, queue or pool with handlers that have no thread: under gevent a wake-up between the two can be lost.

@@ -22,7 +22,7 @@ from millpond.sqs.endpoint import find_endpoint
 from millpond.sqs.queue_url import place_of
 
 STYLES = {"ok": "green", "note": "dim", "warning": "yellow", "error": "bold red"}
-#: Heroku, ECS (stopTimeout) and Kubernetes (terminationGracePeriodSeconds) kill 30 s after SIGTERM if not told other.
+#: Heroku, ECS (stopTimeout) and Kubernetes (terminationGracePeriodSeconds) kill 30 s after SIGTERM by default.
 KILL_SECONDS, MAX_DRAIN_SECONDS = 30, 25
 #: What a name server has for an answer.
 LOOKUP_SECONDS = 5

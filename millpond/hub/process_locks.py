@@ -58,7 +58,7 @@ def _write(number: int, data: Any) -> int:
 
 def _close(fd: int) -> None:
     """gevent closes what is no file in the next turn of the loop, and wakes none for it (since 25.8.1): in a thread,
-    where nothing else turns its loop, a pipe had no end for as long as somebody waited for that."""
+    where nothing else turns its loop, a pipe stayed open for as long as a reader waited for its end."""
     _close_as_gevent(fd)
     if (hub := get_hub_if_exists()) is not None:
         turn = hub.loop.timer(0.0)

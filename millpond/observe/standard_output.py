@@ -21,7 +21,7 @@ PATIENCE_SECONDS, PATIENCE_SHARE = 0.5, 0.01
 class StandardOutput(io.RawIOBase):
     """The writing end of a file descriptor. A piece goes out whole, or is dropped whole and counted.
 
-    1. A pipe, a socket or a terminal that is full takes nothing until somebody reads. One that polls as writable takes
+    1. A pipe, a socket or a terminal that is full takes nothing until it is read. One that polls as writable takes
        PIPE_BUF bytes at once: so much is written at a time.
     2. A reader that has gone for good (EPIPE) leads nowhere from then on, whoever writes there.
     3. After any other error (a full disk) the piece is dropped, and the next one is tried.

@@ -120,7 +120,7 @@ class StatsdSocket:
     def _resolve(self) -> bool:
         try:
             found = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_DGRAM)
-            # StatsD listens on IPv4 where it is not told otherwise; "localhost" has ::1 first on many machines.
+            # StatsD listens on IPv4 by default; "localhost" has ::1 first on many machines.
             family, *_, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
             if self._socket is None or self._socket.family != family:
                 self.close()

@@ -69,5 +69,6 @@ class AttributeLookup:
 
     def _log_unknown(self, what: str, error: QueueError) -> None:
         if self._lines.setdefault(what, log.Allowance(1 / 60)).take(self._core.clock.now()):
-            text = f"{what}: until then what fails for good stays in this queue, or set dead_letter_url: {shown(error)}"
+            text = f"{what}: {shown(error)}; SQS is asked again, and until then failed messages stay in this queue"
+            text += ", unless dead_letter_url is set"
             log.event(logging.WARNING, "queue.unknown", text, queue=self._consumer.name, code=error.code)

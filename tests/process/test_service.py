@@ -274,6 +274,20 @@ def test_what_a_drain_has_to_wait_for_is_told_as_it_begins(process, clock, caplo
     gate.event.set()
 
 
+@pytest.mark.parametrize(
+    ("unanswered", "text"),
+    [
+        ([], "waiting for messages; "),
+        (["q"], "started, but SQS has not answered yet for q: it is asked again and again; "),
+    ],
+)
+def test_a_worker_does_not_say_that_it_waits_for_messages_where_sqs_has_not_answered(process, caplog, unanswered, text):
+    caplog.set_level("INFO")
+    process({"job": fine}, start=False).start(unanswered=unanswered)
+    (ready,) = [record.getMessage() for record in caplog.records if getattr(record, "event", "") == "worker.ready"]
+    assert ready == f"{text}Ctrl-C or SIGTERM finishes what is in hand and stops"
+
+
 def test_the_embedded_queue_is_told_to_answer_its_polls_when_the_drain_begins(process, clock):
     one = process({"job": fine}, start=False)
     told = []
