@@ -11,6 +11,7 @@ from millpond.errors import Discard, Interrupt, LeaseLost, Reject, Retry, Stoppe
 from millpond.hub.backoff import retry_seconds
 from millpond.hub.threads import NoThread
 from millpond.message import Cause, Outcome
+from millpond.observe.screen import counted
 
 #: Causes that use up an attempt.
 FAILURES = frozenset({"failed", "timed_out", "rejected", "undecodable"})
@@ -100,5 +101,6 @@ def _used_up(delivery: Delivery, reason: str) -> str:
     if not spared and not received.group_id:
         return f"{reason or 'every attempt failed'} (attempt {received.receive_count})"
     # Other workers may have given it back too: nobody knows how often it ran there.
-    count = f"received {received.receive_count} times, run {received.receive_count - spared} times at most"
+    runs = counted(received.receive_count - spared, "time")
+    count = f"received {counted(received.receive_count, 'time')}, run {runs} at most"
     return f"{reason or 'its last attempt failed'} ({count})"
