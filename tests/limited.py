@@ -1,41 +1,52 @@
-"""A fake queue whose calls end within the time that they are given, as both clients see to it at SQS."""
+"""A fake queue whose calls are counted and end in time, as those of an SqsQueue do."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 from gevent import getcurrent
 
 from millpond.errors import Unanswered
-from millpond.sqs.queue import POLL_GRACE_SECONDS
+from millpond.sqs.queue import POLL_GRACE_SECONDS, SETTLE_SECONDS
+from millpond.sqs.sqs_queue import LEAST_SECONDS
 
 
 class Limited:
-    """Does what SqsQueue does: `seconds` for each call, on the clock of the test."""
+    """Does what SqsQueue does around another fake, on the clock of the test."""
 
     def __init__(self, queue: Any, clock: Any) -> None:
         self.url = queue.url
+        self.calls = 0
+        self._end = math.inf
         self._queue = queue
         self._clock = clock
+
+    def end_within(self, seconds: float) -> None:
+        self._end = self._clock.now() + seconds
 
     def receive(self, most: int, wait_seconds: int, visibility_seconds: int, attempt_id: str = "") -> Any:
         asked = (most, wait_seconds, visibility_seconds, attempt_id)
         return self._within(wait_seconds + POLL_GRACE_SECONDS, lambda: self._queue.receive(*asked))
 
-    def delete(self, receipt_handles: Any, seconds: float) -> Any:
-        return self._within(seconds, lambda: self._queue.delete(receipt_handles))
+    def delete(self, receipt_handles: Any) -> Any:
+        return self._settle(lambda: self._queue.delete(receipt_handles))
 
-    def extend(self, changes: Any, seconds: float) -> Any:
-        return self._within(seconds, lambda: self._queue.extend(changes))
+    def extend(self, changes: Any) -> Any:
+        return self._settle(lambda: self._queue.extend(changes))
 
-    def send(self, entries: Any, seconds: float) -> Any:
-        return self._within(seconds, lambda: self._queue.send(entries))
+    def send(self, entries: Any) -> Any:
+        return self._settle(lambda: self._queue.send(entries))
 
-    def attributes(self, seconds: float) -> Any:
-        return self._within(seconds, self._queue.attributes)
+    def attributes(self) -> Any:
+        return self._settle(self._queue.attributes)
+
+    def _settle(self, call: Callable[[], Any]) -> Any:
+        return self._within(min(SETTLE_SECONDS, max(LEAST_SECONDS, self._end - self._clock.now())), call)
 
     def _within(self, seconds: float, call: Callable[[], Any]) -> Any:
+        self.calls += 1
         caller = getcurrent()
         timer = self._clock.timer(seconds, lambda: caller.throw(_TimeIsOver()))
         try:

@@ -20,7 +20,6 @@ from millpond.engine.processor import Processor
 from millpond.hub.pool import Pool
 from millpond.observe import log
 from millpond.observe.metrics import Metrics
-from millpond.sqs.deadline import DeadlineQueue
 from millpond.sqs.limits import MAX_BYTES
 from millpond.sqs.queue import Received
 from tests.fakes import FakeQueue
@@ -129,8 +128,8 @@ class Rig:
                 pollers=pollers,
                 max_hold_seconds=hold_seconds,
             ),
-            DeadlineQueue(Limited(self.queue, clock), clock),
-            DeadlineQueue(Limited(self.dead, clock), clock) if self.dead else None,
+            Limited(self.queue, clock),
+            Limited(self.dead, clock) if self.dead else None,
             processor=self.processor,
             books=books,
             share=self.permits.share(0),

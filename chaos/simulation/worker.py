@@ -29,7 +29,6 @@ from millpond.message import Message, Outcome
 from millpond.observe import log
 from millpond.observe.metrics import Metrics
 from millpond.process.drain import reserve_seconds
-from millpond.sqs.deadline import DeadlineQueue
 from millpond.sqs.queue import Received
 from tests.limited import Limited
 
@@ -106,8 +105,8 @@ class Worker:
         consumer = RecordedConsumer(
             "q",
             self._settings(),
-            DeadlineQueue(Limited(link, clock), clock),
-            DeadlineQueue(Limited(letters, clock), clock),
+            Limited(link, clock),
+            Limited(letters, clock),
             processor=Processor(routes, RetrySettings(plan.max_attempts, *RETRY), clock),
             books=self.books,
             share=self.share,

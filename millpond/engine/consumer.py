@@ -30,9 +30,9 @@ from millpond.hub.clock import Clock
 from millpond.hub.pool import Pool
 from millpond.message import Outcome
 from millpond.observe import log
-from millpond.sqs.deadline import DeadlineQueue
 from millpond.sqs.limits import MAX_BYTES
 from millpond.sqs.queue import Failure, Received
+from millpond.sqs.sqs_queue import SqsQueue
 
 SERVER_DOWN = Outcome("released", reason="a server that its queue needs was down")
 
@@ -55,8 +55,8 @@ class Consumer(InHandOwner, LeaseOwner, LastReceiveOwner, SettlerOwner, Receiver
         self,
         name: str,
         settings: QueueSettings,
-        queue: DeadlineQueue,
-        dead_letters: DeadlineQueue | None,
+        queue: SqsQueue,
+        dead_letters: SqsQueue | None,
         *,
         processor: Processor,
         books: Books,
@@ -148,7 +148,7 @@ class Consumer(InHandOwner, LeaseOwner, LastReceiveOwner, SettlerOwner, Receiver
         """There is a place for dead letters."""
         return self._dead_letters is not None
 
-    def send_dead_letters_to(self, dead_letters: DeadlineQueue) -> None:
+    def send_dead_letters_to(self, dead_letters: SqsQueue) -> None:
         """Dead letters go there from now on."""
         self._dead_letters = self._settler.sender.dead_letters = dead_letters
 
@@ -312,9 +312,8 @@ class Consumer(InHandOwner, LeaseOwner, LastReceiveOwner, SettlerOwner, Receiver
         waiting = self._groups.take_waiting() if self._groups is not None else []
         for delivery in self._last_receive.take_all() + waiting:
             self._held_back.add(delivery)
-        self.queue.deadline = deadline
-        if self._dead_letters is not None:
-            self._dead_letters.deadline = deadline
+        for queue in filter(None, (self.queue, self._dead_letters)):
+            queue.end_within(deadline - self._clock.now())
 
     def give_back_held(self) -> None:
         """Give back what was not started, and from now on all that an open poll still brings."""

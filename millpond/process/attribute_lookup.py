@@ -11,7 +11,6 @@ from millpond.foreign.text import shown
 from millpond.hub.backoff import call_seconds
 from millpond.observe import log
 from millpond.process.core import Core
-from millpond.sqs.deadline import DeadlineQueue
 from millpond.sqs.limits import MAX_BYTES
 from millpond.sqs.redrive import Redrive, read_redrive
 from millpond.sqs.sqs_queue import SqsQueue
@@ -62,7 +61,7 @@ class AttributeLookup:
 
     def _find_dead_letters(self, redrive: Redrive) -> None:
         if (dead_letters := self._queue.dead_letters(redrive)) is not None:
-            self._consumer.send_dead_letters_to(DeadlineQueue(dead_letters, self._core.clock))
+            self._consumer.send_dead_letters_to(dead_letters)
         else:
             text = f"{redrive.nameless}: what fails for good stays in this queue and is retried"
             log.event(logging.WARNING, "queue.no_dead_letters", text, queue=self._consumer.name)

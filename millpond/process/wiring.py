@@ -26,10 +26,9 @@ from millpond.process.attribute_lookup import AttributeLookup
 from millpond.process.core import Core
 from millpond.process.refusals import Refusals
 from millpond.process.watchdog import GuardedQueue, Watchdog
-from millpond.sqs.deadline import DeadlineQueue
 from millpond.sqs.lifeline import rescue
 from millpond.sqs.limits import MAX_BATCH
-from millpond.sqs.sqs_queue import Sqs
+from millpond.sqs.sqs_queue import Sqs, SqsQueue
 
 #: Queues are asked for their attributes side by side; the polls wait no longer for those that do not answer.
 LEARN_SECONDS = 15.0
@@ -90,13 +89,12 @@ class Wiring:
 
     def _wire_queue(self, name: str, settings: QueueSettings) -> Consumer:
         sqs = self._connect(name, settings, self._urls[name])
-        queue = sqs.queue(self._urls[name])
         share = self._permits.share(settings.concurrency + settings.prefetch if settings.concurrency else 0)
         core = self._core
         consumer = Consumer(
             name,
             settings,
-            DeadlineQueue(queue, core.clock),
+            sqs.queue(self._urls[name]),
             self._dead_letters(name, settings),
             processor=self._processor,
             books=Books(name, self._types, self._metrics, self._succeeded, core.clock),
@@ -108,15 +106,15 @@ class Wiring:
             spawn=core.spawn,
             unread_since=core.pulse.unread_since,
         )
-        self._lookups[name] = AttributeLookup(core, queue, consumer)
+        self._lookups[name] = AttributeLookup(core, sqs.queue(self._urls[name]), consumer)
         if not settings.is_local:  # the embedded queue is blocked with the hub: it could not answer
             self._guard(name, consumer, sqs)
         return consumer
 
-    def _dead_letters(self, name: str, settings: QueueSettings) -> DeadlineQueue | None:
+    def _dead_letters(self, name: str, settings: QueueSettings) -> SqsQueue | None:
         """The dead-letter queue that the settings name, in any region. (`check` reaches it the same way.)"""
         url = settings.dead_letter_url
-        return DeadlineQueue(self._connect(name, settings, url).queue(url), self._core.clock) if url else None
+        return self._connect(name, settings, url).queue(url) if url else None
 
     def _connect(self, name: str, settings: QueueSettings, url: str) -> Sqs:
         wanted = self._settings.sqs

@@ -27,12 +27,12 @@ from millpond.sqs.queue import POLL_GRACE_SECONDS, SETTLE_SECONDS
 from millpond.sqs.queue_url import is_loopback
 from millpond.sqs.requests import Request, as_parameters
 from millpond.sqs.shapes import MAX_TOLD
-from millpond.sqs.sqs_queue import SqsQueue
+from millpond.sqs.sqs_queue import Sqs
 
 Read = TypeVar("Read")
 
 
-class BotoSqs:
+class BotoSqs(Sqs):
     """SQS by two boto3 clients of one session: a throttled or hung poll takes no connection from the calls that settle.
 
     See `clients.connect` for the arguments, and for what it raises.
@@ -55,9 +55,6 @@ class BotoSqs:
             tls_context(endpoint.ca_file)  # else the first call would find that it cannot be read
         except (BotoCoreError, ValueError) as error:
             raise ConfigError(f"[sqs] cannot connect: {error}") from None
-
-    def queue(self, url: str) -> SqsQueue:
-        return SqsQueue(url, self)
 
     def call(self, name: str, request: Request, seconds: float, read: Callable[[bytes | bytearray], Read]) -> Read:
         parameters = as_parameters(request)

@@ -1,6 +1,6 @@
 """A queue as the engine sees it: the calls that it makes, and the values that they take and give.
 
-`SqsQueue` is one, whichever client calls SQS; `DeadlineQueue` is the one that an engine has; tests have fakes.
+`SqsQueue` is one, whichever client calls SQS; tests have fakes.
 """
 
 from __future__ import annotations

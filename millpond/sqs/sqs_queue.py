@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
 from time import monotonic
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from millpond.sqs import answers, requests
 from millpond.sqs.entries import send_apart
@@ -17,68 +19,84 @@ from millpond.sqs.sigv4 import Keyring
 Read = TypeVar("Read")
 
 
-class Sqs(Protocol):
+#: The drain leaves even its last call a chance.
+LEAST_SECONDS = 0.5
+
+
+class Sqs(ABC):
     """SQS at one endpoint, by one client. Its queues share what it has: connections and credentials."""
 
-    @property
-    def client(self) -> str:
-        """By which client: wire or boto3."""
-        ...
+    client: str  # wire or boto3
+    credentials: Keyring
 
-    @property
-    def credentials(self) -> Keyring: ...
-
+    @abstractmethod
     def call(self, name: str, request: Request, seconds: float, read: Callable[[bytes | bytearray], Read]) -> Read:
         """One call of this name (ReceiveMessage), its answer as `read` has it. It ends within these seconds.
 
         Raises QueueError, whatever comes back; before anything is sent, what `requests.as_json` raises.
         """
-        ...
 
     def queue(self, url: str) -> SqsQueue:
         """The queue of this URL, at this endpoint."""
-        ...
+        return SqsQueue(url, self)
 
 
 class SqsQueue:
     """One queue at SQS. See the Protocol in queue.py for what each call does and raises.
 
-    Every call ends in time: a receive POLL_GRACE_SECONDS after its wait, any other within its `seconds`.
+    Every call ends in time: a receive POLL_GRACE_SECONDS after its wait, any other within SETTLE_SECONDS, or within
+    what `end_within` leaves. `calls` counts them: SQS bills each.
     """
 
     def __init__(self, url: str, sqs: Sqs) -> None:
         self.url = url
         self.sqs = sqs
+        self.calls = 0
+        self._end = math.inf
         self._call = sqs.call
+
+    def end_within(self, seconds: float) -> None:
+        """The drain ends in this time: no call but a receive, which the drain does not wait for, takes longer."""
+        self._end = monotonic() + seconds
 
     def receive(
         self, max_messages: int, wait_seconds: int, visibility_seconds: int, attempt_id: str = ""
     ) -> list[Received]:
+        self.calls += 1
         request = requests.receive(self.url, max_messages, wait_seconds, visibility_seconds, attempt_id)
         return self._call("ReceiveMessage", request, wait_seconds + POLL_GRACE_SECONDS, answers.read_messages)
 
-    def delete(self, receipt_handles: Sequence[str], seconds: float = SETTLE_SECONDS) -> list[Failure | None]:
+    def delete(self, receipt_handles: Sequence[str]) -> list[Failure | None]:
         read = partial(answers.read_results, len(receipt_handles))
-        return self._call("DeleteMessageBatch", requests.delete(self.url, receipt_handles), seconds, read)
+        return self._settle("DeleteMessageBatch", requests.delete(self.url, receipt_handles), read)
 
-    def extend(self, changes: Sequence[tuple[str, int]], seconds: float = SETTLE_SECONDS) -> list[Failure | None]:
+    def extend(self, changes: Sequence[tuple[str, int]]) -> list[Failure | None]:
         read = partial(answers.read_results, len(changes))
-        return self._call("ChangeMessageVisibilityBatch", requests.extend(self.url, changes), seconds, read)
+        return self._settle("ChangeMessageVisibilityBatch", requests.extend(self.url, changes), read)
 
-    def send(self, entries: Sequence[Entry], seconds: float = SETTLE_SECONDS) -> list[Failure | None]:
+    def send(self, entries: Sequence[Entry], seconds: float = math.inf) -> list[Failure | None]:
+        """`seconds`: for the whole send, which can be several calls."""
         end = monotonic() + seconds
-        return send_apart(entries, lambda some: self._send(some, end - monotonic()))
 
-    def _send(self, entries: Sequence[Entry], seconds: float) -> list[Failure | None]:
-        read = partial(answers.read_results, len(entries))
-        return self._call("SendMessageBatch", requests.send(self.url, entries), seconds, read)
+        def send(some: Sequence[Entry]) -> list[Failure | None]:
+            read = partial(answers.read_results, len(some))
+            return self._settle("SendMessageBatch", requests.send(self.url, some), read, end - monotonic())
 
-    def attributes(self, seconds: float = SETTLE_SECONDS) -> dict[str, str]:
-        return self._call("GetQueueAttributes", requests.attributes(self.url), seconds, answers.read_attributes)
+        return send_apart(entries, send)
+
+    def attributes(self) -> dict[str, str]:
+        return self._settle("GetQueueAttributes", requests.attributes(self.url), answers.read_attributes)
 
     def dead_letters(self, redrive: Redrive) -> SqsQueue | None:
         """The dead-letter queue that its redrive policy names, which is where the queue is; None: it names none."""
         if not redrive.name:
             return None
         request = requests.queue_url(redrive.account, redrive.name)
-        return self.sqs.queue(self._call("GetQueueUrl", request, SETTLE_SECONDS, answers.read_queue_url))
+        return self.sqs.queue(self._settle("GetQueueUrl", request, answers.read_queue_url))
+
+    def _settle(
+        self, name: str, request: Request, read: Callable[[bytes | bytearray], Read], seconds: float = math.inf
+    ) -> Read:
+        self.calls += 1
+        left = max(LEAST_SECONDS, self._end - monotonic())
+        return self._call(name, request, min(SETTLE_SECONDS, seconds, left), read)

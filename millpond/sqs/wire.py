@@ -20,7 +20,7 @@ from millpond.sqs.http_connection import TOO_LARGE, HttpAnswer
 from millpond.sqs.requests import Request, as_json
 from millpond.sqs.shapes import MAX_TOLD
 from millpond.sqs.sigv4 import Keyring, Keys
-from millpond.sqs.sqs_queue import SqsQueue
+from millpond.sqs.sqs_queue import Sqs
 
 CONTENT_TYPE = "application/x-amz-json-1.0"
 #: The latest time that a server's clock is believed: the year 2100.
@@ -36,7 +36,7 @@ class Site(NamedTuple):
     region: str
 
 
-class WireSqs:
+class WireSqs(Sqs):
     """SQS at one endpoint: signs and sends calls. Its queues share credentials, connections and the server's clock."""
 
     client = "wire"
@@ -48,9 +48,6 @@ class WireSqs:
         self.connections = connections
         self._site = site_of(endpoint_url, region)
         self._skew_seconds = 0.0
-
-    def queue(self, url: str) -> SqsQueue:
-        return SqsQueue(url, self)
 
     def call(self, name: str, request: Request, seconds: float, read: Callable[[bytes | bytearray], Read]) -> Read:
         body = as_json(request)

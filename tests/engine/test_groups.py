@@ -27,7 +27,6 @@ from millpond.errors import AccessDenied, Discard, Interrupt, Reject, Retry, Sto
 from millpond.hub.pool import Pool
 from millpond.observe import log
 from millpond.observe.metrics import Metrics
-from millpond.sqs.deadline import DeadlineQueue
 from millpond.sqs.queue import Entry, Failure, Received
 from tests.fakes import FakeQueue, Stored
 from tests.limited import Limited
@@ -219,8 +218,8 @@ class Fifo:
         self.consumer = Consumer(
             "q",
             queue_settings(fifo, wait_seconds=wait_seconds, visibility_seconds=VISIBILITY, pollers=pollers),
-            DeadlineQueue(Limited(self.queue, self.clock), self.clock),
-            DeadlineQueue(Limited(self.dead, self.clock), self.clock),
+            Limited(self.queue, self.clock),
+            Limited(self.dead, self.clock),
             processor=Processor(routes, RetrySettings(max_attempts, 2, 10), self.clock),
             books=books,
             share=Permits(concurrency, 1, self.clock).share(0),

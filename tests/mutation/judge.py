@@ -22,7 +22,7 @@ SLOW = ("tests/process/test_signals.py", "tests/test_end_to_end.py", "tests/fuzz
 #: What stands for the whole engine, last.
 SIMULATION = "chaos/test_simulation.py"
 #: What the simulation runs.
-SIMULATED = {"books", "batcher", "deadline", "consumer", "countdown", "dead_letter", "delivery", "groups", "lease"} | {
+SIMULATED = {"books", "batcher", "consumer", "countdown", "dead_letter", "delivery", "groups", "lease"} | {
     *("message", "permits", "poller", "processor", "settler")
 }
 #: Test files: with fewer, a bug may live because its tests were not run.

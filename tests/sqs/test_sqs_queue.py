@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from itertools import chain, repeat
@@ -13,6 +14,7 @@ from millpond.errors import Unanswered
 from millpond.sqs.clients import connect
 from millpond.sqs.queue import Entry
 from millpond.sqs.redrive import Redrive
+from millpond.sqs.sqs_queue import Sqs
 from tests.http_server import Server
 from tests.sdk import _models_are_read_once  # noqa: F401  an autouse fixture
 
@@ -34,15 +36,15 @@ FAULTS = {
 }
 CALLS = {
     "ReceiveMessage": lambda queue: queue.receive(10, 0, 30),
-    "DeleteMessageBatch": lambda queue: queue.delete(["h"], SECONDS),
-    "ChangeMessageVisibilityBatch": lambda queue: queue.extend([("h", 30)], SECONDS),
-    "SendMessageBatch": lambda queue: queue.send([Entry("x")], SECONDS),
-    "GetQueueAttributes": lambda queue: queue.attributes(SECONDS),
+    "DeleteMessageBatch": lambda queue: queue.delete(["h"]),
+    "ChangeMessageVisibilityBatch": lambda queue: queue.extend([("h", 30)]),
+    "SendMessageBatch": lambda queue: queue.send([Entry("x")]),
+    "GetQueueAttributes": lambda queue: queue.attributes(),
     "GetQueueUrl": lambda queue: queue.dead_letters(Redrive("", "1", "dead")),
 }
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def _soon(monkeypatch):
     monkeypatch.setattr("millpond.sqs.sqs_queue.POLL_GRACE_SECONDS", SECONDS)
     monkeypatch.setattr("millpond.sqs.sqs_queue.SETTLE_SECONDS", SECONDS)
@@ -57,6 +59,7 @@ def server():
     server.close()
 
 
+@pytest.mark.usefixtures("_soon")
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("client", ["wire", "boto3"])
@@ -69,3 +72,68 @@ def test_every_call_ends_in_time_whatever_the_network_does(server, client, fault
         CALLS[name](queue)
     assert SECONDS - 0.01 <= time.monotonic() - began < SECONDS + 2
     assert len(server.requests) == 1
+
+
+class Asked(Sqs):
+    """Writes down how long each call may take."""
+
+    client = "wire"
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def call(self, name, request, seconds, read):
+        self.seconds.append(seconds)
+        return read(b'{"Attributes": {}, "QueueUrl": "http://x/1/dead"}')
+
+
+SETTLING = [name for name in CALLS if name != "ReceiveMessage"]
+
+
+@pytest.fixture
+def now(monkeypatch):
+    now = [1_000.0]
+    monkeypatch.setattr("millpond.sqs.sqs_queue.monotonic", lambda: now[0])
+    return now
+
+
+@pytest.mark.usefixtures("now")
+@pytest.mark.parametrize("name", SETTLING)
+def test_a_settling_call_has_ten_seconds_and_is_counted(name):
+    asked = Asked()
+    queue = asked.queue("https://queue.example/1/q")
+    CALLS[name](queue)
+    assert asked.seconds == [10]
+    assert queue.calls == 1  # which SQS bills
+
+
+@pytest.mark.parametrize(
+    ("left", "seconds"),
+    [(math.inf, 10), (60, 10), (10.04, 10), (9.9, 9.9), (2.4, 2.4), (0.5, 0.5), (0.1, 0.5), (-30, 0.5)],
+)
+@pytest.mark.parametrize("name", SETTLING)
+def test_in_the_drain_it_has_what_is_left_and_half_a_second_at_the_least(now, name, left, seconds):
+    asked = Asked()
+    queue = asked.queue("https://queue.example/1/q")
+    queue.end_within(left + 7)
+    now[0] += 7
+    CALLS[name](queue)
+    assert asked.seconds == [pytest.approx(seconds)]
+
+
+@pytest.mark.usefixtures("now")
+@pytest.mark.parametrize("wait_seconds", [0, 1, 20])
+def test_a_receive_has_ten_seconds_after_its_wait_in_the_drain_too(wait_seconds):
+    asked = Asked()
+    queue = asked.queue("https://queue.example/1/q")
+    queue.end_within(1)
+    assert queue.receive(7, wait_seconds, 60, "attempt") == []
+    assert asked.seconds == [wait_seconds + 10]
+    assert queue.calls == 1
+
+
+@pytest.mark.usefixtures("now")
+def test_a_send_of_an_application_has_the_time_that_it_is_given():
+    asked = Asked()
+    asked.queue("https://queue.example/1/q").send([Entry("x")], 0.2)
+    assert asked.seconds == [pytest.approx(0.2)]
