@@ -12,7 +12,7 @@ from typing import NamedTuple
 from millpond.app import discovery
 from millpond.app.config import AllSettings, StatsdSettings
 from millpond.app.routing import Route
-from millpond.commands.check_queue import Finding, check_queue, sqs_queue
+from millpond.commands.check_queue import Finding, check_queue, queue_at
 from millpond.commands.send import is_listened_to
 from millpond.errors import MISCONFIGURED, STOPPED, ConfigError
 from millpond.hub.home import Errand, process
@@ -60,7 +60,7 @@ def preflight(settings: AllSettings, environ: Mapping[str, str]) -> Iterator[Fin
     routes = yield from _handlers(settings)
     for name, queue in settings.queues.items():
         try:
-            yield from check_queue(name, settings, routes, partial(sqs_queue, queue=queue, settings=settings))
+            yield from check_queue(name, settings, routes, partial(queue_at, queue=queue, settings=settings))
             yield from _client(name, settings)
         except ConfigError as error:
             yield from _errors(f"queues.{name}", error)

@@ -65,7 +65,7 @@ def check_queue(
     yield from _dead_letters(where, attributes, remote, redrive, named)
 
 
-def sqs_queue(url: str, queue: QueueSettings, settings: AllSettings) -> SqsQueue:
+def queue_at(url: str, queue: QueueSettings, settings: AllSettings) -> SqsQueue:
     """The queue that the settings name by this URL, reached as the worker reaches it. Raises ConfigError."""
     return settings.sqs.connect(url, queue.wait_seconds, polls=1, settles=1).queue(url)
 

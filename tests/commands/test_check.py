@@ -16,7 +16,7 @@ from gevent.event import Event
 from millpond.app.config import AllSettings, load
 from millpond.app.routing import Route
 from millpond.commands import check, cli
-from millpond.commands.check_queue import MADE_UP_HANDLE, Finding, check_queue, sqs_queue
+from millpond.commands.check_queue import MADE_UP_HANDLE, Finding, check_queue, queue_at
 from millpond.errors import AccessDenied, ConfigError, QueueError, QueueMissing, Unreachable
 from millpond.local import LocalSqs
 from millpond.sqs.queue import Failure
@@ -471,7 +471,7 @@ def test_a_queue_without_a_region_is_an_error_and_not_the_end_of_the_check(setti
     regionless = settings('event_type = "x"').queues["mails"]
     url = "https://vpce-1.sqs.amazonaws.com/1/mails"
     with pytest.raises(ConfigError, match=r"set \[sqs\] region"):
-        sqs_queue(url, regionless, settings())
+        queue_at(url, regionless, settings())
     found = list(
         check.preflight(
             msgspec.structs.replace(settings(), queues={"mails": msgspec.structs.replace(regionless, url=url)}), {}
