@@ -45,6 +45,7 @@ def test_a_message_takes_no_more_steps_in_the_engine_than_it_did(at_once):
     check((whole - half) / 300, ENGINE[at_once])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tls", [False, True])
 def test_a_message_takes_no_more_steps_in_the_wire_client_than_it_did(tls, monkeypatch):
     """The least of five rounds: an answer that comes in two pieces takes more."""

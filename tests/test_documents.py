@@ -209,6 +209,7 @@ def test_each_key_that_is_named_is_in_config_toml(page):
 OF_HANDLERS = {name for name in (*dir(Message), *dir(Outcome)) if name.endswith("_seconds")}
 
 
+@pytest.mark.slow
 @each_page
 def test_each_option_of_a_command_that_is_named_is_one(page):
     text = page.read_text()

@@ -422,7 +422,7 @@ def test_a_send_that_is_never_answered_ends_in_time_and_says_that_it_may_have_be
 
     def send() -> None:
         # How many tries 0.4 s hold is up to the back-off's jitter; on a busy machine they can end in a dialling.
-        told = r"(no answer in 0\.4 s \([23] tries\)|no connection to \S+: .+); it may have been sent all the same"
+        told = r"(no answer in 0\.4 s( \([23] tries\))?|no connection to \S+: .+); it may have been sent all the same"
         with pytest.raises(Unreachable, match=told):
             producer.send("a", {}, timeout=timeout)
 

@@ -243,6 +243,7 @@ def test_each_field_of_an_email_is_listed(heading, struct):
     assert listed == [field.encode_name for field in msgspec.structs.fields(struct)]
 
 
+@pytest.mark.slow
 def test_the_mail_handler_of_its_page_works(tmp_path):
     (tmp_path / "handlers").mkdir()
     (tmp_path / "handlers/joined.py").write_text(python_of("email.md", "A mail handler of your own"))

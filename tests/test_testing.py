@@ -78,6 +78,7 @@ def test_a_payload_reaches_its_handler_decoded(project):
     assert json.loads(message.body)["event_id"] == message.event_id
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [0, 3])
 @pytest.mark.parametrize("patched", [True, False])
 def test_a_handler_in_a_thread_may_start_processes(project, tmp_path, patched, code):
@@ -419,6 +420,7 @@ def test_second(local_queue):
 """
 
 
+@pytest.mark.slow
 def test_each_test_has_a_fresh_local_queue_on_one_server_that_ends_with_the_tests(user_project, tmp_path):
     conftest = 'pytest_plugins = ["millpond.testing"]'
     user_project(**{"tests/conftest.py": conftest, "tests/test_send.py": SEND}).passes(2)

@@ -333,12 +333,14 @@ def test_elsewhere_the_table_is_plain_and_progress_is_silent(capsys):
     assert capsys.readouterr().out == "       where\nerror  [queues.emails]\nok     a b\n"
 
 
+@pytest.mark.slow
 def test_the_demo_is_for_the_local_queue_only(project):
     with WorkerProcess(project(REAL), "--demo", "3") as worker:
         assert worker.exit_code() == 3
         assert worker.stderr.startswith("--demo 3: sample e-mails go into the local queue only")
 
 
+@pytest.mark.slow
 def test_the_demo_needs_a_handler_for_e_mails(project):
     with WorkerProcess(project(more="[local]\nport = 0\n"), "--demo", "3") as worker:
         assert worker.exit_code() == 3

@@ -44,6 +44,7 @@ class Storm:
         self.rig.clock.timer(moment, lambda: delivery.interrupt(Named))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 def test_in_a_storm_of_interrupts_each_lands_in_its_own_delivery_or_nowhere(seed):
     storm = Storm(seed)

@@ -214,6 +214,7 @@ def test_a_message_in_a_quiet_queue_is_there_within_ten_seconds_and_a_burst_of_i
     assert first + second >= 0.85 * 20 * 480
 
 
+@pytest.mark.slow
 def test_polls_of_a_busy_queue_that_becomes_quiet_give_their_permits_to_another_within_seconds(alone):
     process = Process(20, 100)
     for index in range(20):

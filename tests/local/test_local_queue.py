@@ -408,6 +408,7 @@ def test_a_queue_that_is_its_own_dead_letter_queue_answers_its_poll_once() -> No
     assert (poll.receipts is None) != (other.receipts is None)
 
 
+@pytest.mark.slow
 def test_beyond_120_000_in_flight_a_receive_is_refused_and_a_long_poll_waits_for_room() -> None:
     queue = a_queue()
     queue.send([(StoredMessage(str(n), "b", "m", START), 0) for n in range(MAX_IN_FLIGHT + 5)], START)
@@ -439,6 +440,7 @@ def seconds_of_cpu_for_1000_calls_each(total: int) -> float:
     return process_time() - started
 
 
+@pytest.mark.slow
 def test_no_call_scans_a_queue_of_100_000_messages() -> None:
     few, many = seconds_of_cpu_for_1000_calls_each(2_000), seconds_of_cpu_for_1000_calls_each(200_000)
     assert many < 20 * few  # a scan would make it 100 times

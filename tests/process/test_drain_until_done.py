@@ -119,6 +119,7 @@ def test_what_has_not_begun_is_given_back_at_once_and_nothing_more_is_received(c
     assert sorted(job.seen) == [(message_id, 1) for message_id in running]
 
 
+@pytest.mark.slow
 def test_a_time_limit_of_the_handler_ends_it_in_the_drain_as_ever(clock, monkeypatch):
     job = Job(clock, 1_000 * HOUR)
     one = Process(job, monkeypatch, wait_seconds=1)
