@@ -47,12 +47,6 @@ class ConnectionPool:
         self._dialer = Dialer(home, self.host, self.port, self.tls)
         # The system shares the CPU among real threads, and gevent's locks are not for them.
         self._opening = None if home is system else BoundedSemaphore(MAX_OPENING)
-        self._opened = 0
-
-    @property
-    def opened(self) -> int:
-        """How many connections were opened so far."""
-        return self._opened + (self._beside.opened if self._beside else 0)
 
     def exchange(self, wire: bytes, seconds: float) -> HttpAnswer:
         """Send a request, once, and read its answer, all within these seconds. Raises Unreachable."""
@@ -104,18 +98,13 @@ class ConnectionPool:
     def _new(self, end: float) -> HttpConnection:
         limit = min(end, monotonic() + CONNECT_SECONDS)
         if self._opening is None:
-            return self._open(limit)
+            return HttpConnection(self._dialer.dial(limit))
         if not self._opening.acquire(timeout=max(0.0, limit - monotonic())):
             raise Unreachable(f"no connection to {self.host}:{self.port}: other calls are still opening theirs")
         try:
-            return self._usable() or self._open(limit)  # one may be free by now
+            return self._usable() or HttpConnection(self._dialer.dial(limit))  # one may be free by now
         finally:
             self._opening.release()
-
-    def _open(self, limit: float) -> HttpConnection:
-        connection = HttpConnection(self._dialer.dial(limit))
-        self._opened += 1
-        return connection
 
 
 def _exchanged(connection: HttpConnection, wire: bytes, left: float, seconds: float) -> HttpAnswer:

@@ -8,6 +8,7 @@ import select
 import socket
 import ssl
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from itertools import zip_longest
 from time import monotonic
 from typing import Any, NamedTuple
@@ -63,8 +64,7 @@ class Dialer:
         problems: list[str] = []
         missing = "no connection"
         try:
-            attempts = _Attempts(self._home, self._addresses(end), end, problems)
-            with attempts:
+            with closing(_Attempts(self._home, self._addresses(end), end, problems)) as attempts:
                 for address, sock in attempts:
                     missing = "no TLS" if self._tls else missing
                     try:
@@ -113,10 +113,7 @@ class _Attempts:
         self._problems = problems
         self._stagger = min(STAGGER_SECONDS, (end - monotonic()) / (len(addresses) + 1))
 
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         for _address, sock in self._open.values():
             sock.close()
 
