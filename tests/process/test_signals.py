@@ -573,8 +573,16 @@ def test_a_bad_configuration_is_exit_3_with_every_finding_on_a_line(start):
 # --- other ends
 
 
-def test_a_core_greenlet_that_dies_takes_the_process_down_with_exit_2(start):
-    broken = HANDLERS + "\nfrom millpond.engine.poller import Pollers\nPollers.step = lambda self: 1 / 0\n"
+@pytest.mark.parametrize(
+    "defect",
+    [
+        "from millpond.engine.poller import Pollers\nPollers._step = lambda self, poll: 1 / 0",
+        "from millpond.hub.pulse import Pulse\nPulse._beat = lambda self: 1 / 0",
+    ],
+    ids=["in a greenlet", "in a timer"],
+)
+def test_a_defect_of_the_engine_takes_the_process_down_with_exit_2(start, defect):
+    broken = f"{HANDLERS}\n{defect}\n"
     worker = start("local", handlers=broken)
     crashed = worker.expect("worker.crashed")
     assert "ZeroDivisionError" in crashed["traceback"]
