@@ -31,7 +31,7 @@ def install() -> None:
         gevent.subprocess.Popen.send_signal = _send_signal
 
 
-def forget() -> None:
+def begin_child() -> None:
     """In a forked child: the children of its parent are not its own."""
     global _exits_lock
     _exits_lock = _allocate_lock()

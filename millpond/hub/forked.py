@@ -81,10 +81,10 @@ def _begin_child() -> None:
         _leave(_engine.pop())
     _end_with(getcurrent())
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # libev's handler would take the exit codes of this one's children
-    child_exits.forget()
+    child_exits.begin_child()
     process_locks.begin_child()
     log.forget_locks()
-    signals.forget()
+    signals.begin_child()
     _, mask = _forking.pop(_get_ident())
     _forking.clear()
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)

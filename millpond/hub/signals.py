@@ -91,7 +91,7 @@ class ExitSignals:
         log.from_thread(logging.WARNING, "worker.ended", text, traceback="".join(stack)[-MAX_STACK:])
 
 
-def forget() -> None:
+def begin_child() -> None:
     """In a forked child: its signals are its own, and the thread of its parent sees none of them."""
     signal.set_wakeup_fd(-1)
     for number in NUMBERS:
