@@ -18,17 +18,51 @@ from typing import Any
 import gevent
 import pytest
 from gevent import socket
+from gevent.event import Event
 from gevent.server import StreamServer
 
 from bench import certificate
 from millpond.local import LocalSqs, admission, http_requests
 from millpond.local import server as server_module
-from millpond.local.admission import Admission
+from millpond.local.admission import Admission, ServerConnection
 from tests.local.processes import first_line, local_process
 from tests.local.raw_client import RawClient, assert_closed
 
 MIB = 1_048_576
 pytestmark = pytest.mark.usefixtures("q")
+
+
+class Seen:
+    """What the server does with its connections: requests that it works on, bytes that it takes, ends that it makes."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.working = self.held = self.ended = 0
+        self._news = Event()
+        self._note(monkeypatch, "work", lambda: setattr(self, "working", self.working + 1))
+        self._note(monkeypatch, "hold", lambda size: setattr(self, "held", self.held + size))
+        self._note(monkeypatch, "end", lambda _: setattr(self, "ended", self.ended + 1))
+
+    def _note(self, monkeypatch: pytest.MonkeyPatch, name: str, note: Callable[..., None]) -> None:
+        original = getattr(ServerConnection, name)
+
+        def noted(connection: ServerConnection, *given: Any) -> None:
+            note(*given)
+            self._news.set()
+            original(connection, *given)
+
+        monkeypatch.setattr(ServerConnection, name, noted)
+
+    def wait(self, is_so: Callable[[], bool]) -> None:
+        """Until it is so."""
+        with gevent.Timeout(20):
+            while not is_so():
+                self._news.wait()
+                self._news.clear()
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
+    return Seen(monkeypatch)
 
 
 def assert_goes_on(server: LocalSqs) -> None:
@@ -110,13 +144,13 @@ def fill(server: LocalSqs, messages: int = 10) -> None:
 
 @pytest.mark.usefixtures("hurry")
 def test_a_reader_that_stops_in_the_middle_of_an_answer_is_hung_up_on(
-    server: LocalSqs, connect: Callable[[], RawClient]
+    server: LocalSqs, connect: Callable[[], RawClient], seen: Seen
 ) -> None:
     fill(server)
     slow = connect()
     slow.send(slow.request("ReceiveMessage", b'{"QueueUrl": "q", "MaxNumberOfMessages": 10}'))
     assert b"200 OK" in slow.file.readline()
-    gevent.sleep(1)
+    seen.wait(lambda: seen.ended == 1)
     with suppress(ConnectionResetError):
         assert len(slow.file.read()) < 10 * MIB
     assert_goes_on(server)
@@ -180,12 +214,12 @@ def test_among_those_that_asked_the_one_that_is_idle_the_longest_gives_way(serve
 
 
 @pytest.mark.usefixtures("few")
-def test_where_all_are_at_work_a_newcomer_is_told_and_a_later_one_served(server: LocalSqs) -> None:
+def test_where_all_are_at_work_a_newcomer_is_refused_and_a_later_one_served(server: LocalSqs, seen: Seen) -> None:
     with ExitStack() as stack:
         polling = [stack.enter_context(closing(RawClient(server))) for _ in range(20)]
         for connection in polling:
             connection.send(connection.request("ReceiveMessage", b'{"QueueUrl": "q", "WaitTimeSeconds": 20}'))
-        gevent.sleep(0.2)
+        seen.wait(lambda: seen.working == 20)
         newcomer = stack.enter_context(closing(RawClient(server)))
         status, _, body = newcomer.answer()
         assert (status, json.loads(body)["message"].endswith("Try again.")) == (503, True)
@@ -249,28 +283,28 @@ def test_silent_connections_beyond_its_descriptors_leave_the_command_at_work() -
 
 
 def test_half_bodies_that_stall_give_way_to_one_that_comes(
-    server: LocalSqs, connect: Callable[[], RawClient], monkeypatch: pytest.MonkeyPatch
+    server: LocalSqs, connect: Callable[[], RawClient], monkeypatch: pytest.MonkeyPatch, seen: Seen
 ) -> None:
     monkeypatch.setattr(admission, "MAX_HELD_BYTES", 4 * MIB)
-    monkeypatch.setattr(admission, "STALLED_SECONDS", 0.2)
+    monkeypatch.setattr(admission, "STALLED_SECONDS", 0.0)
     stalled = [connect() for _ in range(3)]
-    for connection in stalled:
+    for number, connection in enumerate(stalled, 1):
         connection.send(connection.request("SendMessage", b"", f"Content-Length: {2 * MIB}") + b" " * (MIB + 1000))
-        gevent.sleep(0.2)
+        seen.wait(lambda number=number: seen.held >= number * MIB)
     whole = connect()
     assert whole.call("SendMessage", QueueUrl="q", MessageBody="x" * (MIB))[0] == 200
     assert stalled[0].answer()[0] == 408
     assert whole.call("SendMessage", QueueUrl="q", MessageBody="x" * (MIB))[0] == 200
 
 
-def test_where_all_memory_is_in_use_a_request_is_told_to_come_again(
-    server: LocalSqs, connect: Callable[[], RawClient], monkeypatch: pytest.MonkeyPatch
+def test_where_all_memory_is_in_use_a_request_is_refused_for_now(
+    server: LocalSqs, connect: Callable[[], RawClient], monkeypatch: pytest.MonkeyPatch, seen: Seen
 ) -> None:
     monkeypatch.setattr(admission, "MAX_HELD_BYTES", MIB)
     monkeypatch.setattr(admission, "STALLED_SECONDS", 60)
     first, second = connect(), connect()
     first.send(first.request("SendMessage", b"", f"Content-Length: {2 * MIB}") + b" " * (MIB - 1000))
-    gevent.sleep(0.2)
+    seen.wait(lambda: seen.held == MIB - 1000)
     second.send(second.request("SendMessage", b"", f"Content-Length: {MIB}") + b" " * 200_000)
     status, headers, body = second.answer()
     assert (status, headers["connection"]) == (503, "close")
@@ -286,11 +320,10 @@ def test_answers_that_nobody_reads_give_way_to_requests(
 ) -> None:
     fill(server, 10)
     monkeypatch.setattr(admission, "MAX_HELD_BYTES", 8 * MIB)
-    monkeypatch.setattr(admission, "STALLED_SECONDS", 0.2)
+    monkeypatch.setattr(admission, "STALLED_SECONDS", 0.0)
     slow = connect()
     slow.send(slow.request("ReceiveMessage", b'{"QueueUrl": "q", "MaxNumberOfMessages": 10}'))
     assert b"200 OK" in slow.file.readline()
-    gevent.sleep(0.5)
     other = connect()
     assert other.call("SendMessage", QueueUrl="q", MessageBody="x" * MIB)[0] == 200
     with suppress(ConnectionResetError):
