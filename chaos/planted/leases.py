@@ -47,17 +47,17 @@ def oldest_change_wins(original: Any) -> Any:
     return ask
 
 
-@mutant("giving back makes unsent beats void", (Lease, "give_back"), (Lease, "_extend"))
+@mutant("giving back makes unsent beats void", (Lease, "give_back"), (Lease, "_beat"))
 def beats_after_give_back(original: Any) -> Any:
     def give_back(self: Lease, seconds: float) -> None:
         self.state = GIVING_BACK
         self._ask(self._clamped(seconds))
 
-    def extend(self: Lease) -> None:
+    def beat(self: Lease) -> None:
         if self.state is not DELETING and self.state is not ENDED:
             self._ask(self._clamped(self.terms.visibility_seconds))
 
-    return give_back if original.__name__ == "give_back" else extend
+    return give_back if original.__name__ == "give_back" else beat
 
 
 @mutant("a beat's answer is ignored once there is an outcome", (Change, "answered"))

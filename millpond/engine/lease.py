@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import msgspec
 
 from millpond.engine.lease_state import DELETING, ENDED, GIVING_BACK, HELD, LOST, LeaseState
 from millpond.hub.backoff import whole_seconds
-from millpond.hub.clock import Clock, Timer
+from millpond.hub.clock import Clock, Event
 from millpond.hub.countdown import Countdown
 from millpond.sqs.batcher import Batcher
 from millpond.sqs.queue import Failure
@@ -36,6 +36,7 @@ class LeaseTerms(msgspec.Struct, eq=False):
 
     owner: LeaseOwner
     clock: Clock
+    spawn: Callable[..., Any]
     visibility_seconds: int
     lease_seconds: float  # after a receive: less than the visibility, since the answer was on its way
     beat_seconds: float
@@ -84,8 +85,8 @@ class Change(msgspec.Struct, eq=False):
 class Lease(msgspec.Struct, eq=False):
     """The belief that one message is this worker's, until `deadline`. Its rules, each with its test:
 
-    1. A timer of its own begins with the first beat (until then one is enough for all leases): short work never pays
-       for one (`test_short_work_pays_for_no_heartbeat`).
+    1. Its heartbeat greenlet starts when the first beat is due: short work never pays for one
+       (`test_short_work_pays_for_no_heartbeat`).
     2. At most one change is on its way; the newest wish waits for its answer. So a beat never overwrites a back-off: it
        did in 23 of 60 trial runs (`test_a_back_off_is_never_overwritten_by_the_beat_before_it`).
     3. `give_back` makes unsent beats void (`test_a_beat_that_waits_to_be_sent_becomes_the_back_off`); the lease ends
@@ -108,7 +109,7 @@ class Lease(msgspec.Struct, eq=False):
     change: Change | None = None  # that waits or is on its way
     marked: bool = False  # written by the watchdog's thread alone
     _rescued: tuple[str, float] | None = None  # also by that thread: the handle it extended, the resulting deadline
-    next_beat: Timer | None = None  # None before the first beat and after the last
+    heartbeat_stop: Event | None = None  # ends the heartbeat greenlet; None before the first beat and after the last
 
     def __repr__(self) -> str:  # gevent writes it to the log where a greenlet fails: without any body
         return f"<Lease {self.state.value}>"
@@ -138,7 +139,7 @@ class Lease(msgspec.Struct, eq=False):
         self.state = HELD  # last: the thread marks no lease that has half of the old
         if since + self.terms.beat_seconds <= self.terms.clock.now():
             self.stop_beating()  # the next beat may be due after the new deadline
-            self.beat()
+            self.start_beating()
         elif was_lost:
             self.terms.quiet.add(self)
 
@@ -158,7 +159,7 @@ class Lease(msgspec.Struct, eq=False):
         self._hold_on()
         terms = self.terms
         if self.deadline - terms.clock.now() < terms.visibility_seconds - terms.beat_seconds:
-            self._extend()
+            self._beat()
 
     def _hold_on(self) -> None:
         if self.state is DELETING:
@@ -199,14 +200,24 @@ class Lease(msgspec.Struct, eq=False):
 
     # The heartbeat
 
-    def beat(self) -> None:
-        """In the hub: a beat is due. Ask for it, and set the time of the next one, or of the lease's end."""
-        now = self.terms.clock.now()
-        if not self.is_lost(now):
-            self._extend()
-            self.next_beat = self.terms.clock.timer(min(self.terms.beat_seconds, self.known_until() - now), self.beat)
+    def start_beating(self) -> None:
+        """The first beat is due."""
+        self.heartbeat_stop = self.terms.clock.event()
+        self.terms.spawn(self._beats, self.heartbeat_stop)
 
-    def _extend(self) -> None:
+    def _beats(self, stopped: Event) -> None:
+        while self._beat_step(stopped):
+            pass
+
+    def _beat_step(self, stopped: Event) -> bool:
+        now = self.terms.clock.now()
+        if stopped.is_set() or self.is_lost(now):
+            return False
+        self._beat()
+        stopped.wait(max(0.0, min(self.terms.beat_seconds, self.known_until() - now)))
+        return True
+
+    def _beat(self) -> None:
         seconds = self._clamped(self.terms.visibility_seconds)
         if self.state is HELD and seconds > 0:
             self._ask(seconds)
@@ -217,11 +228,11 @@ class Lease(msgspec.Struct, eq=False):
 
     def stop_beating(self) -> None:
         """End the beats: the lease is lost, about to be given back, or over."""
-        if self.next_beat is None:
+        if self.heartbeat_stop is None:
             self.terms.quiet.remove(self)
         else:
-            self.next_beat.cancel()
-            self.next_beat = None
+            self.heartbeat_stop.set()
+            self.heartbeat_stop = None
 
     # One writer
 
@@ -266,6 +277,6 @@ def end_all(leases: Sequence[Lease]) -> list[Any]:
             lost.append(lease.item)
         lease.state = ENDED
         lease.item = None  # which has this lease: so that neither needs the garbage collector
-        if lease.next_beat is not None:
+        if lease.heartbeat_stop is not None:
             lease.stop_beating()
     return lost

@@ -55,11 +55,12 @@ class LeaseKeeper:
         self.terms = LeaseTerms(
             owner,
             clock,
+            spawn,
             visibility_seconds,
             lease_seconds(visibility_seconds),
             beat_seconds,
             min(hold_seconds, MAX_HOLD_SECONDS - HOLD_MARGIN_SECONDS),
-            Countdown(beat_seconds, Lease.beat, clock),
+            Countdown(beat_seconds, Lease.start_beating, clock),
             self.changes,
         )
         self._clock = clock
@@ -78,7 +79,7 @@ class LeaseKeeper:
             self.terms.quiet.add_all(leases)
             return
         for lease in leases:
-            lease.beat()
+            lease.start_beating()
 
     def end(self, leases: Sequence[Lease]) -> list[Any]:
         """Their messages are settled, or given up: nothing more is sent. Gives the items of those that were lost."""

@@ -199,8 +199,8 @@ class LeaseModel(RuleBasedStateMachine):
 
     def take(self, handle: str, since: float) -> None:
         self.lease = self.leases[handle] = self.keeper.take([], handle, since)
-        self.lease.item = self.lease
         self.keeper.begin([self.lease], since)
+        self.lease.item = self.lease
         self.wish, self.delete_flies = None, False
 
     def expect(self, right: bool, wrong: str) -> None:
