@@ -17,14 +17,18 @@ from tests.mutation.plant import Plant, planted
 
 #: A test file that takes longer hangs: the bug is found.
 MAX_SECONDS = 300
-#: Left out, as `make quick` does: whole processes, minutes of load.
-SLOW = ("tests/process/test_signals.py", "tests/test_end_to_end.py", "tests/fuzz/", "chaos/", "tests/mutation/")
+#: Left out: whole processes, minutes of load.
+SLOW = (
+    "tests/process/test_signals.py",
+    "tests/test_end_to_end.py",
+    "tests/test_wheel.py",
+    "tests/fuzz/",
+    "tests/mutation/",
+)
 #: What stands for the whole engine, last.
 SIMULATION = "chaos/test_simulation.py"
 #: What the simulation runs.
-SIMULATED = {"books", "batcher", "consumer", "countdown", "dead_letter", "delivery", "groups", "lease"} | {
-    *("message", "permits", "poller", "processor", "settler")
-}
+SIMULATED = ("millpond/engine/", "millpond/hub/countdown", "millpond/sqs/batcher", "millpond/sqs/bounded")
 #: Test files: with fewer, a bug may live because its tests were not run.
 FEW = 4
 _LEFT_BEHIND = (".git", ".venv", "__pycache__", ".*_cache", ".hypothesis", ".bench", "outbox")
@@ -78,7 +82,7 @@ class Judge:
 
 
 def tests_of(root: Path, file: str) -> list[str]:
-    """The tests that import this file, or fixtures of it: its own first, then those with fewer imports.
+    """The tests that import this file, or fixtures of it: its own first, then its wing's, then those of fewer imports.
 
     Where these are FEW, those of the files of ours that import it too: it may be tried through them alone.
     """
@@ -87,8 +91,12 @@ def tests_of(root: Path, file: str) -> list[str]:
     while len(near) < FEW and files:
         files = [user for one in files for user in _users(root, one)]
         near |= {test for user in files for test in _about(root, user)}
-    in_order = sorted(near, key=lambda test: (Path(test).stem != f"test_{stem}", len(_imports(root)[test]), test))
-    return in_order + ([SIMULATION] if file.startswith("millpond/") and stem in SIMULATED else [])
+
+    def distance(test: str) -> tuple[bool, bool, int, str]:
+        path = Path(test)
+        return path.stem != f"test_{stem}", path.parent.name != Path(file).parent.name, len(_imports(root)[test]), test
+
+    return sorted(near, key=distance) + ([SIMULATION] if file.startswith(SIMULATED) else [])
 
 
 def _about(root: Path, file: str) -> set[str]:

@@ -16,7 +16,7 @@ from tests.mutation.judge import Judge, Verdict, tests_of
 from tests.mutation.plant import Plant, planted, plants
 
 ROOT = Path(__file__).parent.parent.parent
-#: Of the sample, so many must be found.
+#: The share of the sample that must be found.
 WANTED = 0.95
 #: What a worker does; what only commands, demos and the local queue need is not among it.
 ASIDE = ("commands", "local", "testing.py", "__main__.py", "__init__.py")
@@ -39,7 +39,7 @@ def run(files: Sequence[str], sample: int, seed: int, workers: int) -> bool:
         return False
     verdicts = list(_judged(chosen, workers))
     survivors = [verdict.plant for verdict in verdicts if not verdict.by]
-    _tell(verdicts, time.monotonic() - started)
+    _print(verdicts, time.monotonic() - started)
     return len(survivors) <= (1 - WANTED) * len(chosen)
 
 
@@ -76,7 +76,7 @@ def _shown(plant: Plant) -> str:
     return f"not found: {plant.file}:{plant.line} {plant.operator} {plant.occurrence}\n    " + "\n    ".join(changed)
 
 
-def _tell(verdicts: Sequence[Verdict], seconds: float) -> None:
+def _print(verdicts: Sequence[Verdict], seconds: float) -> None:
     planted_in = Counter(verdict.plant.file for verdict in verdicts)
     found_in = Counter(verdict.plant.file for verdict in verdicts if verdict.by)
     for file, number in sorted(planted_in.items()):
