@@ -46,7 +46,7 @@ def permit_back_though_full(original: Any) -> Any:
 def permit_of_twin_lost(original: Any) -> Any:
     def redelivered(self: InHand, twin: Delivery, received: Any, since: float) -> None:
         original(self, twin, received, since)
-        self._share.held += 1
-        self._share._permits.free -= 1
+        self._share.take(1)
+        self._share.polled(asked=1, got=1)
 
     return redelivered
