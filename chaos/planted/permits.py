@@ -32,14 +32,14 @@ def permit_back_on_arrival(original: Any) -> Any:
 
 @mutant(
     "a permit comes back only while settling keeps up: what waits to be settled is bounded",
-    (Endings, "release_permits"),
+    (Endings, "has_room"),
 )
 def permit_back_though_full(original: Any) -> Any:
-    def release_permits(self: Endings) -> None:
+    def has_room(self: Endings) -> None:
         owed, self._owed = self._owed, 0
         self._share.release(owed)
 
-    return release_permits
+    return has_room
 
 
 @mutant("a redelivered message gives its permit back", (InHand, "_redelivered"))

@@ -6,6 +6,7 @@ from typing import Any
 
 from chaos.planted.bug import mutant
 from millpond.engine.consumer import Consumer
+from millpond.engine.endings import Endings
 from millpond.engine.poller import Pollers
 
 
@@ -17,7 +18,7 @@ def polls_on(original: Any) -> Any:
 @mutant(
     "what was not started goes back once the queue's own polls have ended",
     (Consumer, "drain"),
-    (Consumer, "hidden_seconds"),
+    (Endings, "hidden_seconds"),
 )
 def gives_back_into_own_poll(original: Any) -> Any:
     def drain(self: Consumer, deadline: float) -> None:

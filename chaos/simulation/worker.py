@@ -86,6 +86,7 @@ class Worker:
         self.name = name
         self.plan = plan
         self.clock = ProcessClock(world)
+        self.clock.on_error = lambda error: self.record("core_error", value=repr(error))
         self.history = history
         self.over = False
         self.draining = False
@@ -134,7 +135,7 @@ class Worker:
         settle, finish, abandon = settler.settle, books.finish, books.abandon
 
         def record_settle(deliveries: Sequence[Delivery], outcome: Outcome) -> None:
-            hidden = self.consumer.hidden_seconds() if outcome.name in GIVEN_BACK else 0
+            hidden = self.consumer.endings.hidden_seconds() if outcome.name in GIVEN_BACK else 0
             delay = max(outcome.delay_seconds, hidden)
             value = (outcome.name, delay, outcome.cause, len(outcome.follow_ups))
             for delivery in deliveries:

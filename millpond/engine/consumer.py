@@ -14,16 +14,14 @@ from millpond.engine.endings import Endings
 from millpond.engine.groups import Groups
 from millpond.engine.held_back import HOLDING, WORKING, HeldBack
 from millpond.engine.in_hand import InHand, InHandOwner
-from millpond.engine.last_receive import BEHIND_FAILED, LastReceive, LastReceiveOwner
-from millpond.engine.lease import LeaseOwner
+from millpond.engine.last_receive import LastReceive, LastReceiveOwner
 from millpond.engine.lease_keeper import LeaseKeeper
-from millpond.engine.outcomes import DONE, GIVEN_BACK, LEASE_LOST, NOT_STARTED, RELEASED, SUCCEEDED
+from millpond.engine.outcomes import LEASE_LOST, NOT_STARTED, RELEASED
 from millpond.engine.pause import Pause
 from millpond.engine.permits import Share
 from millpond.engine.poller import Pollers, Receiver
 from millpond.engine.processor import Processor
-from millpond.engine.settler import FLUSHERS, Settler, SettlerOwner
-from millpond.engine.spared import Spared
+from millpond.engine.settler import FLUSHERS, Settler
 from millpond.engine.unsent import EntryWriter
 from millpond.errors import Interrupt, QueueError
 from millpond.hub.clock import Clock
@@ -31,21 +29,17 @@ from millpond.hub.pool import Pool
 from millpond.message import Outcome
 from millpond.observe import log
 from millpond.sqs.limits import MAX_BYTES
-from millpond.sqs.queue import Failure, Received
+from millpond.sqs.queue import Received
 from millpond.sqs.sqs_queue import SqsQueue
 
-SERVER_DOWN = Outcome("released", reason="a server that its queue needs was down")
 
-
-class Consumer(InHandOwner, LeaseOwner, LastReceiveOwner, SettlerOwner, Receiver):
+class Consumer(InHandOwner, LastReceiveOwner, Receiver):
     """One queue, wired.
 
     1. What the polls bring becomes deliveries: leased, and put on the ready list (`submit`).
-    2. A slot of the pool calls `work`: the processor's outcome is queued for settling; then, and not before, and
-       only while settling keeps up, the permit comes back (released at once, 2,950 messages were held instead of 20).
+    2. A slot of the pool calls `work`: the processor's outcome is queued for settling (see Endings).
     3. On a FIFO queue a message waits until those of its group before it are done, and goes back where one is not.
-    4. At the last receive that the redrive policy permits nothing is given back: it is kept in hand, or a dead letter.
-    5. `drain` stops receiving; what is not started is held back, and given back by `give_back_held`.
+    4. `drain` stops receiving; what is not started is held back, and given back by `give_back_held`.
 
     `unread_since` is the one of Pulse. `max_unsettled` bounds what may wait to be settled. `refused` is called with
     the error of each receive that fails before any has come back.
@@ -72,7 +66,6 @@ class Consumer(InHandOwner, LeaseOwner, LastReceiveOwner, SettlerOwner, Receiver
         self.in_memory = settings.is_local  # what is in it ends with the process
         self.books = books
         self.ready = 0  # deliveries that no slot has taken yet
-        self.back_off_until = 0.0  # when the last message that this worker put off is visible again
         self.queue = queue
         self.max_bytes = MAX_BYTES  # of one message that the queue takes
         self._settings = settings
@@ -83,35 +76,37 @@ class Consumer(InHandOwner, LeaseOwner, LastReceiveOwner, SettlerOwner, Receiver
         self._max_unsettled = max_unsettled
         self._refused = refused
         self._clock = clock
-        self._spawn = spawn
         self._unread_since = unread_since
         self._pause = Pause(name, share, clock)
         self._last_receive = LastReceive(name, settings, self._pause, clock, self)
-        self._spared = Spared()
         self._held_back = HeldBack(lambda delivery: self.end_soon(delivery, RELEASED))
-        self._groups = Groups(self._start_one, self._end_behind) if settings.is_fifo else None
-        self._leases = self._make_lease_keeper()
-        self._settler = self._make_settler()
-        self.hand = InHand(self, self._leases, books, share, self._spared, clock)
-        self._endings = Endings(
-            self._settler,
-            self.hand,
-            share,
-            pause=self._pause,
-            last_receive=self._last_receive,
-            held_back=self._held_back,
-            groups=self._groups,
-            clock=clock,
-            spawn=spawn,
-        )
+        self._groups = Groups(self) if settings.is_fifo else None
         self.polls = Pollers(queue, settings, share, clock, spawn, self._pause, self)
+        self.endings = self._make_endings(spawn)
+        leases = self._make_leases(spawn)
+        self.hand = self.endings.hand = InHand(self, leases, books, share, self.endings.spared, clock)
+        self._settler = self.endings.settler = self._make_settler(leases, spawn)
 
-    def _make_lease_keeper(self) -> LeaseKeeper:
+    def _make_endings(self, spawn: Callable[..., Any]) -> Endings:
+        return Endings(
+            self._processor,
+            self.books,
+            self._share,
+            self.polls,
+            self._pause,
+            self._last_receive,
+            self._held_back,
+            self._groups,
+            self._clock,
+            spawn,
+        )
+
+    def _make_leases(self, spawn: Callable[..., Any]) -> LeaseKeeper:
         return LeaseKeeper(
             self.queue,
             self._clock,
-            self._spawn,
-            self,
+            spawn,
+            self.endings,
             visibility_seconds=self._settings.visibility_seconds,
             beat_seconds=self._settings.beat_seconds,
             flushers=FLUSHERS,
@@ -120,17 +115,17 @@ class Consumer(InHandOwner, LeaseOwner, LastReceiveOwner, SettlerOwner, Receiver
             name=self.name,
         )
 
-    def _make_settler(self) -> Settler:
+    def _make_settler(self, leases: LeaseKeeper, spawn: Callable[..., Any]) -> Settler:
         fifo = self._settings.is_fifo
         return Settler(
             self.queue,
             self._dead_letters,
-            self._leases,
+            leases,
             EntryWriter(self.name, self._processor.where, self._clock, fifo),
             self.books,
-            self,
+            self.endings,
             self._clock,
-            self._spawn,
+            spawn,
             name=self.name,
             limit=self._max_unsettled,
             fifo=fifo,
@@ -175,11 +170,9 @@ class Consumer(InHandOwner, LeaseOwner, LastReceiveOwner, SettlerOwner, Receiver
         else:
             self._start(deliveries)
 
-    def _start_one(self, delivery: Delivery) -> None:
+    def start(self, delivery: Delivery) -> None:
+        """Make it ready."""
         self._start([delivery])
-
-    def _end_behind(self, delivery: Delivery) -> None:
-        self.end_soon(delivery, BEHIND_FAILED)
 
     def _start(self, deliveries: list[Delivery]) -> None:
         self.ready += len(deliveries)
@@ -205,13 +198,13 @@ class Consumer(InHandOwner, LeaseOwner, LastReceiveOwner, SettlerOwner, Receiver
         if self._held_back.phase is not WORKING:
             self._held_back.add(delivery)
         elif delivery.lease.is_lost(self._clock.now()):
-            self._endings.end(delivery, LEASE_LOST)
+            self.endings.end(delivery, LEASE_LOST)
         else:
             outcome = self._processor.process(delivery, self._settings.event_type)
             if outcome is NOT_STARTED:
                 self._held_back.add(delivery)
             else:
-                self._endings.end(delivery, outcome)
+                self.endings.end(delivery, outcome)
 
     def stuck(self, delivery: Delivery) -> None:
         """In the hub: the handler swallows its interrupts. Its slot is written off, the message goes on without it."""
@@ -223,7 +216,7 @@ class Consumer(InHandOwner, LeaseOwner, LastReceiveOwner, SettlerOwner, Receiver
 
     def end_soon(self, delivery: Delivery, outcome: Outcome) -> None:
         """End it, from another greenlet."""
-        self._endings.end_soon(delivery, outcome)
+        self.endings.end_soon(delivery, outcome)
 
     # The last receive that the redrive policy permits (maxReceiveCount)
 
@@ -236,55 +229,16 @@ class Consumer(InHandOwner, LeaseOwner, LastReceiveOwner, SettlerOwner, Receiver
         if self.hand.deliveries.setdefault(delivery.received.message_id, delivery) is not delivery:
             self.refuse(delivery)
         elif self._pause.is_on:
-            self._last_receive.stand_in_line(delivery, SERVER_DOWN)
+            self._last_receive.stand_in_line(delivery)
         else:
-            self._start_one(delivery)
+            self.start(delivery)
 
     def probe_in_hand(self) -> bool:
         """The next one in line is the probe. False: none is."""
         delivery = self._last_receive.next()
         if delivery is not None:
-            self._start_one(delivery)
+            self.start(delivery)
         return delivery is not None
-
-    # Settled
-
-    def has_room(self) -> None:
-        """Fewer calls wait than the limit again: permits come back."""
-        self._endings.release_permits()
-
-    def finished(self, deliveries: list[Delivery]) -> None:
-        """SQS has confirmed what their outcomes needed."""
-        self.books.finish(deliveries)
-        for delivery in deliveries:
-            if self._spared.counts or delivery.outcome is not SUCCEEDED:
-                self._spared.finish(delivery)
-                if delivery.outcome.name in GIVEN_BACK:
-                    visible_at = self._clock.now() + delivery.outcome.delay_seconds
-                    self.back_off_until = max(self.back_off_until, visible_at)
-        if self._groups is not None:
-            for delivery in deliveries:
-                (self._groups.leave if delivery.outcome.name in DONE else self._groups.fail)(delivery)
-        self.hand.forget(deliveries)
-
-    def lease_lost(self, item: Delivery) -> None:
-        """Its message may be somebody else's: the handler that runs is interrupted, unless it asked to finish."""
-        item.lose()
-
-    def given_back(self, item: Delivery, failure: Failure | None) -> None:
-        """Its lease gave the message back, or could not."""
-        self._settler.given_back(item, failure)
-
-    def put_off_seconds(self, delivery: Delivery) -> int:
-        """The back-off of a message that should be a dead letter and cannot be one."""
-        return self._processor.retry_seconds(delivery)
-
-    def abandoned(self, delivery: Delivery, error: str) -> None:
-        """It could not be settled before the drain was over."""
-        self.books.abandon(delivery, error)
-        if self._groups is not None:
-            self._groups.fail(delivery)
-        self.hand.abandon(delivery)
 
     @property
     def in_hand(self) -> int:
@@ -318,7 +272,7 @@ class Consumer(InHandOwner, LeaseOwner, LastReceiveOwner, SettlerOwner, Receiver
     def give_back_held(self) -> None:
         """Give back what was not started, and from now on all that an open poll still brings."""
         for delivery in self._held_back.take_all():
-            self._endings.end(delivery, RELEASED)
+            self.endings.end(delivery, RELEASED)
 
     def interrupt(self, kind: Callable[[], Interrupt]) -> None:
         """Interrupt every handler that runs."""
@@ -330,9 +284,3 @@ class Consumer(InHandOwner, LeaseOwner, LastReceiveOwner, SettlerOwner, Receiver
         for delivery in self.hand:
             if delivery.is_inside():
                 self.stuck(delivery)
-
-    def hidden_seconds(self) -> int:
-        """How long a poll of ours, left open behind us, could still take what we give back now."""
-        if self._held_back.phase is WORKING or not (until := self.polls.open_until()):
-            return 0
-        return math.ceil(until - self._clock.now()) + 1

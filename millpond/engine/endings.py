@@ -2,35 +2,46 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
+from millpond.engine.books import Books
 from millpond.engine.delivery import SETTLING, Delivery
 from millpond.engine.groups import Groups
 from millpond.engine.held_back import WORKING, HeldBack
 from millpond.engine.in_hand import InHand
 from millpond.engine.last_receive import LastReceive
+from millpond.engine.lease import LeaseOwner
 from millpond.engine.outcomes import DONE, GIVEN_BACK, SUCCEEDED
 from millpond.engine.pause import Pause
 from millpond.engine.permits import Share
-from millpond.engine.settler import Settler
+from millpond.engine.poller import Pollers
+from millpond.engine.processor import Processor
+from millpond.engine.settler import Settler, SettlerOwner
+from millpond.engine.spared import Spared
 from millpond.hub.clock import Clock
 from millpond.message import Outcome
+from millpond.sqs.queue import Failure
 
 
-class Endings:
+class Endings(LeaseOwner, SettlerOwner):
     """Each delivery ends once; what ends in one turn of the hub is settled together.
 
     The permits come back when the outcomes are queued, not before, and only while settling keeps up (released at once,
     2,950 messages were held instead of 20).
     """
 
+    #: Made by the consumer with this as their owner.
+    settler: Settler
+    hand: InHand
+
     def __init__(
         self,
-        settler: Settler,
-        hand: InHand,
+        processor: Processor,
+        books: Books,
         share: Share,
-        *,
+        polls: Pollers,
         pause: Pause,
         last_receive: LastReceive,
         held_back: HeldBack,
@@ -38,9 +49,12 @@ class Endings:
         clock: Clock,
         spawn: Callable[..., Any],
     ) -> None:
-        self._settler = settler
-        self._hand = hand
+        self.spared = Spared()
+        self.back_off_until = 0.0  # when the last message that this worker put off is visible again
+        self._processor = processor
+        self._books = books
         self._share = share
+        self._polls = polls
         self._pause = pause
         self._last_receive = last_receive
         self._held_back = held_back
@@ -61,14 +75,14 @@ class Endings:
             if outcome.name in GIVEN_BACK and self._last_receive.includes(delivery):
                 if self._held_back.phase is WORKING and self._last_receive.keep(delivery, outcome):
                     return
-                outcome = self._last_receive.dead_letter(outcome, self._settler.sender.dead_letters is not None)
+                outcome = self._last_receive.dead_letter(outcome, self.settler.sender.dead_letters is not None)
             if self._groups is not None and outcome.name not in DONE:
                 self._groups.fail(delivery)
         delivery.state = SETTLING
         if outcome is SUCCEEDED:
             self._succeeded.append(delivery)
         else:
-            self._settler.settle([delivery], outcome)
+            self.settler.settle([delivery], outcome)
         self._ended += 1
         if self._ended == 1:
             self._clock.soon(self._settle_swarm)
@@ -83,24 +97,58 @@ class Endings:
         self._owed += self._ended
         self._ended = 0
         succeeded, self._succeeded = self._succeeded, []
-        try:
-            if succeeded:
-                self._settler.settle(succeeded, SUCCEEDED)
-            self.release_permits()
-        except BaseException as error:  # in the hub nobody would learn of it, and leases would be kept for nothing
-            self._spawn(_fail, error)
+        if succeeded:
+            self.settler.settle(succeeded, SUCCEEDED)
+        self.has_room()
 
-    def release_permits(self) -> None:
+    def has_room(self) -> None:
         """Give permits back while there is room for what their messages will have to settle.
 
         Where all that is in hand waits for its delete no handler runs: no delete is going to join those.
         """
-        if self._owed and not self._settler.is_full:
+        if self._owed and not self.settler.is_full:
             owed, self._owed = self._owed, 0
             self._share.release(owed)
-        if self._settler.deletes.count == self._hand.number:
-            self._settler.deletes.flush()
+        if self.settler.deletes.count == self.hand.number:
+            self.settler.deletes.flush()
 
+    # Settled
 
-def _fail(error: BaseException) -> None:
-    raise error
+    def finished(self, deliveries: list[Delivery]) -> None:
+        """SQS has confirmed what their outcomes needed."""
+        self._books.finish(deliveries)
+        for delivery in deliveries:
+            if self.spared.counts or delivery.outcome is not SUCCEEDED:
+                self.spared.finish(delivery)
+                if delivery.outcome.name in GIVEN_BACK:
+                    visible_at = self._clock.now() + delivery.outcome.delay_seconds
+                    self.back_off_until = max(self.back_off_until, visible_at)
+        if self._groups is not None:
+            for delivery in deliveries:
+                (self._groups.leave if delivery.outcome.name in DONE else self._groups.fail)(delivery)
+        self.hand.forget(deliveries)
+
+    def lease_lost(self, item: Delivery) -> None:
+        """Its message may be somebody else's: the handler that runs is interrupted, unless it asked to finish."""
+        item.lose()
+
+    def given_back(self, item: Delivery, failure: Failure | None) -> None:
+        """Its lease gave the message back, or could not."""
+        self.settler.given_back(item, failure)
+
+    def put_off_seconds(self, delivery: Delivery) -> int:
+        """The back-off of a message that should be a dead letter and cannot be one."""
+        return self._processor.retry_seconds(delivery)
+
+    def abandoned(self, delivery: Delivery, error: str) -> None:
+        """It could not be settled before the drain was over."""
+        self._books.abandon(delivery, error)
+        if self._groups is not None:
+            self._groups.fail(delivery)
+        self.hand.abandon(delivery)
+
+    def hidden_seconds(self) -> int:
+        """How long a poll of ours, left open behind us, could still take what we give back now."""
+        if self._held_back.phase is WORKING or not (until := self._polls.open_until()):
+            return 0
+        return math.ceil(until - self._clock.now()) + 1

@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from typing import Protocol
 
 from millpond.engine.delivery import Delivery
+from millpond.message import Outcome
+
+BEHIND_FAILED = Outcome("released", reason="an earlier message of its group failed")
+
+
+class GroupsOwner(Protocol):
+    """Who works on the deliveries: the consumer."""
+
+    def start(self, delivery: Delivery) -> object:
+        """Make it ready: it is the first of its group."""
+        ...
+
+    def end_soon(self, delivery: Delivery, outcome: Outcome) -> object:
+        """End it, from another greenlet."""
+        ...
 
 
 class Groups:
@@ -16,9 +31,8 @@ class Groups:
        group locked for as long as one of its messages is in flight, so they come back in order.
     """
 
-    def __init__(self, start: Callable[[Delivery], object], give_back: Callable[[Delivery], object]) -> None:
-        self._start = start
-        self._give_back = give_back
+    def __init__(self, owner: GroupsOwner) -> None:
+        self._owner = owner
         self._lines: dict[str, deque[Delivery]] = {}
 
     def join(self, delivery: Delivery) -> None:
@@ -26,7 +40,7 @@ class Groups:
         line = self._lines.setdefault(delivery.received.group_id, deque())
         line.append(delivery)
         if len(line) == 1:
-            self._start(delivery)
+            self._owner.start(delivery)
 
     def leave(self, delivery: Delivery) -> None:
         """It is done, and SQS has confirmed it: the next one starts."""
@@ -34,7 +48,7 @@ class Groups:
         if line and line[0] is delivery:
             line.popleft()
             if line:
-                self._start(line[0])
+                self._owner.start(line[0])
             else:
                 del self._lines[delivery.received.group_id]
 
@@ -45,7 +59,7 @@ class Groups:
             del self._lines[delivery.received.group_id]
             line.popleft()
             for behind in line:
-                self._give_back(behind)
+                self._owner.end_soon(behind, BEHIND_FAILED)
 
     def take_waiting(self) -> list[Delivery]:
         """Take out all that is not started."""

@@ -10,6 +10,7 @@ import msgspec
 
 from millpond.app.config import QueueSettings
 from millpond.engine.delivery import Delivery
+from millpond.engine.groups import BEHIND_FAILED
 from millpond.engine.outcomes import FAILURES
 from millpond.engine.pause import Pause
 from millpond.hub.clock import Clock, Timer
@@ -21,7 +22,7 @@ LOG_SECONDS = 60.0
 #: Outcomes that cannot stay in hand: behind a failed one of its group, SQS gives that one to nobody while this one is
 #: held; what no thread was free for has waited already, and others need its permit.
 NOT_KEPT = FAILURES | {"no_thread"}
-BEHIND_FAILED = Outcome("released", reason="an earlier message of its group failed")
+SERVER_DOWN = Outcome("released", reason="a server that its queue needs was down")
 
 
 class LastReceiveOwner(Protocol):
@@ -87,7 +88,7 @@ class LastReceive:
         outcome = msgspec.structs.replace(outcome, reason=f"{outcome.reason or outcome.cause} ({reached})")
         return msgspec.structs.replace(outcome, name="dead_lettered") if has_dead_letters else outcome
 
-    def stand_in_line(self, delivery: Delivery, outcome: Outcome) -> None:
+    def stand_in_line(self, delivery: Delivery, outcome: Outcome = SERVER_DOWN) -> None:
         """Wait for its turn as the probe. `outcome`: where that comes too late."""
         late = msgspec.structs.replace(outcome, name="released", cause="")
 

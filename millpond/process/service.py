@@ -115,5 +115,7 @@ def _is_empty(consumer: Consumer) -> bool:
     """Nothing is in hand, and the queue was empty since all that this worker has put off is visible again."""
     polls = consumer.polls
     return (
-        consumer.in_hand == 0 and polls.empty_in_a_row >= EMPTY_POLLS and polls.empty_since >= consumer.back_off_until
+        consumer.in_hand == 0
+        and polls.empty_in_a_row >= EMPTY_POLLS
+        and polls.empty_since >= consumer.endings.back_off_until
     )

@@ -48,7 +48,13 @@ class Lines:
     def __init__(self) -> None:
         self.started: list[str] = []
         self.given_back: list[str] = []
-        self.groups = Groups(lambda one: self.started.append(one.name), lambda one: self.given_back.append(one.name))
+        self.groups = Groups(self)
+
+    def start(self, delivery: Any) -> None:
+        self.started.append(delivery.name)
+
+    def end_soon(self, delivery: Any, outcome: Any) -> None:
+        self.given_back.append(delivery.name)
 
     def join(self, *names: str) -> list[Any]:
         """A delivery each; the letter is its group."""

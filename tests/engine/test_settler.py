@@ -544,13 +544,13 @@ def test_a_retry_during_the_drain_is_hidden_from_the_poll_that_is_still_open(run
 
 def test_when_the_last_message_that_was_put_off_comes_back_is_known(run, clock):
     rig = run({"job": lambda payload, message: retry(payload, message), "once": fine})
-    assert rig.consumer.back_off_until == 0.0
+    assert rig.consumer.endings.back_off_until == 0.0
     rig.put("once")
     clock.advance(1)
-    assert rig.consumer.back_off_until == 0.0
+    assert rig.consumer.endings.back_off_until == 0.0
     rig.put("job")
     clock.advance(1)
-    assert clock.now() + 4 <= rig.consumer.back_off_until <= clock.now() + 5
+    assert clock.now() + 4 <= rig.consumer.endings.back_off_until <= clock.now() + 5
 
 
 # Leases

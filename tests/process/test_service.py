@@ -108,6 +108,7 @@ def process(clock, monkeypatch):
         monkeypatch.setattr(rig_module, "Pool", lambda *args: one.core.pool)
         one.rigs = [Wired(one.core, clock, names, concurrency=concurrency, **settings) for names in handlers]
         one.rig = one.rigs[0]
+        clock.on_error = one.core.crash
         if start:
             one.start(until_empty=until_empty)
         return one
