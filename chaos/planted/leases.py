@@ -137,7 +137,7 @@ def asks_past_twelve_hours(original: Any) -> Any:
 @mutant("what has lost its lease is not started", (Consumer, "work"))
 def lost_is_started(original: Any) -> Any:
     def work(self: Consumer, delivery: Delivery) -> None:
-        if self._held_back.phase is not WORKING or not delivery.lease.is_lost(self._clock.now()):
+        if self._held_back.state is not WORKING or not delivery.lease.is_lost(self._clock.now()):
             original(self, delivery)
             return
         self.ready -= 1

@@ -161,7 +161,7 @@ class Consumer(InHandOwner, LastReceiveOwner, Receiver):
             self._pause.end_probe()  # nothing begins by it
 
     def _let_in(self, deliveries: list[Delivery]) -> None:
-        if self._held_back.phase is not WORKING:
+        if self._held_back.state is not WORKING:
             for delivery in deliveries:
                 self._held_back.add(delivery)
         elif self._groups is not None:
@@ -195,7 +195,7 @@ class Consumer(InHandOwner, LastReceiveOwner, Receiver):
     def work(self, delivery: Delivery) -> None:
         """Take one delivery to its outcome, in a slot of the pool."""
         self.ready -= 1
-        if self._held_back.phase is not WORKING:
+        if self._held_back.state is not WORKING:
             self._held_back.add(delivery)
         elif delivery.lease.is_lost(self._clock.now()):
             self.endings.end(delivery, LEASE_LOST)
@@ -259,7 +259,7 @@ class Consumer(InHandOwner, LastReceiveOwner, Receiver):
 
     def drain(self, deadline: float) -> None:
         """Receive no more; the calls that are still to be made end by the deadline."""
-        self._held_back.phase = HOLDING
+        self._held_back.state = HOLDING
         self.polls.stop()
         self._settler.hurry()
         self._processor.threads.drain()

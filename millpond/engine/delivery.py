@@ -23,13 +23,13 @@ from millpond.sqs.queue import Received
 class DeliveryState(Enum):
     """How far a delivery is.
 
-    | from                 | method                                                            | to          |
-    |----------------------|-------------------------------------------------------------------|-------------|
-    |                      | `InHand._deliver`: a receive has brought the message              | WAITING     |
-    | WAITING, ENDED       | `Delivery.enter`: a slot goes into the handler                    | RUNNING     |
-    | RUNNING              | `Delivery.throw`: the time limit, the drain, or a lost lease      | INTERRUPTED |
-    | RUNNING, INTERRUPTED | `Delivery.leave`: the handler is over, or its slot is written off | ENDED       |
-    | WAITING, ENDED       | `Endings.end`: its outcome is queued for settling, once for all   | SETTLING    |
+    | from                 | to          | when |
+    |----------------------|-------------|------|
+    |                      | WAITING     | `InHand._deliver`: a receive has brought the message |
+    | WAITING, ENDED       | RUNNING     | `Delivery.enter`: a slot goes into the handler |
+    | RUNNING              | INTERRUPTED | `Delivery.throw`: the time limit, the drain, or a lost lease |
+    | RUNNING, INTERRUPTED | ENDED       | `Delivery.leave`: the handler is over, or its slot is written off |
+    | WAITING, ENDED       | SETTLING    | `Endings.end`: its outcome is queued for settling, once for all |
 
     What stays in hand at its last receive goes into its handler again.
     """

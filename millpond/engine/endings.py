@@ -73,7 +73,7 @@ class Endings(LeaseOwner, SettlerOwner):
             if self._pause.notice(delivery, outcome):
                 self._last_receive.end_line()
             if outcome.name in GIVEN_BACK and self._last_receive.includes(delivery):
-                if self._held_back.phase is WORKING and self._last_receive.keep(delivery, outcome):
+                if self._held_back.state is WORKING and self._last_receive.keep(delivery, outcome):
                     return
                 outcome = self._last_receive.dead_letter(outcome, self.settler.sender.dead_letters is not None)
             if self._groups is not None and outcome.name not in DONE:
@@ -149,6 +149,6 @@ class Endings(LeaseOwner, SettlerOwner):
 
     def hidden_seconds(self) -> int:
         """How long a poll of ours, left open behind us, could still take what we give back now."""
-        if self._held_back.phase is WORKING or not (until := self._polls.open_until()):
+        if self._held_back.state is WORKING or not (until := self._polls.open_until()):
             return 0
         return math.ceil(until - self._clock.now()) + 1

@@ -8,7 +8,7 @@ from enum import Enum
 from millpond.engine.delivery import Delivery
 
 
-class DrainPhase(Enum):
+class DrainState(Enum):
     """How far the drain of a queue is.
 
     | from | to | when |
@@ -22,26 +22,26 @@ class DrainPhase(Enum):
     GIVING_BACK = "giving back"
 
 
-WORKING, HOLDING, GIVING_BACK = DrainPhase
+WORKING, HOLDING, GIVING_BACK = DrainState
 
 
 class HeldBack:
     """The deliveries that are held back in a drain. In GIVING_BACK what comes later goes back at once."""
 
     def __init__(self, give_back: Callable[[Delivery], object]) -> None:
-        self.phase = WORKING
+        self.state = WORKING
         self._give_back = give_back
         self._held: list[Delivery] = []
 
     def add(self, delivery: Delivery) -> None:
         """Hold it back, or give it back."""
-        if self.phase is GIVING_BACK:
+        if self.state is GIVING_BACK:
             self._give_back(delivery)
         else:
             self._held.append(delivery)
 
     def take_all(self) -> list[Delivery]:
         """Take out all that is held: from now on whatever comes goes back."""
-        self.phase = GIVING_BACK
+        self.state = GIVING_BACK
         held, self._held = self._held, []
         return held

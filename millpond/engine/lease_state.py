@@ -8,15 +8,15 @@ from enum import Enum
 class LeaseState(Enum):
     """Whose a message is. Each transition happens in one method, in the hub's thread.
 
-    | from                 | method                                                             | to          |
-    |----------------------|--------------------------------------------------------------------|-------------|
-    |                      | `LeaseKeeper.take`: a receive has brought the message              | HELD        |
-    | HELD                 | `Lease.withhold`: the delete goes                                  | DELETING    |
-    | DELETING             | `Lease._hold_on`: that delete failed, or must wait                 | HELD        |
-    | HELD, DELETING       | `Lease._lose`: the deadline passed, or SQS says that it is lost    | LOST        |
-    | HELD, DELETING, LOST | `Lease.redelivered`: SQS delivered the message again, to us        | HELD        |
-    | HELD                 | `Lease.give_back`: its visibility changes for the last time        | GIVING_BACK |
-    | any                  | `end_all`: SQS has confirmed, or nobody tries any more             | ENDED       |
+    | from                 | to          | when |
+    |----------------------|-------------|------|
+    |                      | HELD        | `LeaseKeeper.take`: a receive has brought the message |
+    | HELD                 | DELETING    | `Lease.withhold`: the delete goes |
+    | DELETING             | HELD        | `Lease._hold_on`: that delete failed, or must wait |
+    | HELD, DELETING       | LOST        | `Lease._lose`: the deadline passed, or SQS says that it is lost |
+    | HELD, DELETING, LOST | HELD        | `Lease.redelivered`: SQS delivered the message again, to us |
+    | HELD                 | GIVING_BACK | `Lease.give_back`: its visibility changes for the last time |
+    | any                  | ENDED       | `end_all`: SQS has confirmed, or nobody tries any more |
 
     A lost lease stays LOST while its delete is on its way: a late delete can still save a duplicate.
     """

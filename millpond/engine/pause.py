@@ -19,7 +19,7 @@ GOT_THROUGH = DONE | {"retried"}
 MAX_PAUSE_SECONDS = 60.0
 
 
-class PausePhase(Enum):
+class PauseState(Enum):
     """See the table of Pause."""
 
     RECEIVING = auto()
@@ -50,11 +50,11 @@ class Pause:
         self._probe_over: Event = clock.event()
 
     @property
-    def phase(self) -> PausePhase:
+    def state(self) -> PauseState:
         """Where it is in the table."""
         if not self.is_on:
-            return PausePhase.RECEIVING
-        return PausePhase.PAUSED if self.seconds_left() else PausePhase.PROBING
+            return PauseState.RECEIVING
+        return PauseState.PAUSED if self.seconds_left() else PauseState.PROBING
 
     def seconds_left(self) -> float:
         """Seconds until a probe may begin."""
@@ -83,10 +83,10 @@ class Pause:
 
     def begin(self, seconds: float) -> None:
         """Receive nothing for these seconds, and for longer where probes have failed already."""
-        match self.phase:
-            case PausePhase.RECEIVING:
+        match self.state:
+            case PauseState.RECEIVING:
                 self._least_seconds = 1.0
-            case PausePhase.PROBING:
+            case PauseState.PROBING:
                 self._least_seconds = min(MAX_PAUSE_SECONDS, 2 * self._least_seconds)
         self.is_on = True
         self._until = max(self._until, self._clock.now() + max(seconds, self._least_seconds))

@@ -42,7 +42,7 @@ class Receiver(Protocol):
         ...
 
 
-class PollPhase(Enum):
+class PollState(Enum):
     """See the table of Poll."""
 
     WAITING = auto()
@@ -65,13 +65,13 @@ class Poll(msgspec.Struct, eq=False):
     It leaves from WAITING or RESTING: where others are enough, and after `Pollers.stop`.
     """
 
-    phase: PollPhase = PollPhase.WAITING
+    state: PollState = PollState.WAITING
     until: float = 0.0  # OPEN, OVERDUE: the end of its wait; RESTING: of its rest
 
     @property
     def is_open(self) -> bool:
         """SQS can still hand it messages."""
-        return self.phase in (PollPhase.OPEN, PollPhase.OVERDUE)
+        return self.state in (PollState.OPEN, PollState.OVERDUE)
 
 
 class Pollers:
@@ -130,7 +130,7 @@ class Pollers:
 
     @property
     def active(self) -> int:
-        """How many polls there are, in whatever phase."""
+        """How many polls there are, in whatever state."""
         return len(self._polls)
 
     def open_until(self) -> float:
@@ -201,7 +201,7 @@ class Pollers:
     def _receive(self, poll: Poll, permits: int, wait_seconds: int) -> list[Received] | QueueError:
         started = self._clock.now()
         ask = self._asks.make(permits, started)
-        poll.phase, poll.until = PollPhase.OPEN, started + wait_seconds
+        poll.state, poll.until = PollState.OPEN, started + wait_seconds
         self._overdue.add(poll)
         try:
             return self._queue.receive(ask.number, wait_seconds, self._settings.visibility_seconds, ask.attempt_id)
@@ -209,18 +209,18 @@ class Pollers:
             self._asks.fail(ask, permits, error, started)
             return error
         finally:
-            poll.phase = PollPhase.WAITING
+            poll.state = PollState.WAITING
             self._overdue.remove(poll)
 
     def _miss(self, poll: Poll) -> None:
         """In the hub: this poll is overdue. Where no other is at work one more joins, or nobody would receive."""
-        poll.phase = PollPhase.OVERDUE
+        poll.state = PollState.OVERDUE
         if self._at_work() == 0 and len(self._polls) < self._settings.pollers and not self._stopping.is_set():
             self.start()
 
     def _at_work(self) -> int:
         """Polls to count on; no poll leaves where it is the only one of these."""
-        return sum(poll.phase in (PollPhase.WAITING, PollPhase.OPEN) for poll in self._polls)
+        return sum(poll.state in (PollState.WAITING, PollState.OPEN) for poll in self._polls)
 
     def _failed(self, poll: Poll, error: QueueError) -> bool:
         self._failures += 1
@@ -233,15 +233,15 @@ class Pollers:
     def _back_off(self, poll: Poll, seconds: float) -> bool:
         """In an outage one poll alone asks: another that rests, and will be back sooner, is enough."""
         until = self._clock.now() + seconds
-        if any(other.phase is PollPhase.RESTING and other.until <= until for other in self._polls):
+        if any(other.state is PollState.RESTING and other.until <= until for other in self._polls):
             return False
         self._rest(poll, seconds)
         return self._at_work() == 1 and not self._stopping.is_set()
 
     def _rest(self, poll: Poll, seconds: float) -> None:
-        poll.phase, poll.until = PollPhase.RESTING, self._clock.now() + seconds
+        poll.state, poll.until = PollState.RESTING, self._clock.now() + seconds
         self._stopping.wait(seconds)
-        poll.phase = PollPhase.WAITING
+        poll.state = PollState.WAITING
 
     def _after(self, poll: Poll, asked: int, got: int, started: float, wait_seconds: int) -> bool:
         self._asks.brought = got

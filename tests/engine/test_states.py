@@ -17,8 +17,8 @@ HOMES = {LeaseState: "millpond.engine.lease_state", DeliveryState: "millpond.eng
 def table(states):
     """The rows: from which states, by what, to which."""
     for line in states.__doc__.splitlines():
-        if match := re.fullmatch(r"\s*\|([^|`]*)\| `([\w.]+)`:[^|]*\|\s*(\w+)\s*\|", line):
-            before, method, after = match.groups()
+        if match := re.fullmatch(r"\s*\|([^|`]*)\|\s*(\w+)\s*\| `([\w.]+)`:[^|]*\|", line):
+            before, after, method = match.groups()
             yield [name for name in re.split(r"\W+", before) if name], method, after
 
 
@@ -31,12 +31,14 @@ def entered(states):
         known = {alias.name for node in imports for alias in node.names}
         for function, name in functions(tree):
             for node in ast.walk(function):
-                if isinstance(node, ast.Assign) and any(
-                    isinstance(target, ast.Attribute) and target.attr == "state" for target in node.targets
-                ):
-                    assert isinstance(node.value, ast.Name), f"{path.name}:{node.lineno}: which state?"
-                    if home or node.value.id in known:
-                        yield name, node.value.id
+                if isinstance(node, ast.Assign) and enters(node) and (home or node.value.id in known):
+                    yield name, node.value.id
+
+
+def enters(node):
+    """Whether it assigns a `state` by its name."""
+    attributes = [target.attr for target in node.targets if isinstance(target, ast.Attribute)]
+    return attributes == ["state"] and isinstance(node.value, ast.Name)
 
 
 def functions(tree):
