@@ -29,7 +29,7 @@ ATTEMPTS = 3
 #: The time for one send, retries included: what a web request can wait.
 TIMEOUT_SECONDS = 3.0
 #: With less time than this left, no call begins.
-LEAST_SECONDS = 0.05
+LEAST_CALL_SECONDS = 0.05
 #: From this share of its time on, a send that ends counts as having waited all of it.
 SPENT_SHARE = 0.8
 #: Connections that are kept, one for each thread that sends at a time; others are closed after their call.
@@ -218,14 +218,14 @@ class _Sending:
     def _offer(self, queue: SqsQueue, batch: Sequence[int], end: float, *, last: bool) -> QueueError | None:
         """Make one call. Returns an error that may pass; raises it on the last attempt, and where no time is left."""
         left = end - monotonic()
-        last = last or left < LEAST_SECONDS
-        seconds = min(SETTLE_SECONDS, max(LEAST_SECONDS, left if last else left / 2))
+        last = last or left < LEAST_CALL_SECONDS
+        seconds = min(SETTLE_SECONDS, max(LEAST_CALL_SECONDS, left if last else left / 2))
         self._tries += 1
         try:
             results = queue.send([self._unsent[index] for index in batch], seconds)
         except (Throttled, Unreachable) as error:
             self._unanswered |= isinstance(error, Unanswered)
-            if last or end - monotonic() < LEAST_SECONDS:
+            if last or end - monotonic() < LEAST_CALL_SECONDS:
                 raise
             return error
         for index, failure in zip(batch, results, strict=True):

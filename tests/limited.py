@@ -10,7 +10,7 @@ from gevent import getcurrent
 
 from millpond.errors import Unanswered
 from millpond.sqs.queue import POLL_GRACE_SECONDS, SETTLE_SECONDS
-from millpond.sqs.sqs_queue import LEAST_SECONDS
+from millpond.sqs.sqs_queue import LEAST_DRAIN_SECONDS
 
 
 class Limited:
@@ -43,7 +43,7 @@ class Limited:
         return self._settle(self._queue.attributes)
 
     def _settle(self, call: Callable[[], Any]) -> Any:
-        return self._within(min(SETTLE_SECONDS, max(LEAST_SECONDS, self._end - self._clock.now())), call)
+        return self._within(min(SETTLE_SECONDS, max(LEAST_DRAIN_SECONDS, self._end - self._clock.now())), call)
 
     def _within(self, seconds: float, call: Callable[[], Any]) -> Any:
         self.calls += 1

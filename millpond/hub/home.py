@@ -17,7 +17,7 @@ Home = Callable[[str, str], Any]
 Value = TypeVar("Value")
 
 #: The time between two looks whether a call has ended: at first, and at last.
-LOOK_SECONDS, MAX_LOOK_SECONDS = 0.0001, 0.05
+FIRST_LOOK_SECONDS, MAX_LOOK_SECONDS = 0.0001, 0.05
 
 
 def process(module: str, name: str) -> Any:
@@ -85,7 +85,7 @@ class Errand(Generic[Value]):
 
     def result(self, seconds: float) -> Value:
         """What the call returns or raises. TimeoutError: it has not ended within these seconds, and goes on."""
-        end, pause, sleep = monotonic() + seconds, LOOK_SECONDS, home()("time", "sleep")
+        end, pause, sleep = monotonic() + seconds, FIRST_LOOK_SECONDS, home()("time", "sleep")
         while self._outcome is None:
             left = end - monotonic()
             if left <= 0:

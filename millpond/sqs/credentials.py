@@ -27,7 +27,7 @@ from millpond.sqs.sigv4 import Keys
 #: Keys that expire within this time are renewed: botocore's advisory window. (Its mandatory one is 10 min.)
 ADVISORY_SECONDS = 15 * 60
 #: The least time between two looks at the expiry, and between two attempts to renew.
-LOOK_SECONDS = 60
+EXPIRY_LOOK_SECONDS = 60
 #: A provider (a metadata service, a credential_process) that has not answered by then is given up, and asked again.
 PROVIDER_SECONDS = 30
 #: The least time between two loads of keys that SQS refuses: while they are wrong, not every call asks the provider.
@@ -88,7 +88,7 @@ class Credentials:
             self._wait(self._ask(), seconds)
         elif self._expires_within(ADVISORY_SECONDS):
             self._ask()  # its error is raised once the keys are no longer valid
-        self._look_at = monotonic() + LOOK_SECONDS
+        self._look_at = monotonic() + EXPIRY_LOOK_SECONDS
         if self._keys is None:  # the answer that came was to another question
             raise Unreachable("credentials: there are none yet")
         return self._keys

@@ -13,7 +13,7 @@ import msgspec
 from millpond.foreign.number import MAX_DIGITS, number_within
 from millpond.foreign.text import shown
 from millpond.sqs.queue import Attribute, Received
-from millpond.sqs.shapes import MAX_CODE, MAX_RECEIVE_COUNT, MAX_SENT_MS, DoneEntry, FailedEntry, Results, Value
+from millpond.sqs.shapes import LARGEST_RECEIVE_COUNT, MAX_CODE, MAX_SENT_MS, DoneEntry, FailedEntry, Results, Value
 
 _log = logging.getLogger("millpond")
 
@@ -44,7 +44,7 @@ def _message(message: Mapping[str, Any]) -> Received:
         as_text(message.get("MessageId")) or f"unnamed-{sha256(handle.encode()).hexdigest()}",
         handle,
         as_text(body),
-        number_within(system.get("ApproximateReceiveCount"), 1, MAX_RECEIVE_COUNT, 1),
+        number_within(system.get("ApproximateReceiveCount"), 1, LARGEST_RECEIVE_COUNT, 1),
         number_within(system.get("SentTimestamp"), 0, MAX_SENT_MS, 0),
         as_text(system.get("MessageGroupId")),
         as_text(system.get("AWSTraceHeader")),

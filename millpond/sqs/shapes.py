@@ -16,13 +16,13 @@ from millpond.sqs.queue import Attribute
 #: How the entries of a batch are named: by number, since one message can be in it twice.
 ENTRY_IDS = [str(number) for number in range(MAX_BATCH)]
 #: The numbers of SQS within these bounds can be compared, added to a time, and made into a date.
-MAX_RECEIVE_COUNT = 2**31 - 1
+LARGEST_RECEIVE_COUNT = 2**31 - 1
 MAX_SENT_MS = 4_102_444_800_000  # the year 2100
 #: Characters of an error's code, and of a whole error: a remedy can stand behind a provider's own words.
 MAX_CODE, MAX_TOLD = 100, 1_000
 
 _Name = Annotated[str, msgspec.Meta(min_length=1)]
-_Receives = Annotated[int, msgspec.Meta(ge=1, le=MAX_RECEIVE_COUNT)]
+_Receives = Annotated[int, msgspec.Meta(ge=1, le=LARGEST_RECEIVE_COUNT)]
 _Moment = Annotated[int, msgspec.Meta(ge=0, le=MAX_SENT_MS)]
 
 

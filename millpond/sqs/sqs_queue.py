@@ -20,7 +20,7 @@ Read = TypeVar("Read")
 
 
 #: The drain leaves even its last call a chance.
-LEAST_SECONDS = 0.5
+LEAST_DRAIN_SECONDS = 0.5
 
 
 class Sqs(ABC):
@@ -98,5 +98,5 @@ class SqsQueue:
         self, name: str, request: Request, read: Callable[[bytes | bytearray], Read], seconds: float = math.inf
     ) -> Read:
         self.calls += 1
-        left = max(LEAST_SECONDS, self._end - monotonic())
+        left = max(LEAST_DRAIN_SECONDS, self._end - monotonic())
         return self._call(name, request, min(SETTLE_SECONDS, seconds, left), read)

@@ -14,7 +14,7 @@ from gevent.monkey import get_original
 from gevent.threadpool import ThreadPool
 
 from millpond.hub.home import (
-    LOOK_SECONDS,
+    FIRST_LOOK_SECONDS,
     MAX_LOOK_SECONDS,
     Errand,
     home,
@@ -96,7 +96,7 @@ def test_a_long_errand_is_looked_at_ever_less_often(monkeypatch):
 
     monkeypatch.setattr(time, "sleep", paused)
     assert Errand(go.wait, process).result(5)
-    doubled = [LOOK_SECONDS * 2**number for number in range(9)]
+    doubled = [FIRST_LOOK_SECONDS * 2**number for number in range(9)]
     assert pauses[:12] == pytest.approx([*doubled, *[MAX_LOOK_SECONDS] * 3])
 
 

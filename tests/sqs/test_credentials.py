@@ -21,7 +21,13 @@ from gevent.threadpool import ThreadPool
 from millpond.errors import AccessDenied, QueueError, Unreachable
 from millpond.foreign.text import shown
 from millpond.sqs import credentials as module
-from millpond.sqs.credentials import ADVISORY_SECONDS, LOOK_SECONDS, RELOAD_SECONDS, Credentials, credentials_loader
+from millpond.sqs.credentials import (
+    ADVISORY_SECONDS,
+    EXPIRY_LOOK_SECONDS,
+    RELOAD_SECONDS,
+    Credentials,
+    credentials_loader,
+)
 from millpond.sqs.endpoint import Endpoint
 from millpond.sqs.sigv4 import Keys
 
@@ -64,11 +70,11 @@ class Provider:
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Each call looks at the expiry: as if LOOK_SECONDS had gone by since the call before."""
+    """Each call looks at the expiry: as if EXPIRY_LOOK_SECONDS had gone by since the call before."""
     now = [0.0]
 
     def monotonic() -> float:
-        now[0] += LOOK_SECONDS
+        now[0] += EXPIRY_LOOK_SECONDS
         return now[0]
 
     monkeypatch.setattr(module, "monotonic", monotonic)
