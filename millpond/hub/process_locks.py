@@ -69,11 +69,8 @@ class _SharedLock:
     """For threads and greenlets together: a lock of gevent can leave a greenlet asleep that a thread should wake."""
 
     def __init__(self) -> None:
-        self._lock = _allocate_lock()
-        self.release = self._lock.release
-
-    def acquire(self) -> bool:
-        return _acquire(self._lock)
+        lock = _allocate_lock()
+        self.acquire, self.release = partial(_acquire, lock), lock.release
 
     def __enter__(self) -> bool:
         return self.acquire()
