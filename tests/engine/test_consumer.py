@@ -12,6 +12,7 @@ from gevent.event import Event
 
 from millpond.engine import outcomes, spared
 from millpond.engine.delivery import Delivery
+from millpond.engine.lease_keeper import LeaseKeeper
 from millpond.engine.settler import BRIEF_SECONDS
 from millpond.errors import (
     AccessDenied,
@@ -27,7 +28,9 @@ from millpond.errors import (
 from millpond.hub.threads import NoThread
 from millpond.message import delayed, envelope_text
 from millpond.sqs.limits import MARGIN_SECONDS
-from millpond.sqs.queue import Attribute, Failure
+from millpond.sqs.queue import Attribute, Failure, Received
+from tests.fakes import FakeQueue, ListOwner
+from tests.handlers import Gate, fine, reject
 from tests.rig import Rig
 from tests.virtual import VirtualClock, settle
 
@@ -41,33 +44,8 @@ def clock():
     return VirtualClock()
 
 
-def fine(payload, message):
-    return None
-
-
-def reject(payload, message):
-    raise Reject("no such customer")
-
-
 def fail(payload, message):
     raise ValueError("boom")
-
-
-class Gate:
-    """A handler that waits until the test lets it go; knows who is inside."""
-
-    def __init__(self):
-        self.event = Event()
-        self.inside = []
-        self.seen = []
-
-    def __call__(self, payload, message):
-        self.inside.append(message.id)
-        self.seen.append((message.id, message.attempt))
-        try:
-            self.event.wait()
-        finally:
-            self.inside.remove(message.id)
 
 
 def run(clock, handlers, **settings):
@@ -1711,3 +1689,265 @@ def test_no_message_that_is_over_waits_in_memory_for_the_garbage_collector(clock
         assert [one for one in gc.get_objects() if type(one) is Delivery and one.owner is rig.consumer] == []
     finally:
         gc.enable()
+
+
+def test_a_message_redelivered_in_the_turn_in_which_its_beat_is_lost_does_not_spin(clock, alarm):
+    rig = run(clock, {"job": fine}, wait_seconds=20)
+    rig.queue.script["delete"] = [BROKEN] * 400
+    (one,) = rig.put("job")
+    clock.advance(9)
+    from millpond.sqs.queue import Received
+
+    def again():
+        rig.queue.messages[one].handle = f"{one}#2"
+        received = Received(one, f"{one}#2", rig.queue.messages[one].entry.body, 2)
+        rig.permits.free -= 1
+        rig.consumer._share.held += 1
+        gevent.get_hub().loop.run_callback(rig.consumer.accept, [received])
+
+    rig.queue.script["extend"] = [again]
+    clock.advance(3)
+    assert rig.queue.calls["extend"] <= 2
+
+
+def stuck(clock, **settings):
+    """Deletes are down while extensions work; then every slot is busy, and messages are ready."""
+    gate = Gate()
+    rig = run(clock, {"job": fine, "slow": gate}, concurrency=5, prefetch=10, **settings)
+    rig.queue.script["delete"] = [Unreachable("down")] * 10_000
+    rig.put("job", {}, 18)
+    rig.put("slow", {}, 40)
+    return rig, gate
+
+
+def test_what_is_held_back_goes_back_though_the_deletes_are_stuck(clock):
+    rig, _ = stuck(clock, wait_seconds=1)
+    clock.advance(5)
+    ready = rig.consumer.ready
+    assert ready > 0
+    drain(rig, clock, 25)
+    for work, delivery in rig.pool.take_ready():
+        work(delivery)
+    clock.advance(2)
+    assert rig.consumer.polls.ended.is_set()
+    giver = gevent.spawn(rig.consumer.give_back_held)
+    clock.advance(2)
+    assert giver.ready()
+    assert rig.books.outcomes["released"] >= ready
+
+
+def follow_up_with_an_exception(payload, message):
+    message.follow_up({}, reject=ValueError("550 no such user"))
+
+
+def other_type(payload, message):
+    message.event_type = "audit"  # to send a follow-up of another type
+    message.follow_up({})
+    raise ValueError("boom")
+
+
+def retry_late(payload, message):
+    raise Retry("later", after=10**400)
+
+
+def odd_id(payload, message):
+    message.event_id = 17
+
+
+class Odd(Reject):
+    @property
+    def reason(self):
+        raise RuntimeError("a bug of the user's")
+
+    @reason.setter
+    def reason(self, value):
+        pass
+
+
+def odd_reason(payload, message):
+    raise Odd("x")
+
+
+def no_list(payload, message):
+    message.follow_ups = None
+
+
+@pytest.mark.parametrize("handler", [follow_up_with_an_exception, other_type, retry_late, odd_id, odd_reason, no_list])
+def test_no_handler_can_end_a_core_greenlet(clock, handler):
+    rig = run(clock, {"job": handler})
+    rig.put("job")
+    clock.advance(2)
+    assert rig.crashes == []
+
+
+def test_a_queue_whose_deletes_are_stuck_keeps_no_slot_busy(clock):
+    rig = run(clock, {"job": fine}, concurrency=5)
+    rig.queue.script["delete"] = [Unreachable("down")] * 10_000
+    rig.put("job", {}, 300)
+    clock.advance(10)
+    assert rig.consumer.in_hand >= 20
+    done = []
+    rig.pool.submit(done.append, ["other"])  # another queue's work, on the same pool
+    settle()
+    assert done == ["other"]
+
+
+def test_a_lease_lost_while_the_payload_decodes_starts_no_handler(clock):
+    ran = []
+    rig = Rig(clock, {"job": lambda payload, message: ran.append(message.id)}, visibility_seconds=6)
+    import msgspec
+
+    def slow(raw):
+        clock.sleep(8)
+
+    rig.processor._routes["job"] = (
+        msgspec.structs.replace(rig.processor._routes["job"], decode=slow)
+        if isinstance(rig.processor._routes["job"], msgspec.Struct)
+        else rig.processor._routes["job"]
+    )
+    rig.queue.script["extend"] = [Unreachable("down")] * 100
+    rig.consumer.polls.start()
+    rig.put("job")
+    clock.advance(8.5)
+    assert ran == []
+
+
+def test_a_drain_gives_back_what_is_decoding(clock):
+    rig = Rig(clock, {"job": fine}, wait_seconds=1)
+    import msgspec
+
+    never = Event()
+    rig.processor._routes["job"] = msgspec.structs.replace(
+        rig.processor._routes["job"], decode=lambda raw: never.wait()
+    )
+    rig.consumer.polls.start()
+    (one,) = rig.put("job")
+    settle()
+    drain(rig, clock, 4)
+    clock.advance(2)
+    rig.consumer.give_back_held()
+    rig.consumer.interrupt(Stopped)
+    clock.advance(1)
+    rig.consumer.write_off_running()
+    clock.advance(1)
+    assert rig.outcomes() == {one: "released"}
+
+
+def test_a_message_that_comes_again_before_it_was_started_is_started(clock):
+    gate = Gate()
+    rig = run(clock, {"job": gate}, concurrency=1, prefetch=2)
+    _first, second = rig.put("job", {}, 2)
+    settle()
+    rig.consumer.hand.deliveries[second].lease._lose()
+    rig.queue._hide(rig.queue.messages[second], 0)
+    rig.queue._arrival.set()
+    clock.advance(0.5)
+    assert rig.ended == []  # redelivered
+
+
+def test_a_delivery_that_comes_while_every_slot_is_busy_in_a_drain_is_given_back(clock):
+    """Kills the mutant `accept starts in drain`."""
+    gate = Gate()
+    rig = run(clock, {"job": gate}, concurrency=1, prefetch=1, wait_seconds=5)
+    rig.put("job")
+    clock.advance(0.5)
+    drain(rig, clock, 60)
+    rig.put("job")
+    clock.advance(0.5)
+    rig.consumer.give_back_held()
+    clock.advance(0.5)
+    assert rig.outcomes() == {"m2": "released"}
+    gate.event.set()
+    clock.advance(1)
+
+
+def test_a_late_answer_to_an_extension_counts_from_its_request(clock):
+    """Kills the mutant `lease: deadline from answer`."""
+    queue = FakeQueue(clock)
+    keeper = LeaseKeeper(
+        queue, clock, gevent.spawn, ListOwner(), visibility_seconds=30, beat_seconds=10, flushers=1, limit=100
+    )
+    queue.put("x")
+    lease = keeper.take([], queue.receive(1, 0, 30)[0].receipt_handle, clock.now())
+    keeper.begin([lease], clock.now())
+    queue.on_call = lambda name: clock.sleep(5) if name == "extend" else None
+    clock.advance(16)
+    assert lease.deadline == pytest.approx(1_000 + 10.05 + 30, abs=0.1)
+
+
+def received(rig, message_id, count):
+    """This receive of a message, as an answer has it; a permit is held for it."""
+    rig.permits.free -= 1
+    rig.consumer._share.held += 1
+    return Received(message_id, f"{message_id}#{count}", rig.queue.messages[message_id].entry.body, count)
+
+
+def test_a_stale_answer_is_not_started(clock):
+    """It waited in the socket while the process was stopped: its message was somebody else's by then."""
+    handler = Gate()
+    rig = Rig(clock, {"job": handler}, visibility_seconds=30)
+    (one,) = rig.put("job")
+    rig.queue.messages[one].visible_at = clock.now() + 1_000
+    rig.consumer.accept([received(rig, one, 1)], latest=clock.now() - 30)
+    clock.advance(1)
+    assert handler.seen == []
+    assert rig.outcomes() == {one: "lease_lost"}
+    assert rig.queue.calls["extend"] == rig.queue.calls["delete"] == 0
+
+
+def test_an_answer_that_was_long_on_its_way_takes_no_newer_lease_over(clock):
+    """Its dead handle replaced the good one: on a standard queue the delete then answers 200 and deletes nothing."""
+    handler = Gate()
+    rig = Rig(clock, {"job": handler}, visibility_seconds=30)
+    (one,) = rig.put("job")
+    rig.queue.messages[one].receives, rig.queue.messages[one].handle = 3, f"{one}#3"
+    free = rig.permits.free
+    rig.consumer.accept([received(rig, one, 3)])
+    settle()
+    rig.consumer.accept([received(rig, one, 2)])
+    assert rig.consumer.hand.deliveries[one].lease.handle == f"{one}#3"
+    handler.event.set()
+    clock.advance(1)
+    assert rig.queue.deleted == {one: 1}
+    assert ([attempt for _, attempt in handler.seen], rig.books.received, rig.permits.free) == ([3], 1, free)
+
+
+def test_a_beat_that_sqs_confirms_while_the_delete_is_on_its_way_counts(clock):
+    """The lease was taken for lost at its old deadline, and its delete, done in time, was booked as such."""
+    handler = Gate()
+    rig = Rig(clock, {"job": handler}, visibility_seconds=12)
+    beat = rig.queue.gates["extend"] = Event()
+    delete = rig.queue.gates["delete"] = Event()
+    (one,) = rig.put("job")
+    rig.consumer.polls.start()
+    clock.advance(4.2)  # the beat is on its way
+    handler.event.set()
+    clock.advance(0.5)  # the delete as well
+    assert rig.queue.calls["delete"] == rig.queue.calls["extend"] == 1
+    beat.set()
+    clock.advance(8)  # past the deadline that the receive gave
+    delete.set()
+    clock.advance(1)
+    assert rig.outcomes() == {one: "succeeded"}
+
+
+def test_what_is_put_off_in_a_drain_stays_hidden_from_the_poll_that_is_still_open(clock):
+    """A dead letter that was refused went back at once: the worker's own last poll took it, and nobody read that."""
+    handler = Gate()
+
+    def reject(payload, message):
+        handler(payload, message)
+        raise ValueError("boom")
+
+    rig = Rig(clock, {"job": reject}, max_attempts=1, visibility_seconds=30, wait_seconds=20)
+    rig.dead.script["send"] = [REFUSED] * 2  # with its reason, and without
+    (one,) = rig.put("job")
+    rig.consumer.polls.start()
+    clock.advance(1)
+    rig.consumer.drain(clock.now() + 5)
+    until = rig.consumer.polls.open_until()
+    assert until > clock.now() + 10
+    handler.event.set()
+    clock.advance(until - clock.now() + 1)
+    assert rig.outcomes() == {one: "retried"}
+    assert rig.queue.messages[one].receives == 1

@@ -29,6 +29,7 @@ from millpond.observe import log
 from millpond.observe.metrics import Metrics
 from millpond.sqs.queue import Entry, Failure, Received
 from tests.fakes import FakeQueue, Stored
+from tests.handlers import Gate, fine
 from tests.limited import Limited
 from tests.rig import queue_settings
 from tests.virtual import VirtualClock, settle
@@ -297,20 +298,6 @@ def no_core_greenlet_died(monkeypatch):
     yield
     assert [one.crashes for one in made if one.crashes] == []
     assert [one.early for one in made if one.early] == []
-
-
-def fine(payload: Any, message: Any) -> None:
-    pass
-
-
-class Gate:
-    """A handler that waits until the test lets it go."""
-
-    def __init__(self) -> None:
-        self.event = Event()
-
-    def __call__(self, payload: Any, message: Any) -> None:
-        self.event.wait()
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -280,3 +280,28 @@ def test_beats_that_are_refused_are_told_with_the_call_that_is(take, queue, cloc
     clock.advance(BEAT + 1)
     (told,) = [record for record in caplog.records if record.__dict__.get("event") == "settle.failed"]
     assert told.__dict__["fields"]["call"] == "sqs:ChangeMessageVisibility"
+
+
+def test_a_lease_lost_and_redelivered_in_one_turn_of_the_hub_does_not_spin(clock, alarm):
+    queue = FakeQueue(clock)
+    crashed = []
+
+    def spawn(function, *args):
+        greenlet = gevent.spawn(function, *args)
+        greenlet.link_exception(lambda g: crashed.append(g.exception))
+        return greenlet
+
+    keeper = LeaseKeeper(
+        queue, clock, spawn, ListOwner(), visibility_seconds=30, beat_seconds=10, flushers=4, limit=100
+    )
+    queue.put("x")
+    lease = keeper.take([], queue.receive(1, 0, 30)[0].receipt_handle, clock.now())
+    keeper.begin([lease], clock.now())
+
+    def again():  # SQS gives it out again; that answer is read in the same turn of the hub as the beat's
+        queue.messages["m1"].handle = "m1#2"
+        gevent.get_hub().loop.run_callback(lease.redelivered, "m1#2", clock.now(), 2)
+
+    queue.script["extend"] = [again]
+    clock.advance(11)
+    assert queue.calls["extend"] <= 2  # 20 and more, one a turn of the hub: 100 % CPU for a whole beat

@@ -5,6 +5,9 @@ import pytest
 from gevent.event import Event
 
 from millpond.engine.permits import PATIENCE_SECONDS, Permits
+from millpond.engine.poller import OVERDUE_SECONDS
+from millpond.errors import AccessDenied, Unreachable
+from tests.fakes import FakeQueue
 from tests.rig import Polls
 from tests.virtual import VirtualClock, settle
 
@@ -545,3 +548,46 @@ def test_after_a_pause_in_which_polls_were_brief_for_messages_in_hand_they_are_l
     assert len(rig.delivered) == 1
     rig.polls.pause.end()
     assert answers_of(rig, 200) <= 11
+
+
+def test_where_the_only_poll_hangs_another_takes_its_place(clock):
+    """The queue was not asked until the hung poll was given up: 11 s with 3,000 messages waiting."""
+    queue = FakeQueue(clock)
+    queue.gates["receive"] = Event()
+    Polls(clock, queue, wait_seconds=20).polls.start()
+    clock.advance(20 + OVERDUE_SECONDS - 0.1)
+    assert queue.calls["receive"] == 1
+    clock.advance(0.2)
+    assert queue.calls["receive"] == 2
+
+
+def test_a_poll_that_rests_is_not_counted_on_by_one_that_leaves(clock):
+    """After AccessDenied a poll rests for seconds; another that came back empty left meanwhile, and nobody asked."""
+    queue = FakeQueue(clock)
+    queue.on_call = lambda name: clock.sleep(0.01)
+    queue.put("x", 20)
+    some = Polls(clock, queue, wait_seconds=1).polls
+    some.start()
+    clock.advance(0.015)  # the first receive came back full: there are two polls
+    assert some.active == 2
+    queue.script["receive"] = [AccessDenied("no")]
+    clock.advance(1.5)
+    before = queue.calls["receive"]
+    clock.advance(1.5)
+    assert queue.calls["receive"] > before
+
+
+def test_some_poll_is_always_left_whatever_fails_and_pauses(clock):
+    """One left since another rested, which left since somebody had asked: no poll was left, for ever."""
+    queue = FakeQueue(clock)
+    queue.on_call = lambda name: clock.sleep(0.01)
+    queue.put("x", 500)
+    some = Polls(clock, queue, wait_seconds=1).polls
+    some.start()
+    for round_ in range(40):
+        queue.script["receive"] += [Unreachable("down")] * (round_ % 5)
+        clock.advance(0.1 * (round_ % 7))
+        some.pause.begin(0.2)
+        clock.advance(0.3)
+        assert some.active >= 1
+        some.pause.end()

@@ -13,6 +13,7 @@ from millpond.errors import Discard, Interrupt, Reject, Retry, Stopped, TimeLimi
 from millpond.sqs.batcher import Batcher
 from millpond.sqs.queue import Failure
 from tests.fakes import FakeQueue, ListOwner
+from tests.handlers import Gate, fine, reject
 from tests.rig import Polls, Rig
 from tests.virtual import VirtualClock, settle
 
@@ -42,27 +43,6 @@ def run(clock):
     assert [rig.crashes for rig in rigs if rig.crashes] == []
 
 
-class Gate:
-    """A handler that waits until the test lets it go; knows who came and what was thrown."""
-
-    def __init__(self):
-        self.event = Event()
-        self.inside = []
-        self.seen = []
-        self.thrown = []
-
-    def __call__(self, payload, message):
-        self.inside.append(message.id)
-        self.seen.append((message.id, message.attempt))
-        try:
-            self.event.wait()
-        except Interrupt as error:
-            self.thrown.append(type(error))
-            raise
-        finally:
-            self.inside.remove(message.id)
-
-
 class Swallowing(Gate):
     """One that goes on in spite of `times` interrupts, until the test lets it go."""
 
@@ -77,14 +57,6 @@ class Swallowing(Gate):
             except Interrupt:
                 if len(self.thrown) > self.times:
                     raise
-
-
-def fine(payload, message):
-    return None
-
-
-def reject(payload, message):
-    raise Reject("no such customer")
 
 
 def discard(payload, message):
@@ -798,3 +770,45 @@ def test_a_swarm_that_cannot_be_settled_is_a_crash_and_no_silence(clock, monkeyp
     rig.put("job", {}, 5)
     clock.advance(1)
     assert len(rig.queue.deleted) == 5  # what comes after it is not held up
+
+
+def test_a_letter_is_not_sent_once_the_lease_is_lost(run, clock):
+    def reject(payload, message):
+        raise Reject("no")
+
+    rig = run({"job": reject})
+    rig.dead.script["send"] = [Unreachable("down")] * 25  # some 45 s
+    rig.queue.script["extend"] = [Unreachable("down")] * 500
+    (_one,) = rig.put("job")
+    settle()
+    rig.consumer.polls.stop()
+    clock.advance(29.5)
+    # another worker receives it when it becomes visible, and holds it
+    clock.advance(0.6)
+    rig.queue.messages and rig.queue._take(1, 3600)
+    clock.advance(60)
+    assert len(rig.dead.messages) == 0
+    assert not rig.queue.deleted
+
+
+def test_a_refused_follow_up_does_not_send_the_others_of_its_delivery_twice(run, clock):
+    def handle(payload, message):
+        for n in range(12):
+            message.follow_up(n)
+
+    rig = run({"job": handle})
+    sent = []
+
+    def picky(entries):
+        if '"payload":0' in entries[0].body:
+            sent.extend(e.body for e in entries[1:])
+            return [REFUSED] + [None] * (len(entries) - 1)
+        sent.extend(e.body for e in entries)
+        return [None] * len(entries)
+
+    rig.queue.send = picky
+    rig.put("job")
+    clock.advance(600)
+    assert len(sent) == 11 == len(set(sent))
+    assert len(rig.dead.messages) == 1
+    assert [outcome.name for _, outcome in rig.ended] == ["succeeded"]

@@ -159,3 +159,17 @@ def test_the_same_countdown_on_the_clock_itself_would_fire(clock, pulse):
     stand_still(clock, 100)
     clock.advance(0)
     assert due == ["a"]
+
+
+def test_what_is_read_after_a_standstill_may_be_as_old_as_it(clock):
+    pulse = Pulse(clock)
+    pulse.start()
+    clock.advance(10)
+    assert pulse.unread_since(clock.now()) == clock.now()
+    began = pulse.last
+    clock._now += 5  # nothing runs
+    assert pulse.unread_since(clock.now()) == began
+    clock.advance(0)
+    assert pulse.unread_since(clock.now()) == began
+    clock.advance(2 * PULSE_SECONDS)
+    assert pulse.unread_since(clock.now()) == clock.now()

@@ -53,7 +53,7 @@ def until(true: Callable[[], object]) -> None:
         gevent.sleep(0.001)
 
 
-class Gate:
+class NativeGate:
     """A handler that blocks its thread, natively, until the test lets it go."""
 
     def __init__(self) -> None:
@@ -76,9 +76,9 @@ class Gate:
 
 
 @pytest.fixture
-def gate() -> Iterator[Gate]:
+def gate() -> Iterator[NativeGate]:
     """No thread outlives its test."""
-    gate = Gate()
+    gate = NativeGate()
     yield gate
     gate.open()
     until(lambda: len(gate.ended) == len(gate.began))
@@ -549,7 +549,7 @@ def test_a_thread_that_never_ends_holds_up_neither_the_other_messages_nor_the_ex
 # --- threads that never come back
 
 
-def busy(clock: VirtualClock, gate: Gate, **more: Any) -> Rig:
+def busy(clock: VirtualClock, gate: NativeGate, **more: Any) -> Rig:
     """A worker whose thread handlers block until the gate opens, and whose ordinary ones are done at once."""
     rig = Rig(clock, {"block": gate, "ok": lambda payload, message: None}, **({"threads": 2} | more))
     as_thread(rig, "block")
@@ -557,7 +557,7 @@ def busy(clock: VirtualClock, gate: Gate, **more: Any) -> Rig:
     return rig
 
 
-def begun(gate: Gate, number: int) -> None:
+def begun(gate: NativeGate, number: int) -> None:
     until(lambda: len(gate.began) == number)
 
 

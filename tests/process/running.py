@@ -14,6 +14,7 @@ from millpond.process.core import Core
 from millpond.process.refusals import Refusals
 from millpond.process.service import Service
 from millpond.process.wiring import Queues
+from tests.handlers import fine
 from tests.rig import Rig
 from tests.virtual import settle
 
@@ -104,29 +105,6 @@ def virtual_gevent(clock):
             wait_for([gevent.spawn(gevent.joinall, greenlets)], timeout, clock)
 
     return types.SimpleNamespace(**vars(gevent) | {"wait": wait, "joinall": joinall, "sleep": clock.sleep})
-
-
-def fine(payload, message):
-    return None
-
-
-class Gate:
-    """A handler that waits until the test lets it go; knows who is inside and what was thrown."""
-
-    def __init__(self):
-        self.event = Event()
-        self.inside = []
-        self.thrown = []
-
-    def __call__(self, payload, message):
-        self.inside.append(message.id)
-        try:
-            self.event.wait()
-        except Interrupt as error:
-            self.thrown.append(type(error))
-            raise
-        finally:
-            self.inside.remove(message.id)
 
 
 class Stubborn:

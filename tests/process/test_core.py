@@ -14,7 +14,8 @@ from millpond.errors import (
 from millpond.hub.clock import SystemClock
 from millpond.hub.signals import ExitSignals
 from millpond.process.core import SECOND_SIGNAL_SECONDS, Core
-from tests.process.running import LONG, Gate, die, events, fine
+from tests.handlers import Gate, fine
+from tests.process.running import LONG, die, events
 from tests.virtual import settle
 
 

@@ -18,14 +18,8 @@ from millpond.errors import (
     Unreachable,
 )
 from millpond.process.drain import reserve_seconds
-from tests.process.running import (
-    LONG,
-    Gate,
-    Stubborn,
-    die,
-    events,
-    fine,
-)
+from tests.handlers import Gate, fine
+from tests.process.running import LONG, Stubborn, die, events
 
 
 @pytest.mark.parametrize(

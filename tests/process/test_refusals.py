@@ -13,11 +13,8 @@ from millpond.errors import (
     Throttled,
     Unreachable,
 )
-from tests.process.running import (
-    LONG,
-    fine,
-    two_queues,
-)
+from tests.handlers import fine
+from tests.process.running import LONG, two_queues
 
 
 @pytest.mark.parametrize("crash_first", [True, False])

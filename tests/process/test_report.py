@@ -10,11 +10,8 @@ from millpond.errors import (
     Reject,
     Unreachable,
 )
-from tests.process.running import (
-    Gate,
-    events,
-    fine,
-)
+from tests.handlers import Gate, fine
+from tests.process.running import events
 
 
 def test_the_progress_is_told_while_there_is_work_and_not_otherwise(process, clock, caplog):

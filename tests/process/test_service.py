@@ -9,11 +9,8 @@ from millpond.errors import (
     STOPPED,
     Retry,
 )
-from tests.process.running import (
-    LONG,
-    Gate,
-    fine,
-)
+from tests.handlers import Gate, fine
+from tests.process.running import LONG
 
 
 def test_an_idle_worker_stops_in_order_as_soon_as_its_polls_are_back(process, clock):
