@@ -153,7 +153,7 @@ class Consumer(InHandOwner, LastReceiveOwner, Receiver):
         """Take what a receive brought; a permit is held for each.
 
         `latest`: by then SQS has handed them out. An answer can have waited to be read, while the process was stopped
-        or the hub stood still: its messages may be somebody else's by now.
+        or the hub stood still: its messages may be another worker's by now.
         """
         ready = self.ready
         self._let_in(self.hand.take(messages, min(self._unread_since(self._clock.now()), latest)))

@@ -129,7 +129,7 @@ class Endings(LeaseOwner, SettlerOwner):
         self.hand.forget(deliveries)
 
     def lease_lost(self, item: Delivery) -> None:
-        """Its message may be somebody else's: the handler that runs is interrupted, unless it asked to finish."""
+        """Its message may be another worker's: the handler that runs is interrupted, unless it asked to finish."""
         item.lose()
 
     def given_back(self, item: Delivery, failure: Failure | None) -> None:

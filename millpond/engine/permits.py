@@ -6,9 +6,9 @@ from millpond.hub.clock import Clock, Event, Timer
 
 #: A receive on a busy queue waits this long for more permits, so that it does not fetch messages one by one.
 PATIENCE_SECONDS = 0.05
-#: Whoever had to wait for permits counts as hungry for so long: a busy queue waits, takes, and waits again.
+#: A queue that had to wait for permits counts as hungry for this long: a busy one waits, takes, and waits again.
 HUNGRY_SECONDS = 1.0
-#: While somebody is hungry a poll of a quiet queue waits for its turn so long at the most.
+#: While a queue is hungry, a poll of a quiet queue waits this long for its turn at the most.
 TURN_SECONDS = 10.0
 
 
@@ -20,7 +20,7 @@ class Permits:
        the slow one ends with nearly all.)
     2. One queue cannot hold them all: a tenth is kept for the others, or one whose handlers or deletes hang would stop
        them too. Its open polls hold half of all at the most.
-    3. The polls of quiet queues come last, for each holds its permit as long as a long poll takes. While somebody is
+    3. The polls of quiet queues come last, for each holds its permit as long as a long poll takes. While a queue is
        hungry they have that tenth together and take turns in it, by shorter waits; none waits longer than TURN_SECONDS.
        (Of a hundred quiet queues each then asks once in ten seconds, else once in twenty.)
     """

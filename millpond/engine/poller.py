@@ -34,7 +34,7 @@ class Receiver(Protocol):
         ...
 
     def receive_failed(self, error: QueueError, in_a_row: int) -> object:
-        """Report a receive that failed, the latest of `in_a_row` such."""
+        """Report a receive that failed; `in_a_row` have failed one after another."""
         ...
 
     def probe_in_hand(self) -> bool:
