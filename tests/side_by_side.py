@@ -32,7 +32,7 @@ QUICK_SECONDS = 3.0
 UNMEASURED = (
     *("chaos/", "tests/fuzz/", "tests/test_dead_letter_queue", "tests/test_documents", "tests/test_end_to_end"),
     *("tests/test_reference", "tests/test_secrets", "tests/test_wheel", "tests/process/test_signals"),
-    *("tests/engine/test_permits", "tests/engine/test_lease_model"),
+    "tests/engine/test_lease_model",
     "tests/test_cost",
 )
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
+
+from tests.worker_process import COVERAGE
 
 FIRST_LINE = re.compile(
     r"millpond\.local listens on (http://127\.0\.0\.1:\d+) - messages are in memory only and gone when it ends\n"
@@ -14,6 +17,7 @@ FIRST_LINE = re.compile(
 def local_process(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-W", "error", "-m", "millpond.local", *arguments],
+        env={**os.environ, **COVERAGE},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
