@@ -32,8 +32,8 @@ def queue_settings(fifo: bool = False, **keys: Any) -> QueueSettings:
     return QueueSettings(url=f"http://queue.test/000000000000/q{'.fifo' if fifo else ''}", **keys)
 
 
-class Polls:
-    """The polls of one queue, and what they brought. Of the permits another queue has `taken`."""
+class Polling:
+    """The pollers of one queue, and what they brought. Of the permits another queue has `taken`."""
 
     def __init__(
         self,
@@ -57,13 +57,13 @@ class Polls:
         self.probe_in_hand = probe_in_hand
         share = self.permits.share(0)
         keys = queue_settings(fifo, **{"visibility_seconds": 30} | settings)
-        self.polls = Pollers(self.queue, keys, share, clock, gevent.spawn, Pause("q", share, clock), self)
+        self.pollers = Pollers(self.queue, keys, share, clock, gevent.spawn, Pause("q", share, clock), self)
 
     def accept(self, messages: list[Received], latest: float) -> None:
         self.delivered += messages
 
     def receive_failed(self, error: Exception, in_a_row: int) -> None:
-        self.failures.append((error, in_a_row, self.polls.ever_received))
+        self.failures.append((error, in_a_row, self.pollers.ever_received))
 
 
 class Rig:

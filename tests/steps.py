@@ -130,6 +130,6 @@ def engine(tray: Tray, at_once: int) -> None:
     handlers = {"job": lambda job: gevent.sleep(0)}
     rig = Rig(VirtualClock(), handlers, concurrency=at_once, prefetch=at_once, queue=tray, takes_message=False)
     with patch.object(pool, "TURN_SECONDS", 3600.0):  # a slot's turn is as long as the machine is slow
-        rig.consumer.polls.start()
+        rig.consumer.pollers.start()
         settle()
     assert (tray.deleted, len(rig.ended), rig.crashes) == (tray.messages, tray.messages, [])

@@ -187,7 +187,7 @@ class Worker:
 
     def start(self) -> None:
         self.record("boot")
-        self.consumer.polls.start()
+        self.consumer.pollers.start()
 
     def crash(self) -> None:
         """Power off: nothing of it goes on, and nothing that it has begun is finished."""
@@ -233,7 +233,7 @@ class Worker:
         self.over = True
 
     def _settle(self, settled: Any) -> None:
-        self.consumer.polls.ended.wait()
+        self.consumer.pollers.ended.wait()
         self.consumer.give_back_held()
         self.consumer.hand.idle.wait()
         settled.set()

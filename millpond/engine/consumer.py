@@ -36,7 +36,7 @@ from millpond.sqs.sqs_queue import SqsQueue
 class Consumer(InHandOwner, LastReceiveOwner, Receiver):
     """One queue, wired.
 
-    1. What the polls bring becomes deliveries: leased, and put on the ready list (`submit`).
+    1. What the pollers bring becomes deliveries: leased, and put on the ready list (`submit`).
     2. A slot of the pool calls `work`: the processor's outcome is queued for settling (see Endings).
     3. On a FIFO queue a message waits until those of its group before it are done, and goes back where one is not.
     4. `drain` stops receiving; what is not started is held back, and given back by `give_back_held`.
@@ -81,7 +81,7 @@ class Consumer(InHandOwner, LastReceiveOwner, Receiver):
         self._last_receive = LastReceive(name, settings, self._pause, clock, self)
         self._held_back = HeldBack(lambda delivery: self.end_soon(delivery, RELEASED))
         self._groups = Groups(self) if settings.is_fifo else None
-        self.polls = Pollers(queue, settings, share, clock, spawn, self._pause, self)
+        self.pollers = Pollers(queue, settings, share, clock, spawn, self._pause, self)
         self.endings = self._make_endings(spawn)
         leases = self._make_leases(spawn)
         self.hand = self.endings.hand = InHand(self, leases, books, share, self.endings.spared, clock)
@@ -92,7 +92,7 @@ class Consumer(InHandOwner, LastReceiveOwner, Receiver):
             self._processor,
             self.books,
             self._share,
-            self.polls,
+            self.pollers,
             self._pause,
             self._last_receive,
             self._held_back,
@@ -187,7 +187,7 @@ class Consumer(InHandOwner, LastReceiveOwner, Receiver):
         """Report a receive that failed."""
         self.books.count("receive_failed")
         log.event(logging.WARNING, "receive.failed", str(error), queue=self.name, code=error.code, in_a_row=in_a_row)
-        if not self.polls.ever_received:
+        if not self.pollers.ever_received:
             self._refused(error)
 
     # Work
@@ -260,7 +260,7 @@ class Consumer(InHandOwner, LastReceiveOwner, Receiver):
     def drain(self, deadline: float) -> None:
         """Receive no more; the calls that are still to be made end by the deadline."""
         self._held_back.state = HOLDING
-        self.polls.stop()
+        self.pollers.stop()
         self._settler.hurry()
         self._processor.threads.drain()
         waiting = self._groups.take_waiting() if self._groups is not None else []

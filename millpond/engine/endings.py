@@ -41,7 +41,7 @@ class Endings(LeaseOwner, SettlerOwner):
         processor: Processor,
         books: Books,
         share: Share,
-        polls: Pollers,
+        pollers: Pollers,
         pause: Pause,
         last_receive: LastReceive,
         held_back: HeldBack,
@@ -54,7 +54,7 @@ class Endings(LeaseOwner, SettlerOwner):
         self._processor = processor
         self._books = books
         self._share = share
-        self._polls = polls
+        self._pollers = pollers
         self._pause = pause
         self._last_receive = last_receive
         self._held_back = held_back
@@ -149,6 +149,6 @@ class Endings(LeaseOwner, SettlerOwner):
 
     def hidden_seconds(self) -> int:
         """How long a poll of ours, left open behind us, could still take what we give back now."""
-        if self._held_back.state is WORKING or not (until := self._polls.open_until()):
+        if self._held_back.state is WORKING or not (until := self._pollers.open_until()):
             return 0
         return math.ceil(until - self._clock.now()) + 1

@@ -97,7 +97,7 @@ class LastReceive:
             self._owner.end_soon(delivery, late)
 
         self._line[delivery] = self._clock.timer(self._held_until(delivery) - self._clock.now(), give_up)
-        self._pause.wake_polls()
+        self._pause.wake_pollers()
 
     def next(self) -> Delivery | None:
         """Take out the first of the line."""

@@ -91,15 +91,15 @@ class Pause:
         self.is_on = True
         self._until = max(self._until, self._clock.now() + max(seconds, self._least_seconds))
         self.end_probe()
-        self.wake_polls()
+        self.wake_pollers()
 
     def end(self) -> None:
         """Receive as before: a probe got through."""
         self.is_on = self._in_hand_probed = False
         self.end_probe()
 
-    def wake_polls(self) -> None:
-        """Let polls that wait for permits look again: they know nothing of the pause, or of a message in hand."""
+    def wake_pollers(self) -> None:
+        """Let pollers that wait for permits look again: they know nothing of the pause, or of a message in hand."""
         self._share.dismiss()
 
     # The probe: one message at a time

@@ -169,7 +169,7 @@ class Share:
         self._permits.put(number)
 
     def dismiss(self) -> None:
-        """Wake the polls of this queue that wait for permits, without any."""
+        """Wake the pollers of this queue that wait for permits, without any."""
         self._permits.dismiss(self)
 
     def grant(self) -> None:

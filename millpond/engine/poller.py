@@ -27,7 +27,7 @@ BRIEF_SECONDS = 2
 
 
 class Receiver(Protocol):
-    """Who the polls receive for: the consumer."""
+    """Who the pollers receive for: the consumer."""
 
     def accept(self, messages: list[Received], latest: float) -> object:
         """Take what a receive brought. `latest`: SQS has handed it out by then."""
@@ -42,8 +42,8 @@ class Receiver(Protocol):
         ...
 
 
-class PollState(Enum):
-    """See the table of Poll."""
+class PollerState(Enum):
+    """See the table of Poller."""
 
     WAITING = auto()
     OPEN = auto()
@@ -51,13 +51,13 @@ class PollState(Enum):
     RESTING = auto()
 
 
-class Poll(msgspec.Struct, eq=False):
-    """One poller: a greenlet that makes one receive after another.
+class Poller(msgspec.Struct, eq=False):
+    """A greenlet that makes one receive after another.
 
     | from | to | when |
     |---|---|---|
     | WAITING (for the end of a pause, for permits) | OPEN | it has permits, and its receive begins |
-    | OPEN | OVERDUE | SQS has not answered in time: another poll takes its place |
+    | OPEN | OVERDUE | SQS has not answered in time: another poller takes its place |
     | OPEN, OVERDUE | WAITING | SQS has answered, or the call has failed |
     | WAITING | RESTING | that failed, or was empty long before its time: it backs off |
     | RESTING | WAITING | its time is over |
@@ -65,21 +65,21 @@ class Poll(msgspec.Struct, eq=False):
     It leaves from WAITING or RESTING: where others are enough, and after `Pollers.stop`.
     """
 
-    state: PollState = PollState.WAITING
+    state: PollerState = PollerState.WAITING
     until: float = 0.0  # OPEN, OVERDUE: the end of its wait; RESTING: of its rest
 
     @property
     def is_open(self) -> bool:
         """SQS can still hand it messages."""
-        return self.state in (PollState.OPEN, PollState.OVERDUE)
+        return self.state in (PollerState.OPEN, PollerState.OVERDUE)
 
 
 class Pollers:
-    """The long polls of one queue.
+    """The pollers of one queue.
 
-    1. One is open while the queue is quiet; another joins when a receive comes back full, one leaves when it comes
+    1. One is at work while the queue is quiet; another joins when a receive comes back full, one leaves when it comes
        back empty. There are never more than `pollers`.
-    2. A receive that fails backs off by the kind of error and never ends the process. A poll that rests or is overdue
+    2. A receive that fails backs off by the kind of error and never ends the process. A poller that rests or is overdue
        is not counted on: the others stay, and another takes the place of the last one.
     3. While the queue is paused (see Pause) one message at a time is the probe: those in hand and the queue's in turns.
     4. After `stop` no receive begins; the open ones are left to return, for an aborted poll still takes messages.
@@ -102,8 +102,8 @@ class Pollers:
         self._spawn = spawn
         self._receiver = receiver
         self._asks = Asks(settings.max_messages, settings.is_fifo)
-        self._polls: dict[Poll, None] = {}  # in the order in which they joined
-        self._overdue: Countdown[Poll] = Countdown(settings.wait_seconds + OVERDUE_SECONDS, self._miss, clock)
+        self._pollers: dict[Poller, None] = {}  # in the order in which they joined
+        self._overdue: Countdown[Poller] = Countdown(settings.wait_seconds + OVERDUE_SECONDS, self._miss, clock)
         self._lost_until = -math.inf  # SQS takes messages for a poll whose connection was lost until its wait is over
         self._failures = 0  # in a row
         self._early = 0  # empty answers in a row that came long before their time
@@ -112,30 +112,30 @@ class Pollers:
         self.empty_in_a_row = 0
         self.empty_since = 0.0  # when the last receive that came back empty was asked for
         self.ever_received = False
-        self.ended: Event = clock.event()  # stopped, and no poll is left
+        self.ended: Event = clock.event()  # stopped, and no poller is left
 
     def start(self) -> None:
-        """Open one more poll."""
-        poll = Poll()
-        self._polls[poll] = None
-        self._spawn(self._run, poll)
+        """Let one more poller begin."""
+        poller = Poller()
+        self._pollers[poller] = None
+        self._spawn(self._run, poller)
 
     def stop(self) -> None:
         """Begin no further receive."""
         self._stopping.set()
         self.pause.end_probe()
-        self.pause.wake_polls()
-        if not self._polls:
+        self.pause.wake_pollers()
+        if not self._pollers:
             self.ended.set()
 
     @property
     def active(self) -> int:
-        """How many polls there are, in whatever state."""
-        return len(self._polls)
+        """How many pollers there are, in whatever state."""
+        return len(self._pollers)
 
     def open_until(self) -> float:
         """When the last open poll can still take messages; 0.0 where none is open."""
-        until = max([self._lost_until, *(poll.until for poll in self._polls if poll.is_open)])
+        until = max([self._lost_until, *(poller.until for poller in self._pollers if poller.is_open)])
         return until if until > self._clock.now() else 0.0
 
     def _wait_out_pause(self) -> None:
@@ -144,17 +144,17 @@ class Pollers:
         while not self._stopping.is_set() and (left := self.pause.seconds_left()) > 0:
             self._stopping.wait(left)
 
-    def _run(self, poll: Poll) -> None:
+    def _run(self, poller: Poller) -> None:
         try:
-            while self._step(poll):
+            while self._step(poller):
                 pass
         finally:
-            del self._polls[poll]
-            if self._stopping.is_set() and not self._polls:
+            del self._pollers[poller]
+            if self._stopping.is_set() and not self._pollers:
                 self.ended.set()
 
-    def _step(self, poll: Poll) -> bool:
-        """Permits, one receive, and what it brought handed on. False: this poll leaves."""
+    def _step(self, poller: Poller) -> bool:
+        """Permits, one receive, and what it brought handed on. False: this poller leaves."""
         if self.pause.is_on and self._at_work() > 1:
             return False
         self._wait_out_pause()
@@ -172,15 +172,15 @@ class Pollers:
         if self.pause.is_on:
             self.pause.begin_probe()
         started, wait_seconds = self._clock.now(), self._wait_seconds(longest, quiet)
-        answer = self._receive(poll, permits, wait_seconds)
+        answer = self._receive(poller, permits, wait_seconds)
         got = 0 if isinstance(answer, QueueError) else len(answer)
         self._share.polled(permits, got, quiet)
         if isinstance(answer, QueueError):
-            return self._failed(poll, answer)
+            return self._failed(poller, answer)
         self._failures = 0
         self.ever_received = True
         self._receiver.accept(answer, started + wait_seconds)
-        return self._after(poll, permits, got, started, wait_seconds)
+        return self._after(poller, permits, got, started, wait_seconds)
 
     def _acquire(self, quiet: bool) -> int:
         if self._stopping.is_set():
@@ -198,52 +198,52 @@ class Pollers:
         seconds = min(longest, BRIEF_SECONDS << 2 * min(self.empty_in_a_row, 2))
         return self._share.look_seconds(seconds) if quiet else seconds
 
-    def _receive(self, poll: Poll, permits: int, wait_seconds: int) -> list[Received] | QueueError:
+    def _receive(self, poller: Poller, permits: int, wait_seconds: int) -> list[Received] | QueueError:
         started = self._clock.now()
         ask = self._asks.make(permits, started)
-        poll.state, poll.until = PollState.OPEN, started + wait_seconds
-        self._overdue.add(poll)
+        poller.state, poller.until = PollerState.OPEN, started + wait_seconds
+        self._overdue.add(poller)
         try:
             return self._queue.receive(ask.number, wait_seconds, self._settings.visibility_seconds, ask.attempt_id)
         except QueueError as error:
             self._asks.fail(ask, permits, error, started)
             return error
         finally:
-            poll.state = PollState.WAITING
-            self._overdue.remove(poll)
+            poller.state = PollerState.WAITING
+            self._overdue.remove(poller)
 
-    def _miss(self, poll: Poll) -> None:
-        """In the hub: this poll is overdue. Where no other is at work one more joins, or nobody would receive."""
-        poll.state = PollState.OVERDUE
-        if self._at_work() == 0 and len(self._polls) < self._settings.pollers and not self._stopping.is_set():
+    def _miss(self, poller: Poller) -> None:
+        """In the hub: this poller is overdue. Where no other is at work one more joins, or nobody would receive."""
+        poller.state = PollerState.OVERDUE
+        if self._at_work() == 0 and len(self._pollers) < self._settings.pollers and not self._stopping.is_set():
             self.start()
 
     def _at_work(self) -> int:
-        """Polls to count on; no poll leaves where it is the only one of these."""
-        return sum(poll.state in (PollState.WAITING, PollState.OPEN) for poll in self._polls)
+        """Pollers to count on; none leaves where it is the only one of these."""
+        return sum(poller.state in (PollerState.WAITING, PollerState.OPEN) for poller in self._pollers)
 
-    def _failed(self, poll: Poll, error: QueueError) -> bool:
+    def _failed(self, poller: Poller, error: QueueError) -> bool:
         self._failures += 1
         if isinstance(error, Unreachable):
-            self._lost_until = max(self._lost_until, poll.until)
+            self._lost_until = max(self._lost_until, poller.until)
         self.pause.end_probe()
         self._receiver.receive_failed(error, self._failures)
-        return self._back_off(poll, call_seconds(self._failures, error))
+        return self._back_off(poller, call_seconds(self._failures, error))
 
-    def _back_off(self, poll: Poll, seconds: float) -> bool:
-        """In an outage one poll alone asks: another that rests, and will be back sooner, is enough."""
+    def _back_off(self, poller: Poller, seconds: float) -> bool:
+        """In an outage one poller alone asks: another that rests, and will be back sooner, is enough."""
         until = self._clock.now() + seconds
-        if any(other.state is PollState.RESTING and other.until <= until for other in self._polls):
+        if any(other.state is PollerState.RESTING and other.until <= until for other in self._pollers):
             return False
-        self._rest(poll, seconds)
+        self._rest(poller, seconds)
         return self._at_work() == 1 and not self._stopping.is_set()
 
-    def _rest(self, poll: Poll, seconds: float) -> None:
-        poll.state, poll.until = PollState.RESTING, self._clock.now() + seconds
+    def _rest(self, poller: Poller, seconds: float) -> None:
+        poller.state, poller.until = PollerState.RESTING, self._clock.now() + seconds
         self._stopping.wait(seconds)
-        poll.state = PollState.WAITING
+        poller.state = PollerState.WAITING
 
-    def _after(self, poll: Poll, asked: int, got: int, started: float, wait_seconds: int) -> bool:
+    def _after(self, poller: Poller, asked: int, got: int, started: float, wait_seconds: int) -> bool:
         self._asks.brought = got
         self.empty_in_a_row = 0 if got else self.empty_in_a_row + 1
         self.empty_since = 0.0 if got else started
@@ -251,15 +251,15 @@ class Pollers:
             self.start()
         if self._settings.pause_seconds:  # the gap between two polls
             self._stopping.wait(self._settings.pause_seconds)
-        return self._after_empty(poll, started, wait_seconds) if got == 0 else not self._stopping.is_set()
+        return self._after_empty(poller, started, wait_seconds) if got == 0 else not self._stopping.is_set()
 
     def _is_one_too_few(self) -> bool:
-        """The last receive came back full: another poll would have permits, and no larger receive would do."""
+        """The last receive came back full: another poller would have permits, and no larger receive would do."""
         alone = self._share.alone
         grown = alone or self._asks.is_at_most(alone, self._clock.now())
-        return grown and len(self._polls) < self._settings.pollers and self._share.room() > 0
+        return grown and len(self._pollers) < self._settings.pollers and self._share.room() > 0
 
-    def _after_empty(self, poll: Poll, started: float, wait_seconds: int) -> bool:
+    def _after_empty(self, poller: Poller, started: float, wait_seconds: int) -> bool:
         """A long poll that comes back empty long before its time (SQS at its in-flight limit, a proxy's error page)
         must not become a hot loop."""
         if self._at_work() > 1:
@@ -267,5 +267,5 @@ class Pollers:
         early = self._clock.now() - started < wait_seconds / 2
         self._early = self._early + 1 if early else 0
         if early:
-            self._rest(poll, call_seconds(self._early, None))
+            self._rest(poller, call_seconds(self._early, None))
         return not self._stopping.is_set()

@@ -85,7 +85,7 @@ class Drain:
         limit = "until all is done" if math.isinf(core.drain_seconds) else f"for at most {core.drain_seconds:g} s"
         text = f"{core.why}: the worker finishes {counted(in_hand, 'message')} in hand, {limit}"
         now = core.clock.now()
-        polls = max((consumer.polls.open_until() - now for consumer in self._consumers), default=0.0)
+        polls = max((consumer.pollers.open_until() - now for consumer in self._consumers), default=0.0)
         if polls > 0:
             text += f"; SQS may hold a long poll of it open for {polls:.0f} s"
         if core.why == "SIGINT":
@@ -95,6 +95,6 @@ class Drain:
 
 def _settle(consumer: Consumer) -> None:
     """What no slot has taken waits until no open poll of its own queue could fetch it again."""
-    consumer.polls.ended.wait()
+    consumer.pollers.ended.wait()
     consumer.give_back_held()
     consumer.hand.idle.wait()

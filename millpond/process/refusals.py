@@ -38,4 +38,4 @@ class Refusals:
 
     def refuses(self, consumer: Consumer) -> bool:
         """True where nothing was ever received from this queue, since it is refused."""
-        return consumer.name in self._lines and not consumer.polls.ever_received
+        return consumer.name in self._lines and not consumer.pollers.ever_received

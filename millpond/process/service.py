@@ -57,7 +57,7 @@ class Service:
             watchdog.start()
             core.spawn(self._keep_watchdog, watchdog)
         if not core.stopping:
-            self._start_polls()
+            self._start_pollers()
         while self._step():
             pass
         in_hand = any(consumer.in_hand for consumer in self.consumers)
@@ -73,9 +73,9 @@ class Service:
         log.flush()
         return code
 
-    def _start_polls(self) -> None:
+    def _start_pollers(self) -> None:
         for consumer in self.consumers:
-            consumer.polls.start()
+            consumer.pollers.start()
         text, names = "waiting for messages", [consumer.name for consumer in self.consumers]
         if unanswered := self._queues.unanswered:
             text = f"started, but SQS has not answered yet for {', '.join(unanswered)}: it is asked again and again"
@@ -113,9 +113,9 @@ class Service:
 
 def _is_empty(consumer: Consumer) -> bool:
     """Nothing is in hand, and the queue was empty since all that this worker has put off is visible again."""
-    polls = consumer.polls
+    pollers = consumer.pollers
     return (
         consumer.in_hand == 0
-        and polls.empty_in_a_row >= EMPTY_POLLS
-        and polls.empty_since >= consumer.endings.back_off_until
+        and pollers.empty_in_a_row >= EMPTY_POLLS
+        and pollers.empty_since >= consumer.endings.back_off_until
     )

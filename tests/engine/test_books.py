@@ -25,7 +25,7 @@ def test_a_delivery_is_timed_in_milliseconds_its_handler_alone_and_what_it_waite
     rig = Rig(clock, {"email.send": lambda payload, message: clock.sleep(2.5)}, metrics=metrics)
     rig.put("email.send")
     clock.advance(4)
-    rig.consumer.polls.start()
+    rig.consumer.pollers.start()
     clock.advance(3)
     metrics.close()
     lines = server.lines()
@@ -52,7 +52,7 @@ def test_the_wait_of_a_message_is_that_before_its_first_handling_and_of_no_later
 
     rig = Rig(clock, {"job": handle}, metrics=metrics)
     rig.put("job")
-    rig.consumer.polls.start()
+    rig.consumer.pollers.start()
     clock.advance(60)
     metrics.close()
     lines = server.lines()
@@ -72,7 +72,7 @@ def test_the_log_has_the_seconds_of_a_handler_in_milliseconds_and_none_where_it_
     rig = Rig(clock, {"job": handle})
     rig.put("job")
     rig.queue.put("{")
-    rig.consumer.polls.start()
+    rig.consumer.pollers.start()
     clock.advance(3)
     (retried,), (unread,) = told(caplog, "message.retried"), told(caplog, "message.dead_lettered")
     assert (retried["seconds"], retried["delay_seconds"]) == (1.234, 5)
@@ -83,7 +83,7 @@ def test_the_log_has_the_seconds_of_a_handler_in_milliseconds_and_none_where_it_
 def test_what_is_left_out_of_the_log_is_told_a_second_later_and_counted_anew_each_time(clock, caplog):
     caplog.set_level(logging.INFO)
     rig = Rig(clock, {"job": lambda payload, message: None}, visibility_seconds=3_600)
-    rig.consumer.polls.start()
+    rig.consumer.pollers.start()
     for number in (3, 5):
         rig.put("job", None, number)
         clock.advance(0.9)
@@ -104,7 +104,7 @@ def test_those_that_one_delete_confirms_are_told_apart_by_type_and_outcome(clock
     rig = Rig(clock, {"a": handle, "b": handle}, metrics=metrics)
     for kind, payload in (("a", 0), ("a", 1), ("b", 0), ("a", 0)):
         rig.put(kind, payload)
-    rig.consumer.polls.start()
+    rig.consumer.pollers.start()
     clock.advance(1)
     gate.set()
     clock.advance(1)
@@ -123,7 +123,7 @@ def test_no_fraction_of_a_millisecond_of_a_wait_is_cut_off(clock):
     rig = Rig(clock, {"job": lambda payload, message: None}, metrics=metrics)
     rig.put("job")
     clock.advance(1)
-    rig.consumer.polls.start()
+    rig.consumer.pollers.start()
     clock.advance(1)
     metrics.close()
     lines = server.lines()

@@ -50,7 +50,7 @@ def fail(payload, message):
 
 def run(clock, handlers, **settings):
     rig = Rig(clock, handlers, **settings)
-    rig.consumer.polls.start()
+    rig.consumer.pollers.start()
     return rig
 
 
@@ -100,7 +100,7 @@ def test_a_message_that_succeeds_is_deleted_once_and_its_books_balance(clock):
 
 def test_a_delete_waits_for_nobody_where_no_handler_of_its_queue_runs(clock):
     rig = Rig(clock, {"job": fine})
-    rig.consumer.polls.start()
+    rig.consumer.pollers.start()
     ids = rig.put("job", None, 3)
     settle(20)  # and no time passes
     assert rig.outcomes() == dict.fromkeys(ids, "succeeded")
@@ -110,7 +110,7 @@ def test_a_delete_waits_for_nobody_where_no_handler_of_its_queue_runs(clock):
 def test_a_delete_waits_for_others_while_a_handler_of_its_queue_runs(clock):
     gate = Gate()
     rig = Rig(clock, {"job": fine, "long": gate})
-    rig.consumer.polls.start()
+    rig.consumer.pollers.start()
     rig.put("long")
     rig.put("job", None, 3)
     settle(20)
@@ -791,7 +791,7 @@ def test_a_drain_lets_handlers_finish_and_gives_back_what_was_not_started(clock)
     for work, delivery in rig.pool.take_ready():
         work(delivery)
     clock.advance(1.1)
-    assert rig.consumer.polls.ended.is_set()
+    assert rig.consumer.pollers.ended.is_set()
     rig.consumer.give_back_held()
     clock.advance(0.2)
     assert sorted(rig.queue.visible()) == sorted(ids[2:])
@@ -809,7 +809,7 @@ def test_what_an_open_poll_brings_after_the_drain_began_is_given_back(clock):
     rig.put("job")
     clock.advance(1)
     assert gate.seen == []
-    assert rig.consumer.polls.ended.is_set()
+    assert rig.consumer.pollers.ended.is_set()
     rig.consumer.give_back_held()
     clock.advance(1)
     assert rig.queue.visible() == ["m1"]
@@ -827,7 +827,7 @@ def test_what_goes_back_while_a_poll_stays_open_is_hidden_from_that_poll(clock):
     rig.consumer.interrupt(Stopped)
     clock.advance(0.5)
     assert rig.outcomes() == {one: "released"}
-    until = rig.consumer.polls.open_until()
+    until = rig.consumer.pollers.open_until()
     assert until - clock.now() > 10
     assert 1 <= rig.queue.messages[one].visible_at - until < 2
 
@@ -1729,7 +1729,7 @@ def test_what_is_held_back_goes_back_though_the_deletes_are_stuck(clock):
     for work, delivery in rig.pool.take_ready():
         work(delivery)
     clock.advance(2)
-    assert rig.consumer.polls.ended.is_set()
+    assert rig.consumer.pollers.ended.is_set()
     giver = gevent.spawn(rig.consumer.give_back_held)
     clock.advance(2)
     assert giver.ready()
@@ -1806,7 +1806,7 @@ def test_a_lease_lost_while_the_payload_decodes_starts_no_handler(clock):
         else rig.processor._routes["job"]
     )
     rig.queue.script["extend"] = [Unreachable("down")] * 100
-    rig.consumer.polls.start()
+    rig.consumer.pollers.start()
     rig.put("job")
     clock.advance(8.5)
     assert ran == []
@@ -1820,7 +1820,7 @@ def test_a_drain_gives_back_what_is_decoding(clock):
     rig.processor._routes["job"] = msgspec.structs.replace(
         rig.processor._routes["job"], decode=lambda raw: never.wait()
     )
-    rig.consumer.polls.start()
+    rig.consumer.pollers.start()
     (one,) = rig.put("job")
     settle()
     drain(rig, clock, 4)
@@ -1919,7 +1919,7 @@ def test_a_beat_that_sqs_confirms_while_the_delete_is_on_its_way_counts(clock):
     beat = rig.queue.gates["extend"] = Event()
     delete = rig.queue.gates["delete"] = Event()
     (one,) = rig.put("job")
-    rig.consumer.polls.start()
+    rig.consumer.pollers.start()
     clock.advance(4.2)  # the beat is on its way
     handler.event.set()
     clock.advance(0.5)  # the delete as well
@@ -1942,10 +1942,10 @@ def test_what_is_put_off_in_a_drain_stays_hidden_from_the_poll_that_is_still_ope
     rig = Rig(clock, {"job": reject}, max_attempts=1, visibility_seconds=30, wait_seconds=20)
     rig.dead.script["send"] = [REFUSED] * 2  # with its reason, and without
     (one,) = rig.put("job")
-    rig.consumer.polls.start()
+    rig.consumer.pollers.start()
     clock.advance(1)
     rig.consumer.drain(clock.now() + 5)
-    until = rig.consumer.polls.open_until()
+    until = rig.consumer.pollers.open_until()
     assert until > clock.now() + 10
     handler.event.set()
     clock.advance(until - clock.now() + 1)

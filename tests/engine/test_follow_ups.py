@@ -49,7 +49,7 @@ def start(clock):
     def start(handle, **settings):
         rig = Rig(clock, {"job": handle}, queue=SendingQueue(clock), fifo=True, **settings)
         rigs.append(rig)
-        rig.consumer.polls.start()
+        rig.consumer.pollers.start()
         return rig
 
     yield start
@@ -162,7 +162,7 @@ def test_a_rejected_follow_up_goes_to_its_queue_for_no_longer_than_sqs_delays_wh
 
     rig = Rig(clock, {"job": handle}, back_off=(43_200, 43_200))
     rig.dead.script["send"] = [QueueMissing("no such queue", "QueueDoesNotExist")] * 10
-    rig.consumer.polls.start()
+    rig.consumer.pollers.start()
     rig.put("job", "first")
     clock.advance(30)
     [[entry]] = rig.queue.batches["send"]
@@ -339,7 +339,7 @@ def test_waiting_for_a_server_that_is_down_uses_up_no_attempt(clock):
 
     rig = Rig(clock, {"job": handle}, max_attempts=2)
     rig.put("job")
-    rig.consumer.polls.start()
+    rig.consumer.pollers.start()
     clock.advance(300)
     assert len(ran) == 6
     assert rig.dead.messages == {}
@@ -358,7 +358,7 @@ def test_a_message_that_runs_again_in_hand_leaves_its_follow_ups_once(clock):
 
     rig = Rig(clock, {"job": handle}, max_receive_count=1)
     rig.put("job", "first")
-    rig.consumer.polls.start()
+    rig.consumer.pollers.start()
     clock.advance(300)
     assert ran == ["first", "first", "first", "next"]
     assert rig.queue.messages == {}
@@ -409,7 +409,7 @@ def test_what_the_queue_takes_is_known_to_its_handlers(clock):
     rig = Rig(clock, {"job": lambda payload, message: seen.append(message.max_bytes)})
     rig.consumer.learn(0, 262_144)
     rig.put("job")
-    rig.consumer.polls.start()
+    rig.consumer.pollers.start()
     clock.advance(1)
     assert seen == [262_144]
 
@@ -419,7 +419,7 @@ def test_a_denied_send_is_told_with_its_remedy_and_its_end(clock, caplog):
     rig = Rig(clock, {"job": lambda payload, message: payload or (message.follow_up(1) and None)}, dead_letters=False)
     rig.queue.script["send"] = [AccessDenied("not authorized", "AccessDenied")] * 3
     rig.put("job")
-    rig.consumer.polls.start()
+    rig.consumer.pollers.start()
     clock.advance(30)
     told = [vars(record) for record in caplog.records if getattr(record, "event", "").startswith("settle.")]
     assert [one["event"] for one in told] == ["settle.failed", "settle.resumed"]

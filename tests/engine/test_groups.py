@@ -246,7 +246,7 @@ class Fifo:
             finish(deliveries)
 
         books.finish = finished  # type: ignore[method-assign]
-        self.consumer.polls.start()
+        self.consumer.pollers.start()
 
     def spawn(self, function: Callable[..., object], *args: Any) -> gevent.Greenlet:
         greenlet = gevent.spawn(function, *args)
@@ -461,7 +461,7 @@ def test_a_drain_holds_back_what_waits_in_line_and_the_first_ends():
     settle()
     one.consumer.drain(one.clock.now() + 60)
     one.clock.advance(2)
-    assert one.consumer.polls.ended.is_set()
+    assert one.consumer.pollers.ended.is_set()
     one.consumer.give_back_held()
     one.clock.advance(1)
     assert one.outcomes() == dict.fromkeys([("a", 1), ("a", 2), ("b", 1)], "released")

@@ -50,7 +50,7 @@ def test_in_a_storm_of_interrupts_each_lands_in_its_own_delivery_or_nowhere(seed
     storm = Storm(seed)
     rig = storm.rig = Rig(SystemClock(), {"job": storm.handle}, concurrency=100, wait_seconds=1)
     ids = rig.put("job", {}, NUMBER)
-    rig.consumer.polls.start()
+    rig.consumer.pollers.start()
     with gevent.Timeout(120):
         while rig.queue.messages or len(storm.landed) < LEAST_LANDED:
             ids += [] if rig.queue.messages else rig.put("job", {}, NUMBER // 10)
@@ -77,7 +77,7 @@ def test_a_handler_that_returns_after_an_interrupt_is_not_acknowledged():
 
     rig = Rig(SystemClock(), {"job": handle}, timeout=0.01, wait_seconds=1)
     (message_id,) = rig.put("job")
-    rig.consumer.polls.start()
+    rig.consumer.pollers.start()
     with gevent.Timeout(5):
         while not rig.ended:
             gevent.sleep(0.005)
@@ -101,7 +101,7 @@ def test_a_handler_that_swallows_every_interrupt_is_written_off_and_the_next_mes
 
     rig = Rig(SystemClock(), {"stubborn": stubborn, "job": lambda payload, message: None}, concurrency=1, timeout=0.02)
     (stuck,) = rig.put("stubborn")
-    rig.consumer.polls.start()
+    rig.consumer.pollers.start()
     with gevent.Timeout(5):
         while not rig.ended:
             gevent.sleep(0.005)
@@ -124,7 +124,7 @@ def test_an_interrupt_after_the_handler_finds_nobody():
     )
     deliveries = []
     rig.put("job")
-    rig.consumer.polls.start()
+    rig.consumer.pollers.start()
     with gevent.Timeout(5):
         while not rig.ended:
             gevent.sleep(0.005)
@@ -141,7 +141,7 @@ def test_a_gevent_timeout_that_is_not_ours_is_an_ordinary_failure():
 
     rig = Rig(SystemClock(), {"job": handle})
     rig.put("job")
-    rig.consumer.polls.start()
+    rig.consumer.pollers.start()
     with gevent.Timeout(5):
         while not rig.ended:
             gevent.sleep(0.005)

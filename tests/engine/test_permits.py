@@ -56,11 +56,11 @@ class Process:
         self.hanging: set[int] = set()
         self.latency: dict[int, list[float]] = {index: [] for index in range(queues)}
         values = {"wait_seconds": 20, "max_messages": 10, "visibility_seconds": 43_200, "pollers": 4} | settings
-        self.queues, self.shares, self.polls = [], [], []
+        self.queues, self.shares, self.pollers = [], [], []
         for index in range(queues):
             queue = Watched(self, index)
             share = self.permits.share((caps or {}).get(index, 0))
-            polls = Pollers(
+            pollers = Pollers(
                 queue,
                 queue_settings(index % 3 == 1, **values),
                 share,
@@ -71,9 +71,9 @@ class Process:
             )
             self.queues.append(queue)
             self.shares.append(share)
-            self.polls.append(polls)
-        for polls in self.polls:
-            polls.start()
+            self.pollers.append(pollers)
+        for pollers in self.pollers:
+            pollers.start()
 
     def take(self, index: int, batch: list) -> None:
         self.held[index] += len(batch)
@@ -319,10 +319,10 @@ def test_what_is_asked_for_can_be_held_and_nobody_starves_whatever_comes_when(se
     process.look()
     assert process.done == sent
     assert process.held.total() == 0
-    for polls in process.polls:
-        polls.stop()
+    for pollers in process.pollers:
+        pollers.stop()
     process.clock.advance(21)
-    assert all(polls.ended.is_set() for polls in process.polls)
+    assert all(pollers.ended.is_set() for pollers in process.pollers)
     assert process.permits.free == total
 
 

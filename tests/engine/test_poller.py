@@ -8,7 +8,7 @@ from millpond.engine.permits import PATIENCE_SECONDS, Permits
 from millpond.engine.poller import OVERDUE_SECONDS
 from millpond.errors import AccessDenied, Unreachable
 from tests.fakes import FakeQueue
-from tests.rig import Polls
+from tests.rig import Polling
 from tests.virtual import VirtualClock, settle
 
 
@@ -150,15 +150,15 @@ def test_a_dismissed_poll_goes_away_empty_handed(clock):
 
 
 def started(clock, *args, **settings):
-    rig = Polls(clock, *args, **settings)
-    rig.polls.start()
+    rig = Polling(clock, *args, **settings)
+    rig.pollers.start()
     return rig
 
 
 def test_one_poll_is_open_while_the_queue_is_quiet(clock):
     rig = started(clock)
     clock.advance(200)
-    assert rig.polls.active == 1
+    assert rig.pollers.active == 1
     assert rig.queue.calls["receive"] == 11  # one every twenty seconds, and no more
 
 
@@ -167,11 +167,11 @@ def test_more_polls_join_while_receives_come_back_full_and_leave_when_it_is_quie
     rig.queue.on_call = lambda name: clock.sleep(0.01)
     rig.queue.put("x", 500)
     clock.advance(0.05)
-    assert rig.polls.active == 4
+    assert rig.pollers.active == 4
     clock.advance(1)
     assert len(rig.delivered) == 500
     clock.advance(45)
-    assert rig.polls.active == 1
+    assert rig.pollers.active == 1
 
 
 def test_a_failing_queue_is_asked_ever_less_often_by_one_poll(clock):
@@ -182,7 +182,7 @@ def test_a_failing_queue_is_asked_ever_less_often_by_one_poll(clock):
     clock.advance(10)
     early = rig.queue.calls["receive"]
     clock.advance(600)
-    assert rig.polls.active == 1
+    assert rig.pollers.active == 1
     assert early >= 4
     assert rig.queue.calls["receive"] - early < 60
     assert rig.failures[0][1:] == (1, False)
@@ -205,14 +205,14 @@ def test_pause_seconds_pass_between_two_polls(clock):
 def test_after_stop_no_receive_begins_and_the_open_ones_are_awaited(clock):
     rig = started(clock)
     clock.advance(1)
-    assert rig.polls.open_until() == pytest.approx(clock.now() + 19)
-    rig.polls.stop()
+    assert rig.pollers.open_until() == pytest.approx(clock.now() + 19)
+    rig.pollers.stop()
     clock.advance(10)
-    assert not rig.polls.ended.is_set()
+    assert not rig.pollers.ended.is_set()
     rig.queue.put("x")
     clock.advance(1)
-    assert rig.polls.ended.is_set()
-    assert rig.polls.open_until() == 0.0
+    assert rig.pollers.ended.is_set()
+    assert rig.pollers.open_until() == 0.0
     assert len(rig.delivered) == 1
     assert rig.queue.calls["receive"] == 1
     assert rig.permits.free == 999
@@ -223,21 +223,21 @@ def test_polls_have_ended_once_the_last_of_them_is_back(clock):
     rig.queue.on_call = lambda name: clock.sleep(0.01)
     rig.queue.put("x", 500)
     clock.advance(1)
-    assert (rig.polls.active, len(rig.delivered)) == (4, 500)
-    rig.polls.stop()
+    assert (rig.pollers.active, len(rig.delivered)) == (4, 500)
+    rig.pollers.stop()
     for left in (3, 2, 1):
         rig.queue.put("x")
         clock.advance(0.1)
-        assert (rig.polls.active, rig.polls.ended.is_set()) == (left, False)
+        assert (rig.pollers.active, rig.pollers.ended.is_set()) == (left, False)
     rig.queue.put("x")
     clock.advance(0.1)
-    assert (rig.polls.active, rig.polls.ended.is_set()) == (0, True)
+    assert (rig.pollers.active, rig.pollers.ended.is_set()) == (0, True)
 
 
 def test_polls_that_were_never_started_have_ended_when_they_are_stopped(clock):
-    polls = Polls(clock).polls
-    polls.stop()
-    assert polls.ended.is_set()
+    pollers = Polling(clock).pollers
+    pollers.stop()
+    assert pollers.ended.is_set()
 
 
 def test_a_poll_whose_connection_was_lost_counts_as_open_until_its_time_is_over(clock):
@@ -247,18 +247,18 @@ def test_a_poll_whose_connection_was_lost_counts_as_open_until_its_time_is_over(
     rig = started(clock)
     rig.queue.script["receive"] = [Unreachable("reset")]
     settle()
-    rig.polls.stop()
+    rig.pollers.stop()
     clock.advance(1)
-    assert rig.polls.ended.is_set()
-    assert rig.polls.open_until() == pytest.approx(clock.now() + 19)
+    assert rig.pollers.ended.is_set()
+    assert rig.pollers.open_until() == pytest.approx(clock.now() + 19)
     clock.advance(19)
-    assert rig.polls.open_until() == 0.0
+    assert rig.pollers.open_until() == 0.0
     refused = started(clock)
     refused.queue.script["receive"] = [Throttled("slow")]  # an answer: nothing is open behind it
     settle()
-    refused.polls.stop()
+    refused.pollers.stop()
     clock.advance(1)
-    assert refused.polls.open_until() == 0.0
+    assert refused.pollers.open_until() == 0.0
 
 
 # --- what goes wrong, and for how long
@@ -272,15 +272,15 @@ def answers_of(rig, seconds, every=0.1):
 
 
 @pytest.fixture
-def polls(clock):
+def polling(clock):
     def make(**settings):
         return started(clock, **settings)
 
     return make
 
 
-def test_where_a_poll_hangs_another_takes_its_place_once_its_answer_is_overdue(polls, clock):
-    rig = polls(wait_seconds=5)
+def test_where_a_poll_hangs_another_takes_its_place_once_its_answer_is_overdue(polling, clock):
+    rig = polling(wait_seconds=5)
     settle()
     rig.queue.gates["receive"] = Event()  # the one that is open was sent before; the next one hangs
     clock.advance(5)
@@ -291,47 +291,47 @@ def test_where_a_poll_hangs_another_takes_its_place_once_its_answer_is_overdue(p
     assert rig.delivered == []
     clock.advance(1)
     assert len(rig.delivered) == 3
-    assert rig.polls.active == 2
+    assert rig.pollers.active == 2
     clock.advance(30)
     hanging.set()
     clock.advance(10)
-    assert rig.polls.active == 1  # the place is given back
+    assert rig.pollers.active == 1  # the place is given back
 
 
-def test_never_more_polls_take_the_place_of_those_that_hang_than_are_allowed(polls, clock):
-    rig = polls(wait_seconds=1, pollers=3)
+def test_never_more_polls_take_the_place_of_those_that_hang_than_are_allowed(polling, clock):
+    rig = polling(wait_seconds=1, pollers=3)
     rig.queue.gates["receive"] = Event()
     clock.advance(100)
     assert rig.queue.calls["receive"] == 3
-    rig.polls.stop()
+    rig.pollers.stop()
     rig.queue.gates.pop("receive").set()
     clock.advance(5)
-    assert rig.polls.ended.is_set()
+    assert rig.pollers.ended.is_set()
 
 
-def test_in_an_outage_one_poll_alone_asks_and_after_it_the_others_are_back(polls, clock):
+def test_in_an_outage_one_poll_alone_asks_and_after_it_the_others_are_back(polling, clock):
     from millpond.errors import Unreachable
 
-    rig = polls(visibility_seconds=3_600)
+    rig = polling(visibility_seconds=3_600)
     rig.queue.on_call = lambda name: clock.sleep(0.01)
     rig.queue.put("x", 900)
     clock.advance(0.1)
-    assert rig.polls.active == 4
+    assert rig.pollers.active == 4
     rig.queue.script["receive"] = [Unreachable("down")] * 60
     clock.advance(30)
-    assert rig.polls.active == 1
+    assert rig.pollers.active == 1
     assert answers_of(rig, 60) <= 6
     rig.queue.script["receive"] = []
     clock.advance(32)
     assert len(rig.delivered) == 900
     clock.advance(45)
-    assert rig.polls.active == 1
+    assert rig.pollers.active == 1
 
 
-def test_a_poll_that_comes_back_empty_stays_where_the_only_other_one_backs_off(polls, clock):
+def test_a_poll_that_comes_back_empty_stays_where_the_only_other_one_backs_off(polling, clock):
     from millpond.errors import AccessDenied
 
-    rig = polls(wait_seconds=1, pollers=2, visibility_seconds=3_600)
+    rig = polling(wait_seconds=1, pollers=2, visibility_seconds=3_600)
     rig.queue.on_call = lambda name: clock.sleep(0.01)
     rig.queue.put("x", 60)
     clock.advance(0.025)
@@ -342,10 +342,10 @@ def test_a_poll_that_comes_back_empty_stays_where_the_only_other_one_backs_off(p
     assert answers_of(rig, 1.9) == 2
 
 
-def test_after_a_receive_that_came_back_the_next_failure_is_the_first_again(polls, clock):
+def test_after_a_receive_that_came_back_the_next_failure_is_the_first_again(polling, clock):
     from millpond.errors import Unreachable
 
-    rig = polls(wait_seconds=1)
+    rig = polling(wait_seconds=1)
     rig.queue.script["receive"] = [Unreachable("down")] * 8
     clock.advance(120)
     assert [in_a_row for _, in_a_row, _ in rig.failures] == list(range(1, 9))
@@ -355,8 +355,8 @@ def test_after_a_receive_that_came_back_the_next_failure_is_the_first_again(poll
     assert [ever for _, _, ever in rig.failures] == [False] * 8 + [True] * 2
 
 
-def test_a_long_poll_that_took_its_time_ends_a_row_of_early_empties(polls, clock):
-    rig = polls(wait_seconds=20)
+def test_a_long_poll_that_took_its_time_ends_a_row_of_early_empties(polling, clock):
+    rig = polling(wait_seconds=20)
     real, early = rig.queue.receive, []
 
     def receive(*args):
@@ -374,8 +374,8 @@ def test_a_long_poll_that_took_its_time_ends_a_row_of_early_empties(polls, clock
 
 
 @pytest.mark.parametrize(("seconds", "rests"), [(9.0, True), (11.0, False)])
-def test_an_empty_answer_is_early_where_it_comes_before_half_of_its_poll_is_over(polls, clock, seconds, rests):
-    rig = polls(wait_seconds=20)
+def test_an_empty_answer_is_early_where_it_comes_before_half_of_its_poll_is_over(polling, clock, seconds, rests):
+    rig = polling(wait_seconds=20)
     begun = []
 
     def receive(*args):
@@ -389,11 +389,11 @@ def test_an_empty_answer_is_early_where_it_comes_before_half_of_its_poll_is_over
     assert all(pause >= 0.09 for pause in pauses) is rests
 
 
-def test_a_shorter_pause_does_not_cut_a_longer_one(polls, clock):
-    rig = polls(wait_seconds=1)
+def test_a_shorter_pause_does_not_cut_a_longer_one(polling, clock):
+    rig = polling(wait_seconds=1)
     clock.advance(0.5)
-    rig.polls.pause.begin(300)
-    rig.polls.pause.begin(5)
+    rig.pollers.pause.begin(300)
+    rig.pollers.pause.begin(5)
     clock.advance(1)
     asked = rig.queue.calls["receive"]
     clock.advance(295)
@@ -402,35 +402,35 @@ def test_a_shorter_pause_does_not_cut_a_longer_one(polls, clock):
     assert rig.queue.calls["receive"] > asked
 
 
-def test_the_pauses_grow_to_a_minute_while_no_probe_gets_through_and_begin_anew_after_one(polls, clock):
-    rig = polls(wait_seconds=1)
+def test_the_pauses_grow_to_a_minute_while_no_probe_gets_through_and_begin_anew_after_one(polling, clock):
+    rig = polling(wait_seconds=1)
     left = []
     for _ in range(9):
-        rig.polls.pause.begin(1)
-        rig.polls.pause.begin(1)  # another of the same batch
-        left.append(rig.polls.pause.seconds_left())
+        rig.pollers.pause.begin(1)
+        rig.pollers.pause.begin(1)  # another of the same batch
+        left.append(rig.pollers.pause.seconds_left())
         clock.advance(left[-1])
     assert left == [1, 2, 4, 8, 16, 32, 60, 60, 60]
-    rig.polls.pause.end()
-    rig.polls.pause.begin(7)
-    assert rig.polls.pause.seconds_left() == 7
+    rig.pollers.pause.end()
+    rig.pollers.pause.begin(7)
+    assert rig.pollers.pause.seconds_left() == 7
     clock.advance(8)
-    assert rig.polls.pause.seconds_left() == 0
+    assert rig.pollers.pause.seconds_left() == 0
 
 
-def test_a_probe_asks_for_one_message_at_a_time_until_one_gets_through(polls, clock):
-    rig = polls(wait_seconds=1)
+def test_a_probe_asks_for_one_message_at_a_time_until_one_gets_through(polling, clock):
+    rig = polling(wait_seconds=1)
     rig.queue.put("x", 30)
     rig.queue.gates["receive"] = Event()
     settle()
-    rig.polls.pause.begin(10)
+    rig.pollers.pause.begin(10)
     rig.queue.gates.pop("receive").set()
     clock.advance(0)
     delivered = len(rig.delivered)
     clock.advance(15)
     assert {number for (number,) in rig.queue.batches["receive"][1:]} <= {1}
     assert len(rig.delivered) <= delivered + 1
-    rig.polls.pause.end()
+    rig.pollers.pause.end()
     clock.advance(5)
     assert len(rig.delivered) == 30
 
@@ -449,30 +449,30 @@ def test_a_patient_poll_waits_for_a_quarter_and_not_for_all(clock):
     assert poll.value == 2
 
 
-def test_after_stop_a_poll_that_waits_for_permits_or_rests_is_gone_at_once(polls, clock):
+def test_after_stop_a_poll_that_waits_for_permits_or_rests_is_gone_at_once(polling, clock):
     from millpond.errors import AccessDenied
 
-    rig = polls()
+    rig = polling()
     rig.queue.script["receive"] = [AccessDenied("no")]
     clock.advance(0.1)
-    rig.polls.stop()
+    rig.pollers.stop()
     settle()
-    assert rig.polls.ended.is_set()
-    paused = polls()
-    paused.polls.pause.begin(1_000)
+    assert rig.pollers.ended.is_set()
+    paused = polling()
+    paused.pollers.pause.begin(1_000)
     clock.advance(21)
-    paused.polls.stop()
+    paused.pollers.stop()
     clock.advance(0)
-    assert paused.polls.ended.is_set()
+    assert paused.pollers.ended.is_set()
     assert paused.permits.free == 1_000
 
 
 @pytest.mark.parametrize("fifo", [True, False])
-def test_a_receive_whose_answer_was_lost_is_made_again_by_its_attempt_id_on_fifo(polls, clock, fifo):
+def test_a_receive_whose_answer_was_lost_is_made_again_by_its_attempt_id_on_fifo(polling, clock, fifo):
     from millpond.errors import Throttled, Unreachable
 
     attempts = []
-    rig = polls(fifo=fifo, wait_seconds=1)
+    rig = polling(fifo=fifo, wait_seconds=1)
     real = rig.queue.receive
 
     def receive(most, wait, visibility, attempt=""):
@@ -491,11 +491,11 @@ def test_a_receive_whose_answer_was_lost_is_made_again_by_its_attempt_id_on_fifo
         assert set(attempts) == {""}
 
 
-def test_a_lost_receive_is_made_again_only_where_all_that_it_brought_can_be_held(polls, clock):
+def test_a_lost_receive_is_made_again_only_where_all_that_it_brought_can_be_held(polling, clock):
     """SQS answers an attempt id with the same messages, however few are asked for the second time."""
     from millpond.errors import Unreachable
 
-    rig = polls(fifo=True, wait_seconds=1, permits=10)
+    rig = polling(fifo=True, wait_seconds=1, permits=10)
     asked = []
     receive = rig.queue.receive
     rig.queue.receive = lambda most, *more: asked.append((most, more[2])) or receive(most, *more)
@@ -513,11 +513,11 @@ def test_a_lost_receive_is_made_again_only_where_all_that_it_brought_can_be_held
     assert (10, lost) in asked[1:]
 
 
-def test_an_attempt_id_is_not_used_when_sqs_has_forgotten_it(polls, clock):
+def test_an_attempt_id_is_not_used_when_sqs_has_forgotten_it(polling, clock):
     from millpond.errors import Unreachable
 
     attempts = []
-    rig = polls(fifo=True, wait_seconds=1)
+    rig = polling(fifo=True, wait_seconds=1)
     real = rig.queue.receive
 
     def receive(most, wait, visibility, attempt=""):
@@ -530,23 +530,23 @@ def test_an_attempt_id_is_not_used_when_sqs_has_forgotten_it(polls, clock):
     rig.queue.script["receive"] = [Unreachable("reset")]
     clock.advance(1)
     assert len(attempts) == 1
-    rig.polls.pause.begin(300)
+    rig.pollers.pause.begin(300)
     clock.advance(310)
     assert len(attempts) > 1
     assert attempts[0] not in attempts[1:]
 
 
-def test_after_a_pause_in_which_polls_were_brief_for_messages_in_hand_they_are_long_again(polls, clock):
+def test_after_a_pause_in_which_polls_were_brief_for_messages_in_hand_they_are_long_again(polling, clock):
     kept = [True]
-    rig = polls(probe_in_hand=lambda: bool(kept) and kept.pop(), visibility_seconds=3_600)
+    rig = polling(probe_in_hand=lambda: bool(kept) and kept.pop(), visibility_seconds=3_600)
     clock.advance(1)
-    rig.polls.pause.begin(1)
+    rig.pollers.pause.begin(1)
     clock.advance(20)  # the poll that was open is back, and what is kept in hand had its turn
     assert kept == []
     rig.queue.put("x")
     clock.advance(1)
     assert len(rig.delivered) == 1
-    rig.polls.pause.end()
+    rig.pollers.pause.end()
     assert answers_of(rig, 200) <= 11
 
 
@@ -554,7 +554,7 @@ def test_where_the_only_poll_hangs_another_takes_its_place(clock):
     """The queue was not asked until the hung poll was given up: 11 s with 3,000 messages waiting."""
     queue = FakeQueue(clock)
     queue.gates["receive"] = Event()
-    Polls(clock, queue, wait_seconds=20).polls.start()
+    Polling(clock, queue, wait_seconds=20).pollers.start()
     clock.advance(20 + OVERDUE_SECONDS - 0.1)
     assert queue.calls["receive"] == 1
     clock.advance(0.2)
@@ -566,7 +566,7 @@ def test_a_poll_that_rests_is_not_counted_on_by_one_that_leaves(clock):
     queue = FakeQueue(clock)
     queue.on_call = lambda name: clock.sleep(0.01)
     queue.put("x", 20)
-    some = Polls(clock, queue, wait_seconds=1).polls
+    some = Polling(clock, queue, wait_seconds=1).pollers
     some.start()
     clock.advance(0.015)  # the first receive came back full: there are two polls
     assert some.active == 2
@@ -582,7 +582,7 @@ def test_some_poll_is_always_left_whatever_fails_and_pauses(clock):
     queue = FakeQueue(clock)
     queue.on_call = lambda name: clock.sleep(0.01)
     queue.put("x", 500)
-    some = Polls(clock, queue, wait_seconds=1).polls
+    some = Polling(clock, queue, wait_seconds=1).pollers
     some.start()
     for round_ in range(40):
         queue.script["receive"] += [Unreachable("down")] * (round_ % 5)

@@ -14,7 +14,7 @@ from millpond.sqs.batcher import Batcher
 from millpond.sqs.queue import Failure
 from tests.fakes import FakeQueue, ListOwner
 from tests.handlers import Gate, fine, reject
-from tests.rig import Polls, Rig
+from tests.rig import Polling, Rig
 from tests.virtual import VirtualClock, settle
 
 GONE = Failure("ReceiptHandleIsInvalid", "", sender_fault=True)
@@ -36,7 +36,7 @@ def run(clock):
     def start(handlers, **settings):
         rig = Rig(clock, handlers, **settings)
         rigs.append(rig)
-        rig.consumer.polls.start()
+        rig.consumer.pollers.start()
         return rig
 
     yield start
@@ -469,7 +469,7 @@ def test_a_poll_that_ends_during_the_drain_puts_nothing_behind_the_handlers_that
     drain(rig, 30)
     (late,) = rig.put("job")
     clock.advance(1)
-    assert rig.consumer.polls.ended.is_set()
+    assert rig.consumer.pollers.ended.is_set()
     assert rig.consumer.ready == rig.pool.ready == 0
     rig.consumer.give_back_held()
     clock.advance(0.1)
@@ -504,7 +504,7 @@ def test_a_retry_during_the_drain_is_hidden_from_the_poll_that_is_still_open(run
     rig = run({"job": handle}, wait_seconds=20)
     (one,) = rig.put("job")
     clock.advance(5)
-    left = rig.consumer.polls.open_until() - clock.now()
+    left = rig.consumer.pollers.open_until() - clock.now()
     assert left > 10
     if drained:
         drain(rig, 30)
@@ -686,8 +686,8 @@ def test_a_settling_call_that_hangs_is_given_up_after_ten_seconds_and_tried_agai
 
 
 def started(clock, **settings):
-    rig = Polls(clock, visibility_seconds=3_600, **settings)
-    rig.polls.start()
+    rig = Polling(clock, visibility_seconds=3_600, **settings)
+    rig.pollers.start()
     return rig
 
 
@@ -695,12 +695,12 @@ def test_an_empty_answer_is_as_old_as_its_request(clock):
     one = started(clock)
     begun = clock.now()
     clock.advance(20)
-    assert one.polls.empty_since == begun
+    assert one.pollers.empty_since == begun
     clock.advance(20)
-    assert one.polls.empty_since == begun + 20
+    assert one.pollers.empty_since == begun + 20
     one.queue.put("x")
     clock.advance(1)
-    assert one.polls.empty_since == 0.0
+    assert one.pollers.empty_since == 0.0
 
 
 def test_after_failures_one_poll_alone_asks_whether_the_queue_is_back(clock):
@@ -708,10 +708,10 @@ def test_after_failures_one_poll_alone_asks_whether_the_queue_is_back(clock):
     one.queue.on_call = lambda name: clock.sleep(0.01)
     one.queue.put("x", 400)
     clock.advance(0.05)
-    assert one.polls.active == 4
+    assert one.pollers.active == 4
     one.queue.script["receive"] = [Unreachable("down")] * 10_000
     clock.advance(2)
-    assert one.polls.active == 1
+    assert one.pollers.active == 1
 
 
 def test_after_a_pause_one_poll_alone_probes_for_one_message(run, clock):
@@ -726,12 +726,12 @@ def test_after_a_pause_one_poll_alone_probes_for_one_message(run, clock):
     rig.queue.on_call = lambda name: clock.sleep(0.01) if name == "receive" else None
     rig.put("job", {}, 1_000)
     clock.advance(0.03)
-    assert rig.consumer.polls.active > 1
+    assert rig.consumer.pollers.active > 1
     begin.set()
     clock.advance(10)
     rig.queue.batches.clear()
     clock.advance(100)
-    assert rig.consumer.polls.active == 1
+    assert rig.consumer.pollers.active == 1
     assert rig.queue.batches["receive"] in ([[1]], [[1], [1]])
     up.append(True)
     clock.advance(200)
@@ -741,11 +741,11 @@ def test_after_a_pause_one_poll_alone_probes_for_one_message(run, clock):
 def test_permits_that_are_granted_in_the_turn_of_the_stop_come_back_and_nothing_is_received(clock):
     one = started(clock, permits=3, taken=3)
     clock.advance(1)
-    assert one.polls.active == 1
+    assert one.pollers.active == 1
     one.other.release(2)  # the poll has them, and has not run yet
-    one.polls.stop()
+    one.pollers.stop()
     settle()
-    assert one.polls.ended.is_set()
+    assert one.pollers.ended.is_set()
     assert one.queue.calls["receive"] == 0
     assert one.permits.free == 2
     one.other.release()
@@ -764,7 +764,7 @@ def test_a_swarm_that_cannot_be_settled_is_a_crash_and_no_silence(clock, monkeyp
 
     monkeypatch.setattr(settler, "settle", fail_once)
     rig.put("job", {}, 3)
-    rig.consumer.polls.start()
+    rig.consumer.pollers.start()
     clock.advance(1)
     assert [type(error) for error in rig.crashes] == [MemoryError]
     rig.put("job", {}, 5)
@@ -781,7 +781,7 @@ def test_a_letter_is_not_sent_once_the_lease_is_lost(run, clock):
     rig.queue.script["extend"] = [Unreachable("down")] * 500
     (_one,) = rig.put("job")
     settle()
-    rig.consumer.polls.stop()
+    rig.consumer.pollers.stop()
     clock.advance(29.5)
     # another worker receives it when it becomes visible, and holds it
     clock.advance(0.6)

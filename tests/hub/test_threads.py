@@ -314,10 +314,10 @@ def test_threads_log_beside_the_hub_without_losing_or_mixing_up_a_line(monkeypat
     for _ in range(200):
         threads += rig.put("thread")
         greenlets += rig.put("ordinary")
-    rig.consumer.polls.start()
+    rig.consumer.pollers.start()
     until(lambda: not rig.queue.messages and rig.consumer.hand.idle.is_set())
-    rig.consumer.polls.stop()
-    until(rig.consumer.polls.ended.is_set)
+    rig.consumer.pollers.stop()
+    until(rig.consumer.pollers.ended.is_set)
     assert rig.crashes == []
     assert rig.books.outcomes == {"succeeded": 400}
     assert max(most) <= 4
@@ -368,7 +368,7 @@ def lose(clock) -> Callable[..., Rig]:
     def lose(job: Job, **options: Any) -> Rig:
         rig = Rig(clock, {"job": job}, visibility_seconds=30)
         change(rig, "job", **options)
-        rig.consumer.polls.start()
+        rig.consumer.pollers.start()
         rig.put("job")
         clock.advance(1)
         rig.queue.script["extend"] = [GONE]
@@ -553,7 +553,7 @@ def busy(clock: VirtualClock, gate: NativeGate, **more: Any) -> Rig:
     """A worker whose thread handlers block until the gate opens, and whose ordinary ones are done at once."""
     rig = Rig(clock, {"block": gate, "ok": lambda payload, message: None}, **({"threads": 2} | more))
     as_thread(rig, "block")
-    rig.consumer.polls.start()
+    rig.consumer.pollers.start()
     return rig
 
 
@@ -604,7 +604,7 @@ def test_once_threads_are_free_again_no_more_handlers_run_at_once_than_slots(clo
 
     rig = Rig(clock, {"block": gate, "count": count}, threads=2, concurrency=3, prefetch=20)
     as_thread(rig, "block")
-    rig.consumer.polls.start()
+    rig.consumer.pollers.start()
     rig.put("block", None, 3)
     clock.advance(1)
     gate.open()
@@ -632,7 +632,7 @@ def test_who_was_put_off_or_interrupted_in_the_line_leaves_no_slot_too_many_behi
 
     rig = Rig(clock, {"block": gate, "count": count}, threads=1, concurrency=4, prefetch=20, timeout=36_000, pollers=1)
     as_thread(rig, "block")
-    rig.consumer.polls.start()
+    rig.consumer.pollers.start()
     rig.put("block", None, 12)
     clock.advance(5)
     begun(gate, 1)
@@ -688,7 +688,7 @@ def test_who_has_waited_for_long_stays_where_a_thread_came_free_a_moment_ago(clo
 
     rig = Rig(clock, {"turn": turn, "ok": print}, threads=1, timeout=36_000)
     as_thread(rig, "turn")
-    rig.consumer.polls.start()
+    rig.consumer.pollers.start()
     rig.put("turn", None, 4)
     clock.advance(1)
     until(lambda: len(began) == 1)
@@ -728,7 +728,7 @@ def test_who_has_the_threads_is_told_after_a_second_and_then_each_minute(clock, 
 def test_what_is_told_of_one_thread_and_one_message_is_a_sentence_too(clock, gate, caplog):
     rig = Rig(clock, {"block": gate}, concurrency=100, threads=1)
     as_thread(rig, "block")
-    rig.consumer.polls.start()
+    rig.consumer.pollers.start()
     rig.put("block", None, 2)
     clock.advance(2)
     assert "1 message waits for a thread because the only thread is taken by tests.block for 1 s: raise" in caplog.text
@@ -740,7 +740,7 @@ def test_a_worker_that_has_thread_handlers_alone_puts_none_off(clock, gate):
     rig = Rig(clock, {}, concurrency=10)
     route = Route("block", "jobs.block", msgspec.json.decode, gate, 36_000, thread=True)
     rig.consumer._processor = Processor({"block": route}, RetrySettings(), clock, 2)
-    rig.consumer.polls.start()
+    rig.consumer.pollers.start()
     rig.put("block", None, 30)
     clock.advance(3_600)
     assert rig.ended == []
@@ -752,7 +752,7 @@ def test_a_worker_that_has_thread_handlers_alone_puts_none_off(clock, gate):
 def test_where_threads_end_all_the_time_a_long_line_is_no_reason_to_put_off(clock):
     rig = Rig(clock, {"quick": lambda payload, message: native_sleep(0.002), "ok": print}, concurrency=50, threads=1)
     as_thread(rig, "quick")
-    rig.consumer.polls.start()
+    rig.consumer.pollers.start()
     rig.put("quick", None, 80)
     until(lambda: clock.advance(0.01) or rig.books.outcomes["succeeded"] == 80)
     rig.put("quick", None, 100)
@@ -774,7 +774,7 @@ def test_where_fewer_threads_can_be_started_than_allowed_those_do_all_the_work_o
     ran: list[str] = []
     rig = Rig(clock, {"quick": lambda payload, message: ran.append(message.id)}, concurrency=10, threads=4)
     as_thread(rig, "quick")
-    rig.consumer.polls.start()
+    rig.consumer.pollers.start()
     ids = rig.put("quick", None, 200)
     until(lambda: clock.advance(0.01) or rig.books.outcomes["succeeded"] == 200)
     assert sorted(ran) == sorted(ids)
@@ -881,7 +881,7 @@ def test_a_handler_that_finishes_by_its_decorator_is_not_interrupted_where_its_l
     rig = Rig(clock, {})
     rig.processor = Processor(routes([finishing.__module__]), RetrySettings(3, 2, 900), clock)
     rig.consumer._processor = rig.processor
-    rig.consumer.polls.start()
+    rig.consumer.pollers.start()
     rig.put("job")
     clock.advance(1)
     rig.queue.script["extend"] = [GONE]

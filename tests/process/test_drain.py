@@ -104,7 +104,7 @@ def test_a_queues_messages_wait_for_its_own_polls_not_for_those_of_another(proce
     one.signal(SIGTERM)
     clock.advance(0.5)
     assert early.outcomes() == dict.fromkeys(ready, "released")
-    assert late.consumer.polls.open_until() > clock.now() + 15
+    assert late.consumer.pollers.open_until() > clock.now() + 15
     gate.event.set()
     clock.advance(10)
     assert one.exit_code is None  # ... and the service waits for both
@@ -158,7 +158,7 @@ def test_what_was_not_started_goes_back_at_the_end_of_the_drain_though_a_poll_is
     assert one.rig.outcomes() == {}
     clock.advance(2.1)
     assert one.rig.outcomes() == dict.fromkeys(ids, "released")
-    left = one.rig.consumer.polls.open_until() - clock.now()
+    left = one.rig.consumer.pollers.open_until() - clock.now()
     assert left > 5
     assert all(one.rig.queue.messages[message_id].visible_at > clock.now() + left for message_id in ids)
     assert one.exit_code == STOPPED

@@ -65,7 +65,7 @@ def test_until_empty_does_not_believe_one_empty_poll(process, clock):
     """SQS asks a part of its servers only, and may say "empty" of a queue that is not."""
     one = process({"job": fine}, until_empty=True, wait_seconds=2)
     clock.advance(3)
-    assert one.rig.consumer.polls.empty_in_a_row == 1
+    assert one.rig.consumer.pollers.empty_in_a_row == 1
     assert not one.core.stopping
     one.rig.put("job")
     clock.advance(3)
@@ -79,7 +79,7 @@ def test_until_empty_waits_for_what_is_in_hand(process, clock):
     one = process({"job": gate}, until_empty=True, wait_seconds=2)
     (message_id,) = one.rig.put("job")
     clock.advance(40)
-    assert one.rig.consumer.polls.empty_in_a_row > 10
+    assert one.rig.consumer.pollers.empty_in_a_row > 10
     assert not one.core.stopping
     gate.event.set()
     clock.advance(4)
@@ -98,7 +98,7 @@ def test_until_empty_waits_for_what_this_worker_has_put_off(process, clock):
     one = process({"job": handle}, until_empty=True, wait_seconds=2)
     (message_id,) = one.rig.put("job")
     clock.advance(45)
-    assert one.rig.consumer.polls.empty_in_a_row > 10
+    assert one.rig.consumer.pollers.empty_in_a_row > 10
     assert not one.core.stopping
     hold = one.rig.queue.gates["receive"] = Event()  # the receive that will bring it is asked for, and is slow
     clock.advance(15)

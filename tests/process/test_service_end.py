@@ -30,7 +30,7 @@ def clock():
 
 def run(clock, handlers, **settings):
     rig = Rig(clock, handlers, **settings)
-    rig.consumer.polls.start()
+    rig.consumer.pollers.start()
     return rig
 
 
