@@ -107,7 +107,7 @@ class Rig:
                 msgspec.json.decode,
                 function,
                 timeout,
-                finishes=finishes,
+                on_lease_lost="finish" if finishes else "interrupt",
                 takes_message=takes_message,
             )
             for name, function in handlers.items()

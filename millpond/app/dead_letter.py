@@ -15,7 +15,11 @@ ATTRIBUTE = "millpond"
 MAX_VALUE_BYTES = 1024
 
 
-class Reason(msgspec.Struct):
+#: The fields that are cut where the text is too long, in this order. A field that can be long belongs here too.
+CUT = ("error", "reason", "event_id", "message_id", "handler", "queue")
+
+
+class Reason(msgspec.Struct, kw_only=True):
     """Why a message is a dead letter, as the attribute has it."""
 
     reason: str
@@ -27,11 +31,17 @@ class Reason(msgspec.Struct):
     queue: str
     failed_at: str  # UTC
 
+    @classmethod
+    def of(cls, received: Received, now: float, **values: str) -> Reason:
+        """The reason of what came with this receive, and failed at `now` (since the epoch)."""
+        attempt, message_id = received.receive_count, received.message_id
+        return cls(attempt=attempt, message_id=message_id, failed_at=utc(now), **values)
+
 
 def reason_text(reason: Reason) -> str:
-    """ASCII JSON of at most 1 KiB: the error is cut first, then whatever else is long."""
+    """ASCII JSON of at most 1 KiB: what is too long is cut, see CUT."""
     fields = msgspec.structs.asdict(reason)
-    for name in ("error", "reason", "event_id", "message_id", "handler", "queue"):
+    for name in CUT:
         while len(text := json.dumps(fields)) > MAX_VALUE_BYTES and len(fields[name]) > 20:
             fields[name] = fields[name][: len(fields[name]) // 2]
     return text

@@ -41,10 +41,14 @@ class Route(msgspec.Struct, frozen=True):
     max_attempts: int | None = None
     backoff: tuple[float, float] | None = None
     around: Around | None = None
-    finishes: bool = False  # even where its lease is lost
+    on_lease_lost: OnLeaseLost = "interrupt"
     thread: bool = False
     takes_message: bool = True
-    on_lease_lost: OnLeaseLost = "interrupt"
+
+    @property
+    def finishes(self) -> bool:
+        """Whether it may end where its lease is lost."""
+        return self.on_lease_lost == "finish"
 
 
 _handlers: list[Route] = []
@@ -75,10 +79,18 @@ def handler(
         raise ConfigError('@handler needs the message type: @handler("invoice.created")')
 
     def declare(function: Function) -> Function:
-        options: dict[str, Any] = {"on_lease_lost": on_lease_lost, "thread": thread}
-        _handlers.append(
-            Route(event_type, _where(function), bytes, function, timeout, max_attempts, backoff, **options)
+        route = Route(
+            event_type,
+            _where(function),
+            bytes,
+            function,
+            timeout_seconds=timeout,
+            max_attempts=max_attempts,
+            backoff=backoff,
+            on_lease_lost=on_lease_lost,
+            thread=thread,
         )
+        _handlers.append(route)
         return function
 
     return declare
@@ -205,7 +217,6 @@ def _completed(route: Route, enclosing: Around | None) -> Route:
         decode=_decoder(payload_type),
         timeout_seconds=float(route.timeout_seconds),
         around=enclosing,
-        finishes=route.on_lease_lost == "finish",
         takes_message=len(parameters) == 2,
     )
 

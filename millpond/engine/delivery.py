@@ -10,6 +10,7 @@ import msgspec
 from gevent import getcurrent
 
 from millpond.app.envelope import Envelope
+from millpond.app.routing import Route
 from millpond.engine.lease import Lease
 from millpond.errors import Interrupt, LeaseLost, TimeLimitExceeded
 from millpond.hub.clock import Clock
@@ -78,7 +79,7 @@ class Delivery(msgspec.Struct, eq=False):
     started: float = 0.0  # on the clock; 0.0 where the handler never ran
     ended: float = 0.0
     spared: int = 0  # of its receives, those that were no failure, as far as this worker knows
-    finishes: bool = False  # its handler may end where the lease is lost (on_lease_lost = "finish")
+    route: Route | None = None  # its handler and the options of @handler, from the moment that it is entered
     left_behind: list[FollowUp] | None = None  # by this run of its handler, so far
     _limit: Countdown[Delivery] | None = None  # the time limits that this one's is among
 
@@ -142,13 +143,13 @@ class Delivery(msgspec.Struct, eq=False):
         """Seconds until the handler's time limit."""
         return self._limit.left(self) if self._limit is not None else 0.0
 
-    def enter(self, finishes: bool = False, limit: Countdown[Delivery] | None = None) -> Any:
+    def enter(self, route: Route | None = None, limit: Countdown[Delivery] | None = None) -> Any:
         """Go into the handler with this greenlet, which is returned: it can be interrupted from here on.
 
         `limit`: as in `start_limit`; None where its time does not count yet.
         """
         self.started = self._clock.now()
-        self.finishes = finishes
+        self.route = route
         self.state = RUNNING
         self.greenlet = greenlet = getcurrent()
         if limit is not None:
@@ -180,6 +181,11 @@ class Delivery(msgspec.Struct, eq=False):
         """Interrupt its handler, unless that asked to finish: the lease is lost."""
         if not self.finishes:
             self.interrupt(LeaseLost)
+
+    @property
+    def finishes(self) -> bool:
+        """Whether its handler may end where the lease is lost."""
+        return self.route is not None and self.route.finishes
 
     def interrupt(self, kind: Callable[[], Interrupt]) -> None:
         """Throw into the handler, if it still runs by then. From any greenlet, or the hub; returns at once."""

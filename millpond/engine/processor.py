@@ -72,7 +72,7 @@ class Processor:
         # What it raised or returned may: that is read before, and only as values of ours it goes past leave().
         raised: Raised | None = None
         limit = self._limits[route.event_type]
-        slot = delivery.enter(route.finishes, None if route.thread else limit)
+        slot = delivery.enter(route, None if route.thread else limit)
         outside = slot.gr_context
         slot.gr_context = Context()  # as Context.run does; its frame of C would be copied at each switch
         try:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from millpond.app.dead_letter import Reason, bare, copy, is_bare, utc
+from millpond.app.dead_letter import Reason, bare, copy, is_bare
 from millpond.engine.delivery import Delivery
 from millpond.hub.clock import Clock
 from millpond.message import FollowUp, Outcome, delayed
@@ -80,15 +80,16 @@ class EntryWriter:
     def letter_of_message(self, delivery: Delivery, outcome: Outcome) -> Entry:
         """The dead letter of the message itself."""
         event_id = str(delivery.envelope.event_id) if delivery.envelope is not None else ""
-        reason = self._reason(delivery, outcome.reason, outcome.error, event_id)
+        reason = self._reason(delivery, reason=outcome.reason, error=outcome.error, event_id=event_id)
         return copy(delivery.received, reason, dedup_id_of(delivery.received.message_id) if self._fifo else "")
 
     def letter_of_follow_up(self, delivery: Delivery, follow_up: FollowUp, why: str) -> Entry:
         """The dead letter of a follow-up."""
         received = Received("", "", follow_up.body, group_id=delivery.received.group_id)
         dedup_id = follow_up.dedup_id(delivery.received.message_id) if self._fifo else ""
-        return copy(received, self._reason(delivery, why, "", follow_up.event_id), dedup_id)
+        reason = self._reason(delivery, reason=why, error="", event_id=follow_up.event_id)
+        return copy(received, reason, dedup_id)
 
-    def _reason(self, delivery: Delivery, text: str, error: str, event_id: str) -> Reason:
-        received, handler, now = delivery.received, self._where(delivery), utc(self._clock.time())
-        return Reason(text, error, handler, received.receive_count, received.message_id, event_id, self._queue, now)
+    def _reason(self, delivery: Delivery, **values: str) -> Reason:
+        handler, now = self._where(delivery), self._clock.time()
+        return Reason.of(delivery.received, now, handler=handler, queue=self._queue, **values)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import gevent
 
 from millpond.engine.delivery import Delivery
-from millpond.errors import CRASHED, STOPPED, Stopped
+from millpond.errors import CRASHED, LEFT, STOPPED, Stopped
 from millpond.foreign.trace import describe, traceback_of
 from millpond.hub.clock import Clock, Event
 from millpond.hub.forked import caught
@@ -70,6 +70,10 @@ class Core:
         if exit_code == CRASHED or self.exit_code == STOPPED:
             self.exit_code = exit_code
         self._stop.set()
+
+    def end_code(self, left: bool) -> int:
+        """The exit code at the end; `left`: messages are left that a drain without trouble would have settled."""
+        return LEFT if left and self.exit_code == STOPPED else self.exit_code
 
     @property
     def stopping(self) -> bool:

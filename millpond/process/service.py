@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from millpond.engine.consumer import Consumer
-from millpond.errors import CRASHED, LEFT, STOPPED
+from millpond.errors import CRASHED, LEFT
 from millpond.observe import log
 from millpond.observe.metrics import Metrics
 from millpond.process.core import Core
@@ -61,7 +61,7 @@ class Service:
         while self._step():
             pass
         in_hand = any(consumer.in_hand for consumer in self.consumers)
-        core.signals.end_within(limit, core.exit_code or (LEFT if in_hand else STOPPED))
+        core.signals.end_within(limit, core.end_code(in_hand))
         if core.exit_code != CRASHED:
             drain = Drain(core, self.consumers)
             drain.run(self._queues.close_local_polls)

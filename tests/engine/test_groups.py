@@ -218,7 +218,8 @@ class Fifo:
         self.ended: list[tuple[tuple[str, int], str]] = []
         self.crashes: list[BaseException] = []
         self._handle = handle
-        routes = {"job": Route("job", "tests.job", msgspec.json.decode, self._work, finishes=finishes)}
+        option = "finish" if finishes else "interrupt"
+        routes = {"job": Route("job", "tests.job", msgspec.json.decode, self._work, on_lease_lost=option)}
         self.pool: Pool[Any] = Pool(concurrency, self._crashed)
         self.pool._wake_later = self.pool._wake_soon  # type: ignore[method-assign]  # no real timers here
         books = Books("q", routes, Metrics("", 0, "millpond", "test"), log.Allowance(0), self.clock)
