@@ -389,7 +389,7 @@ def test_by_default_a_handler_is_interrupted_when_its_lease_is_lost(lose, clock)
 
 def test_one_that_finishes_ends_and_its_late_success_is_deleted_and_counted_as_a_lost_lease(lose, clock):
     job = Job()
-    rig = lose(job, finishes=True)
+    rig = lose(job, on_lease_lost="finish")
     clock.advance(5)
     assert job.thrown == []
     assert rig.ended == []
@@ -410,7 +410,7 @@ def test_one_that_finishes_and_fails_leaves_its_message_to_whoever_has_it(lose, 
             raise ValueError("boom")
 
     job = Failing()
-    rig = lose(job, finishes=True)
+    rig = lose(job, on_lease_lost="finish")
     rig.queue.calls.clear()
     job.event.set()
     clock.advance(1)
@@ -420,7 +420,7 @@ def test_one_that_finishes_and_fails_leaves_its_message_to_whoever_has_it(lose, 
 
 def test_a_message_that_comes_again_to_one_that_finishes_is_not_run_beside_it(lose, clock):
     job = Job()
-    rig = lose(job, finishes=True)
+    rig = lose(job, on_lease_lost="finish")
     clock.advance(40)  # past its visibility time-out: this worker gets it again
     (stored,) = rig.queue.messages.values()
     assert stored.receives == 2
@@ -433,7 +433,7 @@ def test_a_message_that_comes_again_to_one_that_finishes_is_not_run_beside_it(lo
 
 def test_one_that_finishes_still_has_its_time_limit_and_the_drain(lose, clock):
     job = Job()
-    rig = lose(job, finishes=True)
+    rig = lose(job, on_lease_lost="finish")
     rig.consumer.interrupt(Stopped)
     clock.advance(1)
     assert job.thrown == [Stopped]
