@@ -9,12 +9,12 @@ from typing import Any
 
 from millpond.app.config import QueueSettings
 from millpond.engine.books import Books
-from millpond.engine.delivery import Delivery
+from millpond.engine.delivery import Delivery, DeliveryStarter
 from millpond.engine.endings import Endings
 from millpond.engine.groups import Groups
 from millpond.engine.held_back import HOLDING, WORKING, HeldBack
-from millpond.engine.in_hand import InHand, InHandOwner
-from millpond.engine.last_receive import LastReceive, LastReceiveOwner
+from millpond.engine.in_hand import InHand
+from millpond.engine.last_receive import LastReceive
 from millpond.engine.lease_keeper import LeaseKeeper
 from millpond.engine.outcomes import LEASE_LOST, NOT_STARTED, RELEASED
 from millpond.engine.pause import Pause
@@ -33,7 +33,7 @@ from millpond.sqs.queue import Received
 from millpond.sqs.sqs_queue import SqsQueue
 
 
-class Consumer(InHandOwner, LastReceiveOwner, Receiver):
+class Consumer(DeliveryStarter, Receiver):
     """One queue, wired.
 
     1. What the pollers bring becomes deliveries: leased, and put on the ready list (`submit`).

@@ -58,6 +58,22 @@ class DeliveryOwner(Protocol):
         """Whether SQS delivers it no more: given back, it goes to the dead-letter queue, without a reason."""
 
 
+class DeliveryStarter(DeliveryOwner, Protocol):
+    """Who starts and ends deliveries: the consumer, for its InHand, Groups and LastReceive."""
+
+    def start(self, delivery: Delivery) -> object:
+        """Make it ready."""
+
+    def run_again(self, delivery: Delivery) -> object:
+        """Start what was kept in hand: its time has come."""
+
+    def refuse(self, delivery: Delivery) -> object:
+        """Give it back: a handler that has lost it still runs, and it must not run beside itself."""
+
+    def end_soon(self, delivery: Delivery, outcome: Outcome) -> object:
+        """End it, from another greenlet: this one may be in the middle of its group, or in its handler."""
+
+
 class Delivery(msgspec.Struct, eq=False):
     """One receive of one message, until it is settled.
 

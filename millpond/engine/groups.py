@@ -3,24 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Protocol
 
-from millpond.engine.delivery import Delivery
+from millpond.engine.delivery import Delivery, DeliveryStarter
 from millpond.message import Outcome
 
 BEHIND_FAILED = Outcome("released", reason="an earlier message of its group failed")
-
-
-class GroupsOwner(Protocol):
-    """Who works on the deliveries: the consumer."""
-
-    def start(self, delivery: Delivery) -> object:
-        """Make it ready: it is the first of its group."""
-        ...
-
-    def end_soon(self, delivery: Delivery, outcome: Outcome) -> object:
-        """End it, from another greenlet."""
-        ...
 
 
 class Groups:
@@ -31,7 +18,7 @@ class Groups:
        group locked for as long as one of its messages is in flight, so they come back in order.
     """
 
-    def __init__(self, owner: GroupsOwner) -> None:
+    def __init__(self, owner: DeliveryStarter) -> None:
         self._owner = owner
         self._lines: dict[str, deque[Delivery]] = {}
 

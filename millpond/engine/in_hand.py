@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
 
 import msgspec
 
 from millpond.engine.books import Books
-from millpond.engine.delivery import Delivery, DeliveryOwner
+from millpond.engine.delivery import Delivery, DeliveryStarter
 from millpond.engine.lease import Lease
 from millpond.engine.lease_keeper import LeaseKeeper
 from millpond.engine.lease_state import LEAVING, LOST
@@ -18,19 +17,11 @@ from millpond.hub.clock import Clock, Event
 from millpond.sqs.queue import Received
 
 
-class InHandOwner(DeliveryOwner, Protocol):
-    """Who works on what is in hand: the consumer."""
-
-    def refuse(self, delivery: Delivery) -> object:
-        """Give it back: a handler that has lost it still runs, and it must not run beside itself."""
-        ...
-
-
 class InHand:
     """What a receive brings becomes deliveries with a lease. A message runs once, however often SQS delivers it."""
 
     def __init__(
-        self, owner: InHandOwner, leases: LeaseKeeper, books: Books, share: Share, spared: Spared, clock: Clock
+        self, owner: DeliveryStarter, leases: LeaseKeeper, books: Books, share: Share, spared: Spared, clock: Clock
     ) -> None:
         self.number = 0  # deliveries that are not settled
         self.deliveries: dict[str, Delivery] = {}  # by message id: the newest one of each message

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import Protocol
 
 import msgspec
 
 from millpond.app.config import QueueSettings
-from millpond.engine.delivery import Delivery
+from millpond.engine.delivery import Delivery, DeliveryStarter
 from millpond.engine.groups import BEHIND_FAILED
 from millpond.engine.outcomes import FAILURES
 from millpond.engine.pause import Pause
@@ -25,18 +24,6 @@ NOT_KEPT = FAILURES | {"no_thread"}
 SERVER_DOWN = Outcome("released", reason="a server that its queue needs was down")
 
 
-class LastReceiveOwner(Protocol):
-    """Who takes a delivery on again: the consumer."""
-
-    def run_again(self, delivery: Delivery) -> object:
-        """Start it: its time has come."""
-        ...
-
-    def end_soon(self, delivery: Delivery, outcome: Outcome) -> object:
-        """End it, from another greenlet: it cannot be held any longer."""
-        ...
-
-
 class LastReceive:
     """Messages at the last receive that maxReceiveCount permits: none is given back.
 
@@ -48,9 +35,7 @@ class LastReceive:
     The leases are held meanwhile, by their own heartbeats.
     """
 
-    def __init__(
-        self, queue: str, settings: QueueSettings, pause: Pause, clock: Clock, owner: LastReceiveOwner
-    ) -> None:
+    def __init__(self, queue: str, settings: QueueSettings, pause: Pause, clock: Clock, owner: DeliveryStarter) -> None:
         self.max_receive_count = 0  # 0: there is none, or it is not known yet
         self._queue = queue
         # Begun later, it could not be held for a whole visibility time-out.
