@@ -6,7 +6,7 @@ from typing import Any
 
 from chaos.planted.bug import mutant
 from millpond.engine.consumer import Consumer
-from millpond.engine.endings import Endings
+from millpond.engine.held_back import HeldBack
 from millpond.engine.poller import Pollers
 
 
@@ -18,7 +18,7 @@ def polls_on(original: Any) -> Any:
 @mutant(
     "what was not started goes back once the queue's own polls have ended",
     (Consumer, "drain"),
-    (Endings, "hidden_seconds"),
+    (HeldBack, "hidden_seconds"),
 )
 def gives_back_into_own_poll(original: Any) -> Any:
     def drain(self: Consumer, deadline: float) -> None:

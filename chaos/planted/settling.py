@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from chaos.planted.bug import mutant
-from millpond.engine import consumer, lease_keeper, message_sender, settler
+from millpond.engine import lease_keeper, message_sender, settler
 from millpond.engine.delivery import Delivery
 from millpond.engine.message_sender import MessageSender
 from millpond.engine.settler import Settler
@@ -56,6 +56,8 @@ def retries_are_dropped(original: Any) -> Any:
     return lambda self, items: original(self, items[:-1])
 
 
-@mutant("deletes have more than one flusher: one waits for each answer", (settler, "FLUSHERS"), (consumer, "FLUSHERS"))
+@mutant(
+    "deletes have more than one flusher: one waits for each answer", (settler, "FLUSHERS"), (lease_keeper, "FLUSHERS")
+)
 def one_flusher(original: Any) -> Any:
     return 1

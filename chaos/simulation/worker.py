@@ -135,7 +135,7 @@ class Worker:
         settle, finish, abandon = settler.settle, books.finish, books.abandon
 
         def record_settle(deliveries: Sequence[Delivery], outcome: Outcome) -> None:
-            hidden = self.consumer.endings.hidden_seconds() if outcome.name in GIVEN_BACK else 0
+            hidden = self.consumer._held_back.hidden_seconds() if outcome.name in GIVEN_BACK else 0
             delay = max(outcome.delay_seconds, hidden)
             value = (outcome.name, delay, outcome.cause, len(outcome.follow_ups))
             for delivery in deliveries:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from millpond.app.config import QueueSettings
@@ -13,16 +14,13 @@ from millpond.engine.delivery import Delivery, DeliveryStarter
 from millpond.engine.endings import Endings
 from millpond.engine.groups import Groups
 from millpond.engine.held_back import HOLDING, WORKING, HeldBack
-from millpond.engine.in_hand import InHand
 from millpond.engine.last_receive import LastReceive
-from millpond.engine.lease_keeper import LeaseKeeper
 from millpond.engine.outcomes import LEASE_LOST, NOT_STARTED, RELEASED
 from millpond.engine.pause import Pause
 from millpond.engine.permits import Share
 from millpond.engine.poller import Pollers, Receiver
 from millpond.engine.processor import Processor
-from millpond.engine.settler import FLUSHERS, Settler
-from millpond.engine.unsent import EntryWriter
+from millpond.engine.settler import Settler
 from millpond.errors import Interrupt, QueueError
 from millpond.hub.clock import Clock
 from millpond.hub.pool import Pool
@@ -73,63 +71,20 @@ class Consumer(DeliveryStarter, Receiver):
         self._processor = processor
         self._share = share
         self._pool = pool
-        self._max_unsettled = max_unsettled
         self._refused = refused
         self._clock = clock
         self._unread_since = unread_since
         self._pause = Pause(name, share, clock)
         self._last_receive = LastReceive(name, settings, self._pause, clock, self)
-        self._held_back = HeldBack(lambda delivery: self.end_soon(delivery, RELEASED))
         self._groups = Groups(self) if settings.is_fifo else None
+        self._spawn = spawn
         self.pollers = Pollers(queue, settings, share, clock, spawn, self._pause, self)
-        self.endings = self._make_endings(spawn)
-        leases = self._make_leases(spawn)
-        self.hand = self.endings.hand = InHand(self, leases, books, share, self.endings.spared, clock)
-        self._settler = self.endings.settler = self._make_settler(leases, spawn)
-
-    def _make_endings(self, spawn: Callable[..., Any]) -> Endings:
-        return Endings(
-            self._processor,
-            self.books,
-            self._share,
-            self.pollers,
-            self._pause,
-            self._last_receive,
-            self._held_back,
-            self._groups,
-            self._clock,
-            spawn,
+        self._held_back = held = HeldBack(self.pollers, lambda delivery: self.end_soon(delivery, RELEASED), clock)
+        settler = partial(
+            Settler, name, settings, queue, dead_letters, processor, books, held, max_unsettled, clock, spawn
         )
-
-    def _make_leases(self, spawn: Callable[..., Any]) -> LeaseKeeper:
-        return LeaseKeeper(
-            self.queue,
-            self._clock,
-            spawn,
-            self.endings,
-            visibility_seconds=self._settings.visibility_seconds,
-            beat_seconds=self._settings.beat_seconds,
-            flushers=FLUSHERS,
-            limit=self._max_unsettled,
-            hold_seconds=self._settings.max_hold_seconds,
-            name=self.name,
-        )
-
-    def _make_settler(self, leases: LeaseKeeper, spawn: Callable[..., Any]) -> Settler:
-        fifo = self._settings.is_fifo
-        return Settler(
-            self.queue,
-            self._dead_letters,
-            leases,
-            EntryWriter(self.name, self._processor.where, self._clock, fifo),
-            self.books,
-            self.endings,
-            self._clock,
-            spawn,
-            name=self.name,
-            limit=self._max_unsettled,
-            fifo=fifo,
-        )
+        self.endings = Endings(settler, self, books, share, self._pause, self._last_receive, held, self._groups, clock)
+        self.hand, self._settler = self.endings.hand, self.endings.settler
 
     # What SQS says of the queue: known at the boot, or later
 
@@ -216,7 +171,7 @@ class Consumer(DeliveryStarter, Receiver):
 
     def end_soon(self, delivery: Delivery, outcome: Outcome) -> None:
         """End it, from another greenlet."""
-        self.endings.end_soon(delivery, outcome)
+        self._spawn(self.endings.end, delivery, outcome)
 
     # The last receive that the redrive policy permits (maxReceiveCount)
 

@@ -2,65 +2,50 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from typing import Any
 
 from millpond.engine.books import Books
-from millpond.engine.delivery import SETTLING, Delivery
+from millpond.engine.delivery import SETTLING, Delivery, DeliveryStarter
 from millpond.engine.groups import Groups
 from millpond.engine.held_back import WORKING, HeldBack
 from millpond.engine.in_hand import InHand
 from millpond.engine.last_receive import LastReceive
-from millpond.engine.lease import LeaseOwner
 from millpond.engine.outcomes import DONE, GIVEN_BACK, SUCCEEDED
 from millpond.engine.pause import Pause
 from millpond.engine.permits import Share
-from millpond.engine.poller import Pollers
-from millpond.engine.processor import Processor
 from millpond.engine.settler import Settler, SettlerOwner
-from millpond.engine.spared import Spared
 from millpond.hub.clock import Clock
 from millpond.message import Outcome
-from millpond.sqs.queue import Failure
 
 
-class Endings(LeaseOwner, SettlerOwner):
+class Endings(SettlerOwner):
     """Each delivery ends once; what ends in one turn of the hub is settled together.
 
     The permits come back when the outcomes are queued, not before, and only while settling keeps up (released at once,
     2,950 messages were held instead of 20).
     """
 
-    #: Made by the consumer with this as their owner.
-    settler: Settler
-    hand: InHand
-
     def __init__(
         self,
-        processor: Processor,
+        settler: Callable[[SettlerOwner], Settler],
+        owner: DeliveryStarter,
         books: Books,
         share: Share,
-        pollers: Pollers,
         pause: Pause,
         last_receive: LastReceive,
         held_back: HeldBack,
         groups: Groups | None,
         clock: Clock,
-        spawn: Callable[..., Any],
     ) -> None:
-        self.spared = Spared()
-        self.back_off_until = 0.0  # when the last message that this worker put off is visible again
-        self._processor = processor
+        self.settler = settler(self)
+        self.hand = InHand(owner, self.settler.leases, books, share, clock)
         self._books = books
         self._share = share
-        self._pollers = pollers
         self._pause = pause
         self._last_receive = last_receive
         self._held_back = held_back
         self._groups = groups
         self._clock = clock
-        self._spawn = spawn
         self._ended = 0  # deliveries with an outcome, in this turn of the hub
         self._succeeded: list[Delivery] = []  # of these
         self._owed = 0  # permits that wait until what is to be settled falls below the limit
@@ -86,10 +71,6 @@ class Endings(LeaseOwner, SettlerOwner):
         self._ended += 1
         if self._ended == 1:
             self._clock.soon(self._settle_swarm)
-
-    def end_soon(self, delivery: Delivery, outcome: Outcome) -> None:
-        """End it from another greenlet: this one may be in the middle of its group, or in its handler."""
-        self._spawn(self.end, delivery, outcome)
 
     def _settle_swarm(self) -> None:
         """Handlers end in swarms, as they began: what succeeded in one turn of the hub is settled together, and the
@@ -117,28 +98,10 @@ class Endings(LeaseOwner, SettlerOwner):
     def finished(self, deliveries: list[Delivery]) -> None:
         """SQS has confirmed what their outcomes needed."""
         self._books.finish(deliveries)
-        for delivery in deliveries:
-            if self.spared.counts or delivery.outcome is not SUCCEEDED:
-                self.spared.finish(delivery)
-                if delivery.outcome.name in GIVEN_BACK:
-                    visible_at = self._clock.now() + delivery.outcome.delay_seconds
-                    self.back_off_until = max(self.back_off_until, visible_at)
         if self._groups is not None:
             for delivery in deliveries:
                 (self._groups.leave if delivery.outcome.name in DONE else self._groups.fail)(delivery)
-        self.hand.forget(deliveries)
-
-    def lease_lost(self, item: Delivery) -> None:
-        """Its message may be another worker's: the handler that runs is interrupted, unless it asked to finish."""
-        item.lose()
-
-    def given_back(self, item: Delivery, failure: Failure | None) -> None:
-        """Its lease gave the message back, or could not."""
-        self.settler.given_back(item, failure)
-
-    def put_off_seconds(self, delivery: Delivery) -> int:
-        """The back-off of a message that should be a dead letter and cannot be one."""
-        return self._processor.retry_seconds(delivery)
+        self.hand.finish(deliveries)
 
     def abandoned(self, delivery: Delivery, error: str) -> None:
         """It could not be settled before the drain was over."""
@@ -146,9 +109,3 @@ class Endings(LeaseOwner, SettlerOwner):
         if self._groups is not None:
             self._groups.fail(delivery)
         self.hand.abandon(delivery)
-
-    def hidden_seconds(self) -> int:
-        """How long a poll of ours, left open behind us, could still take what we give back now."""
-        if self._held_back.state is WORKING or not (until := self._pollers.open_until()):
-            return 0
-        return math.ceil(until - self._clock.now()) + 1

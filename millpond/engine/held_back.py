@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from enum import Enum
 
 from millpond.engine.delivery import Delivery
+from millpond.engine.poller import Pollers
+from millpond.hub.clock import Clock
 
 
 class DrainState(Enum):
@@ -28,9 +31,11 @@ WORKING, HOLDING, GIVING_BACK = DrainState
 class HeldBack:
     """The deliveries that are held back in a drain. In GIVING_BACK what comes later goes back at once."""
 
-    def __init__(self, give_back: Callable[[Delivery], object]) -> None:
+    def __init__(self, pollers: Pollers, give_back: Callable[[Delivery], object], clock: Clock) -> None:
         self.state = WORKING
+        self._pollers = pollers
         self._give_back = give_back
+        self._clock = clock
         self._held: list[Delivery] = []
 
     def add(self, delivery: Delivery) -> None:
@@ -45,3 +50,9 @@ class HeldBack:
         self.state = GIVING_BACK
         held, self._held = self._held, []
         return held
+
+    def hidden_seconds(self) -> int:
+        """How long a poll of ours, left open behind us, could still take what we give back now."""
+        if self.state is WORKING or not (until := self._pollers.open_until()):
+            return 0
+        return math.ceil(until - self._clock.now()) + 1

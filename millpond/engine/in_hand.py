@@ -11,27 +11,29 @@ from millpond.engine.delivery import Delivery, DeliveryStarter
 from millpond.engine.lease import Lease
 from millpond.engine.lease_keeper import LeaseKeeper
 from millpond.engine.lease_state import LEAVING, LOST
+from millpond.engine.outcomes import DONE, FAILURES, GIVEN_BACK, SUCCEEDED
 from millpond.engine.permits import Share
-from millpond.engine.spared import Spared
 from millpond.hub.clock import Clock, Event
 from millpond.sqs.queue import Received
+
+#: Messages of which it is remembered how many receives were no failures.
+MAX_SPARED = 10_000
 
 
 class InHand:
     """What a receive brings becomes deliveries with a lease. A message runs once, however often SQS delivers it."""
 
-    def __init__(
-        self, owner: DeliveryStarter, leases: LeaseKeeper, books: Books, share: Share, spared: Spared, clock: Clock
-    ) -> None:
+    def __init__(self, owner: DeliveryStarter, leases: LeaseKeeper, books: Books, share: Share, clock: Clock) -> None:
         self.number = 0  # deliveries that are not settled
         self.deliveries: dict[str, Delivery] = {}  # by message id: the newest one of each message
+        self.back_off_until = 0.0  # when the last message that this worker put off is visible again
         self.idle: Event = clock.event()  # nothing is in hand
         self.idle.set()
         self._owner = owner
         self._leases = leases
         self._books = books
         self._share = share
-        self._spared = spared
+        self._spared: dict[str, int] = {}  # by message id: receives that were no failure, as far as we have seen
         self._clock = clock
         self._abandoned_until: list[float] = []
 
@@ -58,8 +60,8 @@ class InHand:
     def _deliver(self, received: Received, since: float, wall_time: float) -> Delivery:
         delivery = Delivery(received, self._owner, self._clock, wall_time)
         delivery.lease = self._leases.take(delivery, received.receipt_handle, since, received.receive_count)
-        if self._spared.counts:
-            delivery.spared = self._spared.counts.get(received.message_id, 0)
+        if self._spared:
+            delivery.spared = self._spared.get(received.message_id, 0)
         return delivery
 
     def _hold(self, deliveries: list[Delivery], since: float) -> None:
@@ -79,8 +81,28 @@ class InHand:
         self._books.count_redelivery()
         self._share.release()
 
-    def forget(self, deliveries: list[Delivery]) -> None:
-        """They are settled."""
+    def finish(self, deliveries: list[Delivery]) -> None:
+        """Forget what is settled. Of what went back it is remembered when it is visible, and which receives use up no
+        attempt."""
+        for delivery in deliveries:
+            if self._spared or delivery.outcome is not SUCCEEDED:
+                self._learn(delivery)
+        self._forget(deliveries)
+
+    def _learn(self, delivery: Delivery) -> None:
+        message_id, outcome = delivery.received.message_id, delivery.outcome
+        is_back = outcome.name in GIVEN_BACK
+        if is_back:
+            self.back_off_until = max(self.back_off_until, self._clock.now() + outcome.delay_seconds)
+        is_spared = is_back and outcome.cause not in FAILURES
+        if is_spared or outcome.name in DONE:
+            self._spared.pop(message_id, None)
+        if is_spared:
+            if len(self._spared) >= MAX_SPARED:  # the one that was not seen for longest
+                del self._spared[next(iter(self._spared))]
+            self._spared[message_id] = delivery.spared + 1
+
+    def _forget(self, deliveries: list[Delivery]) -> None:
         by_id = self.deliveries
         for delivery in deliveries:
             message_id = delivery.received.message_id
@@ -93,7 +115,7 @@ class InHand:
     def abandon(self, delivery: Delivery) -> None:
         """It could not be settled: it waits for its visibility time-out."""
         self._abandoned_until.append(delivery.lease.deadline)
-        self.forget([delivery])
+        self._forget([delivery])
 
     def left(self) -> int:
         """Deliveries that are not settled, and messages that wait for their visibility time-out because of us."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from millpond.app.config import QueueSettings
 from millpond.app.dead_letter import is_bare
 from millpond.engine.books import Books
 from millpond.engine.delivery import Delivery
+from millpond.engine.processor import Processor
 from millpond.engine.trouble import DENIED_PATIENCE_SECONDS, PATIENCE_SECONDS, Trouble, is_denied
 from millpond.engine.unsent import EntryWriter, Sendings, Unsent
 from millpond.hub.clock import Clock
@@ -32,10 +34,7 @@ class SenderOwner(Protocol):
     def put_off(self, delivery: Delivery, why: str) -> object:
         """The dead letter of the message cannot be sent."""
 
-    def put_off_seconds(self, delivery: Delivery) -> int:
-        """The back-off of what should be a dead letter and cannot be one."""
-
-    def lease_lost(self, delivery: Delivery) -> object:
+    def finish_lost(self, delivery: Delivery) -> object:
         """While its dead letter waited: whoever has the message now sends one."""
 
     def gives_up(self, failure: Failure, since: float) -> bool:
@@ -58,20 +57,20 @@ class MessageSender:
 
     def __init__(
         self,
+        name: str,
+        settings: QueueSettings,
         queue: Queue,
         dead_letters: Queue | None,
-        entries: EntryWriter,
+        processor: Processor,
         books: Books,
         owner: SenderOwner,
         clock: Clock,
         batcher: Callable[..., Batcher[Unsent]],
-        *,
-        name: str,
-        fifo: bool,
     ) -> None:
         self.dead_letters = dead_letters
         self._queue = queue
-        self._entries = entries
+        self._processor = processor
+        self._entries = EntryWriter(name, processor.where, clock, settings.is_fifo)
         self._books = books
         self._owner = owner
         self._clock = clock
@@ -80,7 +79,7 @@ class MessageSender:
         self._sending = Trouble("sqs:SendMessage", name, clock)
         self._dead_lettering = Trouble("sqs:SendMessage", name, clock)
         options: dict[str, Any] = {"linger_seconds": LINGER_SECONDS, "size_of": lambda unsent: unsent.size}
-        if fifo:  # within a group nothing overtakes what has failed before it
+        if settings.is_fifo:  # within a group nothing overtakes what has failed before it
             options["key_of"] = lambda unsent: unsent.delivery.received.group_id
         self._follow_ups = batcher(self._send_follow_ups, **options)
         self._letters = batcher(self._send_letters, **options)
@@ -148,7 +147,7 @@ class MessageSender:
             if unsent.follow_up is None:
                 self._put_off(unsent)
             else:  # its original must not run again
-                seconds = self._owner.put_off_seconds(unsent.delivery)
+                seconds = self._processor.retry_seconds(unsent.delivery)
                 unsent.entry = self._entries.follow_up(unsent.delivery, unsent.follow_up, seconds)
         more, refused = self._offer_entries([unsent for unsent in refused if unsent.follow_up is not None])
         return again + more + self._held_on(refused)
@@ -157,7 +156,7 @@ class MessageSender:
         sendings = unsent.sendings
         if not sendings.is_over and unsent.follow_up is None and unsent.delivery.lease.is_lost(self._clock.now()):
             self._close(unsent)
-            self._owner.lease_lost(unsent.delivery)
+            self._owner.finish_lost(unsent.delivery)
         return sendings.is_over
 
     def _held_on(self, refused: list[Unsent]) -> list[Unsent]:

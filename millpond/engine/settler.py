@@ -8,13 +8,17 @@ from typing import Any, Protocol
 
 import msgspec
 
+from millpond.app.config import QueueSettings
 from millpond.engine.books import Books
 from millpond.engine.delivery import Delivery
-from millpond.engine.lease_keeper import DENIED_SECONDS, LeaseKeeper
+from millpond.engine.held_back import HeldBack
+from millpond.engine.lease import LeaseOwner
+from millpond.engine.lease_keeper import DENIED_SECONDS, FLUSHERS, LeaseKeeper
 from millpond.engine.message_sender import NO_PLACE, MessageSender, SenderOwner
 from millpond.engine.outcomes import GIVEN_BACK
+from millpond.engine.processor import Processor
 from millpond.engine.trouble import Trouble, is_denied
-from millpond.engine.unsent import EntryWriter, Unsent
+from millpond.engine.unsent import Unsent
 from millpond.hub.clock import Clock
 from millpond.message import Outcome
 from millpond.sqs.batcher import Batcher
@@ -29,12 +33,10 @@ DELETE_LINGER_SECONDS = 0.1
 #: kill -9. At 33 messages a second, with handlers that always run, 0.4 of them instead of 2, for 0.75 delete calls a
 #: message instead of 0.23.
 BRIEF_SECONDS = 0.01
-#: Calls of one kind under way at once: at 50 ms a round trip enough for 3,200 messages a second.
-FLUSHERS = 16
 
 
 class SettlerOwner(Protocol):
-    """Who holds the deliveries: the consumer. No method may block."""
+    """Who holds the deliveries: the consumer's Endings. No method may block."""
 
     def finished(self, deliveries: list[Delivery]) -> object:
         """SQS has confirmed what their outcomes needed."""
@@ -42,17 +44,11 @@ class SettlerOwner(Protocol):
     def abandoned(self, delivery: Delivery, error: str) -> object:
         """It could not be settled before the drain was over."""
 
-    def put_off_seconds(self, delivery: Delivery) -> int:
-        """The back-off of a message that should be a dead letter and cannot be one."""
-
-    def hidden_seconds(self) -> int:
-        """Nothing is given back sooner, or an open poll of our own would fetch it behind our back."""
-
     def has_room(self) -> object:
         """Fewer calls wait than the limit again."""
 
 
-class Settler(SenderOwner):
+class Settler(LeaseOwner, SenderOwner):
     """Settles the deliveries of one queue; each stays leased until SQS has confirmed.
 
     1. Succeeded, discarded: its follow-ups are sent, then it is deleted. A call that fails is made again for as long
@@ -63,35 +59,34 @@ class Settler(SenderOwner):
 
     def __init__(
         self,
+        name: str,
+        settings: QueueSettings,
         queue: Queue,
         dead_letters: Queue | None,
-        leases: LeaseKeeper,
-        entries: EntryWriter,
+        processor: Processor,
         books: Books,
-        owner: SettlerOwner,
+        held_back: HeldBack,
+        limit: int,
         clock: Clock,
         spawn: Callable[..., Any],
-        *,
-        name: str,
-        limit: int,
-        fifo: bool = False,
+        owner: SettlerOwner,
     ) -> None:
+        self.leases = LeaseKeeper(name, settings, queue, limit, self, clock, spawn)
         self._queue = queue
-        self._leases = leases
+        self._processor = processor
+        self._held_back = held_back
         self._owner = owner
         self._clock = clock
         self._drain_began: float | None = None
         self._deleting = Trouble("sqs:DeleteMessage", name, clock)
-        batcher: Any = partial(
-            Batcher, clock=clock, spawn=spawn, flushers=FLUSHERS, limit=limit, on_room=owner.has_room
-        )
+        batcher: Any = partial(Batcher, clock=clock, spawn=spawn, flushers=FLUSHERS, limit=limit, on_room=self.has_room)
         # The next message of a group waits for the delete of the one before it.
-        linger_seconds = 0.0 if fifo else DELETE_LINGER_SECONDS
+        linger_seconds = 0.0 if settings.is_fifo else DELETE_LINGER_SECONDS
         self.deletes: Batcher[Delivery] = batcher(
             self._delete, linger_seconds=linger_seconds, brief_seconds=BRIEF_SECONDS
         )
         make: Callable[..., Batcher[Unsent]] = batcher
-        self.sender = MessageSender(queue, dead_letters, entries, books, self, clock, make, name=name, fifo=fifo)
+        self.sender = MessageSender(name, settings, queue, dead_letters, processor, books, self, clock, make)
 
     def settle(self, deliveries: Sequence[Delivery], outcome: Outcome) -> None:
         """Queue the calls that an outcome, which all of them have, needs; never blocks."""
@@ -104,7 +99,7 @@ class Settler(SenderOwner):
                 self._settle(delivery, outcome)
 
     def _settle(self, delivery: Delivery, outcome: Outcome) -> None:
-        if outcome.name in GIVEN_BACK and (hidden := self._owner.hidden_seconds()) > outcome.delay_seconds:
+        if outcome.name in GIVEN_BACK and (hidden := self._held_back.hidden_seconds()) > outcome.delay_seconds:
             outcome = msgspec.structs.replace(outcome, delay_seconds=hidden)
         delivery.outcome = outcome
         match outcome.name:
@@ -117,25 +112,35 @@ class Settler(SenderOwner):
             case _:
                 self.sender.send(delivery, outcome)
 
-    def given_back(self, delivery: Delivery, failure: Failure | None) -> None:
+    # What the leases ask for
+
+    def has_room(self) -> None:
+        """Fewer calls wait than the limit again."""
+        self._owner.has_room()
+
+    def lease_lost(self, item: Delivery) -> None:
+        """Its message may be another worker's: the handler that runs is interrupted, unless it asked to finish."""
+        item.lose()
+
+    def given_back(self, item: Delivery, failure: Failure | None) -> None:
         """Finish what the lease gave back, or (`failure`) could not."""
         if failure is None:
-            self._finish([delivery])
+            self._finish([item])
         elif failure.lease_lost:
-            self._finish_late(delivery)
+            self._finish_late(item)
         else:
-            self.abandon(delivery, failure)
+            self.abandon(item, failure)
 
     @property
     def is_full(self) -> bool:
         """Whether more waits to be settled than the limit allows."""
-        return self.deletes.is_full or self._leases.changes.is_full or self.sender.is_full
+        return self.deletes.is_full or self.leases.changes.is_full or self.sender.is_full
 
     def hurry(self) -> None:
         """Let nothing linger, and wait for nothing that only a person can mend: the drain has begun."""
         self._drain_began = self._clock.now()
         self.deletes.hurry()
-        self._leases.hurry()
+        self.leases.hurry()
         self.sender.hurry()
 
     # What the sender asks for
@@ -148,14 +153,10 @@ class Settler(SenderOwner):
         """Put off what should be a dead letter and cannot be one now: it stays in the queue, under back-off."""
         was = delivery.outcome
         reason = f"{was.reason} ({why})" if was.reason else why
-        seconds = self.put_off_seconds(delivery)
+        seconds = self._processor.retry_seconds(delivery)
         self.settle([delivery], Outcome("retried", was.cause, reason, was.error, seconds, traceback=was.traceback))
 
-    def put_off_seconds(self, delivery: Delivery) -> int:
-        """The back-off then, in seconds."""
-        return self._owner.put_off_seconds(delivery)
-
-    def lease_lost(self, delivery: Delivery) -> None:
+    def finish_lost(self, delivery: Delivery) -> None:
         """Finish it: whoever has the message now sends its dead letter."""
         self._finish([delivery])
 
@@ -203,7 +204,7 @@ class Settler(SenderOwner):
     # The end
 
     def _finish(self, deliveries: list[Delivery]) -> None:
-        for late in self._leases.end([delivery.lease for delivery in deliveries]):
+        for late in self.leases.end([delivery.lease for delivery in deliveries]):
             late.outcome = _late(late.outcome)
         self._owner.finished(deliveries)
 
@@ -214,7 +215,7 @@ class Settler(SenderOwner):
 
     def abandon(self, delivery: Delivery, failure: Failure) -> None:
         """Give up what cannot be settled: it waits for its visibility time-out."""
-        self._leases.end([delivery.lease])
+        self.leases.end([delivery.lease])
         self._owner.abandoned(delivery, failure.summary)
 
 

@@ -117,5 +117,5 @@ def _is_empty(consumer: Consumer) -> bool:
     return (
         consumer.in_hand == 0
         and pollers.empty_in_a_row >= EMPTY_POLLS
-        and pollers.empty_since >= consumer.endings.back_off_until
+        and pollers.empty_since >= consumer.hand.back_off_until
     )

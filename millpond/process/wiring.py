@@ -15,9 +15,9 @@ from millpond.app.discovery import Handlers
 from millpond.engine.books import Books
 from millpond.engine.consumer import Consumer
 from millpond.engine.handler_call import HANDLER_CODE
+from millpond.engine.lease_keeper import FLUSHERS
 from millpond.engine.permits import Permits
 from millpond.engine.processor import Processor
-from millpond.engine.settler import FLUSHERS
 from millpond.errors import ConfigError, Unreachable
 from millpond.foreign.text import shown
 from millpond.observe import log

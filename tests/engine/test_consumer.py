@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from gevent.event import Event
 
-from millpond.engine import outcomes, spared
+from millpond.engine import in_hand, outcomes
 from millpond.engine.delivery import Delivery
 from millpond.engine.lease_keeper import LeaseKeeper
 from millpond.engine.settler import BRIEF_SECONDS
@@ -31,7 +31,7 @@ from millpond.sqs.limits import MARGIN_SECONDS
 from millpond.sqs.queue import Attribute, Failure, Received
 from tests.fakes import FakeQueue, ListOwner
 from tests.handlers import Gate, fine, reject
-from tests.rig import Rig
+from tests.rig import Rig, queue_settings
 from tests.virtual import VirtualClock, settle
 
 GONE = Failure("ReceiptHandleIsInvalid", "", sender_fault=True)
@@ -1298,7 +1298,7 @@ def test_however_a_probe_ends_the_next_one_follows(clock, probe):
 def put_off(clock, monkeypatch, puts):
     """`puts`: name -> when it is sent, how often no thread is free for it (it comes again after 20 s, then 40), and
     whether it fails then. Two receives are remembered, and two attempts are made; the receives of the dead letters."""
-    monkeypatch.setattr(spared, "MAX_SPARED", 2)
+    monkeypatch.setattr(in_hand, "MAX_SPARED", 2)
     monkeypatch.setattr(outcomes, "retry_seconds", lambda receives, *_: 20 * receives)
     left, fails = (
         {name: times for name, (_, times, _) in puts.items()},
@@ -1865,7 +1865,7 @@ def test_a_late_answer_to_an_extension_counts_from_its_request(clock):
     """Kills the mutant `lease: deadline from answer`."""
     queue = FakeQueue(clock)
     keeper = LeaseKeeper(
-        queue, clock, gevent.spawn, ListOwner(), visibility_seconds=30, beat_seconds=10, flushers=1, limit=100
+        "q", queue_settings(visibility_seconds=30, heartbeat_seconds=10), queue, 100, ListOwner(), clock, gevent.spawn
     )
     queue.put("x")
     lease = keeper.take([], queue.receive(1, 0, 30)[0].receipt_handle, clock.now())

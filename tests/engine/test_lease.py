@@ -9,6 +9,7 @@ from millpond.errors import AccessDenied, Unreachable
 from millpond.sqs.limits import MARGIN_SECONDS, MAX_HOLD_SECONDS
 from millpond.sqs.queue import Failure
 from tests.fakes import FakeQueue, ListOwner
+from tests.rig import queue_settings
 from tests.virtual import VirtualClock, settle
 
 VISIBILITY = 30
@@ -29,14 +30,13 @@ def queue(clock):
 @pytest.fixture
 def keeper(clock, queue):
     return LeaseKeeper(
+        "q",
+        queue_settings(visibility_seconds=VISIBILITY, heartbeat_seconds=BEAT),
         queue,
+        10_000,
+        ListOwner(),
         clock,
         gevent.spawn,
-        ListOwner(),
-        visibility_seconds=VISIBILITY,
-        beat_seconds=BEAT,
-        flushers=4,
-        limit=10_000,
     )
 
 
@@ -60,7 +60,13 @@ def test_a_heartbeat_extends_the_visibility_before_the_time_out_expires(clock):
     queue = Mock()
     queue.extend.return_value = [None]
     keeper = LeaseKeeper(
-        queue, clock, gevent.spawn, ListOwner(), visibility_seconds=VISIBILITY, beat_seconds=BEAT, flushers=1, limit=10
+        "q",
+        queue_settings(visibility_seconds=VISIBILITY, heartbeat_seconds=BEAT),
+        queue,
+        10,
+        ListOwner(),
+        clock,
+        gevent.spawn,
     )
     keeper.begin([keeper.take([], "handle-1", clock.now())], clock.now())
     clock.advance(BEAT - 0.1)
@@ -256,14 +262,13 @@ def test_five_thousand_leases_with_slow_answers_are_all_kept(keeper, queue, cloc
 @pytest.mark.parametrize("visibility", [1, 2, 3])
 def test_the_shortest_visibility_time_outs_leave_time_to_work_and_to_beat(clock, queue, visibility):
     keeper = LeaseKeeper(
+        "q",
+        queue_settings(visibility_seconds=visibility, heartbeat_seconds=visibility / 3),
         queue,
+        10,
+        ListOwner(),
         clock,
         gevent.spawn,
-        ListOwner(),
-        visibility_seconds=visibility,
-        beat_seconds=visibility / 3,
-        flushers=1,
-        limit=10,
     )
     queue.put("x")
     lease = keeper.take([], queue.receive(1, 0, visibility)[0].receipt_handle, clock.now())
@@ -292,7 +297,7 @@ def test_a_lease_lost_and_redelivered_in_one_turn_of_the_hub_does_not_spin(clock
         return greenlet
 
     keeper = LeaseKeeper(
-        queue, clock, spawn, ListOwner(), visibility_seconds=30, beat_seconds=10, flushers=4, limit=100
+        "q", queue_settings(visibility_seconds=30, heartbeat_seconds=10), queue, 100, ListOwner(), clock, spawn
     )
     queue.put("x")
     lease = keeper.take([], queue.receive(1, 0, 30)[0].receipt_handle, clock.now())

@@ -36,6 +36,7 @@ from millpond.process.watchdog import GuardedQueue, Watchdog
 from millpond.sqs.limits import MARGIN_SECONDS, MAX_HOLD_SECONDS
 from millpond.sqs.queue import Failure
 from tests.fakes import ListOwner
+from tests.rig import queue_settings
 from tests.virtual import VirtualClock, settle
 
 VISIBILITY = 30
@@ -167,15 +168,13 @@ class LeaseModel(RuleBasedStateMachine):
         self.queue = OneMessage(self.clock, strict)
         self.queue.on_send = self.sent
         self.keeper = LeaseKeeper(
-            self.queue,  # type: ignore[arg-type]
+            "q",
+            queue_settings(visibility_seconds=VISIBILITY, heartbeat_seconds=BEAT, max_hold_seconds=hold),
+            self.queue,
+            100,
+            self,
             self.clock,
             self.spawn,
-            self,
-            visibility_seconds=VISIBILITY,
-            beat_seconds=BEAT,
-            flushers=4,
-            limit=100,
-            hold_seconds=hold,
         )
         self.guard = GuardedQueue(lambda: list(self.leases.values())[-1:], self.queue.rescue, lambda: None)
         self.watchdog = Watchdog(
@@ -454,14 +453,13 @@ class Interleaved:
         self.clock = VirtualClock()
         self.calls: list[list[tuple[str, int]]] = []
         self.keeper = LeaseKeeper(
-            self,  # type: ignore[arg-type]
+            "q",
+            queue_settings(visibility_seconds=VISIBILITY, heartbeat_seconds=BEAT),
+            self,
+            100,
+            ListOwner(),
             self.clock,
             lambda *given: None,
-            ListOwner(),
-            visibility_seconds=VISIBILITY,
-            beat_seconds=BEAT,
-            flushers=1,
-            limit=100,
         )
         self.lease = self.keeper.take([], "r1", self.clock.now())
         self.keeper.begin([self.lease], self.clock.now())

@@ -14,7 +14,7 @@ from millpond.sqs.batcher import Batcher
 from millpond.sqs.queue import Failure
 from tests.fakes import FakeQueue, ListOwner
 from tests.handlers import Gate, fine, reject
-from tests.rig import Polling, Rig
+from tests.rig import Polling, Rig, queue_settings
 from tests.virtual import VirtualClock, settle
 
 GONE = Failure("ReceiptHandleIsInvalid", "", sender_fault=True)
@@ -516,13 +516,13 @@ def test_a_retry_during_the_drain_is_hidden_from_the_poll_that_is_still_open(run
 
 def test_when_the_last_message_that_was_put_off_comes_back_is_known(run, clock):
     rig = run({"job": lambda payload, message: retry(payload, message), "once": fine})
-    assert rig.consumer.endings.back_off_until == 0.0
+    assert rig.consumer.hand.back_off_until == 0.0
     rig.put("once")
     clock.advance(1)
-    assert rig.consumer.endings.back_off_until == 0.0
+    assert rig.consumer.hand.back_off_until == 0.0
     rig.put("job")
     clock.advance(1)
-    assert clock.now() + 4 <= rig.consumer.endings.back_off_until <= clock.now() + 5
+    assert clock.now() + 4 <= rig.consumer.hand.back_off_until <= clock.now() + 5
 
 
 # Leases
@@ -535,14 +535,13 @@ class Held:
         self.queue = FakeQueue(clock)
         self.heard = []
         self.keeper = LeaseKeeper(
+            "q",
+            queue_settings(visibility_seconds=VISIBILITY, heartbeat_seconds=BEAT),
             self.queue,
+            100,
+            ListOwner(),
             clock,
             gevent.spawn,
-            ListOwner(),
-            visibility_seconds=VISIBILITY,
-            beat_seconds=BEAT,
-            flushers=4,
-            limit=100,
         )
         self.queue.put("x")
         handle = self.queue.receive(1, 0, VISIBILITY)[0].receipt_handle

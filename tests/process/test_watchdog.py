@@ -38,6 +38,7 @@ from millpond.sqs.limits import MAX_BATCH
 from millpond.sqs.queue import Failure
 from tests.engine.test_processor import delivery_of
 from tests.fakes import FakeQueue, ListOwner
+from tests.rig import queue_settings
 from tests.virtual import VirtualClock
 from tests.worker_process import LocalQueues, WorkerProcess, local_sqs, write_project
 
@@ -89,14 +90,13 @@ class Stage:
         self.clock = VirtualClock()
         self.queue = FakeQueue(self.clock)
         self.keeper = LeaseKeeper(
+            "q",
+            queue_settings(visibility_seconds=VISIBILITY, heartbeat_seconds=beat_seconds),
             self.queue,
+            1_000,
+            ListOwner(),
             self.clock,
             gevent.spawn,
-            ListOwner(),
-            visibility_seconds=VISIBILITY,
-            beat_seconds=beat_seconds,
-            flushers=1,
-            limit=1_000,
         )
         self.leases: list[Lease] = []
         self.calls: list[list[tuple[str, int]]] = []
