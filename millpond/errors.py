@@ -17,7 +17,7 @@ MillpondError
 Interrupt (BaseException)    the engine stops a handler; never catch it without raising it again
 ├── TimeLimitExceeded    the handler ran past its time limit
 ├── Stopped              the worker shuts down
-└── LeaseLost            SQS has given the message to somebody else
+└── LeaseLost            SQS may have given the message to another worker
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from collections.abc import Sequence
 
 #: Exit codes of a worker: stopped in order, some messages are left, a crash, bad configuration.
 STOPPED, LEFT, CRASHED, MISCONFIGURED = 0, 1, 2, 3
+#: How long a message waits after Unavailable where that names no time.
+UNAVAILABLE_SECONDS = 60
 
 
 class MillpondError(Exception):
@@ -103,7 +105,7 @@ class Discard(Verdict):
 class Unavailable(Verdict):
     """This type of message cannot work for `after` seconds: the message waits, and receiving pauses."""
 
-    def __init__(self, reason: str = "", after: float = 60) -> None:
+    def __init__(self, reason: str = "", after: float = UNAVAILABLE_SECONDS) -> None:
         super().__init__(reason)
         self.after = after
 
@@ -121,4 +123,4 @@ class Stopped(Interrupt):
 
 
 class LeaseLost(Interrupt):
-    """The message is no longer this worker's: SQS may already have handed it to another."""
+    """The message is no longer this worker's: SQS may have given it to another."""

@@ -1,4 +1,4 @@
 """The command line, a file a command.
 
-It may import everything but `mail`.
+It may import everything but `testing` and `mail`.
 """

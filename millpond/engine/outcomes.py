@@ -7,7 +7,16 @@ from millpond.app.routing import Route
 from millpond.engine.delivery import Delivery
 from millpond.engine.handler_call import PayloadError
 from millpond.engine.raised import Raised
-from millpond.errors import Discard, Interrupt, LeaseLost, Reject, Retry, Stopped, Unavailable
+from millpond.errors import (
+    UNAVAILABLE_SECONDS,
+    Discard,
+    Interrupt,
+    LeaseLost,
+    Reject,
+    Retry,
+    Stopped,
+    Unavailable,
+)
 from millpond.hub.backoff import retry_seconds
 from millpond.hub.threads import NoThread
 from millpond.message import Cause, Outcome
@@ -25,8 +34,6 @@ LEASE_LOST = Outcome("lease_lost")
 RELEASED = Outcome("released", reason="the worker shuts down")
 #: The same, where its handler has not begun: it can wait until no poll of ours would fetch it again.
 NOT_STARTED = Outcome("released", reason="the worker shuts down")
-#: How long a type of message that cannot work now waits, where Unavailable does not say.
-UNAVAILABLE_SECONDS = 60
 #: For how long a message is put off that no thread was free for: the first time, and at the most.
 PUT_OFF_SECONDS, MAX_PUT_OFF_SECONDS = 30.0, 900.0
 

@@ -1,4 +1,4 @@
 """One process, from the boot to the exit code.
 
-It may import everything but `commands` and `mail`.
+It may import `errors`, `foreign`, `observe`, `message`, `hub`, `sqs`, `app`, `engine` and `local`.
 """

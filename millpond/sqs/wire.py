@@ -106,6 +106,7 @@ def signed_request(site: Site, name: str, body: bytes, keys: Keys, date: str) ->
 @lru_cache(maxsize=32)
 def _frame(site: Site, name: str, keys: Keys, date: str) -> tuple[bytes, sigv4.Signer]:
     """What all calls of one name have in common within a second: the head up to the signature, and the signer."""
+    # All of these are signed: by the rule of SigV4 in lower case and in alphabetical order.
     headers = {
         "content-type": CONTENT_TYPE,
         "host": site.host,
