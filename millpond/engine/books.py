@@ -46,7 +46,7 @@ class Ending(NamedTuple):
 
 
 class Books:
-    """One queue's books: `received` = the sum of `outcomes` + what is in hand.
+    """One queue's books: `received` = the sum of `outcomes` + `abandoned` + what is in hand.
 
     `causes` are counted beside the outcomes. `types` are the message types that StatsD may name.
     """

@@ -1,4 +1,4 @@
-"""`python -m tests.mutation --sample 300 --seed 1`: how many planted bugs the tests find; exit code 1 below 95 %."""
+"""`python -m tests.mutation --sample 300 --seed 1`: how many mutations the tests find; exit code 1 below 95 %."""
 
 from __future__ import annotations
 
