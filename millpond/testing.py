@@ -44,7 +44,7 @@ FOLDER = Path.cwd()
 #: Receives after which a local_queue gives a message to its dead-letter queue.
 MAX_RECEIVE_COUNT = 15
 #: How long the process of the local queue may take to end by itself, and to answer.
-STOP_SECONDS = 10
+SERVER_STOP_SECONDS = 10
 
 
 def deliver(
@@ -187,13 +187,13 @@ class _LocalServer:
         """Call the local queue, which checks no signature."""
         target = {"X-Amz-Target": f"AmazonSQS.{name}", "Content-Type": "application/x-amz-json-1.0"}
         request = Request(self._url, json.dumps(parameters).encode(), target)  # noqa: S310  to this machine
-        with _direct.open(request, timeout=STOP_SECONDS) as answer:
+        with _direct.open(request, timeout=SERVER_STOP_SECONDS) as answer:
             return json.load(answer)
 
     def stop(self) -> None:
         self._process.terminate()
         try:
-            self._process.communicate(timeout=STOP_SECONDS)
+            self._process.communicate(timeout=SERVER_STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.communicate()

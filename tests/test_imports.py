@@ -194,9 +194,36 @@ def twice(names: Iterable[str]) -> set[str]:
     return {name for name, count in Counter(names).items() if count > 1}
 
 
-def test_no_two_classes_share_a_name():
-    nodes = (node for path in ours() for node in ast.walk(ast.parse(path.read_text())))
-    assert twice(node.name for node in nodes if isinstance(node, ast.ClassDef)) == set()
+def module_names(path: Path) -> Iterator[tuple[str, str]]:
+    """What a module gives a name at its top, and the text of the value: ("MAX_BATCH", "10")."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                values = node.value.elts if isinstance(node.value, ast.Tuple) else None
+                names = target.elts if isinstance(target, ast.Tuple) else [target]
+                for index, name in enumerate(names):
+                    one = values[index] if values and len(names) == len(values) > 1 else node.value
+                    yield ast.unparse(name), ast.unparse(one)
+
+
+def is_alias(name: str, value: str) -> bool:
+    return name[:1].isupper() and not name.isupper() and not value.startswith("TypeVar(")
+
+
+def test_no_two_classes_share_a_name_nor_do_two_aliases_of_types():
+    classes, aliases = [], set()
+    for path in ours():
+        classes += [node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ClassDef)]
+        aliases |= {item for item in module_names(path) if is_alias(*item)}
+    assert twice([*classes, *(name for name, _ in aliases)]) == set()
+
+
+def test_no_constants_name_has_two_values():
+    """Equal copies may stand apart: `local`, which imports nothing of ours, has its own."""
+    values = {
+        (name, value) for path in ours() for name, value in module_names(path) if name.isupper() and name[0] != "_"
+    }
+    assert twice(name for name, _ in values) - {"ENDED", "GIVING_BACK"} == set()
 
 
 def test_no_two_files_share_a_name():

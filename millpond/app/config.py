@@ -38,7 +38,7 @@ _WHERE_QUEUES_ARE = '"local", or the URL of a queue, https://...'
 
 Text = Annotated[str, Meta(description="a text in quotes")]
 Url = Annotated[str, Meta(pattern=rf"^({_URL})?\Z", description="a URL, https://...")]
-QueueUrl = Annotated[str, Meta(pattern=rf"^(local|{_URL})?\Z", description=_WHERE_QUEUES_ARE)]
+QueuePlace = Annotated[str, Meta(pattern=rf"^(local|{_URL})?\Z", description=_WHERE_QUEUES_ARE)]
 # No colon, or the many of an IPv6 address: "host:port" is one that people try.
 Host = Annotated[
     str,
@@ -55,10 +55,10 @@ DrainSeconds = Annotated[
     Annotated[float, Meta(ge=1)] | Literal["until done"], Meta(description='1 second or more, or "until done"')
 ]
 BlockSeconds = Annotated[float, Meta(ge=5, description="5 seconds or more")]
-Threads = Annotated[int, Meta(ge=1, le=1_000, description="1 to 1000")]
+ThreadNumber = Annotated[int, Meta(ge=1, le=1_000, description="1 to 1000")]
 # SQS: at most 120,000 messages of a standard queue are in flight.
 Concurrency = Annotated[int, Meta(ge=1, le=120_000, description="1 to 120000")]
-Share = Annotated[int, Meta(ge=0, le=120_000, description="0 to 120000")]
+Places = Annotated[int, Meta(ge=0, le=120_000, description="0 to 120000")]
 # SQS: WaitTimeSeconds, a whole number. 0 would be a short poll, which asks a part of the servers and misses messages.
 WaitSeconds = Annotated[int, Meta(ge=1, le=20, description="1 to 20 seconds, a whole number")]
 # SQS: MaxNumberOfMessages.
@@ -76,7 +76,7 @@ class WorkerSettings(Unshown, msgspec.Struct, frozen=True):
     concurrency: Concurrency = 100
     drain_seconds: DrainSeconds = 25.0
     max_block_seconds: BlockSeconds = 120.0
-    threads: Threads = 4
+    threads: ThreadNumber = 4
 
     @property
     def drain_limit(self) -> float:
@@ -103,9 +103,9 @@ class QueueSettings(Unshown, msgspec.Struct, frozen=True):
     `pause_seconds` is the gap between two polls.
     """
 
-    url: QueueUrl = ""
-    concurrency: Share = 0
-    prefetch: Share = 0
+    url: QueuePlace = ""
+    concurrency: Places = 0
+    prefetch: Places = 0
     pollers: Positive = 4
     wait_seconds: WaitSeconds = 20
     max_messages: MaxMessages = 10

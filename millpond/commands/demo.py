@@ -23,7 +23,7 @@ EVENT_TYPE = "email.send"
 #: Outcomes after which a message does not come back.
 FINAL = ("succeeded", "discarded", "dead_lettered")
 #: Put in this many, then look whether the worker is to stop.
-CHUNK = 500
+BATCH_OF_ORDERS = 500
 
 
 class Demo:
@@ -50,10 +50,10 @@ class Demo:
             return  # a signal has ended the boot
         run, sent = uuid4().hex[:8], 0
         with screen.progress("sample e-mails", self._number) as advance:
-            for first in range(0, self._number, CHUNK):
+            for first in range(0, self._number, BATCH_OF_ORDERS):
                 if service.core.stopping:
                     break
-                numbers = range(first, min(first + CHUNK, self._number))
+                numbers = range(first, min(first + BATCH_OF_ORDERS, self._number))
                 for _, failure in send_all(consumer.queue, [_entry(run, number) for number in numbers]):
                     sent += failure is None
                     advance(1)

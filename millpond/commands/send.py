@@ -29,7 +29,7 @@ SENDERS = 8
 #: A program that listens on this machine takes a connection at once.
 LISTENER_SECONDS = 1.0
 #: Failed messages that are named one by one.
-MAX_NAMED = 10
+MAX_NAMED_FAILURES = 10
 
 
 def run(settings: AllSettings, options: Namespace) -> int:
@@ -58,7 +58,7 @@ def _print_results(what: str, ids: Sequence[str], results: Mapping[int, Failure 
         count = "" if len(ids) == 1 else f"{screen.counted(len(sent), 'message')}, the first with "
         print(f"{shown(what)}: {count}event_id {ids[sent[0]]}", flush=True)
     failed = sorted((index, failure) for index, failure in results.items() if failure is not None)
-    for index, failure in failed[:MAX_NAMED]:
+    for index, failure in failed[:MAX_NAMED_FAILURES]:
         print(f"not sent: event_id {ids[index]}: {shown(f'{failure.code}: {failure.text}')}", file=sys.stderr)
     if left := len(ids) - len(sent):
         print(f"{left} of {len(ids)} {'was' if left == 1 else 'were'} not sent{why}", file=sys.stderr)

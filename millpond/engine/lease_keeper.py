@@ -21,7 +21,7 @@ HOLD_MARGIN_SECONDS = 10.0
 #: In a drain, what is denied is tried for this long.
 DENIED_SECONDS = 3.0
 #: Changes linger this long to travel ten to a call; with beats at a third of the visibility time-out there is time.
-LINGER_SECONDS = 0.05
+BEAT_LINGER_SECONDS = 0.05
 #: Calls of one kind under way at once: at 50 ms a round trip enough for 3,200 messages a second.
 FLUSHERS = 16
 
@@ -43,7 +43,7 @@ class LeaseKeeper:
             self._send,
             clock,
             spawn,
-            linger_seconds=LINGER_SECONDS,
+            linger_seconds=BEAT_LINGER_SECONDS,
             flushers=FLUSHERS,
             limit=limit,
             on_room=owner.has_room,

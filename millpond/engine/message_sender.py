@@ -10,7 +10,7 @@ from millpond.app.dead_letter import is_bare
 from millpond.engine.books import Books
 from millpond.engine.delivery import Delivery
 from millpond.engine.processor import Processor
-from millpond.engine.trouble import DENIED_PATIENCE_SECONDS, PATIENCE_SECONDS, Trouble, is_denied
+from millpond.engine.trouble import DENIED_OUT_SECONDS, OUT_SECONDS, Trouble, is_denied
 from millpond.engine.unsent import EntryWriter, Sendings, Unsent
 from millpond.hub.clock import Clock
 from millpond.message import FollowUp, Outcome
@@ -21,7 +21,7 @@ from millpond.sqs.queue import Entry, Failure, Queue
 #: A follow-up that cannot be sent for this long is a dead letter.
 FOLLOW_UP_SECONDS = 300.0
 #: Sends linger this long to travel ten to a call.
-LINGER_SECONDS = 0.02
+SEND_LINGER_SECONDS = 0.02
 NO_PLACE = Failure("", "there is no dead-letter queue", denied=True)
 
 
@@ -78,7 +78,7 @@ class MessageSender:
         self._unsent_letters: dict[Unsent, None] = {}  # of messages themselves, the oldest first
         self._sending = Trouble("sqs:SendMessage", name, clock)
         self._dead_lettering = Trouble("sqs:SendMessage", name, clock)
-        options: dict[str, Any] = {"linger_seconds": LINGER_SECONDS, "size_of": lambda unsent: unsent.size}
+        options: dict[str, Any] = {"linger_seconds": SEND_LINGER_SECONDS, "size_of": lambda unsent: unsent.size}
         if settings.is_fifo:  # within a group nothing overtakes what has failed before it
             options["key_of"] = lambda unsent: unsent.delivery.received.group_id
         self._follow_ups = batcher(self._send_follow_ups, **options)
@@ -98,7 +98,7 @@ class MessageSender:
         if self._dead_lettering.since:
             self._put_off_all()
         elif self._unsent_letters:
-            self._clock.timer(PATIENCE_SECONDS, self._put_off_all)
+            self._clock.timer(OUT_SECONDS, self._put_off_all)
 
     def send(self, delivery: Delivery, outcome: Outcome) -> None:
         """Send its dead letter, if it is to be one, and then its follow-ups."""
@@ -111,7 +111,7 @@ class MessageSender:
         self._unsent_letters[unsent] = None
         self._letters.put(unsent)
         if self._is_draining:
-            self._clock.timer(PATIENCE_SECONDS, lambda: self._put_off(unsent))
+            self._clock.timer(OUT_SECONDS, lambda: self._put_off(unsent))
 
     def _leave_behind(self, sendings: Sendings) -> None:
         if not sendings.unconfirmed:
@@ -176,7 +176,7 @@ class MessageSender:
 
     def _lasts(self, unsent: Unsent) -> bool:
         waited = self._clock.now() - unsent.sendings.since
-        return waited > (DENIED_PATIENCE_SECONDS if is_denied(unsent.failure) else FOLLOW_UP_SECONDS)
+        return waited > (DENIED_OUT_SECONDS if is_denied(unsent.failure) else FOLLOW_UP_SECONDS)
 
     def _offer_letters(self, batch: list[Unsent]) -> tuple[list[Unsent], list[Unsent]]:
         """Offer them to the dead-letter queue. Gives those to offer again, and those that it does not take (now)."""

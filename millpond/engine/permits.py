@@ -5,11 +5,11 @@ from __future__ import annotations
 from millpond.hub.clock import Clock, Event, Timer
 
 #: A receive on a busy queue waits this long for more permits, so that it does not fetch messages one by one.
-PATIENCE_SECONDS = 0.05
+FILL_SECONDS = 0.05
 #: A queue that had to wait for permits counts as hungry for this long: a busy one waits, takes, and waits again.
 HUNGRY_SECONDS = 1.0
 #: While a queue is hungry, a poll of a quiet queue waits this long for its turn at the most.
-TURN_SECONDS = 10.0
+QUIET_WAIT_SECONDS = 10.0
 
 
 class Permits:
@@ -21,7 +21,8 @@ class Permits:
     2. One queue cannot hold them all: a tenth is kept for the others, or one whose handlers or deletes hang would stop
        them too. Its open polls hold half of all at the most.
     3. The polls of quiet queues come last, for each holds its permit as long as a long poll takes. While a queue is
-       hungry they have that tenth together and take turns in it, by shorter waits; none waits longer than TURN_SECONDS.
+       hungry they have that tenth together and take turns in it, by shorter waits; none waits longer than
+       QUIET_WAIT_SECONDS.
        (Of a hundred quiet queues each then asks once in ten seconds, else once in twenty.)
     """
 
@@ -93,7 +94,7 @@ class Permits:
 
     def _grant_in_turn(self, now: float) -> None:
         self._hungry = {share: until for share, until in self._hungry.items() if until > now}
-        self._look([waiter for waiter in self._quiet_waiters if now - waiter.since >= TURN_SECONDS], self.free)
+        self._look([waiter for waiter in self._quiet_waiters if now - waiter.since >= QUIET_WAIT_SECONDS], self.free)
         self._serve(sorted(self._waiters, key=_held))
         for waiter in self._waiters:
             own_cap = waiter.share.cap < self._most and waiter.share.held >= waiter.share.cap
@@ -119,7 +120,7 @@ class Permits:
         looking = self._quiet + len(self._quiet_waiters)
         if not self._hungry or looking <= self._reserve:
             return most
-        return max(1, min(most, int(TURN_SECONDS * self._reserve / looking)))
+        return max(1, min(most, int(QUIET_WAIT_SECONDS * self._reserve / looking)))
 
 
 class Share:
@@ -209,7 +210,7 @@ class Waiter:
         that rings for nothing wakes the process up.
         """
         if self._patience is None and not self.quiet:
-            left = self.since + PATIENCE_SECONDS - self._clock.now()
+            left = self.since + FILL_SECONDS - self._clock.now()
             self._patience = self._clock.timer(max(0.0, left), self._lose_patience)
 
     def _lose_patience(self) -> None:

@@ -32,7 +32,7 @@ DELETE_LINGER_SECONDS = 0.1
 #: Where ten do not come in that time they linger this long: what is finished and not deleted is run again after a
 #: kill -9. At 33 messages a second, with handlers that always run, 0.4 of them instead of 2, for 0.75 delete calls a
 #: message instead of 0.23.
-BRIEF_SECONDS = 0.01
+SHORT_LINGER_SECONDS = 0.01
 
 
 class SettlerOwner(Protocol):
@@ -83,7 +83,7 @@ class Settler(LeaseOwner, SenderOwner):
         # The next message of a group waits for the delete of the one before it.
         linger_seconds = 0.0 if settings.is_fifo else DELETE_LINGER_SECONDS
         self.deletes: Batcher[Delivery] = batcher(
-            self._delete, linger_seconds=linger_seconds, brief_seconds=BRIEF_SECONDS
+            self._delete, linger_seconds=linger_seconds, brief_seconds=SHORT_LINGER_SECONDS
         )
         make: Callable[..., Batcher[Unsent]] = batcher
         self.sender = MessageSender(name, settings, queue, dead_letters, processor, books, self, clock, make)

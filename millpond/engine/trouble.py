@@ -19,12 +19,12 @@ from millpond.sqs.queue import Failure
 #: While a call goes on failing, it is logged this often.
 LOG_SECONDS = 60.0
 #: A queue that has not answered for this long is out: nothing waits for it any more ...
-PATIENCE_SECONDS = 5.0
+OUT_SECONDS = 5.0
 #: One refusal can pass (rights that were given just now, and have not reached every host of SQS): what is still refused
 #: after this long only a person can mend.
-DENIED_PATIENCE_SECONDS = 1.0
+DENIED_OUT_SECONDS = 1.0
 #: ... but this often one call looks whether it is back.
-PROBE_SECONDS = 5.0
+OUT_LOOK_SECONDS = 5.0
 
 RIGHTS = frozenset({"AccessDenied", "AccessDeniedException", "KMS.AccessDeniedException"})
 
@@ -49,7 +49,7 @@ class Trouble:
         self._clock = clock
         self._is_logged = False  # this outage
         self._logged_at = -math.inf
-        self._probe_at: float
+        self._next_look: float
         self._is_hurried = False
 
     def read(self, url: str, results: Sequence[Failure | None], started: float, waiting: int) -> None:
@@ -58,7 +58,7 @@ class Trouble:
         if failures:
             self.last = failures[0]
             if not self.since:
-                self.since, self._probe_at = started, self._clock.now() + PROBE_SECONDS
+                self.since, self._next_look = started, self._clock.now() + OUT_LOOK_SECONDS
                 self.put_off, self._is_logged = 0, False
             self.log(url, failures[0], waiting)
         elif None in results and self.since:
@@ -70,15 +70,15 @@ class Trouble:
         """Whether it has failed for a while, or a person must mend it, or there is no time to wait."""
         if not self.since or self.last is None:
             return False
-        patience = DENIED_PATIENCE_SECONDS if is_denied(self.last) else PATIENCE_SECONDS
+        patience = DENIED_OUT_SECONDS if is_denied(self.last) else OUT_SECONDS
         return self._is_hurried or self._clock.now() - self.since >= patience
 
     def is_out(self) -> bool:
         """Whether it is not worth a call now; False once in a while, for one that looks whether it is back."""
         now = self._clock.now()
-        if not self.lasts or self._is_hurried or now < self._probe_at:
+        if not self.lasts or self._is_hurried or now < self._next_look:
             return self.lasts
-        self._probe_at = now + PROBE_SECONDS
+        self._next_look = now + OUT_LOOK_SECONDS
         return False
 
     def hurry(self) -> None:

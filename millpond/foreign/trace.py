@@ -14,7 +14,7 @@ from millpond.errors import Interrupt
 from millpond.foreign.text import MAX_LINE, MAX_LINES, clean, name_of, own_text, shown, type_name
 
 #: Frames of one error in a traceback, errors that led to one another, errors of a group, groups within groups.
-MAX_FRAMES, MAX_LINKS, MAX_GROUP, MAX_DEPTH = 30, 5, 5, 3
+MAX_TRACE_FRAMES, MAX_LINKS, MAX_GROUP, MAX_DEPTH = 30, 5, 5, 3
 CAUSE = "The above exception was the direct cause of the following exception:"
 CONTEXT = "During handling of the above exception, another exception occurred:"
 
@@ -83,7 +83,7 @@ def _own_trace(error: BaseException, depth: int) -> Iterator[str]:
 
 def _frames(frames: Any) -> Iterator[str]:
     try:
-        yield "".join(traceback.format_tb(frames, -MAX_FRAMES))
+        yield "".join(traceback.format_tb(frames, -MAX_TRACE_FRAMES))
     except Interrupt:
         raise
     except BaseException:  # it asks the module's __loader__ for the source

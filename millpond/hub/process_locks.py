@@ -23,7 +23,7 @@ _close_as_gevent: Callable[[int], None] = os.close
 _NativeLock: Any = get_original("_thread", "LockType")
 
 #: A lock of multiprocessing that is taken is tried again after this.
-LOOK_SECONDS = 0.005
+LOCK_LOOK_SECONDS = 0.005
 
 _in_child = False  # no engine here that a wait could hold up
 
@@ -97,5 +97,5 @@ def _acquire(lock: Any, block: bool = True, timeout: float | None = None) -> boo
     while not lock.acquire(False):
         if time.monotonic() >= end:
             return False
-        gevent.sleep(LOOK_SECONDS)
+        gevent.sleep(LOCK_LOOK_SECONDS)
     return True

@@ -25,9 +25,9 @@ _sleep: Callable[[float], None] = get_original("time", "sleep")
 
 NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 #: Until something can be in hand (imports, setup(), the first calls) a process has this long after a signal.
-IDLE_SECONDS = 3.0
+BEFORE_WORK_SECONDS = 3.0
 #: How often the thread looks whether the limit has changed.
-TICK_SECONDS = 0.1
+LIMIT_LOOK_SECONDS = 0.1
 #: Frames of the stack in the log, the innermost ones, and characters: a pipe takes 4 KiB at once.
 MAX_FRAMES, MAX_STACK = 12, 2_500
 
@@ -41,7 +41,7 @@ class ExitSignals:
     """
 
     def __init__(self) -> None:
-        self._seconds, self._code = IDLE_SECONDS, STOPPED
+        self._seconds, self._code = BEFORE_WORK_SECONDS, STOPPED
         self._began = 0.0  # on the monotonic clock; 0.0: nobody has asked for the end
         self._main_thread = _get_ident()
         self._wakeup = -1  # a byte written there wakes the thread
@@ -81,7 +81,7 @@ class ExitSignals:
             if set(os.read(reading, 64)) & set(NUMBERS):
                 self._began = self._began or time.monotonic()
         while self.seconds_left > 0:
-            _sleep(TICK_SECONDS)
+            _sleep(LIMIT_LOOK_SECONDS)
         self._log_end()
         os._exit(self._code)
 

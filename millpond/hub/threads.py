@@ -20,15 +20,15 @@ from millpond.observe import log
 from millpond.observe.screen import counted
 
 #: Where other handlers want permits, a message waits this long for a thread at the most, then it is put off ...
-MAX_WAIT_SECONDS = 300.0
+MAX_TURN_SECONDS = 300.0
 #: ... unless as many have ended within this time as stand before it.
 SOON_SECONDS = 10.0
 #: Whoever waits looks this often whether it is to be put off; the first look is also the first line in the log.
-LOOK_SECONDS = 1.0
+TURN_LOOK_SECONDS = 1.0
 #: While messages wait, that is logged this often.
 LOG_SECONDS = 60.0
 #: Handlers that one line of the log names.
-MAX_NAMED = 5
+MAX_NAMED_TURNS = 5
 
 
 class NoThread(MillpondError):
@@ -165,7 +165,7 @@ class Threads:
             raise
 
     def _nap(self, turn: _Turn) -> None:
-        timer = self._time.timer(LOOK_SECONDS, turn.woken.set)
+        timer = self._time.timer(TURN_LOOK_SECONDS, turn.woken.set)
         try:
             turn.woken.wait()
             turn.woken.clear()
@@ -188,7 +188,7 @@ class Threads:
         """True where it holds a permit that others may need, and would not begin soon."""
         now, before = self._time.now(), self._line.index(turn)
         soon = len(self._ends) > before and now - self._ends[-1 - before] < SOON_SECONDS
-        if soon or (before < slots // 2 and now - turn.since < MAX_WAIT_SECONDS):
+        if soon or (before < slots // 2 and now - turn.since < MAX_TURN_SECONDS):
             return False
         return not is_last() or before >= slots - self._size - max(1, slots // 10)
 
@@ -205,7 +205,9 @@ class Threads:
         if now - self._logged_at < LOG_SECONDS:
             return
         self._logged_at = now
-        named = [f"{turn.where} for {now - since:.0f} s" for turn, since in list(self._running.items())[:MAX_NAMED]]
+        named = [
+            f"{turn.where} for {now - since:.0f} s" for turn, since in list(self._running.items())[:MAX_NAMED_TURNS]
+        ]
         if (more := len(self._running) - len(named)) > 0:
             named.append(f"{more} more")
         waits = "waits" if len(self._line) == 1 else "wait"

@@ -19,7 +19,7 @@ from millpond.local.sqs_error import Unreadable
 MAX_CONNECTIONS = 10_000
 #: Seconds until the first request, and between two: AWS's gateways forget a connection after 350 s.
 FIRST_SECONDS = 30.0
-IDLE_SECONDS = 600.0
+KEEP_ALIVE_SECONDS = 600.0
 #: Seconds for a TLS handshake, for a request's head, for all of a request, and for an answer to be taken.
 HANDSHAKE_SECONDS = 10.0
 HEAD_SECONDS = 10.0
@@ -54,7 +54,7 @@ class ServerConnection:
         """Wait for a request from now on."""
         self.release()
         self.moved = now = monotonic()
-        self.until = now + (IDLE_SECONDS if self.has_asked else FIRST_SECONDS)
+        self.until = now + (KEEP_ALIVE_SECONDS if self.has_asked else FIRST_SECONDS)
 
     def read(self, seconds: float) -> None:
         """Read the rest of a request, in this time."""

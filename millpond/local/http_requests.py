@@ -24,10 +24,10 @@ from millpond.local.sqs_error import Unreadable, no_request
 #: Bytes of a request: 1 MiB of message, each byte six in JSON at the most (\u0001), and room for the rest.
 MAX_REQUEST_BYTES = 7 * 1_048_576
 #: Bytes and lines of the head of a request.
-MAX_HEAD_BYTES = 65_536
+MAX_REQUEST_HEAD_BYTES = 65_536
 MAX_HEAD_LINES = 200
 #: Chunks of one body, and bytes around them: lengths, extensions, trailers.
-MAX_CHUNKS = 4096
+MAX_REQUEST_CHUNKS = 4096
 MAX_FRAMING_BYTES = 65_536
 
 _RECEIVE_BYTES = 65_536
@@ -97,8 +97,8 @@ class HttpRequests:
         end = self._read.find(b"\r\n\r\n")
         if end < 0:
             end = self._end_of_head()
-        if end > MAX_HEAD_BYTES:
-            raise no_request(f"its head has more than {MAX_HEAD_BYTES} bytes")
+        if end > MAX_REQUEST_HEAD_BYTES:
+            raise no_request(f"its head has more than {MAX_REQUEST_HEAD_BYTES} bytes")
         head, self._read = self._read[:end], self._read[end + 4 :]
         return head
 
@@ -109,8 +109,8 @@ class HttpRequests:
         end = -1
         while end < 0:
             seen = len(read)
-            if seen > MAX_HEAD_BYTES:
-                raise no_request(f"its head has more than {MAX_HEAD_BYTES} bytes")
+            if seen > MAX_REQUEST_HEAD_BYTES:
+                raise no_request(f"its head has more than {MAX_REQUEST_HEAD_BYTES} bytes")
             read += self._more()
             end = read.find(b"\r\n\r\n", max(0, seen - 3))
         return end
@@ -137,7 +137,7 @@ class HttpRequests:
         self._read = bytearray(self._read)  # its front is cut off without a copy of the rest
         self._framing = 0
         body = bytearray()
-        for _ in range(MAX_CHUNKS):
+        for _ in range(MAX_REQUEST_CHUNKS):
             length = self._chunk_length()
             if not length:
                 self._pass_trailers()
@@ -147,7 +147,7 @@ class HttpRequests:
             self._chunk(body, length)
             if self._line():
                 raise _cut("a chunk is longer than it says")
-        raise _cut(f"it has more than {MAX_CHUNKS} chunks")
+        raise _cut(f"it has more than {MAX_REQUEST_CHUNKS} chunks")
 
     def _chunk_length(self) -> int:
         line = self._line()

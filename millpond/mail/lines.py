@@ -16,7 +16,7 @@ from millpond.mail.timeouts import Timeouts
 
 #: Seconds to look a host up and open a connection, its TLS handshake included, over all its addresses: each has its
 #: share. RFC 5321 names none; what has not answered by then is down.
-CONNECT_SECONDS = 30.0
+RELAY_CONNECT_SECONDS = 30.0
 #: The least share of an address.
 SHARE_SECONDS = 1.0
 #: Seconds for all the pieces of one send. RFC 5321 4.5.3.2.5 has a limit for each alone, which a server that takes a
@@ -46,8 +46,8 @@ class SmtpLines:
         self._buffer = b""
         self._late: bool
         self._sock: socket.socket
-        deadline = time.monotonic() + CONNECT_SECONDS
-        self._connect(_addresses(host, port, CONNECT_SECONDS), tls, deadline)
+        deadline = time.monotonic() + RELAY_CONNECT_SECONDS
+        self._connect(_addresses(host, port, RELAY_CONNECT_SECONDS), tls, deadline)
 
     @property
     def is_quiet(self) -> bool:

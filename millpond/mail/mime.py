@@ -15,7 +15,7 @@ from millpond import Reject
 from millpond.mail.job import OCTETS, Attachment
 
 #: RFC 5322 2.1.1: characters of a line, without its CRLF: must, and should.
-MAX_LINE = 998
+MAX_MIME_LINE = 998
 GOOD_LINE = 78
 #: RFC 2047 2: a line of a header with an encoded word.
 ENCODED_LINE = 76
@@ -95,8 +95,8 @@ def folded(name: str, value: str, shown: str = "") -> str:
             line = ""
         line += word
     lines.append(line)
-    if max(map(len, lines)) > MAX_LINE:
-        raise Reject(f"header {shown or name} has more than {MAX_LINE} characters without a space")
+    if max(map(len, lines)) > MAX_MIME_LINE:
+        raise Reject(f"header {shown or name} has more than {MAX_MIME_LINE} characters without a space")
     return "\r\n".join(lines)
 
 
@@ -131,10 +131,10 @@ def _text_part(subtype: bytes, text: str, seed: str) -> bytes:
 
 
 def _has_long_line(text: str) -> bool:
-    """Whether a line is too long, by one look in MAX_LINE characters: at the last line break that may end the line."""
+    """Whether a line is too long: one look in MAX_MIME_LINE characters, at the last break that may end it."""
     start = 0
-    while len(text) - start > MAX_LINE:
-        start = text.rfind("\n", start, start + MAX_LINE + 1) + 1
+    while len(text) - start > MAX_MIME_LINE:
+        start = text.rfind("\n", start, start + MAX_MIME_LINE + 1) + 1
         if not start:
             return True
     return False

@@ -79,8 +79,8 @@ class SmtpConnection:
         """Whether the connection is alive; ends an open transaction. Closes a dead connection."""
         self.usable = False
         try:
-            self._lines.send("RSET", b"RSET\r\n", waits.PROBE_SECONDS)
-            reply = self._lines.reply("RSET", waits.PROBE_SECONDS)
+            self._lines.send("RSET", b"RSET\r\n", waits.RESET_SECONDS)
+            reply = self._lines.reply("RSET", waits.RESET_SECONDS)
             if reply.accepted:
                 self._end_exchange(reply)
         except (OSError, BadReplyError):

@@ -7,7 +7,7 @@ import time
 from typing import Protocol
 
 #: Seconds between two looks: a time-out is late by up to this. They are minutes (RFC 5321 4.5.3.2).
-LOOK_SECONDS = 1.0
+TIMEOUT_LOOK_SECONDS = 1.0
 
 
 class Interruptible(Protocol):
@@ -41,7 +41,7 @@ class Timeouts:
 
     def _look(self) -> None:
         while self._deadlines:
-            time.sleep(LOOK_SECONDS)
+            time.sleep(TIMEOUT_LOOK_SECONDS)
             now = time.monotonic()
             for waiting, deadline in list(self._deadlines.items()):
                 if deadline < now:

@@ -13,6 +13,6 @@ BLOCK_SECONDS = 180.0
 #: .6: after the final dot.
 FINAL_SECONDS = 600.0
 #: For the RSET that asks whether a kept connection is alive: a live server answers it at once.
-PROBE_SECONDS = 10.0
+RESET_SECONDS = 10.0
 #: For the answer to QUIT, on which nothing depends.
 QUIT_SECONDS = 2.0

@@ -37,9 +37,9 @@ BLOCKED_SECONDS = 1.0
 #: How often the thread looks.
 TICK_SECONDS = 0.25
 #: A call that extends leases can hang: it may delay the log line about the block by this.
-PATIENCE_SECONDS = 2.0
+LOG_DELAY_SECONDS = 2.0
 #: A look that comes this late proves nothing: on a busy machine one comes after 0.3 s.
-LATE_SECONDS = 1.0
+LATE_LOOK_SECONDS = 1.0
 #: Frames of the stack in the log, the innermost ones, and characters: a pipe takes 4 KiB at once.
 MAX_FRAMES, MAX_STACK = 12, 2_500
 
@@ -72,7 +72,7 @@ class Block(NamedTuple):
         """The block a tick later. `pulse_age`: seconds since the hub's last pulse."""
         if pulse_age < PULSE_SECONDS + TICK_SECONDS:
             return Block()
-        return Block(self.seconds + (min(tick, TICK_SECONDS) if tick < LATE_SECONDS else 0.0), self.logged)
+        return Block(self.seconds + (min(tick, TICK_SECONDS) if tick < LATE_LOOK_SECONDS else 0.0), self.logged)
 
 
 class Watchdog:
@@ -156,7 +156,7 @@ class Watchdog:
             now = self._clock.now()
             self._block = self._block.after(now - self._pulse.last, now - self._looked)
             self._looked = now
-        if self._block.seconds >= self._blocked_seconds + PATIENCE_SECONDS:
+        if self._block.seconds >= self._blocked_seconds + LOG_DELAY_SECONDS:
             self._log_block()
         if self._block.seconds >= self._max_block_seconds:
             self._give_up()
@@ -223,6 +223,6 @@ class Watchdog:
             limit = f"max_block_seconds = {self._max_block_seconds:g}"
             text = f"the hub was blocked for {limit}: {self._culprit() or NOBODY}"
             self._log(logging.CRITICAL, f"{text}; the process ends with exit code {CRASHED}")
-        elif self._block.seconds < self._max_block_seconds + PATIENCE_SECONDS:
+        elif self._block.seconds < self._max_block_seconds + LOG_DELAY_SECONDS:
             return
         os._exit(CRASHED)

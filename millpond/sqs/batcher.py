@@ -13,12 +13,12 @@ from millpond.sqs.limits import MAX_BATCH, MAX_BYTES
 
 Item = TypeVar("Item")
 
-#: Longest pause before another try: a lease or a finished delete waits behind it.
-MAX_PAUSE_SECONDS = 2.0
+#: The longest back-off before another try: a lease or a finished delete waits behind it.
+MAX_BACK_OFF_SECONDS = 2.0
 #: How much of a pace the newest batch makes; a longer time without any item counts as this many seconds.
 NEWEST_WEIGHT, REST_SECONDS = 0.3, 0.1
-#: The longest pause once the drain has begun.
-HURRIED_PAUSE_SECONDS = 0.5
+#: The longest back-off once the drain has begun.
+HURRIED_BACK_OFF_SECONDS = 0.5
 
 
 class Pace:
@@ -51,10 +51,10 @@ class Batcher(Generic[Item]):
     2. There are as many flushers as the backlog needs, up to `flushers`: one alone caps the rate at ten a round trip
        (632 a second at 15 ms, where four made 2,514). They are made when they are first needed, and stay: to wake one
        costs 6 us, to spawn one 18.
-    3. What `call` gives back is tried again, after a pause that grows.
+    3. What `call` gives back is tried again, after a back-off that grows.
     4. It never blocks: who fills it holds back while it `is_full`, and goes on when `on_room` is called.
-    5. With `key_of`, items of one key go one after another, through failures too: one is with a call, or pauses before
-       another try, and those behind it wait. So a call takes one of each key.
+    5. With `key_of`, items of one key go one after another, through failures too: one is with a call, or backs off
+       before another try, and those behind it wait. So a call takes one of each key.
 
     `call` takes a batch and returns the items to try again; it handles its own errors.
     """
@@ -114,7 +114,7 @@ class Batcher(Generic[Item]):
         return self.count >= self._limit
 
     def hurry(self) -> None:
-        """From now on nothing lingers and no pause is long: the drain has begun."""
+        """From now on nothing lingers and no back-off is long: the drain has begun."""
         self._is_hurried = self._is_due = self._looks_at_each = True
         for key in list(self._pausing):
             self._resume(key)
@@ -171,7 +171,7 @@ class Batcher(Generic[Item]):
             self._busy_keys.update(map(self._key_of, again))
         self._done(len(batch) - len(again))
         if again:
-            self._pause(list(again))
+            self._back_off(list(again))
         else:
             self._failures = 0
         return True
@@ -232,9 +232,9 @@ class Batcher(Generic[Item]):
         if was_full and not self.is_full:
             self._on_room()
 
-    def _pause(self, items: list[Item]) -> None:
+    def _back_off(self, items: list[Item]) -> None:
         self._failures += 1
-        longest = HURRIED_PAUSE_SECONDS if self._is_hurried else MAX_PAUSE_SECONDS
+        longest = HURRIED_BACK_OFF_SECONDS if self._is_hurried else MAX_BACK_OFF_SECONDS
         seconds = min(longest, call_seconds(self._failures, None))
         key = id(items)
         self._pausing[key] = (self._clock.timer(seconds, lambda: self._resume(key)), items)

@@ -13,7 +13,7 @@ from gevent.event import Event
 from millpond.engine import in_hand, outcomes
 from millpond.engine.delivery import Delivery
 from millpond.engine.lease_keeper import LeaseKeeper
-from millpond.engine.settler import BRIEF_SECONDS
+from millpond.engine.settler import SHORT_LINGER_SECONDS
 from millpond.errors import (
     AccessDenied,
     QueueError,
@@ -116,7 +116,7 @@ def test_a_delete_waits_for_others_while_a_handler_of_its_queue_runs(clock):
     settle(20)
     assert gate.inside
     assert rig.ended == []
-    clock.advance(BRIEF_SECONDS + 0.001)
+    clock.advance(SHORT_LINGER_SECONDS + 0.001)
     assert len(rig.ended) == 3
     gate.event.set()
     settle(20)

@@ -11,7 +11,7 @@ import pytest
 
 from millpond.engine.ask import next_ask
 from millpond.engine.pause import Pause
-from millpond.engine.permits import TURN_SECONDS, Permits
+from millpond.engine.permits import QUIET_WAIT_SECONDS, Permits
 from millpond.engine.poller import Pollers
 from millpond.errors import QueueError
 from millpond.sqs.queue import Received
@@ -192,7 +192,7 @@ def test_while_one_is_hungry_each_quiet_queue_is_looked_into_within_ten_seconds(
         polls = [when for when in process.begun[index] if when >= began - 20]
         waits = process.queues[index].waits[-len(polls) :]
         idle = [after - (when + wait) for when, wait, after in zip(polls, waits, polls[1:], strict=False)]
-        assert max(idle, default=0) <= TURN_SECONDS + 1.5, index
+        assert max(idle, default=0) <= QUIET_WAIT_SECONDS + 1.5, index
         assert len(polls) <= 80 / 1.0
 
 
@@ -203,10 +203,10 @@ def test_a_message_in_a_quiet_queue_is_there_within_ten_seconds_and_a_burst_of_i
     process.clock.advance(30)
     for index in range(1, 20):
         process.put(index)
-    process.clock.advance(TURN_SECONDS + 2)
+    process.clock.advance(QUIET_WAIT_SECONDS + 2)
     assert all(process.done[index] == 1 for index in range(1, 20))
     process.put(7, 20_000)
-    process.clock.advance(TURN_SECONDS + 2)
+    process.clock.advance(QUIET_WAIT_SECONDS + 2)
     before = process.done.copy()
     process.clock.advance(20)
     first, second = process.done[0] - before[0], process.done[7] - before[7]

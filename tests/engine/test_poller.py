@@ -4,7 +4,7 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from millpond.engine.permits import PATIENCE_SECONDS, Permits
+from millpond.engine.permits import FILL_SECONDS, Permits
 from millpond.engine.poller import OVERDUE_SECONDS
 from millpond.errors import AccessDenied, Unreachable
 from tests.fakes import FakeQueue
@@ -100,7 +100,7 @@ def test_a_patient_poll_waits_a_moment_for_more_permits_than_one(clock):
     share.polled(10, 10)
     impatient = acquire(share, patient=True)
     share.release(1)
-    clock.advance(PATIENCE_SECONDS)
+    clock.advance(FILL_SECONDS)
     assert impatient.value == 1
 
 
@@ -114,7 +114,7 @@ def test_a_poll_that_finds_fewer_permits_than_it_wants_goes_with_them_after_a_mo
     poll = acquire(share, patient=True)
     settle()
     assert not poll.ready()
-    clock.advance(PATIENCE_SECONDS)
+    clock.advance(FILL_SECONDS)
     assert poll.value == 7
 
 
@@ -128,11 +128,11 @@ def test_a_poll_that_waits_for_permits_wakes_nobody_while_there_are_none(clock, 
         assert acquire(share).value == 10
         share.polled(10, 10)
     poll = acquire(share, patient=True)
-    clock.advance(PATIENCE_SECONDS / 2)
+    clock.advance(FILL_SECONDS / 2)
     assert timers == []
     share.release(1)
-    assert timers == pytest.approx([PATIENCE_SECONDS / 2])
-    clock.advance(PATIENCE_SECONDS / 2)
+    assert timers == pytest.approx([FILL_SECONDS / 2])
+    clock.advance(FILL_SECONDS / 2)
     assert poll.value == 1
     assert len(timers) == 1
 

@@ -9,7 +9,7 @@ import pytest
 
 from millpond.foreign.secrets import conceal
 from millpond.foreign.text import MAX_LINES, shown, type_name
-from millpond.foreign.trace import CAUSE, MAX_DEPTH, MAX_FRAMES, MAX_LINKS, describe, raised_at, traceback_of
+from millpond.foreign.trace import CAUSE, MAX_DEPTH, MAX_LINKS, MAX_TRACE_FRAMES, describe, raised_at, traceback_of
 
 
 class Nasty(Exception):
@@ -190,4 +190,4 @@ def test_of_many_frames_the_innermost_are_told():
 
     with pytest.raises(ValueError, match="innermost") as caught:
         even(100)
-    assert traceback_of(caught.value).count("  File ") <= MAX_FRAMES
+    assert traceback_of(caught.value).count("  File ") <= MAX_TRACE_FRAMES

@@ -296,7 +296,7 @@ def _open() -> Iterator[TryOne]:
         trusting = ssl.create_default_context(cafile=certificate.pem)
         stack.enter_context(mock.patch.object(ssl, "create_default_context", new=_always(trusting)))
         stack.enter_context(mock.patch.object(mailer.log, "disabled", True))
-        stack.enter_context(mock.patch.object(timeouts, "LOOK_SECONDS", 0.02))
+        stack.enter_context(mock.patch.object(timeouts, "TIMEOUT_LOOK_SECONDS", 0.02))
         stack.enter_context(mock.patch.object(waits, "QUIT_SECONDS", 0.2))
         server = Server(certificate)
         # By gevent this is a trip to a thread, half the time of a case.

@@ -73,7 +73,7 @@ def assert_goes_on(server: LocalSqs) -> None:
 @pytest.fixture
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every limit of time is short."""
-    for name in ("FIRST_SECONDS", "IDLE_SECONDS", "ANSWER_SECONDS"):
+    for name in ("FIRST_SECONDS", "KEEP_ALIVE_SECONDS", "ANSWER_SECONDS"):
         monkeypatch.setattr(admission, name, 0.3)
     for name in ("HEAD_SECONDS", "REQUEST_SECONDS"):
         monkeypatch.setattr(http_requests, name, 0.3)

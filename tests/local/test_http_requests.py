@@ -16,7 +16,7 @@ from millpond.local import LocalSqs, admission
 from millpond.local import server as server_module
 from millpond.local.access import AccessGuard
 from millpond.local.admission import Admission, ServerConnection
-from millpond.local.http_requests import MAX_CHUNKS, MAX_HEAD_LINES, MAX_REQUEST_BYTES, HttpRequests
+from millpond.local.http_requests import MAX_HEAD_LINES, MAX_REQUEST_BYTES, MAX_REQUEST_CHUNKS, HttpRequests
 from millpond.local.sqs_error import Unreadable
 from tests.local.raw_client import RawClient, assert_closed
 
@@ -193,7 +193,7 @@ def test_a_chunked_body_without_an_end_is_refused(
 
 def test_as_many_chunks_and_trailers_as_there_may_be_are_read(connect: Callable[[], RawClient]) -> None:
     connection = connect()
-    body = b'{"QueueName": "q"}' + b" " * (MAX_CHUNKS - 19)
+    body = b'{"QueueName": "q"}' + b" " * (MAX_REQUEST_CHUNKS - 19)
     trailers = b"T: x\r\n" * (MAX_HEAD_LINES - 1)
     raw = b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n" + trailers + b"\r\n"
     connection.send(connection.request("CreateQueue", raw, "Transfer-Encoding: chunked"))

@@ -13,7 +13,7 @@ from tests.smtp_server import make_certificate
 
 @pytest.fixture(autouse=True)
 def _bounded(monkeypatch):
-    monkeypatch.setattr(timeouts, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(timeouts, "TIMEOUT_LOOK_SECONDS", 0.02)
     with gevent.Timeout(90):
         yield
         handlers.email.teardown()

@@ -97,7 +97,7 @@ def resolve_to(monkeypatch, *places: tuple[str, int]) -> None:
 @pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "tls"])
 def test_an_address_that_swallows_packets_leaves_time_for_the_next(encrypted, certificate, monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate.pem))
-    monkeypatch.setattr(lines, "CONNECT_SECONDS", 1.0)
+    monkeypatch.setattr(lines, "RELAY_CONNECT_SECONDS", 1.0)
     monkeypatch.setattr(lines, "SHARE_SECONDS", 0.05)
     tls = {"tls": certificate.server_context(), "implicit_tls": True} if encrypted else {}
     with ScriptedServer(**tls) as server, swallowing(encrypted) as nowhere:
@@ -110,7 +110,7 @@ def test_an_address_that_swallows_packets_leaves_time_for_the_next(encrypted, ce
 
 @pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "tls"])
 def test_all_addresses_together_have_one_limit(encrypted, certificate, monkeypatch):
-    monkeypatch.setattr(lines, "CONNECT_SECONDS", 0.6)
+    monkeypatch.setattr(lines, "RELAY_CONNECT_SECONDS", 0.6)
     monkeypatch.setattr(lines, "SHARE_SECONDS", 0.01)
     with swallowing(encrypted) as nowhere:
         resolve_to(monkeypatch, *[nowhere] * 6)
@@ -122,7 +122,7 @@ def test_all_addresses_together_have_one_limit(encrypted, certificate, monkeypat
 
 
 def test_a_name_that_is_never_looked_up_is_given_up_in_time(monkeypatch):
-    monkeypatch.setattr(lines, "CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr(lines, "RELAY_CONNECT_SECONDS", 0.2)
     answered = Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answered.wait())
     with gevent.Timeout(10), pytest.raises(Unavailable, match="no answer in time"):
@@ -131,7 +131,7 @@ def test_a_name_that_is_never_looked_up_is_given_up_in_time(monkeypatch):
 
 
 def test_what_an_address_leaves_of_its_share_is_for_the_next(monkeypatch):
-    monkeypatch.setattr(lines, "CONNECT_SECONDS", 0.8)
+    monkeypatch.setattr(lines, "RELAY_CONNECT_SECONDS", 0.8)
     monkeypatch.setattr(lines, "SHARE_SECONDS", 0.01)
     with socket.socket() as closed, swallowing(encrypted=False) as nowhere:
         closed.bind(("127.0.0.1", 0))

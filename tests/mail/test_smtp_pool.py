@@ -60,7 +60,7 @@ def test_a_connection_is_asked_whether_it_lives_after_lying_idle():
 
 
 def test_one_dead_connection_is_enough_to_drop_the_older_ones(monkeypatch):
-    monkeypatch.setattr(waits, "PROBE_SECONDS", 0.05)
+    monkeypatch.setattr(waits, "RESET_SECONDS", 0.05)
     now = [0.0]
     with ScriptedServer() as server:
         senders = pool(server, connections=3, clock=lambda: now[0])

@@ -59,7 +59,7 @@ def test_a_kept_connection_is_not_ended_while_it_carries_nothing(monkeypatch):
 @pytest.mark.parametrize("phase", ["EHLO", "RSET", "MAIL", "RCPT", "DATA", "end"])
 @MODES
 def test_whatever_a_connection_was_kept_after_no_limit_runs_on_for_it(phase, extensions, monkeypatch):
-    for name in ("BANNER_SECONDS", "COMMAND_SECONDS", "DATA_SECONDS", "FINAL_SECONDS", "PROBE_SECONDS"):
+    for name in ("BANNER_SECONDS", "COMMAND_SECONDS", "DATA_SECONDS", "FINAL_SECONDS", "RESET_SECONDS"):
         monkeypatch.setattr(waits, name, 0.05)
     now = [0.0]
     with ScriptedServer(extensions=[*extensions, "SIZE 50"]) as server:

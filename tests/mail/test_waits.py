@@ -123,7 +123,7 @@ def test_a_reply_has_one_limit_for_all_its_bytes(phase, extensions, monkeypatch)
 
 
 def test_a_probe_and_a_farewell_have_one_limit_for_all_their_bytes(monkeypatch):
-    monkeypatch.setattr(waits, "PROBE_SECONDS", 0.1)
+    monkeypatch.setattr(waits, "RESET_SECONDS", 0.1)
     monkeypatch.setattr(waits, "QUIT_SECONDS", 0.1)
     now = [0.0]
     with ScriptedServer() as server:

@@ -2,7 +2,7 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from millpond.sqs.batcher import HURRIED_PAUSE_SECONDS, MAX_PAUSE_SECONDS, Batcher
+from millpond.sqs.batcher import HURRIED_BACK_OFF_SECONDS, MAX_BACK_OFF_SECONDS, Batcher
 from millpond.sqs.limits import MAX_BYTES
 from tests.virtual import VirtualClock, settle
 
@@ -206,7 +206,7 @@ def test_items_that_failed_are_tried_again_after_a_pause_that_is_bounded(batcher
     clock.advance(0.1)
     assert calls.batches == [["a"]]
     assert batcher.count == 1
-    clock.advance(MAX_PAUSE_SECONDS)
+    clock.advance(MAX_BACK_OFF_SECONDS)
     assert calls.batches == [["a"], ["a"]]
     assert batcher.count == 0
 
@@ -216,7 +216,7 @@ def test_only_the_failed_items_of_a_batch_come_again(batcher, calls, clock):
     for item in "abc":
         batcher.put(item)
     clock.advance(0.1)
-    clock.advance(MAX_PAUSE_SECONDS)
+    clock.advance(MAX_BACK_OFF_SECONDS)
     assert calls.batches == [["a", "b", "c"], ["b"]]
 
 
@@ -252,7 +252,7 @@ def test_a_hurried_batcher_neither_lingers_nor_pauses_long(batcher, calls, clock
     settle()
     assert calls.batches[2:] == [["b"]]
     for _ in range(3):
-        clock.advance(HURRIED_PAUSE_SECONDS)
+        clock.advance(HURRIED_BACK_OFF_SECONDS)
     assert calls.batches[2:] == [["b"]] * 4
     assert batcher.count == 0
 
