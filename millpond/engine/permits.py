@@ -127,7 +127,7 @@ class Share:
     """One queue's permits: `polling` are with its open polls, `held` in all."""
 
     def __init__(self, permits: Permits, cap: int) -> None:
-        self._permits = permits
+        self.permits = permits
         self.alone = permits.queues == 1  # whatever it holds takes nothing from anybody
         self.cap = cap
         self.polling = 0
@@ -135,25 +135,21 @@ class Share:
 
     def room(self) -> int:
         """How many permits a poll of this queue could take now."""
-        return min(self._permits.free, self.cap - self.held, self._permits.polls_most - self.polling)
+        return min(self.permits.free, self.cap - self.held, self.permits.polls_most - self.polling)
 
-    def waiter(self, want: int, patient: bool, quiet: bool = False) -> Waiter:
-        """`patient`: rather wait a moment for a quarter of the permits than go with one. `quiet`: rather wait long."""
-        enough = min(want, max(1, min(self.cap, self._permits.polls_most) // 4)) if patient else 1
-        return Waiter(self, want, enough, quiet, self._permits.clock)
+    def acquire(self, want: int, patient: bool, quiet: bool = False) -> int:
+        """Block until there is a permit for a poll; 0 where it was dismissed.
 
-    def acquire(self, waiter: Waiter) -> int:
-        """Block until there is a permit for a poll; 0 where the waiter was dismissed."""
-        self._permits.wait(waiter)
+        `patient`: rather wait a moment for a quarter of the permits than go with one. `quiet`: rather wait long.
+        """
+        enough = min(want, max(1, min(self.cap, self.permits.polls_most) // 4)) if patient else 1
+        waiter = Waiter(self, want, enough, quiet, self.permits.clock)
+        self.permits.wait(waiter)
         return waiter.granted
-
-    def look_seconds(self, most: int) -> int:
-        """How long a poll of this queue is to wait where the queue is quiet."""
-        return self._permits.look_seconds(most)
 
     def take(self, number: int) -> None:
         """Permits go to an open poll."""
-        self._permits.free -= number
+        self.permits.free -= number
         self.held += number
         self.polling += number
 
@@ -161,21 +157,17 @@ class Share:
         """The poll is over: what it did not bring goes back; the rest stays held, a permit a message."""
         self.polling -= asked
         if quiet:
-            self._permits.looked(asked)
+            self.permits.looked(asked)
         self.release(asked - got)
 
     def release(self, number: int = 1) -> None:
         """Permits come back."""
         self.held -= number
-        self._permits.put(number)
+        self.permits.put(number)
 
     def dismiss(self) -> None:
         """Wake the pollers of this queue that wait for permits, without any."""
-        self._permits.dismiss(self)
-
-    def grant(self) -> None:
-        """A waiter's patience has ended."""
-        self._permits.grant()
+        self.permits.dismiss(self)
 
 
 class Waiter:
@@ -197,7 +189,7 @@ class Waiter:
         """Block until served or dismissed."""
         if self.quiet:
             while not self.served.wait(HUNGRY_SECONDS):  # nobody may be hungry any more, or its turn has come
-                self.share.grant()
+                self.share.permits.grant()
             return
         self.served.wait()
         if self._patience is not None:
@@ -215,7 +207,7 @@ class Waiter:
 
     def _lose_patience(self) -> None:
         self.enough = 1
-        self.share.grant()
+        self.share.permits.grant()
 
     def try_serve(self) -> bool:
         """Take what there is, where that is enough."""

@@ -31,15 +31,12 @@ class Receiver(Protocol):
 
     def accept(self, messages: list[Received], latest: float) -> object:
         """Take what a receive brought. `latest`: SQS has handed it out by then."""
-        ...
 
     def receive_failed(self, error: QueueError, in_a_row: int) -> object:
         """Report a receive that failed; `in_a_row` have failed one after another."""
-        ...
 
     def probe_in_hand(self) -> bool:
         """Start one message in hand as the probe. False: there is none."""
-        ...
 
 
 class PollerState(Enum):
@@ -186,7 +183,7 @@ class Pollers:
         if self._stopping.is_set():
             return 0
         number = 1 if self.pause.is_on else self._asks.number(self._share.alone, self._clock.now())
-        permits = self._share.acquire(self._share.waiter(number, self.empty_in_a_row == 0, quiet))
+        permits = self._share.acquire(number, self.empty_in_a_row == 0, quiet)
         if permits and self._stopping.is_set():
             self._share.polled(permits, 0, quiet)
             return 0
@@ -196,7 +193,7 @@ class Pollers:
         if self._share.alone:
             return longest
         seconds = min(longest, BRIEF_SECONDS << 2 * min(self.empty_in_a_row, 2))
-        return self._share.look_seconds(seconds) if quiet else seconds
+        return self._share.permits.look_seconds(seconds) if quiet else seconds
 
     def _receive(self, poller: Poller, permits: int, wait_seconds: int) -> list[Received] | QueueError:
         started = self._clock.now()

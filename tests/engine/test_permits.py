@@ -231,12 +231,11 @@ def test_of_those_who_wait_the_queue_that_holds_least_is_served_first():
     permits = Permits(20, 2, clock)
     more, less = permits.share(0), permits.share(0)
     for share, number in ((more, 10), (less, 8), (more, 2)):
-        assert share.acquire(share.waiter(number, patient=False)) == number
+        assert share.acquire(number, patient=False) == number
         share.polled(number, number)
     waiting = []
     for share in (more, less):
-        waiter = share.waiter(1, patient=False)
-        waiting.append(gevent.spawn(share.acquire, waiter))
+        waiting.append(gevent.spawn(share.acquire, 1, patient=False))
         settle()
     less.release()
     settle()
@@ -374,13 +373,13 @@ def test_a_quiet_queue_has_its_turn_also_where_the_busy_ones_always_wait():
 def taken(share, number: int) -> None:
     """So many permits are with messages of this queue."""
     while number:
-        got = share.acquire(share.waiter(min(number, 10), patient=False))
+        got = share.acquire(min(number, 10), patient=False)
         share.polled(got, got)
         number -= got
 
 
 def waiting(share, want: int = 1, quiet: bool = False) -> gevent.Greenlet:
-    greenlet = gevent.spawn(share.acquire, share.waiter(want, False, quiet))
+    greenlet = gevent.spawn(share.acquire, want, False, quiet)
     settle()
     return greenlet
 
@@ -391,7 +390,7 @@ def test_while_one_that_holds_less_is_hungry_a_twentieth_of_all_is_left_free(tot
     less, more = permits.share(0), permits.share(0)
     taken(less, 10)
     taken(more, total - 10)
-    patient = gevent.spawn(less.acquire, less.waiter(10, patient=True))
+    patient = gevent.spawn(less.acquire, 10, patient=True)
     settle()
     next_one = waiting(more)
     released = 0
@@ -409,7 +408,7 @@ def test_the_turn_of_a_quiet_queue_that_is_over_is_anothers_at_once_though_a_bus
     taken(busy, 18)
     looks = [waiting(quiet, quiet=True) for _ in range(2)]
     assert all(look.ready() for look in looks)
-    hungry = gevent.spawn(busy.acquire, permits.share(0).waiter(10, patient=True))
+    hungry = gevent.spawn(permits.share(0).acquire, 10, patient=True)
     settle()
     third = waiting(quiet, quiet=True)
     assert not third.ready()

@@ -18,8 +18,7 @@ def clock():
 
 
 def acquire(share, want=10, patient=False):
-    waiter = share.waiter(want, patient)
-    greenlet = gevent.spawn(share.acquire, waiter)
+    greenlet = gevent.spawn(share.acquire, want, patient)
     settle()
     return greenlet
 
@@ -141,8 +140,7 @@ def test_a_dismissed_poll_goes_away_empty_handed(clock):
     permits = Permits(1, 1, clock)
     share = permits.share(0)
     acquire(share)
-    waiter = share.waiter(10, False)
-    blocked = gevent.spawn(share.acquire, waiter)
+    blocked = gevent.spawn(share.acquire, 10, False)
     settle()
     share.dismiss()
     settle()
