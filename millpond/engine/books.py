@@ -59,7 +59,7 @@ class Books:
         self.abandoned = 0  # could not be settled: they wait for their visibility time-out
         self.redelivered = 0  # came again while they were in hand: received twice, counted once
         self.follow_ups_dead_lettered = 0  # dead letters that handlers left behind, or that could not be sent
-        self._unlogged = 0
+        self._unlogged = 0  # that succeeded, and are not logged one by one: their number is logged once a second
         self._types = types
         self._endings: dict[tuple[str, str, str], Ending] = {}
         self._metrics = metrics
@@ -121,8 +121,9 @@ class Books:
                 unlogged += 1
             else:
                 self._log(delivery, outcome)
-        if unlogged:
-            self._leave_out(unlogged)
+        if unlogged and not self._unlogged:
+            self._clock.timer(1.0, self._log_left_out)
+        self._unlogged += unlogged
 
     def follow_up_dead_lettered(self, delivery: Delivery, follow_up: FollowUp, why: str) -> None:
         """Count and log a follow-up that is in the dead-letter queue now."""
@@ -144,12 +145,6 @@ class Books:
         text = "this message could not be settled: it comes back after its visibility time-out"
         log.event(logging.ERROR, "message.abandoned", text, **delivery.identity(), error=error)
 
-    def _leave_out(self, number: int) -> None:
-        """Count those that succeeded and are not logged one by one: their number is logged once a second."""
-        self._unlogged += number
-        if self._unlogged == number:
-            self._clock.timer(1.0, self._log_left_out)
-
     def _log_left_out(self) -> None:
         text = f"{self._unlogged:,} more succeeded; they are not logged one by one ([log] succeeded_per_second)"
         log.event(logging.INFO, "message.succeeded", text, queue=self.queue, more=self._unlogged)
@@ -158,13 +153,12 @@ class Books:
     def _ending(self, event_type: str, outcome: Outcome) -> Ending:
         kind = event_type if event_type in self._types else "unknown"  # a type from the wire can be anything
         key = (kind, outcome.name, outcome.cause)
-        ending = self._endings.get(key)
-        if ending is None:
-            ending = self._endings[key] = self._make_ending(kind.replace(".", "_"), outcome.name, outcome.cause)
-        return ending
+        if key not in self._endings:
+            self._endings[key] = self._make_ending(*key)
+        return self._endings[key]
 
     def _make_ending(self, kind: str, outcome: str, cause: str) -> Ending:
-        places = (self.queue, f"{self.queue}.type.{kind}")
+        places = (self.queue, f"{self.queue}.type.{kind.replace('.', '_')}")
         tally = self._metrics.tally(*(f"{place}.{name}" for name in (outcome, cause) if name for place in places))
         return Ending(outcome, cause, tally, self._metrics.sample(*(f"{place}.duration" for place in places)))
 

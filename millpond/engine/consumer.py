@@ -123,13 +123,10 @@ class Consumer(DeliveryStarter, Receiver):
             for delivery in deliveries:
                 self._groups.join(delivery)
         else:
-            self._start(deliveries)
+            self.start(*deliveries)
 
-    def start(self, delivery: Delivery) -> None:
-        """Make it ready."""
-        self._start([delivery])
-
-    def _start(self, deliveries: list[Delivery]) -> None:
+    def start(self, *deliveries: Delivery) -> None:
+        """Make them ready."""
         self.ready += len(deliveries)
         self._pool.submit(self.work, deliveries)
 

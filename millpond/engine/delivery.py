@@ -61,8 +61,8 @@ class DeliveryOwner(Protocol):
 class DeliveryStarter(DeliveryOwner, Protocol):
     """Who starts and ends deliveries: the consumer, for its InHand, Groups and LastReceive."""
 
-    def start(self, delivery: Delivery) -> object:
-        """Make it ready."""
+    def start(self, *deliveries: Delivery) -> object:
+        """Make them ready."""
 
     def run_again(self, delivery: Delivery) -> object:
         """Start what was kept in hand: its time has come."""

@@ -20,15 +20,12 @@ class LeaseOwner(Protocol):
 
     def lease_lost(self, item: Any) -> object:
         """Called once for each loss: another worker may have the message from now on."""
-        ...
 
     def given_back(self, item: Any, failure: Failure | None) -> object:
         """The lease has ended: its message is visible again, or (`failure`) could not be given back."""
-        ...
 
     def has_room(self) -> object:
         """Fewer calls wait than the limit again."""
-        ...
 
 
 class LeaseTerms(msgspec.Struct, eq=False):

@@ -34,8 +34,8 @@ class SenderOwner(Protocol):
     def put_off(self, delivery: Delivery, why: str) -> object:
         """The dead letter of the message cannot be sent."""
 
-    def finish_lost(self, delivery: Delivery) -> object:
-        """While its dead letter waited: whoever has the message now sends one."""
+    def finish(self, deliveries: list[Delivery]) -> object:
+        """Their leases were lost while their dead letters waited: whoever has the messages now sends them."""
 
     def gives_up(self, failure: Failure, since: float) -> bool:
         """Whether what has failed since then is not tried any longer."""
@@ -156,7 +156,7 @@ class MessageSender:
         sendings = unsent.sendings
         if not sendings.is_over and unsent.follow_up is None and unsent.delivery.lease.is_lost(self._clock.now()):
             self._close(unsent)
-            self._owner.finish_lost(unsent.delivery)
+            self._owner.finish([unsent.delivery])
         return sendings.is_over
 
     def _held_on(self, refused: list[Unsent]) -> list[Unsent]:

@@ -106,7 +106,7 @@ class Settler(LeaseOwner, SenderOwner):
             case "retried" | "released" if not delivery.lease.is_lost(self._clock.now()):
                 delivery.lease.give_back(outcome.delay_seconds)
             case "lease_lost" | "retried" | "released":  # another worker has it
-                self._finish([delivery])
+                self.finish([delivery])
             case "dead_lettered" if self.sender.dead_letters is None:
                 self.put_off(delivery, NO_PLACE.text)
             case _:
@@ -125,7 +125,7 @@ class Settler(LeaseOwner, SenderOwner):
     def given_back(self, item: Delivery, failure: Failure | None) -> None:
         """Finish what the lease gave back, or (`failure`) could not."""
         if failure is None:
-            self._finish([item])
+            self.finish([item])
         elif failure.lease_lost:
             self._finish_late(item)
         else:
@@ -156,10 +156,6 @@ class Settler(LeaseOwner, SenderOwner):
         seconds = self._processor.retry_seconds(delivery)
         self.settle([delivery], Outcome("retried", was.cause, reason, was.error, seconds, traceback=was.traceback))
 
-    def finish_lost(self, delivery: Delivery) -> None:
-        """Finish it: whoever has the message now sends its dead letter."""
-        self._finish([delivery])
-
     def gives_up(self, failure: Failure, since: float) -> bool:
         """Whether a drain waits no longer: for what only a person can mend it does not, and for nothing for ever."""
         if self._drain_began is None:
@@ -188,7 +184,7 @@ class Settler(LeaseOwner, SenderOwner):
                 delivery.lease.resume()
                 again.append(delivery)
         if gone:
-            self._finish(gone)
+            self.finish(gone)
         return again
 
     def _goes_again(self, delivery: Delivery, current: bool, failure: Failure | None) -> bool:
@@ -203,7 +199,8 @@ class Settler(LeaseOwner, SenderOwner):
 
     # The end
 
-    def _finish(self, deliveries: list[Delivery]) -> None:
+    def finish(self, deliveries: list[Delivery]) -> None:
+        """End their leases, and count them: SQS has confirmed what they needed, or another worker has them."""
         for late in self.leases.end([delivery.lease for delivery in deliveries]):
             late.outcome = _late(late.outcome)
         self._owner.finished(deliveries)
@@ -211,7 +208,7 @@ class Settler(LeaseOwner, SenderOwner):
     def _finish_late(self, delivery: Delivery) -> None:
         """SQS says that another worker had the message by then."""
         delivery.outcome = _late(delivery.outcome)
-        self._finish([delivery])
+        self.finish([delivery])
 
     def abandon(self, delivery: Delivery, failure: Failure) -> None:
         """Give up what cannot be settled: it waits for its visibility time-out."""
