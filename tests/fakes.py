@@ -186,7 +186,7 @@ class ListOwner:
     def lease_lost(self, item: list[Any]) -> None:
         item.append("lost")
 
-    def given_back(self, item: list[Any], failure: Failure | None) -> None:
+    def let_go_ended(self, item: list[Any], failure: Failure | None) -> None:
         item.append(failure)
 
     def has_room(self) -> None:

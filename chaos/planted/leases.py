@@ -12,7 +12,7 @@ from millpond.engine.delivery import Delivery
 from millpond.engine.held_back import WORKING
 from millpond.engine.lease import Change, Lease
 from millpond.engine.lease_keeper import LeaseKeeper
-from millpond.engine.lease_state import DELETING, ENDED, GIVING_BACK, HELD, LOST
+from millpond.engine.lease_state import DELETING, ENDED, HELD, LETTING_GO, LOST
 from millpond.engine.settler import Settler
 from millpond.hub.backoff import whole_seconds
 from millpond.message import Outcome
@@ -47,24 +47,24 @@ def oldest_change_wins(original: Any) -> Any:
     return ask
 
 
-@mutant("giving back makes unsent beats void", (Lease, "give_back"), (Lease, "_beat"))
+@mutant("letting go makes unsent beats void", (Lease, "let_go"), (Lease, "_beat"))
 def beats_after_give_back(original: Any) -> Any:
-    def give_back(self: Lease, seconds: float) -> None:
-        self.state = GIVING_BACK
+    def let_go(self: Lease, seconds: float) -> None:
+        self.state = LETTING_GO
         self._ask(self._clamped(seconds))
 
     def beat(self: Lease) -> None:
         if self.state is not DELETING and self.state is not ENDED:
             self._ask(self._clamped(self.terms.visibility_seconds))
 
-    return give_back if original.__name__ == "give_back" else beat
+    return let_go if original.__name__ == "let_go" else beat
 
 
 @mutant("a beat's answer is ignored once there is an outcome", (Change, "answered"))
 def failed_beat_again(original: Any) -> Any:
     def answered(self: Change, handle: str, seconds: int, started: float, failure: Any) -> bool:
         again: bool = original(self, handle, seconds, started, failure)
-        if self.lease.state is GIVING_BACK and failure is not None and not failure.lease_lost:
+        if self.lease.state is LETTING_GO and failure is not None and not failure.lease_lost:
             self.seconds = seconds
         return again
 

@@ -20,7 +20,7 @@ from millpond.engine.books import Books
 from millpond.engine.consumer import Consumer
 from millpond.engine.delivery import Delivery
 from millpond.engine.in_hand import InHand
-from millpond.engine.outcomes import GIVEN_BACK
+from millpond.engine.outcomes import VISIBLE_AGAIN
 from millpond.engine.permits import Permits
 from millpond.engine.processor import Processor
 from millpond.errors import Discard, Interrupt, Reject, Retry, Stopped, Unavailable
@@ -135,7 +135,7 @@ class Worker:
         settle, finish, abandon = settler.settle, books.finish, books.abandon
 
         def record_settle(deliveries: Sequence[Delivery], outcome: Outcome) -> None:
-            hidden = self.consumer._held_back.hidden_seconds() if outcome.name in GIVEN_BACK else 0
+            hidden = self.consumer._held_back.hidden_seconds() if outcome.name in VISIBLE_AGAIN else 0
             delay = max(outcome.delay_seconds, hidden)
             value = (outcome.name, delay, outcome.cause, len(outcome.follow_ups))
             for delivery in deliveries:

@@ -10,7 +10,7 @@ from millpond.engine.groups import Groups
 from millpond.engine.held_back import WORKING, HeldBack
 from millpond.engine.in_hand import InHand
 from millpond.engine.last_receive import LastReceive
-from millpond.engine.outcomes import DONE, GIVEN_BACK, SUCCEEDED
+from millpond.engine.outcomes import DONE, SUCCEEDED, VISIBLE_AGAIN
 from millpond.engine.pause import Pause
 from millpond.engine.permits import Share
 from millpond.engine.settler import Settler, SettlerOwner
@@ -57,7 +57,7 @@ class Endings(SettlerOwner):
         if outcome is not SUCCEEDED or self._pause.is_on:
             if self._pause.notice(delivery, outcome):
                 self._last_receive.end_line()
-            if outcome.name in GIVEN_BACK and self._last_receive.includes(delivery):
+            if outcome.name in VISIBLE_AGAIN and self._last_receive.includes(delivery):
                 if self._held_back.state is WORKING and self._last_receive.keep(delivery, outcome):
                     return
                 outcome = self._last_receive.dead_letter(outcome, self.settler.sender.dead_letters is not None)

@@ -17,19 +17,19 @@ class DrainState(Enum):
     | from | to | when |
     |---|---|---|
     | WORKING | HOLDING | the drain begins: what is not started is held back |
-    | HOLDING | GIVING_BACK | no open poll of ours could receive it again, or there is no more time: it goes back |
+    | HOLDING | EMPTYING | no open poll of ours could receive it again, or there is no more time: it goes back |
     """
 
     WORKING = "working"
     HOLDING = "holding"
-    GIVING_BACK = "giving back"
+    EMPTYING = "emptying"
 
 
-WORKING, HOLDING, GIVING_BACK = DrainState
+WORKING, HOLDING, EMPTYING = DrainState
 
 
 class HeldBack:
-    """The deliveries that are held back in a drain. In GIVING_BACK what comes later goes back at once."""
+    """The deliveries that are held back in a drain. In EMPTYING what comes later goes back at once."""
 
     def __init__(self, pollers: Pollers, give_back: Callable[[Delivery], object], clock: Clock) -> None:
         self.state = WORKING
@@ -40,14 +40,14 @@ class HeldBack:
 
     def add(self, delivery: Delivery) -> None:
         """Hold it back, or give it back."""
-        if self.state is GIVING_BACK:
+        if self.state is EMPTYING:
             self._give_back(delivery)
         else:
             self._held.append(delivery)
 
     def take_all(self) -> list[Delivery]:
         """Take out all that is held: from now on whatever comes goes back."""
-        self.state = GIVING_BACK
+        self.state = EMPTYING
         held, self._held = self._held, []
         return held
 

@@ -11,7 +11,7 @@ from millpond.engine.delivery import Delivery, DeliveryStarter
 from millpond.engine.lease import Lease
 from millpond.engine.lease_keeper import LeaseKeeper
 from millpond.engine.lease_state import LEAVING, LOST
-from millpond.engine.outcomes import DONE, FAILURES, GIVEN_BACK, SUCCEEDED
+from millpond.engine.outcomes import DONE, FAILURES, SUCCEEDED, VISIBLE_AGAIN
 from millpond.engine.permits import Share
 from millpond.hub.clock import Clock, Event
 from millpond.sqs.queue import Received
@@ -91,7 +91,7 @@ class InHand:
 
     def _learn(self, delivery: Delivery) -> None:
         message_id, outcome = delivery.received.message_id, delivery.outcome
-        is_back = outcome.name in GIVEN_BACK
+        is_back = outcome.name in VISIBLE_AGAIN
         if is_back:
             self.back_off_until = max(self.back_off_until, self._clock.now() + outcome.delay_seconds)
         is_spared = is_back and outcome.cause not in FAILURES

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from millpond.engine.lease_state import DELETING, ENDED, GIVING_BACK, HELD, LOST, LeaseState
+from millpond.engine.lease_state import DELETING, ENDED, HELD, LETTING_GO, LOST, LeaseState
 from millpond.hub.backoff import whole_seconds
 from millpond.hub.clock import Clock, Event
 from millpond.hub.countdown import Countdown
@@ -21,8 +21,8 @@ class LeaseOwner(Protocol):
     def lease_lost(self, item: Any) -> object:
         """Called once for each loss: another worker may have the message from now on."""
 
-    def given_back(self, item: Any, failure: Failure | None) -> object:
-        """The lease has ended: its message is visible again, or (`failure`) could not be given back."""
+    def let_go_ended(self, item: Any, failure: Failure | None) -> object:
+        """The lease has ended: its message is visible again, or (`failure`) could not be let go."""
 
     def has_room(self) -> object:
         """Fewer calls wait than the limit again."""
@@ -72,11 +72,11 @@ class Change(msgspec.Struct, eq=False):
         return False
 
     def _concerns(self, handle: str) -> bool:
-        """Whether the answer says anything of the lease: it is held by that handle, and no give-back waits behind."""
+        """Whether the answer says anything of the lease: it is held by that handle, and no let-go waits behind."""
         lease = self.lease
         if lease.state is ENDED or handle != lease.handle:
             return False
-        return lease.state is not GIVING_BACK or self.seconds is None
+        return lease.state is not LETTING_GO or self.seconds is None
 
 
 class Lease(msgspec.Struct, eq=False):
@@ -86,13 +86,13 @@ class Lease(msgspec.Struct, eq=False):
        (`test_short_work_pays_for_no_heartbeat`).
     2. At most one change is on its way; the newest wish waits for its answer. So a beat never overwrites a back-off: it
        did in 23 of 60 trial runs (`test_a_back_off_is_never_overwritten_by_the_beat_before_it`).
-    3. `give_back` makes unsent beats void (`test_a_beat_that_waits_to_be_sent_becomes_the_back_off`); the lease ends
+    3. `let_go` makes unsent beats void (`test_a_beat_that_waits_to_be_sent_becomes_the_back_off`); the lease ends
        when that change, or the delete, is confirmed (`test_giving_back_is_tried_again_until_it_is_confirmed`).
     4. It keeps its own deadline: on a standard queue SQS answers 200 to an extension that came too late
        (`test_a_lease_ends_before_sqs_says_so_and_is_told_once`).
     5. While the hub stands still the watchdog's thread extends it. The thread marks it first, and nothing is sent for
        it from here until the mark is gone. (A beat of ours may be on its way: of two extensions the later one keeps
-       the message longer, whatever their order. It is a give-back, or a delete, that none may follow.)
+       the message longer, whatever their order. It is a let-go, or a delete, that none may follow.)
        (`test_between_any_two_lines_either_the_thread_has_the_lease_or_the_hub`.)
     """
 
@@ -162,9 +162,9 @@ class Lease(msgspec.Struct, eq=False):
         if self.state is DELETING:
             self.state = HELD
 
-    def give_back(self, seconds: float) -> None:
+    def let_go(self, seconds: float) -> None:
         """Make the message visible again in `seconds`, clamped to what is left of 12 h; then the owner is called."""
-        self.state = GIVING_BACK  # before the keeper looks at the mark: the thread sets that before it looks here
+        self.state = LETTING_GO  # before the keeper looks at the mark: the thread sets that before it looks here
         self.stop_beating()
         self._ask(self._clamped(seconds))
 
@@ -172,7 +172,7 @@ class Lease(msgspec.Struct, eq=False):
 
     def mark(self, now: float) -> tuple[str, int] | None:
         """The change that keeps this lease, where a beat is overdue; then nothing else is sent until `unmark`."""
-        self.marked = True  # before the look at the rest: whoever gives back or deletes does it the other way round
+        self.marked = True  # before the look at the rest: whoever lets go or deletes does it the other way round
         terms, handle = self.terms, self.handle
         overdue = now < self.known_until() < now + terms.visibility_seconds - terms.beat_seconds
         if overdue and self.state is HELD:
@@ -224,7 +224,7 @@ class Lease(msgspec.Struct, eq=False):
         return whole_seconds(min(seconds, int(left)))
 
     def stop_beating(self) -> None:
-        """End the beats: the lease is lost, about to be given back, or over."""
+        """End the beats: the lease is lost, about to be let go, or over."""
         if self.heartbeat_stop is None:
             self.terms.quiet.remove(self)
         else:
@@ -246,10 +246,10 @@ class Lease(msgspec.Struct, eq=False):
 
     def read(self, seconds: int, started: float, failure: Failure | None) -> bool:
         """Take what an answer says of this lease. True: it failed, and is to be sent again."""
-        if self.state is GIVING_BACK:
+        if self.state is LETTING_GO:
             if failure is not None and not failure.lease_lost:
                 return True
-            self.end_giving_back(failure)
+            self.end_letting_go(failure)
         elif failure is None:
             if not self.is_lost(self.terms.clock.now()):  # an answer past the deadline proves nothing
                 self.deadline = started + seconds
@@ -259,11 +259,11 @@ class Lease(msgspec.Struct, eq=False):
             self._lose()
         return False
 
-    def end_giving_back(self, failure: Failure | None) -> None:
+    def end_letting_go(self, failure: Failure | None) -> None:
         """SQS has confirmed it; or (`failure`) it is not tried any more."""
         item = self.item
         end_all([self])
-        self.terms.owner.given_back(item, failure)
+        self.terms.owner.let_go_ended(item, failure)
 
 
 def end_all(leases: Sequence[Lease]) -> list[Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from millpond.app.config import QueueSettings
 from millpond.engine.lease import Change, Lease, LeaseOwner, LeaseTerms, end_all
-from millpond.engine.lease_state import GIVING_BACK
+from millpond.engine.lease_state import LETTING_GO
 from millpond.engine.trouble import Trouble, is_denied
 from millpond.hub.clock import Clock
 from millpond.hub.countdown import Countdown
@@ -105,11 +105,11 @@ class LeaseKeeper:
 
     def _gives_up(self, lease: Lease, failure: Failure | None) -> bool:
         """Whether a give-back that failed is not tried again: its message comes back with its visibility time-out."""
-        if lease.state is not GIVING_BACK or failure is None:
+        if lease.state is not LETTING_GO or failure is None:
             return False
         now = self._clock.now()
         hopeless = is_denied(failure) and self._drain_began is not None and now - self._drain_began >= DENIED_SECONDS
         if hopeless or now >= lease.deadline:
-            lease.end_giving_back(failure)
+            lease.end_letting_go(failure)
             return True
         return False

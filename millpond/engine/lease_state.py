@@ -15,7 +15,7 @@ class LeaseState(Enum):
     | DELETING             | HELD        | `Lease._hold_on`: that delete failed, or must wait |
     | HELD, DELETING       | LOST        | `Lease._lose`: the deadline passed, or SQS says that it is lost |
     | HELD, DELETING, LOST | HELD        | `Lease.redelivered`: SQS delivered the message again, to us |
-    | HELD                 | GIVING_BACK | `Lease.give_back`: its visibility changes for the last time |
+    | HELD                 | LETTING_GO  | `Lease.let_go`: its visibility changes for the last time, now or later |
     | any                  | ENDED       | `end_all`: SQS has confirmed, or nobody tries any more |
 
     A lost lease stays LOST while its delete is on its way: a late delete can still save a duplicate.
@@ -24,10 +24,10 @@ class LeaseState(Enum):
     HELD = "held"
     DELETING = "deleting"
     LOST = "lost"
-    GIVING_BACK = "giving back"
+    LETTING_GO = "letting go"
     ENDED = "ended"
 
 
-HELD, DELETING, LOST, GIVING_BACK, ENDED = LeaseState
+HELD, DELETING, LOST, LETTING_GO, ENDED = LeaseState
 #: A message that is delivered again now is another delivery, with a lease of its own.
-LEAVING = frozenset({GIVING_BACK, ENDED})
+LEAVING = frozenset({LETTING_GO, ENDED})

@@ -27,7 +27,7 @@ FAILURES = frozenset({"failed", "timed_out", "rejected", "undecodable"})
 #: Outcomes after which a message is gone from its queue.
 DONE = frozenset({"succeeded", "discarded", "dead_lettered"})
 #: Outcomes after which it is visible again.
-GIVEN_BACK = frozenset({"retried", "released"})
+VISIBLE_AGAIN = frozenset({"retried", "released"})
 
 SUCCEEDED = Outcome("succeeded")
 LEASE_LOST = Outcome("lease_lost")

@@ -15,7 +15,7 @@ from millpond.engine.held_back import HeldBack
 from millpond.engine.lease import LeaseOwner
 from millpond.engine.lease_keeper import DENIED_SECONDS, FLUSHERS, LeaseKeeper
 from millpond.engine.message_sender import NO_PLACE, MessageSender, SenderOwner
-from millpond.engine.outcomes import GIVEN_BACK
+from millpond.engine.outcomes import VISIBLE_AGAIN
 from millpond.engine.processor import Processor
 from millpond.engine.trouble import Trouble, is_denied
 from millpond.engine.unsent import Unsent
@@ -99,12 +99,12 @@ class Settler(LeaseOwner, SenderOwner):
                 self._settle(delivery, outcome)
 
     def _settle(self, delivery: Delivery, outcome: Outcome) -> None:
-        if outcome.name in GIVEN_BACK and (hidden := self._held_back.hidden_seconds()) > outcome.delay_seconds:
+        if outcome.name in VISIBLE_AGAIN and (hidden := self._held_back.hidden_seconds()) > outcome.delay_seconds:
             outcome = msgspec.structs.replace(outcome, delay_seconds=hidden)
         delivery.outcome = outcome
         match outcome.name:
             case "retried" | "released" if not delivery.lease.is_lost(self._clock.now()):
-                delivery.lease.give_back(outcome.delay_seconds)
+                delivery.lease.let_go(outcome.delay_seconds)
             case "lease_lost" | "retried" | "released":  # another worker has it
                 self.finish([delivery])
             case "dead_lettered" if self.sender.dead_letters is None:
@@ -122,8 +122,8 @@ class Settler(LeaseOwner, SenderOwner):
         """Its message may be another worker's: the handler that runs is interrupted, unless it asked to finish."""
         item.lose()
 
-    def given_back(self, item: Delivery, failure: Failure | None) -> None:
-        """Finish what the lease gave back, or (`failure`) could not."""
+    def let_go_ended(self, item: Delivery, failure: Failure | None) -> None:
+        """Finish what the lease let go, or (`failure`) could not."""
         if failure is None:
             self.finish([item])
         elif failure.lease_lost:

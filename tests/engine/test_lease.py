@@ -141,7 +141,7 @@ def test_a_back_off_is_never_overwritten_by_the_beat_before_it(take, queue, cloc
     queue.gates["extend"] = Event()
     clock.advance(BEAT + 1)
     assert queue.calls["extend"] == 1  # the beat is on its way ...
-    lease.give_back(3)
+    lease.let_go(3)
     clock.advance(1)
     assert queue.calls["extend"] == 1  # ... and the back-off waits for its answer
     queue.gates.pop("extend").set()
@@ -155,7 +155,7 @@ def test_a_back_off_is_never_overwritten_by_the_beat_before_it(take, queue, cloc
 def test_a_beat_that_waits_to_be_sent_becomes_the_back_off(take, queue, clock):
     lease, heard = take()
     clock.advance(BEAT + 0.01)  # it lingers
-    lease.give_back(0)
+    lease.let_go(0)
     clock.advance(1)
     assert queue.batches["extend"] == [[(lease.handle, 0)]]
     assert heard == [None]
@@ -187,7 +187,7 @@ def test_a_beats_late_answer_says_nothing_of_a_message_whose_delete_is_on_its_wa
 def test_giving_back_is_tried_again_until_it_is_confirmed(take, queue, clock):
     lease, heard = take()
     queue.script["extend"] = [Unreachable("no network")] * 3
-    lease.give_back(0)
+    lease.let_go(0)
     clock.advance(10)
     assert heard == [None]
     assert queue.visible() == ["m1"]
@@ -196,7 +196,7 @@ def test_giving_back_is_tried_again_until_it_is_confirmed(take, queue, clock):
 def test_what_could_not_be_given_back_is_told_once_its_visibility_has_ended_anyway(take, queue, clock):
     lease, heard = take()
     queue.script["extend"] = [Unreachable("no network")] * 1_000
-    lease.give_back(0)
+    lease.let_go(0)
     clock.advance(VISIBILITY + 3)
     assert [failure.code for failure in heard] == ["call:"]
 
@@ -205,7 +205,7 @@ def test_a_lease_is_never_asked_past_twelve_hours(take, queue, clock):
     lease, heard = take()
     clock.advance(MAX_HOLD_SECONDS - 20)
     assert heard == []
-    lease.give_back(900)
+    lease.let_go(900)
     clock.advance(1)
     last = queue.batches["extend"][-1][0][1]
     assert 0 < last <= 20 - HOLD_MARGIN_SECONDS

@@ -29,7 +29,7 @@ from hypothesis.stateful import (
 from millpond.engine.handler_call import HANDLER_CODE
 from millpond.engine.lease import Lease
 from millpond.engine.lease_keeper import LeaseKeeper
-from millpond.engine.lease_state import DELETING, ENDED, GIVING_BACK, HELD, LEAVING, LOST
+from millpond.engine.lease_state import DELETING, ENDED, HELD, LEAVING, LETTING_GO, LOST
 from millpond.errors import Throttled, Unreachable
 from millpond.hub.pulse import Pulse
 from millpond.process.watchdog import GuardedQueue, Watchdog
@@ -223,7 +223,7 @@ class LeaseModel(RuleBasedStateMachine):
             if call.sender == "hub":
                 self.expect(not self.on_its_way("hub", handle), "two changes of one handle on their way")
                 self.expect(not self.on_its_way("delete", handle), "an extension after a delete")
-                if lease.state is GIVING_BACK:
+                if lease.state is LETTING_GO:
                     self.expect(seconds == self.wish, f"{seconds} s sent for a give-back in {self.wish} s")
                     self.sent_back[handle] = seconds
                     self.give_backs.append(call)
@@ -237,9 +237,9 @@ class LeaseModel(RuleBasedStateMachine):
         self.expect(item.state is LOST, f"lease_lost of a lease that is {item.state.value}")
         self.expect(self.losses[id(item)] == 1, "lease_lost twice of one loss")
 
-    def given_back(self, item: Lease, failure: Failure | None) -> None:
+    def let_go_ended(self, item: Lease, failure: Failure | None) -> None:
         lease = item
-        self.expect(lease.state is ENDED, f"given_back of a lease that is {lease.state.value}")
+        self.expect(lease.state is ENDED, f"let_go_ended of a lease that is {lease.state.value}")
         call = self.answering
         if failure is None:
             assert call is not None
@@ -375,13 +375,13 @@ class LeaseModel(RuleBasedStateMachine):
 
     @precondition(lambda self: self.may_end() and self.fails)
     @rule(seconds=st.sampled_from([0, 3, 25]))
-    def give_back(self, seconds: int) -> None:
+    def let_go(self, seconds: int) -> None:
         if self.lease.is_lost(self.clock.now()):
             self.keeper.end([self.lease])
         else:
             left = self.lease.received_at + self.keeper.terms.hold_seconds - self.clock.now()
             self.wish = max(0, min(seconds, int(left)))
-            self.lease.give_back(seconds)
+            self.lease.let_go(seconds)
 
     @precondition(
         lambda self: self.patience < 0 and not self.fails and self.lease.state not in LEAVING and not self.delete_flies
@@ -472,9 +472,9 @@ class Interleaved:
     def mark(self) -> tuple[str, int] | None:
         return self.lease.mark(self.clock.now())
 
-    def give_back(self) -> bool:
+    def let_go(self) -> bool:
         """True where it was sent."""
-        self.lease.give_back(3)
+        self.lease.let_go(3)
         assert self.lease.change is not None
         return self.keeper._send([self.lease.change]) == []
 
@@ -505,7 +505,7 @@ def at_line(number: int, inner: Callable[[], Any], outer: Callable[[], Any]) -> 
     return bool(seen), seen[0] if seen else None, value
 
 
-@pytest.mark.parametrize("ends", ["give_back", "delete"])
+@pytest.mark.parametrize("ends", ["let_go", "delete"])
 @pytest.mark.parametrize("thread_comes", ["amid the hub", "around the hub"])
 def test_between_any_two_lines_either_the_thread_has_the_lease_or_the_hub(ends, thread_comes):
     outcomes = Counter[tuple[bool, bool]]()
@@ -520,7 +520,7 @@ def test_between_any_two_lines_either_the_thread_has_the_lease_or_the_hub(ends, 
         marked, sent = (first, second) if thread_comes == "amid the hub" else (second, first)
         assert not (marked and sent), f"both, where one comes before line {number} of the other"
         assert one.lease.marked == bool(marked)
-        assert bool(one.calls) == (sent and ends == "give_back")
+        assert bool(one.calls) == (sent and ends == "let_go")
         outcomes[bool(marked), bool(sent)] += 1
         number += 1
     assert number > 3

@@ -207,8 +207,8 @@ def test_it_is_ten_to_a_call_and_those_that_end_first_go_first(stage):
     assert max(map(len, stage.calls)) == MAX_BATCH
 
 
-def give_back(stage: Stage, lease: Lease) -> None:
-    lease.give_back(60)
+def let_go(stage: Stage, lease: Lease) -> None:
+    lease.let_go(60)
 
 
 def end(stage: Stage, lease: Lease) -> None:
@@ -231,7 +231,7 @@ def hold_for_12_hours(stage: Stage, lease: Lease) -> None:
     lease.received_at = stage.clock.now() - 43_200
 
 
-@pytest.mark.parametrize("change", [give_back, end, withhold, lose, expire, hold_for_12_hours])
+@pytest.mark.parametrize("change", [let_go, end, withhold, lose, expire, hold_for_12_hours])
 def test_a_lease_is_left_alone_that_is_not_simply_held(stage, change):
     other, held = stage.take(), stage.take()
     change(stage, other)
@@ -242,7 +242,7 @@ def test_a_lease_is_left_alone_that_is_not_simply_held(stage, change):
 
 def test_every_lease_is_marked_before_its_call_and_no_other_is_and_none_after_it(stage):
     leases = [stage.take() for _ in range(3)]
-    leases[1].give_back(60)
+    leases[1].let_go(60)
     seen = []
     stage.on_call = lambda: seen.append([lease.marked for lease in leases])
     stage.block(BEAT + 2)
