@@ -27,10 +27,10 @@ class DeliveryState(Enum):
     | from                 | to          | when |
     |----------------------|-------------|------|
     |                      | WAITING     | `InHand._deliver`: a receive has brought the message |
-    | WAITING, ENDED       | RUNNING     | `Delivery.enter`: a slot goes into the handler |
+    | WAITING, HANDLED     | RUNNING     | `Delivery.enter`: a slot goes into the handler |
     | RUNNING              | INTERRUPTED | `Delivery.throw`: the time limit, the drain, or a lost lease |
-    | RUNNING, INTERRUPTED | ENDED       | `Delivery.leave`: the handler is over, or its slot is written off |
-    | WAITING, ENDED       | SETTLING    | `Endings.end`: its outcome is queued for settling, once for all |
+    | RUNNING, INTERRUPTED | HANDLED     | `Delivery.leave`: the handler is over, or its slot is written off |
+    | WAITING, HANDLED     | SETTLING    | `Endings.end`: its outcome is queued for settling, once for all |
 
     What stays in hand at its last receive goes into its handler again.
     """
@@ -38,11 +38,11 @@ class DeliveryState(Enum):
     WAITING = "waiting"
     RUNNING = "running"
     INTERRUPTED = "interrupted"
-    ENDED = "ended"
+    HANDLED = "handled"
     SETTLING = "settling"
 
 
-WAITING, RUNNING, INTERRUPTED, ENDED, SETTLING = DeliveryState
+WAITING, RUNNING, INTERRUPTED, HANDLED, SETTLING = DeliveryState
 
 
 class DeliveryOwner(Protocol):
@@ -182,7 +182,7 @@ class Delivery(msgspec.Struct, eq=False):
         """Note that the handler is over, or its slot is written off: from here on no interrupt can land."""
         if self.state is SETTLING:
             return  # it was written off before
-        self.state = ENDED
+        self.state = HANDLED
         if self._limit is not None:
             self._limit.remove(self)
         if self.interruption is not None:
