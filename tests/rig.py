@@ -99,7 +99,7 @@ class Rig:
         self.ended: list[tuple[str, Any]] = []
         self.crashes: list[BaseException] = []
         clock.on_error = self.crashes.append
-        self.refused: list[Exception] = []
+        self.first_failures: list[Exception] = []
         routes = {
             name: Route(
                 name,
@@ -135,7 +135,7 @@ class Rig:
             share=self.permits.share(0),
             pool=self.pool,
             max_unsettled=max(20, concurrency),
-            refused=self.refused.append,
+            first_receive_failed=self.first_failures.append,
             clock=clock,
             spawn=self.spawn,
         )

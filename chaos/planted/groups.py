@@ -28,4 +28,4 @@ def failure_lets_others_run(original: Any) -> Any:
 
 @mutant("a group stands in line at all", (Groups, "join"))
 def groups_run_at_once(original: Any) -> Any:
-    return lambda self, delivery: self._owner.start(delivery)
+    return lambda self, delivery: self._owner.make_ready(delivery)

@@ -47,10 +47,10 @@ class RecordedConsumer(Consumer):
         super().accept(messages, *more)
         self.worker.record_hold()
 
-    def refuse(self, delivery: Delivery) -> None:
+    def give_back(self, delivery: Delivery) -> None:
         received = delivery.received
         self.worker.record("got", received.message_id, received.receipt_handle, "refused")
-        super().refuse(delivery)
+        super().give_back(delivery)
 
 
 class RecordedHand(InHand):
@@ -113,7 +113,7 @@ class Worker:
             share=self.share,
             pool=self.pool,
             max_unsettled=plan.limit,
-            refused=lambda error: None,
+            first_receive_failed=lambda error: None,
             clock=clock,
             spawn=self.spawn,
             unread_since=clock.unread_since,

@@ -10,7 +10,7 @@ from typing import Any
 
 from millpond.app.config import QueueSettings
 from millpond.engine.books import Books
-from millpond.engine.delivery import Delivery, DeliveryStarter
+from millpond.engine.delivery import Delivery, DeliveryKeeper
 from millpond.engine.endings import Endings
 from millpond.engine.groups import Groups
 from millpond.engine.held_back import HOLDING, WORKING, HeldBack
@@ -31,7 +31,7 @@ from millpond.sqs.queue import Received
 from millpond.sqs.sqs_queue import SqsQueue
 
 
-class Consumer(DeliveryStarter, Receiver):
+class Consumer(DeliveryKeeper, Receiver):
     """One queue, wired.
 
     1. What the pollers bring becomes deliveries: leased, and put on the ready list (`submit`).
@@ -39,7 +39,7 @@ class Consumer(DeliveryStarter, Receiver):
     3. On a FIFO queue a message waits until those of its group before it are done, and goes back where one is not.
     4. `drain` stops receiving; what is not started is held back, and given back by `give_back_held`.
 
-    `unread_since` is the one of Pulse. `max_unsettled` bounds what may wait to be settled. `refused` is called with
+    `unread_since` is the one of Pulse. `max_unsettled` bounds what may wait to be settled. `first_receive_failed` gets
     the error of each receive that fails before any has come back.
     """
 
@@ -55,7 +55,7 @@ class Consumer(DeliveryStarter, Receiver):
         share: Share,
         pool: Pool[Delivery],
         max_unsettled: int,
-        refused: Callable[[QueueError], object],
+        first_receive_failed: Callable[[QueueError], object],
         clock: Clock,
         spawn: Callable[..., Any],
         unread_since: Callable[[float], float] = lambda now: now,
@@ -71,7 +71,7 @@ class Consumer(DeliveryStarter, Receiver):
         self._processor = processor
         self._share = share
         self._pool = pool
-        self._refused = refused
+        self._first_receive_failed = first_receive_failed
         self._clock = clock
         self._unread_since = unread_since
         self._pause = Pause(name, share, clock)
@@ -123,14 +123,14 @@ class Consumer(DeliveryStarter, Receiver):
             for delivery in deliveries:
                 self._groups.join(delivery)
         else:
-            self.start(*deliveries)
+            self.make_ready(*deliveries)
 
-    def start(self, *deliveries: Delivery) -> None:
+    def make_ready(self, *deliveries: Delivery) -> None:
         """Make them ready."""
         self.ready += len(deliveries)
         self._pool.submit(self.work, deliveries)
 
-    def refuse(self, delivery: Delivery) -> None:
+    def give_back(self, delivery: Delivery) -> None:
         """Give it back: the handler that lost it before still ends."""
         outcome = Outcome("released", reason="its handler still ends", delay_seconds=round(self._settings.beat_seconds))
         self.end_soon(delivery, outcome)
@@ -140,7 +140,7 @@ class Consumer(DeliveryStarter, Receiver):
         self.books.count("receive_failed")
         log.event(logging.WARNING, "receive.failed", str(error), queue=self.name, code=error.code, in_a_row=in_a_row)
         if not self.pollers.ever_received:
-            self._refused(error)
+            self._first_receive_failed(error)
 
     # Work
 
@@ -177,19 +177,19 @@ class Consumer(DeliveryStarter, Receiver):
         return self._last_receive.includes(delivery)
 
     def run_again(self, delivery: Delivery) -> None:
-        """Start a delivery that was kept in hand."""
+        """Make a delivery ready that was kept in hand."""
         if self.hand.deliveries.setdefault(delivery.received.message_id, delivery) is not delivery:
-            self.refuse(delivery)
+            self.give_back(delivery)
         elif self._pause.is_on:
             self._last_receive.stand_in_line(delivery)
         else:
-            self.start(delivery)
+            self.make_ready(delivery)
 
     def probe_in_hand(self) -> bool:
         """The next one in line is the probe. False: none is."""
         delivery = self._last_receive.next()
         if delivery is not None:
-            self.start(delivery)
+            self.make_ready(delivery)
         return delivery is not None
 
     @property

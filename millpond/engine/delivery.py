@@ -58,16 +58,16 @@ class DeliveryOwner(Protocol):
         """Whether SQS delivers it no more: given back, it goes to the dead-letter queue, without a reason."""
 
 
-class DeliveryStarter(DeliveryOwner, Protocol):
-    """Who starts and ends deliveries: the consumer, for its InHand, Groups and LastReceive."""
+class DeliveryKeeper(DeliveryOwner, Protocol):
+    """Who makes deliveries ready and ends them: the consumer, for its InHand, Groups and LastReceive."""
 
-    def start(self, *deliveries: Delivery) -> object:
+    def make_ready(self, *deliveries: Delivery) -> object:
         """Make them ready."""
 
     def run_again(self, delivery: Delivery) -> object:
-        """Start what was kept in hand: its time has come."""
+        """Make ready what was kept in hand: its time has come."""
 
-    def refuse(self, delivery: Delivery) -> object:
+    def give_back(self, delivery: Delivery) -> object:
         """Give it back: a handler that has lost it still runs, and it must not run beside itself."""
 
     def end_soon(self, delivery: Delivery, outcome: Outcome) -> object:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from millpond.engine.books import Books
-from millpond.engine.delivery import SETTLING, Delivery, DeliveryStarter
+from millpond.engine.delivery import SETTLING, Delivery, DeliveryKeeper
 from millpond.engine.groups import Groups
 from millpond.engine.held_back import WORKING, HeldBack
 from millpond.engine.in_hand import InHand
@@ -28,7 +28,7 @@ class Endings(SettlerOwner):
     def __init__(
         self,
         settler: Callable[[SettlerOwner], Settler],
-        owner: DeliveryStarter,
+        owner: DeliveryKeeper,
         books: Books,
         share: Share,
         pause: Pause,

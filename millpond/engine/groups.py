@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from millpond.engine.delivery import Delivery, DeliveryStarter
+from millpond.engine.delivery import Delivery, DeliveryKeeper
 from millpond.message import Outcome
 
 BEHIND_FAILED = Outcome("released", reason="an earlier message of its group failed")
@@ -18,7 +18,7 @@ class Groups:
        group locked for as long as one of its messages is in flight, so they come back in order.
     """
 
-    def __init__(self, owner: DeliveryStarter) -> None:
+    def __init__(self, owner: DeliveryKeeper) -> None:
         self._owner = owner
         self._lines: dict[str, deque[Delivery]] = {}
 
@@ -27,7 +27,7 @@ class Groups:
         line = self._lines.setdefault(delivery.received.group_id, deque())
         line.append(delivery)
         if len(line) == 1:
-            self._owner.start(delivery)
+            self._owner.make_ready(delivery)
 
     def leave(self, delivery: Delivery) -> None:
         """It is done, and SQS has confirmed it: the next one starts."""
@@ -35,7 +35,7 @@ class Groups:
         if line and line[0] is delivery:
             line.popleft()
             if line:
-                self._owner.start(line[0])
+                self._owner.make_ready(line[0])
             else:
                 del self._lines[delivery.received.group_id]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import msgspec
 
 from millpond.engine.books import Books
-from millpond.engine.delivery import Delivery, DeliveryStarter
+from millpond.engine.delivery import Delivery, DeliveryKeeper
 from millpond.engine.lease import Lease
 from millpond.engine.lease_keeper import LeaseKeeper
 from millpond.engine.lease_state import LEAVING, LOST
@@ -23,7 +23,7 @@ MAX_SPARED = 10_000
 class InHand:
     """What a receive brings becomes deliveries with a lease. A message runs once, however often SQS delivers it."""
 
-    def __init__(self, owner: DeliveryStarter, leases: LeaseKeeper, books: Books, share: Share, clock: Clock) -> None:
+    def __init__(self, owner: DeliveryKeeper, leases: LeaseKeeper, books: Books, share: Share, clock: Clock) -> None:
         self.number = 0  # deliveries that are not settled
         self.deliveries: dict[str, Delivery] = {}  # by message id: the newest one of each message
         self.back_off_until = 0.0  # when the last message that this worker put off is visible again
@@ -51,7 +51,7 @@ class InHand:
             elif earlier.lease.state is LOST and earlier.is_inside() and not earlier.finishes:
                 delivery = self._deliver(received, since, wall_time)
                 self._hold([delivery], since)
-                self._owner.refuse(delivery)
+                self._owner.give_back(delivery)
             else:
                 self._redelivered(earlier, received, since)
         self._hold(taken, since)

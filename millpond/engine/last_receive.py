@@ -8,7 +8,7 @@ import math
 import msgspec
 
 from millpond.app.config import QueueSettings
-from millpond.engine.delivery import Delivery, DeliveryStarter
+from millpond.engine.delivery import Delivery, DeliveryKeeper
 from millpond.engine.groups import BEHIND_FAILED
 from millpond.engine.outcomes import FAILURES
 from millpond.engine.pause import Pause
@@ -35,7 +35,7 @@ class LastReceive:
     The leases are held meanwhile, by their own heartbeats.
     """
 
-    def __init__(self, queue: str, settings: QueueSettings, pause: Pause, clock: Clock, owner: DeliveryStarter) -> None:
+    def __init__(self, queue: str, settings: QueueSettings, pause: Pause, clock: Clock, owner: DeliveryKeeper) -> None:
         self.max_receive_count = 0  # 0: there is none, or it is not known yet
         self._queue = queue
         # Begun later, it could not be held for a whole visibility time-out.

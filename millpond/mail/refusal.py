@@ -63,7 +63,7 @@ def meaning(phase: str, reply: Reply) -> Meaning:
     return Meaning.LATER
 
 
-def refusal(phase: str, reply: Reply) -> Retry | Reject | Unavailable:
+def verdict_of(phase: str, reply: Reply) -> Retry | Reject | Unavailable:
     """The verdict on a whole mail that was refused at `phase`."""
     text, meant = f"SMTP {reply} at {phase}", meaning(phase, reply)
     if meant is Meaning.SERVER:

@@ -17,7 +17,7 @@ from millpond.mail.compose import Mail
 from millpond.mail.greeting import Offer, greet
 from millpond.mail.lines import SmtpLines, what_failed
 from millpond.mail.mail_server import MailServer
-from millpond.mail.refusal import refusal
+from millpond.mail.refusal import verdict_of
 from millpond.mail.reply import BadReplyError, Reply
 
 _DATA = "DATA\r\n"
@@ -134,9 +134,9 @@ class SmtpConnection:
         if last.code == 421:  # nothing follows it
             if kept and last is first:  # so some servers end a session that was long enough
                 raise StaleError
-            raise refusal(_phase(len(replies) - 1, mail), last)
+            raise verdict_of(_phase(len(replies) - 1, mail), last)
         if not first.accepted:
-            verdict = refusal("MAIL", first)
+            verdict = verdict_of("MAIL", first)
             if not isinstance(verdict, Unavailable):  # where the login is no longer good, a new session logs in anew
                 self._end_exchange(last)
             raise verdict
@@ -177,14 +177,14 @@ class SmtpConnection:
             self._end_exchange(data)
             if data.code == 354 or data.accepted:
                 raise BadReplyError("replies out of step")
-            raise refusal("DATA", data)
+            raise verdict_of("DATA", data)
         # RFC 5321 4.5.2. The first line is a header's, and the last one ends with CRLF.
         content = mail.content.replace(b"\r\n.", b"\r\n..") + b".\r\n"
         self._lines.send("the content", content, waits.BLOCK_SECONDS)
         final = self._lines.reply("end of data", waits.FINAL_SECONDS)
         self._end_exchange(final)
         if not final.accepted:
-            raise refusal("end of data", final)
+            raise verdict_of("end of data", final)
         self.clean = True
 
     def _end_exchange(self, last: Reply) -> None:

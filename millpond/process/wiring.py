@@ -101,7 +101,7 @@ class Wiring:
             share=share,
             pool=core.pool,
             max_unsettled=max(2 * MAX_BATCH, share.cap),
-            refused=partial(self._refusals.note, name),
+            first_receive_failed=partial(self._refusals.note, name),
             clock=core.clock,
             spawn=core.spawn,
             unread_since=core.pulse.unread_since,

@@ -87,7 +87,7 @@ def read_queue_url(body: bytes | bytearray) -> str:
     return _queue_url.decode(body).queue_url
 
 
-def refusal(status: int, query_error: str, body: bytes | bytearray) -> QueueError:
+def error_of(status: int, query_error: str, body: bytes | bytearray) -> QueueError:
     """The error for an answer that is not 200. `query_error`: its header x-amzn-query-error."""
     codes, text = error_names(query_error, body)
     return error_kind(frozenset(codes), status)(text or f"HTTP {status}", next(iter(codes), ""))

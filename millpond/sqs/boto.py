@@ -127,7 +127,7 @@ def _keep_body(response_dict: dict[str, Any], customized_response_dict: dict[str
     """
     headers, body = response_dict["headers"], response_dict["body"]
     if response_dict["status_code"] != 200:
-        raise answers.refusal(response_dict["status_code"], headers.get("x-amzn-query-error", ""), body)
+        raise answers.error_of(response_dict["status_code"], headers.get("x-amzn-query-error", ""), body)
     content_type = headers.get("content-type", "")
     if "json" not in content_type:
         raise ValueError(f"the answer is {content_type or 'of no content type'}, not JSON")

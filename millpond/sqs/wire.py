@@ -54,7 +54,7 @@ class WireSqs(Sqs):
         try:
             answer = self._answer(name, body, seconds)
             if answer.status != 200:
-                raise answers.refusal(answer.status, answer.header("x-amzn-query-error"), answer.body)
+                raise answers.error_of(answer.status, answer.header("x-amzn-query-error"), answer.body)
             if b"json" not in answer.head:
                 raise ValueError(f"it is {answer.header('content-type') or 'of no content type'}, not JSON")
             return read(answer.body)

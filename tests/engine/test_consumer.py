@@ -506,7 +506,7 @@ def test_receives_that_fail_back_off_and_go_on(clock):
     assert rig.queue.calls["receive"] == 1  # a failing queue is not asked again at once
     clock.advance(30)
     assert rig.queue.deleted == {one: 1}
-    assert len(rig.refused) == 3  # before any receive came back, the service hears of each
+    assert len(rig.first_failures) == 3  # before any receive came back, the service hears of each
 
 
 def test_a_receive_that_is_denied_while_the_worker_runs_does_not_end_it(clock):
@@ -516,10 +516,10 @@ def test_a_receive_that_is_denied_while_the_worker_runs_does_not_end_it(clock):
     rig.queue.script["receive"] = [AccessDenied("no")] * 5
     clock.advance(25)  # the open poll has ended, and the next one was denied
     assert len(rig.queue.script["receive"]) < 5
-    assert rig.refused == []
+    assert rig.first_failures == []
     (two,) = rig.put("job")
     clock.advance(200)
-    assert rig.refused == []
+    assert rig.first_failures == []
     assert rig.queue.deleted == {one: 1, two: 1}
 
 

@@ -51,7 +51,7 @@ class Lines:
         self.given_back: list[str] = []
         self.groups = Groups(self)
 
-    def start(self, delivery: Any) -> None:
+    def make_ready(self, delivery: Any) -> None:
         self.started.append(delivery.name)
 
     def end_soon(self, delivery: Any, outcome: Any) -> None:
@@ -233,7 +233,7 @@ class Fifo:
             share=Permits(concurrency, 1, self.clock).share(0),
             pool=self.pool,
             max_unsettled=20,
-            refused=lambda error: None,
+            first_receive_failed=lambda error: None,
             clock=self.clock,
             spawn=self.spawn,
         )

@@ -132,8 +132,8 @@ def two_queues(process, *denied):
     names = dict(zip(("a", "b"), one.rigs, strict=True))
     for name, rig in names.items():
         rig.consumer.name = name
-        rig.refused = types.SimpleNamespace(append=lambda error, name=name: one.refusals.note(name, error))
-        rig.consumer._refused = rig.refused.append
+        rig.first_failures = types.SimpleNamespace(append=lambda error, name=name: one.refusals.note(name, error))
+        rig.consumer._first_receive_failed = rig.first_failures.append
         rig.queue.script["receive"] += [AccessDenied("no right")] * 1_000 if name in denied else []
     one.start()
     return one, names
