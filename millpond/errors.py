@@ -6,7 +6,7 @@ MillpondError
 │   ├── QueueMissing         there is no such queue
 │   ├── AccessDenied         credentials or rights are wrong
 │   ├── Throttled            SQS asks for fewer calls
-│   └── Unreachable          network, 5xx, or an answer that is no SQS
+│   └── Unreachable          network, 5xx, or an answer that is not from SQS
 │       └── Unanswered           the request was sent and no answer came: it may have been done
 ├── SendError            Producer: some messages were not taken
 └── Verdict              what a handler raises to say how its message ends

@@ -178,7 +178,7 @@ def _parse(path: Path) -> dict[str, Any]:
         place = place.removesuffix(")").replace("end of document", f"line {len(data.splitlines())}, at its end")
         raise ConfigError(f"{path}: {place}: {text}") from None
     except (ValueError, RecursionError) as error:  # an integer of thousands of digits, thousands of brackets
-        raise ConfigError(f"{path}: no TOML that can be read: {error}") from None
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
 
 
 def _port(value: Any) -> Any:

@@ -137,7 +137,7 @@ def _redrive(where: str, redrive: Redrive, max_attempts: int) -> Finding:
         )
         return Finding("warning", where, text)
     if not count:
-        text = "no redrive policy: a message that takes the whole worker down comes back until its retention ends"
+        text = "there is no redrive policy: a message that crashes the worker comes back until its retention ends"
         return Finding("warning", where, text)
     text = f"maxReceiveCount = {count}"
     better = f"set it to {max_attempts + GOOD_REDRIVE_MARGIN} or more"

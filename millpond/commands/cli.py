@@ -37,7 +37,7 @@ examples:
   %(prog)s -c config.toml send email.send '{"to": ["ann@example.com"], "subject": "Hello", "text": "Hi"}'
 
 exit codes: 0 stopped in order, 1 some messages are left (they come back after their visibility time-out), 2 crash,
-3 bad configuration or boot
+3 bad configuration or boot, or all queues refused
 """
 #: What was registered with atexit has the rest of the drain, this long at the most (Sentry's limit is 2 s) ...
 EXIT_SECONDS = 5.0

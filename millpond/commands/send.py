@@ -98,7 +98,7 @@ def read_payload(text: str) -> str:
         raise ConfigError("PAYLOAD is nested too deeply") from None
     except ValueError as error:
         hint = "" if text.startswith(("{", "[")) and '"' in text else """; in a shell: '{"number": "A-1"}'"""
-        raise ConfigError(f"PAYLOAD is no JSON: {error}{hint}") from None
+        raise ConfigError(f"PAYLOAD is not valid JSON: {error}{hint}") from None
     return text
 
 

@@ -26,7 +26,7 @@ LEVELS = {
 #: What the log says of each outcome; the fields of the event stand in braces.
 SENTENCES = {
     "succeeded": "succeeded in {seconds:g} s",
-    "discarded": "its handler has discarded this message, and it is deleted",
+    "discarded": "the handler discarded this message; it was deleted",
     "released": "given back: this message is received again, by this or another worker",
     "retried": "put off: this message is visible again in {delay_seconds} s",
     "lease_lost": "the lease was lost: SQS may have given this message to another worker",

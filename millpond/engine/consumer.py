@@ -132,7 +132,11 @@ class Consumer(DeliveryKeeper, Receiver):
 
     def give_back(self, delivery: Delivery) -> None:
         """Give it back: the handler that lost it before still ends."""
-        outcome = Outcome("released", reason="its handler still ends", delay_seconds=round(self._settings.beat_seconds))
+        outcome = Outcome(
+            "released",
+            reason="its handler from an earlier delivery is still ending",
+            delay_seconds=round(self._settings.beat_seconds),
+        )
         self.end_soon(delivery, outcome)
 
     def receive_failed(self, error: QueueError, in_a_row: int) -> None:

@@ -174,7 +174,7 @@ class Delivery(msgspec.Struct, eq=False):
         return greenlet
 
     def start_limit(self, limit: Countdown[Delivery]) -> None:
-        """Let its time count from now on. `limit`: those with the same limit, whose `due` is `exceed_limit`."""
+        """Start its time limit now. `limit`: the countdown of all with the same limit, which calls `exceed_limit`."""
         self._limit = limit
         limit.add(self)
 

@@ -85,7 +85,7 @@ class Endings(SettlerOwner):
     def has_room(self) -> None:
         """Give permits back while there is room for what their messages will have to settle.
 
-        Where all that is in hand waits for its delete no handler runs: no delete is going to join those.
+        Where every message in hand waits for its delete, no handler runs, and no further delete will come: they go now.
         """
         if self._owed and not self.settler.is_full:
             owed, self._owed = self._owed, 0

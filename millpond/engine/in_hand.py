@@ -38,7 +38,7 @@ class InHand:
         self._abandoned_until: list[float] = []
 
     def take(self, messages: list[Received], since: float) -> list[Delivery]:
-        """Those that are to run, of what SQS delivered at `since`."""
+        """Take in the messages that SQS delivered at `since`. Gives the deliveries that are to run."""
         self._books.receive(len(messages))
         wall_time, taken = self._clock.time(), []
         for received in messages:

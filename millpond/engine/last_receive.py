@@ -18,8 +18,9 @@ from millpond.observe import log
 
 #: What goes on is logged this often.
 LOG_SECONDS = 60.0
-#: Outcomes that cannot stay in hand: behind a failed one of its group, SQS gives that one to nobody while this one is
-#: held; what no thread was free for has waited already, and others need its permit.
+#: Causes with which a message does not stay in hand: it failed, or no thread was free for it. In the second case it has
+#: waited already, and others need its permit. (BEHIND_FAILED does not stay either: while this worker holds it, SQS
+#: gives nobody the failed message before it in its group.)
 NOT_KEPT = FAILURES | {"no_thread"}
 SERVER_DOWN = Outcome("released", reason="a server that its queue needs was down")
 

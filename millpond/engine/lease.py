@@ -91,8 +91,9 @@ class Lease(msgspec.Struct, eq=False):
     4. It keeps its own deadline: on a standard queue SQS answers 200 to an extension that came too late
        (`test_a_lease_ends_before_sqs_says_so_and_is_told_once`).
     5. While the hub stands still the watchdog's thread extends it. The thread marks it first, and nothing is sent for
-       it from here until the mark is gone. (A beat of ours may be on its way: of two extensions the later one keeps
-       the message longer, whatever their order. It is a let-go, or a delete, that none may follow.)
+       it from here until the mark is gone. (A beat of ours may be on its way already. That does no harm: of two
+       extensions the later one keeps the message longer, in whatever order they arrive. But no extension may follow a
+       let-go or a delete.)
        (`test_between_any_two_lines_either_the_thread_has_the_lease_or_the_hub`.)
     """
 

@@ -88,7 +88,7 @@ class LeaseKeeper:
         self.changes.hurry()
 
     def _send(self, changes: list[Change]) -> list[Change]:
-        """One call. What the watchdog's thread extends just now waits; the rest of what comes back has failed."""
+        """Make one call. Gives the changes to send again: those that failed, and those whose lease is marked."""
         marked = [change for change in changes if change.lease.marked]
         sent = [(change, call) for change in changes if change not in marked and (call := change.take()) is not None]
         if not sent:

@@ -34,7 +34,7 @@ LEASE_LOST = Outcome("lease_lost")
 RELEASED = Outcome("released", reason="the worker shuts down")
 #: The same, where its handler has not begun: it can wait until no poll of ours would fetch it again.
 NOT_STARTED = Outcome("released", reason="the worker shuts down")
-#: For how long a message is put off that no thread was free for: the first time, and at the most.
+#: How long a message is put off when no thread was free for it: the first time, and at most.
 PUT_OFF_SECONDS, MAX_PUT_OFF_SECONDS = 30.0, 900.0
 
 

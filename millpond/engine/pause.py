@@ -105,8 +105,11 @@ class Pause:
     # The probe: one message at a time
 
     def is_queues_turn(self) -> bool:
-        """In turns, since a message of the queue's may be of another type, and get through. Where all permits are with
-        those in hand, one of these."""
+        """Whether the next probe is received from the queue, and not one in hand.
+
+        They take turns, because a message of the queue may be of another type, and get through. Where all permits are
+        with messages in hand, the probe is one of these.
+        """
         is_turn = self._in_hand_probed and self._share.room() > 0
         self._in_hand_probed = False
         return is_turn

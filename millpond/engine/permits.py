@@ -15,9 +15,9 @@ QUIET_WAIT_SECONDS = 10.0
 class Permits:
     """The process's permits, shared by its queues: concurrency + prefetch in all.
 
-    1. Of those who wait the queue that holds least is served first, and while it is hungry the others leave a twentieth
-       free for it: of two busy ones each has half, also where the handlers of one are slow. (First come, first served:
-       the slow one ends with nearly all.)
+    1. Of the queues that wait, the one that holds least is served first. While it is hungry the others leave a
+       twentieth free for it. So of two busy queues each has half, even where the handlers of one are slow. (If the
+       first to ask were served first, the slow one would end up with nearly all.)
     2. One queue cannot hold them all: a tenth is kept for the others, or one whose handlers or deletes hang would stop
        them too. Its open polls hold half of all at the most.
     3. The polls of quiet queues come last, for each holds its permit as long as a long poll takes. While a queue is

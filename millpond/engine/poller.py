@@ -21,8 +21,9 @@ from millpond.sqs.queue import Queue, Received
 
 #: A poll whose answer has not come this long after its wait is overdue.
 OVERDUE_SECONDS = 1.0
-#: Beside other queues a poll that expects messages waits this long, for it holds a permit for each that it asks for;
-#: one of a quiet queue four times as long, then longer: all permits of a busy queue are the others' soon after.
+#: Beside other queues a poll that expects messages waits this long, because it holds a permit for each message that it
+#: asks for. A poll of a quiet queue waits four times as long, then longer. So when a busy queue falls quiet, the other
+#: queues soon have its permits.
 BRIEF_SECONDS = 2
 
 

@@ -18,13 +18,13 @@ from millpond.sqs.queue import Failure
 
 #: While a call goes on failing, it is logged this often.
 LOG_SECONDS = 60.0
-#: A queue that has not answered for this long is out: nothing waits for it any more ...
+#: A queue that has not answered for this long is out: nothing waits for it any more.
 OUT_SECONDS = 5.0
-#: One refusal can pass (rights that were given just now, and have not reached every host of SQS): what is still refused
-#: after this long only a person can mend.
-DENIED_OUT_SECONDS = 1.0
-#: ... but this often one call looks whether it is back.
+#: While it is out, one call looks this often whether it is back.
 OUT_LOOK_SECONDS = 5.0
+#: One refusal can pass: rights that were given just now have not reached every host of SQS. What is still refused after
+#: this long, only a person can mend.
+DENIED_OUT_SECONDS = 1.0
 
 RIGHTS = frozenset({"AccessDenied", "AccessDeniedException", "KMS.AccessDeniedException"})
 

@@ -8,14 +8,17 @@ from typing import Any
 from millpond.errors import Interrupt
 from millpond.hub.clock import Clock, Timer
 
-#: A handler that is still inside after an interrupt gets it again each second ...
+#: A handler that is still inside after an interrupt gets it again this often.
 REPEAT_SECONDS = 1.0
-#: ... this often; then it is stuck, and its slot is written off.
+#: After this number of interrupts it is stuck, and its slot is written off.
 MAX_INTERRUPTS = 10
 
 
 class Interruption:
-    """Of one run of a handler in `greenlet`; who began it calls `throw` in the hub once, and `end` when that is out.
+    """The interruption of one run of a handler, which is in `greenlet`.
+
+    Whoever makes it calls `throw` once, in the hub, and `end` when the handler is out.
+
 
     `error` is what interrupted it. It is never thrown itself: its traceback would hold the delivery in memory.
     """

@@ -136,7 +136,10 @@ class Threads:
         return True
 
     def _has_thread(self, number: int) -> bool:
-        """Grow the pool to this size. (By itself it takes the call first, and runs it some time, though it raises.)"""
+        """Grow the pool to this size. True: it has it.
+
+        It does not grow by itself: where no thread can be made it would raise, but keep the call, and run it later.
+        """
         if self._pool is None:
             self._pool = ThreadPool(0)
         if self._pool.size >= number:

@@ -78,7 +78,7 @@ class Service:
             consumer.pollers.start()
         text, names = "waiting for messages", [consumer.name for consumer in self.consumers]
         if unanswered := self._queues.unanswered:
-            text = f"started, but SQS has not answered yet for {', '.join(unanswered)}: it is asked again and again"
+            text = f"started, but SQS has not answered yet for {', '.join(unanswered)}: the worker keeps asking"
         text += "; Ctrl-C or SIGTERM finishes what is in hand and stops"
         log.event(logging.INFO, "worker.ready", text, queues=names)
 

@@ -126,7 +126,7 @@ def _loss(error: Exception, seconds: float) -> str:
     if isinstance(error, TimeoutError):
         return f"no answer in {seconds:.3g} s"
     if isinstance(error, ValueError):
-        return f"the answer is no HTTP: {error}"
+        return f"the answer is not valid HTTP: {error}"
     return f"the connection ended before the answer did: {error}".removesuffix(": ")
 
 

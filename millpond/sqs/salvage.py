@@ -23,7 +23,7 @@ def messages(body: bytes | bytearray) -> list[Received]:
     found = _list(_loose(body), "Messages")
     read = [_message(one) for one in found if as_text(one.get("ReceiptHandle"))]
     if not read and found:
-        raise ValueError(f"no message of {len(found)} has a receipt handle")
+        raise ValueError(f"none of its {len(found)} messages has a receipt handle")
     if len(read) < len(found):
         line = "%d of %d messages have no receipt handle: they are left to their visibility time-out"
         _log.warning(line, len(found) - len(read), len(found), extra={"event": "receive.incomplete"})
@@ -36,9 +36,9 @@ def _message(message: Mapping[str, Any]) -> Received:
     system = system if isinstance(system, dict) else {}
     attributes, flaw = _attributes(message.get("MessageAttributes"))
     if not isinstance(body, str):
-        body, flaw = json.dumps(body), "SQS gave it no Body that is a text"
+        body, flaw = json.dumps(body), "its Body in the answer of SQS is not a text"
     elif body != as_text(body):
-        flaw = "its Body holds half a character"
+        flaw = "its Body holds half a character (a lone surrogate)"
     return Received(
         # Two messages without an id must not look like one.
         as_text(message.get("MessageId")) or f"unnamed-{sha256(handle.encode()).hexdigest()}",
@@ -81,7 +81,7 @@ def _loose(body: bytes | bytearray) -> dict[str, Any]:
     """The answer, by the standard library's reader, which accepts half a character."""
     answer = json.loads(body.decode("utf-8", "replace"), parse_int=_whole)
     if not isinstance(answer, dict):
-        raise ValueError("the answer is no JSON object")
+        raise ValueError("the answer is not a JSON object")
     return answer
 
 

@@ -225,7 +225,7 @@ def test_no_redrive_policy_is_a_warning(settings, policy):
         attributes["RedrivePolicy"] = policy
     found = findings(settings(), FakeSqs(attributes=attributes))
     warnings = [finding.text for finding in found if finding.level == "warning"]
-    assert warnings[0].startswith("no redrive policy")
+    assert warnings[0].startswith("there is no redrive policy")
     assert warnings[1].startswith("this queue has no dead-letter queue")
 
 

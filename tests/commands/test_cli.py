@@ -479,16 +479,17 @@ def test_a_payload_can_be_a_file_or_standard_input(tmp_path, monkeypatch):
     [
         (
             "{to: 1}",
-            "PAYLOAD is no JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1); in",
+            "PAYLOAD is not valid JSON: Expecting property name enclosed in double quotes: line 1 column 2 "
+            "(char 1); in",
         ),
-        ("", "PAYLOAD is no JSON: Expecting value: line 1 column 1 (char 0)"),
+        ("", "PAYLOAD is not valid JSON: Expecting value: line 1 column 1 (char 0)"),
         (
             "{number: A-1}",
-            """PAYLOAD is no JSON: Expecting property name enclosed in double quotes: line 1 column 2 """
+            """PAYLOAD is not valid JSON: Expecting property name enclosed in double quotes: line 1 column 2 """
             """(char 1); in a shell: '{"number": "A-1"}'""",
         ),
-        ("NaN", "PAYLOAD is no JSON: NaN is not a JSON value"),
-        ('{"a": "b"', "PAYLOAD is no JSON: Expecting ',' delimiter: line 1 column 10 (char 9)"),
+        ("NaN", "PAYLOAD is not valid JSON: NaN is not a JSON value"),
+        ('{"a": "b"', "PAYLOAD is not valid JSON: Expecting ',' delimiter: line 1 column 10 (char 9)"),
         ("[" * 200_000, "PAYLOAD is nested too deeply"),
         ("@nowhere.json", "PAYLOAD @nowhere.json: cannot be read: No such file or directory"),
         ('"\udcff"', "PAYLOAD is not UTF-8"),

@@ -694,9 +694,9 @@ def test_a_body_that_is_no_envelope_is_a_dead_letter_that_says_why(body, reason)
 
 def test_a_message_that_sqs_did_not_give_whole_is_a_dead_letter_whatever_its_handler_would_take():
     processor = Processor({"job": route(lambda payload, message: None)}, RETRY, VirtualClock())
-    delivery = delivery_of("null", flaw="SQS gave it no Body that is a text")
+    delivery = delivery_of("null", flaw="its Body in the answer of SQS is not a text")
     outcome = processor.process(delivery, "job")
-    assert outcome == Outcome("dead_lettered", "undecodable", "SQS gave it no Body that is a text")
+    assert outcome == Outcome("dead_lettered", "undecodable", "its Body in the answer of SQS is not a text")
 
 
 @pytest.mark.parametrize(

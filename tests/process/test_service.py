@@ -38,7 +38,7 @@ def test_a_worker_that_is_stopped_before_it_runs_receives_nothing(process, clock
     ("unanswered", "text"),
     [
         ([], "waiting for messages; "),
-        (["q"], "started, but SQS has not answered yet for q: it is asked again and again; "),
+        (["q"], "started, but SQS has not answered yet for q: the worker keeps asking; "),
     ],
 )
 def test_a_worker_does_not_say_that_it_waits_for_messages_where_sqs_has_not_answered(process, caplog, unanswered, text):

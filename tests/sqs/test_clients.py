@@ -369,7 +369,7 @@ def messages(*odd: Any) -> dict[str, Any]:
     return {"Messages": [*good[:4], *odd, *good[4:]]}
 
 
-NO_TEXT = "SQS gave it no Body that is a text"
+NO_TEXT = "its Body in the answer of SQS is not a text"
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,7 @@ def test_a_request_that_cannot_leave_is_a_time_out_too(server):
 )
 def test_what_is_not_exactly_http_is_no_answer(client, server, answer):
     server.script.append(answer)
-    with pytest.raises(Unreachable, match="no HTTP"):
+    with pytest.raises(Unreachable, match="not valid HTTP"):
         send(client)
     works(client, server)
     assert server.connections == 2
