@@ -28,12 +28,13 @@ HANDS = 8
 #: What a test that is not marked slow may take.
 QUICK_SECONDS = 3.0
 #: Files whose coverage is not measured, as that makes them three times as dear: whole processes, load and chance, for
-#: minutes. What they reach, other tests must reach too. And the one that counts steps: coverage takes some itself.
+#: minutes. What they reach, others must reach too. And the one that counts steps, of which coverage takes some; and
+#: the one whose processes fork beside threads: a fork that comes while coverage holds a lock of its own never ends.
 UNMEASURED = (
     *("chaos/", "tests/fuzz/", "tests/test_dead_letter_queue", "tests/test_documents", "tests/test_end_to_end"),
     *("tests/test_reference", "tests/test_secrets", "tests/test_wheel", "tests/process/test_signals"),
     "tests/engine/test_lease_model",
-    "tests/test_cost",
+    *("tests/test_cost", "tests/hub/test_forked"),
 )
 
 _COUNT = re.compile(r"(\d+) (passed|failed|skipped|error)")
