@@ -82,7 +82,7 @@ class InHand:
         self._share.release()
 
     def finish(self, deliveries: list[Delivery]) -> None:
-        """Forget what is settled. Of what went back it is remembered when it is visible, and which receives use up no
+        """Forget what is settled, but remember when messages that went back are visible, and which receives use up no
         attempt."""
         for delivery in deliveries:
             if self._spared or delivery.outcome is not SUCCEEDED:
