@@ -244,10 +244,10 @@ def test_a_large_answer_is_in_memory_once(server, coding):
 def test_an_answer_in_many_small_chunks_is_read_and_one_in_endless_many_is_not(client, server):
     head, chunk = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"
     server.script.append(head + chunk * (MAX_CHUNKS - 1) + b"0\r\n\r\n")
-    assert send(client).body == b"x" * (MAX_CHUNKS - 1)
+    assert send(client, seconds=60).body == b"x" * (MAX_CHUNKS - 1)
     server.script.append(head + chunk * MAX_CHUNKS + b"0\r\n\r\n")
     with pytest.raises(Unreachable, match="in more than 65,536 chunks"):
-        send(client)
+        send(client, seconds=60)
     works(client, server)
 
 
