@@ -35,7 +35,7 @@ CONCURRENCY = 100
 RUNS = 5
 #: Seconds that a run may take, and that the last deletes may.
 PATIENCE_SECONDS = 180
-SETTLE_SECONDS = 10
+CALL_SECONDS = 10
 
 
 class Figures(NamedTuple):
@@ -158,7 +158,7 @@ def once(server: Server, consumer: Consumer, pipelining: bool) -> Figures:
 
 def settled(server: Server, queue_url: str) -> int:
     """Messages left once the queue is empty, or the last deletes have had their time: what comes twice comes now."""
-    end = time.monotonic() + SETTLE_SECONDS
+    end = time.monotonic() + CALL_SECONDS
     while (left := server.left(queue_url)) and time.monotonic() < end:
         time.sleep(0.1)
     return left

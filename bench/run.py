@@ -23,7 +23,7 @@ WARM = 1_000
 #: Messages a second that a run may be as slow as, beyond that patience.
 SLOW = 1_000
 #: Seconds that the last deletes have.
-SETTLE_SECONDS = 10
+CALL_SECONDS = 10
 #: Calls that only the driver makes.
 _OWN_CALLS = {"CreateQueue", "SendMessageBatch", "DeleteQueue"}
 
@@ -140,7 +140,7 @@ def throughput(
 
 def _settled(server: Server, queue_url: str) -> int:
     """Messages left once the queue is empty, or the last deletes have had their time."""
-    end = time.monotonic() + SETTLE_SECONDS
+    end = time.monotonic() + CALL_SECONDS
     while (left := server.left(queue_url)) and time.monotonic() < end:
         time.sleep(0.05)
     return left

@@ -18,7 +18,7 @@ from millpond.hub.home import Errand, home, hub_thread, system, thread_beside
 from millpond.message import envelope_text
 from millpond.sqs.entries import batches
 from millpond.sqs.limits import MAX_BYTES, MAX_DELAY_SECONDS
-from millpond.sqs.queue import SETTLE_SECONDS, Entry, dedup_id_of
+from millpond.sqs.queue import CALL_SECONDS, Entry, dedup_id_of
 from millpond.sqs.queue_url import NAMELESS, has_name, is_fifo
 
 if TYPE_CHECKING:
@@ -219,7 +219,7 @@ class _Sending:
         """Make one call. Returns an error that may pass; raises it on the last attempt, and where no time is left."""
         left = end - monotonic()
         last = last or left < LEAST_CALL_SECONDS
-        seconds = min(SETTLE_SECONDS, max(LEAST_CALL_SECONDS, left if last else left / 2))
+        seconds = min(CALL_SECONDS, max(LEAST_CALL_SECONDS, left if last else left / 2))
         self._tries += 1
         try:
             results = queue.send([self._unsent[index] for index in batch], seconds)

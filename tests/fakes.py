@@ -147,8 +147,8 @@ class FakeQueue:
             self.deleted[one.id] += 1
         return None
 
-    def extend(self, changes: Sequence[tuple[str, int]]) -> list[Failure | None]:
-        failure = self._enter("extend", changes)
+    def change_visibility(self, changes: Sequence[tuple[str, int]]) -> list[Failure | None]:
+        failure = self._enter("change_visibility", changes)
         if failure is not None:
             return [failure] * len(changes)
         return [self._extend(handle, seconds) for handle, seconds in changes]

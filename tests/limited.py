@@ -9,7 +9,7 @@ from typing import Any
 from gevent import getcurrent
 
 from millpond.errors import Unanswered
-from millpond.sqs.queue import POLL_GRACE_SECONDS, SETTLE_SECONDS
+from millpond.sqs.queue import CALL_SECONDS, POLL_GRACE_SECONDS
 from millpond.sqs.sqs_queue import LEAST_DRAIN_SECONDS
 
 
@@ -33,8 +33,8 @@ class Limited:
     def delete(self, receipt_handles: Any) -> Any:
         return self._settle(lambda: self._queue.delete(receipt_handles))
 
-    def extend(self, changes: Any) -> Any:
-        return self._settle(lambda: self._queue.extend(changes))
+    def change_visibility(self, changes: Any) -> Any:
+        return self._settle(lambda: self._queue.change_visibility(changes))
 
     def send(self, entries: Any) -> Any:
         return self._settle(lambda: self._queue.send(entries))
@@ -43,7 +43,7 @@ class Limited:
         return self._settle(self._queue.attributes)
 
     def _settle(self, call: Callable[[], Any]) -> Any:
-        return self._within(min(SETTLE_SECONDS, max(LEAST_DRAIN_SECONDS, self._end - self._clock.now())), call)
+        return self._within(min(CALL_SECONDS, max(LEAST_DRAIN_SECONDS, self._end - self._clock.now())), call)
 
     def _within(self, seconds: float, call: Callable[[], Any]) -> Any:
         self.calls += 1

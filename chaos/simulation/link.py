@@ -103,9 +103,11 @@ class Link:
         steps = [partial(self._queue.delete, handle) for handle in receipt_handles]
         return self._batch("delete", [(message_of(handle), handle, None) for handle in receipt_handles], steps)
 
-    def extend(self, changes: Sequence[tuple[str, int]]) -> list[Failure | None]:
+    def change_visibility(self, changes: Sequence[tuple[str, int]]) -> list[Failure | None]:
         steps = [partial(self._queue.change, handle, seconds) for handle, seconds in changes]
-        return self._batch("extend", [(message_of(handle), handle, seconds) for handle, seconds in changes], steps)
+        return self._batch(
+            "change_visibility", [(message_of(handle), handle, seconds) for handle, seconds in changes], steps
+        )
 
     def send(self, entries: Sequence[Entry]) -> list[Failure | None]:
         name = "letter" if self._letters else "job"

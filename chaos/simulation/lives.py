@@ -71,7 +71,7 @@ class Life(msgspec.Struct, eq=False):
 
     def changes(self) -> list[Ask]:
         """Of its visibility."""
-        return [ask for ask in self.asks if ask.name == "extend"]
+        return [ask for ask in self.asks if ask.name == "change_visibility"]
 
     def outcome_at(self, at: float) -> Settled | None:
         """The latest one that was queued by then."""

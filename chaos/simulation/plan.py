@@ -24,7 +24,7 @@ KINDS: tuple[FaultKind, ...] = (
 )
 #: The share of schedules in which changes of visibility alone go wrong.
 CRAWLING = 0.04
-CALLS = ("receive", "delete", "extend", "send")
+CALLS = ("receive", "delete", "change_visibility", "send")
 
 
 class Happening(msgspec.Struct):
@@ -119,7 +119,7 @@ def _crawling(plan: Plan, chance: Random) -> Plan:
         visibility=chance.choice((20, 30)),
         timeout=100.0,
         happenings=[],
-        fault_rate={"extend": 0.9},
+        fault_rate={"change_visibility": 0.9},
         fault_kinds=("slow_back", "hangs"),
         duplicates=0.0,
         long=0.5,

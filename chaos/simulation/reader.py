@@ -134,7 +134,7 @@ class _Reader:
             ask.ended, ask.error = event.at, error
             failure = None if error else results[index]
             ask.failure = failure.code if failure is not None else ""
-            if life is not None and name == "extend":
+            if life is not None and name == "change_visibility":
                 self._extended(life, ask, failure)
 
     def _extended(self, life: Life, ask: Ask, failure: Any) -> None:

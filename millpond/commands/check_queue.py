@@ -15,7 +15,7 @@ from millpond.observe.screen import counted
 from millpond.process.drain import reserve_seconds
 from millpond.sqs.codes import DENIED_CODES
 from millpond.sqs.limits import MAX_RECEIVES
-from millpond.sqs.queue import SETTLE_SECONDS, Failure
+from millpond.sqs.queue import CALL_SECONDS, Failure
 from millpond.sqs.redrive import Redrive, read_redrive
 from millpond.sqs.sqs_queue import SqsQueue
 
@@ -54,9 +54,9 @@ def check_queue(
     if attributes is None:
         return
     yield Finding("note", where, "the right to receive is not tested: a receive would take messages")
-    extend, delete = [(MADE_UP_HANDLE, queue.visibility_seconds)], [MADE_UP_HANDLE]
-    yield _right(where, "sqs:ChangeMessageVisibility", lambda: remote.extend(extend))
-    yield _right(where, "sqs:DeleteMessage", lambda: remote.delete(delete))
+    changes, handles = [(MADE_UP_HANDLE, queue.visibility_seconds)], [MADE_UP_HANDLE]
+    yield _right(where, "sqs:ChangeMessageVisibility", lambda: remote.change_visibility(changes))
+    yield _right(where, "sqs:DeleteMessage", lambda: remote.delete(handles))
     redrive = read_redrive(attributes)
     if attributes:
         attempts = [route.max_attempts or settings.retry.max_attempts for route in routes.values()]
@@ -72,9 +72,9 @@ def queue_at(url: str, queue: QueueSettings, settings: AllSettings) -> SqsQueue:
 
 def _lease(where: str, queue: QueueSettings, routes: Mapping[str, Route]) -> Finding:
     beat, visibility = queue.beat_seconds, queue.visibility_seconds
-    if beat + SETTLE_SECONDS > visibility:
+    if beat + CALL_SECONDS > visibility:
         text = f"visibility_seconds = {visibility} is short: a beat comes after {beat:.3g} s and its call may take"
-        text += f" {SETTLE_SECONDS} s, and by then another worker may have the message; 60 is the default"
+        text += f" {CALL_SECONDS} s, and by then another worker may have the message; 60 is the default"
         return Finding("warning", where, text)
     longest = max((route.timeout_seconds for route in routes.values()), default=0.0)
     text = f"visibility_seconds = {visibility}: a beat each {beat:.3g} s keeps the message of a longer handler"

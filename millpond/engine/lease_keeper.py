@@ -94,7 +94,7 @@ class LeaseKeeper:
         if not sent:
             return marked
         started = self._clock.now()
-        results = results_of(self._queue.extend, [call for _, call in sent])
+        results = results_of(self._queue.change_visibility, [call for _, call in sent])
         if self._trouble.since or any(results):
             self._trouble.read(self._queue.url, results, started, self.changes.count)
         return marked + [

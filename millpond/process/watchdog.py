@@ -49,13 +49,13 @@ NOBODY = "no handler is running, so see the traceback"
 
 
 class GuardedQueue(NamedTuple):
-    """One queue, as the thread sees it. `extend` is as in queue.Queue, but native: by no socket and no lock of ours.
+    """One queue, as the thread sees it. `change_visibility` is as in queue.Queue, but by no socket and no lock of ours.
 
     `hand_over` gives it the keys of now; in a greenlet.
     """
 
     leases: Callable[[], list[Lease]]
-    extend: Callable[[Sequence[tuple[str, int]]], list[Failure | None]]
+    change_visibility: Callable[[Sequence[tuple[str, int]]], list[Failure | None]]
     hand_over: Callable[[], object]
 
 
@@ -182,7 +182,7 @@ class Watchdog:
     def _send(self, guard: GuardedQueue, marked: list[tuple[Lease, tuple[str, int]]], started: float) -> None:
         results: list[Failure | None] = []
         try:
-            results = results_of(guard.extend, [change for _, change in marked])
+            results = results_of(guard.change_visibility, [change for _, change in marked])
         finally:
             results = results or [Failure("crash")] * len(marked)
             now = self._clock.now()

@@ -133,7 +133,7 @@ class Wiring:
             text = "a proxy is in the way: while a handler blocks the hub, no lease of this queue is extended"
             log.event(logging.WARNING, "queue.unguarded", text, queue=name)
         else:
-            self._guards.append(GuardedQueue(consumer.hand.leases, way.extend, way.hand_over))
+            self._guards.append(GuardedQueue(consumer.hand.leases, way.change_visibility, way.hand_over))
 
     def _watchdog(self) -> Watchdog:
         return Watchdog(

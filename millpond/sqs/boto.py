@@ -23,7 +23,7 @@ from millpond.sqs.connection_pool import CONNECT_SECONDS, tls_context
 from millpond.sqs.credentials import Credentials, credentials_loader
 from millpond.sqs.endpoint import find_endpoint
 from millpond.sqs.http_connection import TOO_LARGE
-from millpond.sqs.queue import POLL_GRACE_SECONDS, SETTLE_SECONDS
+from millpond.sqs.queue import CALL_SECONDS, POLL_GRACE_SECONDS
 from millpond.sqs.queue_url import is_loopback
 from millpond.sqs.requests import Request, as_parameters
 from millpond.sqs.shapes import MAX_TOLD
@@ -51,7 +51,7 @@ class BotoSqs(Sqs):
             core.register_component("credential_provider", _Provider(self.credentials))
             session = boto3.Session(botocore_session=core, region_name=endpoint.region)
             self.poll = _client(session, url, wait_seconds + POLL_GRACE_SECONDS, polls)
-            self.settle = _client(session, url, SETTLE_SECONDS, settles)
+            self.settle = _client(session, url, CALL_SECONDS, settles)
             tls_context(endpoint.ca_file)  # else the first call would find that it cannot be read
         except (BotoCoreError, ValueError) as error:
             raise ConfigError(f"[sqs] cannot connect: {error}") from None

@@ -44,7 +44,7 @@ class FrozenKeys:
 class Rescue(NamedTuple):
     """How a native thread extends leases of one queue. `hand_over` is called in a greenlet, now and then."""
 
-    extend: Callable[[Sequence[tuple[str, int]]], list[Failure | None]]
+    change_visibility: Callable[[Sequence[tuple[str, int]]], list[Failure | None]]
     hand_over: Callable[[], object]
 
 
@@ -55,4 +55,4 @@ def rescue(sqs: Sqs, queue_url: str, region: str, endpoint_url: str) -> Rescue |
         return None
     keys = FrozenKeys(sqs.credentials)
     own = WireSqs(wire.endpoint_url, wire.region, keys, wire.connections.for_thread())
-    return Rescue(own.queue(queue_url).extend, keys.hand_over)
+    return Rescue(own.queue(queue_url).change_visibility, keys.hand_over)

@@ -20,7 +20,7 @@ from millpond.sqs.codes import LEASE_LOST_CODES
 #: The answer to a poll may come this long after its wait: until then SQS may have given messages away.
 POLL_GRACE_SECONDS = 10
 #: What every other call may take: a later answer counts as lost.
-SETTLE_SECONDS = 10
+CALL_SECONDS = 10
 _DEDUP_ID = re.compile(r"[!-~]{1,128}")
 
 
@@ -117,7 +117,7 @@ class Queue(Protocol):
 
     def delete(self, receipt_handles: Sequence[str]) -> list[Failure | None]: ...
 
-    def extend(self, changes: Sequence[tuple[str, int]]) -> list[Failure | None]:
+    def change_visibility(self, changes: Sequence[tuple[str, int]]) -> list[Failure | None]:
         """Change visibility: of each receipt handle, the seconds from now until its message is visible again."""
         ...
 

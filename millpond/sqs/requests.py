@@ -46,7 +46,7 @@ def delete(url: str, receipt_handles: Sequence[str]) -> BatchCall:
     return BatchCall(url, list(map(DeleteEntry, ENTRY_IDS, receipt_handles)))
 
 
-def extend(url: str, changes: Sequence[tuple[str, int]]) -> BatchCall:
+def change_visibility(url: str, changes: Sequence[tuple[str, int]]) -> BatchCall:
     return BatchCall(url, [ExtendEntry(one, *change) for one, change in zip(ENTRY_IDS, changes, strict=False)])
 
 

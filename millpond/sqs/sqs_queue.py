@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from millpond.sqs import answers, requests
 from millpond.sqs.entries import send_apart
-from millpond.sqs.queue import POLL_GRACE_SECONDS, SETTLE_SECONDS, Entry, Failure, Received
+from millpond.sqs.queue import CALL_SECONDS, POLL_GRACE_SECONDS, Entry, Failure, Received
 from millpond.sqs.redrive import Redrive
 from millpond.sqs.requests import Request
 from millpond.sqs.sigv4 import Keyring
@@ -44,7 +44,7 @@ class Sqs(ABC):
 class SqsQueue:
     """One queue at SQS. See the Protocol in queue.py for what each call does and raises.
 
-    Every call ends in time: a receive POLL_GRACE_SECONDS after its wait, any other within SETTLE_SECONDS, or within
+    Every call ends in time: a receive POLL_GRACE_SECONDS after its wait, any other within CALL_SECONDS, or within
     what `end_within` leaves. `calls` counts them: SQS bills each.
     """
 
@@ -68,11 +68,11 @@ class SqsQueue:
 
     def delete(self, receipt_handles: Sequence[str]) -> list[Failure | None]:
         read = partial(answers.read_results, len(receipt_handles))
-        return self._settle("DeleteMessageBatch", requests.delete(self.url, receipt_handles), read)
+        return self._short_call("DeleteMessageBatch", requests.delete(self.url, receipt_handles), read)
 
-    def extend(self, changes: Sequence[tuple[str, int]]) -> list[Failure | None]:
+    def change_visibility(self, changes: Sequence[tuple[str, int]]) -> list[Failure | None]:
         read = partial(answers.read_results, len(changes))
-        return self._settle("ChangeMessageVisibilityBatch", requests.extend(self.url, changes), read)
+        return self._short_call("ChangeMessageVisibilityBatch", requests.change_visibility(self.url, changes), read)
 
     def send(self, entries: Sequence[Entry], seconds: float = math.inf) -> list[Failure | None]:
         """`seconds`: for the whole send, which can be several calls."""
@@ -80,23 +80,23 @@ class SqsQueue:
 
         def send(some: Sequence[Entry]) -> list[Failure | None]:
             read = partial(answers.read_results, len(some))
-            return self._settle("SendMessageBatch", requests.send(self.url, some), read, end - monotonic())
+            return self._short_call("SendMessageBatch", requests.send(self.url, some), read, end - monotonic())
 
         return send_apart(entries, send)
 
     def attributes(self) -> dict[str, str]:
-        return self._settle("GetQueueAttributes", requests.attributes(self.url), answers.read_attributes)
+        return self._short_call("GetQueueAttributes", requests.attributes(self.url), answers.read_attributes)
 
     def dead_letters(self, redrive: Redrive) -> SqsQueue | None:
         """The dead-letter queue that its redrive policy names, which is where the queue is; None: it names none."""
         if not redrive.name:
             return None
         request = requests.queue_url(redrive.account, redrive.name)
-        return self.sqs.queue(self._settle("GetQueueUrl", request, answers.read_queue_url))
+        return self.sqs.queue(self._short_call("GetQueueUrl", request, answers.read_queue_url))
 
-    def _settle(
+    def _short_call(
         self, name: str, request: Request, read: Callable[[bytes | bytearray], Read], seconds: float = math.inf
     ) -> Read:
         self.calls += 1
         left = max(LEAST_DRAIN_SECONDS, self._end - monotonic())
-        return self._call(name, request, min(SETTLE_SECONDS, seconds, left), read)
+        return self._call(name, request, min(CALL_SECONDS, seconds, left), read)

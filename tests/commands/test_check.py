@@ -40,7 +40,7 @@ class FakeSqs:
     def __init__(self, **answers: Any) -> None:
         self.answers = {
             "attributes": GOOD,
-            "extend": INVALID,
+            "change_visibility": INVALID,
             "delete": INVALID,
             "dead_letters": DEAD,
             "dead": {"MessageRetentionPeriod": "1209600"},
@@ -61,8 +61,8 @@ class FakeSqs:
     def attributes(self) -> dict[str, str]:
         return dict(self._answer("attributes"))
 
-    def extend(self, changes: Sequence[tuple[str, int]]) -> list[Failure | None]:
-        return [self._answer("extend", changes)]
+    def change_visibility(self, changes: Sequence[tuple[str, int]]) -> list[Failure | None]:
+        return [self._answer("change_visibility", changes)]
 
     def delete(self, receipt_handles: Sequence[str]) -> list[Failure | None]:
         return [self._answer("delete", receipt_handles)]
@@ -126,7 +126,7 @@ def test_no_call_names_a_real_message(settings):
     findings(settings(), sqs)
     assert sqs.calls == [
         ("attributes", None),
-        ("extend", [(MADE_UP_HANDLE, 60)]),
+        ("change_visibility", [(MADE_UP_HANDLE, 60)]),
         ("delete", [MADE_UP_HANDLE]),
         ("dead_letters", None),
     ]
@@ -159,7 +159,7 @@ def test_a_handler_that_may_run_for_longer_than_its_message_is_kept_is_a_warning
 
 
 @pytest.mark.parametrize(
-    ("call", "right"), [("extend", "sqs:ChangeMessageVisibility"), ("delete", "sqs:DeleteMessage")]
+    ("call", "right"), [("change_visibility", "sqs:ChangeMessageVisibility"), ("delete", "sqs:DeleteMessage")]
 )
 @pytest.mark.parametrize(
     "denied",
@@ -181,7 +181,7 @@ def test_a_right_that_is_missing_is_an_error(settings, call, right, denied):
     ],
 )
 def test_an_answer_about_the_handle_proves_the_right(settings, answer):
-    assert levels(findings(settings(), FakeSqs(extend=answer, delete=answer))) == {"ok", "note"}
+    assert levels(findings(settings(), FakeSqs(change_visibility=answer, delete=answer))) == {"ok", "note"}
 
 
 def test_an_answer_that_proves_nothing_is_a_warning(settings):

@@ -391,7 +391,7 @@ def test_a_message_whose_owed_delete_outlasts_its_lease_is_deleted_by_the_new_ha
     gate.event.set()
     rig = run(clock, {"job": gate}, visibility_seconds=3_600)
     rig.queue.script["delete"] = [AccessDenied("no", "AccessDenied")] * 1_000_000
-    rig.queue.script["extend"] = [AccessDenied("no", "AccessDenied")] * 1_000_000
+    rig.queue.script["change_visibility"] = [AccessDenied("no", "AccessDenied")] * 1_000_000
     (one,) = rig.put("job")
     clock.advance(3_700)
     assert rig.queue.messages[one].receives == 2
@@ -417,7 +417,7 @@ def test_a_message_whose_lease_ran_out_while_it_was_ready_is_not_started(clock):
     rig = run(clock, {"job": gate}, concurrency=1, prefetch=1)
     first, second = rig.put("job", {}, 2)
     settle()
-    rig.queue.script["extend"] = [Unreachable("down")] * 100
+    rig.queue.script["change_visibility"] = [Unreachable("down")] * 100
     clock.advance(30 - MARGIN_SECONDS + 0.5)
     assert gate.seen == [(first, 1)]
     assert rig.outcomes() == {first: "lease_lost", second: "lease_lost"}
@@ -429,7 +429,7 @@ def test_a_message_whose_lease_ran_out_while_it_was_ready_is_not_started(clock):
 def test_a_running_handler_hears_that_its_lease_is_lost_and_is_not_acknowledged(clock):
     gate = Gate()
     rig = run(clock, {"job": gate})
-    rig.queue.script["extend"] = [GONE]
+    rig.queue.script["change_visibility"] = [GONE]
     (one,) = rig.put("job")
     settle()
     assert gate.inside == [one]
@@ -483,7 +483,7 @@ def test_a_message_that_comes_again_while_its_lost_handler_still_ends_is_let_go(
                     ending.wait()
 
     rig = run(clock, {"job": handle})
-    rig.queue.script["extend"] = [GONE]
+    rig.queue.script["change_visibility"] = [GONE]
     (one,) = rig.put("job")
     clock.advance(11)
     rig.queue._hide(rig.queue.messages[one], 0)
@@ -548,13 +548,13 @@ def test_an_old_handles_void_delete_does_not_end_the_delivery_that_has_a_new_one
 def test_an_old_handles_void_beat_does_not_end_the_lease_that_has_a_new_one(clock):
     gate = Gate()
     rig = run(clock, {"job": gate})
-    rig.queue.script["extend"] = [GONE]
-    rig.queue.gates["extend"] = Event()
+    rig.queue.script["change_visibility"] = [GONE]
+    rig.queue.gates["change_visibility"] = Event()
     (one,) = rig.put("job")
     clock.advance(11)  # a beat is on its way
     give_out_again(rig, one)
     clock.advance(1)
-    rig.queue.gates.pop("extend").set()
+    rig.queue.gates.pop("change_visibility").set()
     clock.advance(60)
     assert gate.inside == [one]
     gate.event.set()
@@ -885,7 +885,7 @@ def test_a_finished_message_that_comes_again_after_its_lease_ran_out_is_deleted_
     gate.event.set()
     rig = run(clock, {"job": gate})
     rig.queue.script["delete"] = [BROKEN] * 25
-    rig.queue.script["extend"] = [Unreachable("down")] * 500
+    rig.queue.script["change_visibility"] = [Unreachable("down")] * 500
     (one,) = rig.put("job")
     clock.advance(31)
     assert rig.queue.messages[one].receives == 2
@@ -1075,7 +1075,7 @@ def test_a_message_that_came_again_while_its_lost_handler_ends_runs_after_it_and
         inside.clear()
 
     rig = run(clock, {"job": handle}, max_receive_count=max_receive_count, visibility_seconds=9)
-    rig.queue.script["extend"] = [GONE]
+    rig.queue.script["change_visibility"] = [GONE]
     (one,) = rig.put("job")
     clock.advance(3.5)
     give_out_again(rig, one)
@@ -1096,7 +1096,7 @@ def test_a_message_at_its_last_receive_whose_lease_is_lost_does_not_stay_in_hand
         raise Unavailable("mail server down", after=600)
 
     rig = run(clock, {"job": handle}, max_receive_count=1, finishes=True)
-    rig.queue.script["extend"] = [GONE]
+    rig.queue.script["change_visibility"] = [GONE]
     (one,) = rig.put("job")
     clock.advance(15)
     assert gate.inside == [one]
@@ -1255,7 +1255,7 @@ def probe_early(rig):
 
 def probe_lost(rig):
     rig.put("lost")
-    rig.queue.script["extend"] = [GONE] * 2
+    rig.queue.script["change_visibility"] = [GONE] * 2
 
 
 def probe_in_hand(rig):
@@ -1336,7 +1336,7 @@ def test_a_lease_that_is_lost_while_its_message_stays_in_hand_ends_it(clock):
     rig = run(clock, {"job": server}, max_receive_count=1)
     (one,) = rig.put("job")
     clock.advance(1)
-    rig.queue.script["extend"] = [GONE] * 5
+    rig.queue.script["change_visibility"] = [GONE] * 5
     clock.advance(80)
     assert rig.ended[0][0] == one
     assert rig.ended[0][1].name == "lease_lost"
@@ -1633,11 +1633,11 @@ def test_a_give_back_whose_lease_the_watchdog_is_at_waits_for_it_and_is_made(clo
     lease.marked = True  # its thread extends it just now
     gate.event.set()
     clock.advance(3)
-    assert rig.queue.calls["extend"] == 0
+    assert rig.queue.calls["change_visibility"] == 0
     lease.unmark(lease.handle, 0.0)
     clock.advance(3)
     assert rig.outcomes() == {one: "retried"}
-    assert rig.queue.calls["extend"] == 1
+    assert rig.queue.calls["change_visibility"] == 1
 
 
 def test_a_dead_letter_that_fails_in_a_drain_is_not_tried_again(clock):
@@ -1705,9 +1705,9 @@ def test_a_message_redelivered_in_the_turn_in_which_its_beat_is_lost_does_not_sp
         rig.consumer._share.held += 1
         gevent.get_hub().loop.run_callback(rig.consumer.accept, [received])
 
-    rig.queue.script["extend"] = [again]
+    rig.queue.script["change_visibility"] = [again]
     clock.advance(3)
-    assert rig.queue.calls["extend"] <= 2
+    assert rig.queue.calls["change_visibility"] <= 2
 
 
 def stuck(clock, **settings):
@@ -1805,7 +1805,7 @@ def test_a_lease_lost_while_the_payload_decodes_starts_no_handler(clock):
         if isinstance(rig.processor._routes["job"], msgspec.Struct)
         else rig.processor._routes["job"]
     )
-    rig.queue.script["extend"] = [Unreachable("down")] * 100
+    rig.queue.script["change_visibility"] = [Unreachable("down")] * 100
     rig.consumer.pollers.start()
     rig.put("job")
     clock.advance(8.5)
@@ -1870,7 +1870,7 @@ def test_a_late_answer_to_an_extension_counts_from_its_request(clock):
     queue.put("x")
     lease = keeper.take([], queue.receive(1, 0, 30)[0].receipt_handle, clock.now())
     keeper.begin([lease], clock.now())
-    queue.on_call = lambda name: clock.sleep(5) if name == "extend" else None
+    queue.on_call = lambda name: clock.sleep(5) if name == "change_visibility" else None
     clock.advance(16)
     assert lease.deadline == pytest.approx(1_000 + 10.05 + 30, abs=0.1)
 
@@ -1892,7 +1892,7 @@ def test_a_stale_answer_is_not_started(clock):
     clock.advance(1)
     assert handler.seen == []
     assert rig.outcomes() == {one: "lease_lost"}
-    assert rig.queue.calls["extend"] == rig.queue.calls["delete"] == 0
+    assert rig.queue.calls["change_visibility"] == rig.queue.calls["delete"] == 0
 
 
 def test_an_answer_that_was_long_on_its_way_takes_no_newer_lease_over(clock):
@@ -1916,14 +1916,14 @@ def test_a_beat_that_sqs_confirms_while_the_delete_is_on_its_way_counts(clock):
     """The lease was taken for lost at its old deadline, and its delete, done in time, was booked as such."""
     handler = Gate()
     rig = Rig(clock, {"job": handler}, visibility_seconds=12)
-    beat = rig.queue.gates["extend"] = Event()
+    beat = rig.queue.gates["change_visibility"] = Event()
     delete = rig.queue.gates["delete"] = Event()
     (one,) = rig.put("job")
     rig.consumer.pollers.start()
     clock.advance(4.2)  # the beat is on its way
     handler.event.set()
     clock.advance(0.5)  # the delete as well
-    assert rig.queue.calls["delete"] == rig.queue.calls["extend"] == 1
+    assert rig.queue.calls["delete"] == rig.queue.calls["change_visibility"] == 1
     beat.set()
     clock.advance(8)  # past the deadline that the receive gave
     delete.set()

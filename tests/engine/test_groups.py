@@ -314,7 +314,7 @@ def test_whatever_fails_each_group_is_done_in_its_order(seed):
             raise dice.choice([Reject("never"), Discard("old")])
 
     one = Fifo(handle)
-    for name in ("delete", "extend"):
+    for name in ("delete", "change_visibility"):
         one.queue.script[name] = [dice.choice([None, None, BROKEN, Unreachable("no network")]) for _ in range(40)]
     one.queue.lose = [Unreachable("no answer")]
     for first in range(0, 30, 5):
@@ -360,7 +360,7 @@ def test_what_fails_and_all_behind_it_go_back_in_one_call():
     one = Fifo(handle)
     one.put("a", 0, 5)
     one.clock.advance(6)
-    assert [len(changes) for changes in one.queue.batches["extend"]] == [5]
+    assert [len(changes) for changes in one.queue.batches["change_visibility"]] == [5]
 
 
 @pytest.mark.parametrize("finishes", [False, True], ids=["interrupt", "finish"])
@@ -375,9 +375,9 @@ def test_a_lost_lease_gives_back_all_behind_it_too(finishes):
     def refuse_one(changes: Any) -> list[Failure | None]:
         return [GONE if handle == lost else None for handle, _ in changes]
 
-    extend, one.queue.extend = one.queue.extend, refuse_one  # type: ignore[method-assign]
+    real, one.queue.change_visibility = one.queue.change_visibility, refuse_one  # type: ignore[method-assign]
     one.clock.advance(VISIBILITY / 3 + 1)
-    one.queue.extend = extend  # type: ignore[method-assign]
+    one.queue.change_visibility = real  # type: ignore[method-assign]
     if finishes:
         assert one.ended == []
         gate.event.set()

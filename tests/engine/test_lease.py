@@ -58,7 +58,7 @@ def take(keeper, queue):
 def test_a_heartbeat_extends_the_visibility_before_the_time_out_expires(clock):
     """What the field expects of every such worker, seen by a mock of the queue."""
     queue = Mock()
-    queue.extend.return_value = [None]
+    queue.change_visibility.return_value = [None]
     keeper = LeaseKeeper(
         "q",
         queue_settings(visibility_seconds=VISIBILITY, heartbeat_seconds=BEAT),
@@ -70,11 +70,11 @@ def test_a_heartbeat_extends_the_visibility_before_the_time_out_expires(clock):
     )
     keeper.begin([keeper.take([], "handle-1", clock.now())], clock.now())
     clock.advance(BEAT - 0.1)
-    queue.extend.assert_not_called()
+    queue.change_visibility.assert_not_called()
     clock.advance(1)
-    queue.extend.assert_called_once_with([("handle-1", VISIBILITY)])
+    queue.change_visibility.assert_called_once_with([("handle-1", VISIBILITY)])
     clock.advance(5 * BEAT)
-    assert queue.extend.call_count == 6
+    assert queue.change_visibility.call_count == 6
 
 
 def test_a_message_stays_invisible_for_as_long_as_its_lease_is_kept(take, queue, clock):
@@ -89,20 +89,20 @@ def test_short_work_pays_for_no_heartbeat(take, keeper, queue, clock):
     clock.advance(BEAT / 2)
     keeper.end([lease])
     clock.advance(100)
-    assert queue.calls["extend"] == 0
+    assert queue.calls["change_visibility"] == 0
 
 
 def test_a_thousand_leases_beat_ten_to_a_call(take, queue, clock):
     for _ in range(1_000):
         take()
     clock.advance(BEAT + 1)
-    assert queue.calls["extend"] == 100
-    assert {len(batch) for batch in queue.batches["extend"]} == {10}
+    assert queue.calls["change_visibility"] == 100
+    assert {len(batch) for batch in queue.batches["change_visibility"]} == {10}
 
 
 def test_a_lease_ends_before_sqs_says_so_and_is_told_once(take, queue, clock):
     lease, heard = take()
-    queue.script["extend"] = [Unreachable("no network")] * 1_000
+    queue.script["change_visibility"] = [Unreachable("no network")] * 1_000
     clock.advance(VISIBILITY - MARGIN_SECONDS - 0.5)
     assert heard == []
     clock.advance(1)
@@ -113,24 +113,24 @@ def test_a_lease_ends_before_sqs_says_so_and_is_told_once(take, queue, clock):
 
 def test_a_beat_that_fails_is_tried_again_long_before_the_next(take, queue, clock):
     _, heard = take()
-    queue.script["extend"] = [Unreachable("no network"), Failure("InternalError")]
+    queue.script["change_visibility"] = [Unreachable("no network"), Failure("InternalError")]
     clock.advance(BEAT + 6)
-    assert queue.calls["extend"] == 3
+    assert queue.calls["change_visibility"] == 3
     assert queue.visible() == heard == []
 
 
 def test_a_code_that_says_so_loses_the_lease_at_once(take, queue, clock):
     _, heard = take()
-    queue.script["extend"] = [GONE]
+    queue.script["change_visibility"] = [GONE]
     clock.advance(BEAT + 1)
     assert heard == ["lost"]
     clock.advance(100)
-    assert queue.calls["extend"] == 1
+    assert queue.calls["change_visibility"] == 1
 
 
 def test_a_call_that_fails_as_a_whole_loses_no_lease_whatever_its_code(take, queue, clock):
     _, heard = take()
-    queue.script["extend"] = [Unreachable("garbage", code="InvalidParameterValue")]
+    queue.script["change_visibility"] = [Unreachable("garbage", code="InvalidParameterValue")]
     clock.advance(BEAT + 5)
     assert heard == []
 
@@ -138,15 +138,15 @@ def test_a_call_that_fails_as_a_whole_loses_no_lease_whatever_its_code(take, que
 def test_a_back_off_is_never_overwritten_by_the_beat_before_it(take, queue, clock):
     """Trap e: an older extension overwrote the back-off in 23 of 60 runs."""
     lease, heard = take()
-    queue.gates["extend"] = Event()
+    queue.gates["change_visibility"] = Event()
     clock.advance(BEAT + 1)
-    assert queue.calls["extend"] == 1  # the beat is on its way ...
+    assert queue.calls["change_visibility"] == 1  # the beat is on its way ...
     lease.let_go(3)
     clock.advance(1)
-    assert queue.calls["extend"] == 1  # ... and the back-off waits for its answer
-    queue.gates.pop("extend").set()
+    assert queue.calls["change_visibility"] == 1  # ... and the back-off waits for its answer
+    queue.gates.pop("change_visibility").set()
     clock.advance(1)
-    assert queue.batches["extend"] == [[(lease.handle, VISIBILITY)], [(lease.handle, 3)]]
+    assert queue.batches["change_visibility"] == [[(lease.handle, VISIBILITY)], [(lease.handle, 3)]]
     assert heard == [None]
     clock.advance(3)
     assert queue.visible() == ["m1"]
@@ -157,7 +157,7 @@ def test_a_beat_that_waits_to_be_sent_becomes_the_back_off(take, queue, clock):
     clock.advance(BEAT + 0.01)  # it lingers
     lease.let_go(0)
     clock.advance(1)
-    assert queue.batches["extend"] == [[(lease.handle, 0)]]
+    assert queue.batches["change_visibility"] == [[(lease.handle, 0)]]
     assert heard == [None]
 
 
@@ -165,28 +165,28 @@ def test_no_beat_follows_a_delete_on_its_way_and_beats_go_on_when_it_fails(take,
     lease, _ = take()
     lease.withhold()
     clock.advance(BEAT * 2)
-    assert queue.calls["extend"] == 0
+    assert queue.calls["change_visibility"] == 0
     lease.resume()
     clock.advance(1)
-    assert queue.calls["extend"] == 1  # at once: a beat was missed
+    assert queue.calls["change_visibility"] == 1  # at once: a beat was missed
     clock.advance(BEAT)
-    assert queue.calls["extend"] == 2
+    assert queue.calls["change_visibility"] == 2
 
 
 def test_a_beats_late_answer_says_nothing_of_a_message_whose_delete_is_on_its_way(take, queue, clock):
     lease, heard = take()
-    queue.gates["extend"] = Event()
-    queue.script["extend"] = [GONE]
+    queue.gates["change_visibility"] = Event()
+    queue.script["change_visibility"] = [GONE]
     clock.advance(BEAT + 1)
     lease.withhold()
-    queue.gates.pop("extend").set()
+    queue.gates.pop("change_visibility").set()
     settle()
     assert heard == []
 
 
 def test_giving_back_is_tried_again_until_it_is_confirmed(take, queue, clock):
     lease, heard = take()
-    queue.script["extend"] = [Unreachable("no network")] * 3
+    queue.script["change_visibility"] = [Unreachable("no network")] * 3
     lease.let_go(0)
     clock.advance(10)
     assert heard == [None]
@@ -195,7 +195,7 @@ def test_giving_back_is_tried_again_until_it_is_confirmed(take, queue, clock):
 
 def test_what_could_not_be_given_back_is_told_once_its_visibility_has_ended_anyway(take, queue, clock):
     lease, heard = take()
-    queue.script["extend"] = [Unreachable("no network")] * 1_000
+    queue.script["change_visibility"] = [Unreachable("no network")] * 1_000
     lease.let_go(0)
     clock.advance(VISIBILITY + 3)
     assert [failure.code for failure in heard] == ["call:"]
@@ -207,9 +207,9 @@ def test_a_lease_is_never_asked_past_twelve_hours(take, queue, clock):
     assert heard == []
     lease.let_go(900)
     clock.advance(1)
-    last = queue.batches["extend"][-1][0][1]
+    last = queue.batches["change_visibility"][-1][0][1]
     assert 0 < last <= 20 - HOLD_MARGIN_SECONDS
-    assert all(seconds <= VISIBILITY for batch in queue.batches["extend"] for _, seconds in batch)
+    assert all(seconds <= VISIBILITY for batch in queue.batches["change_visibility"] for _, seconds in batch)
 
 
 def test_a_lease_that_was_held_for_twelve_hours_is_lost_not_asked_for(take, queue, clock):
@@ -220,32 +220,32 @@ def test_a_lease_that_was_held_for_twelve_hours_is_lost_not_asked_for(take, queu
 
 def test_a_message_that_comes_again_is_held_by_its_new_handle(take, queue, clock):
     lease, heard = take()
-    queue.extend([(lease.handle, 0)])
+    queue.change_visibility([(lease.handle, 0)])
     again = queue.receive(1, 0, VISIBILITY)[0]
     queue.batches.clear()
     lease.redelivered(again.receipt_handle, clock.now(), 2)
     clock.advance(BEAT * 4)
-    assert {handle for batch in queue.batches["extend"] for handle, _ in batch} == {"m1#2"}
+    assert {handle for batch in queue.batches["change_visibility"] for handle, _ in batch} == {"m1#2"}
     assert queue.visible() == heard == []
 
 
 def test_an_answer_for_the_old_handle_says_nothing_of_the_new_one(take, queue, clock):
     lease, heard = take()
-    queue.gates["extend"] = Event()
-    queue.script["extend"] = [GONE]
+    queue.gates["change_visibility"] = Event()
+    queue.script["change_visibility"] = [GONE]
     clock.advance(BEAT + 1)
     lease.redelivered("m1#2", clock.now(), 2)
-    queue.gates.pop("extend").set()
+    queue.gates.pop("change_visibility").set()
     settle()
     assert heard == []
     clock.advance(BEAT)
-    assert queue.batches["extend"][-1] == [("m1#2", VISIBILITY)]
+    assert queue.batches["change_visibility"][-1] == [("m1#2", VISIBILITY)]
 
 
 @pytest.mark.slow
 def test_five_thousand_leases_with_slow_answers_are_all_kept(keeper, queue, clock):
     """Beats of 5,000 messages at 50 ms a round trip: four calls at once are enough."""
-    queue.on_call = lambda name: clock.sleep(0.05) if name == "extend" else None
+    queue.on_call = lambda name: clock.sleep(0.05) if name == "change_visibility" else None
     queue.put("x", 5_000)
     heard = []
     for _ in range(500):
@@ -281,7 +281,7 @@ def test_the_shortest_visibility_time_outs_leave_time_to_work_and_to_beat(clock,
 
 def test_beats_that_are_refused_are_told_with_the_call_that_is(take, queue, clock, caplog):
     take()
-    queue.script["extend"] = [AccessDenied("no")] * 3
+    queue.script["change_visibility"] = [AccessDenied("no")] * 3
     clock.advance(BEAT + 1)
     (told,) = [record for record in caplog.records if record.__dict__.get("event") == "settle.failed"]
     assert told.__dict__["fields"]["call"] == "sqs:ChangeMessageVisibility"
@@ -307,6 +307,6 @@ def test_a_lease_lost_and_redelivered_in_one_turn_of_the_hub_does_not_spin(clock
         queue.messages["m1"].handle = "m1#2"
         gevent.get_hub().loop.run_callback(lease.redelivered, "m1#2", clock.now(), 2)
 
-    queue.script["extend"] = [again]
+    queue.script["change_visibility"] = [again]
     clock.advance(11)
-    assert queue.calls["extend"] <= 2  # 20 and more, one a turn of the hub: 100 % CPU for a whole beat
+    assert queue.calls["change_visibility"] <= 2  # 20 and more, one a turn of the hub: 100 % CPU for a whole beat

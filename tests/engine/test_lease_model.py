@@ -109,7 +109,7 @@ class OneMessage:
         self.changed_by = None
         return self.handle
 
-    def extend(self, changes: Sequence[tuple[str, int]]) -> list[Failure | None]:
+    def change_visibility(self, changes: Sequence[tuple[str, int]]) -> list[Failure | None]:
         return self.send("hub", list(changes))
 
     def rescue(self, changes: Sequence[tuple[str, int]]) -> list[Failure | None]:
@@ -465,7 +465,7 @@ class Interleaved:
         self.keeper.begin([self.lease], self.clock.now())
         self.clock._now += BEAT + 1
 
-    def extend(self, changes: Sequence[tuple[str, int]]) -> list[Failure | None]:
+    def change_visibility(self, changes: Sequence[tuple[str, int]]) -> list[Failure | None]:
         self.calls.append(list(changes))
         return [None] * len(changes)
 

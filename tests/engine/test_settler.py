@@ -97,7 +97,7 @@ def slow_answers(queue, name):
 
 def give_out_again(queue, message_id):
     """SQS may give a message out twice."""
-    queue.extend([(queue.messages[message_id].handle, 0)])
+    queue.change_visibility([(queue.messages[message_id].handle, 0)])
 
 
 # The lease, while its message is settled
@@ -117,10 +117,10 @@ def test_a_delete_that_fails_after_a_beat_was_missed_is_followed_by_that_beat_an
     rig.queue.script["delete"] = [BROKEN] * 100
     rig.put("job")
     clock.advance(5)
-    assert rig.queue.calls["extend"] == 0
+    assert rig.queue.calls["change_visibility"] == 0
     hold.set()
     clock.advance(0.1)
-    assert rig.queue.calls["extend"] == 1
+    assert rig.queue.calls["change_visibility"] == 1
     for _ in range(30):
         clock.advance(1)
         assert rig.queue.visible() == []
@@ -133,7 +133,7 @@ def test_a_delete_that_fails_before_a_beat_was_due_costs_none(run, clock):
     (one,) = rig.put("job")
     clock.advance(9)
     assert rig.queue.deleted == {one: 1}
-    assert rig.queue.calls["extend"] == 0
+    assert rig.queue.calls["change_visibility"] == 0
 
 
 @pytest.mark.parametrize("handler", [fine, reject, discard, retry])
@@ -157,18 +157,18 @@ def test_a_message_that_is_settled_has_no_heartbeat_and_is_forgotten(run, clock,
 def test_a_message_whose_lease_is_lost_has_no_heartbeat(run, clock):
     gate = Gate()
     rig = run({"job": gate})
-    rig.queue.script["extend"] = [GONE]
+    rig.queue.script["change_visibility"] = [GONE]
     rig.put("job")
     clock.advance(11)
     assert gate.thrown != []
     rig.queue.messages.clear()
     clock.advance(100)
-    assert rig.queue.calls["extend"] == 1
+    assert rig.queue.calls["change_visibility"] == 1
 
 
 def test_a_give_back_that_comes_too_late_is_a_lost_lease(run, clock):
     rig = run({"job": retry})
-    rig.queue.script["extend"] = [GONE]
+    rig.queue.script["change_visibility"] = [GONE]
     (one,) = rig.put("job")
     clock.advance(1)
     assert rig.outcomes() == {one: "lease_lost"}
@@ -177,7 +177,7 @@ def test_a_give_back_that_comes_too_late_is_a_lost_lease(run, clock):
 
 def test_a_message_that_could_not_be_given_back_is_told_as_such_and_not_as_retried(run, clock, caplog):
     rig = run({"job": retry})
-    rig.queue.script["extend"] = [Unreachable("down")] * 100
+    rig.queue.script["change_visibility"] = [Unreachable("down")] * 100
     rig.put("job")
     clock.advance(29)
     assert rig.ended == []
@@ -289,7 +289,7 @@ def deliveries_of(rig):
 def test_a_dead_letter_that_cannot_be_sent_is_not_sent_any_more_once_its_message_is_somebody_elses(run, clock):
     rig = run({"job": reject}, visibility_seconds=9)
     rig.dead.script["send"] = [BROKEN] * 1_000
-    rig.queue.script["extend"] = [GONE]
+    rig.queue.script["change_visibility"] = [GONE]
     (one,) = rig.put("job")
     clock.advance(2.9)
     assert rig.ended == []
@@ -307,7 +307,12 @@ def test_a_dead_letter_that_cannot_be_sent_is_not_sent_any_more_once_its_message
 
 @pytest.mark.parametrize(
     ("handler", "where", "call"),
-    [(fine, "queue", "delete"), (reject, "dead", "send"), (leave_job, "queue", "send"), (retry, "queue", "extend")],
+    [
+        (fine, "queue", "delete"),
+        (reject, "dead", "send"),
+        (leave_job, "queue", "send"),
+        (retry, "queue", "change_visibility"),
+    ],
     ids=["deletes", "copies", "follow-ups", "give-backs"],
 )
 def test_whatever_settles_slowly_holds_back_the_receives(run, clock, handler, where, call):
@@ -357,7 +362,7 @@ def test_a_handler_that_ends_after_it_was_written_off_is_not_settled_again(run, 
     handler.event.set()
     clock.advance(20)  # longer than any linger
     assert len(rig.ended) == 1
-    assert rig.queue.calls["extend"] == 1
+    assert rig.queue.calls["change_visibility"] == 1
     assert rig.queue.calls["delete"] == rig.consumer.in_hand == 0
     assert rig.permits.free == 10
 
@@ -371,7 +376,7 @@ def test_a_message_that_comes_again_before_its_give_back_is_answered_is_a_new_de
         gate(payload, message)
 
     rig = run({"job": handle})
-    answer = slow_answers(rig.queue, "extend")
+    answer = slow_answers(rig.queue, "change_visibility")
     (one,) = rig.put("job")
     clock.advance(1)
     assert gate.seen == [(one, 2)]
@@ -559,12 +564,12 @@ def test_an_extension_counts_from_its_request_not_from_its_answer(run, clock):
     """SQS counted from somewhere in between: the earlier moment is the safe one."""
     gate = Gate()
     rig = run({"job": gate}, timeout=1_000.0)
-    hold = rig.queue.gates["extend"] = Event()
-    rig.queue.script["extend"] = [None] + [Unreachable("down")] * 1_000
+    hold = rig.queue.gates["change_visibility"] = Event()
+    rig.queue.script["change_visibility"] = [None] + [Unreachable("down")] * 1_000
     (one,) = rig.put("job")
     clock.advance(15)
-    assert rig.queue.calls["extend"] == 1  # asked for 5 s ago
-    del rig.queue.gates["extend"]
+    assert rig.queue.calls["change_visibility"] == 1  # asked for 5 s ago
+    del rig.queue.gates["change_visibility"]
     hold.set()
     clock.advance(24.9)  # of the 30 s, 0.1 and the linger are left
     assert gate.inside == [one]
@@ -584,37 +589,37 @@ def test_a_beat_that_waits_to_be_sent_is_void_when_the_message_is_settled_or_com
     else:
         held.lease.withhold()
     clock.advance(0.5)
-    assert held.queue.calls["extend"] == 0
+    assert held.queue.calls["change_visibility"] == 0
 
 
 def test_a_beat_that_is_to_be_tried_again_is_void_when_the_lease_is_lost(clock):
     held = Held(clock)
-    held.queue.script["extend"] = [Unreachable("down")] * 1_000
+    held.queue.script["change_visibility"] = [Unreachable("down")] * 1_000
     clock.advance(VISIBILITY - 1)
     assert held.heard == ["lost"]
-    before = held.queue.calls["extend"]
+    before = held.queue.calls["change_visibility"]
     assert before > 2
     clock.advance(30)
-    assert held.queue.calls["extend"] == before
+    assert held.queue.calls["change_visibility"] == before
 
 
 @pytest.mark.parametrize("answer", [None, GONE, BROKEN])
 def test_an_answer_that_comes_after_the_lease_was_lost_says_nothing(clock, answer):
     held = Held(clock)
-    hold = held.queue.gates["extend"] = Event()
-    held.queue.script["extend"] = [answer]
+    hold = held.queue.gates["change_visibility"] = Event()
+    held.queue.script["change_visibility"] = [answer]
     clock.advance(VISIBILITY)
     assert held.heard == ["lost"]
     hold.set()
     clock.advance(30)
     assert held.heard == ["lost"]
     assert held.lease.is_lost(clock.now())
-    assert held.queue.calls["extend"] == 1
+    assert held.queue.calls["change_visibility"] == 1
 
 
 def test_a_lost_lease_that_is_redelivered_beats_again(clock):
     held = Held(clock)
-    held.queue.script["extend"] = [Unreachable("down")] * 1_000
+    held.queue.script["change_visibility"] = [Unreachable("down")] * 1_000
     clock.advance(VISIBILITY)
     assert held.heard == ["lost"]
     held.queue.script.clear()
@@ -625,8 +630,8 @@ def test_a_lost_lease_that_is_redelivered_beats_again(clock):
         clock.advance(BEAT)
         assert held.queue.visible() == []
     assert held.heard == ["lost"]
-    assert {batch[0] for batch in held.queue.batches["extend"][-1:]} == {(handle, VISIBILITY)}
-    assert 9 <= held.queue.calls["extend"] <= 11  # one heartbeat, not two
+    assert {batch[0] for batch in held.queue.batches["change_visibility"][-1:]} == {(handle, VISIBILITY)}
+    assert 9 <= held.queue.calls["change_visibility"] <= 11  # one heartbeat, not two
 
 
 # Batches and limits
@@ -665,7 +670,12 @@ def test_an_item_lingers_its_own_time_not_the_rest_of_anothers(clock):
 
 @pytest.mark.parametrize(
     ("handler", "where", "call"),
-    [(fine, "queue", "delete"), (reject, "dead", "send"), (leave_job, "queue", "send"), (retry, "queue", "extend")],
+    [
+        (fine, "queue", "delete"),
+        (reject, "dead", "send"),
+        (leave_job, "queue", "send"),
+        (retry, "queue", "change_visibility"),
+    ],
     ids=["delete", "copy", "follow-up", "give-back"],
 )
 def test_a_settling_call_that_hangs_is_given_up_after_ten_seconds_and_tried_again(run, clock, handler, where, call):
@@ -777,7 +787,7 @@ def test_a_letter_is_not_sent_once_the_lease_is_lost(run, clock):
 
     rig = run({"job": reject})
     rig.dead.script["send"] = [Unreachable("down")] * 25  # some 45 s
-    rig.queue.script["extend"] = [Unreachable("down")] * 500
+    rig.queue.script["change_visibility"] = [Unreachable("down")] * 500
     (_one,) = rig.put("job")
     settle()
     rig.consumer.pollers.stop()

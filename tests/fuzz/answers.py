@@ -115,7 +115,7 @@ CALLS = [
     Call(_receive, {"Messages": [_message(number) for number in range(10)]}, _check_received),
     Call(_receive, {}, _check_received),
     Call(lambda queue: queue.delete(["a", "b", "c"]), RESULTS, _check_results),
-    Call(lambda queue: queue.extend([("a", 0), ("b", 30), ("c", 43_200)]), RESULTS, _check_results),
+    Call(lambda queue: queue.change_visibility([("a", 0), ("b", 30), ("c", 43_200)]), RESULTS, _check_results),
     Call(lambda queue: queue.send(ENTRIES), RESULTS, _check_results),
     Call(lambda queue: queue.attributes(), {"Attributes": {"FifoQueue": "true"}}, _check_attributes),
     Call(lambda queue: queue.dead_letters(read_redrive(POLICY)).url, {"QueueUrl": "http://x/1/dead"}, _check_url),

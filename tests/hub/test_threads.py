@@ -371,9 +371,9 @@ def lose(clock) -> Callable[..., Rig]:
         rig.consumer.pollers.start()
         rig.put("job")
         clock.advance(1)
-        rig.queue.script["extend"] = [GONE]
+        rig.queue.script["change_visibility"] = [GONE]
         clock.advance(11)
-        assert rig.queue.calls["extend"] == 1
+        assert rig.queue.calls["change_visibility"] == 1
         return rig
 
     return lose
@@ -400,7 +400,7 @@ def test_one_that_finishes_ends_and_its_late_success_is_deleted_and_counted_as_a
     assert len(rig.queue.deleted) == 1  # nobody has taken it meanwhile: a duplicate less
     assert rig.books.outcomes == {"lease_lost": 1}
     assert rig.ended[0][1].reason == "too late: succeeded"
-    assert rig.queue.calls["extend"] == 0
+    assert rig.queue.calls["change_visibility"] == 0
 
 
 def test_one_that_finishes_and_fails_leaves_its_message_to_whoever_has_it(lose, clock):
@@ -415,7 +415,7 @@ def test_one_that_finishes_and_fails_leaves_its_message_to_whoever_has_it(lose, 
     job.event.set()
     clock.advance(1)
     assert rig.books.outcomes == {"lease_lost": 1}
-    assert (rig.queue.calls["extend"], rig.queue.calls["delete"]) == (0, 0)
+    assert (rig.queue.calls["change_visibility"], rig.queue.calls["delete"]) == (0, 0)
 
 
 def test_a_message_that_comes_again_to_one_that_finishes_is_not_run_beside_it(lose, clock):
@@ -884,7 +884,7 @@ def test_a_handler_that_finishes_by_its_decorator_is_not_interrupted_where_its_l
     rig.consumer.pollers.start()
     rig.put("job")
     clock.advance(1)
-    rig.queue.script["extend"] = [GONE]
+    rig.queue.script["change_visibility"] = [GONE]
     clock.advance(11)
     assert job.thrown == []
     job.event.set()

@@ -89,7 +89,7 @@ def test_a_core_greenlet_that_dies_ends_the_process_at_once_and_nothing_is_drain
     settle(40)
     assert one.exit_code == CRASHED
     assert gate.inside == [message_id]
-    assert one.rig.queue.calls["extend"] == one.rig.queue.calls["delete"] == 0
+    assert one.rig.queue.calls["change_visibility"] == one.rig.queue.calls["delete"] == 0
     assert "worker.crashed" in events(caplog)
     assert "worker.draining" not in events(caplog)
     gate.event.set()

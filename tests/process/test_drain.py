@@ -250,7 +250,7 @@ def test_a_teardown_gets_a_moment_even_when_the_drain_is_over(process, clock):
     one = process({"job": Stubborn()}, drain_seconds=1, wait_seconds=1, start=False)
     torn = []
     one.start(teardowns=[lambda: clock.sleep(0.05) or torn.append(clock.now())])
-    one.rig.queue.script["extend"] = [Unreachable("down")] * 100
+    one.rig.queue.script["change_visibility"] = [Unreachable("down")] * 100
     one.rig.put("job")
     clock.advance(0.5)
     one.signal(SIGTERM)
@@ -260,10 +260,10 @@ def test_a_teardown_gets_a_moment_even_when_the_drain_is_over(process, clock):
 
 
 @pytest.mark.parametrize("drain_seconds", [25, math.inf])
-@pytest.mark.parametrize("call", ["delete", "extend"])
+@pytest.mark.parametrize("call", ["delete", "change_visibility"])
 def test_a_drain_ends_in_seconds_with_exit_1_where_what_is_to_be_settled_is_denied(process, clock, call, drain_seconds):
     def handle(payload, message):
-        if call == "extend":
+        if call == "change_visibility":
             raise Retry("later", after=5)
 
     one = process({"job": handle}, wait_seconds=1, drain_seconds=drain_seconds, visibility_seconds=60)

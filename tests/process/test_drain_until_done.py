@@ -71,7 +71,7 @@ class Process:
         self.ended_at = self.clock.now()
 
     def beats(self) -> int:
-        return self.rig.queue.calls["extend"]
+        return self.rig.queue.calls["change_visibility"]
 
 
 @pytest.fixture

@@ -87,7 +87,7 @@ def test_until_empty_is_exit_1_where_a_message_is_a_dead_letter(process, clock):
 def test_what_could_not_be_given_back_is_exit_1(process, clock):
     gate = Gate()
     one = process({"job": gate}, drain_seconds=10, wait_seconds=1)
-    one.rig.queue.script["extend"] = [Unreachable("down")] * 100
+    one.rig.queue.script["change_visibility"] = [Unreachable("down")] * 100
     (message_id,) = one.rig.put("job")
     clock.advance(0.5)
     one.signal(SIGTERM)

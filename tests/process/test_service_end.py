@@ -104,7 +104,7 @@ def test_until_empty_waits_for_what_was_let_go_for_a_moment(clock):
 
     rig = run(clock, {"job": handle}, wait_seconds=2, visibility_seconds=60)
     service = service_of(rig, clock, 2, until_empty=True)
-    rig.queue.script["extend"] = [GONE]
+    rig.queue.script["change_visibility"] = [GONE]
     (one,) = rig.put("job")
     clock.advance(21)
     rig.queue._hide(rig.queue.messages[one], 0)

@@ -114,7 +114,7 @@ class Stage:
     def _extend(self, changes: Any) -> list[Failure | None]:
         self.calls.append(list(changes))
         self.on_call()
-        return self.queue.extend(changes)
+        return self.queue.change_visibility(changes)
 
     def take(self) -> Lease:
         self.queue.put("x")
@@ -270,7 +270,7 @@ def test_the_marks_are_gone_also_when_the_call_raises(stage, error):
 
 def test_an_extension_that_fails_is_tried_again_at_the_next_look(stage):
     lease = stage.take()
-    stage.queue.script["extend"] = [Unreachable("no network"), Failure("InternalError"), GONE]
+    stage.queue.script["change_visibility"] = [Unreachable("no network"), Failure("InternalError"), GONE]
     stage.block(BEAT + 4)
     assert stage.extended == [lease.handle] * 4
     assert stage.watchdog.leases_rescued == 1

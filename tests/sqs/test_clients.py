@@ -218,7 +218,7 @@ def test_every_entry_of_a_batch_has_its_own_answer(wire):
 def test_an_extension_can_be_a_give_back(wire):
     wire.answer({"Successful": [{"Id": str(index)} for index in range(10)]})
     changes = [(f"h{index}", 0 if index else 43_200) for index in range(10)]
-    assert wire.queue.extend(changes) == [None] * 10
+    assert wire.queue.change_visibility(changes) == [None] * 10
     assert [(entry["ReceiptHandle"], entry["VisibilityTimeout"]) for entry in wire.sent[0]["Entries"]] == changes
     assert wire.heads[0]["x-amz-target"] == "AmazonSQS.ChangeMessageVisibilityBatch"
 

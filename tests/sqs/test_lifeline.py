@@ -144,7 +144,7 @@ def test_a_native_thread_extends_leases_while_the_hub_stands_still(site):
     way.hand_over()
     handles = site.take(3)
     assert site.receive(visibility=600) == []
-    assert in_thread(lambda: way.extend([(handles[0], 600), (handles[1], 0), (handles[2], 0)])) == [None] * 3
+    assert in_thread(lambda: way.change_visibility([(handles[0], 600), (handles[1], 0), (handles[2], 0)])) == [None] * 3
     assert len(site.receive(visibility=600)) == 2  # its change was made, not only answered
     assert set(ring.asked) == {ident()}
 
@@ -157,7 +157,7 @@ def test_one_thread_after_another_uses_the_same_connection(site, monkeypatch):
     way.hand_over()
     (handle,) = site.take()
     for _ in range(5):
-        assert in_thread(lambda: way.extend([(handle, 600)])) == [None]
+        assert in_thread(lambda: way.change_visibility([(handle, 600)])) == [None]
     assert opened == [1]
 
 
@@ -165,7 +165,7 @@ def test_a_handle_that_sqs_does_not_know_is_a_failure_of_its_own_entry(site):
     way = site.rescue(Ring())
     way.hand_over()
     (handle,) = site.take()
-    good, bad = in_thread(lambda: way.extend([(handle, 600), ("nonsense", 600)]))
+    good, bad = in_thread(lambda: way.change_visibility([(handle, 600), ("nonsense", 600)]))
     assert good is None
     assert bad.lease_lost
 
@@ -174,7 +174,7 @@ def test_without_keys_nothing_is_sent_and_nobody_is_asked(site):
     ring = Ring()
     way = site.rescue(ring)
     with pytest.raises(AccessDenied, match="no credentials yet"):
-        in_thread(lambda: way.extend([("handle", 600)]))
+        in_thread(lambda: way.change_visibility([("handle", 600)]))
     assert ring.asked == []
 
 
@@ -187,7 +187,7 @@ def test_a_certificate_that_nobody_trusts_is_no_way(site, tmp_path):
     assert way is not None
     way.hand_over()
     with pytest.raises(Unreachable, match="certificate verify failed"):
-        in_thread(lambda: way.extend([("handle", 600)]))
+        in_thread(lambda: way.change_visibility([("handle", 600)]))
 
 
 # --- a server that misbehaves, in native threads
@@ -382,7 +382,7 @@ def test_whatever_is_answered_to_the_thread_is_a_queue_error(status, date, body)
     assert way is not None
     way.hand_over()
     with pytest.raises(QueueError, match="ChangeMessageVisibilityBatch"):
-        in_thread(lambda: way.extend([("handle", 30)]))
+        in_thread(lambda: way.change_visibility([("handle", 30)]))
     assert server.requests == 1
     server.close()
 
@@ -441,7 +441,7 @@ def test_keys_that_sqs_refuses_are_not_renewed_in_the_thread():
     assert way is not None
     way.hand_over()
     with pytest.raises(AccessDenied):
-        in_thread(lambda: way.extend([("handle", 30)]))
+        in_thread(lambda: way.change_visibility([("handle", 30)]))
     assert (len(ring.asked), server.requests) == (1, 1)
     server.close()
 
@@ -461,7 +461,7 @@ def test_with_the_boto3_client_the_thread_has_its_own_connection_to_the_same_end
     way = rescue(other, f"{url}/0/q", "us-east-1", url)
     assert way is not None
     way.hand_over()
-    (result,) = in_thread(lambda: way.extend([("handle", 30)]))
+    (result,) = in_thread(lambda: way.change_visibility([("handle", 30)]))
     assert result is not None
     assert result.code == "Missing"
     assert server.requests == 1

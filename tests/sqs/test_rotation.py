@@ -116,7 +116,7 @@ def test_the_watchdogs_thread_gets_rotated_keys_with_the_next_hand_over(server, 
     server.valid = "NEW"
     assert sqs.queue(url).receive(1, 1, 30) == []  # any call of the hub's finds them
     way.hand_over()
-    assert gevent.get_hub().threadpool.spawn(way.extend, [("handle", 30)]).get() == [None]
+    assert gevent.get_hub().threadpool.spawn(way.change_visibility, [("handle", 30)]).get() == [None]
     assert server.asked_by == ["OLD", "NEW", "NEW"]
 
 
@@ -127,6 +127,6 @@ def test_keys_that_only_the_watchdogs_thread_was_refused_are_found_by_the_hand_o
     write(file, "NEW")
     server.valid = "NEW"
     with pytest.raises(AccessDenied):
-        gevent.get_hub().threadpool.spawn(way.extend, [("handle", 30)]).get()
+        gevent.get_hub().threadpool.spawn(way.change_visibility, [("handle", 30)]).get()
     way.hand_over()
-    assert gevent.get_hub().threadpool.spawn(way.extend, [("handle", 30)]).get() == [None]
+    assert gevent.get_hub().threadpool.spawn(way.change_visibility, [("handle", 30)]).get() == [None]

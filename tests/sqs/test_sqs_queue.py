@@ -37,7 +37,7 @@ FAULTS = {
 CALLS = {
     "ReceiveMessage": lambda queue: queue.receive(10, 0, 30),
     "DeleteMessageBatch": lambda queue: queue.delete(["h"]),
-    "ChangeMessageVisibilityBatch": lambda queue: queue.extend([("h", 30)]),
+    "ChangeMessageVisibilityBatch": lambda queue: queue.change_visibility([("h", 30)]),
     "SendMessageBatch": lambda queue: queue.send([Entry("x")]),
     "GetQueueAttributes": lambda queue: queue.attributes(),
     "GetQueueUrl": lambda queue: queue.dead_letters(Redrive("", "1", "dead")),
@@ -47,7 +47,7 @@ CALLS = {
 @pytest.fixture
 def _soon(monkeypatch):
     monkeypatch.setattr("millpond.sqs.sqs_queue.POLL_GRACE_SECONDS", SECONDS)
-    monkeypatch.setattr("millpond.sqs.sqs_queue.SETTLE_SECONDS", SECONDS)
+    monkeypatch.setattr("millpond.sqs.sqs_queue.CALL_SECONDS", SECONDS)
     with gevent.Timeout(30):
         yield
 

@@ -27,7 +27,7 @@ def no_change_behind_a_delete(tale: Tale) -> Findings:
         for ask in life.asks:
             if ask.name == "delete":
                 until[ask.handle] = math.inf if ask.done else ask.ended
-            elif ask.name == "extend" and ask.sent < until.get(ask.handle, 0.0):
+            elif ask.name == "change_visibility" and ask.sent < until.get(ask.handle, 0.0):
                 yield ask.sent, life.message, f"{ask.handle} is changed behind its delete"
 
 

@@ -41,7 +41,9 @@ def finished_is_confirmed(tale: Tale) -> Findings:
         if life.how == "lease_lost":
             confirmed = life.over >= life.lost_at - EPSILON or any(ask.failure in LEASE_LOST_CODES for ask in asks)
         elif life.how in ("retried", "released"):
-            confirmed = any(ask.name == "extend" and ask.done and ask.sent >= life.settled[-1].at for ask in asks)
+            confirmed = any(
+                ask.name == "change_visibility" and ask.done and ask.sent >= life.settled[-1].at for ask in asks
+            )
         else:
             confirmed = any(ask.name == "delete" and ask.done for ask in asks) or _was_given_up(life)
         if not confirmed:
