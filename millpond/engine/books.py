@@ -69,7 +69,6 @@ class Books:
 
     @property
     def outcomes(self) -> Counter[str]:
-        """How many deliveries ended how."""
         return self._sums(lambda ending: ending.outcome)
 
     @property
@@ -85,7 +84,6 @@ class Books:
         return sums
 
     def receive(self, number: int) -> None:
-        """Count deliveries that a receive has brought."""
         self.received += number
         self.count("received", number)
 
@@ -100,7 +98,6 @@ class Books:
         self._metrics.tally(f"{self.queue}.{name}").total += number
 
     def finish(self, deliveries: Sequence[Delivery]) -> None:
-        """Count and log deliveries that have ended, and are settled."""
         now, unlogged = self._clock.now(), 0
         fraction_ms, epoch_ms = math.modf((self._clock.time() - now) * 1000)
         epoch_ms = int(epoch_ms)  # what is left of two large whole numbers is a small one, and cheap
@@ -126,7 +123,6 @@ class Books:
         self._unlogged += unlogged
 
     def follow_up_dead_lettered(self, delivery: Delivery, follow_up: FollowUp, why: str) -> None:
-        """Count and log a follow-up that is in the dead-letter queue now."""
         self.follow_ups_dead_lettered += 1
         self.count("follow_ups_dead_lettered")
         fields = {**delivery.identity(), "follow_up": log.printable(follow_up.event_id), "reason": why[:MAX_TEXT]}
@@ -139,7 +135,6 @@ class Books:
         log.event(logging.WARNING, "dead_letter.bare", text, **delivery.identity(), reason=why[:MAX_TEXT])
 
     def abandon(self, delivery: Delivery, error: str) -> None:
-        """Count and log a delivery that could not be settled."""
         self.abandoned += 1
         self.count("abandoned")
         text = "this message could not be settled: it comes back after its visibility time-out"

@@ -95,11 +95,9 @@ class Consumer(DeliveryKeeper, Receiver):
 
     @property
     def has_dead_letters(self) -> bool:
-        """There is a place for dead letters."""
         return self._dead_letters is not None
 
     def send_dead_letters_to(self, dead_letters: SqsQueue) -> None:
-        """Dead letters go there from now on."""
         self._dead_letters = self._settler.sender.dead_letters = dead_letters
 
     # Receive
@@ -126,12 +124,10 @@ class Consumer(DeliveryKeeper, Receiver):
             self.make_ready(*deliveries)
 
     def make_ready(self, *deliveries: Delivery) -> None:
-        """Make them ready."""
         self.ready += len(deliveries)
         self._pool.submit(self.work, deliveries)
 
     def give_back(self, delivery: Delivery) -> None:
-        """Give it back: the handler that lost it before still ends."""
         outcome = Outcome(
             "released",
             reason="its handler from an earlier delivery is still ending",
@@ -140,7 +136,6 @@ class Consumer(DeliveryKeeper, Receiver):
         self.end_soon(delivery, outcome)
 
     def receive_failed(self, error: QueueError, in_a_row: int) -> None:
-        """Report a receive that failed."""
         self.books.count("receive_failed")
         log.event(logging.WARNING, "receive.failed", str(error), queue=self.name, code=error.code, in_a_row=in_a_row)
         if not self.pollers.ever_received:
@@ -171,17 +166,14 @@ class Consumer(DeliveryKeeper, Receiver):
         self.end_soon(delivery, self._processor.given_up(delivery))
 
     def end_soon(self, delivery: Delivery, outcome: Outcome) -> None:
-        """End it, from another greenlet."""
         self._spawn(self.endings.end, delivery, outcome)
 
     # The last receive that the redrive policy permits (maxReceiveCount)
 
     def is_last(self, delivery: Delivery) -> bool:
-        """SQS delivers it no more: given back, it goes to the dead-letter queue, without a reason."""
         return self._last_receive.includes(delivery)
 
     def run_again(self, delivery: Delivery) -> None:
-        """Make a delivery ready that was kept in hand."""
         if self.hand.deliveries.setdefault(delivery.received.message_id, delivery) is not delivery:
             self.give_back(delivery)
         elif self._pause.is_on:
@@ -190,7 +182,6 @@ class Consumer(DeliveryKeeper, Receiver):
             self.make_ready(delivery)
 
     def probe_in_hand(self) -> bool:
-        """The next one in line is the probe. False: none is."""
         delivery = self._last_receive.next()
         if delivery is not None:
             self.make_ready(delivery)
@@ -231,7 +222,6 @@ class Consumer(DeliveryKeeper, Receiver):
             self.endings.end(delivery, RELEASED)
 
     def interrupt(self, kind: Callable[[], Interrupt]) -> None:
-        """Interrupt every handler that runs."""
         for delivery in self.hand:
             delivery.interrupt(kind)
 

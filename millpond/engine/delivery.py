@@ -12,7 +12,7 @@ from gevent import getcurrent
 from millpond.app.envelope import Envelope
 from millpond.app.routing import Route
 from millpond.engine.lease import Lease
-from millpond.errors import Interrupt, LeaseLost, TimeLimitExceeded
+from millpond.errors import Interrupt, TimeLimitExceeded
 from millpond.hub.clock import Clock
 from millpond.hub.countdown import Countdown
 from millpond.hub.interruption import Interruption
@@ -192,11 +192,6 @@ class Delivery(msgspec.Struct, eq=False):
     def exceed_limit(self) -> None:
         """Interrupt its handler, in the hub: it has had its time."""
         self.throw(TimeLimitExceeded)
-
-    def lose(self) -> None:
-        """Interrupt its handler, unless that asked to finish: the lease is lost."""
-        if not self.finishes:
-            self.interrupt(LeaseLost)
 
     @property
     def finishes(self) -> bool:

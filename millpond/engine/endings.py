@@ -96,7 +96,6 @@ class Endings(SettlerOwner):
     # Settled
 
     def finished(self, deliveries: list[Delivery]) -> None:
-        """SQS has confirmed what their outcomes needed."""
         self._books.finish(deliveries)
         if self._groups is not None:
             for delivery in deliveries:
@@ -104,7 +103,6 @@ class Endings(SettlerOwner):
         self.hand.finish(deliveries)
 
     def abandoned(self, delivery: Delivery, error: str) -> None:
-        """It could not be settled before the drain was over."""
         self._books.abandon(delivery, error)
         if self._groups is not None:
             self._groups.fail(delivery)

@@ -86,7 +86,6 @@ class LastReceive:
         self._pause.wake_pollers()
 
     def next(self) -> Delivery | None:
-        """Take out the first of the line."""
         if not self._line:
             return None
         delivery = next(iter(self._line))
@@ -99,7 +98,6 @@ class LastReceive:
             self._wait(delivery, 0.0)
 
     def take_all(self) -> list[Delivery]:
-        """Take out all of them."""
         timers = self._waiting | self._line
         for timer in timers.values():
             timer.cancel()

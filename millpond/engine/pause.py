@@ -51,7 +51,6 @@ class Pause:
 
     @property
     def state(self) -> PauseState:
-        """Where it is in the table."""
         if not self.is_on:
             return PauseState.RECEIVING
         return PauseState.PAUSED if self.seconds_left() else PauseState.PROBING

@@ -60,7 +60,6 @@ class Permits:
         self.grant()
 
     def put(self, number: int) -> None:
-        """Take back this number of permits."""
         before = self.free
         self.free += number
         if self._waiters or self._quiet_waiters:
@@ -71,7 +70,6 @@ class Permits:
                     waiter.be_patient()
 
     def grant(self) -> None:
-        """Serve everybody who can be served now."""
         if self.queues > 1:
             self._grant_in_turn(self.clock.now())
         else:
@@ -161,7 +159,6 @@ class Share:
         self.release(asked - got)
 
     def release(self, number: int = 1) -> None:
-        """Permits come back."""
         self.held -= number
         self.permits.put(number)
 
@@ -186,7 +183,6 @@ class Waiter:
         self._patience: Timer | None = None
 
     def wait(self) -> None:
-        """Block until served or dismissed."""
         if self.quiet:
             while not self.served.wait(HUNGRY_SECONDS):  # nobody may be hungry any more, or its turn has come
                 self.share.permits.grant()

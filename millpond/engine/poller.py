@@ -113,13 +113,11 @@ class Pollers:
         self.ended: Event = clock.event()  # stopped, and no poller is left
 
     def start(self) -> None:
-        """Let one more poller begin."""
         poller = Poller()
         self._pollers[poller] = None
         self._spawn(self._run, poller)
 
     def stop(self) -> None:
-        """Begin no further receive."""
         self._stopping.set()
         self.pause.end_probe()
         self.pause.wake_pollers()

@@ -19,6 +19,7 @@ from millpond.engine.outcomes import VISIBLE_AGAIN
 from millpond.engine.processor import Processor
 from millpond.engine.trouble import Trouble, is_denied
 from millpond.engine.unsent import Unsent
+from millpond.errors import LeaseLost
 from millpond.hub.clock import Clock
 from millpond.message import Outcome
 from millpond.sqs.batcher import Batcher
@@ -115,12 +116,12 @@ class Settler(LeaseOwner, SenderOwner):
     # What the leases ask for
 
     def has_room(self) -> None:
-        """Fewer calls wait than the limit again."""
         self._owner.has_room()
 
     def lease_lost(self, item: Delivery) -> None:
         """Its message may be another worker's: the handler that runs is interrupted, unless it asked to finish."""
-        item.lose()
+        if not item.finishes:
+            item.interrupt(LeaseLost)
 
     def let_go_ended(self, item: Delivery, failure: Failure | None) -> None:
         """Finish what the lease let go, or (`failure`) could not."""
@@ -146,7 +147,6 @@ class Settler(LeaseOwner, SenderOwner):
     # What the sender asks for
 
     def all_sent(self, delivery: Delivery) -> None:
-        """Delete the original: its dead letter and its follow-ups are confirmed."""
         self.deletes.put(delivery)
 
     def put_off(self, delivery: Delivery, why: str) -> None:
@@ -188,7 +188,6 @@ class Settler(LeaseOwner, SenderOwner):
         return again
 
     def _goes_again(self, delivery: Delivery, current: bool, failure: Failure | None) -> bool:
-        """Whether to try the delete again that failed."""
         if current and failure is not None and failure.lease_lost:
             self._finish_late(delivery)
         elif failure is not None and not failure.lease_lost and self.gives_up(failure, delivery.ended):

@@ -40,7 +40,6 @@ class Unsent(msgspec.Struct, eq=False):
 
     @property
     def delivery(self) -> Delivery:
-        """The one that leaves it behind."""
         return self.sendings.delivery
 
     @property
@@ -78,13 +77,11 @@ class EntryWriter:
         return Entry(body, 0, group, dedup_id=follow_up.dedup_id(delivery.received.message_id))
 
     def letter_of_message(self, delivery: Delivery, outcome: Outcome) -> Entry:
-        """The dead letter of the message itself."""
         event_id = str(delivery.envelope.event_id) if delivery.envelope is not None else ""
         reason = self._reason(delivery, reason=outcome.reason, error=outcome.error, event_id=event_id)
         return copy(delivery.received, reason, dedup_id_of(delivery.received.message_id) if self._fifo else "")
 
     def letter_of_follow_up(self, delivery: Delivery, follow_up: FollowUp, why: str) -> Entry:
-        """The dead letter of a follow-up."""
         received = Received("", "", follow_up.body, group_id=delivery.received.group_id)
         dedup_id = follow_up.dedup_id(delivery.received.message_id) if self._fifo else ""
         reason = self._reason(delivery, reason=why, error="", event_id=follow_up.event_id)
