@@ -51,7 +51,7 @@ def failed_delete_given_up(original: Any) -> Any:
     return goes_again
 
 
-@mutant("what is to be tried again is kept meanwhile", (Batcher, "_pause"))
+@mutant("what is to be tried again is kept meanwhile", (Batcher, "_back_off"))
 def retries_are_dropped(original: Any) -> Any:
     return lambda self, items: original(self, items[:-1])
 
