@@ -79,7 +79,7 @@ class Consumer(DeliveryKeeper, Receiver):
         self._groups = Groups(self) if settings.is_fifo else None
         self._spawn = spawn
         self.pollers = Pollers(queue, settings, share, clock, spawn, self._pause, self)
-        self._held_back = held = HeldBack(self.pollers, lambda delivery: self.end_soon(delivery, RELEASED), clock)
+        self._held_back = held = HeldBack(self.pollers, self, clock)
         settler = partial(
             Settler, name, settings, queue, dead_letters, processor, books, held, max_unsettled, clock, spawn
         )
@@ -115,8 +115,7 @@ class Consumer(DeliveryKeeper, Receiver):
 
     def _let_in(self, deliveries: list[Delivery]) -> None:
         if self._held_back.state is not WORKING:
-            for delivery in deliveries:
-                self._held_back.add(delivery)
+            self._held_back.add(*deliveries)
         elif self._groups is not None:
             for delivery in deliveries:
                 self._groups.join(delivery)
@@ -211,8 +210,7 @@ class Consumer(DeliveryKeeper, Receiver):
         self._settler.hurry()
         self._processor.threads.drain()
         waiting = self._groups.take_waiting() if self._groups is not None else []
-        for delivery in self._last_receive.take_all() + waiting:
-            self._held_back.add(delivery)
+        self._held_back.add(*self._last_receive.take_all(), *waiting)
         for queue in filter(None, (self.queue, self._dead_letters)):
             queue.end_within(deadline - self._clock.now())
 

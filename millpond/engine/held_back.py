@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from enum import Enum
 
-from millpond.engine.delivery import Delivery
+from millpond.engine.delivery import Delivery, DeliveryKeeper
+from millpond.engine.outcomes import RELEASED
 from millpond.engine.poller import Pollers
 from millpond.hub.clock import Clock
 
@@ -31,19 +31,20 @@ WORKING, HOLDING, EMPTYING = DrainState
 class HeldBack:
     """The deliveries that are held back in a drain. In EMPTYING what comes later goes back at once."""
 
-    def __init__(self, pollers: Pollers, give_back: Callable[[Delivery], object], clock: Clock) -> None:
+    def __init__(self, pollers: Pollers, owner: DeliveryKeeper, clock: Clock) -> None:
         self.state = WORKING
         self._pollers = pollers
-        self._give_back = give_back
+        self._owner = owner
         self._clock = clock
         self._held: list[Delivery] = []
 
-    def add(self, delivery: Delivery) -> None:
-        """Hold it back, or give it back."""
-        if self.state is EMPTYING:
-            self._give_back(delivery)
-        else:
-            self._held.append(delivery)
+    def add(self, *deliveries: Delivery) -> None:
+        """Hold them back, or give them back."""
+        if self.state is not EMPTYING:
+            self._held += deliveries
+            return
+        for delivery in deliveries:
+            self._owner.end_soon(delivery, RELEASED)
 
     def take_all(self) -> list[Delivery]:
         """Take out all that is held: from now on whatever comes goes back."""

@@ -80,20 +80,18 @@ class Permits:
 
     def _serve(self, waiters: list[Waiter]) -> None:
         for waiter in list(waiters):
-            left = self._left_for_others(waiter.share) if self._hungry else 0
+            # What a queue leaves free, where one that holds less is hungry.
+            spares = self._hungry and any(other.held < waiter.share.held for other in self._hungry)
+            left = self._spare if spares else 0
             if (waiter.enough <= self.free - left or waiter.dismissed) and waiter.try_serve():
                 self._waiters.remove(waiter)
-
-    def _left_for_others(self, share: Share) -> int:
-        """What a queue leaves free, where one that holds less is hungry."""
-        return self._spare if any(other.held < share.held for other in self._hungry) else 0
 
     # Several queues
 
     def _grant_in_turn(self, now: float) -> None:
         self._hungry = {share: until for share, until in self._hungry.items() if until > now}
         self._look([waiter for waiter in self._quiet_waiters if now - waiter.since >= QUIET_WAIT_SECONDS], self.free)
-        self._serve(sorted(self._waiters, key=_held))
+        self._serve(sorted(self._waiters, key=lambda waiter: waiter.share.held))
         for waiter in self._waiters:
             own_cap = waiter.share.cap < self._most and waiter.share.held >= waiter.share.cap
             if waiter.enough > self.free and not own_cap:
@@ -215,7 +213,3 @@ class Waiter:
             self.share.take(self.granted)
         self.served.set()
         return True
-
-
-def _held(waiter: Waiter) -> int:
-    return waiter.share.held

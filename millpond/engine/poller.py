@@ -66,11 +66,6 @@ class Poller(msgspec.Struct, eq=False):
     state: PollerState = PollerState.WAITING
     until: float = 0.0  # OPEN, OVERDUE: the end of its wait; RESTING: of its rest
 
-    @property
-    def is_open(self) -> bool:
-        """SQS can still hand it messages."""
-        return self.state in (PollerState.OPEN, PollerState.OVERDUE)
-
 
 class Pollers:
     """The pollers of one queue.
@@ -131,7 +126,8 @@ class Pollers:
 
     def open_until(self) -> float:
         """When the last open poll can still take messages; 0.0 where none is open."""
-        until = max([self._lost_until, *(poller.until for poller in self._pollers if poller.is_open)])
+        is_open = PollerState.OPEN, PollerState.OVERDUE
+        until = max([self._lost_until, *(poller.until for poller in self._pollers if poller.state in is_open)])
         return until if until > self._clock.now() else 0.0
 
     def _wait_out_pause(self) -> None:

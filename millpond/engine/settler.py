@@ -18,7 +18,6 @@ from millpond.engine.message_sender import NO_PLACE, MessageSender, SenderOwner
 from millpond.engine.outcomes import VISIBLE_AGAIN
 from millpond.engine.processor import Processor
 from millpond.engine.trouble import Trouble, is_denied
-from millpond.engine.unsent import Unsent
 from millpond.errors import LeaseLost
 from millpond.hub.clock import Clock
 from millpond.message import Outcome
@@ -86,8 +85,7 @@ class Settler(LeaseOwner, SenderOwner):
         self.deletes: Batcher[Delivery] = batcher(
             self._delete, linger_seconds=linger_seconds, brief_seconds=SHORT_LINGER_SECONDS
         )
-        make: Callable[..., Batcher[Unsent]] = batcher
-        self.sender = MessageSender(name, settings, queue, dead_letters, processor, books, self, clock, make)
+        self.sender = MessageSender(name, settings, queue, dead_letters, processor, books, self, clock, batcher)
 
     def settle(self, deliveries: Sequence[Delivery], outcome: Outcome) -> None:
         """Queue the calls that an outcome, which all of them have, needs; never blocks."""
