@@ -39,7 +39,7 @@ PLATFORMS = {
     "DYNO": Platform("Heroku", "always"),
     "ECS_CONTAINER_METADATA_URI_V4": Platform("ECS", "or after stopTimeout, which Fargate takes up to 120 s"),
     "KUBERNETES_SERVICE_HOST": Platform(
-        "Kubernetes", "or after terminationGracePeriodSeconds, which may be as long as the longest job"
+        "Kubernetes", "or after terminationGracePeriodSeconds, which may be as long as the longest handler"
     ),
 }
 

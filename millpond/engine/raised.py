@@ -91,7 +91,7 @@ def _attribute(verdict: object, name: str, default: object) -> object:
 
 
 def _seconds(after: Any) -> int | None:
-    """The whole seconds that a verdict asks for; None where it names none, or no number of seconds."""
+    """The whole seconds that a verdict asks for; None where it names none, or what it names is not a number."""
     if issubclass(type(after), int):
         after = int.__int__(after)  # as a number of Python's own: the methods of an Enum's or a user's may do anything
     elif not issubclass(type(after), float) or not math.isfinite(after := float.__float__(after)):

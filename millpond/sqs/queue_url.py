@@ -74,7 +74,7 @@ def is_fifo(url: str) -> bool:
 
 
 def place_of(url: str) -> Place:
-    """The place of a queue, or of an endpoint. Raises ConfigError where this is no URL of one."""
+    """The place of a queue, or of an endpoint. Raises ConfigError where this is not the URL of one."""
     try:
         parts = urlsplit(url)
         host, _ = (parts.hostname or "").rstrip("."), parts.port

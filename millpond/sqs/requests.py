@@ -63,7 +63,7 @@ def queue_url(account: str, name: str) -> dict[str, Any]:
 
 
 def unwritable(entry: Entry) -> Failure | None:
-    """Why an entry cannot be sent (it holds half a character, or a value that is no text); None where it can."""
+    """Why an entry cannot be sent (it holds half a character, or a value that is not a text); None where it can."""
     try:
         as_json(send("", [entry]))
     except (ValueError, TypeError, OverflowError) as error:

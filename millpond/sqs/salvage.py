@@ -25,7 +25,7 @@ def messages(body: bytes | bytearray) -> list[Received]:
     if not read and found:
         raise ValueError(f"none of its {len(found)} messages has a receipt handle")
     if len(read) < len(found):
-        line = "%d of %d messages have no receipt handle: they are left to their visibility time-out"
+        line = "%d of %d messages have no receipt handle: they come back after their visibility time-out"
         _log.warning(line, len(found) - len(read), len(found), extra={"event": "receive.incomplete"})
     return read
 
@@ -91,13 +91,13 @@ def _whole(digits: str) -> int | None:
 
 
 def _list(answer: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
-    """A list of objects; what is no object counts as an empty one."""
+    """A list of objects; what is not an object counts as an empty one."""
     values = answer.get(name)
     if not isinstance(values, list | None):
-        raise ValueError(f"{name} is no list")
+        raise ValueError(f"{name} is not a list")
     return [value if isinstance(value, dict) else {} for value in values or ()]
 
 
 def as_text(value: object) -> str:
-    """A text that UTF-8 can hold: "?" stands for half a character; "" for what is no text."""
+    """A text that UTF-8 can hold: "?" stands for half a character; "" for what is not a text."""
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else ""

@@ -440,7 +440,7 @@ def test_a_message_without_a_handle_is_told_and_its_neighbours_are_delivered(wir
     wire.answer(messages(odd))
     assert [one.body for one in wire.queue.receive(10, 1, 60)] == [f"b{n}" for n in range(9)]
     [told] = caplog.messages
-    assert told == "1 of 10 messages have no receipt handle: they are left to their visibility time-out"
+    assert told == "1 of 10 messages have no receipt handle: they come back after their visibility time-out"
 
 
 DIGITS = "9" * 400
