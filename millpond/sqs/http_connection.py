@@ -87,8 +87,8 @@ class HttpConnection:
     def exchange(self, wire: bytes, seconds: float) -> HttpAnswer:
         """Send a request and read its answer, all of it within these seconds.
 
-        Raises TimeoutError, EOFError, OSError and, for what is not an HTTP answer, ValueError; for one that is longer than
-        MAX_ANSWER_BYTES Unreachable, with the code TOO_LARGE.
+        Raises TimeoutError, EOFError, OSError and, for what is not an HTTP answer, ValueError; for one that is longer
+        than MAX_ANSWER_BYTES Unreachable, with the code TOO_LARGE.
         """
         self._bytes_left = MAX_ANSWER_BYTES
         self._deadline = monotonic() + seconds
