@@ -337,7 +337,7 @@ def metrics_sent() -> Iterator[tuple[str, str]]:
     """Each name of a metric that the source counts, times or reads, less prefix, queue and process; and its type."""
     for name in (*get_args(OutcomeName), *filter(None, get_args(Cause))):
         yield name, "counter"
-    kinds = {"count": "counter", "tally": "counter", "sample": "timer", "gauge": "gauge"}
+    kinds = {"count": "counter", "counter": "counter", "timer": "timer", "gauge": "gauge"}
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in kinds:

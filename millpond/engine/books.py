@@ -12,7 +12,7 @@ from millpond.engine.delivery import Delivery
 from millpond.hub.clock import Clock
 from millpond.message import FollowUp, Outcome
 from millpond.observe import log
-from millpond.observe.metrics import Metrics, Sample, Tally
+from millpond.observe.metrics import MetricCounter, Metrics, MetricTimer
 
 LEVELS = {
     "succeeded": logging.INFO,
@@ -36,13 +36,13 @@ SENTENCES = {
 MAX_TEXT = 500
 
 
-class Ending(NamedTuple):
+class OutcomeMetrics(NamedTuple):
     """One way that deliveries of one type end, with its metrics: to look them up cost 2 us a message."""
 
     outcome: str
     cause: str
-    tally: Tally
-    duration: Sample
+    counter: MetricCounter
+    duration: MetricTimer
 
 
 class Books:
@@ -61,26 +61,26 @@ class Books:
         self.follow_ups_dead_lettered = 0  # dead letters that handlers left behind, or that could not be sent
         self._unlogged = 0  # that succeeded, and are not logged one by one: their number is logged once a second
         self._types = types
-        self._endings: dict[tuple[str, str, str], Ending] = {}
+        self._outcome_metrics: dict[tuple[str, str, str], OutcomeMetrics] = {}
         self._metrics = metrics
-        self._latency = metrics.sample(f"{queue}.latency")
+        self._latency = metrics.timer(f"{queue}.latency")
         self._succeeded = succeeded
         self._clock = clock
 
     @property
     def outcomes(self) -> Counter[str]:
-        return self._sums(lambda ending: ending.outcome)
+        return self._sums(lambda metrics: metrics.outcome)
 
     @property
     def causes(self) -> Counter[str]:
         """How many ended for which cause, where they did not succeed."""
-        return self._sums(lambda ending: ending.cause)
+        return self._sums(lambda metrics: metrics.cause)
 
-    def _sums(self, name_of: Callable[[Ending], str]) -> Counter[str]:
+    def _sums(self, name_of: Callable[[OutcomeMetrics], str]) -> Counter[str]:
         sums: Counter[str] = Counter()
-        for ending in dict.fromkeys(self._endings.values()):
-            if name := name_of(ending):
-                sums[name] += ending.tally.total
+        for metrics in dict.fromkeys(self._outcome_metrics.values()):
+            if name := name_of(metrics):
+                sums[name] += metrics.counter.total
         return sums
 
     def receive(self, number: int) -> None:
@@ -95,7 +95,7 @@ class Books:
 
     def count(self, name: str, number: int = 1) -> None:
         """Add to a counter of this queue."""
-        self._metrics.tally(f"{self.queue}.{name}").total += number
+        self._metrics.counter(f"{self.queue}.{name}").total += number
 
     def finish(self, deliveries: Sequence[Delivery]) -> None:
         now, unlogged = self._clock.now(), 0
@@ -107,10 +107,10 @@ class Books:
             event_type = envelope.event_type if envelope is not None else ""
             if outcome is not last_outcome or event_type != last_type:  # most end as the one before them did
                 last_type, last_outcome = event_type, outcome
-                ending = self._ending(event_type, outcome)
-            ending.tally.total += 1
+                metrics = self._metrics_of(event_type, outcome)
+            metrics.counter.total += 1
             if started:
-                ending.duration.add((delivery.ended - started) * 1000)
+                metrics.duration.add((delivery.ended - started) * 1000)
                 received = delivery.received
                 if received.receive_count == 1 and received.sent_ms:  # how long it had waited for its handler
                     self._latency.add(started * 1000 + fraction_ms - (received.sent_ms - epoch_ms))
@@ -145,17 +145,17 @@ class Books:
         log.event(logging.INFO, "message.succeeded", text, queue=self.queue, more=self._unlogged)
         self._unlogged = 0
 
-    def _ending(self, event_type: str, outcome: Outcome) -> Ending:
+    def _metrics_of(self, event_type: str, outcome: Outcome) -> OutcomeMetrics:
         kind = event_type if event_type in self._types else "unknown"  # a type from the wire can be anything
         key = (kind, outcome.name, outcome.cause)
-        if key not in self._endings:
-            self._endings[key] = self._make_ending(*key)
-        return self._endings[key]
+        if key not in self._outcome_metrics:
+            self._outcome_metrics[key] = self._make_metrics(*key)
+        return self._outcome_metrics[key]
 
-    def _make_ending(self, kind: str, outcome: str, cause: str) -> Ending:
+    def _make_metrics(self, kind: str, outcome: str, cause: str) -> OutcomeMetrics:
         places = (self.queue, f"{self.queue}.type.{kind.replace('.', '_')}")
-        tally = self._metrics.tally(*(f"{place}.{name}" for name in (outcome, cause) if name for place in places))
-        return Ending(outcome, cause, tally, self._metrics.sample(*(f"{place}.duration" for place in places)))
+        counter = self._metrics.counter(*(f"{place}.{name}" for name in (outcome, cause) if name for place in places))
+        return OutcomeMetrics(outcome, cause, counter, self._metrics.timer(*(f"{place}.duration" for place in places)))
 
     def _log(self, delivery: Delivery, outcome: Outcome) -> None:
         fields = delivery.identity()

@@ -27,7 +27,7 @@ LAST_FLUSH_SECONDS = 0.5
 class Metrics:
     """The metrics of one process. Nothing here raises or sends before the next flush; without a host, nothing does.
 
-    What is counted for each message is counted in a Tally and a Sample that were asked for once.
+    What is counted for each message is counted in a MetricCounter and a MetricTimer that were asked for once.
 
     `process` tells this process's gauges from those of others. `clock` and `sleep`: seconds.
     """
@@ -48,19 +48,19 @@ class Metrics:
         self._process = clean(process).replace(".", "_")  # one node of the path: dashboards ask for <name>.*
         self._clock = clock
         self._sleep = sleep
-        self._tallies: dict[tuple[str, ...], Tally] = {}
-        self._samples: dict[tuple[str, ...], Sample] = {}
+        self._counters: dict[tuple[str, ...], MetricCounter] = {}
+        self._timers: dict[tuple[str, ...], MetricTimer] = {}
         self._gauges: dict[str, Callable[[], float]] = {}
         self._packets: deque[str] = deque()
         self._sender: gevent.Greenlet | None = None
 
-    def tally(self, *names: str) -> Tally:
+    def counter(self, *names: str) -> MetricCounter:
         """The counter `<prefix>.<name>`, of each of these names."""
-        return self._tallies.setdefault(names, Tally())
+        return self._counters.setdefault(names, MetricCounter())
 
-    def sample(self, *names: str) -> Sample:
+    def timer(self, *names: str) -> MetricTimer:
         """The timer `<prefix>.<name>`, of each of these names."""
-        return self._samples.setdefault(names, Sample(self._on))
+        return self._timers.setdefault(names, MetricTimer(self._on))
 
     def gauge(self, name: str, read: Callable[[], float]) -> None:
         """Send what `read` returns, at each flush, as the gauge `<prefix>.<name>.<process>`."""
@@ -110,20 +110,20 @@ class Metrics:
 
     def _drop_times(self) -> None:
         """Counters can wait for an address; times would fill the memory."""
-        for sample in list(self._samples.values()):
-            sample.take()
+        for timer in list(self._timers.values()):
+            timer.take()
 
     def _take_counts(self) -> dict[str, int]:
         counts: dict[str, int] = {}
-        for names, tally in list(self._tallies.items()):
-            if n := tally.take():
+        for names, counter in list(self._counters.items()):
+            if n := counter.take():
                 counts |= {name: counts.get(name, 0) + n for name in names}
         return counts
 
     def _take_times(self) -> dict[str, list[float]]:
         taken: dict[str, list[float]] = {}
-        for names, sample in list(self._samples.items()):
-            if times := sample.take():
+        for names, timer in list(self._timers.items()):
+            if times := timer.take():
                 for name in names:
                     taken.setdefault(name, []).extend(times)
         return taken
@@ -146,7 +146,7 @@ class Metrics:
                 self._sleep(spread_seconds / BURSTS)
 
 
-class Tally:
+class MetricCounter:
     """A counter: `total` so far."""
 
     __slots__ = ("_taken", "total")
@@ -160,7 +160,7 @@ class Tally:
         return new
 
 
-class Sample:
+class MetricTimer:
     """A timer: its times since the last flush. `add(milliseconds)` is one more, from one place."""
 
     __slots__ = ("_times", "add")

@@ -21,7 +21,7 @@ from statsd import StatsClient
 from millpond.observe import log
 
 #: Timings of one name that one flush sends; of more, a random choice of this number, with their @rate.
-MAX_SAMPLES = 200
+MAX_TIMES = 200
 #: Bytes of a packet: what any IP network carries in one piece (where one is cut up, a lost piece loses all of it),
 #: the package's own default, and what StatsD's documentation names for the internet.
 PACKET_BYTES = 512
@@ -46,10 +46,10 @@ class Times(NamedTuple):
 
     @staticmethod
     def of(times: list[float]) -> Times:
-        """All of them, or a random choice of MAX_SAMPLES."""
-        if len(times) <= MAX_SAMPLES:
+        """All of them, or a random choice of MAX_TIMES."""
+        if len(times) <= MAX_TIMES:
             return Times(times, 1.0)
-        return Times(random.sample(times, MAX_SAMPLES), MAX_SAMPLES / len(times))
+        return Times(random.sample(times, MAX_TIMES), MAX_TIMES / len(times))
 
 
 class Packer(StatsClient):  # type: ignore[misc]  # the package has no types
@@ -71,11 +71,11 @@ class Packer(StatsClient):  # type: ignore[misc]  # the package has no types
             for name, value in gauges.items():
                 pipe.gauge(name, value)
         with self.pipeline() as pipe:
-            for name, sample in timings.items():
+            for name, times in timings.items():
                 # Not timing(rate=...): that would draw again. A clock behind AWS's makes latencies below 0, which
                 # StatsD refuses.
-                rate = f"|@{sample.rate:.6f}" if sample.rate < 1 else ""
-                for value in sample.values:
+                rate = f"|@{times.rate:.6f}" if times.rate < 1 else ""
+                for value in times.values:
                     pipe._send_stat(clean(name), f"{max(0.0, value):.3f}|ms{rate}", 1)
         packets, self._packets = self._packets, []
         return packets

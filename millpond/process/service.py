@@ -97,7 +97,7 @@ class Service:
 
     def _keep_watchdog(self, watchdog: Watchdog) -> None:
         """Do what the watchdog's threads may not do themselves: count, and ask for keys."""
-        blocked, rescued = self._metrics.tally("worker.hub_blocked"), self._metrics.tally("worker.leases_rescued")
+        blocked, rescued = self._metrics.counter("worker.hub_blocked"), self._metrics.counter("worker.leases_rescued")
         while True:
             watchdog.hand_over_keys()
             blocked.total, rescued.total = watchdog.hub_blocked, watchdog.leases_rescued

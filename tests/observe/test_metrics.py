@@ -127,9 +127,9 @@ def lookups(monkeypatch, server):
 
 def test_a_counter_is_summed_and_sent_once(server, make):
     metrics = make()
-    metrics.tally("emails.succeeded").total += 1
-    metrics.tally("emails.succeeded").total += 4
-    metrics.tally("emails.retried").total += 1
+    metrics.counter("emails.succeeded").total += 1
+    metrics.counter("emails.succeeded").total += 4
+    metrics.counter("emails.retried").total += 1
     metrics.flush()
     assert server.packets() == ["mill.emails.succeeded:5|c\nmill.emails.retried:1|c"]
     metrics.flush()
@@ -138,16 +138,16 @@ def test_a_counter_is_summed_and_sent_once(server, make):
 
 def test_a_timer_sends_each_time_in_milliseconds(server, make):
     metrics = make()
-    metrics.sample("emails.duration").add(12.34567)
-    metrics.sample("emails.duration").add(3)
+    metrics.timer("emails.duration").add(12.34567)
+    metrics.timer("emails.duration").add(3)
     metrics.flush()
     assert server.lines() == ["mill.emails.duration:12.346|ms", "mill.emails.duration:3.000|ms"]
 
 
 def test_a_time_below_zero_is_zero(server, make):
     metrics = make()
-    metrics.sample("emails.latency").add(-5.0)
-    metrics.sample("emails.latency").add(float("nan"))
+    metrics.timer("emails.latency").add(-5.0)
+    metrics.timer("emails.latency").add(float("nan"))
     metrics.flush()
     assert server.lines() == ["mill.emails.latency:0.000|ms"] * 2
 
@@ -181,9 +181,9 @@ def test_a_gauge_that_cannot_be_read_is_left_out_and_takes_no_other_with_it(serv
 def test_counters_go_first_and_no_packet_mixes_or_is_too_large(server, make):
     metrics = make(prefix="p" * 200, process="q" * 200)
     for number in range(60):
-        metrics.sample(f"emails.type.{'t' * 200}.duration").add(number)
+        metrics.timer(f"emails.type.{'t' * 200}.duration").add(number)
         metrics.gauge(f"gauge.{number}", lambda: 5)
-        metrics.tally(f"emails.type.number_{number}.succeeded").total += 1
+        metrics.counter(f"emails.type.number_{number}.succeeded").total += 1
     metrics.flush()
     packets = server.packets()
     kinds = [{line.rpartition("|")[2] for line in packet.split("\n")} for packet in packets]
@@ -197,9 +197,9 @@ def test_counters_go_first_and_no_packet_mixes_or_is_too_large(server, make):
 def test_of_many_times_of_one_name_two_hundred_are_sent_with_their_rate(server, make):
     metrics = make()
     for number in range(1000):
-        metrics.sample("emails.duration").add(number)
+        metrics.timer("emails.duration").add(number)
     for number in range(200):
-        metrics.sample("emails.latency").add(number)
+        metrics.timer("emails.latency").add(number)
     metrics.flush()
     lines = server.lines()
     sampled = [line for line in lines if "duration" in line]
@@ -212,7 +212,7 @@ def test_of_many_times_of_one_name_two_hundred_are_sent_with_their_rate(server, 
 def test_early_and_late_times_have_equal_chances(make, server):
     metrics = make()
     for number in range(20_000):
-        metrics.sample("emails.duration").add(number)
+        metrics.timer("emails.duration").add(number)
     metrics.flush()
     values = [float(re.search(r":([\d.]+)\|", line).group(1)) for line in server.lines()]
     mean = sum(values) / len(values)
@@ -232,7 +232,7 @@ def test_early_and_late_times_have_equal_chances(make, server):
 def test_a_name_is_made_fit_for_statsd(server, make, name, sent):
     assert clean(name) == sent
     metrics = make(prefix="")
-    metrics.tally(name).total += 1
+    metrics.counter(name).total += 1
     metrics.flush()
     assert server.lines() == [f"{sent}:1|c"]
 
@@ -244,7 +244,7 @@ def test_the_sender_sends_by_itself(server, make):
     metrics = make()
     metrics.start()
     metrics.start()  # one sender, whatever is called
-    metrics.tally("emails.succeeded").total += 1
+    metrics.counter("emails.succeeded").total += 1
     assert server.packet() == "mill.emails.succeeded:1|c"
 
 
@@ -253,7 +253,7 @@ def test_the_packets_of_a_second_are_spread_over_it_in_ten_bursts_at_the_most(se
     time = VirtualTime(until=0.999)
     metrics = make(**time.times)
     for number in range(names):
-        metrics.tally(f"emails.number_{number}").total += 1
+        metrics.counter(f"emails.number_{number}").total += 1
     run(metrics)
     packets = server.packets()
     assert len(packets) >= bursts
@@ -270,12 +270,12 @@ def test_a_quiet_second_is_one_sleep(server, make):
 def test_the_sender_survives_any_error(server, make, monkeypatch, caplog):
     time = VirtualTime(until=1.5)
     metrics = make(**time.times)
-    metrics.tally("emails.succeeded").total += 1
+    metrics.counter("emails.succeeded").total += 1
     packets = module.Packer.packets
 
     def fail_once(*arguments):
         monkeypatch.setattr(module.Packer, "packets", packets)
-        metrics.tally("emails.retried").total += 1
+        metrics.counter("emails.retried").total += 1
         raise RuntimeError("a bug")
 
     monkeypatch.setattr(module.Packer, "packets", fail_once)
@@ -294,11 +294,11 @@ def test_a_name_that_cannot_be_resolved_delays_and_loses_nothing(server, make, l
     def at_each_second(seconds: float) -> None:
         time.sleep(seconds)
         if time.now == 15:
-            metrics.tally("emails.succeeded").total += 3
+            metrics.counter("emails.succeeded").total += 3
             lookups.answer = None
 
     metrics = make("statsd.example", clock=time.clock, sleep=at_each_second)
-    metrics.tally("emails.succeeded").total += 2
+    metrics.counter("emails.succeeded").total += 2
     run(metrics)
     assert lookups.calls == 3  # at 0, 10 and 20 seconds
     assert server.lines() == ["mill.emails.succeeded:5|c"]
@@ -309,7 +309,7 @@ def test_a_name_that_cannot_be_resolved_delays_and_loses_nothing(server, make, l
 
 def test_a_name_that_no_dns_can_hold_is_no_error(make, caplog):
     metrics = make("a" * 300 + ".example")
-    metrics.tally("emails.succeeded").total += 1
+    metrics.counter("emails.succeeded").total += 1
     metrics.flush()
     assert "cannot resolve" in caplog.text
 
@@ -357,7 +357,7 @@ def test_a_failing_send_is_no_error_and_looks_the_name_up_sooner(make, lookups, 
 
 def test_the_server_is_asked_for_on_ipv4_first(server, make, lookups):
     metrics = make("localhost")
-    metrics.tally("emails.succeeded").total += 1
+    metrics.counter("emails.succeeded").total += 1
     metrics.flush()
     assert server.lines() == ["mill.emails.succeeded:1|c"]
 
@@ -368,8 +368,8 @@ def test_the_server_is_asked_for_on_ipv4_first(server, make, lookups):
 def test_without_a_host_nothing_is_sent(make, lookups):
     metrics = make("")
     metrics.start()
-    metrics.tally("emails.succeeded").total += 1
-    metrics.sample("emails.duration").add(5)
+    metrics.counter("emails.succeeded").total += 1
+    metrics.timer("emails.duration").add(5)
     metrics.gauge("one", lambda: 1 / 0)
     metrics.flush()
     metrics.close()
@@ -388,11 +388,11 @@ def test_close_sends_what_is_left_at_once(server, make):
 
     metrics = make(sleep=sleep)
     for number in range(100):
-        metrics.tally(f"emails.number_{number}").total += 1
+        metrics.counter(f"emails.number_{number}").total += 1
     metrics.start()
     asleep.wait()  # the first of the packets is out, the others are to be spread
     assert len(server.packets()) == 1
-    metrics.tally("emails.late").total += 1
+    metrics.counter("emails.late").total += 1
     metrics.close()
     assert ended.is_set()
     lines = server.lines()
@@ -404,8 +404,8 @@ def test_after_close_nothing_raises_and_nothing_is_sent(server, make):
     metrics = make()
     metrics.start()
     metrics.close()
-    metrics.tally("emails.succeeded").total += 1
-    metrics.sample("emails.duration").add(5)
+    metrics.counter("emails.succeeded").total += 1
+    metrics.timer("emails.duration").add(5)
     metrics.flush()
     metrics.close()
     assert server.packets() == []

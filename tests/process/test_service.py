@@ -145,7 +145,7 @@ def test_what_the_watchdog_has_seen_and_done_is_counted_once(process, clock):
     one = process({"job": lambda payload, message: None}, start=False)
     watchdog = Recorded()
     one.start(watchdog=watchdog)
-    counted = lambda name: one.metrics.tally(f"worker.{name}").total  # noqa: E731
+    counted = lambda name: one.metrics.counter(f"worker.{name}").total  # noqa: E731
     assert (counted("hub_blocked"), counted("leases_rescued")) == (0, 0)
     for blocked, rescued in ((2, 30), (3, 31)):
         watchdog.hub_blocked, watchdog.leases_rescued = blocked, rescued
