@@ -94,6 +94,7 @@ class Delivery(msgspec.Struct, eq=False):
     interruption: Interruption | None = None
     started: float = 0.0  # on the clock; 0.0 where the handler never ran
     ended: float = 0.0
+    settling_since: float = 0.0  # on the clock; 0.0 where it succeeded without more: then `ended` says it
     spared: int = 0  # of its receives, those that were no failure, as far as this worker knows
     route: Route | None = None  # its handler and the options of @handler, from the moment that it is entered
     left_behind: list[FollowUp] | None = None  # by this run of its handler, so far

@@ -17,6 +17,7 @@ from millpond.errors import QueueError, Unreachable
 from millpond.hub.backoff import call_seconds
 from millpond.hub.clock import Clock, Event
 from millpond.hub.countdown import Countdown
+from millpond.sqs.http_connection import TOO_LARGE
 from millpond.sqs.queue import Queue, Received
 
 #: A poll whose answer has not come this long after its wait is overdue.
@@ -216,7 +217,7 @@ class Pollers:
 
     def _failed(self, poller: Poller, error: QueueError) -> bool:
         self._failures += 1
-        if isinstance(error, Unreachable):
+        if isinstance(error, Unreachable) and error.code != TOO_LARGE:  # then SQS has answered: nothing is open there
             self._lost_until = max(self._lost_until, poller.until)
         self.pause.end_probe()
         self._receiver.receive_failed(error, self._failures)

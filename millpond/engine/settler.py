@@ -101,8 +101,9 @@ class Settler(LeaseOwner, SenderOwner):
         if outcome.name in VISIBLE_AGAIN and (hidden := self._held_back.hidden_seconds()) > outcome.delay_seconds:
             outcome = msgspec.structs.replace(outcome, delay_seconds=hidden)
         delivery.outcome = outcome
+        delivery.settling_since = now = self._clock.now()
         match outcome.name:
-            case "retried" | "released" if not delivery.lease.is_lost(self._clock.now()):
+            case "retried" | "released" if not delivery.lease.is_lost(now):
                 delivery.lease.let_go(outcome.delay_seconds)
             case "lease_lost" | "retried" | "released":  # another worker has it
                 self.finish([delivery])
@@ -188,7 +189,7 @@ class Settler(LeaseOwner, SenderOwner):
     def _goes_again(self, delivery: Delivery, current: bool, failure: Failure | None) -> bool:
         if current and failure is not None and failure.lease_lost:
             self._finish_late(delivery)
-        elif failure is not None and not failure.lease_lost and self.gives_up(failure, delivery.ended):
+        elif failure is not None and not failure.lease_lost and self.gives_up(failure, _settled_at(delivery)):
             self.abandon(delivery, failure)
         else:
             return True
@@ -211,6 +212,11 @@ class Settler(LeaseOwner, SenderOwner):
         """Give up what cannot be settled: it waits for its visibility time-out."""
         self.leases.end([delivery.lease])
         self._owner.abandoned(delivery, failure.summary)
+
+
+def _settled_at(delivery: Delivery) -> float:
+    """On the clock: a success without more is settled as its handler ends."""
+    return max(delivery.ended, delivery.settling_since)
 
 
 def _late(outcome: Outcome) -> Outcome:

@@ -6,7 +6,8 @@ from gevent.event import Event
 
 from millpond.engine.permits import FILL_SECONDS, Permits
 from millpond.engine.poller import OVERDUE_SECONDS
-from millpond.errors import AccessDenied, Unreachable
+from millpond.errors import AccessDenied, Throttled, Unreachable
+from millpond.sqs.http_connection import TOO_LARGE
 from tests.fakes import FakeQueue
 from tests.rig import Polling
 from tests.virtual import VirtualClock, settle
@@ -240,8 +241,6 @@ def test_polls_that_were_never_started_have_ended_when_they_are_stopped(clock):
 
 def test_a_poll_whose_connection_was_lost_counts_as_open_until_its_time_is_over(clock):
     """SQS does not notice that we are gone, and takes messages for it."""
-    from millpond.errors import Throttled, Unreachable
-
     rig = started(clock)
     rig.queue.script["receive"] = [Unreachable("reset")]
     settle()
@@ -257,6 +256,17 @@ def test_a_poll_whose_connection_was_lost_counts_as_open_until_its_time_is_over(
     refused.pollers.stop()
     clock.advance(1)
     assert refused.pollers.open_until() == 0.0
+
+
+def test_an_answer_that_was_too_large_leaves_no_poll_open(clock):
+    """SQS has answered: what is given back in a drain need not wait for that poll (it was hidden for 21 s)."""
+    rig = started(clock)
+    rig.queue.script["receive"] = [Unreachable("more than 64 MiB", TOO_LARGE)]
+    settle()
+    rig.pollers.stop()
+    clock.advance(1)
+    assert rig.pollers.ended.is_set()
+    assert rig.pollers.open_until() == 0.0
 
 
 # --- what goes wrong, and for how long
@@ -467,8 +477,6 @@ def test_after_stop_a_poll_that_waits_for_permits_or_rests_is_gone_at_once(polli
 
 @pytest.mark.parametrize("fifo", [True, False])
 def test_a_receive_whose_answer_was_lost_is_made_again_by_its_attempt_id_on_fifo(polling, clock, fifo):
-    from millpond.errors import Throttled, Unreachable
-
     attempts = []
     rig = polling(fifo=fifo, wait_seconds=1)
     real = rig.queue.receive

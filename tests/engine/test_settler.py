@@ -9,7 +9,17 @@ from gevent.event import Event
 
 from millpond.engine.delivery import Delivery
 from millpond.engine.lease_keeper import LeaseKeeper
-from millpond.errors import Discard, Interrupt, Reject, Retry, Stopped, TimeLimitExceeded, Unavailable, Unreachable
+from millpond.errors import (
+    AccessDenied,
+    Discard,
+    Interrupt,
+    Reject,
+    Retry,
+    Stopped,
+    TimeLimitExceeded,
+    Unavailable,
+    Unreachable,
+)
 from millpond.sqs.batcher import Batcher
 from millpond.sqs.queue import Failure
 from tests.fakes import FakeQueue, ListOwner
@@ -821,3 +831,20 @@ def test_a_refused_follow_up_does_not_send_the_others_of_its_delivery_twice(run,
     assert len(sent) == 11 == len(set(sent))
     assert len(rig.dead.messages) == 1
     assert [outcome.name for _, outcome in rig.ended] == ["succeeded"]
+
+
+def test_a_delete_that_is_denied_once_in_a_drain_is_tried_again_though_its_message_never_ran(clock):
+    """Its patience counts from its settling, not from the drain's beginning, or its dead letter would come twice."""
+    once = {"pollers": 1, "max_receive_count": 1, "concurrency": 1, "prefetch": 1}
+    rig = Rig(clock, {"a": lambda payload, message: clock.sleep(5)}, **once)
+    rig.put("a", number=2)
+    rig.consumer.pollers.start()
+    clock.advance(0.5)
+    rig.consumer.drain(clock.now() + 60)
+    clock.advance(19)
+    rig.queue.script["delete"] = [AccessDenied("denied", "AccessDenied")]
+    rig.consumer.give_back_held()
+    clock.advance(10)
+    assert len(rig.letters()) == 1
+    assert not rig.queue.messages
+    assert rig.consumer.books.abandoned == 0

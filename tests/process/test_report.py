@@ -5,8 +5,10 @@ from signal import SIGTERM
 import pytest
 
 from millpond.errors import (
+    CRASHED,
     LEFT,
     STOPPED,
+    AccessDenied,
     Reject,
     Unreachable,
 )
@@ -163,3 +165,25 @@ def test_what_ends_with_a_queue_in_memory_is_told(process, clock, caplog, in_mem
     clock.advance(5)
     lines = [record.getMessage() for record in caplog.records if getattr(record, "event", "") == "local.gone"]
     assert lines == [f"{gone} are gone: the local queue was in the memory of this process" for gone in told]
+
+
+def test_a_crash_asks_no_queue_what_is_left(process, clock):
+    """An answer can take 10 s, and nothing is drained: the process ends at once, and its last lines are written."""
+    one = process({"job": fine}, until_empty=True)
+    one.rig.queue.attributes = lambda: pytest.fail("SQS was asked after a crash")
+    clock.advance(1)
+    one.core.crash(ValueError("a poller"))
+    clock.advance(1)
+    assert one.exit_code == CRASHED
+
+
+def test_what_was_not_settled_is_left_whatever_the_queues_would_say(process, clock):
+    gate = Gate()
+    one = process({"job": gate}, until_empty=True)
+    one.rig.put("job")
+    clock.advance(1)
+    one.rig.queue.script["change_visibility"] = [AccessDenied("denied", "AccessDenied")] * 100
+    one.rig.queue.attributes = lambda: pytest.fail("SQS was asked though something is left")
+    one.signal(SIGTERM)
+    clock.advance(60)
+    assert one.exit_code == LEFT
