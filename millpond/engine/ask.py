@@ -48,7 +48,8 @@ class Asks:
         """How many messages. `alone`: there is no other queue."""
         if self._most < self._allowed and now - self._fewer_since > RECOVERY_SECONDS:
             self._most, self._fewer_since = self._most + 1, now
-        return self._most if alone else next_ask(self.brought, self._most)
+        # Twice what came: a busy queue has `most` after four.
+        return self._most if alone else max(1, min(self._most, 2 * self.brought))
 
     def is_at_most(self, alone: bool, now: float) -> bool:
         """Whether the next one asks for as many as it may."""
@@ -71,8 +72,3 @@ class Asks:
             self._most, self._fewer_since = max(1, min(self._most, permits // 2)), now
         elif isinstance(error, Unreachable) and ask.attempt_id:
             self._unanswered.append(ask)
-
-
-def next_ask(brought: int, most: int) -> int:
-    """What follows a receive that brought this many: twice that, so a busy queue has `most` after four."""
-    return max(1, min(most, 2 * brought))

@@ -86,7 +86,9 @@ class Processor:
         if delivery.interruption is not None:
             return self._interrupted(delivery, route, delivery.interruption)
         if raised is not None:
-            return self._raised(delivery, route, raised)
+            if raised.kind is NoThread or raised.kind is NotStarted:
+                delivery.started = 0.0
+            return of_raised(raised, delivery, self._policies[route.event_type])
         return Outcome("succeeded", follow_ups=delivery.follow_ups) if delivery.left_behind else SUCCEEDED
 
     def _in_thread(self, delivery: Delivery, route: Route, limit: Countdown[Delivery]) -> object:
@@ -95,11 +97,6 @@ class Processor:
         begun = self.threads.begin(call, route.where, delivery.is_last)
         delivery.start_limit(limit)
         return begun()
-
-    def _raised(self, delivery: Delivery, route: Route, raised: Raised) -> Outcome:
-        if raised.kind is NoThread or raised.kind is NotStarted:
-            delivery.started = 0.0
-        return of_raised(raised, delivery, self._policies[route.event_type])
 
     def _interrupted(self, delivery: Delivery, route: Route, by: Interruption) -> Outcome:
         return of_interrupt(by.error, delivery, self._policies[route.event_type], in_thread=route.thread)

@@ -9,7 +9,7 @@ from collections import Counter
 import gevent
 import pytest
 
-from millpond.engine.ask import next_ask
+from millpond.engine.ask import Asks
 from millpond.engine.pause import Pause
 from millpond.engine.permits import QUIET_WAIT_SECONDS, Permits
 from millpond.engine.poller import Pollers
@@ -138,6 +138,12 @@ def alone() -> float:
     process.put(0, 10_000)
     process.clock.advance(2)
     return process.rate(0, 10)
+
+
+def next_ask(brought: int, most: int) -> int:
+    asks = Asks(most, fifo=False)
+    asks.brought = brought
+    return asks.number(alone=False, now=0.0)
 
 
 def test_a_poll_asks_for_twice_what_the_last_one_brought():
