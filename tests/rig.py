@@ -134,7 +134,7 @@ class Rig:
             books=books,
             share=self.permits.share(0),
             pool=self.pool,
-            max_unsettled=max(20, concurrency),
+            max_waiting=max(20, concurrency),
             first_receive_failed=self.first_failures.append,
             clock=clock,
             spawn=self.spawn,

@@ -112,7 +112,7 @@ class Worker:
             books=self.books,
             share=self.share,
             pool=self.pool,
-            max_unsettled=plan.limit,
+            max_waiting=plan.limit,
             first_receive_failed=lambda error: None,
             clock=clock,
             spawn=self.spawn,

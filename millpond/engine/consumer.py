@@ -39,7 +39,7 @@ class Consumer(DeliveryKeeper, Receiver):
     3. On a FIFO queue a message waits until those of its group before it are done, and goes back where one is not.
     4. `drain` stops receiving; what is not started is held back, and given back by `give_back_held`.
 
-    `unread_since` is the one of Pulse. `max_unsettled` bounds what may wait to be settled. `first_receive_failed` gets
+    `unread_since` is the one of Pulse. `max_waiting` bounds what may wait to be settled. `first_receive_failed` gets
     the error of each receive that fails before any has come back.
     """
 
@@ -54,7 +54,7 @@ class Consumer(DeliveryKeeper, Receiver):
         books: Books,
         share: Share,
         pool: Pool[Delivery],
-        max_unsettled: int,
+        max_waiting: int,
         first_receive_failed: Callable[[QueueError], object],
         clock: Clock,
         spawn: Callable[..., Any],
@@ -81,7 +81,7 @@ class Consumer(DeliveryKeeper, Receiver):
         self.pollers = Pollers(queue, settings, share, clock, spawn, self._pause, self)
         self._held_back = held = HeldBack(self.pollers, self, clock)
         settler = partial(
-            Settler, name, settings, queue, dead_letters, processor, books, held, max_unsettled, clock, spawn
+            Settler, name, settings, queue, dead_letters, processor, books, held, max_waiting, clock, spawn
         )
         self.endings = Endings(settler, self, books, share, self._pause, self._last_receive, held, self._groups, clock)
         self.hand, self._settler = self.endings.hand, self.endings.settler

@@ -25,7 +25,7 @@ class LeaseOwner(Protocol):
         """The lease has ended: its message is visible again, or (`failure`) could not be let go."""
 
     def has_room(self) -> object:
-        """Fewer calls wait than the limit again."""
+        """Fewer calls wait than `max_waiting` again."""
 
 
 class LeaseTerms(msgspec.Struct, eq=False):

@@ -34,7 +34,7 @@ class LeaseKeeper:
         name: str,
         settings: QueueSettings,
         queue: Queue,
-        limit: int,
+        max_waiting: int,
         owner: LeaseOwner,
         clock: Clock,
         spawn: Callable[..., Any],
@@ -45,7 +45,7 @@ class LeaseKeeper:
             spawn,
             linger_seconds=BEAT_LINGER_SECONDS,
             flushers=FLUSHERS,
-            limit=limit,
+            max_waiting=max_waiting,
             on_room=owner.has_room,
         )
         self.terms = LeaseTerms(

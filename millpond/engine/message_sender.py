@@ -86,7 +86,7 @@ class MessageSender:
 
     @property
     def is_full(self) -> bool:
-        """Whether more waits to be sent than the limit allows."""
+        """Whether more waits to be sent than `max_waiting`."""
         return self._letters.is_full or self._follow_ups.is_full
 
     def hurry(self) -> None:

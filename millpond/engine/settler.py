@@ -45,7 +45,7 @@ class SettlerOwner(Protocol):
         """It could not be settled before the drain was over."""
 
     def has_room(self) -> object:
-        """Fewer calls wait than the limit again."""
+        """Fewer calls wait than `max_waiting` again."""
 
 
 class Settler(LeaseOwner, SenderOwner):
@@ -66,12 +66,12 @@ class Settler(LeaseOwner, SenderOwner):
         processor: Processor,
         books: Books,
         held_back: HeldBack,
-        limit: int,
+        max_waiting: int,
         clock: Clock,
         spawn: Callable[..., Any],
         owner: SettlerOwner,
     ) -> None:
-        self.leases = LeaseKeeper(name, settings, queue, limit, self, clock, spawn)
+        self.leases = LeaseKeeper(name, settings, queue, max_waiting, self, clock, spawn)
         self._queue = queue
         self._processor = processor
         self._held_back = held_back
@@ -79,7 +79,9 @@ class Settler(LeaseOwner, SenderOwner):
         self._clock = clock
         self._drain_began: float | None = None
         self._deleting = Trouble("sqs:DeleteMessage", name, clock)
-        batcher: Any = partial(Batcher, clock=clock, spawn=spawn, flushers=FLUSHERS, limit=limit, on_room=self.has_room)
+        batcher: Any = partial(
+            Batcher, clock=clock, spawn=spawn, flushers=FLUSHERS, max_waiting=max_waiting, on_room=self.has_room
+        )
         # The next message of a group waits for the delete of the one before it.
         linger_seconds = 0.0 if settings.is_fifo else DELETE_LINGER_SECONDS
         self.deletes: Batcher[Delivery] = batcher(
@@ -133,7 +135,7 @@ class Settler(LeaseOwner, SenderOwner):
 
     @property
     def is_full(self) -> bool:
-        """Whether more waits to be settled than the limit allows."""
+        """Whether more waits to be settled than `max_waiting`."""
         return self.deletes.is_full or self.leases.changes.is_full or self.sender.is_full
 
     def hurry(self) -> None:

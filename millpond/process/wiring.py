@@ -100,7 +100,7 @@ class Wiring:
             books=Books(name, self._types, self._metrics, self._succeeded, core.clock),
             share=share,
             pool=core.pool,
-            max_unsettled=max(2 * MAX_BATCH, share.cap),
+            max_waiting=max(2 * MAX_BATCH, share.cap),
             first_receive_failed=partial(self._refusals.note, name),
             clock=core.clock,
             spawn=core.spawn,

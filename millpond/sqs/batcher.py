@@ -68,7 +68,7 @@ class Batcher(Generic[Item]):
         linger_seconds: float,
         brief_seconds: float = math.inf,
         flushers: int,
-        limit: int,
+        max_waiting: int,
         size_of: Callable[[Item], int] | None = None,
         key_of: Callable[[Item], str] | None = None,
         on_room: Callable[[], object] = lambda: None,
@@ -80,7 +80,7 @@ class Batcher(Generic[Item]):
         self._brief_seconds = min(brief_seconds, linger_seconds)
         self._pace = Pace()
         self._max_flushers = flushers
-        self._limit = limit
+        self._max_waiting = max_waiting
         self._size_of = size_of
         self._key_of = key_of
         self._busy_keys: set[str] = set()
@@ -110,8 +110,8 @@ class Batcher(Generic[Item]):
 
     @property
     def is_full(self) -> bool:
-        """More items are under way than the limit allows."""
-        return self.count >= self._limit
+        """More items are under way than `max_waiting`."""
+        return self.count >= self._max_waiting
 
     def hurry(self) -> None:
         """From now on nothing lingers and no back-off is long: the drain has begun."""

@@ -232,7 +232,7 @@ class Fifo:
             books=books,
             share=Permits(concurrency, 1, self.clock).share(0),
             pool=self.pool,
-            max_unsettled=20,
+            max_waiting=20,
             first_receive_failed=lambda error: None,
             clock=self.clock,
             spawn=self.spawn,

@@ -650,7 +650,7 @@ def test_a_lost_lease_that_is_redelivered_beats_again(clock):
 def test_after_a_batch_went_early_the_next_items_linger_again(clock):
     batches = []
     batcher = Batcher(
-        lambda batch: batches.append(batch) or [], clock, gevent.spawn, linger_seconds=0.1, flushers=4, limit=50
+        lambda batch: batches.append(batch) or [], clock, gevent.spawn, linger_seconds=0.1, flushers=4, max_waiting=50
     )
     batcher.put("lone")
     clock.advance(0.2)
@@ -666,7 +666,7 @@ def test_after_a_batch_went_early_the_next_items_linger_again(clock):
 def test_an_item_lingers_its_own_time_not_the_rest_of_anothers(clock):
     batches = []
     batcher = Batcher(
-        lambda batch: batches.append(batch) or [], clock, gevent.spawn, linger_seconds=0.1, flushers=4, limit=50
+        lambda batch: batches.append(batch) or [], clock, gevent.spawn, linger_seconds=0.1, flushers=4, max_waiting=50
     )
     for number in range(10):
         batcher.put(number)

@@ -39,7 +39,7 @@ def calls():
 
 @pytest.fixture
 def batcher(clock, calls):
-    return Batcher(calls, clock, gevent.spawn, linger_seconds=0.1, flushers=4, limit=50)
+    return Batcher(calls, clock, gevent.spawn, linger_seconds=0.1, flushers=4, max_waiting=50)
 
 
 def test_what_is_put_at_once_behind_a_full_batch_lingers_and_waits_for_no_answer(batcher, calls, clock):
@@ -76,7 +76,7 @@ def test_ten_items_go_at_once_and_the_rest_after_the_linger(batcher, calls, cloc
 @pytest.fixture
 def pacing(clock, calls):
     """One that is patient only where ten come in a tenth of a second."""
-    return Batcher(calls, clock, gevent.spawn, linger_seconds=0.1, brief_seconds=0.01, flushers=4, limit=50)
+    return Batcher(calls, clock, gevent.spawn, linger_seconds=0.1, brief_seconds=0.01, flushers=4, max_waiting=50)
 
 
 def come(batcher, clock, number, every):
@@ -138,7 +138,7 @@ def test_what_comes_behind_a_batch_that_goes_at_once_waits_for_no_answer_to_its_
 def test_what_does_not_fit_into_the_call_that_goes_at_once_waits_for_no_answer_to_it(calls, clock):
     calls.gate.clear()
     batcher = Batcher(
-        calls, clock, gevent.spawn, linger_seconds=0.1, flushers=4, limit=50, size_of=lambda n: MAX_BYTES // 2
+        calls, clock, gevent.spawn, linger_seconds=0.1, flushers=4, max_waiting=50, size_of=lambda n: MAX_BYTES // 2
     )
     come_at_once(batcher, 6)
     batcher.flush()
@@ -170,7 +170,7 @@ def test_one_flusher_serves_a_trickle_and_more_join_with_the_backlog(batcher, ca
 def test_a_flusher_is_made_when_all_that_are_there_have_work_and_not_before(calls, clock):
     made = []
     batcher = Batcher(
-        calls, clock, lambda run: made.append(gevent.spawn(run)), linger_seconds=0.1, flushers=4, limit=50
+        calls, clock, lambda run: made.append(gevent.spawn(run)), linger_seconds=0.1, flushers=4, max_waiting=50
     )
     for round_trip in range(1, 4):
         for n in range(10):
@@ -224,7 +224,13 @@ def test_a_full_backlog_says_so_and_tells_when_there_is_room_again(clock, calls)
     """Trap c: releasing permits before there is room held 2,950 messages instead of 20."""
     room = []
     batcher = Batcher(
-        calls, clock, gevent.spawn, linger_seconds=0.1, flushers=1, limit=50, on_room=lambda: room.append(batcher.count)
+        calls,
+        clock,
+        gevent.spawn,
+        linger_seconds=0.1,
+        flushers=1,
+        max_waiting=50,
+        on_room=lambda: room.append(batcher.count),
     )
     calls.gate.clear()
     for n in range(49):
@@ -263,7 +269,9 @@ def by_item(item):
 
 @pytest.mark.parametrize("key_of", [None, by_item], ids=["any order", "by key"])
 def test_a_batch_ends_before_a_megabyte(clock, calls, key_of):
-    batcher = Batcher(calls, clock, gevent.spawn, linger_seconds=0.1, flushers=1, limit=50, size_of=len, key_of=key_of)
+    batcher = Batcher(
+        calls, clock, gevent.spawn, linger_seconds=0.1, flushers=1, max_waiting=50, size_of=len, key_of=key_of
+    )
     for item in ("a" * (MAX_BYTES // 2), "b" * (MAX_BYTES // 2), "small"):
         batcher.put(item)
     clock.advance(0.1)
@@ -272,7 +280,7 @@ def test_a_batch_ends_before_a_megabyte(clock, calls, key_of):
 
 
 def test_of_eleven_keys_ten_go_in_one_call(clock, calls):
-    batcher = Batcher(calls, clock, gevent.spawn, linger_seconds=0.1, flushers=1, limit=50, key_of=by_item)
+    batcher = Batcher(calls, clock, gevent.spawn, linger_seconds=0.1, flushers=1, max_waiting=50, key_of=by_item)
     for item in "abcdefghijk":
         batcher.put(item)
     clock.advance(0.2)
@@ -281,7 +289,9 @@ def test_of_eleven_keys_ten_go_in_one_call(clock, calls):
 
 @pytest.mark.parametrize("key_of", [None, by_item], ids=["any order", "by key"])
 def test_an_item_larger_than_a_call_may_be_still_goes_alone(clock, calls, key_of):
-    batcher = Batcher(calls, clock, gevent.spawn, linger_seconds=0.1, flushers=1, limit=50, size_of=len, key_of=key_of)
+    batcher = Batcher(
+        calls, clock, gevent.spawn, linger_seconds=0.1, flushers=1, max_waiting=50, size_of=len, key_of=key_of
+    )
     batcher.put("x" * (MAX_BYTES + 1))
     batcher.put("y")
     clock.advance(0.3)
@@ -290,7 +300,7 @@ def test_an_item_larger_than_a_call_may_be_still_goes_alone(clock, calls, key_of
 
 def test_sixteen_flushers_send_sixteen_batches_in_one_round_trip(clock, calls):
     """Trap d: one flusher caps the rate at ten a round trip."""
-    batcher = Batcher(calls, clock, gevent.spawn, linger_seconds=0.1, flushers=16, limit=1_000)
+    batcher = Batcher(calls, clock, gevent.spawn, linger_seconds=0.1, flushers=16, max_waiting=1_000)
     calls.gate.clear()
     for n in range(160):
         batcher.put(n)
@@ -308,7 +318,7 @@ def test_after_a_call_that_works_the_next_failure_pauses_for_a_short_time_again(
         calls.append(clock.now())
         return batch if len(calls) <= 6 or len(calls) == 8 else []
 
-    batcher = Batcher(call, clock, gevent.spawn, linger_seconds=0.0, flushers=1, limit=50)
+    batcher = Batcher(call, clock, gevent.spawn, linger_seconds=0.0, flushers=1, max_waiting=50)
     batcher.put("a")
     clock.advance(30)
     assert len(calls) == 7
@@ -326,7 +336,7 @@ def test_nothing_of_a_key_overtakes_what_has_no_room_in_a_call(clock, calls):
         gevent.spawn,
         linger_seconds=1,
         flushers=1,
-        limit=100,
+        max_waiting=100,
         size_of=sizes.get,
         key_of=lambda one: one[0],
     )
@@ -340,7 +350,7 @@ def test_nothing_of_a_key_overtakes_what_has_no_room_in_a_call(clock, calls):
 def test_a_long_line_of_one_key_is_not_measured_again_for_each_call(clock, calls):
     measured = []
     more = {"size_of": lambda one: measured.append(one) or 1, "key_of": lambda one: "a"}
-    batcher = Batcher(calls, clock, gevent.spawn, linger_seconds=1, flushers=1, limit=2_000, **more)
+    batcher = Batcher(calls, clock, gevent.spawn, linger_seconds=1, flushers=1, max_waiting=2_000, **more)
     for one in range(500):
         batcher.put(one)
     batcher.hurry()
