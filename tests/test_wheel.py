@@ -1,4 +1,4 @@
-"""The wheel in an environment of its own: it has the e-mail handler, and five lines of settings send e-mails.
+"""The wheel in an environment of its own: it has the e-mail handler, and the settings on its page send e-mails.
 
 It needs the package index, as `make dev` does, and takes a quarter of a minute.
 """
@@ -16,13 +16,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", "millpond", "handlers")
-CONFIG = """\
-local = { port = 0 }
-[worker]
-handlers = ["millpond.mail.handler"]
-[queues.emails]
-url = "local"
-"""
+PAGE = ROOT / "docs/reference/email.md"
 
 
 def run(*command: object, folder: Path) -> str:
@@ -51,8 +45,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return python
 
 
-def test_five_lines_of_settings_send_e_mails(installed: Path, tmp_path: Path) -> None:
-    (tmp_path / "config.toml").write_text(CONFIG)
+def test_the_settings_on_the_page_of_e_mail_send_e_mails(installed: Path, tmp_path: Path) -> None:
+    _, _, rest = PAGE.read_text().partition("```toml\n")
+    (tmp_path / "config.toml").write_text("local = { port = 0 }\n" + rest.partition("```")[0])
     run(installed, "-m", "millpond", "-c", "config.toml", "--demo", "25", "--until-empty", folder=tmp_path)
     assert len(list((tmp_path / "outbox").glob("*.eml"))) == 25
 
