@@ -23,6 +23,8 @@ Built = TypeVar("Built")
 
 #: A second Ctrl-C counts from here on: terminals and wrappers send the first one twice.
 SECOND_SIGNAL_SECONDS = 0.5
+#: What has not come to its end this long after the drain's is ended by force: platforms kill 5 s after it.
+GRACE_SECONDS = 1.0
 #: A boot that a signal ends has this long to let go of what it waits for.
 LET_GO_SECONDS = 1.0
 
@@ -64,12 +66,18 @@ class Core:
             self.over.set()
 
     def stop(self, why: str, exit_code: int = STOPPED) -> None:
-        """Begin the drain."""
-        if not self.stopping:
-            self.why, self.stopped_at = why, self.clock.now()
+        """Begin the drain. Its limit counts from here, where a handler may keep the hub from every further step."""
         if exit_code == CRASHED or self.exit_code == STOPPED:
             self.exit_code = exit_code
+        if not self.stopping:
+            self.why, self.stopped_at = why, self.clock.now()
+            self.signals.end_within(self.limit_seconds, self.end_code(left=True))
         self._stop.set()
+
+    @property
+    def limit_seconds(self) -> float:
+        """From the beginning of the drain until the process is ended by force."""
+        return self.drain_seconds + GRACE_SECONDS
 
     def end_code(self, left: bool) -> int:
         """The exit code at the end; `left`: messages are left that a drain without trouble would have settled."""

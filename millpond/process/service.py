@@ -19,8 +19,6 @@ from millpond.process.wiring import Queues
 PROGRESS_SECONDS, EMPTY_LOOK_SECONDS = 30.0, 0.1
 #: How often the watchdog's counts are read, and its keys renewed.
 KEEP_SECONDS = 10.0
-#: What has not come to its end this long after the drain's is ended by force: platforms kill 5 s after it.
-GRACE_SECONDS = 1.0
 #: Two long polls that come back empty: only then --until-empty believes it.
 EMPTY_POLLS = 2
 
@@ -49,8 +47,8 @@ class Service:
 
     def run(self) -> int:
         """Receive and work until something ends it, drain, and return the exit code."""
-        core, limit = self.core, self.core.drain_seconds + GRACE_SECONDS
-        core.signals.allow(limit, LEFT)
+        core = self.core
+        core.signals.allow(core.limit_seconds, LEFT)
         self._register_gauges()
         core.pulse.start()
         if watchdog := self._queues.watchdog:
@@ -61,7 +59,7 @@ class Service:
         while self._step():
             pass
         in_hand = any(consumer.in_hand for consumer in self.consumers)
-        core.signals.end_within(limit, core.end_code(in_hand))
+        core.signals.allow(core.limit_seconds, core.end_code(in_hand))
         if core.exit_code != CRASHED:
             drain = Drain(core, self.consumers)
             drain.run(self._queues.close_local_polls)

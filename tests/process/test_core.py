@@ -133,3 +133,10 @@ def test_a_core_greenlet_that_dies_during_the_drain_ends_it(process, clock):
     one.core.spawn(die)
     clock.advance(4)
     assert one.exit_code == CRASHED
+
+
+def test_the_end_by_force_is_set_as_the_drain_begins(process):
+    """A handler that blocks the hub could keep the process from every later step."""
+    one = process({"job": fine}, drain_seconds=5.0)
+    one.core.stop("crash", CRASHED)
+    assert one.allowed == (6.0, CRASHED)
