@@ -16,7 +16,7 @@ _mailer: Mailer | None = None
 
 
 def setup(settings: Settings, local: bool = True) -> None:
-    """Prepare for the first mail; nothing is connected yet. `local`: every queue is the embedded one."""
+    """Prepare for the first mail; nothing is connected yet. `local`: every queue is local."""
     global _mailer
     _mailer = Mailer(settings, local=local)
 

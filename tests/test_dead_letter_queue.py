@@ -1,4 +1,4 @@
-"""A dead-letter queue that cannot be written, found or read: real workers, a proxy before a real embedded SQS."""
+"""A dead-letter queue that cannot be written, found or read: real workers, a proxy before a local SQS."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from millpond.message import Outcome, OutcomeName
 from tests.between import between
 from tests.fuzz.test_fuzz import CASES
 from tests.test_imports import MAY_IMPORT
-from tests.worker_process import CLIENT, WorkerProcess, embedded_queues, local_sqs, write_project
+from tests.worker_process import CLIENT, WorkerProcess, local_queues, local_sqs, write_project
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -73,6 +73,7 @@ BANNED = {
     r"(?:is|are|was|were) told": "is logged, is named",
     r"hears? of": "is called with",
     r"so many": "this many, or the number itself",
+    r"embedded": "local (SQS, queue)",
 }
 #: SQS's own count of messages that are in flight, as the places that read it and the pages call it.
 SQS_OWN = {"in_flight": ("millpond/local/", "check_queue.py", "report.py", "log-events.md")}
@@ -330,7 +331,7 @@ def test_messages_are_sent_to_the_running_demo_as_readme_says(tmp_path):
     config = (ROOT / "config.toml").read_text().replace("succeeded_per_second = 10", "succeeded_per_second = 1000")
     (tmp_path / "config.toml").write_text(config.replace("port = 9324", "port = 0"))
     with WorkerProcess(tmp_path, "-c", "config.toml", "--demo", "25", SQS_CLIENT=CLIENT) as worker:
-        queues = embedded_queues(worker)
+        queues = local_queues(worker)
         port = queues.endpoint.rpartition(":")[2]
         (tmp_path / "config.toml").write_text(f'[queues.emails]\nurl = "local"\n[local]\nport = {port}\n')
         output_of(tmp_path, *shlex.split(send))

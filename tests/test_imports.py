@@ -152,7 +152,7 @@ def test_every_wing_says_what_it_is_for_and_what_it_may_import(name):
         assert "may import" in (ast.get_docstring(ast.parse(page.read_text())) or "")
 
 
-def test_only_what_starts_the_embedded_queue_or_looks_for_it_knows_it():
+def test_only_what_starts_the_local_queue_or_looks_for_it_knows_it():
     users = {name for name, path in MODULES.items() if wing(name) != "local" and "local" in map(wing, needed(path))}
     assert users == {"process.boot", "commands.send"}
 

@@ -143,7 +143,7 @@ def _parsed(text: str) -> dict[str, Any]:
 
 
 class LocalQueues:
-    """Queues on an embedded SQS, seen as any program sees them."""
+    """Queues on a local SQS, seen as any program sees them."""
 
     def __init__(self, endpoint: str) -> None:
         self.endpoint = endpoint
@@ -199,7 +199,7 @@ def local_sqs(folder: Path) -> Iterator[LocalQueues]:
         yield LocalQueues(re.findall(r"http://[\d.]+:\d+", text)[0])
 
 
-def embedded_queues(worker: WorkerProcess) -> LocalQueues:
+def local_queues(worker: WorkerProcess) -> LocalQueues:
     """The queues that a worker runs inside itself."""
     return LocalQueues(re.findall(r"http://[\d.]+:\d+", worker.expect("local.ready")["message"])[0])
 

@@ -1,4 +1,4 @@
-"""Stage: an embedded SQS with one queue, the workers on it, and the ledger that their handlers write."""
+"""Stage: a local SQS with one queue, the workers on it, and the ledger that their handlers write."""
 
 from __future__ import annotations
 

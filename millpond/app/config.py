@@ -28,7 +28,7 @@ from millpond.sqs.sqs_queue import Sqs
 BEAT_CALL_SECONDS = 1.0
 #: How far maxReceiveCount should be above max_attempts: give-backs count as receives too, and what SQS moves to the
 #: dead-letter queue by itself has no reason with it. `check` warns at the smaller one and below, and advises the larger
-#: one, with which the embedded queue is made.
+#: one, with which the local queue is made.
 LEAST_REDRIVE_MARGIN, GOOD_REDRIVE_MARGIN = 5, 10
 #: One of them is set on Heroku, on ECS, on Kubernetes.
 PLATFORM_VARIABLES = ("DYNO", "ECS_CONTAINER_METADATA_URI_V4", "KUBERNETES_SERVICE_HOST")
@@ -118,7 +118,7 @@ class QueueSettings(Unshown, msgspec.Struct, frozen=True):
 
     @property
     def is_local(self) -> bool:
-        """True for the embedded queue."""
+        """True for the local queue."""
         return self.url == "local"
 
     @property
@@ -157,7 +157,7 @@ class LogSettings(Unshown, msgspec.Struct, frozen=True):
 
 
 class LocalSettings(Unshown, msgspec.Struct, frozen=True):
-    """[local]: the embedded SQS, for queues with url = "local"."""
+    """[local]: the local SQS, for queues with url = "local"."""
 
     port: PortOrAny = 9324
 

@@ -59,7 +59,7 @@ class Handlers(msgspec.Struct, frozen=True):
 def discover(entries: Sequence[str], folder: Path, tables: Mapping[str, Mapping[str, Any]], *, local: bool) -> Handlers:
     """Load the handlers. `folder` is the config file's, `tables` are its [handlers.<module>].
 
-    `local`: every queue is the embedded one; passed to a setup(settings, local) that asks for it.
+    `local`: every queue is local; passed to a setup(settings, local) that asks for it.
     Raises ConfigError with every finding.
     """
     findings: list[str] = []

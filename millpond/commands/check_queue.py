@@ -41,7 +41,7 @@ def check_queue(
     """Yield every finding on one queue. `connect`: URL -> queue. Raises ConfigError where it cannot connect."""
     where, queue = f"queues.{name}", settings.queues[name]
     if queue.is_local:
-        yield Finding("ok", where, "the embedded queue, in memory: it starts with the worker, nothing to reach")
+        yield Finding("ok", where, "the local queue, in memory: it starts with the worker, nothing to reach")
         return
     yield _lease(where, queue, routes)
     yield from _hold(where, queue, routes)

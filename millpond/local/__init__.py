@@ -1,4 +1,4 @@
-"""An embedded SQS for laptops and tests: the real wire protocol, messages in memory only.
+"""A local SQS for laptops and tests: the real wire protocol, messages in memory only.
 
 It imports nothing of ours. `LocalSqs` is loaded at its first use, so that `python -m millpond.local` can patch the
 process before.

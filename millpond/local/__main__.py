@@ -1,4 +1,4 @@
-"""The embedded SQS alone: `python -m millpond.local --port 9324 --queue jobs`."""
+"""The local SQS alone: `python -m millpond.local --port 9324 --queue jobs`."""
 
 from __future__ import annotations
 

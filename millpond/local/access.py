@@ -1,4 +1,4 @@
-"""AccessGuard: who may ask the embedded queue. Programs may; a web page that a developer has open may not.
+"""AccessGuard: who may ask the local queue. Programs may; a web page that a developer has open may not.
 
 A page reaches a port of this machine in two ways. It asks by the address: then its browser says so (Origin,
 Sec-Fetch-Site). Or it lets its own name lead here (DNS rebinding), and has one origin with the queue: then that name

@@ -1,4 +1,4 @@
-"""LocalSqs: the embedded SQS over HTTP, in this process, on gevent."""
+"""LocalSqs: the local SQS over HTTP, in this process, on gevent."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 class Mailer:
     """Sends mails for a handler, by SMTP or into the outbox.
 
-    Nothing is connected before the first mail. `local`: every queue is the embedded one, where mails may stay files.
+    Nothing is connected before the first mail. `local`: every queue is local, where mails may stay files.
     `table`: the table of config.toml that the settings are from. Raises ConfigError with every finding.
     """
 

@@ -54,7 +54,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def findings(settings: Settings, local: bool) -> list[str]:
-    """Everything that cannot work; `local`: every queue is the embedded one."""
+    """Everything that cannot work; `local`: every queue is local."""
     return [*_wrong_transport(settings, local), *_wrong_server(settings), *_wrong_sender(settings)]
 
 

@@ -27,7 +27,7 @@ from millpond.process.refusals import Refusals
 from millpond.process.service import Service
 from millpond.process.wiring import Queues, Wiring
 
-#: The account of the embedded SQS.
+#: The account of the local SQS.
 LOCAL_ARN = "arn:aws:sqs:us-east-1:000000000000"
 #: Objects made before the collector looks for cycles: messages leave hardly any behind (Python's own is 700 to 2,000).
 GC_ALLOCATIONS = 20_000
@@ -106,7 +106,7 @@ def _own_the_hub() -> None:
 
 
 def _start_local(settings: AllSettings, urls: dict[str, str]) -> LocalSqs:
-    """Start the embedded SQS, make the local queues, and put their URLs into `urls`."""
+    """Start the local SQS, make the local queues, and put their URLs into `urls`."""
     server = LocalSqs(port=settings.local.port)
     try:
         server.start()
@@ -120,6 +120,6 @@ def _start_local(settings: AllSettings, urls: dict[str, str]) -> LocalSqs:
         arn = f"{LOCAL_ARN}:{dead_letters.rpartition('/')[2]}"
         policy = {"deadLetterTargetArn": arn, "maxReceiveCount": count}
         urls[name] = server.create_queue(name, {"RedrivePolicy": json.dumps(policy)})
-    text = f"the embedded SQS listens on {server.url}; it keeps messages in memory only"
+    text = f"the local SQS listens on {server.url}; it keeps messages in memory only"
     log.event(logging.INFO, "local.ready", text, queues=names)
     return server

@@ -41,7 +41,7 @@ class Drain:
         self._reserve = reserve_seconds(core.drain_seconds)
 
     def run(self, close_polls: Callable[[], object]) -> None:
-        """Settle or give back all that is in hand. `close_polls`: the embedded queue answers its open polls."""
+        """Settle or give back all that is in hand. `close_polls`: the local queue answers its open polls."""
         core = self._core
         self._log_beginning()
         for consumer in self._consumers:

@@ -78,7 +78,7 @@ def _counts_left(core: Core, consumer: Consumer) -> dict[str, int]:
 
 
 def _log_what_is_gone(consumer: Consumer) -> None:
-    """The embedded queue keeps messages in memory only."""
+    """The local queue keeps messages in memory only."""
     if not consumer.in_memory:
         return
     waiting, letters = sum(_counts(consumer).values()), _dead_letters(consumer)

@@ -107,7 +107,7 @@ class Wiring:
             unread_since=core.pulse.unread_since,
         )
         self._lookups[name] = AttributeLookup(core, sqs.queue(self._urls[name]), consumer)
-        if not settings.is_local:  # the embedded queue is blocked with the hub: it could not answer
+        if not settings.is_local:  # the local queue is blocked with the hub: it could not answer
             self._guard(name, consumer, sqs)
         return consumer
 

@@ -38,7 +38,7 @@ from millpond.observe import screen
 from millpond.sqs.limits import MAX_BYTES
 from millpond.sqs.queue import Entry, Failure
 from tests.fakes import FakeQueue
-from tests.worker_process import ROOT, LocalQueues, WorkerProcess, embedded_queues, with_client, write_project
+from tests.worker_process import ROOT, LocalQueues, WorkerProcess, local_queues, with_client, write_project
 
 REAL = "https://sqs.eu-west-1.amazonaws.com/1/mails"
 NUMBERS = itertools.count()
@@ -395,7 +395,7 @@ def test_send_count_sends_so_many_with_ids_of_their_own(main, project, emails, c
 def test_a_sent_message_reaches_the_worker_that_runs_the_local_queue(main, project, tmp_path, capsys):
     folder = project(more="[local]\nport = 0\n")
     with WorkerProcess(folder) as worker:
-        port = embedded_queues(worker).endpoint.rpartition(":")[2]
+        port = local_queues(worker).endpoint.rpartition(":")[2]
         (folder / "mine.toml").write_text(f'[queues.emails]\nurl = "local"\n[local]\nport = {port}\n')
         assert main("-c", "mine.toml", "send", "ok", "{}") == 0
         event_id = capsys.readouterr().out.split()[-1]

@@ -1,4 +1,4 @@
-"""Requests to the embedded queue over a real connection: what no SDK sends, in its HTTP and in its JSON."""
+"""Requests to the local queue over a real connection: what no SDK sends, in its HTTP and in its JSON."""
 
 from __future__ import annotations
 

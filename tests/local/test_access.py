@@ -1,4 +1,4 @@
-"""Who may ask the embedded queue: an SDK by this machine's names, and no web page that a developer has open."""
+"""Who may ask the local queue: an SDK by this machine's names, and no web page that a developer has open."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def test_what_a_drain_has_to_wait_for_is_told_as_it_begins(process, clock, caplo
     gate.event.set()
 
 
-def test_the_embedded_queue_is_told_to_answer_its_polls_when_the_drain_begins(process, clock):
+def test_the_local_queue_is_told_to_answer_its_polls_when_the_drain_begins(process, clock):
     one = process({"job": fine}, start=False)
     told = []
     one.start(close_local_polls=lambda: told.append(clock.now()))

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.worker_process import LocalQueues, WorkerProcess, embedded_queues, local_sqs, write_project
+from tests.worker_process import LocalQueues, WorkerProcess, local_queues, local_sqs, write_project
 
 pytestmark = pytest.mark.slow
 
@@ -135,19 +135,19 @@ def test_sigterm_sigint_and_sighup_each_stop_an_idle_worker_in_order(start, queu
         assert worker.stderr == ""
 
 
-def test_an_open_long_poll_of_20_seconds_outlasts_neither_the_drain_nor_the_embedded_queue(start, queues, name):
-    embedded = start("local", wait_seconds=20, drain_seconds=25)
+def test_an_open_long_poll_of_20_seconds_outlasts_neither_the_drain_nor_the_local_queue(start, queues, name):
+    local = start("local", wait_seconds=20, drain_seconds=25)
     outside = start(queues.create(name), wait_seconds=20, drain_seconds=2)
-    for worker in (embedded, outside):
+    for worker in (local, outside):
         worker.expect("worker.ready")
         worker.signal(SIGTERM)
     assert "SQS may hold a long poll of it open for" in outside.expect("worker.draining")["message"]
-    began = embedded.expect("worker.draining")
-    assert seconds_between(began, embedded.expect("worker.stopped")) < 12
+    began = local.expect("worker.draining")
+    assert seconds_between(began, local.expect("worker.stopped")) < 12
     began = time.monotonic()
     assert outside.exit_code() == 0
     assert time.monotonic() - began < 12
-    assert embedded.exit_code() == 0
+    assert local.exit_code() == 0
 
 
 # --- at work
@@ -175,7 +175,7 @@ def test_what_was_counted_last_is_sent_before_the_process_ends(start):
         server.bind(("127.0.0.1", 0))
         more = f'[statsd]\nhost = "127.0.0.1"\nport = {server.getsockname()[1]}\n'
         worker = start("local", more=more)  # it answers its open poll at once: no flush comes between
-        queues = embedded_queues(worker)
+        queues = local_queues(worker)
         worker.expect("worker.ready")
         queues.send("q", "ok", number=10)
         for _ in range(10):

@@ -77,7 +77,7 @@ def in_thread(call: Callable[[], Any]) -> Any:
     return value
 
 
-# --- the embedded SQS, in a process of its own
+# --- the local SQS, in a process of its own
 
 
 @pytest.fixture(scope="module")
