@@ -79,6 +79,8 @@ def _handlers(settings: AllSettings) -> Generator[Finding, None, Mapping[str, Ro
         return {}
     wrong = list(_hooks(found))
     yield from wrong or [Finding("ok", "handlers", f"types: {', '.join(sorted(found.routes))}")]
+    if found.setups and not wrong:
+        yield Finding("note", "handlers", "the servers that handlers need, such as the mail server, are not tried")
     return found.routes
 
 

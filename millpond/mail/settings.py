@@ -64,8 +64,8 @@ def _wrong_transport(settings: Settings, local: bool) -> Iterator[str]:
     if settings.transport == "auto" and not settings.host and not local:
         yield (
             'transport = "auto" without a host writes mails to files, which a worker on a real queue does only where '
-            'it is asked to: set host (SMTP_HOST), or transport = "outbox"; if your application has no e-mail, delete '
-            "handlers/email.py, millpond/mail/handler.py (a link to it) and [handlers.email]"
+            'it is asked to: set host (SMTP_HOST), or transport = "outbox"; if your application has no e-mail, take '
+            "it out of [worker] handlers (list a folder or modules of your own) and delete [handlers.email]"
         )
     for key in ("max_connections", "mails_per_connection"):
         if getattr(settings, key) < 1:

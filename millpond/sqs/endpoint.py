@@ -44,7 +44,8 @@ def find_endpoint(queue_url: str, region: str, endpoint_url: str) -> Endpoint:
         session = botocore.session.get_session()
         region = place.region or called.region or region or _own_region(session, called)
         if not region:
-            raise ConfigError(f"{shown(called.endpoint_url)} names no region: set [sqs] region, or AWS_REGION")
+            where = "[sqs] region (of a Producer: region=), or AWS_REGION"
+            raise ConfigError(f"{shown(called.endpoint_url)} names no region: set {where}")
         url = endpoint_url or _url(session, place, region)
         proxied = not is_loopback(url) and urlsplit(url).scheme in get_environ_proxies(url)
         return Endpoint(f"{url.rstrip('/')}/", region, ca_file(session), proxied)

@@ -405,6 +405,12 @@ def test_check_calls_setup_as_the_worker_will_and_says_nothing_good_of_one_that_
     assert " ".join(text).startswith("setup() failed: OSError: no route to it (")
 
 
+def test_check_says_that_it_does_not_try_the_servers_of_handlers_that_have_a_setup(main, capsys):
+    assert main('[handlers.work]\nhost = "here"\n[queues.emails]\nurl = "local"\n') == 0
+    note = "note handlers the servers that handlers need, such as the mail server, are not tried"
+    assert note in [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+
+
 def test_a_setting_that_a_handlers_module_does_not_know_is_an_error(main, capsys):
     assert main('[handlers.work]\nhots = "here"\n[queues.emails]\nurl = "local"\n') == 3
     assert "did you mean host?" in capsys.readouterr().out

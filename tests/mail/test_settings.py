@@ -11,7 +11,9 @@ from tests.mail.jobs import findings
 
 
 def test_on_a_real_queue_the_outbox_is_only_used_where_it_is_written_out(tmp_path):
-    assert 'transport = "auto" without a host' in findings(Settings(outbox=str(tmp_path)), local=False)
+    text = findings(Settings(outbox=str(tmp_path)), local=False)
+    assert 'transport = "auto" without a host' in text
+    assert "take it out of [worker] handlers" in text
     setup(Settings(transport="outbox", outbox=str(tmp_path)), local=False)
     setup(Settings(host="mail.example.org", from_="me@a.org"), local=False)
 

@@ -283,7 +283,7 @@ def test_a_region_can_come_from_where_the_sdk_has_it(monkeypatch, tmp_path):
 @pytest.mark.parametrize(("url", "region"), [("https://localhost:4566", "us-east-1"), ("http://sqs:4566", "us-east-1")])
 def test_only_an_emulator_needs_no_region(url, region):
     assert found(f"{url}/1/q").region == region
-    with pytest.raises(ConfigError, match=r"names no region: set \[sqs\] region"):
+    with pytest.raises(ConfigError, match=r"region: set \[sqs\] region \(of a Producer: region=\), or AWS_REGION"):
         found("https://sqs.internal.example/1/q")
 
 
