@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from millpond.app.toml import SettingsType, Table, TomlFile, bare, decode
+from millpond.app.toml import SettingsType, Table, TomlFile, decode, toml_key
 from millpond.errors import ConfigError
 from millpond.foreign.secrets import Unshown, conceal_environment
 from millpond.foreign.text import shown
@@ -217,7 +217,7 @@ def handler_settings(settings_type: type[SettingsType], table_name: str, table: 
     findings: list[str] = []
 
     def wrong(key: str, allowed: str) -> None:
-        findings.append(f"[{table_name}] {bare(key)}: {allowed}")
+        findings.append(f"[{table_name}] {toml_key(key)}: {allowed}")
 
     values = decode(settings_type, table, wrong)
     for field in msgspec.structs.fields(settings_type):
@@ -249,9 +249,9 @@ def _check_queues(file: TomlFile, tables: dict[str, Table], worker: Table, setti
     first_with: dict[str, str] = {}
     for name, queue in settings.queues.items():
         table = tables[name]
-        if bare(name) != name:
+        if toml_key(name) != name:
             file.wrong(
-                f"[queues.{bare(name)}]", "only letters, digits, _ and -, since the name is a part of StatsD names"
+                f"[queues.{toml_key(name)}]", "only letters, digits, _ and -, since the name is a part of StatsD names"
             )
         if table.sound("max_hold_seconds", "visibility_seconds") and queue.max_hold_seconds < queue.visibility_seconds:
             table.wrong("max_hold_seconds", f"not less than {table.named('visibility_seconds')}")
@@ -261,7 +261,7 @@ def _check_queues(file: TomlFile, tables: dict[str, Table], worker: Table, setti
         if caps_sound and queue.concurrency > settings.worker.concurrency:
             table.wrong("concurrency", f"not more than [worker] {worker.named('concurrency')}")
         if queue.url and not queue.is_local and first_with.setdefault(queue.url, name) != name:
-            table.wrong("url", f"another queue than [queues.{bare(first_with[queue.url])}]")
+            table.wrong("url", f"another queue than [queues.{toml_key(first_with[queue.url])}]")
 
 
 def _allowed_beat(table: Table, queue: QueueSettings) -> str:

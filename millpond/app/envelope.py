@@ -38,7 +38,7 @@ class Envelope(Unshown, msgspec.Struct):
         return "$.payload"
 
 
-class Bare(Envelope):
+class BodyOnly(Envelope):
     """A body that is the payload itself."""
 
     @property
@@ -88,7 +88,7 @@ def _bare(
             "nor the queue's event_type names its type"
         )
     try:
-        return Bare(event_type, msgspec.Raw(body.encode()), message_id)
+        return BodyOnly(event_type, msgspec.Raw(body.encode()), message_id)
     except UnicodeEncodeError as problem:  # lone surrogates: JSON can name them, UTF-8 cannot hold them
         raise Undecodable(f"the body is not Unicode text: {problem.reason} at {problem.start}") from None
 

@@ -37,7 +37,7 @@ class TomlFile:
         self._environ = environ
         self._content = _parse(path)
         for name in (name for name in self._content if name not in known):
-            self.wrong(f"[{bare(name)}]", unknown("table", name, known))
+            self.wrong(f"[{toml_key(name)}]", unknown("table", name, known))
 
     def wrong(self, where: str, allowed: str) -> None:
         """Keep a finding: where it is, and what is allowed there."""
@@ -52,9 +52,9 @@ class TomlFile:
         found = {}
         for inner, content in self._inside(name).items():
             if isinstance(content, dict):
-                found[inner] = self._table(f"{name}.{bare(inner)}", content)
+                found[inner] = self._table(f"{name}.{toml_key(inner)}", content)
             else:
-                self.wrong(f"[{name}] {bare(inner)}", f"keys stand in a table with a name, [{name}.<name>]")
+                self.wrong(f"[{name}] {toml_key(inner)}", f"keys stand in a table with a name, [{name}.<name>]")
         return found
 
     def _inside(self, name: str) -> dict[str, Any]:
@@ -101,10 +101,10 @@ class Table:
     def named(self, key: str) -> str:
         """The key as a finding shows it: with its value, or with the variables that its value came from."""
         if key in self._origins:
-            return f"{bare(key)} (from {', '.join(self._origins[key])})"
+            return f"{toml_key(key)} (from {', '.join(self._origins[key])})"
         if key not in self.values or _SECRET.search(key):
-            return bare(key)
-        return f"{bare(key)} = {_shown(self.values[key])}"
+            return toml_key(key)
+        return f"{toml_key(key)} = {_shown(self.values[key])}"
 
     def _resolved(self, key: str, value: Any, inner_key: str = "") -> Any:
         if isinstance(value, dict):
@@ -158,7 +158,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     return f"no such {kind}; " + (f"did you mean {near[0]}?" if near else f"there are: {', '.join(names) or 'none'}")
 
 
-def bare(name: str) -> str:
+def toml_key(name: str) -> str:
     """A key as TOML writes it: in quotes where it needs them."""
     return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name)
 
