@@ -33,12 +33,12 @@ class SmtpConnection:
     """One connection, used by one greenlet at a time.
 
     `usable`: the last thing that came was a whole reply, so the next command will get its own. It is False from the
-    first byte of an exchange on, and stays so whatever is thrown. `clean`: no transaction is open.
+    first byte of an exchange on, and stays so whatever is thrown. `between_mails`: no transaction is open.
     """
 
     def __init__(self, server: MailServer, lines: SmtpLines) -> None:
         self.usable = False
-        self.clean = True
+        self.between_mails = True
         self.mails = 0
         self.idle_since: float
         self._server = server
@@ -64,7 +64,7 @@ class SmtpConnection:
         self._check_extensions(mail)
         kept = self.mails > 0
         self.mails += 1
-        self.usable = self.clean = False
+        self.usable = self.between_mails = False
         try:
             return self._transact(mail, kept)
         except (OSError, BadReplyError) as error:
@@ -88,7 +88,7 @@ class SmtpConnection:
         finally:
             if not self.usable:
                 self.close()
-        self.clean = self.usable
+        self.between_mails = self.usable
         return self.usable
 
     def start_quit(self) -> None:
@@ -185,7 +185,7 @@ class SmtpConnection:
         self._end_exchange(final)
         if not final.accepted:
             raise verdict_of("end of data", final)
-        self.clean = True
+        self.between_mails = True
 
     def _end_exchange(self, last: Reply) -> None:
         # After a 3yz the server waits for more: where nothing more comes, only closing takes it back.

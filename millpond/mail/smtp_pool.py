@@ -83,7 +83,7 @@ class SmtpPool:
         return None
 
     def _is_fresh(self, connection: SmtpConnection) -> bool:
-        return connection.clean and self._clock() - connection.idle_since <= PROBE_AFTER_SECONDS
+        return connection.between_mails and self._clock() - connection.idle_since <= PROBE_AFTER_SECONDS
 
     def _close_kept(self) -> None:
         # If the one used last is dead, the older ones are too: a probe of each might wait for its time-out.

@@ -33,7 +33,7 @@ NAME_LENGTH = 120
 
 
 @lru_cache(maxsize=4096)
-def clean(name: str) -> str:
+def metric_name(name: str) -> str:
     """A name as StatsD and Graphite take it: letters, digits, _ and -, with single dots between them."""
     return re.sub(r"\.\.+", ".", re.sub(r"[^a-zA-Z0-9_.-]", "_", name[:NAME_LENGTH])).strip(".")
 
@@ -66,7 +66,7 @@ class Packer(StatsClient):  # type: ignore[misc]  # the package has no types
         """The packets: counters first, and in packets of their own, since those that come last are rather dropped."""
         with self.pipeline() as pipe:
             for name, n in counts.items():
-                pipe.incr(clean(name), n)
+                pipe.incr(metric_name(name), n)
         with self.pipeline() as pipe:
             for name, value in gauges.items():
                 pipe.gauge(name, value)
@@ -76,7 +76,7 @@ class Packer(StatsClient):  # type: ignore[misc]  # the package has no types
                 # StatsD refuses.
                 rate = f"|@{times.rate:.6f}" if times.rate < 1 else ""
                 for value in times.values:
-                    pipe._send_stat(clean(name), f"{max(0.0, value):.3f}|ms{rate}", 1)
+                    pipe._send_stat(metric_name(name), f"{max(0.0, value):.3f}|ms{rate}", 1)
         packets, self._packets = self._packets, []
         return packets
 

@@ -87,7 +87,7 @@ class ConnectionPool:
             connection.close()
 
     def _keep(self, connection: HttpConnection) -> None:
-        if not connection.clean:
+        if not connection.reusable:
             connection.close()
             return
         self._kept.append(connection)

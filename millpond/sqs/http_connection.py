@@ -60,7 +60,7 @@ class HttpAnswer(NamedTuple):
 class HttpConnection:
     """One connection, used by one call at a time, and what was read from it and is not yet used."""
 
-    __slots__ = ("_buffer", "_bytes_left", "_deadline", "_pid", "_stream", "clean")
+    __slots__ = ("_buffer", "_bytes_left", "_deadline", "_pid", "_stream", "reusable")
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
@@ -69,7 +69,7 @@ class HttpConnection:
         self._bytes_left: int
         self._deadline: float
         #: Whether the last answer was whole and the server keeps the connection; `usable` sees what came behind it.
-        self.clean: bool
+        self.reusable: bool
 
     def close(self) -> None:
         self._stream.close()
@@ -106,7 +106,7 @@ class HttpConnection:
         status = int(match[1])
         if status in EMPTY:
             return None
-        self.clean = True
+        self.reusable = True
         return HttpAnswer(status, match[0], data[match.end() :])
 
     def _in_pieces(self, data: bytes) -> HttpAnswer:
@@ -119,7 +119,7 @@ class HttpConnection:
             _check_head(heads)
         length, coding, closing = _framing(head, len(head))
         body = b"" if status in EMPTY else self._body(length, coding, closing)
-        self.clean = minor == b"1" and not closing and not self._buffer
+        self.reusable = minor == b"1" and not closing and not self._buffer
         return HttpAnswer(status, head, body)
 
     def _head(self) -> tuple[bytes, int, bytes]:
