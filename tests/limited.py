@@ -23,7 +23,7 @@ class Limited:
         self._queue = queue
         self._clock = clock
 
-    def end_within(self, seconds: float) -> None:
+    def limit_calls(self, seconds: float) -> None:
         self._end = self._clock.now() + seconds
 
     def receive(self, most: int, wait_seconds: int, visibility_seconds: int, attempt_id: str = "") -> Any:

@@ -24,7 +24,7 @@ import pytest
 import millpond
 from millpond import Message, Producer, errors, handler, producer, testing
 from millpond.app import config
-from millpond.app.dead_letter import ATTRIBUTE, MAX_VALUE_BYTES, Reason
+from millpond.app.dead_letter import ATTRIBUTE, MAX_VALUE_BYTES, ReasonAttribute
 from millpond.app.routing import routes
 from millpond.commands.cli import EXAMPLES
 from millpond.engine import books
@@ -266,7 +266,9 @@ def test_the_team_gets_a_mail():
 
 def test_each_key_of_a_dead_letters_reason_is_listed():
     text = " ".join((REFERENCE / "dead-letters.md").read_text().split())
-    assert [name_of(row) for row in tables("dead-letters.md")["What they keep"]] == list(Reason.__struct_fields__)
+    assert [name_of(row) for row in tables("dead-letters.md")["What they keep"]] == list(
+        ReasonAttribute.__struct_fields__
+    )
     assert f"The attribute `{ATTRIBUTE}` (a String) is JSON of at most {MAX_VALUE_BYTES} bytes" in text
 
 

@@ -19,7 +19,7 @@ MAX_VALUE_BYTES = 1024
 CUT = ("error", "reason", "event_id", "message_id", "handler", "queue")
 
 
-class Reason(msgspec.Struct, kw_only=True):
+class ReasonAttribute(msgspec.Struct, kw_only=True):
     """Why a message is a dead letter, as the attribute has it."""
 
     reason: str
@@ -32,13 +32,13 @@ class Reason(msgspec.Struct, kw_only=True):
     failed_at: str  # UTC
 
     @classmethod
-    def of(cls, received: Received, now: float, **values: str) -> Reason:
+    def of(cls, received: Received, now: float, **values: str) -> ReasonAttribute:
         """The reason of what came with this receive, and failed at `now` (since the epoch)."""
         attempt, message_id = received.receive_count, received.message_id
         return cls(attempt=attempt, message_id=message_id, failed_at=utc(now), **values)
 
 
-def reason_text(reason: Reason) -> str:
+def reason_text(reason: ReasonAttribute) -> str:
     """ASCII JSON of at most 1 KiB: what is too long is cut, see CUT."""
     fields = msgspec.structs.asdict(reason)
     for name in CUT:
@@ -47,7 +47,7 @@ def reason_text(reason: Reason) -> str:
     return text
 
 
-def copy(received: Received, reason: Reason, dedup_id: str = "") -> Entry:
+def copy(received: Received, reason: ReasonAttribute, dedup_id: str = "") -> Entry:
     """Body, user attributes, trace header and group as they came, and the reason where it fits beside them.
 
     The attribute is ours alone: what a producer, or an earlier dead letter, has in it does not go on.

@@ -212,7 +212,7 @@ class Consumer(DeliveryKeeper, Receiver):
         waiting = self._groups.take_waiting() if self._groups is not None else []
         self._held_back.add(*self._last_receive.take_all(), *waiting)
         for queue in filter(None, (self.queue, self._dead_letters)):
-            queue.end_within(deadline - self._clock.now())
+            queue.limit_calls(deadline - self._clock.now())
 
     def give_back_held(self) -> None:
         """Give back what was not started, and from now on all that an open poll still brings."""

@@ -106,7 +106,7 @@ class LastReceive:
         return list(timers)
 
     def _held_until(self, delivery: Delivery) -> float:
-        return delivery.lease.received_at + self._hold_seconds
+        return delivery.lease.held_since + self._hold_seconds
 
     def _wait(self, delivery: Delivery, seconds: float) -> None:
         def run_again() -> None:

@@ -100,7 +100,7 @@ class Lease(msgspec.Struct, eq=False):
     terms: LeaseTerms
     item: Any
     handle: str
-    received_at: float
+    held_since: float
     deadline: float
     receive_count: int = 1  # of the receive that gave the handle
     state: LeaseState = HELD
@@ -130,7 +130,7 @@ class Lease(msgspec.Struct, eq=False):
         """SQS delivered the message again, at `since`, while it is in hand: go on by the new handle."""
         self.handle = handle
         self.receive_count = receive_count
-        self.received_at = since
+        self.held_since = since
         self.deadline = since + self.terms.lease_seconds
         self._void_change()
         was_lost = self.state is LOST
@@ -221,7 +221,7 @@ class Lease(msgspec.Struct, eq=False):
             self._ask(seconds)
 
     def _clamped(self, seconds: float) -> int:
-        left = self.received_at + self.terms.hold_seconds - self.terms.clock.now()
+        left = self.held_since + self.terms.hold_seconds - self.terms.clock.now()
         return whole_seconds(min(seconds, int(left)))
 
     def stop_beating(self) -> None:

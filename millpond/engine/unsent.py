@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from millpond.app.dead_letter import Reason, bare, copy, is_bare
+from millpond.app.dead_letter import ReasonAttribute, bare, copy, is_bare
 from millpond.engine.delivery import Delivery
 from millpond.hub.clock import Clock
 from millpond.message import FollowUp, Outcome, delayed
@@ -87,6 +87,6 @@ class EntryWriter:
         reason = self._reason(delivery, reason=why, error="", event_id=follow_up.event_id)
         return copy(received, reason, dedup_id)
 
-    def _reason(self, delivery: Delivery, **values: str) -> Reason:
+    def _reason(self, delivery: Delivery, **values: str) -> ReasonAttribute:
         handler, now = self._where(delivery), self._clock.time()
-        return Reason.of(delivery.received, now, handler=handler, queue=self._queue, **values)
+        return ReasonAttribute.of(delivery.received, now, handler=handler, queue=self._queue, **values)

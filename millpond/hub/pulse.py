@@ -30,18 +30,18 @@ class Pulse:
         self._blocked = (self.last, -math.inf)  # the last block: from and to
 
     def start(self) -> None:
-        """Start to beat. Call it in the hub's own thread."""
+        """Start to tick. Call it in the hub's own thread."""
         self.last = self._clock.now()
-        self._clock.timer(PULSE_SECONDS, self._beat)
+        self._clock.timer(PULSE_SECONDS, self._tick)
 
-    def _beat(self) -> None:
+    def _tick(self) -> None:
         now = self._clock.now()
         self._worst_seconds = max(self._worst_seconds, now - self.last - PULSE_SECONDS)
         if late := self._late(now):
             self._lost_seconds += late
             self._blocked = (self.last, now)
         self.last = now
-        self._clock.timer(PULSE_SECONDS, self._beat)
+        self._clock.timer(PULSE_SECONDS, self._tick)
 
     def _late(self, now: float) -> float:
         return max(0.0, now - self.last - LATE_SECONDS)

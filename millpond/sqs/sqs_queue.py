@@ -45,7 +45,7 @@ class SqsQueue:
     """One queue at SQS. See the Protocol in queue.py for what each call does and raises.
 
     Every call ends in time: a receive POLL_GRACE_SECONDS after its wait, any other within CALL_SECONDS, or within
-    what `end_within` leaves. `calls` counts them: SQS bills each.
+    what `limit_calls` leaves. `calls` counts them: SQS bills each.
     """
 
     def __init__(self, url: str, sqs: Sqs) -> None:
@@ -55,7 +55,7 @@ class SqsQueue:
         self._end = math.inf
         self._call = sqs.call
 
-    def end_within(self, seconds: float) -> None:
+    def limit_calls(self, seconds: float) -> None:
         """The drain ends in this time: no call but a receive, which the drain does not wait for, takes longer."""
         self._end = monotonic() + seconds
 

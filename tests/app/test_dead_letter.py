@@ -1,6 +1,6 @@
 import json
 
-from millpond.app.dead_letter import MAX_VALUE_BYTES, Reason, copy, reason_text
+from millpond.app.dead_letter import MAX_VALUE_BYTES, ReasonAttribute, copy, reason_text
 from millpond.sqs.limits import MAX_BYTES
 from millpond.sqs.queue import Attribute, Received
 
@@ -16,7 +16,7 @@ def a_reason(**more):
         "queue": "q",
         "failed_at": "2026-01-01T00:00:00.000Z",
     }
-    return Reason(**(values | more))
+    return ReasonAttribute(**(values | more))
 
 
 def received(body="b", **attributes):

@@ -379,7 +379,7 @@ class LeaseModel(RuleBasedStateMachine):
         if self.lease.is_lost(self.clock.now()):
             self.keeper.end([self.lease])
         else:
-            left = self.lease.received_at + self.keeper.terms.hold_seconds - self.clock.now()
+            left = self.lease.held_since + self.keeper.terms.hold_seconds - self.clock.now()
             self.wish = max(0, min(seconds, int(left)))
             self.lease.let_go(seconds)
 

@@ -86,7 +86,7 @@ def _check_received(value: Any) -> None:
         assert one.receipt_handle
         Message("m", "e", "t", "q", one.body, one.receive_count, one.sent_ms).sent_at.isoformat()
         requests.as_json(requests.delete("url", [one.receipt_handle]))
-        reason = dead_letter.Reason.of(one, 0.0, reason=one.flaw, error="", handler="", event_id="", queue="q")
+        reason = dead_letter.ReasonAttribute.of(one, 0.0, reason=one.flaw, error="", handler="", event_id="", queue="q")
         requests.as_json(requests.send("url", [dead_letter.copy(one, reason, "id")]))
 
 

@@ -577,7 +577,7 @@ def test_a_bad_configuration_is_exit_3_with_every_finding_on_a_line(start):
     "defect",
     [
         "from millpond.engine.poller import Pollers\nPollers._step = lambda self, poll: 1 / 0",
-        "from millpond.hub.pulse import Pulse\nPulse._beat = lambda self: 1 / 0",
+        "from millpond.hub.pulse import Pulse\nPulse._tick = lambda self: 1 / 0",
     ],
     ids=["in a greenlet", "in a timer"],
 )

@@ -228,7 +228,7 @@ def expire(stage: Stage, lease: Lease) -> None:
 
 
 def hold_for_12_hours(stage: Stage, lease: Lease) -> None:
-    lease.received_at = stage.clock.now() - 43_200
+    lease.held_since = stage.clock.now() - 43_200
 
 
 @pytest.mark.parametrize("change", [let_go, end, withhold, lose, expire, hold_for_12_hours])

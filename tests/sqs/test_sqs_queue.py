@@ -115,7 +115,7 @@ def test_a_settling_call_has_ten_seconds_and_is_counted(name):
 def test_in_the_drain_it_has_what_is_left_and_half_a_second_at_the_least(now, name, left, seconds):
     asked = Asked()
     queue = asked.queue("https://queue.example/1/q")
-    queue.end_within(left + 7)
+    queue.limit_calls(left + 7)
     now[0] += 7
     CALLS[name](queue)
     assert asked.seconds == [pytest.approx(seconds)]
@@ -126,7 +126,7 @@ def test_in_the_drain_it_has_what_is_left_and_half_a_second_at_the_least(now, na
 def test_a_receive_has_ten_seconds_after_its_wait_in_the_drain_too(wait_seconds):
     asked = Asked()
     queue = asked.queue("https://queue.example/1/q")
-    queue.end_within(1)
+    queue.limit_calls(1)
     assert queue.receive(7, wait_seconds, 60, "attempt") == []
     assert asked.seconds == [wait_seconds + 10]
     assert queue.calls == 1
