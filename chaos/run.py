@@ -22,7 +22,7 @@ from chaos.moment import now
 from chaos.producer import Producer, Queue
 from chaos.proxy_process import ProxyProcess, proxy
 from chaos.report import Report, silence
-from millpond.errors import LEFT, STOPPED
+from millpond.errors import FINISHED, LEFT
 from tests.worker_process import LocalQueues, local_sqs
 
 #: Receives after which SQS would make a dead letter itself: never, here.
@@ -175,7 +175,7 @@ def _complaints(workers: Fleet) -> list[str]:
         if re.search(r"Traceback|Error", worker.process.stderr):
             found.append(f"{worker.name}: standard error: {worker.process.stderr[-2_000:]}")
     for event in workers.log:
-        if event.what == "exit" and event.exit_code not in (STOPPED, LEFT, -signal.SIGKILL):
+        if event.what == "exit" and event.exit_code not in (FINISHED, LEFT, -signal.SIGKILL):
             found.append(f"{event.worker}: exit code {event.exit_code}")
     return found
 

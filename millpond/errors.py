@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 #: Exit codes of a worker: stopped in order, some messages are left, a crash, bad configuration.
-STOPPED, LEFT, CRASHED, MISCONFIGURED = 0, 1, 2, 3
+FINISHED, LEFT, CRASHED, MISCONFIGURED = 0, 1, 2, 3
 #: How long a message waits after Unavailable where that names no time.
 UNAVAILABLE_SECONDS = 60
 

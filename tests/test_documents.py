@@ -281,7 +281,7 @@ def test_the_cheapest_that_was_measured_is_millpond_in_every_table():
 def test_readme_and_help_name_the_same_exit_codes():
     named = dict(re.findall(r"(\d) ([a-z]+(?: [a-z]+)*)", README.partition("Exit codes: ")[2].partition(".\n")[0]))
     helped = dict(re.findall(r"(\d) ([a-z]+(?: [a-z]+)*)", EXAMPLES.partition("exit codes: ")[2]))
-    codes = {str(code) for code in (errors.STOPPED, errors.LEFT, errors.CRASHED, errors.MISCONFIGURED)}
+    codes = {str(code) for code in (errors.FINISHED, errors.LEFT, errors.CRASHED, errors.MISCONFIGURED)}
     assert set(named) == set(helped) == codes
     assert {code: words.split()[-1] for code, words in named.items() if code != "1"} == {
         code: words.split()[-1] for code, words in helped.items() if code != "1"

@@ -14,7 +14,7 @@ from millpond.app.config import AllSettings, StatsdSettings
 from millpond.app.routing import Route
 from millpond.commands.check_queue import Finding, check_queue, queue_at
 from millpond.commands.send import is_listened_to
-from millpond.errors import MISCONFIGURED, STOPPED, ConfigError
+from millpond.errors import FINISHED, MISCONFIGURED, ConfigError
 from millpond.hub.home import Errand, process
 from millpond.observe import screen
 from millpond.observe.screen import counted
@@ -51,7 +51,7 @@ def run(settings: AllSettings, environ: Mapping[str, str]) -> int:
     counts = Counter(finding.level for finding in findings)
     verdict = "the worker cannot work" if counts["error"] else "the worker can work"
     print(f"{verdict}: {', '.join(counted(counts[level], level) for level in ('error', 'warning'))}", flush=True)
-    return MISCONFIGURED if counts["error"] else STOPPED
+    return MISCONFIGURED if counts["error"] else FINISHED
 
 
 def preflight(settings: AllSettings, environ: Mapping[str, str]) -> Iterator[Finding]:

@@ -16,7 +16,7 @@ import gevent
 
 from millpond import __version__
 from millpond.app.config import AllSettings, load
-from millpond.errors import CRASHED, LEFT, MISCONFIGURED, STOPPED, ConfigError
+from millpond.errors import CRASHED, FINISHED, LEFT, MISCONFIGURED, ConfigError
 from millpond.foreign.number import number_within
 from millpond.foreign.text import shown
 from millpond.foreign.trace import describe, traceback_of
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not options.command:
         # Until the service takes them over, nothing is in hand: a signal ends the process at once, without a traceback.
         # Not by KeyboardInterrupt, which gevent prints, and which an import of the user's can swallow.
-        signals.on_signal(lambda number: _end(STOPPED))
+        signals.on_signal(lambda number: _end(FINISHED))
         sys.stdout, sys.stderr = unblocked(sys.stdout), unblocked(sys.stderr)
     log.setup("info", "auto", sys.stderr)
     try:

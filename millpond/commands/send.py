@@ -14,7 +14,7 @@ import msgspec
 from gevent.pool import Pool
 
 from millpond.app.config import AllSettings
-from millpond.errors import LEFT, STOPPED, AccessDenied, ConfigError, QueueError, QueueMissing, Unreachable
+from millpond.errors import FINISHED, LEFT, AccessDenied, ConfigError, QueueError, QueueMissing, Unreachable
 from millpond.foreign.text import shown
 from millpond.local.attributes import ACCOUNT_ID
 from millpond.message import envelope_text
@@ -62,7 +62,7 @@ def _print_results(what: str, ids: Sequence[str], results: Mapping[int, Failure 
         print(f"not sent: event_id {ids[index]}: {shown(f'{failure.code}: {failure.text}')}", file=sys.stderr)
     if left := len(ids) - len(sent):
         print(f"{left} of {len(ids)} {'was' if left == 1 else 'were'} not sent{why}", file=sys.stderr)
-    return LEFT if left else STOPPED
+    return LEFT if left else FINISHED
 
 
 def send_all(queue: Queue, entries: Sequence[Entry]) -> Iterator[tuple[int, Failure | None]]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from gevent.monkey import get_original
 
-from millpond.errors import STOPPED
+from millpond.errors import FINISHED
 from millpond.observe import log
 
 # Native ones: gevent's belong to the hub, which may stand still.
@@ -41,7 +41,7 @@ class ExitSignals:
     """
 
     def __init__(self) -> None:
-        self._seconds, self._code = BEFORE_WORK_SECONDS, STOPPED
+        self._seconds, self._code = BEFORE_WORK_SECONDS, FINISHED
         self._began = 0.0  # on the monotonic clock; 0.0: nobody has asked for the end
         self._main_thread = _get_ident()
         self._wakeup = -1  # a byte written there wakes the thread

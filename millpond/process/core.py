@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import gevent
 
 from millpond.engine.delivery import Delivery
-from millpond.errors import CRASHED, LEFT, STOPPED, Stopped
+from millpond.errors import CRASHED, FINISHED, LEFT, Stopped
 from millpond.foreign.trace import describe, traceback_of
 from millpond.hub.clock import Clock, Event
 from millpond.hub.forked import caught
@@ -50,7 +50,7 @@ class Core:
         self.started = clock.now()
         self.stopped_at: float
         self.why = ""  # a signal's name, "empty", "refused" or "crash"
-        self.exit_code = STOPPED
+        self.exit_code = FINISHED
         self.over: Event = clock.event()
         self._stop: Event = clock.event()
 
@@ -65,9 +65,9 @@ class Core:
         elif number == signal.SIGINT and self.clock.now() - self.stopped_at > SECOND_SIGNAL_SECONDS:
             self.over.set()
 
-    def stop(self, why: str, exit_code: int = STOPPED) -> None:
+    def stop(self, why: str, exit_code: int = FINISHED) -> None:
         """Begin the drain. Its limit counts from here, where a handler may keep the hub from every further step."""
-        if exit_code == CRASHED or self.exit_code == STOPPED:
+        if exit_code == CRASHED or self.exit_code == FINISHED:
             self.exit_code = exit_code
         if not self.stopping:
             self.why, self.stopped_at = why, self.clock.now()
@@ -81,7 +81,7 @@ class Core:
 
     def end_code(self, left: bool) -> int:
         """The exit code at the end; `left`: messages are left that a drain without trouble would have settled."""
-        return LEFT if left and self.exit_code == STOPPED else self.exit_code
+        return LEFT if left and self.exit_code == FINISHED else self.exit_code
 
     @property
     def stopping(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import gevent
 
 from millpond.engine.consumer import Consumer
-from millpond.errors import STOPPED, QueueError
+from millpond.errors import FINISHED, QueueError
 from millpond.foreign.number import number_within
 from millpond.observe import log
 from millpond.observe.screen import counted
@@ -35,7 +35,7 @@ def log_end(core: Core, consumers: Sequence[Consumer], refusals: Refusals, until
     """Log what became of all that was received; return the exit code. `until_empty`: what is left in queues counts."""
     end = {"why": core.why, "seconds": round(core.clock.now() - core.started, 1)}
     left = any(consumer.hand.left() for consumer in consumers)
-    if until_empty and not left and core.exit_code == STOPPED:  # else the answers, 10 s each at worst, decide nothing
+    if until_empty and not left and core.exit_code == FINISHED:  # else the answers, 10 s each at worst, decide nothing
         found = [_log_what_is_left(core, consumer, refusals) for consumer in consumers]
         left = any(found)
     core.exit_code = core.end_code(left)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from millpond.errors import STOPPED
+from millpond.errors import FINISHED
 from tests.worker_process import ROOT, SECONDS
 
 #: Computes: no greenlet has a turn, and no handler of a signal could end it.
@@ -85,5 +85,5 @@ def test_a_process_that_does_nothing_yet_has_three_seconds_after_a_signal(start)
     process = start("")
     began = time.monotonic()
     process.send_signal(signal.SIGTERM)  # the one that no shell in the background ignores
-    assert ended(process)[0] == STOPPED
+    assert ended(process)[0] == FINISHED
     assert time.monotonic() - began >= 3.0

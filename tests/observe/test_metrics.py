@@ -16,7 +16,7 @@ from gevent.event import Event
 from millpond import message
 from millpond.observe import metrics as module
 from millpond.observe.metrics import Metrics
-from millpond.observe.statsd_packets import clean
+from millpond.observe.statsd_packets import metric_name
 
 
 class Server:
@@ -230,7 +230,7 @@ def test_early_and_late_times_have_equal_chances(make, server):
     ],
 )
 def test_a_name_is_made_fit_for_statsd(server, make, name, sent):
-    assert clean(name) == sent
+    assert metric_name(name) == sent
     metrics = make(prefix="")
     metrics.counter(name).total += 1
     metrics.flush()

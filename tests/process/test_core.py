@@ -7,7 +7,7 @@ from gevent.event import Event
 
 from millpond.errors import (
     CRASHED,
-    STOPPED,
+    FINISHED,
     QueueMissing,
     Stopped,
 )
@@ -43,7 +43,7 @@ def test_a_repeated_sigterm_or_sighup_hurries_nobody(process, clock):
     clock.advance(1)
     assert gate.thrown == []
     assert one.rig.outcomes() == {message_id: "succeeded"}
-    assert one.exit_code == STOPPED
+    assert one.exit_code == FINISHED
 
 
 def test_a_second_ctrl_c_gives_back_at_once_but_not_the_one_that_a_terminal_sends_twice(process, clock):
@@ -59,7 +59,7 @@ def test_a_second_ctrl_c_gives_back_at_once_but_not_the_one_that_a_terminal_send
     one.signal(SIGINT)
     assert gate.thrown == [Stopped]
     clock.advance(3)
-    assert one.exit_code == STOPPED
+    assert one.exit_code == FINISHED
     assert one.rig.outcomes() == {message_id: "released"}
 
 
@@ -75,7 +75,7 @@ def test_the_first_signal_alone_drains_and_hurries_nobody(process, clock, number
     assert gate.thrown == []
     gate.event.set()
     clock.advance(1)
-    assert one.exit_code == STOPPED
+    assert one.exit_code == FINISHED
 
 
 @pytest.mark.usefixtures("quiet_hub")

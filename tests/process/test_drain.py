@@ -8,8 +8,8 @@ from gevent.event import Event
 
 from millpond.engine.settler import GIVE_UP_SECONDS
 from millpond.errors import (
+    FINISHED,
     LEFT,
-    STOPPED,
     AccessDenied,
     Reject,
     Retry,
@@ -76,7 +76,7 @@ def test_what_was_not_started_is_held_until_the_last_open_poll_is_back_or_that_p
     assert gate.inside == [running]
     gate.event.set()
     clock.advance(1)
-    assert one.exit_code == STOPPED
+    assert one.exit_code == FINISHED
     assert one.rig.queue.deleted == {running: 1}
 
 
@@ -109,7 +109,7 @@ def test_a_queues_messages_wait_for_its_own_polls_not_for_those_of_another(proce
     clock.advance(10)
     assert one.exit_code is None  # ... and the service waits for both
     clock.advance(10)
-    assert one.exit_code == STOPPED
+    assert one.exit_code == FINISHED
 
 
 def test_handlers_finish_within_the_drain_and_are_interrupted_a_reserve_before_its_end(process, clock):
@@ -131,7 +131,7 @@ def test_handlers_finish_within_the_drain_and_are_interrupted_a_reserve_before_i
     assert one.rig.outcomes() == {done: "succeeded", cut: "released"}
     assert one.rig.queue.visible() == [cut]
     assert one.core.pool.written_off == 0
-    assert one.exit_code == STOPPED
+    assert one.exit_code == FINISHED
     assert one.ended_at <= begun + 10
 
 
@@ -161,7 +161,7 @@ def test_what_was_not_started_goes_back_at_the_end_of_the_drain_though_a_poll_is
     left = one.rig.consumer.pollers.open_until() - clock.now()
     assert left > 5
     assert all(one.rig.queue.messages[message_id].visible_at > clock.now() + left for message_id in ids)
-    assert one.exit_code == STOPPED
+    assert one.exit_code == FINISHED
 
 
 def test_a_handler_that_swallows_interrupts_is_written_off_and_the_process_ends_in_time(process, clock):
@@ -172,7 +172,7 @@ def test_a_handler_that_swallows_interrupts_is_written_off_and_the_process_ends_
     begun = clock.now()
     clock.advance(10)
     assert one.rig.outcomes() == {stuck: "released"}
-    assert one.exit_code == STOPPED
+    assert one.exit_code == FINISHED
     assert one.ended_at <= begun + 10
     assert one.core.pool.written_off == 1
 
@@ -210,7 +210,7 @@ def test_what_the_end_of_a_drain_itself_kills_is_no_crash(process, clock, caplog
     clock.advance(1)
     one.signal(SIGTERM)
     clock.advance(10)
-    assert one.exit_code == STOPPED
+    assert one.exit_code == FINISHED
     assert "worker.crashed" not in events(caplog)
 
 
@@ -227,7 +227,7 @@ def test_teardown_is_called_once_the_last_handler_has_ended(process, clock):
     gate.event.set()
     clock.advance(1)
     assert torn == [1, "second"]
-    assert one.exit_code == STOPPED
+    assert one.exit_code == FINISHED
 
 
 @pytest.mark.usefixtures("quiet_hub")
@@ -242,7 +242,7 @@ def test_a_teardown_that_hangs_or_raises_neither_holds_the_exit_nor_stops_the_ot
     assert torn == [True]
     assert one.exit_code is None  # the rest of the drain is its
     clock.advance(1)
-    assert one.exit_code == STOPPED
+    assert one.exit_code == FINISHED
     assert one.ended_at <= begun + 10
 
 

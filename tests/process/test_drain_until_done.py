@@ -14,7 +14,7 @@ from typing import Any
 import gevent
 import pytest
 
-from millpond.errors import STOPPED, Interrupt, Unreachable
+from millpond.errors import FINISHED, Interrupt, Unreachable
 from millpond.hub.signals import ExitSignals
 from millpond.observe.metrics import Metrics
 from millpond.process.core import Core
@@ -93,7 +93,7 @@ def test_a_job_of_an_hour_that_is_told_to_stop_in_the_middle_is_delivered_once_a
         assert one.rig.queue.visible() == []
     assert one.beats() - before >= HOUR / 2 / (VISIBILITY / 3) - 5
     clock.advance(20)
-    assert one.exit_code == STOPPED == 0
+    assert one.exit_code == FINISHED == 0
     assert HOUR <= one.ended_at - began < HOUR + 20
     assert one.torn_down == [one.ended_at]
     assert job.seen == [(message_id, 1)]
@@ -115,7 +115,7 @@ def test_what_has_not_begun_is_given_back_at_once_and_nothing_more_is_received(c
     assert one.rig.queue.calls["receive"] == receives
     assert one.rig.queue.visible() == later
     clock.advance(20)
-    assert one.exit_code == STOPPED
+    assert one.exit_code == FINISHED
     assert sorted(job.seen) == [(message_id, 1) for message_id in running]
 
 
@@ -130,7 +130,7 @@ def test_a_time_limit_of_the_handler_ends_it_in_the_drain_as_ever(clock, monkeyp
         clock.advance(60)
     assert one.exit_code is None
     clock.advance(HOUR)
-    assert one.exit_code == STOPPED
+    assert one.exit_code == FINISHED
     assert [outcome.name for _, outcome in one.rig.ended] == ["retried"]
     assert [type(error).__name__ for error in job.thrown] == ["TimeLimitExceeded"]
 
@@ -140,7 +140,7 @@ def test_a_worker_without_work_does_not_wait(clock, monkeypatch):
     clock.advance(0.5)
     one.core.stop("SIGTERM")
     clock.advance(2)
-    assert one.exit_code == STOPPED
+    assert one.exit_code == FINISHED
 
 
 def test_a_delete_that_fails_for_a_while_is_waited_for_too(clock, monkeypatch):
@@ -151,7 +151,7 @@ def test_a_delete_that_fails_for_a_while_is_waited_for_too(clock, monkeypatch):
     one.core.stop("SIGTERM")
     one.rig.queue.script["delete"] = [Unreachable("no network")] * 100
     clock.advance(100)
-    assert one.exit_code == STOPPED
+    assert one.exit_code == FINISHED
     assert one.rig.queue.deleted == {message_id: 1}
     assert job.seen == [(message_id, 1)]
 
@@ -165,7 +165,7 @@ def test_the_log_says_that_the_drain_has_no_end(clock, monkeypatch, caplog):
     clock.advance(20)
     (line,) = [record.getMessage() for record in caplog.records if getattr(record, "event", "") == "worker.draining"]
     assert "until all is done" in line
-    assert one.exit_code == STOPPED
+    assert one.exit_code == FINISHED
 
 
 HANDLERS = """

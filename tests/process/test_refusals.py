@@ -6,8 +6,8 @@ import pytest
 
 from millpond.errors import (
     CRASHED,
+    FINISHED,
     MISCONFIGURED,
-    STOPPED,
     AccessDenied,
     QueueMissing,
     Throttled,
@@ -79,4 +79,4 @@ def test_an_outage_at_boot_does_not_end_it(process, clock):
     assert not one.core.stopping
     one.signal(SIGTERM)
     clock.advance(5)
-    assert one.exit_code == STOPPED
+    assert one.exit_code == FINISHED

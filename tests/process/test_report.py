@@ -6,8 +6,8 @@ import pytest
 
 from millpond.errors import (
     CRASHED,
+    FINISHED,
     LEFT,
-    STOPPED,
     AccessDenied,
     Reject,
     Unreachable,
@@ -35,7 +35,7 @@ def test_a_worker_that_is_stopped_before_it_has_a_queue_says_so_too(process, clo
     one.start(rigs=[])
     clock.advance(0.1)
     [told] = [record for record in caplog.records if getattr(record, "event", "") == "worker.stopped"]
-    assert (told.fields["why"], told.fields["exit_code"]) == ("SIGTERM", one.exit_code) == ("SIGTERM", STOPPED)
+    assert (told.fields["why"], told.fields["exit_code"]) == ("SIGTERM", one.exit_code) == ("SIGTERM", FINISHED)
 
 
 def test_until_empty_says_what_is_left_with_other_consumers(process, clock, caplog):
@@ -52,7 +52,7 @@ def test_until_empty_ends_in_order_whatever_sqs_says_is_left(process, clock, cou
     one = process({"job": fine}, until_empty=True, wait_seconds=2)
     one.rig.queue.attributes = lambda: {"ApproximateNumberOfMessages": count}
     clock.advance(10)
-    assert one.exit_code == STOPPED
+    assert one.exit_code == FINISHED
 
 
 def test_until_empty_says_what_is_left_after_a_signal_too(process, clock, caplog):
@@ -72,7 +72,7 @@ def test_until_empty_asks_again_for_counts_that_lag_behind(process, clock):
     answers = [{"ApproximateNumberOfMessages": "1"}, {"ApproximateNumberOfMessagesDelayed": "1"}]
     one.rig.queue.attributes = lambda: answers.pop(0) if answers else {"ApproximateNumberOfMessages": "0"}
     clock.advance(10)
-    assert one.exit_code == STOPPED
+    assert one.exit_code == FINISHED
 
 
 def test_until_empty_is_exit_1_where_a_message_is_a_dead_letter(process, clock):

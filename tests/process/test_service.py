@@ -6,7 +6,7 @@ import pytest
 from gevent.event import Event
 
 from millpond.errors import (
-    STOPPED,
+    FINISHED,
     Retry,
 )
 from tests.handlers import Gate, fine
@@ -22,7 +22,7 @@ def test_an_idle_worker_stops_in_order_as_soon_as_its_polls_are_back(process, cl
     clock.advance(18)
     assert one.exit_code is None  # an aborted poll would still take messages
     clock.advance(3)
-    assert one.exit_code == STOPPED
+    assert one.exit_code == FINISHED
 
 
 def test_a_worker_that_is_stopped_before_it_runs_receives_nothing(process, clock):
@@ -30,7 +30,7 @@ def test_a_worker_that_is_stopped_before_it_runs_receives_nothing(process, clock
     one.core.stop("SIGTERM")
     one.start()
     clock.advance(0.1)
-    assert one.exit_code == STOPPED
+    assert one.exit_code == FINISHED
     assert one.rig.queue.calls == {}
 
 
@@ -57,7 +57,7 @@ def test_until_empty_stops_after_two_empty_polls_of_every_queue(process, clock):
     assert not one.core.stopping  # one of the two is not empty
     gate.event.set()
     clock.advance(3)
-    assert one.exit_code == STOPPED
+    assert one.exit_code == FINISHED
     assert [len(rig.queue.deleted) for rig in one.rigs] == [3, 3]
 
 
@@ -71,7 +71,7 @@ def test_until_empty_does_not_believe_one_empty_poll(process, clock):
     clock.advance(3)
     assert not one.core.stopping
     clock.advance(4)
-    assert one.exit_code == STOPPED
+    assert one.exit_code == FINISHED
 
 
 def test_until_empty_waits_for_what_is_in_hand(process, clock):
@@ -83,7 +83,7 @@ def test_until_empty_waits_for_what_is_in_hand(process, clock):
     assert not one.core.stopping
     gate.event.set()
     clock.advance(4)
-    assert one.exit_code == STOPPED
+    assert one.exit_code == FINISHED
     assert one.rig.outcomes() == {message_id: "succeeded"}
 
 
@@ -108,7 +108,7 @@ def test_until_empty_waits_for_what_this_worker_has_put_off(process, clock):
     clock.advance(10)
     assert seen == [1, 2]
     assert one.rig.queue.deleted == {message_id: 1}
-    assert one.exit_code == STOPPED
+    assert one.exit_code == FINISHED
 
 
 class Recorded:
@@ -137,7 +137,7 @@ def test_the_watchdog_runs_from_the_first_poll_to_the_end_and_no_longer(process,
     one.signal(SIGTERM)
     assert watchdog.heard == ["start"]  # the drain can be blocked too
     clock.advance(60)
-    assert one.exit_code == STOPPED
+    assert one.exit_code == FINISHED
     assert watchdog.heard == ["start", "stop"]
 
 
