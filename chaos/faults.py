@@ -1,4 +1,4 @@
-"""The kinds of fault, and Plan: which call gets which fault. Pure."""
+"""The kinds of fault, and FaultPlan: which call gets which fault. Pure."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Fault(NamedTuple):
         return LEAST_SLOW_SECONDS + self.chance * (SLOWEST_SECONDS - LEAST_SLOW_SECONDS)
 
 
-class Plan(msgspec.Struct, frozen=True):
+class FaultPlan(msgspec.Struct, frozen=True):
     """Decides by the seed and the call's number alone. `scale` multiplies RATES; 0.0: no faults."""
 
     seed: int = 1

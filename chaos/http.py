@@ -12,7 +12,7 @@ _TARGET = re.compile(rb"(?i)\r\nx-amz-target:[ \t]*AmazonSQS\.(\w+)")
 _RECV_BYTES = 262_144
 
 
-class Message(NamedTuple):
+class HttpMessage(NamedTuple):
     """A request or an answer, its head with the empty line."""
 
     head: bytes
@@ -46,7 +46,7 @@ class Wire:
         self.socket = sock
         self._read = b""
 
-    def next(self) -> Message | None:
+    def next(self) -> HttpMessage | None:
         """The next message; None where the other side has ended."""
         data = self._read
         while (end := data.find(b"\r\n\r\n")) < 0:
@@ -63,7 +63,7 @@ class Wire:
                 return None
             data += more
         self._read = data[size:]
-        return Message(data[:end], data[end:size])
+        return HttpMessage(data[:end], data[end:size])
 
     def send(self, data: bytes) -> None:
         self.socket.sendall(data)

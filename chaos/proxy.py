@@ -24,9 +24,9 @@ from gevent.socket import socket as Socket  # noqa: N812  a class
 
 from chaos import answers
 from chaos.fault_log import FaultLog
-from chaos.faults import TAKEN, Fault, Plan
+from chaos.faults import TAKEN, Fault, FaultPlan
 from chaos.handles import Handles, Number
-from chaos.http import Message, Wire
+from chaos.http import HttpMessage, Wire
 from chaos.moment import now
 from chaos.upstream import Upstream
 
@@ -43,7 +43,7 @@ class Proxy:
     its first message has come through; ordered ones (`fail`) spare nobody.
     """
 
-    def __init__(self, upstream: Upstream, plan: Plan, log: FaultLog) -> None:
+    def __init__(self, upstream: Upstream, plan: FaultPlan, log: FaultLog) -> None:
         self.plan = plan
         self.ordered: dict[str, str] = {}
         self._upstream = upstream
@@ -74,7 +74,7 @@ class Proxy:
                 pass
         wire.close()
 
-    def _step(self, wire: Wire, request: Message) -> bool:
+    def _step(self, wire: Wire, request: HttpMessage) -> bool:
         """One call. Returns whether the connection goes on."""
         operation = request.operation
         fault = self._fault(operation, request)
@@ -93,7 +93,7 @@ class Proxy:
         self._log_fault(struck, self._concerned(struck))
         return self._strikes[fault.kind](wire, struck)
 
-    def _fault(self, operation: str, request: Message) -> Fault | None:
+    def _fault(self, operation: str, request: HttpMessage) -> Fault | None:
         number = self._calls[operation]
         self._calls[operation] = number + 1
         if operation in self.ordered:
@@ -103,7 +103,7 @@ class Proxy:
             return None
         return None if fault.kind == "hung" and self._hung >= MAX_HUNG else fault
 
-    def _passed(self, operation: str, request: Message, answer: Message) -> None:
+    def _passed(self, operation: str, request: HttpMessage, answer: HttpMessage) -> None:
         if operation == "ReceiveMessage":
             if self._handles.received(answer.body):
                 self._begun.add(request.worker)
@@ -182,7 +182,7 @@ class Proxy:
 class Struck:
     """A call with its fault, and what the queue has answered, where it was asked."""
 
-    def __init__(self, fault: Fault, operation: str, request: Message, answer: Message | None = None) -> None:
+    def __init__(self, fault: Fault, operation: str, request: HttpMessage, answer: HttpMessage | None = None) -> None:
         self.fault = fault
         self.operation = operation
         self.request = request
@@ -202,17 +202,17 @@ def obey(proxy: Proxy, order: dict[str, Any]) -> None:
         case "heal":
             proxy.ordered.clear()
         case "plan":
-            proxy.plan = msgspec.convert(order["plan"], Plan)
+            proxy.plan = msgspec.convert(order["plan"], FaultPlan)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--upstream", required=True, help="the queue's own URL")
     parser.add_argument("--log", required=True, type=Path, help="the file that faults are written to")
-    parser.add_argument("--plan", required=True, help="a Plan, in JSON")
+    parser.add_argument("--plan", required=True, help="a FaultPlan, in JSON")
     options = parser.parse_args()
     where = urlsplit(options.upstream)
-    plan = msgspec.json.decode(options.plan, type=Plan)
+    plan = msgspec.json.decode(options.plan, type=FaultPlan)
     proxy = Proxy(Upstream(where.hostname or "", where.port or 80), plan, FaultLog(options.log))
     server = StreamServer(_listener(), proxy.converse)
     server.start()

@@ -14,7 +14,7 @@ import msgspec
 
 from chaos import fault_log
 from chaos.fault_log import Injected
-from chaos.faults import NETWORK_KINDS, Plan
+from chaos.faults import NETWORK_KINDS, FaultPlan
 from tests.worker_process import ROOT
 
 
@@ -38,8 +38,8 @@ class ProxyProcess:
         """No ordered faults any more; planned ones go on."""
         self._order(do="heal")
 
-    def follow(self, plan: Plan) -> None:
-        """This plan from now on: Plan(scale=0.0) is none."""
+    def follow(self, plan: FaultPlan) -> None:
+        """This plan from now on: FaultPlan(scale=0.0) is none."""
         self._order(do="plan", plan=msgspec.to_builtins(plan))
 
     def faults(self) -> list[Injected]:
@@ -54,7 +54,7 @@ class ProxyProcess:
 
 
 @contextmanager
-def proxy(queue_url: str, folder: Path, plan: Plan = Plan(scale=0.0)) -> Iterator[ProxyProcess]:  # noqa: B008  frozen
+def proxy(queue_url: str, folder: Path, plan: FaultPlan = FaultPlan(scale=0.0)) -> Iterator[ProxyProcess]:  # noqa: B008  frozen
     """A proxy in front of the queues of this server. Its log of faults is in `folder`."""
     log = folder / "faults.jsonl"
     command = [sys.executable, "-m", "chaos.proxy", "--upstream", queue_url, "--log", str(log)]

@@ -15,7 +15,7 @@ import msgspec
 
 from chaos import ledger
 from chaos.audit import Evidence, Letter, Stream, audit
-from chaos.faults import Plan
+from chaos.faults import FaultPlan
 from chaos.fleet import Fleet, FleetSettings, Striker, fleet
 from chaos.hits import BLOWS, hits
 from chaos.moment import now
@@ -59,7 +59,7 @@ def run(settings: RunSettings, folder: Path) -> Report:
     folder.mkdir(parents=True, exist_ok=True)
     with local_sqs(folder) as queues:
         urls = _create(queues, settings.fifo)
-        plan = Plan(settings.seed, settings.scale)
+        plan = FaultPlan(settings.seed, settings.scale)
         with proxy(queues.endpoint, folder, plan) as between:
             fleet_settings = FleetSettings(between.url, urls, str(folder / "ledger"), settings.seed, settings.workers)
             with fleet(folder, fleet_settings) as workers:
@@ -96,7 +96,7 @@ def _storm(
     streams = [
         Stream(producer.first, producer.stop(), GROUPS if producer.first == FIFO_FIRST else 0) for producer in producers
     ]
-    between.follow(Plan(scale=0.0))
+    between.follow(FaultPlan(scale=0.0))
     _wait_empty(urls, workers)
     seconds = now() - begun
     workers.stop()

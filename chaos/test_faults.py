@@ -5,31 +5,31 @@ from __future__ import annotations
 from collections import Counter
 from itertools import islice
 
-from chaos.faults import ANY, BATCH, BURST, RATES, RECEIVE, Plan
+from chaos.faults import ANY, BATCH, BURST, RATES, RECEIVE, FaultPlan
 from chaos.hits import BLOWS, hits
 from chaos.verdicts import job, verdict
 
 
-def kinds(plan: Plan, operation: str, calls: int = 20_000) -> Counter[str]:
+def kinds(plan: FaultPlan, operation: str, calls: int = 20_000) -> Counter[str]:
     faults = [plan.fault(operation, number) for number in range(calls)]
     return Counter(fault.kind for fault in faults if fault is not None)
 
 
 def test_a_seed_decides_all() -> None:
-    assert kinds(Plan(5), "ReceiveMessage", 2_000) == kinds(Plan(5), "ReceiveMessage", 2_000)
-    assert kinds(Plan(5), "ReceiveMessage", 2_000) != kinds(Plan(6), "ReceiveMessage", 2_000)
+    assert kinds(FaultPlan(5), "ReceiveMessage", 2_000) == kinds(FaultPlan(5), "ReceiveMessage", 2_000)
+    assert kinds(FaultPlan(5), "ReceiveMessage", 2_000) != kinds(FaultPlan(6), "ReceiveMessage", 2_000)
 
 
 def test_every_kind_comes_about_as_often_as_the_others() -> None:
     for operation, own in (("ReceiveMessage", RECEIVE), ("DeleteMessageBatch", BATCH)):
-        found = kinds(Plan(1), operation)
+        found = kinds(FaultPlan(1), operation)
         share = 20_000 * RATES[operation] / len(ANY + own)
         assert set(found) == {*ANY, *own}
         assert all(0.5 * share < number < 2.6 * share for number in found.values()), found
 
 
 def test_denials_come_in_bursts() -> None:
-    plan = Plan(1)
+    plan = FaultPlan(1)
     denied = [
         number
         for number in range(20_000)
@@ -40,8 +40,8 @@ def test_denials_come_in_bursts() -> None:
 
 
 def test_no_faults_for_a_scale_of_0_and_for_calls_that_a_boot_makes() -> None:
-    assert not kinds(Plan(1, scale=0.0), "ReceiveMessage", 1_000)
-    assert not kinds(Plan(1), "GetQueueAttributes", 1_000)
+    assert not kinds(FaultPlan(1, scale=0.0), "ReceiveMessage", 1_000)
+    assert not kinds(FaultPlan(1), "GetQueueAttributes", 1_000)
 
 
 def test_blows_take_turns_and_stay_in_the_fleet() -> None:

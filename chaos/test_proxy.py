@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from chaos.fault_log import Injected
-from chaos.faults import ANY, BATCH, TAKEN, Plan
+from chaos.faults import ANY, BATCH, TAKEN, FaultPlan
 from chaos.handles import ANY_ATTEMPT
 from chaos.proxy_process import ProxyProcess, proxy
 from tests.worker_process import LocalQueues, local_sqs
@@ -64,7 +64,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
 def _healed(client: Client) -> Iterator[None]:
     yield
     client.proxy.heal()
-    client.proxy.follow(Plan(scale=0.0))
+    client.proxy.follow(FaultPlan(scale=0.0))
     client.worker = "w0"
     client.queues.sqs.delete_queue(QueueUrl=client.url)
     client.queues.create("jobs")
@@ -132,7 +132,7 @@ def test_copies_for_the_dead_letter_queue_are_known_by_their_number(client: Clie
 
 def test_planned_faults_spare_a_worker_until_it_has_received(client: Client) -> None:
     client.worker = "w1"
-    client.proxy.follow(Plan(scale=1_000.0))  # every call
+    client.proxy.follow(FaultPlan(scale=1_000.0))  # every call
     assert client.call("GetQueueAttributes", AttributeNames=["All"])[0] == 200
     client.received()
     with suppress(OSError, http.client.HTTPException, ValueError):

@@ -6,7 +6,7 @@ from socket import IPPROTO_TCP, TCP_NODELAY
 
 from gevent.socket import create_connection
 
-from chaos.http import Message, Wire, request
+from chaos.http import HttpMessage, Wire, request
 
 
 class Upstream:
@@ -16,7 +16,7 @@ class Upstream:
         self._address = (host, port)
         self._idle: list[Wire] = []
 
-    def call(self, data: bytes) -> Message:
+    def call(self, data: bytes) -> HttpMessage:
         """A request's bytes out, its answer in. Raises OSError."""
         wire = self._idle.pop() if self._idle else self._connect()
         try:
@@ -31,7 +31,7 @@ class Upstream:
         self._idle.append(wire)
         return answer
 
-    def ask(self, operation: str, body: bytes) -> Message:
+    def ask(self, operation: str, body: bytes) -> HttpMessage:
         """A call of the proxy's own."""
         return self.call(request(operation, body))
 

@@ -7,8 +7,8 @@ import json
 
 from chaos.audit import Evidence, Letter, Stream
 from chaos.fault_log import Injected
-from chaos.faults import ANY, Plan
-from chaos.fleet import Event
+from chaos.faults import ANY, FaultPlan
+from chaos.fleet import Blow
 from chaos.handles import ANY_ATTEMPT, Handles, number_of
 from chaos.ledger import Run
 from chaos.peers import table
@@ -21,7 +21,7 @@ def found(
     runs: dict[int, list[Run]],
     *,
     faults: list[Injected] | None = None,
-    events: list[Event] | None = None,
+    events: list[Blow] | None = None,
     letters: list[Letter] | None = None,
     in_flight: int = 0,
     left: list[int] | None = None,
@@ -53,23 +53,23 @@ def test_what_is_done_twice_needs_a_cause() -> None:
     assert found({0: [ok(1.0), ok(5.0, "w1")]}).doubled_unexplained == 1
     reset = Injected(2.0, "reset after it was taken", "DeleteMessage", "w0", [(0, 0)])
     assert found({0: [ok(1.0), ok(5.0, "w1")]}, faults=[reset]).causes == {reset.kind: 1}
-    killed = Event(2.0, "kill -9", "w0", 1)
+    killed = Blow(2.0, "kill -9", "w0", 1)
     assert found({0: [ok(1.0), ok(5.0, "w1")]}, events=[killed]).doubled_explained == 1
 
 
 def test_a_blow_to_any_earlier_worker_is_a_cause() -> None:
-    stopped = Event(1.5, "SIGSTOP", "w0", 1, until=6.0)
+    stopped = Blow(1.5, "SIGSTOP", "w0", 1, until=6.0)
     assert found({0: [ok(1.0), ok(5.0, "w1"), ok(7.0, "w2")]}, events=[stopped]).doubled_unexplained == 0
 
 
 def test_a_worker_that_wakes_up_goes_on_with_what_it_had() -> None:
-    stopped = Event(0.5, "SIGSTOP", "w1", 1, until=5.0)
+    stopped = Blow(0.5, "SIGSTOP", "w1", 1, until=5.0)
     assert found({0: [ok(3.0), ok(5.1, "w1")]}, events=[stopped]).causes == {"SIGSTOP": 1}
 
 
 def test_a_deploy_does_not_explain_half_a_job() -> None:
     half = Run(0, "w0", 1.0)
-    told = found({0: [half, ok(5.0, "w1")]}, events=[Event(1.5, "SIGTERM storm", "w0", 1)])
+    told = found({0: [half, ok(5.0, "w1")]}, events=[Blow(1.5, "SIGTERM storm", "w0", 1)])
     assert (told.cut_unexplained, told.doubled_unexplained) == (1, 0)
 
 
@@ -112,5 +112,5 @@ def test_a_call_about_one_message_is_known_too() -> None:
 
 
 def test_single_calls_suffer_what_batches_do_but_in_part() -> None:
-    faults = [Plan(1).fault("DeleteMessage", number) for number in range(20_000)]
+    faults = [FaultPlan(1).fault("DeleteMessage", number) for number in range(20_000)]
     assert {fault.kind for fault in faults if fault} == set(ANY)

@@ -14,7 +14,7 @@ import msgspec
 
 from chaos import ledger
 from chaos.audit import Evidence, Letter, Stream
-from chaos.faults import Plan
+from chaos.faults import FaultPlan
 from chaos.fleet import Fleet, FleetSettings, Striker, Worker, fleet
 from chaos.handles import number_of
 from chaos.moment import now
@@ -76,7 +76,7 @@ def _scene(
     launch = Worker if program.name == "millpond" else partial(PeerWorker, program)
     with local_sqs(folder) as queues:
         url = _create(queues, program.visibility_seconds)
-        with proxy(queues.endpoint, folder, Plan(seed, experiment.scale)) as between:
+        with proxy(queues.endpoint, folder, FaultPlan(seed, experiment.scale)) as between:
             settings = FleetSettings(
                 endpoint=between.url,
                 queue_urls=[url],
@@ -118,7 +118,7 @@ def _suffer(
         time.sleep(LOOK_SECONDS)
     striker.stop()
     sent = producer.stop()
-    between.follow(Plan(scale=0.0))
+    between.follow(FaultPlan(scale=0.0))
     _wait_empty(url, workers)
     took = now() - begun
     workers.stop()

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from chaos.ledger import Run
 from chaos.scenarios.jobs import Job
 from chaos.scenarios.report import Report, all_done_once, repeated
-from chaos.scenarios.stage import Plan, Stage, stage
+from chaos.scenarios.stage import Stage, StagePlan, stage
 
 #: Handlers that wait, of each of the two kinds.
 WAITING = 25
@@ -32,7 +32,7 @@ QUICK = Seconds(4.0, 2, 0.7, "wait.limit-1", 0.8)
 def run(folder: Path, quick: bool) -> Report:
     """All that wait have begun when the computing begins: it is longer than their time limits and their leases."""
     seconds = QUICK if quick else FULL
-    with stage(folder, Plan(seconds.visibility, concurrency=100)) as scene:
+    with stage(folder, StagePlan(seconds.visibility, concurrency=100)) as scene:
         worker = scene.start_ready()
         _send(scene, seconds)
         scene.wait("all have ended", 2 * seconds.burn, lambda: scene.number("ok") > 2 * WAITING)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from chaos.scenarios.jobs import Job
 from chaos.scenarios.report import Report, all_done_once
-from chaos.scenarios.stage import Plan, stage
+from chaos.scenarios.stage import StagePlan, stage
 
 QUIET_QUEUES = 19
 CONCURRENCY = 100
@@ -45,7 +45,7 @@ def _rate(folder: Path, quiet_queues: int, quick: bool) -> tuple[float, bool]:
     """Messages a second, from the first tenth that has ended to the last; and whether each was done once."""
     folder.mkdir()
     count = _messages(quick)
-    plan = Plan(30, CONCURRENCY, wait_seconds=WAIT_SECONDS, quiet_queues=quiet_queues)
+    plan = StagePlan(30, CONCURRENCY, wait_seconds=WAIT_SECONDS, quiet_queues=quiet_queues)
     with stage(folder, plan) as scene:
         scene.start_ready()
         time.sleep(QUICK_SETTLED_SECONDS if quick else SETTLED_SECONDS)

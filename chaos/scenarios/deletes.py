@@ -12,7 +12,7 @@ from chaos.moment import now
 from chaos.proxy_process import ProxyProcess, proxy
 from chaos.scenarios.jobs import Job
 from chaos.scenarios.report import Report, all_done_once, repeated
-from chaos.scenarios.stage import Plan, Stage, stage
+from chaos.scenarios.stage import Stage, StagePlan, stage
 
 OPERATION = "DeleteMessageBatch"
 #: An answer of 5xx to a delete that was not done: the worker can only try again.
@@ -35,7 +35,7 @@ def run(folder: Path, quick: bool) -> Report:
     count = QUICK_MESSAGES if quick else MESSAGES
     failing = QUICK_FAILING_SECONDS if quick else FAILING_SECONDS
     visibility = QUICK_VISIBILITY_SECONDS if quick else VISIBILITY_SECONDS
-    with stage(folder, Plan(visibility, concurrency=100)) as scene, proxy(scene.endpoint, folder) as between:
+    with stage(folder, StagePlan(visibility, concurrency=100)) as scene, proxy(scene.endpoint, folder) as between:
         scene.endpoint = f"{between.url}/worker"
         scene.start_ready()
         seen = _watch(scene, between, count, failing)

@@ -10,7 +10,7 @@ from chaos.chance import chance
 from chaos.ledger import Run
 from chaos.scenarios.jobs import Job
 from chaos.scenarios.report import Report, all_done_once
-from chaos.scenarios.stage import Plan, Stage, stage
+from chaos.scenarios.stage import Stage, StagePlan, stage
 
 GROUPS = 20
 EACH, QUICK_EACH = 50, 5
@@ -22,7 +22,7 @@ SHORTEST_SECONDS, LONGEST_SECONDS = 0.01, 0.05
 def run(folder: Path, quick: bool) -> Report:
     """Two workers; in the middle one of them gets SIGTERM, and replaced."""
     count = GROUPS * (QUICK_EACH if quick else EACH)
-    with stage(folder, Plan(10, suffix=".fifo")) as scene:
+    with stage(folder, StagePlan(10, suffix=".fifo")) as scene:
         first, _ = [scene.start(), scene.start()]
         for worker in scene.workers:
             worker.expect("worker.ready")

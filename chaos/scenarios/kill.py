@@ -11,7 +11,7 @@ from chaos.ledger import Run
 from chaos.moment import now
 from chaos.scenarios.jobs import Job
 from chaos.scenarios.report import Report, finals, repeated
-from chaos.scenarios.stage import Plan, stage
+from chaos.scenarios.stage import StagePlan, stage
 
 MESSAGES, QUICK_MESSAGES = 1_000, 100
 VISIBILITY_SECONDS, QUICK_VISIBILITY_SECONDS = 5, 2
@@ -24,7 +24,7 @@ def run(folder: Path, quick: bool) -> Report:
     """kill -9 when half of it is done. Nobody else works then: what is in flight is what the dead one had in hand."""
     count = QUICK_MESSAGES if quick else MESSAGES
     visibility = QUICK_VISIBILITY_SECONDS if quick else VISIBILITY_SECONDS
-    with stage(folder, Plan(visibility)) as scene:
+    with stage(folder, StagePlan(visibility)) as scene:
         victim = scene.start_ready()
         scene.send("wait", [_job(n) for n in range(count)])
         scene.wait("half of it is done", count * 0.05, lambda: scene.number("ok") >= count // 2)

@@ -12,7 +12,7 @@ from chaos.moment import now
 from chaos.proxy_process import ProxyProcess, proxy
 from chaos.scenarios.jobs import Job
 from chaos.scenarios.report import Report
-from chaos.scenarios.stage import Plan, Stage, stage
+from chaos.scenarios.stage import Stage, StagePlan, stage
 from tests.worker_process import WorkerProcess
 
 OPERATION, KIND = "SendMessageBatch", "denied"
@@ -37,7 +37,7 @@ class Seen:
 def run(folder: Path, quick: bool) -> Report:
     """Good messages alone, then with rejects that cannot be dead-lettered; then SIGTERM, still denied."""
     denied = QUICK_DENIED_SECONDS if quick else DENIED_SECONDS
-    plan = Plan(30, CONCURRENCY, drain_seconds=DRAIN_SECONDS)
+    plan = StagePlan(30, CONCURRENCY, drain_seconds=DRAIN_SECONDS)
     with stage(folder, plan) as scene, proxy(scene.endpoint, folder) as between:
         scene.endpoint = f"{between.url}/worker"
         worker = scene.start_ready()

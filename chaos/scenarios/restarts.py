@@ -15,15 +15,15 @@ from chaos.ledger import Run
 from chaos.moment import now
 from chaos.scenarios.jobs import Job
 from chaos.scenarios.report import Report, all_done_once
-from chaos.scenarios.stage import Plan, Stage, stage
+from chaos.scenarios.stage import Stage, StagePlan, stage
 
 WORKERS = 3
 #: Two workers can do a little more than comes; while one is replaced, a backlog grows now and then.
 PER_SECOND = 30
-PLAN = Plan(visibility_seconds=30, drain_seconds=10.0, wait_seconds=5, max_receive_count=10)
+PLAN = StagePlan(visibility_seconds=30, drain_seconds=10.0, wait_seconds=5, max_receive_count=10)
 
 
-class Pace(NamedTuple):
+class RestartPace(NamedTuple):
     """How long, how often, and what a handler takes."""
 
     seconds: float
@@ -32,15 +32,15 @@ class Pace(NamedTuple):
     longest_seconds: float
 
 
-FULL = Pace(120.0, 5.0, 0.1, 2.0)
+FULL = RestartPace(120.0, 5.0, 0.1, 2.0)
 #: A boot takes its time: a tenth of the full pace would be no rolling restart.
-QUICK = Pace(12.0, 2.0, 0.01, 0.2)
+QUICK = RestartPace(12.0, 2.0, 0.01, 0.2)
 
 
 class Load(threading.Thread):
     """Sends ten messages at a time, at a steady rate, until it is stopped."""
 
-    def __init__(self, scene: Stage, pace: Pace) -> None:
+    def __init__(self, scene: Stage, pace: RestartPace) -> None:
         super().__init__(daemon=True)
         self.sent = 0
         self.error: Exception | None = None
@@ -95,7 +95,7 @@ def run(folder: Path, quick: bool) -> Report:
     return Report(f"{did}; {PER_SECOND} messages a second", figures, claims)
 
 
-def _roll(scene: Stage, pace: Pace) -> tuple[int, int]:
+def _roll(scene: Stage, pace: RestartPace) -> tuple[int, int]:
     """Messages sent, workers replaced."""
     load = Load(scene, pace)
     load.start()

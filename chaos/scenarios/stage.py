@@ -55,7 +55,7 @@ wait_seconds = {wait_seconds}
 """
 
 
-class Plan(msgspec.Struct, frozen=True):
+class StagePlan(msgspec.Struct, frozen=True):
     """The settings of the workers of a scenario, and of its queue."""
 
     visibility_seconds: int
@@ -70,7 +70,7 @@ class Plan(msgspec.Struct, frozen=True):
 class Stage:
     """What a scenario is played on. `endpoint`: where workers look for the queue."""
 
-    def __init__(self, folder: Path, queues: LocalQueues, plan: Plan, stack: ExitStack) -> None:
+    def __init__(self, folder: Path, queues: LocalQueues, plan: StagePlan, stack: ExitStack) -> None:
         self.queues = queues
         self.endpoint = queues.endpoint
         self.workers: list[WorkerProcess] = []
@@ -197,7 +197,7 @@ def _entry(event_type: str, job: Job, group: Callable[[int], str] | None) -> dic
 
 
 @contextmanager
-def stage(folder: Path, plan: Plan) -> Iterator[Stage]:
+def stage(folder: Path, plan: StagePlan) -> Iterator[Stage]:
     """A stage with no workers yet; nothing of it runs on behind the `with` block."""
     with local_sqs(folder) as queues, ExitStack() as stack:
         yield Stage(folder, queues, plan, stack)

@@ -15,7 +15,7 @@ from gevent.event import Event as GeventEvent
 from chaos.simulation.clock import ProcessClock, WorldClock
 from chaos.simulation.history import History, message_of
 from chaos.simulation.plan import Plan
-from chaos.simulation.sqs import LetterBox, Poll, SimulatedQueue
+from chaos.simulation.sqs import LetterBox, SimulatedQueue, WaitingPoll
 from millpond.app.dead_letter import ATTRIBUTE
 from millpond.errors import QueueError, Throttled, Unreachable
 from millpond.sqs.queue import MISSING, Entry, Failure, Received
@@ -93,7 +93,7 @@ class Link:
         self._history.add("polled", self._worker, call=call, value=(max_messages, wait_seconds, attempt_id))
 
         def serve(done: Callable[[Any], object]) -> None:
-            poll = Poll(self._worker, call, max_messages, visibility_seconds, done, attempt_id)
+            poll = WaitingPoll(self._worker, call, max_messages, visibility_seconds, done, attempt_id)
             self._queue.poll(poll, wait_seconds)
 
         found: list[Received] = self._call("receive", call, [], serve)

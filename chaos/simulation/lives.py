@@ -10,7 +10,7 @@ from chaos.simulation.history import Event
 from chaos.simulation.plan import Plan
 
 
-class Ask(msgspec.Struct, eq=False):
+class SentEntry(msgspec.Struct, eq=False):
     """One entry of a call, as its worker saw it."""
 
     call: int
@@ -58,7 +58,7 @@ class Life(msgspec.Struct, eq=False):
     settled: list[Settled] = []
     over: float = math.inf
     how: str = ""
-    asks: list[Ask] = []
+    asks: list[SentEntry] = []
 
     @property
     def is_done(self) -> bool:
@@ -69,7 +69,7 @@ class Life(msgspec.Struct, eq=False):
     def lost_at(self) -> float:
         return min(self.lost, self.deadline)
 
-    def changes(self) -> list[Ask]:
+    def changes(self) -> list[SentEntry]:
         """Of its visibility."""
         return [ask for ask in self.asks if ask.name == "change_visibility"]
 
@@ -79,7 +79,7 @@ class Life(msgspec.Struct, eq=False):
         return settled[-1] if settled else None
 
 
-class Poll(msgspec.Struct, eq=False):
+class ReadPoll(msgspec.Struct, eq=False):
     """A receive: until when it can still take messages, and when its worker had an answer."""
 
     sent: float
@@ -99,7 +99,7 @@ class Tale(msgspec.Struct, eq=False):
     of_kind: dict[str, list[Event]]
     lives: list[Life]
     puts: dict[str, tuple[int, str, str]]
-    polls: dict[str, list[Poll]]
+    polls: dict[str, list[ReadPoll]]
     gone: dict[str, float]  # worker -> when it ended
     drains: dict[str, Event]
     stills: dict[str, list[tuple[float, float]]]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from chaos.simulation.history import Event, History
-from chaos.simulation.lives import Ask, Life, Poll, Settled, Tale
+from chaos.simulation.lives import Life, ReadPoll, SentEntry, Settled, Tale
 from chaos.simulation.plan import Plan
 
 #: As the engine has it: an answer may have been on its way this long.
@@ -32,9 +32,9 @@ class _Reader:
         self._current: dict[tuple[str, str], Life] = {}  # by worker and message
         self._before: dict[tuple[str, str], Life] = {}  # the one before that
         self._by_handle: dict[tuple[str, str], Life] = {}
-        self._calls: dict[int, list[tuple[Life | None, Ask]]] = defaultdict(list)
-        self._polls: dict[int, Poll] = {}
-        self._received: dict[str, Poll] = {}  # by handle
+        self._calls: dict[int, list[tuple[Life | None, SentEntry]]] = defaultdict(list)
+        self._polls: dict[int, ReadPoll] = {}
+        self._received: dict[str, ReadPoll] = {}  # by handle
         self._open: dict[str, set[Life]] = defaultdict(set)
         self._faulty_receives: set[int] = set()
         self._read_late: set[int] = set()
@@ -111,14 +111,14 @@ class _Reader:
     # Calls
 
     def _on_polled(self, event: Event) -> None:
-        poll = self._polls[event.call] = Poll(event.at, event.at + event.value[1])
+        poll = self._polls[event.call] = ReadPoll(event.at, event.at + event.value[1])
         self.tale.polls[event.worker].append(poll)
 
     def _on_asked(self, event: Event) -> None:
         name, seconds = event.value
         by_handle = self._by_handle.get((event.worker, event.handle)) if event.handle else None
         life = by_handle or self._current.get((event.worker, event.message))
-        ask = Ask(event.call, name, event.handle, seconds, event.at)
+        ask = SentEntry(event.call, name, event.handle, seconds, event.at)
         if life is not None:
             life.asks.append(ask)
         self._calls[event.call].append((life, ask))
@@ -137,7 +137,7 @@ class _Reader:
             if life is not None and name == "change_visibility":
                 self._extended(life, ask, failure)
 
-    def _extended(self, life: Life, ask: Ask, failure: Any) -> None:
+    def _extended(self, life: Life, ask: SentEntry, failure: Any) -> None:
         if ask.handle != life.handle or ask.ended >= life.lost_at:
             return
         if failure is not None and failure.lease_lost:

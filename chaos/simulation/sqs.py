@@ -41,7 +41,7 @@ class Stored(msgspec.Struct, eq=False):
         return bool(self.handle) and self.visible_at > now
 
 
-class Poll(msgspec.Struct, eq=False):
+class WaitingPoll(msgspec.Struct, eq=False):
     """A long poll that waits at the server. It takes messages whether or not anybody still listens."""
 
     worker: str
@@ -65,7 +65,7 @@ class SimulatedQueue:
         self._numbers = itertools.count(1)
         self._order: list[tuple[float, int, Stored]] = []  # by when each is visible; stale entries are skipped
         self._entries = itertools.count()
-        self._polls: list[Poll] = []
+        self._polls: list[WaitingPoll] = []
         self._rings_at = 0.0
         self._seen: set[str] = set()  # deduplication ids
         self._attempts: dict[str, tuple[float, list[Received]]] = {}
@@ -87,7 +87,7 @@ class SimulatedQueue:
 
     # Receiving
 
-    def poll(self, poll: Poll, wait_seconds: float) -> None:
+    def poll(self, poll: WaitingPoll, wait_seconds: float) -> None:
         """A receive has arrived."""
         if poll.attempt and self._replay(poll):
             return
@@ -96,7 +96,7 @@ class SimulatedQueue:
         if poll in self._polls:
             self.clock.timer(wait_seconds, lambda: self._give_up(poll))
 
-    def _replay(self, poll: Poll) -> bool:
+    def _replay(self, poll: WaitingPoll) -> bool:
         """The same answer, its visibility anew, if none of it was deleted or changed since."""
         now = self.clock.now()
         at, before = self._attempts.get(poll.attempt, (0.0, []))
@@ -114,7 +114,7 @@ class SimulatedQueue:
         poll.answer(before)
         return True
 
-    def _give_up(self, poll: Poll) -> None:
+    def _give_up(self, poll: WaitingPoll) -> None:
         if poll in self._polls:
             self._polls.remove(poll)
             poll.answer([])
@@ -128,13 +128,13 @@ class SimulatedQueue:
             poll.answer(found)
         self._arm()
 
-    def _take(self, poll: Poll) -> list[Received]:
+    def _take(self, poll: WaitingPoll) -> list[Received]:
         ones = self._next_in_groups(poll.want) if self.fifo else self._next(poll.want)
         if len(ones) < poll.want and self.duplicates and self._chance.random() < self.duplicates:
             ones += self._duplicate(ones)
         return [self._give(one, poll) for one in ones]
 
-    def _give(self, one: Stored, poll: Poll) -> Received:
+    def _give(self, one: Stored, poll: WaitingPoll) -> Received:
         now = self.clock.now()
         one.receives += 1
         one.handle = f"{one.id}#{one.receives}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from chaos.simulation.lives import Ask, Life, Tale
+from chaos.simulation.lives import Life, SentEntry, Tale
 from chaos.simulation.rules.rule import Findings, rule
 
 
@@ -50,5 +50,5 @@ def deleted_after_its_sends(tale: Tale) -> Findings:
                     yield ask.sent, life.message, f"deleted with {sent} of {needed} sends confirmed"
 
 
-def _sends(life: Life) -> list[Ask]:
+def _sends(life: Life) -> list[SentEntry]:
     return [ask for ask in life.asks if ask.name in ("letter", "job")]
