@@ -14,7 +14,7 @@ from itertools import pairwise
 import msgspec
 
 from chaos.fault_log import Injected
-from chaos.fleet import Blow
+from chaos.fleet import FleetEvent
 from chaos.handles import ANY_ATTEMPT
 from chaos.ledger import Run
 from chaos.verdicts import REASON
@@ -40,7 +40,7 @@ class Evidence(msgspec.Struct):
     sent: Sequence[Stream]
     runs: Mapping[int, Sequence[Run]]
     faults: Sequence[Injected]
-    events: Sequence[Blow]
+    events: Sequence[FleetEvent]
     letters: Sequence[Letter]
     visible: int = 0  # once all have been worked on
     in_flight: int = 0
@@ -93,9 +93,9 @@ KINDS = (
 class Causes:
     """What was done to which message, and to which worker."""
 
-    def __init__(self, faults: Sequence[Injected], events: Sequence[Blow]) -> None:
+    def __init__(self, faults: Sequence[Injected], events: Sequence[FleetEvent]) -> None:
         self._faults: dict[tuple[int, int], list[Injected]] = defaultdict(list)
-        self._events: dict[str, list[Blow]] = defaultdict(list)
+        self._events: dict[str, list[FleetEvent]] = defaultdict(list)
         self._letter_faults: dict[str, list[Injected]] = defaultdict(list)  # by worker: calls that write dead letters
         for fault in faults:
             if fault.operation == "SendMessageBatch":
@@ -126,7 +126,7 @@ def _is_about(fault: Injected, before: Run, after: Run) -> bool:
     return before.end - LETTER_SECONDS <= fault.moment <= after.start
 
 
-def _explains(event: Blow, before: Run, after: Run) -> bool:
+def _explains(event: FleetEvent, before: Run, after: Run) -> bool:
     if event.moment > after.start:
         return False
     match event.what:

@@ -68,7 +68,7 @@ class FleetSettings(msgspec.Struct, frozen=True):
     drain_seconds: float = 5.0
 
 
-class Blow(msgspec.Struct, frozen=True):
+class FleetEvent(msgspec.Struct, frozen=True):
     """One line of the process log. `until`: of a SIGSTOP, when it went on."""
 
     moment: float
@@ -106,7 +106,7 @@ class Fleet:
     """
 
     def __init__(self, folder: Path, settings: FleetSettings, stack: ExitStack, launch: Launch = Worker) -> None:
-        self.log: list[Blow] = []
+        self.log: list[FleetEvent] = []
         self.workers: list[Worker] = []
         self.complaints: list[str] = []
         self._folder = folder
@@ -197,7 +197,7 @@ class Fleet:
     def _note(
         self, what: str, worker: Worker, moment: float = 0.0, until: float = 0.0, exit_code: int | None = None
     ) -> None:
-        self.log.append(Blow(moment or now(), what, worker.name, worker.process.pid, until, exit_code))
+        self.log.append(FleetEvent(moment or now(), what, worker.name, worker.process.pid, until, exit_code))
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import pytest
 from chaos import ledger
 from chaos.audit import Audit, Evidence, Letter, Stream, audit
 from chaos.fault_log import Injected
-from chaos.fleet import Blow
+from chaos.fleet import FleetEvent
 from chaos.handles import ANY_ATTEMPT
 from chaos.verdicts import REASON
 
@@ -21,7 +21,7 @@ DELETE = "DeleteMessageBatch"
 def audited(
     lines: Sequence[str],
     faults: Sequence[Injected] = (),
-    events: Sequence[Blow] = (),
+    events: Sequence[FleetEvent] = (),
     letters: Sequence[Letter] = (),
     sent: Stream = Stream(7, 1),  # noqa: B008  frozen
     visible: int = 0,
@@ -126,28 +126,28 @@ def test_no_other_fault_explains_it(other: Injected) -> None:
 
 
 def test_a_kill_of_its_worker_explains_it() -> None:
-    found = audited(TWICE, events=[Blow(10.6, "kill -9", "a", 1)])
+    found = audited(TWICE, events=[FleetEvent(10.6, "kill -9", "a", 1)])
     assert found.duplicates == {"kill -9": 1}
 
 
 @pytest.mark.parametrize(
     "event",
     [
-        Blow(10.6, "kill -9", "b", 1),  # another worker
-        Blow(9.9, "kill -9", "a", 1),  # too early
-        Blow(14.1, "kill -9", "a", 1),  # too late
-        Blow(10.6, "SIGTERM storm", "a", 1),  # a drain settles what has ended
-        Blow(10.6, "SIGTERM", "a", 1),
-        Blow(4.0, "SIGSTOP", "a", 1, until=7.0),  # long over
-        Blow(14.1, "SIGSTOP", "a", 1, until=20.0),
+        FleetEvent(10.6, "kill -9", "b", 1),  # another worker
+        FleetEvent(9.9, "kill -9", "a", 1),  # too early
+        FleetEvent(14.1, "kill -9", "a", 1),  # too late
+        FleetEvent(10.6, "SIGTERM storm", "a", 1),  # a drain settles what has ended
+        FleetEvent(10.6, "SIGTERM", "a", 1),
+        FleetEvent(4.0, "SIGSTOP", "a", 1, until=7.0),  # long over
+        FleetEvent(14.1, "SIGSTOP", "a", 1, until=20.0),
     ],
 )
-def test_no_other_blow_explains_it(event: Blow) -> None:
+def test_no_other_blow_explains_it(event: FleetEvent) -> None:
     assert violations(audited(TWICE, events=[event])) == {"duplicates unexplained": 1}
 
 
 def test_a_stop_explains_what_began_before_it_and_what_it_woke_with() -> None:
-    stop = Blow(10.6, "SIGSTOP", "a", 1, until=16.0)
+    stop = FleetEvent(10.6, "SIGSTOP", "a", 1, until=16.0)
     assert audited(TWICE, events=[stop]).passes
     late = ["7 2 start b 14.6", "7 2 ok b 14.7", "7 1 start a 16.1", "7 1 ok a 16.2"]
     found = audited(late, events=[stop])
@@ -156,7 +156,7 @@ def test_a_stop_explains_what_began_before_it_and_what_it_woke_with() -> None:
 
 def test_what_a_drain_cut_may_run_again() -> None:
     lines = ["7 1 start a 10.0", "7 1 cut a 12.0", "7 2 start b 12.1", "7 2 ok b 12.5"]
-    assert audited(lines, events=[Blow(10.6, "SIGTERM storm", "a", 1)]).reruns == {"SIGTERM storm": 1}
+    assert audited(lines, events=[FleetEvent(10.6, "SIGTERM storm", "a", 1)]).reruns == {"SIGTERM storm": 1}
     assert violations(audited(lines)) == {"runs unexplained": 1}
 
 

@@ -14,7 +14,7 @@ import msgspec
 
 from chaos.audit import WAKE_SECONDS, Causes, Evidence, Letter, audit
 from chaos.fault_log import Injected
-from chaos.fleet import Blow
+from chaos.fleet import FleetEvent
 from chaos.handles import ANY_ATTEMPT
 from chaos.hits import BLOWS
 from chaos.ledger import Run
@@ -60,7 +60,7 @@ class Repeats:
         self.doubled: list[str] = []
         self.cut: list[str] = []
 
-    def take(self, n: int, runs: Sequence[Run], causes: Causes, stops: Sequence[Blow]) -> None:
+    def take(self, n: int, runs: Sequence[Run], causes: Causes, stops: Sequence[FleetEvent]) -> None:
         """The runs of one message."""
         was_final = False
         for index, after in enumerate(runs[1:], start=1):
@@ -78,7 +78,7 @@ class Repeats:
                 self.cut.append(_shown(n, runs))
 
 
-def _is_stale(run: Run, stop: Blow) -> bool:
+def _is_stale(run: Run, stop: FleetEvent) -> bool:
     """Whether its worker has just woken up: it may have received the message long before."""
     return run.worker == stop.worker and stop.moment <= run.start <= stop.until + WAKE_SECONDS
 

@@ -8,7 +8,7 @@ import json
 from chaos.audit import Evidence, Letter, Stream
 from chaos.fault_log import Injected
 from chaos.faults import ANY, FaultPlan
-from chaos.fleet import Blow
+from chaos.fleet import FleetEvent
 from chaos.handles import ANY_ATTEMPT, Handles, number_of
 from chaos.ledger import Run
 from chaos.peers import table
@@ -21,7 +21,7 @@ def found(
     runs: dict[int, list[Run]],
     *,
     faults: list[Injected] | None = None,
-    events: list[Blow] | None = None,
+    events: list[FleetEvent] | None = None,
     letters: list[Letter] | None = None,
     in_flight: int = 0,
     left: list[int] | None = None,
@@ -53,23 +53,23 @@ def test_what_is_done_twice_needs_a_cause() -> None:
     assert found({0: [ok(1.0), ok(5.0, "w1")]}).doubled_unexplained == 1
     reset = Injected(2.0, "reset after it was taken", "DeleteMessage", "w0", [(0, 0)])
     assert found({0: [ok(1.0), ok(5.0, "w1")]}, faults=[reset]).causes == {reset.kind: 1}
-    killed = Blow(2.0, "kill -9", "w0", 1)
+    killed = FleetEvent(2.0, "kill -9", "w0", 1)
     assert found({0: [ok(1.0), ok(5.0, "w1")]}, events=[killed]).doubled_explained == 1
 
 
 def test_a_blow_to_any_earlier_worker_is_a_cause() -> None:
-    stopped = Blow(1.5, "SIGSTOP", "w0", 1, until=6.0)
+    stopped = FleetEvent(1.5, "SIGSTOP", "w0", 1, until=6.0)
     assert found({0: [ok(1.0), ok(5.0, "w1"), ok(7.0, "w2")]}, events=[stopped]).doubled_unexplained == 0
 
 
 def test_a_worker_that_wakes_up_goes_on_with_what_it_had() -> None:
-    stopped = Blow(0.5, "SIGSTOP", "w1", 1, until=5.0)
+    stopped = FleetEvent(0.5, "SIGSTOP", "w1", 1, until=5.0)
     assert found({0: [ok(3.0), ok(5.1, "w1")]}, events=[stopped]).causes == {"SIGSTOP": 1}
 
 
 def test_a_deploy_does_not_explain_half_a_job() -> None:
     half = Run(0, "w0", 1.0)
-    told = found({0: [half, ok(5.0, "w1")]}, events=[Blow(1.5, "SIGTERM storm", "w0", 1)])
+    told = found({0: [half, ok(5.0, "w1")]}, events=[FleetEvent(1.5, "SIGTERM storm", "w0", 1)])
     assert (told.cut_unexplained, told.doubled_unexplained) == (1, 0)
 
 
