@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOWEST := $(VENV)/lowest
 
-.PHONY: run dev test quick lint wheel lowest bench chaos simulation fuzz mutants clean
+.PHONY: run dev test quick lint wheel lowest bench chaos simulation fuzz mutation clean
 
 run: $(VENV)/runtime
 	$(BIN)/python worker.py -c config.toml --demo 25
@@ -48,9 +48,9 @@ simulation: $(VENV)/dev
 fuzz: $(VENV)/dev
 	$(BIN)/python -m tests.fuzz $(FUZZ)
 
-# Do the tests bite? 300 planted bugs, half an hour; MUTANTS="--file millpond/engine/lease.py --sample 50" for some of them.
-mutants: $(VENV)/mutants
-	$(BIN)/python -m tests.mutation $(MUTANTS)
+# Do the tests bite? 300 mutations, half an hour; MUTATION="--file millpond/engine/lease.py --sample 50" for some of them.
+mutation: $(VENV)/mutation
+	$(BIN)/python -m tests.mutation $(MUTATION)
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -63,8 +63,8 @@ $(VENV)/dev: requirements.txt requirements-dev.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@ $(VENV)/runtime
 
-$(VENV)/mutants: requirements-mutants.txt | $(VENV)/dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-mutants.txt
+$(VENV)/mutation: requirements-mutation.txt | $(VENV)/dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-mutation.txt
 	touch $@
 
 $(LOWEST)/installed: pyproject.toml requirements.txt requirements-dev.txt tests/lowest.py | $(VENV)/bin/python

@@ -1,5 +1,5 @@
-"""Do the tests bite? Small bugs are planted, one at a time, and the tests of their module must find each.
+"""Do the tests bite? Small mutations are made, one at a time, and the tests of their module must find each.
 
-`python -m tests.mutation --sample 300 --seed 1` (`make mutants`): exit code 1 where less than 95 % are found. The bugs
+`python -m tests.mutation --sample 300 --seed 1` (`make mutation`): exit code 1 where less than 95 % are found. They
 are cosmic-ray's and a few of our own (`plant.py`); `chaos/planted/` has those that break a rule of the design.
 """

@@ -8,7 +8,7 @@ import sys
 
 def main() -> int:
     options = _options()
-    # Not at the top: --help works without cosmic-ray, which `make mutants` alone installs.
+    # Not at the top: --help works without cosmic-ray, which `make mutation` alone installs.
     from tests.mutation.run import FILES, run
 
     return 0 if run(options.file or FILES, options.sample, options.seed, options.workers) else 1
