@@ -14,7 +14,11 @@ from millpond.sqs.sqs_queue import LEAST_DRAIN_SECONDS
 
 
 class Limited:
-    """Does what SqsQueue does around another fake, on the clock of the test."""
+    """Does what SqsQueue does around another fake, on the clock of the test.
+
+    It stands for what tests/sqs/test_sqs_queue.py and test_stream.py show of the real one: a call ends at its limit,
+    whatever the network does, and a send in several calls has one limit. Were that not so, no simulation would tell.
+    """
 
     def __init__(self, queue: Any, clock: Any) -> None:
         self.url = queue.url

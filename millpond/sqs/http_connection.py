@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from contextlib import suppress
-from time import monotonic
 from typing import NamedTuple
 
 from millpond.errors import Unreachable
@@ -60,14 +59,13 @@ class HttpAnswer(NamedTuple):
 class HttpConnection:
     """One connection, used by one call at a time, and what was read from it and is not yet used."""
 
-    __slots__ = ("_buffer", "_bytes_left", "_deadline", "_pid", "_stream", "reusable")
+    __slots__ = ("_buffer", "_bytes_left", "_pid", "_stream", "reusable")
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self._pid = os.getpid()
         self._buffer = bytearray()
         self._bytes_left: int
-        self._deadline: float
         #: Whether the last answer was whole and the server keeps the connection; `usable` sees what came behind it.
         self.reusable: bool
 
@@ -91,7 +89,6 @@ class HttpConnection:
         than MAX_ANSWER_BYTES Unreachable, with the code TOO_LARGE.
         """
         self._bytes_left = MAX_ANSWER_BYTES
-        self._deadline = monotonic() + seconds
         self._stream.limit(seconds)
         self._stream.send(wire)
         self._stream.wait()
@@ -189,7 +186,7 @@ class HttpConnection:
 
     def _fill(self, room: memoryview) -> None:
         while room:
-            self._stream.limit(self._deadline - monotonic())
+            self._stream.seconds_left()  # a drip may come so fast that no read waits
             number = self._stream.recv_into(room)
             if not number:
                 raise EOFError
@@ -218,7 +215,7 @@ class HttpConnection:
         return taken
 
     def _more(self) -> None:
-        self._stream.limit(self._deadline - monotonic())
+        self._stream.seconds_left()  # as in `_fill`
         self._buffer += self._recv()
 
     def _recv(self) -> bytes:

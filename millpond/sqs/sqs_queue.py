@@ -9,6 +9,7 @@ from functools import partial
 from time import monotonic
 from typing import TypeVar
 
+from millpond.errors import Unreachable
 from millpond.sqs import answers, requests
 from millpond.sqs.entries import send_apart
 from millpond.sqs.queue import CALL_SECONDS, POLL_GRACE_SECONDS, Entry, Failure, Received
@@ -75,12 +76,15 @@ class SqsQueue:
         return self._short_call("ChangeMessageVisibilityBatch", requests.change_visibility(self.url, changes), read)
 
     def send(self, entries: Sequence[Entry], seconds: float = math.inf) -> list[Failure | None]:
-        """`seconds`: for the whole send, which can be several calls."""
-        end = monotonic() + seconds
+        """The whole send, which can be several calls, has the time of one call, and at most these seconds."""
+        end = monotonic() + min(seconds, self._call_seconds())
 
         def send(some: Sequence[Entry]) -> list[Failure | None]:
+            left = end - monotonic()
+            if left <= 0:
+                raise Unreachable("SendMessageBatch: no time was left to send it")
             read = partial(answers.read_results, len(some))
-            return self._short_call("SendMessageBatch", requests.send(self.url, some), read, end - monotonic())
+            return self._short_call("SendMessageBatch", requests.send(self.url, some), read, left)
 
         return send_apart(entries, send)
 
@@ -98,5 +102,7 @@ class SqsQueue:
         self, name: str, request: Request, read: Callable[[bytes | bytearray], Read], seconds: float = math.inf
     ) -> Read:
         self.calls += 1
-        left = max(LEAST_DRAIN_SECONDS, self._end - monotonic())
-        return self._call(name, request, min(CALL_SECONDS, seconds, left), read)
+        return self._call(name, request, min(seconds, self._call_seconds()), read)
+
+    def _call_seconds(self) -> float:
+        return min(CALL_SECONDS, max(LEAST_DRAIN_SECONDS, self._end - monotonic()))

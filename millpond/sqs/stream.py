@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import ssl
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
 from typing import Any
@@ -25,8 +26,9 @@ class Stream:
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
-        self._seconds = -1.0
-        # Where gevent has patched: its hub, what it waits with, and the system's own socket, which never blocks.
+        self._deadline = 0.0
+        sock.settimeout(0)  # it waits in `_patiently` alone
+        # Where gevent has patched: its hub, what it waits with, and the system's own socket.
         self._hub: Any = getattr(sock, "hub", None)
         self._readable: Any = getattr(sock, "_read_event", None)
         self._raw: socket.socket = getattr(sock, "_sock", sock)
@@ -37,12 +39,17 @@ class Stream:
             self._socket.close()
 
     def limit(self, seconds: float) -> None:
-        """Set the longest time of each wait from now on. Raises TimeoutError where no time is left."""
+        """Set the time for all calls from now on together. Raises TimeoutError where there is none."""
+        self._deadline = monotonic() + seconds
         if seconds <= 0:
             raise TimeoutError("timed out")
-        self._seconds = seconds
-        if self._hub is None:
-            self._socket.settimeout(seconds)
+
+    def seconds_left(self) -> float:
+        """The time until the limit is over. Raises TimeoutError where none is left."""
+        seconds = self._deadline - monotonic()
+        if seconds <= 0:
+            raise TimeoutError("timed out")
+        return seconds
 
     def send(self, data: bytes) -> None:
         """Send all of it."""
@@ -51,12 +58,15 @@ class Stream:
         except BlockingIOError:
             sent = 0
         if sent < len(data):
-            self._patient().sendall(memoryview(data)[sent:])
+            self._patiently(self._socket.sendall, memoryview(data)[sent:])
 
-    def _patient(self) -> socket.socket:
-        """The socket that waits, for the limit at most."""
-        self._socket.settimeout(self._seconds)
-        return self._socket
+    def _patiently(self, call: Callable[[Any], Any], argument: object) -> Any:
+        """What this call of the socket gives, which may wait for the time that is left."""
+        self._socket.settimeout(self.seconds_left())
+        try:
+            return call(argument)
+        finally:
+            self._socket.settimeout(0)
 
     def wait(self) -> None:
         """Wait until there is something to read, which spares `recv` a try in vain.
@@ -65,7 +75,7 @@ class Stream:
         """
         if self._hub is None:
             return
-        timer = self._hub.loop.timer(self._seconds)
+        timer = self._hub.loop.timer(self.seconds_left())
         # Thrown by the timer itself: hub.cancel_wait would throw a turn later, at the next caller of this socket.
         timer.start(sys.modules["gevent"].getcurrent().throw, TimeoutError("timed out"), update=True)
         try:
@@ -78,28 +88,24 @@ class Stream:
         try:
             return self._raw.recv(RECV_BYTES)
         except BlockingIOError:
-            return self._patient().recv(RECV_BYTES)
+            data: bytes = self._patiently(self._socket.recv, RECV_BYTES)
+            return data
 
     def recv_into(self, room: memoryview) -> int:
         """Read into this place, as much as fits; gives the number of bytes, 0 at the end."""
         try:
             return self._raw.recv_into(room)
         except BlockingIOError:
-            return self._patient().recv_into(room)
+            number: int = self._patiently(self._socket.recv_into, room)
+            return number
 
     def silent(self) -> bool:
         """Whether there is nothing to read now, not even the end. An OSError means no as well."""
-        self._hurry()
         try:
             self._raw.recv(1)
         except BlockingIOError:
             return True
         return False
-
-    def _hurry(self) -> None:
-        """Let no call wait, until the next limit is set."""
-        if self._hub is None:
-            self._socket.settimeout(0)
 
 
 class TlsStream(Stream):
@@ -113,8 +119,9 @@ class TlsStream(Stream):
     def handshake(self, end: float) -> None:
         """Shake hands until the time `end` (monotonic). Raises ssl.SSLError for a certificate that is not trusted."""
         try:
+            self.limit(end - monotonic())
             while not self._shake():
-                self._feed(end)
+                self._feed()
         finally:
             self._flush()  # after an error this is the alert for the server
 
@@ -131,20 +138,19 @@ class TlsStream(Stream):
         return number
 
     def _decrypted(self, *places: Any) -> Any:
-        end = monotonic() + self._seconds
         if not self._incoming.pending:
-            self._feed(end)
+            self._feed()
         while True:
             try:
                 return self._tls.read(*places)
             except ssl.SSLWantReadError:  # the rest of a record is to come, or this one carried nothing
                 self._flush()
-                self._feed(end)
+                self.seconds_left()  # records that carry nothing may come so fast that no read waits
+                self._feed()
 
     def silent(self) -> bool:
         # OpenSSL reads record by record: what it has not asked for begins with the head of one.
         behind = self._incoming.read() if self._incoming.pending else b""
-        self._hurry()
         try:
             while data := self._raw.recv(RECV_BYTES):
                 behind += data
@@ -179,8 +185,7 @@ class TlsStream(Stream):
             return False
         return True
 
-    def _feed(self, end: float) -> None:
-        self.limit(end - monotonic())
+    def _feed(self) -> None:
         data = super().recv()
         if data:
             self._incoming.write(data)

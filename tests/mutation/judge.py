@@ -28,7 +28,7 @@ SLOW = (
 #: What stands for the whole engine, last.
 SIMULATION = "chaos/test_simulation.py"
 #: What the simulation runs.
-SIMULATED = ("millpond/engine/", "millpond/hub/countdown", "millpond/sqs/batcher", "millpond/sqs/bounded")
+SIMULATED = ("millpond/engine/", "millpond/hub/countdown", "millpond/sqs/batcher")
 #: Test files: with fewer, a bug may live because its tests were not run.
 FEW = 4
 _LEFT_BEHIND = (".git", ".venv", "__pycache__", ".*_cache", ".hypothesis", ".bench", "outbox")

@@ -6,7 +6,9 @@ import http.client
 import io
 import random
 import socket
+import time
 import tracemalloc
+from contextlib import suppress
 
 import gevent
 import pytest
@@ -14,8 +16,9 @@ import pytest
 from millpond.errors import Unreachable
 from millpond.sqs import http_connection as connection
 from millpond.sqs.connection_pool import ConnectionPool
-from millpond.sqs.http_connection import MAX_ANSWER_BYTES, MAX_CHUNKS
+from millpond.sqs.http_connection import MAX_ANSWER_BYTES, MAX_CHUNKS, HttpConnection
 from millpond.sqs.limits import MAX_BATCH, MAX_BYTES
+from millpond.sqs.stream import Stream
 from tests.http_server import HANG_UP, Server, pieces
 from tests.sqs.scripted import CHUNKED, ENDED, INTERIM, LENGTH, TO_ITS_END, send, works
 
@@ -93,6 +96,37 @@ def test_an_answer_that_trickles_has_the_same_time_as_one_that_stops(server):
     server.script.append(piece for _ in iter(int, 1) for piece in (b"H", lambda: gevent.sleep(0.01)))
     with gevent.Timeout(10), pytest.raises(Unreachable, match=r"no answer in 0.1 s"):
         send(client, seconds=0.1)
+
+
+class Drip(Stream):
+    """Brings a byte at each read, so fast that no read waits."""
+
+    def __init__(self, head: bytes) -> None:
+        self._first, self._rest = socket.socketpair()
+        super().__init__(self._first)
+        self._rest.send(head)
+
+    def close(self) -> None:
+        super().close()
+        self._rest.close()
+
+    def recv(self) -> bytes:
+        with suppress(BlockingIOError):
+            return self._raw.recv(1000)
+        return b"x"
+
+    def recv_into(self, room: memoryview) -> int:
+        return 1
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: 60000000", b"Connection: close"])
+def test_an_answer_whose_reads_never_wait_has_the_same_time(framing):
+    stream = Drip(b"HTTP/1.1 200 OK\r\n%b\r\n\r\n" % framing)
+    began = time.monotonic()
+    with pytest.raises(TimeoutError):
+        HttpConnection(stream).exchange(b"", 0.1)
+    assert time.monotonic() - began < 1
+    stream.close()
 
 
 def test_a_request_that_cannot_leave_is_a_time_out_too(server):

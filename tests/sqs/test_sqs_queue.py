@@ -10,7 +10,7 @@ from itertools import chain, repeat
 import gevent
 import pytest
 
-from millpond.errors import Unanswered
+from millpond.errors import QueueError, Unanswered
 from millpond.sqs.clients import connect
 from millpond.sqs.queue import Entry
 from millpond.sqs.redrive import Redrive
@@ -66,12 +66,15 @@ def server():
 def test_every_call_ends_in_time_whatever_the_network_does(server, client, fault, name):
     url = f"{server.url}/1/q"
     queue = connect(url, client=client, wait_seconds=1, polls=2, settles=2).queue(url)
-    server.script.append(FAULTS[fault]())
-    began = time.monotonic()
-    with pytest.raises(Unanswered, match=rf"{name}: no answer in 0\.(3|2\d+) s"):
-        CALLS[name](queue)
-    assert SECONDS - 0.01 <= time.monotonic() - began < SECONDS + 2
-    assert len(server.requests) == 1
+    took = []
+    while not took or (len(took) < 3 and took[-1] >= SECONDS + 0.25):  # the machine may be busy with something else
+        server.script.append(FAULTS[fault]())
+        began = time.monotonic()
+        with pytest.raises(Unanswered, match=rf"{name}: no answer in 0\.(3|2\d+) s"):
+            CALLS[name](queue)
+        took.append(time.monotonic() - began)
+    assert SECONDS - 0.01 <= min(took) < SECONDS + 0.25
+    assert len(server.requests) == len(took)
 
 
 class Asked(Sqs):
@@ -130,6 +133,42 @@ def test_a_receive_has_ten_seconds_after_its_wait_in_the_drain_too(wait_seconds)
     assert queue.receive(7, wait_seconds, 60, "attempt") == []
     assert asked.seconds == [wait_seconds + 10]
     assert queue.calls == 1
+
+
+class Refusing(Asked):
+    """Refuses the body of every message, each time after a while."""
+
+    def __init__(self, now: list[float], takes_seconds: float) -> None:
+        super().__init__()
+        self._now = now
+        self._takes_seconds = takes_seconds
+
+    def call(self, name, request, seconds, read):
+        super().call(name, request, seconds, read)
+        self._now[0] += self._takes_seconds
+        raise QueueError("a character that no message may have", "InvalidMessageContents")
+
+
+@pytest.mark.parametrize(
+    ("drain", "given", "takes", "calls"),
+    [
+        (math.inf, math.inf, 3, [10, 7, 4, 1]),
+        (2, math.inf, 0.75, [2, 1.25, 0.5]),
+        (0, math.inf, 0.2, [0.5, 0.3, 0.1]),
+        (math.inf, 0.5, 0.2, [0.5, 0.3, 0.1]),
+    ],
+)
+def test_a_send_in_several_calls_has_the_time_of_one(now, drain, given, takes, calls):
+    """Where SQS refuses a batch for what is in it, each of its messages goes alone: eleven calls."""
+    refusing = Refusing(now, takes)
+    queue = refusing.queue("https://queue.example/1/q")
+    queue.limit_calls(drain)
+    results = queue.send([Entry("x")] * 10, given)
+    assert refusing.seconds == pytest.approx(calls)
+    assert queue.calls == len(calls)
+    refused = len(calls) - 1
+    assert [failure.sender_fault for failure in results] == [True] * refused + [False] * (10 - refused)
+    assert {failure.summary for failure in results[refused:]} == {"SendMessageBatch: no time was left to send it"}
 
 
 @pytest.mark.usefixtures("now")

@@ -8,6 +8,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import time
 import tracemalloc
 from contextlib import suppress
 from itertools import chain
@@ -122,6 +123,51 @@ def test_a_body_that_trickles_has_the_time_of_its_call_and_no_more(certificate, 
     server.script.append([b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", *drops])
     with gevent.Timeout(5), pytest.raises(Unreachable, match=r"no answer in 0\.3 s"):
         send(client, seconds=0.3)
+    client.close()
+    server.close()
+
+
+def _took(client: ConnectionPool, body: bytes, thread: bool) -> float:
+    """The seconds of a call that has one second and no answer."""
+
+    def call() -> float:
+        began = time.monotonic()
+        with pytest.raises(Unreachable, match="no answer in 1 s"):
+            send(client, body, 1)
+        return time.monotonic() - began
+
+    return gevent.get_hub().threadpool.apply(call) if thread else call()
+
+
+@pytest.mark.parametrize("thread", [False, True])
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_server_that_reads_late_and_then_is_silent_has_one_limit_for_both(certificate, tls, thread):
+    """The time that the request took to leave is not there for the answer."""
+    server = Server(certificate.server_context() if tls else None)
+    client = ConnectionPool(server.url, 4, str(certificate.pem) if tls else "")
+    client = client.for_thread() if thread else client
+    server.script += [[LENGTH, lambda: gevent.sleep(0.7)], [lambda: gevent.sleep(5)]]
+    gevent.get_hub().threadpool.apply(send, (client,)) if thread else send(client)
+    assert 0.99 < _took(client, bytes(20_000_000), thread) < 1.4
+    assert len(server.requests) == 2  # it was read
+    client.close()
+    server.close()
+
+
+@pytest.mark.parametrize("thread", [False, True])
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_byte_just_before_the_limit_gives_no_second_one(certificate, tls, thread):
+    """Over TLS it is the first of a record, with which nothing can be done yet."""
+    server = Server(certificate.server_context() if tls else None)
+    client = ConnectionPool(server.url, 4, str(certificate.pem) if tls else "")
+    client = client.for_thread() if thread else client
+
+    def send_byte() -> None:
+        next(iter(server.open))._sock.send(b"\x17" if tls else b"H")
+
+    server.script += [LENGTH, [lambda: gevent.sleep(0.7), send_byte, lambda: gevent.sleep(5)]]
+    gevent.get_hub().threadpool.apply(send, (client,)) if thread else send(client)
+    assert 0.99 < _took(client, b"{}", thread) < 1.4
     client.close()
     server.close()
 
