@@ -84,8 +84,8 @@ def _bare(
     event_type = str(named.value) if named is not None else default_type
     if not event_type:
         raise Undecodable(
-            f"not an envelope ({type(error).__name__}: {error}), and neither a message attribute event_type "
-            "nor the queue's event_type names its type"
+            f"the message names no type: its body is not JSON with event_type and payload ({type(error).__name__}: "
+            f"{error}); correct its sender, or set the message attribute event_type, or the queue's event_type"
         )
     try:
         return BodyOnly(event_type, msgspec.Raw(body.encode()), message_id)

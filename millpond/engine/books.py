@@ -166,4 +166,6 @@ class Books:
         if outcome.name == "retried":
             fields["delay_seconds"] = outcome.delay_seconds
         text = SENTENCES[outcome.name].format_map(fields)
+        if outcome.name == "succeeded" and not fields["seconds"]:
+            text = "succeeded in less than 1 ms"
         log.event(LEVELS[outcome.name], f"message.{outcome.name}", text, **fields)

@@ -139,7 +139,7 @@ class Delivery(msgspec.Struct, eq=False):
             "queue": self.owner.name,
             "type": log.printable(envelope.event_type) if envelope is not None else "",
             "attempt": received.receive_count,
-            "event_id": log.printable(str(envelope.event_id)) if envelope is not None else "",
+            "event_id": log.printable(str(envelope.event_id) if envelope is not None else received.message_id),
             "message_id": log.printable(received.message_id),
         }
 

@@ -71,15 +71,16 @@ def of_raised(raised: Raised, delivery: Delivery, policy: RetrySettings) -> Outc
     return NOT_STARTED
 
 
-def of_interrupt(interrupt: Interrupt, delivery: Delivery, policy: RetrySettings, *, in_thread: bool) -> Outcome:
+def of_interrupt(interrupt: Interrupt, delivery: Delivery, policy: RetrySettings, route: Route) -> Outcome:
     """The outcome of a delivery whose handler was interrupted, whatever it raised or returned after it."""
     match interrupt:
         case Stopped():
             return RELEASED
         case LeaseLost():
             return LEASE_LOST
-    runs_on = "; its thread runs on" if in_thread else ""
-    return _failed(delivery, policy, "timed_out", f"the handler ran past its time limit{runs_on}")
+    runs_on = "; its thread runs on" if route.thread else ""
+    reason = f"the handler ran past its time limit of {route.timeout_seconds:g} s{runs_on}"
+    return _failed(delivery, policy, "timed_out", reason)
 
 
 def _failed(
@@ -98,16 +99,16 @@ def _failed(
     """
     count = delivery.received.receive_count
     if count - delivery.spared_receives >= policy.max_attempts:
-        return Outcome("dead_lettered", cause, _used_up(delivery, reason), error, traceback=traceback)
+        return Outcome("dead_lettered", cause, _used_up(delivery, policy, reason), error, traceback=traceback)
     seconds = retry_seconds(count, policy.base_seconds, policy.max_seconds) if after is None else after
     return Outcome("retried", cause, reason, error, seconds, traceback=traceback)
 
 
-def _used_up(delivery: Delivery, reason: str) -> str:
+def _used_up(delivery: Delivery, policy: RetrySettings, reason: str) -> str:
     received, spared = delivery.received, delivery.spared_receives
     if not spared and not received.group_id:
         return f"{reason or 'every attempt failed'} (attempt {received.receive_count})"
     # Other workers may have given it back too: nobody knows how often it ran there.
-    runs = counted(received.receive_count - spared, "time")
-    count = f"received {counted(received.receive_count, 'time')}, run {runs} at most"
-    return f"{reason or 'its last attempt failed'} ({count})"
+    times, attempts = counted(received.receive_count, "time"), received.receive_count - spared
+    count = f"received {times}, {attempts} of which counted; max_attempts = {policy.max_attempts}"
+    return f"{reason or 'the last attempt failed'} ({count})"

@@ -99,7 +99,7 @@ class Processor:
         return begun()
 
     def _interrupted(self, delivery: Delivery, route: Route, by: Interruption) -> Outcome:
-        return of_interrupt(by.error, delivery, self._policies[route.event_type], in_thread=route.thread)
+        return of_interrupt(by.error, delivery, self._policies[route.event_type], route)
 
     def given_up(self, delivery: Delivery) -> Outcome:
         """The outcome of a delivery whose handler does not end, whatever is thrown into it."""

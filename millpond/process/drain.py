@@ -83,11 +83,15 @@ class Drain:
     def _log_beginning(self) -> None:
         core, in_hand = self._core, sum(consumer.in_hand for consumer in self._consumers)
         limit = "until all is done" if math.isinf(core.drain_seconds) else f"for at most {core.drain_seconds:g} s"
-        text = f"{core.why}: the worker finishes {counted(in_hand, 'message')} in hand, {limit}"
+        why = "no queue has a message left" if core.why == "empty" else core.why
+        text = f"{why}: the worker finishes {counted(in_hand, 'message')} in hand, {limit}"
+        if not in_hand:
+            text = f"{why}: nothing is in hand"
         now = core.clock.now()
         polls = max((consumer.pollers.open_until() - now for consumer in self._consumers), default=0.0)
         if polls > 0:
-            text += f"; SQS may hold a long poll of it open for {polls:.0f} s"
+            text += f"; SQS may hold the worker's long poll open for {polls:.0f} s, and the worker waits for it"
+            text += "" if in_hand else f" {limit}"
         if core.why == "SIGINT":
             text += "; Ctrl-C again gives everything back at once"
         log.event(logging.INFO, "worker.draining", text, why=core.why, in_hand=in_hand)

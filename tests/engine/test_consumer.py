@@ -27,6 +27,7 @@ from millpond.errors import (
 )
 from millpond.hub.threads import NoThread
 from millpond.message import delayed, envelope_text
+from millpond.observe import log
 from millpond.sqs.limits import MARGIN_SECONDS
 from millpond.sqs.queue import Attribute, Failure, Received
 from tests.fakes import FakeQueue, ListOwner
@@ -84,6 +85,16 @@ def test_every_call_is_a_request_those_to_the_dead_letter_queue_too(clock):
     clock.advance(1)
     assert rig.consumer.requests == 7
     assert rig.consumer.requests_per_1000 == 583.3
+
+
+@pytest.mark.parametrize(("seconds", "took"), [(0, "less than 1 ms"), (1.5, "1.5 s")])
+def test_the_line_of_a_message_that_succeeded_says_how_long_its_handler_took(clock, caplog, seconds, took):
+    caplog.set_level("INFO")
+    rig = run(clock, {"job": lambda payload, message: clock.sleep(seconds) if seconds else None})
+    rig.consumer.books._succeeded = log.Allowance(10)
+    rig.put("job")
+    clock.advance(2)
+    assert f"succeeded in {took}" in [record.getMessage() for record in caplog.records]
 
 
 def test_a_message_that_succeeds_is_deleted_once_and_its_books_balance(clock):
@@ -183,7 +194,7 @@ def test_a_body_that_cannot_be_read_is_a_dead_letter_with_its_reason(clock):
     letters = [one.entry for one in rig.dead.messages.values()]
     assert letters[0].body == "{not json"
     assert letters[0].attributes["tenant"].value == "acme"
-    assert "not an envelope" in json.loads(letters[0].attributes["millpond"].value)["reason"]
+    assert "the message names no type" in json.loads(letters[0].attributes["millpond"].value)["reason"]
     assert "no handler for type 'job.unknown'" in json.loads(letters[1].attributes["millpond"].value)["reason"]
 
 

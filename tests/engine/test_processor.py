@@ -463,7 +463,7 @@ class Slot:
         return outcome
 
 
-TIMED_OUT = "the handler ran past its time limit"
+TIMED_OUT = f"the handler ran past its time limit of {LIMIT:g} s"
 
 
 def sleeps(slot: Slot, payload: Any, message: Message) -> None:
@@ -658,7 +658,7 @@ def test_a_body_that_is_an_envelope_reaches_its_handler(body, payload):
 
 
 DEEP = 100_000
-NOT_NAMED = "neither a message attribute event_type nor the queue's event_type names its type"
+NOT_NAMED = "the message names no type: its body is not JSON with event_type and payload"
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ native_sleep = get_original("time", "sleep")
 
 LIMIT = 60.0
 STEPS = 20
-TIMED_OUT = "the handler ran past its time limit; its thread runs on"
+TIMED_OUT = "the handler ran past its time limit of 60 s; its thread runs on"
 GONE = Failure("ReceiptHandleIsInvalid", "", sender_fault=True)
 
 

@@ -629,3 +629,9 @@ def test_a_forked_child_has_locks_of_its_own_whatever_the_log_writes_to(lines):
     log.forget_locks()
     log.event(logging.INFO, "worker.ready", "waiting")
     assert "worker.ready" in stream.getvalue()
+
+
+def test_the_lines_of_a_body_that_was_not_read_have_sqss_id_as_the_event_id():
+    delivery = a_delivery()
+    delivery.envelope = None
+    assert delivery.identity()["event_id"] == "m-1"

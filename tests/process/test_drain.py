@@ -28,14 +28,16 @@ from tests.process.running import LONG, Stubborn, die, events
         (
             0.5,
             0,
-            "0 messages in hand, for at most 10 s; SQS may hold a long poll of it open for 20 s",
+            "nothing is in hand; SQS may hold the worker's long poll open for 20 s, and the worker waits for it "
+            "for at most 10 s",
         ),
         (
             19.4,
             0,
-            "0 messages in hand, for at most 10 s; SQS may hold a long poll of it open for 1 s",
+            "nothing is in hand; SQS may hold the worker's long poll open for 1 s, and the worker waits for it "
+            "for at most 10 s",
         ),
-        (0.5, 1, "1 message in hand, for at most 10 s"),  # its permit was the last: no poll is open
+        (0.5, 1, "the worker finishes 1 message in hand, for at most 10 s"),  # its permit was the last: no poll is open
     ],
 )
 def test_what_a_drain_has_to_wait_for_is_told_as_it_begins(process, clock, caplog, after, jobs, told):
@@ -46,7 +48,7 @@ def test_what_a_drain_has_to_wait_for_is_told_as_it_begins(process, clock, caplo
     clock.advance(after)
     one.signal(SIGTERM)
     texts = [record.getMessage() for record in caplog.records if getattr(record, "event", "") == "worker.draining"]
-    assert texts == [f"SIGTERM: the worker finishes {told}"]
+    assert texts == [f"SIGTERM: {told}"]
     gate.event.set()
 
 
@@ -314,4 +316,4 @@ def test_the_last_of_all_open_polls_is_what_a_drain_may_wait_for(process, clock,
     clock.advance(1)
     one.signal(SIGTERM)
     (told,) = [record.getMessage() for record in caplog.records if getattr(record, "event", "") == "worker.draining"]
-    assert "SQS may hold a long poll of it open for 19 s" in told
+    assert "SQS may hold the worker's long poll open for 19 s" in told

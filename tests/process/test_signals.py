@@ -141,7 +141,7 @@ def test_an_open_long_poll_of_20_seconds_outlasts_neither_the_drain_nor_the_loca
     for worker in (local, outside):
         worker.expect("worker.ready")
         worker.signal(SIGTERM)
-    assert "SQS may hold a long poll of it open for" in outside.expect("worker.draining")["message"]
+    assert "SQS may hold the worker's long poll open for" in outside.expect("worker.draining")["message"]
     began = local.expect("worker.draining")
     assert seconds_between(began, local.expect("worker.stopped")) < 12
     began = time.monotonic()
