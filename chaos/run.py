@@ -25,7 +25,7 @@ from chaos.report import Report, silence
 from millpond.errors import FINISHED, LEFT
 from tests.worker_process import LocalQueues, local_sqs
 
-#: Receives after which SQS would make a dead letter itself: never, here.
+#: Receives after which SQS would redrive a message: never, here.
 MAX_RECEIVE_COUNT = 1_000
 #: Numbers of the FIFO queue's messages begin here.
 FIFO_FIRST = 1_000_000_000

@@ -145,7 +145,7 @@ def _redrive(where: str, redrive: Redrive, max_attempts: int) -> Finding:
         text += ": one receive whose answer is lost, one worker that dies, and the message is a dead letter"
         return Finding("warning", where, f"{text}: {better}")
     if count <= max_attempts + LEAST_REDRIVE_MARGIN:
-        text += f" against max_attempts = {max_attempts}: give-backs count too, so SQS would dead-letter first and"
+        text += f" against max_attempts = {max_attempts}: give-backs count too, so SQS would redrive first and"
         return Finding("warning", where, f"{text} without a reason: {better}")
     return Finding("ok", where, f"{text}, well above max_attempts = {max_attempts}")
 

@@ -38,7 +38,7 @@ class LeaseTerms(msgspec.Struct, eq=False):
     lease_seconds: float  # after a receive: less than the visibility, since the answer was on its way
     beat_seconds: float
     hold_seconds: float  # a message is not kept for longer, counted from its receive
-    quiet: Countdown[Lease]  # no beat was due yet
+    before_first_beat: Countdown[Lease]  # no beat was due yet
     changes: Batcher[Change]
 
 
@@ -139,7 +139,7 @@ class Lease(msgspec.Struct, eq=False):
             self.stop_beating()  # the next beat may be due after the new deadline
             self.start_beating()
         elif was_lost:
-            self.terms.quiet.add(self)
+            self.terms.before_first_beat.add(self)
 
     def withhold(self) -> bool:
         """The delete goes now: no beat may follow it. False where it must wait: the watchdog is extending the lease."""
@@ -227,7 +227,7 @@ class Lease(msgspec.Struct, eq=False):
     def stop_beating(self) -> None:
         """End the beats: the lease is lost, about to be let go, or over."""
         if self.heartbeat_stop is None:
-            self.terms.quiet.remove(self)
+            self.terms.before_first_beat.remove(self)
         else:
             self.heartbeat_stop.set()
             self.heartbeat_stop = None

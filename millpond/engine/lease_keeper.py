@@ -72,14 +72,14 @@ class LeaseKeeper:
     def begin(self, leases: Sequence[Lease], since: float) -> None:
         """The first beat is due beat_seconds from now; at once where the messages were delivered long ago."""
         if since + self.terms.beat_seconds > self._clock.now():
-            self.terms.quiet.add_all(leases)
+            self.terms.before_first_beat.add_all(leases)
             return
         for lease in leases:
             lease.start_beating()
 
     def end(self, leases: Sequence[Lease]) -> list[Any]:
         """Their messages are settled, or given up: nothing more is sent. Gives the items of those that were lost."""
-        self.terms.quiet.remove_all(leases)
+        self.terms.before_first_beat.remove_all(leases)
         return end_all(leases)
 
     def hurry(self) -> None:

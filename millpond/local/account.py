@@ -69,7 +69,7 @@ class Account:
         return _page(names, request.max_results, request.next_token)
 
     def delete_queue(self, request: operations.QueueRequest) -> operations.Nothing:
-        """Delete it with its messages, and answer its polls. Queues that dead-letter to it keep their messages."""
+        """Delete it with its messages, and answer its polls. Queues that redrive to it keep their messages."""
         gone = self._queue(request)
         del self._queues[gone.name]
         gone.close_polls()

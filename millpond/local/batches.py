@@ -17,10 +17,12 @@ _ENTRY_ID = re.compile(r"[A-Za-z0-9_-]{1,80}")
 Entry = TypeVar("Entry", bound=BatchEntry)
 
 
-def check(entries: Sequence[Entry], action: str) -> None:
+def check(entries: Sequence[Entry], operation: str) -> None:
     """Raises SqsError if SQS would refuse the batch as a whole."""
     if not entries:
-        raise SqsError("EmptyBatchRequest", f"There should be at least one {action}BatchRequestEntry in the request.")
+        raise SqsError(
+            "EmptyBatchRequest", f"There should be at least one {operation}BatchRequestEntry in the request."
+        )
     if len(entries) > MAX_BATCH:
         text = f"Maximum number of entries per request are {MAX_BATCH}. You have sent {len(entries)}."
         raise SqsError("TooManyEntriesInBatchRequest", text)

@@ -205,7 +205,7 @@ def test_a_redrive_policy_that_comes_before_max_attempts_is_a_warning(settings, 
     [finding] = [finding for finding in found if finding.text.startswith("maxReceiveCount")]
     assert finding.level == level
     if level == "warning":
-        assert "SQS would dead-letter first and without a reason: set it to 15 or more" in finding.text
+        assert "SQS would redrive first and without a reason: set it to 15 or more" in finding.text
 
 
 def test_a_handler_with_more_attempts_of_its_own_counts(settings):

@@ -916,7 +916,7 @@ def test_a_handler_that_was_never_reached_by_its_interrupt_is_still_given_back(c
 
 
 def test_a_message_that_sqs_would_move_next_is_moved_with_its_reason(clock):
-    """At maxReceiveCount SQS dead-letters by itself, silently."""
+    """At maxReceiveCount SQS redrives by itself, silently."""
 
     def handle(payload, message):
         raise Retry("not yet", after=60)
