@@ -79,6 +79,9 @@ def _handlers(settings: AllSettings) -> Generator[Finding, None, Mapping[str, Ro
         return {}
     wrong = list(_hooks(found))
     yield from wrong or [Finding("ok", "handlers", f"types: {', '.join(sorted(found.routes))}")]
+    own = settings.folder / "handlers"
+    if own.is_dir() and own.resolve() not in [(settings.folder / entry).resolve() for entry in worker.handlers]:
+        yield Finding("note", "handlers", f"the folder {own} is not in [worker] handlers, so it is not loaded")
     if found.setups and not wrong:
         yield Finding("note", "handlers", "the servers that handlers need, such as the mail server, are not tried")
     return found.routes

@@ -30,6 +30,9 @@ from millpond.sqs.limits import MAX_BYTES
 from millpond.sqs.queue import Received
 from millpond.sqs.sqs_queue import SqsQueue
 
+#: Of fewer messages the rate of requests says nothing: most of them are polls that came back empty.
+LEAST_FOR_RATE = 100
+
 
 class Consumer(DeliveryKeeper, Receiver):
     """One queue, wired.
@@ -198,8 +201,9 @@ class Consumer(DeliveryKeeper, Receiver):
 
     @property
     def requests_per_1000(self) -> float:
-        """Requests for a thousand messages received, since the start; 0.0 where none was."""
-        return round(1000 * self.requests / self.books.received, 1) if self.books.received else 0.0
+        """Requests for a thousand messages received, since the start; 0.0 where they are too few to say it of."""
+        received = self.books.received
+        return round(1000 * self.requests / received, 1) if received >= LEAST_FOR_RATE else 0.0
 
     # Drain
 

@@ -369,6 +369,12 @@ def test_check_draws_every_finding_on_a_real_queue_and_takes_no_message(main, se
     assert queues.counts("fine") == (1, 0, 0)
 
 
+def test_check_names_a_folder_of_handlers_that_is_not_listed(main, capsys, tmp_path):
+    (tmp_path / "handlers").mkdir()
+    assert main('[queues.emails]\nurl = "local"\n') == 0
+    assert "is not in [worker] handlers, so it is not loaded" in " ".join(capsys.readouterr().out.split())
+
+
 def test_check_on_the_local_queue_says_that_it_starts_with_the_worker(main, capsys):
     assert main('[queues.emails]\nurl = "local"\n') == 0
     assert "it starts with the worker, nothing to reach" in capsys.readouterr().out

@@ -80,11 +80,19 @@ def test_every_call_is_a_request_those_to_the_dead_letter_queue_too(clock):
     assert rig.queue.calls == {"receive": 2, "delete": 1}
     assert rig.dead.calls == {"send": 1}
     assert rig.consumer.requests == 4
-    assert rig.consumer.requests_per_1000 == 400.0
     rig.put("job", {}, 2)
     clock.advance(1)
     assert rig.consumer.requests == 7
-    assert rig.consumer.requests_per_1000 == 583.3
+
+
+def test_requests_per_1000_messages_are_given_from_100_messages_on(clock):
+    rig = run(clock, {"job": fine}, wait_seconds=20)
+    rig.put("job", {}, 99)
+    clock.advance(1)
+    assert rig.consumer.requests_per_1000 == 0.0
+    rig.put("job")
+    clock.advance(1)
+    assert rig.consumer.requests_per_1000 == 10.0 * rig.consumer.requests
 
 
 @pytest.mark.parametrize(("seconds", "took"), [(0, "less than 1 ms"), (1.5, "1.5 s")])
