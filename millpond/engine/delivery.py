@@ -105,7 +105,7 @@ class Delivery(msgspec.Struct, eq=False):
 
     @property
     def spared_receives(self) -> int:
-        """How many of its receives have used up no attempt; one that had to wait for its time was put off once."""
+        """How many of its receives have used up no attempt; one that had to wait for its time was given back once."""
         waited = self.envelope is not None and self.envelope.not_before and self.received.receive_count > 1
         return max(self.spared, 1 if waited else 0)
 

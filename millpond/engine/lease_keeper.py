@@ -104,7 +104,7 @@ class LeaseKeeper:
         ]
 
     def _gives_up(self, lease: Lease, failure: Failure | None) -> bool:
-        """Whether a give-back that failed is not tried again: its message comes back with its visibility time-out."""
+        """Whether a let-go that failed is not tried again: its message comes back with its visibility time-out."""
         if lease.state is not LETTING_GO or failure is None:
             return False
         now = self._clock.now()
