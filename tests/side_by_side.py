@@ -77,7 +77,7 @@ def _run_all(arguments: Sequence[str], coverage: bool) -> int:
             return _run(file, [file, *arguments], measured, environ)
 
         code = _summary(list(pool.map(run, _files())))
-        return code or (_coverage(environ) if coverage else 0)
+        return (_coverage(environ) if coverage else 0) or code
 
 
 def _run_quick(arguments: Sequence[str]) -> int:
