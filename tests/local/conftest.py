@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -17,14 +18,19 @@ from botocore.config import Config
 
 from millpond.local import LocalSqs, admission
 from tests.local.raw_client import RawClient
+from tests.worker_process import COVERAGE
 
 _names = count()
 
 
-def start(arguments: list[str], url_in_line: str) -> tuple[subprocess.Popen[str], str]:
+def start(arguments: list[str], url_in_line: str, **environ: str) -> tuple[subprocess.Popen[str], str]:
     """The process, and the URL that the first line with one has."""
     process = subprocess.Popen(
-        [sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [sys.executable, *arguments],
+        env={**os.environ, **environ},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     assert process.stdout is not None
     for line in process.stdout:
@@ -46,7 +52,7 @@ def end(process: subprocess.Popen[str]) -> int:
 
 @pytest.fixture(scope="session")
 def millpond_url() -> Iterator[str]:
-    process, url = start(["-m", "millpond.local", "--port", "0"], r"http://127\.0\.0\.1:\d+")
+    process, url = start(["-m", "millpond.local", "--port", "0"], r"http://127\.0\.0\.1:\d+", **COVERAGE)
     yield url
     end(process)
 
