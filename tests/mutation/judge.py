@@ -49,7 +49,7 @@ class Judge:
         self._folder = folder
         # A .pyc is believed where its source is as long and as old as it was: no two of ours are as old.
         self._times = itertools.count(1_000_000_000)
-        shutil.copytree(root, folder, ignore=shutil.ignore_patterns(*_LEFT_BEHIND), dirs_exist_ok=True)
+        shutil.copytree(root, folder, symlinks=True, ignore=shutil.ignore_patterns(*_LEFT_BEHIND), dirs_exist_ok=True)
 
     def judge(self, plant: Plant) -> Verdict:
         """Run the tests of the file, those nearest to it first, until one fails."""

@@ -24,7 +24,7 @@ FILES = sorted(
     str(path.relative_to(ROOT))
     for folder in ("millpond", "handlers")
     for path in (ROOT / folder).rglob("*.py")
-    if not {*path.relative_to(ROOT).parts} & {*ASIDE}
+    if not {*path.relative_to(ROOT).parts} & {*ASIDE} and not path.is_symlink()
 )
 
 
