@@ -13,7 +13,7 @@ from uuid import uuid4
 from msgspec import structs
 
 from millpond.errors import QueueError, SendError, Throttled, Unanswered, Unreachable
-from millpond.hub.backoff import call_seconds, whole_seconds
+from millpond.hub.backoff import call_back_off_seconds, whole_seconds
 from millpond.hub.home import Errand, home, hub_thread, system, thread_beside
 from millpond.message import envelope_text
 from millpond.sqs.entries import batches
@@ -213,7 +213,7 @@ class _Sending:
             batch = [index for index in batch if index in self._unsent]
             if not batch:
                 return
-            sleep(min(call_seconds(attempt, error), max(0.0, end - monotonic()) / 2))
+            sleep(min(call_back_off_seconds(attempt, error), max(0.0, end - monotonic()) / 2))
 
     def _offer(self, queue: SqsQueue, batch: Sequence[int], end: float, *, last: bool) -> QueueError | None:
         """Make one call. Returns an error that may pass; raises it on the last attempt, and where no time is left."""

@@ -15,13 +15,15 @@ from gevent.server import StreamServer
 class Server:
     """Answers each request with the next step of `script`, or else with the request's own body.
 
-    A step is bytes, or pieces of bytes and of callables. `HANG_UP` ends the connection.
+    A step is bytes, or pieces of bytes and of callables. `HANG_UP` ends the connection. Nothing is answered before
+    `answers_from` requests have come.
     """
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.script: deque = deque()
         self.requests: list[bytes] = []
         self.connections = 0
+        self.answers_from = 0
         self.lost: list[str] = []
         self.open: set[socket.socket] = set()
         self._tls = tls
@@ -43,6 +45,8 @@ class Server:
             with sock.makefile("rb") as stream:
                 while wire := _request(stream):
                     self.requests.append(wire)
+                    while len(self.requests) < self.answers_from:
+                        gevent.sleep(0.001)
                     self._answer(sock, self.script.popleft() if self.script else echo(wire))
         except OSError as error:
             self.lost.append(str(error))  # the client has gone, or never wanted this certificate

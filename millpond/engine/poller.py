@@ -14,7 +14,7 @@ from millpond.engine.ask import Asks
 from millpond.engine.pause import Pause
 from millpond.engine.permits import Share
 from millpond.errors import QueueError, Unreachable
-from millpond.hub.backoff import call_seconds
+from millpond.hub.backoff import call_back_off_seconds
 from millpond.hub.clock import Clock, Event
 from millpond.hub.countdown import Countdown
 from millpond.sqs.http_connection import TOO_LARGE
@@ -221,7 +221,7 @@ class Pollers:
             self._lost_until = max(self._lost_until, poller.until)
         self.pause.end_probe()
         self._receiver.receive_failed(error, self._failures)
-        return self._back_off(poller, call_seconds(self._failures, error))
+        return self._back_off(poller, call_back_off_seconds(self._failures, error))
 
     def _back_off(self, poller: Poller, seconds: float) -> bool:
         """In an outage one poller alone asks: another that rests, and will be back sooner, is enough."""
@@ -260,5 +260,5 @@ class Pollers:
         early = self._clock.now() - started < wait_seconds / 2
         self._early = self._early + 1 if early else 0
         if early:
-            self._rest(poller, call_seconds(self._early, None))
+            self._rest(poller, call_back_off_seconds(self._early, None))
         return not self._stopping.is_set()

@@ -28,7 +28,9 @@ def whole_seconds(seconds: float) -> int:
     return max(0, math.ceil(seconds))
 
 
-def call_seconds(failures: int, error: QueueError | None, chance: Callable[[], float] = random.random) -> float:
+def call_back_off_seconds(
+    failures: int, error: QueueError | None, chance: Callable[[], float] = random.random
+) -> float:
     """Seconds to wait after this many failing calls in a row, by what went wrong.
 
     AWS advises 200 ms, then 400 ms, and so on. A throttle gets a second, and what only a person can mend gets five.

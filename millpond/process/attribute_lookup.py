@@ -8,7 +8,7 @@ from millpond.engine.consumer import Consumer
 from millpond.errors import QueueError, QueueMissing
 from millpond.foreign.number import number_within
 from millpond.foreign.text import shown
-from millpond.hub.backoff import call_seconds
+from millpond.hub.backoff import call_back_off_seconds
 from millpond.observe import log
 from millpond.process.core import Core
 from millpond.sqs.limits import MAX_BYTES
@@ -37,7 +37,7 @@ class AttributeLookup:
         failures = 0
         while self.error is not None:
             failures += 1
-            if self._core.wait(call_seconds(failures, self.error)):
+            if self._core.wait(call_back_off_seconds(failures, self.error)):
                 return
             self._ask()
         log.event(logging.INFO, "queue.known", "the attributes of this queue are known now", queue=self._consumer.name)

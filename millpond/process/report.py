@@ -55,7 +55,7 @@ def log_end(core: Core, consumers: Sequence[Consumer], refusals: Refusals, until
 def _log_what_is_left(core: Core, consumer: Consumer, refusals: Refusals) -> bool:
     """Log what --until-empty could not do: messages with other consumers, delayed ones, dead letters."""
     found: list[tuple[str, dict[str, int]]] = []
-    if letters := _dead_letters(consumer):
+    if letters := _dead_letter_count(consumer):
         found.append((f"{counted(letters, 'message')} went to the dead-letter queue, with the reasons", {}))
     if refusals.refuses(consumer):
         found.append(("nothing could be received from this queue", {}))
@@ -81,7 +81,7 @@ def _log_what_is_gone(consumer: Consumer) -> None:
     """The local queue keeps messages in memory only."""
     if not consumer.in_memory:
         return
-    waiting, letters = sum(_counts(consumer).values()), _dead_letters(consumer)
+    waiting, letters = sum(_counts(consumer).values()), _dead_letter_count(consumer)
     if waiting or letters:
         gone = f"{counted(waiting, 'waiting message')} and {counted(letters, 'dead letter')}"
         text = f"{gone} are gone: the local queue was in the memory of this process"
@@ -96,7 +96,7 @@ def _numbers(consumer: Consumer) -> dict[str, Any]:
     return {**numbers, "in_hand": consumer.in_hand, "abandoned": books.abandoned}
 
 
-def _dead_letters(consumer: Consumer) -> int:
+def _dead_letter_count(consumer: Consumer) -> int:
     return consumer.books.outcomes["dead_lettered"] + consumer.books.follow_ups_dead_lettered
 
 

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
-from millpond.hub.backoff import call_seconds
+from millpond.hub.backoff import call_back_off_seconds
 from millpond.hub.clock import Clock, Event, Timer
 from millpond.sqs.limits import MAX_BATCH, MAX_BYTES
 
@@ -235,7 +235,7 @@ class Batcher(Generic[Item]):
     def _back_off(self, items: list[Item]) -> None:
         self._failures += 1
         longest = HURRIED_BACK_OFF_SECONDS if self._is_hurried else MAX_BACK_OFF_SECONDS
-        seconds = min(longest, call_seconds(self._failures, None))
+        seconds = min(longest, call_back_off_seconds(self._failures, None))
         key = id(items)
         self._pausing[key] = (self._clock.timer(seconds, lambda: self._resume(key)), items)
 

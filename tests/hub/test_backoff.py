@@ -1,7 +1,7 @@
 import pytest
 
 from millpond.errors import AccessDenied, Throttled, Unreachable
-from millpond.hub.backoff import MAX_CALL_DELAY_SECONDS, call_seconds, retry_seconds, whole_seconds
+from millpond.hub.backoff import MAX_CALL_DELAY_SECONDS, call_back_off_seconds, retry_seconds, whole_seconds
 
 
 @pytest.mark.parametrize(("attempt", "ceiling"), [(1, 2), (2, 4), (3, 8), (9, 512), (10, 900), (2_000, 900)])
@@ -16,9 +16,9 @@ def test_sqs_takes_whole_seconds_rounded_up_and_zero_stays_zero():
 
 
 def test_a_failing_call_pauses_longer_each_time_and_by_its_kind():
-    assert call_seconds(1, Unreachable("x"), lambda: 1.0) == pytest.approx(0.2)
-    assert call_seconds(2, Unreachable("x"), lambda: 1.0) == pytest.approx(0.4)
-    assert call_seconds(1, Throttled("x"), lambda: 1.0) == 1.0
-    assert call_seconds(1, AccessDenied("x"), lambda: 1.0) == 5.0
-    assert call_seconds(10_000, Unreachable("x"), lambda: 1.0) == MAX_CALL_DELAY_SECONDS
-    assert call_seconds(1, Unreachable("x"), lambda: 0.0) == pytest.approx(0.1)  # jitter takes half at most
+    assert call_back_off_seconds(1, Unreachable("x"), lambda: 1.0) == pytest.approx(0.2)
+    assert call_back_off_seconds(2, Unreachable("x"), lambda: 1.0) == pytest.approx(0.4)
+    assert call_back_off_seconds(1, Throttled("x"), lambda: 1.0) == 1.0
+    assert call_back_off_seconds(1, AccessDenied("x"), lambda: 1.0) == 5.0
+    assert call_back_off_seconds(10_000, Unreachable("x"), lambda: 1.0) == MAX_CALL_DELAY_SECONDS
+    assert call_back_off_seconds(1, Unreachable("x"), lambda: 0.0) == pytest.approx(0.1)  # jitter takes half at most

@@ -550,7 +550,7 @@ def test_a_batch_answer_with_odd_ids_is_unreachable(wire, status, odd):
 @pytest.mark.parametrize("answer", [DEEP, b"[]", b'{"Successful": [{"Id": "9"}]}', b'{"Failed": 5}', b"\xff"])
 def test_a_producer_hears_of_any_answer_that_is_none_as_a_queue_error(wire, monkeypatch, answer):
     monkeypatch.setenv("SQS_CLIENT", wire.sqs.client)
-    monkeypatch.setattr("millpond.producer.call_seconds", lambda failures, error: 0.0)
+    monkeypatch.setattr("millpond.producer.call_back_off_seconds", lambda failures, error: 0.0)
     for _ in range(10):
         wire.answer(answer)
     with pytest.raises(QueueError, match="SendMessageBatch"):
