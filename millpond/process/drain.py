@@ -88,7 +88,8 @@ class Drain:
         if not in_hand:
             text = f"{why}: nothing is in hand"
         now = core.clock.now()
-        polls = max((consumer.pollers.open_until() - now for consumer in self._consumers), default=0.0)
+        at_sqs = [consumer for consumer in self._consumers if not consumer.in_memory]  # the local queue answers at once
+        polls = max((consumer.pollers.open_until() - now for consumer in at_sqs), default=0.0)
         if polls > 0:
             text += f"; SQS may hold the worker's long poll open for {polls:.0f} s, and the worker waits for it"
             text += "" if in_hand else f" {limit}"

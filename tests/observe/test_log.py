@@ -375,7 +375,7 @@ def test_a_stream_that_takes_only_ascii_gets_the_rest_escaped(style):
         assert line.endswith(r"\u00fc \ud83d\ude00" + "\n")
 
 
-def test_a_pipe_that_nobody_reads_any_more_is_no_error():
+def test_a_pipe_that_nobody_reads_any_more_is_no_error(capfd):
     reading, writing = os.pipe()
     os.close(reading)
     with open(writing, "w") as stream:  # its own close would raise, were anything left in the buffer
@@ -383,21 +383,24 @@ def test_a_pipe_that_nobody_reads_any_more_is_no_error():
         for _ in range(3):
             log.event(logging.INFO, "worker.ready", "waiting")
         log.flush()
+    assert capfd.readouterr().err == ""
 
 
-def test_a_full_disk_is_no_error():
+def test_a_full_disk_is_no_error(capfd):
     with open("/dev/full", "w") as stream:
         log.setup("info", "json", stream)
         log.event(logging.INFO, "worker.ready", "waiting")
         log.flush()
+    assert capfd.readouterr().err == ""
 
 
-def test_a_closed_stream_is_no_error(lines):
+def test_a_closed_stream_is_no_error(capfd):
     stream = io.StringIO()
     log.setup("info", "json", stream)
     stream.close()
     log.event(logging.INFO, "worker.ready", "waiting")
     log.flush()
+    assert capfd.readouterr().err == ""
 
 
 def test_a_process_without_standard_output_is_no_error(monkeypatch):

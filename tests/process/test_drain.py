@@ -317,3 +317,13 @@ def test_the_last_of_all_open_polls_is_what_a_drain_may_wait_for(process, clock,
     one.signal(SIGTERM)
     (told,) = [record.getMessage() for record in caplog.records if getattr(record, "event", "") == "worker.draining"]
     assert "SQS may hold the worker's long poll open for 19 s" in told
+
+
+def test_a_drain_does_not_speak_of_a_poll_that_the_local_queue_answers_at_once(process, clock, caplog):
+    caplog.set_level("INFO")
+    one = process({"job": fine})
+    one.rig.consumer.in_memory = True
+    clock.advance(1)
+    one.signal(SIGTERM)
+    [told] = [record.getMessage() for record in caplog.records if getattr(record, "event", "") == "worker.draining"]
+    assert told == "SIGTERM: nothing is in hand"
