@@ -4,7 +4,7 @@ The scripted one lives in the suite's own hub. `Script` maps a phase (banner, EH
 end, RSET, QUIT) to the answers it gives, in turn; then, and where nothing is scripted, it is an obliging server.
 An answer is a line; bytes, after which it closes; CLOSE; HANG, until the client goes away; DRIP, a byte now and then
 of a reply that never ends; or, to DATA, DEAF: it says 354, and reads no further; and SLOW: it reads on, a little at a
-time.
+time. Beside the script it has troubles: go_down() and come_back(), `pace` and `slow`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ import socket
 import ssl
 import subprocess
 import sys
-from collections import defaultdict
+import time
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple, NoReturn
 
 import gevent
 from gevent.event import Event
@@ -57,10 +58,23 @@ class Taken(NamedTuple):
     content: bytes
 
 
+class Pace(NamedTuple):
+    """It takes this many mails in any second, and refuses what is more: at MAIL, or at the end of data as SES does."""
+
+    mails_a_second: int
+    phase: Literal["MAIL", "end"] = "MAIL"
+    answer: str = "454 Throttling failure: Maximum sending rate exceeded"
+
+
+#: How a server is down: nobody listens; it says 421 and closes; it takes connections and says nothing.
+Down = Literal["refuses", "421", "hangs"]
+
+
 class ScriptedServer:
     """`with ScriptedServer({"RCPT": ["550 5.1.1 no"]}) as server: ...`; what it saw is in `taken` and `commands`.
 
-    `contents` has every mail whose final dot came, taken or not.
+    `contents` has every mail whose final dot came, taken or not. `taken_at` has the moment of each mail in `taken`,
+    `refusals` counts the answers of `pace`. `slow`: seconds until it answers the final dot, by a recipient's domain.
     """
 
     def __init__(
@@ -71,6 +85,8 @@ class ScriptedServer:
         tls: ssl.SSLContext | None = None,
         implicit_tls: bool = False,
         rcpt: Callable[[str], str | None] = lambda recipient: None,
+        pace: Pace | None = None,
+        slow: Mapping[str, float] | None = None,
     ) -> None:
         self.script: dict[str, list[Answer]] = defaultdict(list)
         for phase, answers in (script or {}).items():
@@ -79,7 +95,11 @@ class ScriptedServer:
         self.tls = tls
         self.implicit_tls = implicit_tls
         self.rcpt = rcpt
+        self.pace = pace
+        self.slow = dict(slow or {})
         self.taken: list[Taken] = []
+        self.taken_at: list[float] = []
+        self.refusals: Counter[str] = Counter()
         self.contents: list[bytes] = []
         self.commands: list[str] = []
         self.sessions = 0
@@ -89,6 +109,9 @@ class ScriptedServer:
         self.all_closed = Event()
         self.all_closed.set()
         self._sessions: set[_Session] = set()
+        self._paced: deque[float] = deque()
+        self._down: Down | None = None
+        self._unheard: socket.socket | None = None  # it keeps the port while nobody listens
         self._server = StreamServer(("127.0.0.1", 0), self._serve)
 
     def __enter__(self) -> ScriptedServer:
@@ -97,6 +120,8 @@ class ScriptedServer:
 
     def __exit__(self, *_: object) -> None:
         self._server.close()
+        if self._unheard:
+            self._unheard.close()
         self.deaf.set()
         self.drop()
         assert self.all_closed.wait(5)
@@ -106,9 +131,43 @@ class ScriptedServer:
         for session in list(self._sessions):
             session.close()
 
+    def go_down(self, how: Down = "refuses") -> None:
+        """Close every session without a word, and take no mail until come_back()."""
+        self._down = how
+        if how == "refuses":
+            port = self._server.server_port
+            self._server.close()
+            self._unheard = socket.socket()
+            self._unheard.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._unheard.bind(("127.0.0.1", port))
+        self.drop()
+
+    def come_back(self) -> None:
+        """Take mails again; sessions that hung are closed."""
+        how, self._down = self._down, None
+        if self._unheard:
+            self._unheard.listen(256)
+            self._server, self._unheard = StreamServer(self._unheard, self._serve), None
+            self._server.start()
+        if how == "hangs":
+            self.drop()
+
     @property
     def port(self) -> int:
-        return self._server.server_port
+        return self._unheard.getsockname()[1] if self._unheard else self._server.server_port
+
+    def too_fast(self, phase: str) -> str | None:
+        """The answer to a mail that comes faster than `pace`; one that does not is counted."""
+        if self.pace is None or self.pace.phase != phase:
+            return None
+        now = time.monotonic()
+        while self._paced and self._paced[0] <= now - 1.0:
+            self._paced.popleft()
+        if len(self._paced) >= self.pace.mails_a_second:
+            self.refusals[phase] += 1
+            return self.pace.answer
+        self._paced.append(now)
+        return None
 
     def _serve(self, sock, address) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # its replies go out one by one
@@ -144,6 +203,11 @@ class _Session:
     def run(self) -> None:
         if self.server.implicit_tls:
             self._wrap()
+        if self.server._down == "hangs":
+            self._hang()
+        if self.server._down == "421":
+            self._say("421 4.3.2 Service not available, closing transmission channel")
+            return
         self._answer("banner")
         while True:
             line = self._line()
@@ -178,7 +242,8 @@ class _Session:
 
     def _do_mail(self, line: str) -> None:
         self.sender, self.recipients = "", []
-        if self._answer("MAIL") == "250":
+        refusal = self.server.too_fast("MAIL")
+        if (self._say(refusal) if refusal else self._answer("MAIL")) == "250":
             self.sender = _path(line)
 
     def _do_rcpt(self, line: str) -> None:
@@ -196,8 +261,12 @@ class _Session:
         while (data := self._bytes_line()) != b".\r\n":
             lines.append(data[1:] if data.startswith(b".") else data)
         self.server.contents.append(b"".join(lines))
-        if self._answer("end") == "250":
+        if slow := self.server.slow:
+            gevent.sleep(max(slow.get(name.rpartition("@")[2], 0.0) for name in self.recipients))
+        refusal = self.server.too_fast("end")
+        if (self._say(refusal) if refusal else self._answer("end")) == "250":
             self.server.taken.append(Taken(self.sender, tuple(self.recipients), self.server.contents[-1]))
+            self.server.taken_at.append(time.monotonic())
         self.sender, self.recipients = "", []
 
     def _do_rset(self, line: str) -> None:
@@ -212,10 +281,7 @@ class _Session:
         script = self.server.script[phase]
         answer = script.pop(0) if script else DEFAULTS[phase]
         if answer is HANG:
-            self.server.hung.release()
-            while self.sock.recv(4096):
-                pass
-            raise _EndSession
+            self._hang()
         if answer is DRIP:
             while True:
                 self.sock.sendall(b"250-x\r\n"[self.dripped % 7 :][:1])
@@ -235,6 +301,12 @@ class _Session:
             raise _EndSession
         assert isinstance(answer, str)
         return self._say(answer)
+
+    def _hang(self) -> NoReturn:
+        self.server.hung.release()
+        while self.sock.recv(4096):
+            pass
+        raise _EndSession
 
     def _say(self, text: str) -> str:
         self.sock.sendall(text.encode() + b"\r\n")
