@@ -9,6 +9,7 @@ MillpondError
 │   └── Unreachable          network, 5xx, or an answer that is not from SQS
 │       └── Unanswered           the request was sent and no answer came: it may have been done
 ├── SendError            Producer: some messages were not taken
+├── ClaimStoreError      the store of claims failed: nothing was decided, the message waits
 └── Verdict              what a handler raises to say how its message ends
     ├── Retry                visible again later; counts toward max_attempts
     ├── Reject               permanent: to the dead-letter queue, with the reason
@@ -76,6 +77,14 @@ class SendError(MillpondError):
     def __init__(self, failed: Sequence[tuple[int, str]]) -> None:
         super().__init__("; ".join(f"message {index}: {reason}" for index, reason in failed))
         self.failed = list(failed)
+
+
+class ClaimStoreError(MillpondError):
+    """A call to the store of claims failed. `code` is the service's own name for it, "" for network trouble."""
+
+    def __init__(self, text: str, code: str = "") -> None:
+        super().__init__(text)
+        self.code = code
 
 
 class Verdict(MillpondError):

@@ -163,9 +163,9 @@ class Account:
         queue, now = self._queue(request), self._clock()
         batches.check(request.entries, "DeleteMessage")
 
-        def delete(entry: operations.DeleteMessage) -> operations.Done:
+        def delete(entry: operations.DeleteMessage) -> operations.EntryDone:
             queue.delete(_handle(entry), now)
-            return operations.Done(entry.id)
+            return operations.EntryDone(entry.id)
 
         return batches.each(request.entries, delete)
 
@@ -179,9 +179,9 @@ class Account:
         queue, now = self._queue(request), self._clock()
         batches.check(request.entries, "ChangeMessageVisibility")
 
-        def change(entry: operations.ChangeMessageVisibility) -> operations.Done:
+        def change(entry: operations.ChangeMessageVisibility) -> operations.EntryDone:
             queue.change_visibility(_handle(entry), _timeout(entry), now)
-            return operations.Done(entry.id)
+            return operations.EntryDone(entry.id)
 
         return batches.each(request.entries, change)
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from millpond.local.operations import BatchAnswer, BatchEntry, Done, Failed, Sent
+from millpond.local.operations import BatchAnswer, BatchEntry, EntryDone, Failed, Sent
 from millpond.local.sqs_error import SqsError
 
 #: Entries in one batch call, and messages in one receive (SQS quotas).
@@ -36,7 +36,7 @@ def check(entries: Sequence[Entry], operation: str) -> None:
         seen.add(entry.id)
 
 
-def each(entries: Sequence[Entry], act: Callable[[Entry], Sent | Done]) -> BatchAnswer:
+def each(entries: Sequence[Entry], act: Callable[[Entry], Sent | EntryDone]) -> BatchAnswer:
     """The results of `act` on each entry; what it raises is the failure of that entry alone."""
     answer = BatchAnswer()
     for entry in entries:

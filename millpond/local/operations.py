@@ -127,7 +127,7 @@ class Sent(ApiAnswer):
     sequence_number: str = ""
 
 
-class Done(ApiAnswer):
+class EntryDone(ApiAnswer):
     """An entry of a batch that was done, with no result."""
 
     id: str
@@ -143,7 +143,7 @@ class Failed(ApiAnswer):
 
 
 class BatchAnswer(ApiAnswer):
-    successful: list[Sent | Done] = []
+    successful: list[Sent | EntryDone] = []
     failed: list[Failed] = []
 
 
