@@ -65,6 +65,9 @@ class Polling:
     def receive_failed(self, error: Exception, in_a_row: int) -> None:
         self.failures.append((error, in_a_row, self.pollers.ever_received))
 
+    def receives_work(self) -> None:
+        pass
+
 
 class Rig:
     """`ended` has (message id, outcome) of every delivery that is over; a greenlet that dies fails the test."""

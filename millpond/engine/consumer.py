@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable
 from functools import partial
@@ -21,11 +20,11 @@ from millpond.engine.permits import Share
 from millpond.engine.poller import Pollers, Receiver
 from millpond.engine.processor import Processor
 from millpond.engine.settler import Settler
+from millpond.engine.trouble import ReceiveTrouble
 from millpond.errors import Interrupt, QueueError
 from millpond.hub.clock import Clock
 from millpond.hub.pool import Pool
 from millpond.message import Outcome
-from millpond.observe import log
 from millpond.sqs.limits import MAX_BYTES
 from millpond.sqs.queue import Received
 from millpond.sqs.sqs_queue import SqsQueue
@@ -77,6 +76,7 @@ class Consumer(DeliveryKeeper, Receiver):
         self._first_receive_failed = first_receive_failed
         self._clock = clock
         self._unread_since = unread_since
+        self._receiving = ReceiveTrouble(name, clock)
         self._pause = Pause(name, share, clock)
         self._last_receive = LastReceive(name, settings, self._pause, clock, self)
         self._groups = Groups(self) if settings.is_fifo else None
@@ -139,9 +139,12 @@ class Consumer(DeliveryKeeper, Receiver):
 
     def receive_failed(self, error: QueueError, in_a_row: int) -> None:
         self.books.count("receive_failed")
-        log.event(logging.WARNING, "receive.failed", str(error), queue=self.name, code=error.code, in_a_row=in_a_row)
+        self._receiving.failed(self.queue.url, error, in_a_row)
         if not self.pollers.ever_received:
             self._first_receive_failed(error)
+
+    def receives_work(self) -> None:
+        self._receiving.works(self.queue.url)
 
     # Work
 

@@ -13,6 +13,7 @@ from millpond.app.config import QueueSettings
 from millpond.engine.ask import Asks
 from millpond.engine.pause import Pause
 from millpond.engine.permits import Share
+from millpond.engine.trouble import EARLY, EARLY_IN_A_ROW
 from millpond.errors import QueueError, Unreachable
 from millpond.hub.backoff import call_back_off_seconds
 from millpond.hub.clock import Clock, Event
@@ -36,6 +37,9 @@ class Receiver(Protocol):
 
     def receive_failed(self, error: QueueError, in_a_row: int) -> object:
         """Report a receive that failed; `in_a_row` have failed one after another."""
+
+    def receives_work(self) -> object:
+        """Report that a receive came back as it should, after others that did not."""
 
     def probe_in_hand(self) -> bool:
         """Start one message in hand as the probe. False: there is none."""
@@ -170,7 +174,9 @@ class Pollers:
         self._share.polled(permits, got, quiet)
         if isinstance(answer, QueueError):
             return self._failed(poller, answer)
-        self._failures = 0
+        if self._failures:
+            self._failures = 0
+            self._receiver.receives_work()
         self.ever_received = True
         self._receiver.accept(answer, started + wait_seconds)
         return self._after(poller, permits, got, started, wait_seconds)
@@ -242,6 +248,8 @@ class Pollers:
         self.empty_since = 0.0 if got else started
         if got == asked and not self.pause.is_on and self._is_one_too_few():
             self.start()
+        if got and self._early:
+            self._end_early()
         if self._settings.pause_seconds:  # the gap between two polls
             self._stopping.wait(self._settings.pause_seconds)
         return self._after_empty(poller, started, wait_seconds) if got == 0 else not self._stopping.is_set()
@@ -257,8 +265,16 @@ class Pollers:
         must not become a hot loop."""
         if self._at_work() > 1:
             return False
-        early = self._clock.now() - started < wait_seconds / 2
-        self._early = self._early + 1 if early else 0
-        if early:
-            self._rest(poller, call_back_off_seconds(self._early, None))
+        if self._clock.now() - started >= wait_seconds / 2:
+            self._end_early()
+            return not self._stopping.is_set()
+        self._early += 1
+        if self._early >= EARLY_IN_A_ROW:
+            self._receiver.receive_failed(EARLY, self._early)
+        self._rest(poller, call_back_off_seconds(self._early, None))
         return not self._stopping.is_set()
+
+    def _end_early(self) -> None:
+        if self._early >= EARLY_IN_A_ROW:
+            self._receiver.receives_work()
+        self._early = 0

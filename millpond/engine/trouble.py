@@ -1,4 +1,4 @@
-"""Trouble: a settling call that fails is logged at once, and each minute while it lasts; so is its end.
+"""Trouble: a call that fails is logged at once, and each minute while it lasts; so is its end.
 
 What comes and goes is logged once a minute too: an outage that begins sooner after the last line is logged when the
 minute is over, if it lasts until then. Only an outage that was logged has its end logged.
@@ -10,10 +10,11 @@ import logging
 import math
 from collections.abc import Sequence
 
+from millpond.errors import AccessDenied, QueueError, QueueMissing
 from millpond.foreign.text import shown
 from millpond.hub.clock import Clock
 from millpond.observe import log
-from millpond.sqs.codes import DENIED_CODES, MISSING_CODES
+from millpond.sqs.codes import DENIED_CODES, MISSING_CODES, THROTTLE_CODES
 from millpond.sqs.queue import Failure
 
 #: While a call goes on failing, it is logged this often.
@@ -27,6 +28,18 @@ OUT_LOOK_SECONDS = 5.0
 DENIED_OUT_SECONDS = 1.0
 
 RIGHTS = frozenset({"AccessDenied", "AccessDeniedException", "KMS.AccessDeniedException"})
+#: What helps against a refusal that is only too much of something.
+REMEDIES = {
+    "KMS.ThrottlingException": "raise the queue's KmsDataKeyReusePeriodSeconds",
+    "OverLimit": "too many of its messages are in flight: more workers do not help, faster handlers do",
+}
+#: Receives in a row that came back empty long before their time: fewer can be SQS's own doing.
+EARLY_IN_A_ROW = 5
+EARLY = QueueError(
+    f"{EARLY_IN_A_ROW} receives or more have come back empty at once, and none has waited for messages: something else "
+    "may answer in the place of SQS, or too many messages of the queue are in flight",
+    "EmptyAtOnce",
+)
 
 
 def is_denied(failure: Failure) -> bool:
@@ -35,10 +48,12 @@ def is_denied(failure: Failure) -> bool:
 
 
 class Trouble:
-    """One kind of call to one queue: since when it fails (`since`, on the clock; 0.0: it works).
+    """One kind of settling call to one queue: since when it fails (`since`, on the clock; 0.0: it works).
 
     `action` is SQS's own name of the right that it needs: sqs:DeleteMessage. `name` is the queue's in the settings.
     """
+
+    events = "settle"  # the first part of its events' names
 
     def __init__(self, action: str, name: str, clock: Clock) -> None:
         self.since = 0.0
@@ -92,10 +107,15 @@ class Trouble:
             return
         self._is_logged, self._logged_at = True, now
         where = shown(url, 200)
-        numbers = f"waiting: {waiting}" + (f", put off: {self.put_off}" if self.put_off else "")
-        text = f"{self._action} on {where} fails: {failure.summary} ({numbers}); {self._remedy(failure)}"
-        fields = {"call": self._action, "target": where, "code": shown(failure.name, 100), "waiting": waiting}
-        log.event(logging.WARNING, "settle.failed", text, queue=self._name, **fields)
+        text = f"{self._action} on {where} fails: {failure.summary} ({self._numbers(waiting)}); {self._remedy(failure)}"
+        fields = {"code": shown(failure.name, 100), **self._fields(where, waiting)}
+        log.event(logging.WARNING, f"{self.events}.failed", text, queue=self._name, **fields)
+
+    def _numbers(self, waiting: int) -> str:
+        return f"waiting: {waiting}" + (f", put off: {self.put_off}" if self.put_off else "")
+
+    def _fields(self, where: str, waiting: int) -> dict[str, object]:
+        return {"call": self._action, "target": where, "waiting": waiting}
 
     def _remedy(self, failure: Failure) -> str:
         if failure.name in MISSING_CODES:
@@ -104,6 +124,10 @@ class Trouble:
             return f"allow {self._action} on that queue (and the use of its KMS key, where it has one)"
         if is_denied(failure):
             return "look at the credentials"
+        if failure.name in REMEDIES:
+            return REMEDIES[failure.name]
+        if failure.name in THROTTLE_CODES:
+            return "SQS takes fewer calls than it gets: this one is made less often until it is taken"
         if failure.sender_fault:
             return "the queue does not take the message: look at its MaximumMessageSize"
         return "the call is tried again"
@@ -112,4 +136,33 @@ class Trouble:
         if self._is_logged:
             seconds = round(self._clock.now() - self.since, 1)
             text = f"{self._action} on {shown(url, 200)} works again, after {seconds:g} s"
-            log.event(logging.INFO, "settle.resumed", text, queue=self._name, call=self._action)
+            log.event(logging.INFO, f"{self.events}.resumed", text, queue=self._name, call=self._action)
+
+
+class ReceiveTrouble(Trouble):
+    """The receives of one queue."""
+
+    events = "receive"
+
+    def __init__(self, name: str, clock: Clock) -> None:
+        super().__init__("sqs:ReceiveMessage", name, clock)
+
+    def failed(self, url: str, error: QueueError, in_a_row: int) -> None:
+        """Take the error of a receive; `in_a_row` have failed one after another."""
+        failure = Failure(error.code, str(error), denied=isinstance(error, AccessDenied | QueueMissing))
+        self.read(url, [failure], self._clock.now(), in_a_row)
+
+    def works(self, url: str) -> None:
+        """Take note of a receive that came back as it should."""
+        self.read(url, [None], self._clock.now(), 0)
+
+    def _numbers(self, waiting: int) -> str:
+        return f"{waiting} in a row"
+
+    def _fields(self, where: str, waiting: int) -> dict[str, object]:
+        return {"call": self._action, "target": where, "in_a_row": waiting}
+
+    def _remedy(self, failure: Failure) -> str:
+        if failure.name in ("", EARLY.code):
+            return "look at the network, and at what stands between the worker and SQS (a proxy, a host name)"
+        return super()._remedy(failure)

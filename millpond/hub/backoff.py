@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 from millpond.errors import AccessDenied, QueueError, QueueMissing, Throttled
 
-#: The longest wait between two calls that fail.
-MAX_CALL_DELAY_SECONDS = 30.0
+#: The longest wait between two calls that fail, 7.5 s on average: work goes on within ten seconds of a queue's return.
+#: An hour of it is 480 calls of a queue, 0.02 cents where SQS bills them at all.
+MAX_CALL_DELAY_SECONDS = 10.0
 
 
 def retry_seconds(

@@ -33,6 +33,9 @@ class Accepted:
     def receive_failed(self, error: QueueError, in_a_row: int) -> None:
         pass
 
+    def receives_work(self) -> None:
+        pass
+
     def probe_in_hand(self) -> bool:
         return False
 

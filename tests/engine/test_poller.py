@@ -183,7 +183,7 @@ def test_a_failing_queue_is_asked_ever_less_often_by_one_poll(clock):
     clock.advance(600)
     assert rig.pollers.active == 1
     assert early >= 4
-    assert rig.queue.calls["receive"] - early < 60
+    assert rig.queue.calls["receive"] - early < 121  # 5 to 10 s apart
     assert rig.failures[0][1:] == (1, False)
 
 
@@ -328,7 +328,7 @@ def test_in_an_outage_one_poll_alone_asks_and_after_it_the_others_are_back(polli
     rig.queue.script["receive"] = [Unreachable("down")] * 60
     clock.advance(30)
     assert rig.pollers.active == 1
-    assert answers_of(rig, 60) <= 6
+    assert answers_of(rig, 60) <= 12
     rig.queue.script["receive"] = []
     clock.advance(32)
     assert len(rig.delivered) == 900
@@ -376,7 +376,7 @@ def test_a_long_poll_that_took_its_time_ends_a_row_of_early_empties(polling, clo
     pauses = [after - before for before, after in pairwise(early)]
     assert pauses[0] == pytest.approx(0.15, abs=0.0501)
     assert pauses[1] == pytest.approx(0.3, abs=0.1001)
-    assert pauses[7] > 10  # it has grown
+    assert pauses[7] >= 5  # it has grown
     assert pauses[9] == pytest.approx(20, abs=0.1)  # the one that took its time
     assert pauses[10] == pytest.approx(0.15, abs=0.0501)
 
