@@ -10,22 +10,38 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from millpond.app.handler_options import Breaker
     from millpond.app.routing import around, handler
-    from millpond.errors import Discard, Reject, Retry, Unavailable
+    from millpond.errors import Discard, Reject, Retry, TooFast, Unavailable, Wait
     from millpond.message import Message
     from millpond.producer import Producer
 
 __version__ = "0.1.0"
 
-__all__ = ["Discard", "Message", "Producer", "Reject", "Retry", "Unavailable", "around", "handler"]
+__all__ = [
+    "Breaker",
+    "Discard",
+    "Message",
+    "Producer",
+    "Reject",
+    "Retry",
+    "TooFast",
+    "Unavailable",
+    "Wait",
+    "around",
+    "handler",
+]
 
 _HOMES = {
+    "Breaker": "millpond.app.handler_options",
     "Discard": "millpond.errors",
     "Message": "millpond.message",
     "Producer": "millpond.producer",
     "Reject": "millpond.errors",
     "Retry": "millpond.errors",
+    "TooFast": "millpond.errors",
     "Unavailable": "millpond.errors",
+    "Wait": "millpond.errors",
     "around": "millpond.app.routing",
     "handler": "millpond.app.routing",
 }

@@ -14,7 +14,9 @@ MillpondError
     ├── Retry                visible again later; counts toward max_attempts
     ├── Reject               permanent: to the dead-letter queue, with the reason
     ├── Discard              deleted and counted
-    └── Unavailable          this type cannot work now: the message waits, no failure
+    ├── Unavailable          this type cannot work now: the message waits, no failure
+    ├── TooFast              the other side asks for fewer at a time: the message waits, no failure
+    └── Wait                 this message alone cannot begin yet, no failure
 Interrupt (BaseException)    the engine stops a handler; never catch it without raising it again
 ├── TimeLimitExceeded    the handler ran past its time limit
 ├── Stopped              the worker shuts down
@@ -27,7 +29,7 @@ from collections.abc import Sequence
 
 #: Exit codes of a worker: stopped in order, some messages are left, a crash, bad configuration.
 FINISHED, LEFT, CRASHED, MISCONFIGURED = 0, 1, 2, 3
-#: How long a message waits after Unavailable where that names no time.
+#: How long a message waits after Unavailable where that names no time and nothing else decides.
 UNAVAILABLE_SECONDS = 60
 
 
@@ -112,9 +114,32 @@ class Discard(Verdict):
 
 
 class Unavailable(Verdict):
-    """This type of message cannot work for `after` seconds: the message waits, and receiving pauses."""
+    """What this type of message needs is down: all of the type wait, and one of them is tried now and then.
 
-    def __init__(self, reason: str = "", after: float = UNAVAILABLE_SECONDS) -> None:
+    `after`: none of them before these seconds are over. None: by the schedule of the type's breaker.
+    """
+
+    def __init__(self, reason: str = "", after: float | None = None) -> None:
+        super().__init__(reason)
+        self.after = after
+
+
+class TooFast(Verdict):
+    """The other side asks for fewer at a time (HTTP 429, "sending rate exceeded"): no failure.
+
+    The message runs again by the rate of its type, which is halved; nothing of the type before `after` seconds, which
+    is the other side's Retry-After.
+    """
+
+    def __init__(self, reason: str = "", after: float | None = None) -> None:
+        super().__init__(reason)
+        self.after = after
+
+
+class Wait(Verdict):
+    """This message alone cannot begin for `after` seconds, as where its mail domain is busy: no failure."""
+
+    def __init__(self, reason: str = "", after: float = 1.0) -> None:
         super().__init__(reason)
         self.after = after
 

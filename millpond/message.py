@@ -18,7 +18,20 @@ from millpond.sqs.limits import MAX_BYTES, MAX_DELAY_SECONDS
 NOT_BEFORE_BYTES = len('"not_before":1234567890123,')
 
 OutcomeName = Literal["succeeded", "retried", "dead_lettered", "discarded", "released", "lease_lost"]
-Cause = Literal["", "failed", "timed_out", "rejected", "undecodable", "unavailable", "no_thread"]
+Cause = Literal[
+    "",
+    "failed",
+    "timed_out",
+    "rejected",
+    "undecodable",
+    "unavailable",
+    "too_fast",
+    "waiting",
+    "no_room",
+    "no_thread",
+    "claimed",
+    "duplicate",
+]
 
 
 class FollowUp(Unshown, msgspec.Struct, frozen=True):
@@ -38,7 +51,11 @@ class FollowUp(Unshown, msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """How one delivery ended. `delay_seconds` is the time until it is visible again (retried, released)."""
+    """How one delivery ended. `delay_seconds` is the time until it is visible again (retried, released).
+
+    `other_side`: it failed by what the handler needs (a server, the network), as far as can be seen.
+    `asked_seconds`: the `after=` of Unavailable, TooFast or Wait, or a server's Retry-After.
+    """
 
     name: OutcomeName
     cause: Cause = ""
@@ -47,6 +64,8 @@ class Outcome(msgspec.Struct, frozen=True):
     delay_seconds: int = 0
     follow_ups: tuple[FollowUp, ...] = ()
     traceback: str = ""
+    other_side: bool = False
+    asked_seconds: float | None = None
 
 
 class Message(Unshown, msgspec.Struct, eq=False):

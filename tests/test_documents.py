@@ -20,7 +20,7 @@ import pytest
 from chaos.planted import MUTANTS
 from chaos.scenarios.__main__ import SCENARIOS
 from chaos.simulation.rules import RULES
-from millpond import Message, errors
+from millpond import Breaker, Message, errors
 from millpond.commands.cli import EXAMPLES
 from millpond.message import Outcome, OutcomeName
 from tests.between import between
@@ -206,8 +206,8 @@ def test_each_key_that_is_named_is_in_config_toml(page):
     assert [(table, key) for table, key in of_tables if key not in tables.get(table, ())] == []
 
 
-#: What a handler finds on its message, a test in an outcome, and a reader in the log.
-OF_HANDLERS = {name for name in (*dir(Message), *dir(Outcome)) if name.endswith("_seconds")}
+#: What a handler finds on its message and gives to its Breaker, a test in an outcome, and a reader in the log.
+OF_HANDLERS = {name for name in (*dir(Message), *dir(Outcome), *dir(Breaker)) if name.endswith("_seconds")}
 
 
 @pytest.mark.slow

@@ -39,6 +39,7 @@ MAY_IMPORT = {
 #: What an application loads that only sends; `sqs.clients`, and botocore with it, at its first send.
 UNPATCHED = {
     "__init__",
+    "app.handler_options",
     "app.routing",
     "errors",
     "foreign.number",

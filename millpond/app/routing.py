@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 import re
 import typing
 from collections.abc import Callable, Iterable
@@ -12,6 +11,15 @@ from typing import Any, Literal, TypeVar, get_args
 
 import msgspec
 
+from millpond.app.handler_options import (
+    DEFAULT_BREAKER,
+    Breaker,
+    RateLimit,
+    is_number,
+    is_whole_number,
+    rate_limit,
+    wrong_with_breaker,
+)
 from millpond.errors import ConfigError
 from millpond.foreign.trace import describe
 from millpond.message import Message
@@ -29,7 +37,8 @@ class Route(msgspec.Struct, frozen=True):
 
     `decode` takes the payload's bytes and raises msgspec.MsgspecError, or what the type's own code raises, for what
     does not fit.
-    `max_attempts` and `backoff` (base and longest delay in seconds) are None where [retry] decides.
+    `max_attempts` and `backoff` (base and longest delay in seconds) are None where [retry] decides. `rate`,
+    `concurrency` and `breaker` are None where there is none.
     @handler makes it with its own arguments, unchecked; `routes` checks them, and adds what the signature says.
     """
 
@@ -44,6 +53,10 @@ class Route(msgspec.Struct, frozen=True):
     on_lease_lost: OnLeaseLost = "interrupt"
     thread: bool = False
     takes_message: bool = True
+    rate: RateLimit | None = None
+    concurrency: int | None = None
+    breaker: Breaker | None = DEFAULT_BREAKER
+    idempotent: bool = False
 
     @property
     def finishes(self) -> bool:
@@ -63,6 +76,10 @@ def handler(
     backoff: tuple[float, float] | None = None,
     on_lease_lost: OnLeaseLost = "interrupt",
     thread: bool = False,
+    rate: str | None = None,
+    concurrency: int | None = None,
+    breaker: Breaker | bool = True,
+    idempotent: bool = False,
 ) -> Callable[[Function], Function]:
     """Mark a function as the handler of one message type; the function itself is returned unchanged.
 
@@ -73,6 +90,10 @@ def handler(
     lets it end. `thread`: for code that blocks or computes; it runs in one of [worker] threads, where no interrupt
     can reach it: at its time limit, or at the end of the drain, the message is given back and the code runs on. Share
     no lock, queue or pool with handlers that have no thread: under gevent a wake-up between the two can be lost.
+    `rate`: at most this many begin, "14/s", "90/m" or "5000/h"; fewer while the other side asks for fewer.
+    `concurrency`: at most this many run at once. `breaker`: when the type waits because what it needs is down; a
+    Breaker with numbers of its own, or False for none. `idempotent`: what was done once is not done again, by the
+    table of [idempotency]. All four can be set in config.toml too, in [types."<event_type>"].
     What is wrong with a handler is found at boot, all findings at once.
     """
     if not isinstance(event_type, str):
@@ -89,6 +110,10 @@ def handler(
             backoff=backoff,
             on_lease_lost=on_lease_lost,
             thread=thread,
+            rate=rate,  # type: ignore[arg-type]
+            concurrency=concurrency,
+            breaker=breaker,  # type: ignore[arg-type]
+            idempotent=idempotent,
         )
         _handlers.append(route)
         return function
@@ -153,7 +178,7 @@ def _wrong_with(route: Any) -> list[str]:
         wrong.append("a generator would never run: a handler returns None")
     if not route.event_type.strip():
         wrong.append("the message type is empty")
-    if not (_is_number(route.timeout_seconds) and route.timeout_seconds > 0):
+    if not (is_number(route.timeout_seconds) and route.timeout_seconds > 0):
         wrong.append(f"timeout={route.timeout_seconds!r}: it must be more than 0 seconds")
     attempts = route.max_attempts
     if attempts is not None and not (isinstance(attempts, int) and attempts >= 1):
@@ -162,18 +187,34 @@ def _wrong_with(route: Any) -> list[str]:
         wrong.append(f"backoff={route.backoff!r}: it must be (base_seconds, max_seconds), 0 <= base <= max")
     if route.on_lease_lost not in get_args(OnLeaseLost):
         wrong.append(f"on_lease_lost={route.on_lease_lost!r}: it must be {' or '.join(get_args(OnLeaseLost))}")
-    if not isinstance(route.thread, bool):
-        wrong.append(f"thread={route.thread!r}: it must be True or False")
-    return wrong + _wrong_signature(function)
+    wrong += [
+        f"{name}={value!r}: it must be True or False"
+        for name in ("thread", "idempotent")
+        if not isinstance(value := getattr(route, name), bool)
+    ]
+    return wrong + _wrong_limits(route) + _wrong_signature(function)
+
+
+def _wrong_limits(route: Any) -> list[str]:
+    rate, concurrency, breaker = route.rate, route.concurrency, route.breaker
+    wrong = []
+    if rate is not None:
+        try:
+            rate_limit(rate)
+        except ValueError as error:
+            wrong.append(f"rate={rate!r}: {error}")
+    if concurrency is not None and not is_whole_number(concurrency, 1):
+        wrong.append(f"concurrency={concurrency!r}: it must be a whole number, 1 or more")
+    if isinstance(breaker, Breaker):
+        wrong += [f"breaker: {name}={getattr(breaker, name)!r}: {text}" for name, text in wrong_with_breaker(breaker)]
+    elif not isinstance(breaker, bool):
+        wrong.append(f"breaker={breaker!r}: it must be a millpond.Breaker, or False for none")
+    return wrong
 
 
 def _is_backoff(backoff: Any) -> bool:
-    pair = isinstance(backoff, tuple) and len(backoff) == 2 and all(map(_is_number, backoff))
+    pair = isinstance(backoff, tuple) and len(backoff) == 2 and all(map(is_number, backoff))
     return pair and 0 <= backoff[0] <= backoff[1]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _wrong_signature(function: Callable[..., Any]) -> list[str]:
@@ -218,7 +259,13 @@ def _completed(route: Route, enclosing: Around | None) -> Route:
         timeout_seconds=float(route.timeout_seconds),
         around=enclosing,
         takes_message=len(parameters) == 2,
+        rate=None if route.rate is None else rate_limit(route.rate),
+        breaker=_breaker(route.breaker),
     )
+
+
+def _breaker(given: Any) -> Breaker | None:
+    return DEFAULT_BREAKER if given is True else given or None
 
 
 def _decoder(payload_type: Any) -> Callable[[bytes | msgspec.Raw], Any]:

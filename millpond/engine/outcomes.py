@@ -12,18 +12,23 @@ from millpond.errors import (
     Discard,
     Interrupt,
     LeaseLost,
+    MillpondError,
     Reject,
     Retry,
     Stopped,
+    TooFast,
     Unavailable,
+    Wait,
 )
-from millpond.hub.backoff import retry_seconds
+from millpond.hub.backoff import retry_seconds, whole_seconds
 from millpond.hub.threads import NoThread
 from millpond.message import Cause, Outcome
 from millpond.observe.screen import counted
 
 #: Causes that use up an attempt.
 FAILURES = frozenset({"failed", "timed_out", "rejected", "undecodable"})
+#: Verdicts after which a message waits, which is no failure, and their causes.
+WAITS: dict[type[MillpondError], Cause] = {Unavailable: "unavailable", TooFast: "too_fast", Wait: "waiting"}
 #: Outcomes after which a message is gone from its queue.
 DONE = frozenset({"succeeded", "discarded", "dead_lettered"})
 #: Outcomes after which it is visible again.
@@ -53,16 +58,17 @@ def of_raised(raised: Raised, delivery: Delivery, policy: RetrySettings) -> Outc
     """The outcome of a delivery whose handler raised."""
     kind, reason = raised.kind, raised.reason
     if kind is None:
-        return _failed(delivery, policy, "failed", "", raised.error, traceback=raised.traceback)
+        return _failed(
+            delivery, policy, "failed", "", raised.error, traceback=raised.traceback, other_side=raised.other_side
+        )
     if kind is Retry:
-        return _failed(delivery, policy, "failed", reason, after=raised.after)
+        return _failed(delivery, policy, "failed", reason, after=raised.after, other_side=raised.other_side)
     if kind is Reject:
         return Outcome("dead_lettered", "rejected", reason, follow_ups=delivery.follow_ups)
     if kind is Discard:
         return Outcome("discarded", "", reason, follow_ups=delivery.follow_ups)
-    if kind is Unavailable:
-        seconds = UNAVAILABLE_SECONDS if raised.after is None else max(1, raised.after)  # 0 would be a hot loop
-        return Outcome("retried", "unavailable", reason, delay_seconds=seconds)
+    if kind in WAITS:
+        return _waits(raised, WAITS[kind], delivery, policy)
     if kind is PayloadError:
         return undecodable(reason)
     if kind is NoThread:
@@ -80,7 +86,21 @@ def of_interrupt(interrupt: Interrupt, delivery: Delivery, policy: RetrySettings
             return LEASE_LOST
     runs_on = "; its thread runs on" if route.thread else ""
     reason = f"the handler ran past its time limit of {route.timeout_seconds:g} s{runs_on}"
-    return _failed(delivery, policy, "timed_out", reason)
+    return _failed(delivery, policy, "timed_out", reason, other_side=True)
+
+
+def _waits(raised: Raised, cause: Cause, delivery: Delivery, policy: RetrySettings) -> Outcome:
+    """No failure: its message waits, in hand where there is room for it, or else in its queue."""
+    if raised.after is not None:
+        seconds = max(1, whole_seconds(raised.after))  # 0 would be a hot loop
+    elif cause == "unavailable":
+        seconds = UNAVAILABLE_SECONDS
+    else:
+        seconds = retry_seconds(delivery.received.receive_count, policy.base_seconds, policy.max_seconds)
+    is_theirs = cause != "waiting"
+    return Outcome(
+        "retried", cause, raised.reason, delay_seconds=seconds, other_side=is_theirs, asked_seconds=raised.after
+    )
 
 
 def _failed(
@@ -89,8 +109,9 @@ def _failed(
     cause: Cause,
     reason: str,
     error: str = "",
-    after: int | None = None,
+    after: float | None = None,
     traceback: str = "",
+    other_side: bool = False,
 ) -> Outcome:
     """A failure: retried, or a dead letter where its attempts are used up.
 
@@ -99,9 +120,10 @@ def _failed(
     """
     count = delivery.received.receive_count
     if count - delivery.spared_receives >= policy.max_attempts:
-        return Outcome("dead_lettered", cause, _used_up(delivery, policy, reason), error, traceback=traceback)
-    seconds = retry_seconds(count, policy.base_seconds, policy.max_seconds) if after is None else after
-    return Outcome("retried", cause, reason, error, seconds, traceback=traceback)
+        used_up = _used_up(delivery, policy, reason)
+        return Outcome("dead_lettered", cause, used_up, error, traceback=traceback, other_side=other_side)
+    seconds = retry_seconds(count, policy.base_seconds, policy.max_seconds) if after is None else whole_seconds(after)
+    return Outcome("retried", cause, reason, error, seconds, traceback=traceback, other_side=other_side)
 
 
 def _used_up(delivery: Delivery, policy: RetrySettings, reason: str) -> str:

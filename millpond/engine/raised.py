@@ -8,15 +8,14 @@ from typing import Any, NamedTuple, cast
 
 from millpond.app.routing import Route
 from millpond.engine.handler_call import PayloadError
-from millpond.errors import Discard, Interrupt, MillpondError, Reject, Retry, Unavailable
+from millpond.errors import Discard, Interrupt, MillpondError, Reject, Retry, TooFast, Unavailable, Wait
 from millpond.foreign.text import shown, type_name
 from millpond.foreign.trace import describe, raised_at, traceback_of
-from millpond.hub.backoff import whole_seconds
 from millpond.hub.threads import NoThread, NotStarted
 from millpond.observe import log
 from millpond.sqs.limits import MAX_HOLD_SECONDS
 
-VERDICTS = (Retry, Reject, Discard, Unavailable)
+VERDICTS = (Retry, Reject, Discard, Unavailable, TooFast, Wait)
 #: Tracebacks are logged the first time only; this many different ones are remembered.
 MAX_SEEN = 1_000
 
@@ -26,9 +25,10 @@ class Raised(NamedTuple):
 
     kind: type[MillpondError] | None = None  # a verdict, or why the handler was not called; None: any other error
     reason: str = ""
-    after: int | None = None
+    after: float | None = None
     error: str = ""
     traceback: str = ""
+    other_side: bool = False  # it failed by what the handler needs, as far as can be seen
 
 
 #: What was raised can be read in no way at all, or an interrupt came while it was read.
@@ -90,10 +90,10 @@ def _attribute(verdict: object, name: str, default: object) -> object:
         return default
 
 
-def _seconds(after: Any) -> int | None:
-    """The whole seconds that a verdict asks for; None where it names none, or what it names is not a number."""
+def _seconds(after: Any) -> float | None:
+    """The seconds that a verdict asks for; None where it names none, or what it names is not a number."""
     if issubclass(type(after), int):
         after = int.__int__(after)  # as a number of Python's own: the methods of an Enum's or a user's may do anything
     elif not issubclass(type(after), float) or not math.isfinite(after := float.__float__(after)):
         return None
-    return whole_seconds(min(MAX_HOLD_SECONDS, after))
+    return float(max(0, min(MAX_HOLD_SECONDS, after)))

@@ -18,7 +18,7 @@ from millpond.local.sqs_error import SqsError
 TARGET_PREFIX = "AmazonSQS."
 
 #: Waits until the poll is answered or its seconds are over, and takes it out of the queue's line.
-Wait = Callable[[LocalQueue, LocalPoll], object]
+PollWait = Callable[[LocalQueue, LocalPoll], object]
 Operation = Callable[[Account, Any], msgspec.Struct]
 
 _encode = msgspec.json.Encoder().encode
@@ -29,7 +29,7 @@ _FRAMEWORK_ERRORS = frozenset({"SerializationException", "UnknownOperationExcept
 class Api:
     """Every operation by its name. `base_url` (http://127.0.0.1:9324) begins the queue URLs in the answers."""
 
-    def __init__(self, account: Account, wait: Wait) -> None:
+    def __init__(self, account: Account, wait: PollWait) -> None:
         self._account = account
         self._wait = wait
 

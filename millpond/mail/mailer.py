@@ -17,7 +17,7 @@ from millpond.mail.compose import Mail, compose
 from millpond.mail.job import Email, Mailing, Remainder
 from millpond.mail.mail_server import MailServer
 from millpond.mail.outbox import Outbox
-from millpond.mail.refusal import Meaning, TooFast, meaning
+from millpond.mail.refusal import Meaning, PacedRetry, meaning
 from millpond.mail.reply import Reply
 from millpond.mail.settings import Settings, doubts, findings
 from millpond.mail.smtp_pool import SmtpPool
@@ -69,7 +69,7 @@ class Mailer:
             if refused := self.transport.send(mail):
                 self._divide(refused, mail, email, message, mailing)
         except Retry as retry:
-            retry.after = _wait_seconds(message, too_fast=isinstance(retry, TooFast))
+            retry.after = _wait_seconds(message, too_fast=isinstance(retry, PacedRetry))
             raise
 
     def _divide(
@@ -83,7 +83,7 @@ class Mailer:
         if len(never) == total:
             raise Reject(_reason(never.values(), total))
         if len(later) == total:
-            raise (TooFast if too_fast else Retry)(_reason(later.values(), total))
+            raise (PacedRetry if too_fast else Retry)(_reason(later.values(), total))
         sender = email.from_ or self._default_from
 
         def left(recipients: Collection[str]) -> Email | Mailing:

@@ -51,7 +51,7 @@ RULES = (
 )
 
 
-class TooFast(Retry):
+class PacedRetry(Retry):
     """The server is asked too much, or is full: the mail waits longer, and each mail differently long."""
 
 
@@ -71,4 +71,4 @@ def verdict_of(phase: str, reply: Reply) -> Retry | Reject | Unavailable:
         return Unavailable(f"{text}{hint}")
     if meant is Meaning.NEVER:
         return Reject(text)
-    return TooFast(text) if meant is Meaning.PACE else Retry(text)
+    return PacedRetry(text) if meant is Meaning.PACE else Retry(text)

@@ -24,7 +24,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from millpond import Discard, Message, Reject, Retry, Unavailable
+from millpond import Discard, Message, Reject, Retry, TooFast, Unavailable, Wait
 from millpond.app.config import RetrySettings
 from millpond.app.routing import Route
 from millpond.engine.delivery import Delivery
@@ -127,8 +127,17 @@ def test_discard_is_deleted_with_its_reason():
 @pytest.mark.parametrize("attempt", [1, 5, 1_000])
 def test_unavailable_waits_and_never_counts_to_the_last_attempt(attempt):
     outcome = process(raiser(Unavailable("mail server down")), attempt=attempt)
-    assert outcome == Outcome("retried", "unavailable", "mail server down", delay_seconds=60)
+    assert outcome == Outcome("retried", "unavailable", "mail server down", delay_seconds=60, other_side=True)
     assert process(raiser(Unavailable("", after=0.5)), attempt=attempt).delay_seconds == 1
+
+
+@pytest.mark.parametrize("attempt", [1, 5, 1_000])
+def test_neither_too_fast_nor_wait_counts_to_the_last_attempt(attempt):
+    fast = Outcome("retried", "too_fast", "429", delay_seconds=3, other_side=True, asked_seconds=2.5)
+    assert process(raiser(TooFast("429", after=2.5)), attempt=attempt) == fast
+    waits = Outcome("retried", "waiting", "busy domain", delay_seconds=1, asked_seconds=0.25)
+    assert process(raiser(Wait("busy domain", after=0.25)), attempt=attempt) == waits
+    assert process(raiser(TooFast("429")), attempt=attempt).delay_seconds >= 1
 
 
 class OwnBase(BaseException):
@@ -214,13 +223,20 @@ def forgetful(verdict: type[Exception]) -> Exception:
 
 @pytest.mark.parametrize(
     ("verdict", "name"),
-    [(Retry, "retried"), (Reject, "dead_lettered"), (Discard, "discarded"), (Unavailable, "retried")],
+    [
+        (Retry, "retried"),
+        (Reject, "dead_lettered"),
+        (Discard, "discarded"),
+        (Unavailable, "retried"),
+        (TooFast, "retried"),
+        (Wait, "retried"),
+    ],
 )
 def test_a_verdict_whose_subclass_forgets_its_base_is_that_verdict(verdict, name):
     assert process(raiser(forgetful(verdict))).name == name
 
 
-@pytest.mark.parametrize("verdict", [Retry, Reject, Discard, Unavailable])
+@pytest.mark.parametrize("verdict", [Retry, Reject, Discard, Unavailable, TooFast, Wait])
 def test_a_reason_that_is_no_text_is_made_one(verdict):
     outcome = process(raiser(verdict(ValueError("odd"))))
     assert outcome.reason == "odd"
@@ -341,7 +357,10 @@ ROWS = [
     (Retry("later", after=5), Outcome("retried", "failed", "later", delay_seconds=5)),
     (Reject("no"), Outcome("dead_lettered", "rejected", "no")),
     (Discard("old"), Outcome("discarded", "", "old")),
-    (Unavailable("down", after=9), Outcome("retried", "unavailable", "down", delay_seconds=9)),
+    (
+        Unavailable("down", after=9),
+        Outcome("retried", "unavailable", "down", delay_seconds=9, other_side=True, asked_seconds=9.0),
+    ),
 ]
 
 
@@ -371,7 +390,8 @@ def test_an_around_that_raises_before_the_handler_is_a_failure_and_the_handler_i
 
 def test_an_around_may_give_the_verdict_before_the_handler_is_called():
     outcome = process(pytest.fail, around=Enclosing(at_enter=Unavailable("no database", after=7)).around)
-    assert outcome == Outcome("retried", "unavailable", "no database", delay_seconds=7)
+    assert outcome.cause == "unavailable"
+    assert (outcome.reason, outcome.delay_seconds, outcome.other_side) == ("no database", 7, True)
 
 
 def test_an_around_that_never_yields_is_a_failure():
@@ -482,7 +502,7 @@ def test_a_handler_that_runs_past_its_time_limit_is_interrupted_and_tried_again(
 def test_a_handler_that_runs_past_its_limit_at_the_last_attempt_is_a_dead_letter():
     slot = Slot(sleeps, attempt=5)
     slot.clock.advance(LIMIT)
-    assert slot.outcome == Outcome("dead_lettered", "timed_out", f"{TIMED_OUT} (attempt 5)")
+    assert slot.outcome == Outcome("dead_lettered", "timed_out", f"{TIMED_OUT} (attempt 5)", other_side=True)
 
 
 def test_a_time_limit_of_the_handlers_own_counts():
@@ -934,7 +954,14 @@ def test_whatever_an_error_is_its_message_has_an_outcome_at_once(how, make):
 
 @pytest.mark.parametrize(
     ("verdict", "ends"),
-    [(Retry, "retried"), (Reject, "dead_lettered"), (Discard, "discarded"), (Unavailable, "retried")],
+    [
+        (Retry, "retried"),
+        (Reject, "dead_lettered"),
+        (Discard, "discarded"),
+        (Unavailable, "retried"),
+        (TooFast, "retried"),
+        (Wait, "retried"),
+    ],
 )
 def test_a_verdict_needs_no_reason(verdict, ends):
     def run(payload: Any, message: Message) -> None:
@@ -953,6 +980,8 @@ def test_a_verdict_needs_no_reason(verdict, ends):
         (Reject, ("dead_lettered", "rejected")),
         (Discard, ("discarded", "")),
         (Unavailable, ("retried", "unavailable")),
+        (TooFast, ("retried", "too_fast")),
+        (Wait, ("retried", "waiting")),
     ],
 )
 def test_a_verdict_stays_one_whatever_it_says(verdict, ending, name, wicked):
@@ -1115,7 +1144,7 @@ def test_a_value_whose_type_cannot_be_asked_is_returned_like_any_other(caplog):
     assert "returned a Odd" in caplog.records[-1].getMessage()
 
 
-@pytest.mark.parametrize("verdict", [Retry, Reject, Discard, Unavailable])
+@pytest.mark.parametrize("verdict", [Retry, Reject, Discard, Unavailable, TooFast, Wait])
 def test_a_reason_is_one_printable_line_that_has_an_end(verdict):
     reason = process(raiser(verdict("no\n\x1b[2J" + "x" * 1_000_000))).reason
     assert reason.isprintable()

@@ -152,7 +152,10 @@ def raiser(error: BaseException) -> Callable[[Any, Message], None]:
         (Retry("later", after=5), Outcome("retried", "failed", "later", delay_seconds=5)),
         (Reject("no"), Outcome("dead_lettered", "rejected", "no")),
         (Discard("old"), Outcome("discarded", "", "old")),
-        (Unavailable("down", after=9), Outcome("retried", "unavailable", "down", delay_seconds=9)),
+        (
+            Unavailable("down", after=9),
+            Outcome("retried", "unavailable", "down", delay_seconds=9, other_side=True, asked_seconds=9.0),
+        ),
     ],
     ids=lambda value: getattr(value, "name", type(value).__name__),
 )
