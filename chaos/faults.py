@@ -54,6 +54,7 @@ RATES: dict[str, float] = {
     "DeleteMessage": 0.03,
     "ChangeMessageVisibility": 0.08,
     "SendMessage": 0.08,
+    "UpdateItem": 0.05,  # of the table of claims
 }
 
 

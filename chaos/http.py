@@ -8,7 +8,7 @@ import struct
 from typing import NamedTuple
 
 _LENGTH = re.compile(rb"(?i)\r\ncontent-length:[ \t]*([0-9]+)")
-_TARGET = re.compile(rb"(?i)\r\nx-amz-target:[ \t]*AmazonSQS\.(\w+)")
+_TARGET = re.compile(rb"(?i)\r\nx-amz-target:[ \t]*(?:AmazonSQS|DynamoDB_20120810)\.(\w+)")
 _RECV_BYTES = 262_144
 
 

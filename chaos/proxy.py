@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,7 +24,7 @@ from gevent.server import StreamServer
 from gevent.socket import socket as Socket  # noqa: N812  a class
 
 from chaos import answers
-from chaos.fault_log import FaultLog
+from chaos.fault_log import FaultLog, ReceiveLog
 from chaos.faults import TAKEN, Fault, FaultPlan
 from chaos.handles import Handles, Number
 from chaos.http import HttpMessage, Wire
@@ -43,11 +44,12 @@ class Proxy:
     its first message has come through; ordered ones (`fail`) spare nobody.
     """
 
-    def __init__(self, upstream: Upstream, plan: FaultPlan, log: FaultLog) -> None:
+    def __init__(self, upstream: Upstream, plan: FaultPlan, log: FaultLog, receives: ReceiveLog) -> None:
         self.plan = plan
         self.ordered: dict[str, str] = {}
         self._upstream = upstream
         self._log = log
+        self._receives = receives
         self._handles = Handles()
         self._calls: Counter[str] = Counter()
         self._begun: set[str] = set()
@@ -105,8 +107,9 @@ class Proxy:
 
     def _passed(self, operation: str, request: HttpMessage, answer: HttpMessage) -> None:
         if operation == "ReceiveMessage":
-            if self._handles.received(answer.body):
+            if handles := self._handles.received(answer.body):
                 self._begun.add(request.worker)
+                self._receives.write(now(), self._handles.numbers(handles))
         elif operation in ("DeleteMessageBatch", "DeleteMessage") and b'"Failed"' not in answer.body:
             self._handles.deleted(request.body)
 
@@ -206,14 +209,29 @@ def obey(proxy: Proxy, order: dict[str, Any]) -> None:
 
 
 def main() -> None:
+    options = arguments()
+    logs = FaultLog(options.log), ReceiveLog(options.passed)
+    serve(Proxy(Upstream(*options.upstream), options.plan, *logs))
+
+
+def arguments() -> argparse.Namespace:
+    """What a proxy is started with."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--upstream", required=True, help="the queue's own URL")
+    parser.add_argument("--upstream", required=True, type=_address, help="the URL of what is behind it")
     parser.add_argument("--log", required=True, type=Path, help="the file that faults are written to")
-    parser.add_argument("--plan", required=True, help="a FaultPlan, in JSON")
-    options = parser.parse_args()
-    where = urlsplit(options.upstream)
-    plan = msgspec.json.decode(options.plan, type=FaultPlan)
-    proxy = Proxy(Upstream(where.hostname or "", where.port or 80), plan, FaultLog(options.log))
+    parser.add_argument("--passed", required=True, type=Path, help="the file for what came through")
+    plan = partial(msgspec.json.decode, type=FaultPlan)
+    parser.add_argument("--plan", required=True, type=plan, help="a FaultPlan, in JSON")
+    return parser.parse_args()
+
+
+def _address(url: str) -> tuple[str, int]:
+    where = urlsplit(url)
+    return where.hostname or "", where.port or 80
+
+
+def serve(proxy: Proxy) -> None:
+    """Until standard input ends."""
     server = StreamServer(_listener(), proxy.converse)
     server.start()
     print(f"http://127.0.0.1:{server.server_port}", flush=True)

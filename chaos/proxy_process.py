@@ -13,19 +13,21 @@ from typing import Any
 import msgspec
 
 from chaos import fault_log
-from chaos.fault_log import Injected
+from chaos.fault_log import Injected, Receive
 from chaos.faults import NETWORK_KINDS, FaultPlan
 from tests.worker_process import ROOT
+
+NO_FAULTS = FaultPlan(scale=0.0)
 
 
 class ProxyProcess:
     """A proxy that runs. `url`: what takes the place of the queue's own, with /<worker> behind it for a worker."""
 
-    def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
+    def __init__(self, process: subprocess.Popen[str], log: Path, passed: Path) -> None:
         assert process.stdin is not None
         assert process.stdout is not None
         self._in, self._out = process.stdin, process.stdout
-        self._log = log
+        self._log, self.passed = log, passed
         self.pid = process.pid
         self.url = self._out.readline().strip()
 
@@ -46,6 +48,10 @@ class ProxyProcess:
         """All that was injected so far."""
         return fault_log.read(self._log)
 
+    def receives(self) -> list[Receive]:
+        """All messages that came through in answers so far."""
+        return fault_log.receives(self.passed)
+
     def _order(self, **order: Any) -> None:
         self._in.write(json.dumps(order) + "\n")
         self._in.flush()
@@ -54,16 +60,16 @@ class ProxyProcess:
 
 
 @contextmanager
-def proxy(queue_url: str, folder: Path, plan: FaultPlan = FaultPlan(scale=0.0)) -> Iterator[ProxyProcess]:  # noqa: B008  frozen
-    """A proxy in front of the queues of this server. Its log of faults is in `folder`."""
-    log = folder / "faults.jsonl"
-    command = [sys.executable, "-m", "chaos.proxy", "--upstream", queue_url, "--log", str(log)]
+def proxy(url: str, folder: Path, plan: FaultPlan = NO_FAULTS, module: str = "chaos.proxy") -> Iterator[ProxyProcess]:
+    """A proxy in front of this server. Its logs, of faults and of what came through, are in `folder`."""
+    log, passed = folder / "faults.jsonl", folder / "passed"
+    command = [sys.executable, "-m", module, "--upstream", url, "--log", str(log), "--passed", str(passed)]
     process = subprocess.Popen(
         [*command, "--plan", msgspec.json.encode(plan).decode()],
         cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
-        yield ProxyProcess(process, log)
+        yield ProxyProcess(process, log, passed)
     finally:
         process.kill()
         process.communicate()

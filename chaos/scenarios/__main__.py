@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from chaos.scenarios import burn, crowd, deletes, fifo, kill, letters, restarts
+from chaos.scenarios import burn, crowd, deletes, fifo, kill, letters, outage, rate, restarts, slow_relay
 from chaos.scenarios.report import Report
 
 SCENARIOS: Mapping[str, Callable[[Path, bool], Report]] = {
@@ -19,6 +19,9 @@ SCENARIOS: Mapping[str, Callable[[Path, bool], Report]] = {
     "restarts": restarts.run,
     "crowd": crowd.run,
     "letters": letters.run,
+    "outage": outage.run,
+    "rate": rate.run,
+    "slow_relay": slow_relay.run,
 }
 
 

@@ -8,6 +8,9 @@ import msgspec
 
 from chaos.ledger import Run
 
+#: Of what is said, in characters.
+WIDTH = 84
+
 
 class Report(msgspec.Struct):
     """`claims`: what had to hold, and whether it did."""
@@ -22,8 +25,8 @@ class Report(msgspec.Struct):
 
     def lines(self, name: str) -> Iterator[str]:
         """The table and the verdict, for people."""
-        yield from (f"  {what:<52} {value!s:>12}" for what, value in self.figures.items())
-        yield from (f"  {what:<52} {'holds' if held else 'BROKEN':>12}" for what, held in self.claims.items())
+        yield from (f"  {what:<{WIDTH}} {value!s:>12}" for what, value in self.figures.items())
+        yield from (f"  {what:<{WIDTH}} {'holds' if held else 'BROKEN':>12}" for what, held in self.claims.items())
         yield f"{name} holds" if self.holds else f"{name} DOES NOT HOLD"
 
 

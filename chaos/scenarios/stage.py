@@ -25,7 +25,7 @@ GRACE_SECONDS = 60.0
 
 CONFIG = """
 [worker]
-handlers = ["chaos.scenarios.jobs"]
+handlers = {handlers}
 concurrency = {concurrency}
 drain_seconds = {drain_seconds}
 [sqs]
@@ -35,10 +35,7 @@ endpoint_url = "{endpoint}"
 url = "{url}"
 visibility_seconds = {visibility_seconds}
 wait_seconds = {wait_seconds}
-[retry]
-max_attempts = 50
-base_seconds = 0.1
-max_seconds = 1
+{retry}
 [statsd]
 host = "127.0.0.1"
 port = {statsd_port}
@@ -48,6 +45,15 @@ succeeded_per_second = 1
 [handlers.jobs]
 ledger = "{ledger}"
 """
+#: Failures are planned here, and come back soon.
+SOON = """
+[retry]
+max_attempts = 50
+base_seconds = 0.1
+max_seconds = 1
+"""
+#: What a worker has whose configuration does not say otherwise.
+BY_DEFAULT = ""
 QUIET = """
 [queues.quiet-{number}]
 url = "{url}"
@@ -56,7 +62,7 @@ wait_seconds = {wait_seconds}
 
 
 class StagePlan(msgspec.Struct, frozen=True):
-    """The settings of the workers of a scenario, and of its queue."""
+    """The settings of the workers of a scenario, and of its queue. `tables`: more of their configuration, in TOML."""
 
     visibility_seconds: int
     concurrency: int = 20
@@ -65,6 +71,10 @@ class StagePlan(msgspec.Struct, frozen=True):
     max_receive_count: int = 100
     suffix: str = ""  # .fifo
     quiet_queues: int = 0  # others, to which nobody sends
+    handlers: Sequence[str] = ("chaos.scenarios.jobs",)
+    retry: str = SOON
+    tables: str = ""
+    environ: Mapping[str, str] = {}
 
 
 class Stage:
@@ -97,12 +107,12 @@ class Stage:
     def start(self) -> WorkerProcess:
         """One more worker, not waited for."""
         config = self._folder / f"{len(self.workers)}.toml"
-        settings = msgspec.structs.asdict(self._plan)
+        settings = msgspec.structs.asdict(self._plan) | {"handlers": json.dumps(list(self._plan.handlers))}
         url = self.queues.url(self._name)
         ways = {"url": url, "endpoint": self.endpoint, "ledger": self._ledger, "statsd_port": self._counters.port}
         quiet = "".join(self._quiet(number) for number in range(self._plan.quiet_queues))
-        config.write_text(with_client(CONFIG.format(**settings, **ways)) + quiet)
-        keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+        config.write_text(with_client(CONFIG.format(**settings, **ways)) + quiet + self._plan.tables)
+        keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", **self._plan.environ}
         worker = self._stack.enter_context(WorkerProcess(self._folder, "-c", str(config), **keys))
         self.workers.append(worker)
         return worker
@@ -145,7 +155,13 @@ class Stage:
 
     def send(self, event_type: str, jobs: Iterable[Job], group: Callable[[int], str] | None = None) -> None:
         """In this order. `group`: of a message on a FIFO queue, by its number."""
-        entries = [_entry(event_type, job, group) for job in jobs]
+        self._send([_entry(event_type, job, group) for job in jobs])
+
+    def send_payloads(self, event_type: str, payloads: Mapping[int, Any]) -> None:
+        """The payload of each message, by its number."""
+        self._send([{"MessageBody": _body(event_type, n, payload)} for n, payload in payloads.items()])
+
+    def _send(self, entries: Sequence[dict[str, Any]]) -> None:
         for first in range(0, len(entries), 10):
             batch = [{"Id": str(index), **entry} for index, entry in enumerate(entries[first : first + 10])]
             answer = self.queues.sqs.send_message_batch(QueueUrl=self.queues.url(self._name), Entries=batch)
@@ -157,6 +173,14 @@ class Stage:
 
     def dead_letters(self) -> int:
         return sum(self.queues.counts(self._dead))
+
+    def reasons(self) -> list[str]:
+        """Of the dead letters, as Millpond wrote them; "" where SQS itself moved one. They are in flight then."""
+        found: list[str] = []
+        while messages := self.queues.receive(self._dead):
+            notes = [message.get("MessageAttributes", {}).get("millpond") for message in messages]
+            found += [json.loads(note["StringValue"])["reason"] if note else "" for note in notes]
+        return found
 
     # The ledger
 
@@ -189,11 +213,19 @@ class Stage:
 
 
 def _entry(event_type: str, job: Job, group: Callable[[int], str] | None) -> dict[str, Any]:
-    payload = msgspec.to_builtins(job)
-    entry = {"MessageBody": json.dumps({"event_type": event_type, "event_id": f"e{job.n}", "payload": payload})}
+    entry = {"MessageBody": _body(event_type, job.n, msgspec.to_builtins(job))}
     if group is not None:
         entry |= {"MessageGroupId": group(job.n), "MessageDeduplicationId": str(job.n)}
     return entry
+
+
+def _body(event_type: str, n: int, payload: Any) -> str:
+    return json.dumps({"event_type": event_type, "event_id": f"e{n}", "payload": payload})
+
+
+def toml_table(name: str, keys: Mapping[str, object]) -> str:
+    """A table of a configuration; its values are texts, numbers, true or false."""
+    return f"[{name}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in keys.items())
 
 
 @contextmanager
