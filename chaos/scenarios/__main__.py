@@ -8,7 +8,20 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from chaos.scenarios import burn, crowd, deletes, fifo, kill, letters, outage, rate, restarts, slow_relay
+from chaos.scenarios import (
+    burn,
+    claims,
+    crowd,
+    deletes,
+    deploys,
+    fifo,
+    kill,
+    letters,
+    outage,
+    rate,
+    restarts,
+    slow_relay,
+)
 from chaos.scenarios.report import Report
 
 SCENARIOS: Mapping[str, Callable[[Path, bool], Report]] = {
@@ -19,6 +32,8 @@ SCENARIOS: Mapping[str, Callable[[Path, bool], Report]] = {
     "restarts": restarts.run,
     "crowd": crowd.run,
     "letters": letters.run,
+    "claims": claims.run,
+    "deploys": deploys.run,
     "outage": outage.run,
     "rate": rate.run,
     "slow_relay": slow_relay.run,
