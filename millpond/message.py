@@ -31,6 +31,7 @@ Cause = Literal[
     "no_thread",
     "claimed",
     "duplicate",
+    "claim_lost",
 ]
 
 

@@ -186,6 +186,9 @@ class ListOwner:
     def lease_lost(self, item: list[Any]) -> None:
         item.append("lost")
 
+    def lease_extended(self, item: list[Any]) -> None:
+        pass
+
     def let_go_ended(self, item: list[Any], failure: Failure | None) -> None:
         item.append(failure)
 

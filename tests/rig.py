@@ -11,7 +11,9 @@ import msgspec
 
 from millpond.app.config import QueueSettings, RetrySettings
 from millpond.app.routing import Route
+from millpond.claims.claim import ClaimStore
 from millpond.engine.books import Books
+from millpond.engine.claiming import Claiming
 from millpond.engine.consumer import Consumer
 from millpond.engine.pause import Pause
 from millpond.engine.permits import Permits
@@ -94,6 +96,7 @@ class Rig:
         takes_message: bool = True,
         back_off: tuple[float, float] = (2, 900),
         metrics: Metrics | None = None,
+        store: ClaimStore | None = None,
     ) -> None:
         self.clock = clock
         self.queue = queue or FakeQueue(clock)
@@ -112,6 +115,7 @@ class Rig:
                 timeout,
                 on_lease_lost="finish" if finishes else "interrupt",
                 takes_message=takes_message,
+                idempotent=store is not None,
             )
             for name, function in handlers.items()
         }
@@ -119,7 +123,8 @@ class Rig:
         if isinstance(clock, VirtualClock):  # no greenlet runs for long there, and nobody would await a real timer
             self.pool._wake_later = self.pool._wake_soon  # type: ignore[method-assign]
         self.permits = Permits(concurrency + prefetch, 1, clock)
-        self.processor = Processor(routes, RetrySettings(max_attempts, *back_off), clock, threads)
+        claiming = Claiming(store, clock) if store is not None else None
+        self.processor = Processor(routes, RetrySettings(max_attempts, *back_off), clock, threads, claiming)
         metrics = metrics or Metrics("", 0, "millpond", "test")
         books = Books("q", routes, metrics, log.Allowance(0), clock)
         self.consumer = Consumer(

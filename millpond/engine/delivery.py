@@ -12,6 +12,7 @@ from gevent import getcurrent
 from millpond.app.envelope import Envelope
 from millpond.app.routing import Route
 from millpond.engine.lease import Lease
+from millpond.engine.own_claim import OwnClaim
 from millpond.errors import Interrupt, TimeLimitExceeded
 from millpond.hub.clock import Clock
 from millpond.hub.countdown import Countdown
@@ -97,6 +98,8 @@ class Delivery(msgspec.Struct, eq=False):
     settling_since: float = 0.0  # on the clock; 0.0 where it succeeded without more: then `ended` says it
     spared: int = 0  # of its receives, those that were no failure, as far as this worker knows
     route: Route | None = None  # its handler and the options of @handler, from the moment that it is entered
+    failures: int | None = None  # how often it failed before, in any worker; None where nobody counts that
+    claim: OwnClaim | None = None  # of its event, where its handler is idempotent
     left_behind: list[FollowUp] | None = None  # by this run of its handler, so far
     _limit: Countdown[Delivery] | None = None  # the time limits that this one's is among
 

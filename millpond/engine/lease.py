@@ -21,6 +21,9 @@ class LeaseOwner(Protocol):
     def lease_lost(self, item: Any) -> object:
         """Called once for each loss: another worker may have the message from now on."""
 
+    def lease_extended(self, item: Any) -> object:
+        """A beat is confirmed, or SQS delivered the message again: the deadline is a later one now."""
+
     def let_go_ended(self, item: Any, failure: Failure | None) -> object:
         """The lease has ended: its message is visible again, or (`failure`) could not be let go."""
 
@@ -140,6 +143,7 @@ class Lease(msgspec.Struct, eq=False):
             self.start_beating()
         elif was_lost:
             self.terms.before_first_beat.add(self)
+        self.terms.owner.lease_extended(self.item)
 
     def withhold(self) -> bool:
         """The delete goes now: no beat may follow it. False where it must wait: the watchdog is extending the lease."""
@@ -254,6 +258,7 @@ class Lease(msgspec.Struct, eq=False):
         elif failure is None:
             if not self.is_lost(self.terms.clock.now()):  # an answer past the deadline proves nothing
                 self.deadline = started + seconds
+                self.terms.owner.lease_extended(self.item)
         elif self.state is HELD:
             if not failure.lease_lost:
                 return True  # the deadline says for how long

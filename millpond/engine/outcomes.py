@@ -6,6 +6,7 @@ from millpond.app.config import RetrySettings
 from millpond.app.routing import Route
 from millpond.engine.delivery import Delivery
 from millpond.engine.handler_call import PayloadError
+from millpond.engine.own_claim import ClaimLapsed, ClaimLost
 from millpond.engine.raised import Raised
 from millpond.errors import (
     UNAVAILABLE_SECONDS,
@@ -35,6 +36,8 @@ DONE = frozenset({"succeeded", "discarded", "dead_lettered"})
 VISIBLE_AGAIN = frozenset({"retried", "released"})
 
 SUCCEEDED = Outcome("succeeded")
+#: The same, where a claim is to be completed before the message is deleted: no other object is SUCCEEDED.
+CLAIMED_SUCCEEDED = Outcome("succeeded")
 LEASE_LOST = Outcome("lease_lost")
 RELEASED = Outcome("released", reason="the worker shuts down")
 #: The same, where its handler has not begun: it can wait until no poll of ours would fetch it again.
@@ -46,6 +49,11 @@ PUT_OFF_SECONDS, MAX_PUT_OFF_SECONDS = 30.0, 900.0
 def undecodable(reason: str) -> Outcome:
     """The outcome of a message that no handler can be called with."""
     return Outcome("dead_lettered", "undecodable", reason)
+
+
+def unavailable(reason: str) -> Outcome:
+    """The outcome of a message that waits for the store of claims."""
+    return Outcome("retried", "unavailable", reason, delay_seconds=UNAVAILABLE_SECONDS, other_side=True)
 
 
 def policy_of(route: Route, retry: RetrySettings) -> RetrySettings:
@@ -82,6 +90,10 @@ def of_interrupt(interrupt: Interrupt, delivery: Delivery, policy: RetrySettings
     match interrupt:
         case Stopped():
             return RELEASED
+        case ClaimLapsed():
+            return unavailable(str(interrupt))
+        case ClaimLost():
+            return Outcome("lease_lost", "claim_lost", str(interrupt))
         case LeaseLost():
             return LEASE_LOST
     runs_on = "; its thread runs on" if route.thread else ""

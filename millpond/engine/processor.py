@@ -11,9 +11,18 @@ import msgspec
 from millpond.app.config import RetrySettings
 from millpond.app.envelope import Undecodable, early_seconds, unwrap
 from millpond.app.routing import Route
+from millpond.engine.claiming import Claiming
 from millpond.engine.delivery import Delivery
 from millpond.engine.handler_call import call_handler
-from millpond.engine.outcomes import RELEASED, SUCCEEDED, of_interrupt, of_raised, policy_of, undecodable
+from millpond.engine.outcomes import (
+    CLAIMED_SUCCEEDED,
+    RELEASED,
+    SUCCEEDED,
+    of_interrupt,
+    of_raised,
+    policy_of,
+    undecodable,
+)
 from millpond.engine.raised import Raised, RaisedReader
 from millpond.hub.backoff import retry_seconds, whole_seconds
 from millpond.hub.countdown import Countdown, Time
@@ -34,7 +43,15 @@ class Processor:
     3. Reads what came out, within the same time limit, since it is the user's: a return, a verdict, any exception.
     """
 
-    def __init__(self, routes: Mapping[str, Route], retry: RetrySettings, time: Time, threads: int = THREADS) -> None:
+    def __init__(
+        self,
+        routes: Mapping[str, Route],
+        retry: RetrySettings,
+        time: Time,
+        threads: int = THREADS,
+        claiming: Claiming | None = None,
+    ) -> None:
+        self.claiming = claiming
         self._routes = routes
         mixed = any(not route.thread for route in routes.values())
         self.threads = Threads(threads, time, shared=mixed)
@@ -65,7 +82,17 @@ class Processor:
         route = self._routes.get(envelope.event_type)
         if route is None:
             return undecodable(f"no handler for type {log.printable(envelope.event_type)!r}")
+        if route.idempotent and self.claiming is not None:
+            return self._handle_claimed(delivery, route, self.claiming)
         return self._handle(delivery, route)
+
+    def _handle_claimed(self, delivery: Delivery, route: Route, claiming: Claiming) -> Outcome:
+        """Call the handler if the event can be claimed; a success without more has to be written at the store, too."""
+        refusal = claiming.begin(delivery)
+        if refusal is not None:
+            return refusal
+        outcome = self._handle(delivery, route)
+        return CLAIMED_SUCCEEDED if outcome is SUCCEEDED else outcome
 
     def _handle(self, delivery: Delivery, route: Route) -> Outcome:
         # Nothing between a handler's end and leave() may switch greenlets: an interrupt would land outside it.

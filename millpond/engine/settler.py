@@ -10,12 +10,13 @@ import msgspec
 
 from millpond.app.config import QueueSettings
 from millpond.engine.books import Books
+from millpond.engine.claim_keeper import ClaimKeeper, ClaimOwner, unless_lost
 from millpond.engine.delivery import Delivery
 from millpond.engine.held_back import HeldBack
 from millpond.engine.lease import LeaseOwner
 from millpond.engine.lease_keeper import DENIED_SECONDS, FLUSHERS, LeaseKeeper
 from millpond.engine.message_sender import NO_PLACE, MessageSender, SenderOwner
-from millpond.engine.outcomes import VISIBLE_AGAIN
+from millpond.engine.outcomes import SUCCEEDED, VISIBLE_AGAIN
 from millpond.engine.processor import Processor
 from millpond.engine.trouble import Trouble, is_denied
 from millpond.errors import LeaseLost
@@ -48,13 +49,14 @@ class SettlerOwner(Protocol):
         """Fewer calls wait than `max_waiting` again."""
 
 
-class Settler(LeaseOwner, SenderOwner):
+class Settler(LeaseOwner, SenderOwner, ClaimOwner):
     """Settles the deliveries of one queue; each stays leased until SQS has confirmed.
 
     1. Succeeded, discarded: its follow-ups are sent, then it is deleted. A call that fails is made again for as long
        as it takes: the handler is done, and does not run again.
     2. Dead-lettered: its dead letter is sent first, then the same; where that cannot be, it is retried instead.
     3. Retried, released: its visibility changes.
+    4. Where the event was claimed, that claim is closed before the message is deleted, or visible again.
     """
 
     def __init__(
@@ -88,10 +90,12 @@ class Settler(LeaseOwner, SenderOwner):
             self._delete, linger_seconds=linger_seconds, brief_seconds=SHORT_LINGER_SECONDS
         )
         self.sender = MessageSender(name, settings, queue, dead_letters, processor, books, self, clock, batcher)
+        claiming = processor.claiming
+        self.claims = ClaimKeeper(claiming, self, max_waiting, clock, spawn) if claiming is not None else None
 
     def settle(self, deliveries: Sequence[Delivery], outcome: Outcome) -> None:
         """Queue the calls that an outcome, which all of them have, needs; never blocks."""
-        if outcome.name == "succeeded" and not outcome.follow_ups:  # nearly all
+        if outcome is SUCCEEDED:  # nearly all
             for delivery in deliveries:
                 delivery.outcome = outcome
             self.deletes.put(*deliveries)
@@ -102,17 +106,37 @@ class Settler(LeaseOwner, SenderOwner):
     def _settle(self, delivery: Delivery, outcome: Outcome) -> None:
         if outcome.name in VISIBLE_AGAIN and (hidden := self._held_back.hidden_seconds()) > outcome.delay_seconds:
             outcome = msgspec.structs.replace(outcome, delay_seconds=hidden)
-        delivery.outcome = outcome
+        delivery.outcome = outcome = unless_lost(delivery.claim, outcome)
         delivery.settling_since = now = self._clock.now()
         match outcome.name:
             case "retried" | "released" if not delivery.lease.is_lost(now):
-                delivery.lease.let_go(outcome.delay_seconds)
+                if not self._closes_claim(delivery):
+                    delivery.lease.let_go(outcome.delay_seconds)
             case "lease_lost" | "retried" | "released":  # another worker has it
                 self.finish([delivery])
             case "dead_lettered" if self.sender.dead_letters is None:
                 self.put_off(delivery, NO_PLACE.text)
             case _:
                 self.sender.send(delivery, outcome)
+
+    def _closes_claim(self, delivery: Delivery) -> bool:
+        """Whether its claim is to be closed first: then `claim_closed`, or `claim_lost`, is called."""
+        if delivery.claim is None or self.claims is None:
+            return False
+        self.claims.close(delivery, delivery.claim)
+        return True
+
+    def claim_closed(self, delivery: Delivery) -> None:
+        if delivery.outcome.name not in VISIBLE_AGAIN:
+            self.deletes.put(delivery)
+        elif delivery.lease.is_lost(self._clock.now()):
+            self.finish([delivery])
+        else:
+            delivery.lease.let_go(delivery.outcome.delay_seconds)
+
+    def claim_lost(self, delivery: Delivery, outcome: Outcome) -> None:
+        delivery.outcome = outcome
+        self.finish([delivery])
 
     # What the leases ask for
 
@@ -123,6 +147,11 @@ class Settler(LeaseOwner, SenderOwner):
         """Its message may be another worker's: the handler that runs is interrupted, unless it asked to finish."""
         if not item.finishes:
             item.interrupt(LeaseLost)
+
+    def lease_extended(self, item: Delivery) -> None:
+        """Its claim, if it has one, is to last as long."""
+        if item.claim is not None and self.claims is not None:
+            self.claims.lease_extended(item)
 
     def let_go_ended(self, item: Delivery, failure: Failure | None) -> None:
         """Finish what the lease let go, or (`failure`) could not."""
@@ -136,7 +165,8 @@ class Settler(LeaseOwner, SenderOwner):
     @property
     def is_full(self) -> bool:
         """Whether more waits to be settled than `max_waiting`."""
-        return self.deletes.is_full or self.leases.changes.is_full or self.sender.is_full
+        is_full = self.deletes.is_full or self.leases.changes.is_full or self.sender.is_full
+        return is_full or (self.claims is not None and self.claims.is_full)
 
     def hurry(self) -> None:
         """Let nothing linger, and wait for nothing that only a person can mend: the drain has begun."""
@@ -144,11 +174,14 @@ class Settler(LeaseOwner, SenderOwner):
         self.deletes.hurry()
         self.leases.hurry()
         self.sender.hurry()
+        if self.claims is not None:
+            self.claims.hurry()
 
     # What the sender asks for
 
     def all_sent(self, delivery: Delivery) -> None:
-        self.deletes.put(delivery)
+        if not self._closes_claim(delivery):
+            self.deletes.put(delivery)
 
     def put_off(self, delivery: Delivery, why: str) -> None:
         """Put off what should be a dead letter and cannot be one now: it stays in the queue, under back-off."""

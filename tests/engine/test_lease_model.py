@@ -237,6 +237,9 @@ class LeaseModel(RuleBasedStateMachine):
         self.expect(item.state is LOST, f"lease_lost of a lease that is {item.state.value}")
         self.expect(self.losses[id(item)] == 1, "lease_lost twice of one loss")
 
+    def lease_extended(self, item: Lease) -> None:
+        self.expect(item.state is not LOST, "lease_extended of a lease that is lost")
+
     def let_go_ended(self, item: Lease, failure: Failure | None) -> None:
         lease = item
         self.expect(lease.state is ENDED, f"let_go_ended of a lease that is {lease.state.value}")
