@@ -76,6 +76,7 @@ def deliver(
     )
     clock = SystemClock()
     delivery = Delivery(received, _Owner(), clock, clock.time())
+    delivery.failures = attempt - 1  # none of its earlier attempts was given back
     return Processor(project.routes, project.retry, clock).process(delivery, "")
 
 

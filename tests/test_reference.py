@@ -545,7 +545,8 @@ def test_each_event_has_the_level_and_the_fields_that_are_listed(name):
 @pytest.mark.parametrize("name", get_args(OutcomeName))
 def test_each_outcome_has_the_level_of_its_page(name):
     level = {20: "info", 30: "warning", 40: "error"}[books.LEVELS[name]]
-    assert events_listed()[f"message.{name}"]["level"] == level
+    listed = events_listed()[f"message.{name}"]["level"]
+    assert listed == ("info, warning" if name == "retried" else level)  # a put-off is no failure
 
 
 # --- commands

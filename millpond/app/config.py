@@ -135,9 +135,9 @@ class QueueSettings(Unshown, msgspec.Struct, frozen=True):
 class RetrySettings(Unshown, msgspec.Struct, frozen=True):
     """[retry]: what happens after a failure, where @handler does not say otherwise."""
 
-    max_attempts: Positive = 5
-    base_seconds: DelaySeconds = 2.0
-    max_seconds: DelaySeconds = 900.0
+    max_attempts: Positive = 7
+    base_seconds: DelaySeconds = 20.0
+    max_seconds: DelaySeconds = 1_800.0
 
 
 class StatsdSettings(Unshown, msgspec.Struct, frozen=True):

@@ -8,7 +8,9 @@ from collections import Counter
 from collections.abc import Callable, Container, Sequence
 from typing import NamedTuple
 
+from millpond.engine.attempts import Attempts
 from millpond.engine.delivery import Delivery
+from millpond.engine.outcomes import FAILURES
 from millpond.hub.clock import Clock
 from millpond.message import FollowUp, Outcome
 from millpond.observe import log
@@ -23,12 +25,11 @@ LEVELS = {
     "dead_lettered": logging.ERROR,
 }
 
-#: What the log says of each outcome; the fields of the event stand in braces.
+#: What the log says of each other outcome than retried; the fields of the event stand in braces.
 SENTENCES = {
     "succeeded": "succeeded in {seconds:g} s",
     "discarded": "the handler discarded this message; it was deleted",
     "released": "given back: this message is received again, by this or another worker",
-    "retried": "put off: this message is visible again in {delay_seconds} s",
     "lease_lost": "the lease was lost: SQS may have given this message to another worker",
     "dead_lettered": "this message is in the dead-letter queue now, with the reason",
 }
@@ -163,9 +164,28 @@ class Books:
         for name in ("cause", "reason", "error", "traceback"):
             if value := getattr(outcome, name):
                 fields[name] = value if name == "traceback" else value[:MAX_TEXT]
+        attempts = delivery.attempts
+        if attempts is not None and attempts.failures is not None:
+            fields["failures"] = attempts.failures
         if outcome.name == "retried":
             fields["delay_seconds"] = outcome.delay_seconds
-        text = SENTENCES[outcome.name].format_map(fields)
+            level, text = _retried(outcome, attempts)
+        else:
+            level, text = LEVELS[outcome.name], SENTENCES[outcome.name].format_map(fields)
         if outcome.name == "succeeded" and not fields["seconds"]:
             text = "succeeded in less than 1 ms"
-        log.event(LEVELS[outcome.name], f"message.{outcome.name}", text, **fields)
+        log.event(level, f"message.{outcome.name}", text, **fields)
+
+
+def _retried(outcome: Outcome, attempts: Attempts | None) -> tuple[int, str]:
+    """The level and the sentence of what is visible again after a wait: only a failure is one to look at."""
+    again = f"in {outcome.delay_seconds} s"
+    if attempts is None and outcome.cause in FAILURES:
+        return logging.WARNING, f"it cannot be sent to a dead-letter queue: this message is visible again {again}"
+    if attempts is None:
+        return logging.INFO, f"put off, which is no failure: this message is visible again {again}"
+    if attempts.failures is not None:
+        text = f"failure {attempts.failures} of {attempts.max_attempts}"
+    else:
+        text = f"attempt {attempts.used} of {attempts.max_attempts} failed ({attempts})"
+    return logging.WARNING, f"{text}, next attempt {again}"

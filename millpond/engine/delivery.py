@@ -11,6 +11,7 @@ from gevent import getcurrent
 
 from millpond.app.envelope import Envelope
 from millpond.app.routing import Route
+from millpond.engine.attempts import Attempts
 from millpond.engine.lease import Lease
 from millpond.engine.own_claim import OwnClaim
 from millpond.errors import Interrupt, TimeLimitExceeded
@@ -97,8 +98,10 @@ class Delivery(msgspec.Struct, eq=False):
     ended: float = 0.0
     settling_since: float = 0.0  # on the clock; 0.0 where it succeeded without more: then `ended` says it
     spared: int = 0  # of its receives, those that were no failure, as far as this worker knows
+    seen_failures: int = 0  # of its receives, those that failed in this worker, before this one
     route: Route | None = None  # its handler and the options of @handler, from the moment that it is entered
     failures: int | None = None  # how often it failed before, in any worker; None where nobody counts that
+    attempts: Attempts | None = None  # where this one has failed
     claim: OwnClaim | None = None  # of its event, where its handler is idempotent
     left_behind: list[FollowUp] | None = None  # by this run of its handler, so far
     _limit: Countdown[Delivery] | None = None  # the time limits that this one's is among
@@ -111,6 +114,16 @@ class Delivery(msgspec.Struct, eq=False):
         """How many of its receives have used up no attempt; one that had to wait for its time was given back once."""
         waited = self.envelope is not None and self.envelope.not_before and self.received.receive_count > 1
         return max(self.spared, 1 if waited else 0)
+
+    def attempts_now(self, max_attempts: int) -> Attempts:
+        """Its attempts, where this one fails."""
+        return Attempts(
+            self.received.receive_count,
+            min(self.seen_failures + 1, self.received.receive_count),
+            self.spared_receives,
+            None if self.failures is None else self.failures + 1,
+            max_attempts,
+        )
 
     def message(self) -> Message:
         """Make what a run of its handler sees, with no follow-up of an earlier run.

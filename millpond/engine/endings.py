@@ -60,7 +60,8 @@ class Endings(SettlerOwner):
             if outcome.name in VISIBLE_AGAIN and self._last_receive.includes(delivery):
                 if self._held_back.state is WORKING and self._last_receive.keep(delivery, outcome):
                     return
-                outcome = self._last_receive.dead_letter(outcome, self.settler.sender.dead_letters is not None)
+                has_place = self.settler.sender.dead_letters is not None
+                outcome = self._last_receive.dead_letter(delivery, outcome, has_place)
             if self._groups is not None and outcome.name not in DONE:
                 self._groups.fail(delivery)
         delivery.state = SETTLING

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import msgspec
 
@@ -16,8 +17,18 @@ from millpond.engine.permits import Share
 from millpond.hub.clock import Clock, Event
 from millpond.sqs.queue import Received
 
-#: Messages of which it is remembered how many receives were no failures.
-MAX_SPARED = 10_000
+#: Messages of which it is remembered how their receives ended.
+MAX_SEEN_MESSAGES = 10_000
+
+
+class Seen(NamedTuple):
+    """How earlier receives of a message ended, as far as this worker has seen."""
+
+    spared: int = 0  # no failures: put off, given back
+    failures: int = 0
+
+
+NOTHING_SEEN = Seen()
 
 
 class InHand:
@@ -33,7 +44,7 @@ class InHand:
         self._leases = leases
         self._books = books
         self._share = share
-        self._spared: dict[str, int] = {}  # by message id: receives that were no failure, as far as we have seen
+        self._seen: dict[str, Seen] = {}  # by message id
         self._clock = clock
         self._abandoned_until: list[float] = []
 
@@ -60,8 +71,8 @@ class InHand:
     def _deliver(self, received: Received, since: float, wall_time: float) -> Delivery:
         delivery = Delivery(received, self._owner, self._clock, wall_time)
         delivery.lease = self._leases.take(delivery, received.receipt_handle, since, received.receive_count)
-        if self._spared:
-            delivery.spared = self._spared.get(received.message_id, 0)
+        if self._seen:
+            delivery.spared, delivery.seen_failures = self._seen.get(received.message_id, NOTHING_SEEN)
         return delivery
 
     def _hold(self, deliveries: list[Delivery], since: float) -> None:
@@ -85,7 +96,7 @@ class InHand:
         """Forget what is settled, but remember when messages that went back are visible, and which receives use up no
         attempt."""
         for delivery in deliveries:
-            if self._spared or delivery.outcome is not SUCCEEDED:
+            if delivery.outcome is not SUCCEEDED or (self._seen and delivery.received.receive_count > 1):
                 self._learn(delivery)
         self._forget(deliveries)
 
@@ -94,13 +105,13 @@ class InHand:
         is_back = outcome.name in VISIBLE_AGAIN
         if is_back:
             self.back_off_until = max(self.back_off_until, self._clock.now() + outcome.delay_seconds)
-        is_spared = is_back and outcome.cause not in FAILURES
-        if is_spared or outcome.name in DONE:
-            self._spared.pop(message_id, None)
-        if is_spared:
-            if len(self._spared) >= MAX_SPARED:  # the one that was not seen for longest
-                del self._spared[next(iter(self._spared))]
-            self._spared[message_id] = delivery.spared + 1
+        if is_back or outcome.name in DONE:
+            self._seen.pop(message_id, None)
+        if is_back:
+            if len(self._seen) >= MAX_SEEN_MESSAGES:  # the one that was not seen for longest
+                del self._seen[next(iter(self._seen))]
+            failed = outcome.cause in FAILURES
+            self._seen[message_id] = Seen(delivery.spared + (not failed), delivery.seen_failures + failed)
 
     def _forget(self, deliveries: list[Delivery]) -> None:
         by_id = self.deliveries

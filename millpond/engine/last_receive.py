@@ -10,7 +10,7 @@ import msgspec
 from millpond.app.config import QueueSettings
 from millpond.engine.delivery import Delivery, DeliveryKeeper
 from millpond.engine.groups import BEHIND_FAILED
-from millpond.engine.outcomes import FAILURES
+from millpond.engine.outcomes import FAILURES, joined
 from millpond.engine.pause import Pause
 from millpond.hub.clock import Clock, Timer
 from millpond.message import Outcome
@@ -67,11 +67,12 @@ class LastReceive:
         self._log_kept()
         return True
 
-    def dead_letter(self, outcome: Outcome, has_dead_letters: bool) -> Outcome:
+    def dead_letter(self, delivery: Delivery, outcome: Outcome, has_dead_letters: bool) -> Outcome:
         """A dead letter with its reason, before SQS makes one without; the same reason where none can be sent."""
-        advice = "" if outcome.cause in FAILURES else ": raise it"
-        reached = f"maxReceiveCount = {self.max_receive_count} is reached{advice}"
-        outcome = msgspec.structs.replace(outcome, reason=f"{outcome.reason or outcome.cause} ({reached})")
+        reason, reached = outcome.reason or outcome.cause, f"maxReceiveCount = {self.max_receive_count} is reached"
+        if (attempts := delivery.attempts) is not None:
+            reason, reached = outcome.reason, f"{attempts}; {reached}, before max_attempts = {attempts.max_attempts}"
+        outcome = msgspec.structs.replace(outcome, reason=joined(reason, f"{reached}: raise it"))
         return msgspec.structs.replace(outcome, name="dead_lettered") if has_dead_letters else outcome
 
     def stand_in_line(self, delivery: Delivery, outcome: Outcome = SERVER_DOWN) -> None:

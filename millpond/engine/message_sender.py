@@ -16,6 +16,7 @@ from millpond.hub.clock import Clock
 from millpond.message import FollowUp, Outcome
 from millpond.sqs.batcher import Batcher
 from millpond.sqs.entries import results_of
+from millpond.sqs.limits import MAX_DELAY_SECONDS
 from millpond.sqs.queue import Entry, Failure, Queue
 
 #: A follow-up that cannot be sent for this long is a dead letter.
@@ -147,7 +148,7 @@ class MessageSender:
             if unsent.follow_up is None:
                 self._put_off(unsent)
             else:  # its original must not run again
-                seconds = self._processor.retry_seconds(unsent.delivery)
+                seconds = self._processor.retry_seconds(unsent.delivery, most=MAX_DELAY_SECONDS)
                 unsent.entry = self._entries.follow_up(unsent.delivery, unsent.follow_up, seconds)
         more, refused = self._offer_entries([unsent for unsent in refused if unsent.follow_up is not None])
         return again + more + self._held_on(refused)

@@ -21,10 +21,9 @@ from millpond.errors import (
     Unavailable,
     Wait,
 )
-from millpond.hub.backoff import retry_seconds, whole_seconds
+from millpond.hub.backoff import put_off_seconds, retry_seconds, whole_seconds
 from millpond.hub.threads import NoThread
 from millpond.message import Cause, Outcome
-from millpond.observe.screen import counted
 
 #: Causes that use up an attempt.
 FAILURES = frozenset({"failed", "timed_out", "rejected", "undecodable"})
@@ -42,8 +41,6 @@ LEASE_LOST = Outcome("lease_lost")
 RELEASED = Outcome("released", reason="the worker shuts down")
 #: The same, where its handler has not begun: it can wait until no poll of ours would fetch it again.
 NOT_STARTED = Outcome("released", reason="the worker shuts down")
-#: How long a message is put off when no thread was free for it: the first time, and at most.
-PUT_OFF_SECONDS, MAX_PUT_OFF_SECONDS = 30.0, 900.0
 
 
 def undecodable(reason: str) -> Outcome:
@@ -54,12 +51,6 @@ def undecodable(reason: str) -> Outcome:
 def unavailable(reason: str) -> Outcome:
     """The outcome of a message that waits for the store of claims."""
     return Outcome("retried", "unavailable", reason, delay_seconds=UNAVAILABLE_SECONDS, other_side=True)
-
-
-def policy_of(route: Route, retry: RetrySettings) -> RetrySettings:
-    """[retry], with what the handler's own `max_attempts` and `backoff` override."""
-    base_seconds, max_seconds = route.backoff or (retry.base_seconds, retry.max_seconds)
-    return RetrySettings(route.max_attempts or retry.max_attempts, base_seconds, max_seconds)
 
 
 def of_raised(raised: Raised, delivery: Delivery, policy: RetrySettings) -> Outcome:
@@ -76,13 +67,18 @@ def of_raised(raised: Raised, delivery: Delivery, policy: RetrySettings) -> Outc
     if kind is Discard:
         return Outcome("discarded", "", reason, follow_ups=delivery.follow_ups)
     if kind in WAITS:
-        return _waits(raised, WAITS[kind], delivery, policy)
+        return _waits(raised, WAITS[kind], delivery)
     if kind is PayloadError:
         return undecodable(reason)
     if kind is NoThread:
-        seconds = retry_seconds(delivery.received.receive_count, PUT_OFF_SECONDS, MAX_PUT_OFF_SECONDS)
-        return Outcome("retried", "no_thread", reason, delay_seconds=max(round(PUT_OFF_SECONDS / 2), seconds))
+        seconds = put_off_seconds(delivery.received.receive_count)
+        return Outcome("retried", "no_thread", reason, delay_seconds=seconds)
     return NOT_STARTED
+
+
+def joined(reason: str, count: str) -> str:
+    """A reason, with what the counts say; a reason without a text is its counts."""
+    return f"{reason} ({count})" if reason else count
 
 
 def of_interrupt(interrupt: Interrupt, delivery: Delivery, policy: RetrySettings, route: Route) -> Outcome:
@@ -101,14 +97,14 @@ def of_interrupt(interrupt: Interrupt, delivery: Delivery, policy: RetrySettings
     return _failed(delivery, policy, "timed_out", reason, other_side=True)
 
 
-def _waits(raised: Raised, cause: Cause, delivery: Delivery, policy: RetrySettings) -> Outcome:
+def _waits(raised: Raised, cause: Cause, delivery: Delivery) -> Outcome:
     """No failure: its message waits, in hand where there is room for it, or else in its queue."""
     if raised.after is not None:
         seconds = max(1, whole_seconds(raised.after))  # 0 would be a hot loop
     elif cause == "unavailable":
         seconds = UNAVAILABLE_SECONDS
     else:
-        seconds = retry_seconds(delivery.received.receive_count, policy.base_seconds, policy.max_seconds)
+        seconds = put_off_seconds(delivery.received.receive_count)
     is_theirs = cause != "waiting"
     return Outcome(
         "retried", cause, raised.reason, delay_seconds=seconds, other_side=is_theirs, asked_seconds=raised.after
@@ -130,19 +126,10 @@ def _failed(
     SQS counts receives. Those known to be no failures (it was put off, it went back behind another of its group,
     a server behind it was down) are no attempts.
     """
-    count = delivery.received.receive_count
-    if count - delivery.spared_receives >= policy.max_attempts:
-        used_up = _used_up(delivery, policy, reason)
-        return Outcome("dead_lettered", cause, used_up, error, traceback=traceback, other_side=other_side)
-    seconds = retry_seconds(count, policy.base_seconds, policy.max_seconds) if after is None else whole_seconds(after)
+    delivery.attempts = attempts = delivery.attempts_now(policy.max_attempts)
+    used = attempts.used
+    if used >= policy.max_attempts:
+        reason = joined(reason, f"{attempts}; max_attempts = {policy.max_attempts}")
+        return Outcome("dead_lettered", cause, reason, error, traceback=traceback, other_side=other_side)
+    seconds = retry_seconds(used, policy.base_seconds, policy.max_seconds) if after is None else whole_seconds(after)
     return Outcome("retried", cause, reason, error, seconds, traceback=traceback, other_side=other_side)
-
-
-def _used_up(delivery: Delivery, policy: RetrySettings, reason: str) -> str:
-    received, spared = delivery.received, delivery.spared_receives
-    if not spared and not received.group_id:
-        return f"{reason or 'every attempt failed'} (attempt {received.receive_count})"
-    # Other workers may have given it back too: nobody knows how often it ran there.
-    times, attempts = counted(received.receive_count, "time"), received.receive_count - spared
-    count = f"received {times}, {attempts} of which counted; max_attempts = {policy.max_attempts}"
-    return f"{reason or 'the last attempt failed'} ({count})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from contextvars import Context
 from functools import partial
@@ -10,21 +11,14 @@ import msgspec
 
 from millpond.app.config import RetrySettings
 from millpond.app.envelope import Undecodable, early_seconds, unwrap
+from millpond.app.retry_policy import policy_of
 from millpond.app.routing import Route
 from millpond.engine.claiming import Claiming
 from millpond.engine.delivery import Delivery
 from millpond.engine.handler_call import call_handler
-from millpond.engine.outcomes import (
-    CLAIMED_SUCCEEDED,
-    RELEASED,
-    SUCCEEDED,
-    of_interrupt,
-    of_raised,
-    policy_of,
-    undecodable,
-)
+from millpond.engine.outcomes import CLAIMED_SUCCEEDED, RELEASED, SUCCEEDED, of_interrupt, of_raised, undecodable
 from millpond.engine.raised import Raised, RaisedReader
-from millpond.hub.backoff import retry_seconds, whole_seconds
+from millpond.hub.backoff import in_upper_half, retry_seconds, whole_seconds
 from millpond.hub.countdown import Countdown, Time
 from millpond.hub.interruption import Interruption
 from millpond.hub.threads import NoThread, NotStarted, Threads
@@ -141,13 +135,14 @@ class Processor:
         route = self._route(delivery)
         return route.where if route is not None else ""
 
-    def retry_seconds(self, delivery: Delivery) -> int:
+    def retry_seconds(self, delivery: Delivery, most: float = math.inf) -> int:
         """The back-off of a delivery, by its handler's policy; the longest where it has no handler."""
         route = self._route(delivery)
         if route is None:
-            return whole_seconds(self._retry.max_seconds)
+            return whole_seconds(min(most, in_upper_half(self._retry.max_seconds)))
         policy = self._policies[route.event_type]
-        return retry_seconds(delivery.received.receive_count, policy.base_seconds, policy.max_seconds)
+        used = delivery.attempts_now(policy.max_attempts).used
+        return retry_seconds(used, policy.base_seconds, min(most, policy.max_seconds))
 
     def _route(self, delivery: Delivery) -> Route | None:
         return self._routes.get(delivery.envelope.event_type) if delivery.envelope is not None else None

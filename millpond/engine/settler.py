@@ -185,7 +185,7 @@ class Settler(LeaseOwner, SenderOwner, ClaimOwner):
 
     def put_off(self, delivery: Delivery, why: str) -> None:
         """Put off what should be a dead letter and cannot be one now: it stays in the queue, under back-off."""
-        was = delivery.outcome
+        was, delivery.attempts = delivery.outcome, None
         reason = f"{was.reason} ({why})" if was.reason else why
         seconds = self._processor.retry_seconds(delivery)
         self.settle([delivery], Outcome("retried", was.cause, reason, was.error, seconds, traceback=was.traceback))

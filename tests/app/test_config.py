@@ -301,7 +301,7 @@ def test_the_url_of_no_queue_is_a_finding_that_says_what_is_missing(findings, ur
         ("[worker]\ndrain_seconds = inf", '[worker] drain_seconds = Infinity: 1 second or more, or "until done"'),
         ("[retry]\nmax_attempts = 0", "[retry] max_attempts = 0: a whole number, 1 or more"),
         ("[retry]\nmax_seconds = 43201", "[retry] max_seconds = 43201: 0 to 43200 seconds"),
-        ("[retry]\nbase_seconds = 901", "[retry] base_seconds = 901: not more than max_seconds = 900.0"),
+        ("[retry]\nbase_seconds = 1801", "[retry] base_seconds = 1801: not more than max_seconds = 1800.0"),
         ("[statsd]\nport = 65536", "[statsd] port = 65536: 1 to 65535, a whole number"),
         (
             '[statsd]\nhost = "10.0.0.1:8125"',

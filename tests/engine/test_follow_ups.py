@@ -152,7 +152,7 @@ def test_another_worker_that_cannot_know_of_it_allows_one_receive_more(start, cl
     assert first == []
     (letter,) = rig.dead.messages.values()
     reason = json.loads(letter.entry.attributes[ATTRIBUTE].value)["reason"]
-    assert reason == "not yet (received 3 times, 2 of which counted; max_attempts = 2)"
+    assert reason == "not yet (failed 2 times, received 3 times; max_attempts = 2)"
 
 
 def test_a_rejected_follow_up_goes_to_its_queue_for_no_longer_than_sqs_delays_where_no_letter_can_be_written(clock):

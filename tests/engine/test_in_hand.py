@@ -212,14 +212,14 @@ def test_a_receive_of_what_is_in_hand_counts_as_an_attempt_as_any_other(clock):
     gate.event.set()
     clock.advance(1)
     assert rig.outcomes() == {one: "dead_lettered"}
-    assert rig.letters() == ["every attempt failed (attempt 2)"]
+    assert rig.letters() == ["received 2 times; this worker saw 1 failure; max_attempts = 2"]
 
 
 def put_off(clock, monkeypatch, puts):
     """`puts`: name -> when it is sent, how often no thread is free for it (it comes again after 20 s, then 40), and
     whether it fails then. Two receives are remembered, and two attempts are made; the receives of the dead letters."""
-    monkeypatch.setattr(in_hand, "MAX_SPARED", 2)
-    monkeypatch.setattr(outcomes, "retry_seconds", lambda receives, *_: 20 * receives)
+    monkeypatch.setattr(in_hand, "MAX_SEEN_MESSAGES", 2)
+    monkeypatch.setattr(outcomes, "put_off_seconds", lambda receives: 20 * receives)
     left, fails = (
         {name: times for name, (_, times, _) in puts.items()},
         {name: fails for name, (*_, fails) in puts.items()},

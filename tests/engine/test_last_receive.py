@@ -32,7 +32,7 @@ def test_a_message_that_sqs_would_move_next_is_moved_with_its_reason(clock):
     assert [outcome.name for _, outcome in rig.ended] == ["retried"] * 3 + ["dead_lettered"]
     (letter,) = rig.dead.messages.values()
     reason = json.loads(letter.entry.attributes["millpond"].value)["reason"]
-    assert reason == "not yet (maxReceiveCount = 4 is reached)"
+    assert reason == "not yet (failed 4 times; maxReceiveCount = 4 is reached, before max_attempts = 10: raise it)"
     assert rig.queue.deleted == {one: 1}
 
 
@@ -192,7 +192,8 @@ def test_a_message_that_came_again_in_hand_and_fails_at_its_last_receive_is_a_de
     clock.advance(1)
     gate.event.set()
     clock.advance(30)
-    assert rig.letters() == ["not yet (maxReceiveCount = 2 is reached)"]
+    counts = "received 2 times; this worker saw 1 failure; maxReceiveCount = 2 is reached, before max_attempts = 3"
+    assert rig.letters() == [f"not yet ({counts}: raise it)"]
     assert rig.queue.moved == []
 
 

@@ -95,17 +95,20 @@ def test_retry_is_visible_again_after_whole_seconds_rounded_up(after, seconds):
     assert outcome == Outcome("retried", "failed", "not yet", delay_seconds=seconds)
 
 
-@pytest.mark.parametrize(("attempt", "longest"), [(1, 2), (2, 4), (4, 16)])
+@pytest.mark.parametrize(("attempt", "longest"), [(1, 2), (2, 6), (4, 54)])
 def test_retry_without_a_delay_waits_by_the_back_off(attempt, longest):
     delays = {process(raiser(Retry("not yet")), attempt=attempt).delay_seconds for _ in range(200)}
-    assert min(delays) == 1
-    assert max(delays) == longest
+    assert min(delays) >= longest / 2
+    assert max(delays) <= longest
+    assert len(delays) > 1 or longest == 2
 
 
 def test_retry_at_the_last_attempt_is_a_dead_letter_with_its_reason():
     assert process(raiser(Retry("not yet", after=5)), attempt=4).name == "retried"
     outcome = process(raiser(Retry("not yet", after=5)), attempt=5)
-    assert outcome == Outcome("dead_lettered", "failed", "not yet (attempt 5)")
+    assert outcome == Outcome(
+        "dead_lettered", "failed", "not yet (received 5 times; this worker saw 1 failure; max_attempts = 5)"
+    )
     assert process(raiser(Retry("not yet")), attempt=99).name == "dead_lettered"
 
 
@@ -170,9 +173,13 @@ def test_anything_else_that_is_raised_is_a_failure_of_this_message(error):
     outcome = process(raiser(error))
     assert (outcome.name, outcome.cause, outcome.reason) == ("retried", "failed", "")
     assert outcome.error == f"{type(error).__name__}: {error}".removesuffix(": ")
-    assert 1 <= outcome.delay_seconds <= 2
+    assert outcome.delay_seconds == 2
     last = process(raiser(error), attempt=5)
-    assert (last.name, last.cause, last.reason) == ("dead_lettered", "failed", "every attempt failed (attempt 5)")
+    assert (last.name, last.cause, last.reason) == (
+        "dead_lettered",
+        "failed",
+        "received 5 times; this worker saw 1 failure; max_attempts = 5",
+    )
     assert last.error == outcome.error
 
 
@@ -502,7 +509,8 @@ def test_a_handler_that_runs_past_its_time_limit_is_interrupted_and_tried_again(
 def test_a_handler_that_runs_past_its_limit_at_the_last_attempt_is_a_dead_letter():
     slot = Slot(sleeps, attempt=5)
     slot.clock.advance(LIMIT)
-    assert slot.outcome == Outcome("dead_lettered", "timed_out", f"{TIMED_OUT} (attempt 5)", other_side=True)
+    reason = f"{TIMED_OUT} (received 5 times; this worker saw 1 failure; max_attempts = 5)"
+    assert slot.outcome == Outcome("dead_lettered", "timed_out", reason, other_side=True)
 
 
 def test_a_time_limit_of_the_handlers_own_counts():

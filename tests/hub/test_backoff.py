@@ -1,14 +1,48 @@
+import math
+
 import pytest
 
+from millpond.app.config import RetrySettings
 from millpond.errors import AccessDenied, Throttled, Unreachable
-from millpond.hub.backoff import MAX_CALL_DELAY_SECONDS, call_back_off_seconds, retry_seconds, whole_seconds
+from millpond.hub.backoff import (
+    MAX_CALL_DELAY_SECONDS,
+    call_back_off_seconds,
+    put_off_seconds,
+    retries_seconds,
+    retry_seconds,
+    whole_seconds,
+)
 
 
-@pytest.mark.parametrize(("attempt", "ceiling"), [(1, 2), (2, 4), (3, 8), (9, 512), (10, 900), (2_000, 900)])
-def test_a_retry_waits_between_one_second_and_a_ceiling_that_doubles(attempt, ceiling):
-    assert retry_seconds(attempt, 2, 900, lambda: 0.0) == 1
-    assert retry_seconds(attempt, 2, 900, lambda: 0.5) == max(1, ceiling / 2)
+@pytest.mark.parametrize(("attempt", "ceiling"), [(1, 2), (2, 6), (3, 18), (6, 486), (7, 900), (2_000, 900)])
+def test_a_retry_waits_for_the_upper_half_of_a_ceiling_that_trebles(attempt, ceiling):
+    assert retry_seconds(attempt, 2, 900, lambda: 0.0) == ceiling / 2
+    assert retry_seconds(attempt, 2, 900, lambda: 0.5) == math.ceil(ceiling * 0.75)
     assert retry_seconds(attempt, 2, 900, lambda: 1.0) == ceiling
+
+
+def test_a_retry_waits_for_a_second_where_its_back_off_is_none():
+    assert retry_seconds(5, 0, 0, lambda: 0.0) == 1
+
+
+def test_the_default_attempts_survive_a_deploy_of_the_other_side_and_a_lunch_break():
+    retry = RetrySettings()
+    least, most = retries_seconds(retry.max_attempts, retry.base_seconds, retry.max_seconds)
+    assert least > 35 * 60
+    assert most > 60 * 60
+
+
+@pytest.mark.parametrize(
+    ("attempts", "seconds"), [(1, (0, 0)), (2, (10, 20)), (3, (40, 80)), (7, (2_110, 4_220)), (8, (3_010, 6_020))]
+)
+def test_all_attempts_together_take_the_sum_of_their_waits(attempts, seconds):
+    assert retries_seconds(attempts, 20, 1_800) == seconds
+
+
+@pytest.mark.parametrize(("receives", "ceiling"), [(1, 30), (2, 60), (5, 480), (6, 900), (1_000, 900)])
+def test_what_could_not_begin_is_put_off_for_the_upper_half_of_a_ceiling_that_doubles(receives, ceiling):
+    assert put_off_seconds(receives, lambda: 0.0) == ceiling / 2
+    assert put_off_seconds(receives, lambda: 1.0) == ceiling
 
 
 def test_sqs_takes_whole_seconds_rounded_up_and_zero_stays_zero():
