@@ -134,6 +134,20 @@ class Message(Unshown, msgspec.Struct, eq=False):
         return tuple(self._follow_ups)
 
 
+#: What a message was made with as its body.
+_content: Callable[[Message], Any] = vars(Message)["body"].__get__
+
+
+class LargeMessage(Message):
+    """A message whose body stays UTF-8, and is made a text each time that its handler asks for it."""
+
+    @property  # type: ignore[misc]  # in the place of an attribute, which nobody writes
+    def body(self) -> str:  # type: ignore[override]
+        """The text as it came."""
+        content: bytes = _content(self)
+        return content.decode()
+
+
 def envelope_text(event_type: str, event_id: str, payload: Any) -> str:
     """The body of a message as Millpond writes it. Raises TypeError for a payload that is not JSON."""
     text = msgspec.json.encode({"event_type": event_type, "event_id": event_id, "payload": payload}).decode()

@@ -54,7 +54,7 @@ def copy(received: Received, reason: ReasonAttribute, dedup_id: str = "") -> Ent
     A FIFO queue takes each `dedup_id` once in five minutes.
     """
     attributes = {**received.attributes, ATTRIBUTE: Attribute("String", reason_text(reason))}
-    letter = Entry(received.body, 0, received.group_id, received.trace_header, attributes, dedup_id)
+    letter = Entry(received.text, 0, received.group_id, received.trace_header, attributes, dedup_id)
     return letter if len(attributes) <= MAX_ATTRIBUTES and letter.size <= MAX_BYTES else bare(letter)
 
 

@@ -49,7 +49,7 @@ class BodyOnly(Envelope):
 _decode = msgspec.json.Decoder(Envelope).decode
 
 
-def unwrap(body: str, attributes: Mapping[str, Attribute], default_type: str, message_id: str) -> Envelope:
+def unwrap(body: str | bytes, attributes: Mapping[str, Attribute], default_type: str, message_id: str) -> Envelope:
     """The envelope of a body. Raises Undecodable.
 
     A body `{"event_type", "event_id", "payload"}` speaks for itself. Any other is the payload of the type that the
@@ -78,7 +78,7 @@ def early_seconds(envelope: Envelope, received: Received, now: float) -> int:
 
 
 def _bare(
-    body: str, attributes: Mapping[str, Attribute], default_type: str, message_id: str, error: Exception
+    body: str | bytes, attributes: Mapping[str, Attribute], default_type: str, message_id: str, error: Exception
 ) -> Envelope:
     named = attributes.get("event_type")
     event_type = str(named.value) if named is not None else default_type
@@ -88,7 +88,7 @@ def _bare(
             f"{error}); correct its sender, or set the message attribute event_type, or the queue's event_type"
         )
     try:
-        return BodyOnly(event_type, msgspec.Raw(body.encode()), message_id)
+        return BodyOnly(event_type, msgspec.Raw(body.encode() if isinstance(body, str) else body), message_id)
     except UnicodeEncodeError as problem:  # lone surrogates: JSON can name them, UTF-8 cannot hold them
         raise Undecodable(f"the body is not Unicode text: {problem.reason} at {problem.start}") from None
 

@@ -18,7 +18,7 @@ from millpond.errors import Interrupt, TimeLimitExceeded
 from millpond.hub.clock import Clock
 from millpond.hub.countdown import Countdown
 from millpond.hub.interruption import Interruption
-from millpond.message import FollowUp, Message, Outcome
+from millpond.message import FollowUp, LargeMessage, Message, Outcome
 from millpond.observe import log
 from millpond.sqs.queue import Received
 
@@ -132,7 +132,8 @@ class Delivery(msgspec.Struct, eq=False):
         until the garbage collector comes.
         """
         received, envelope, self.left_behind = self.received, cast("Envelope", self.envelope), []
-        return Message(
+        make: Any = Message if isinstance(received.body, str) else LargeMessage
+        message: Message = make(
             received.message_id,
             str(envelope.event_id),
             envelope.event_type,
@@ -147,6 +148,7 @@ class Delivery(msgspec.Struct, eq=False):
             self.owner.max_bytes,
             self.left_behind,
         )
+        return message
 
     def identity(self) -> dict[str, object]:
         """The fields of its lines in the log."""

@@ -6,7 +6,7 @@ Reading raises an Exception of any kind for what is not from SQS. Where one mess
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -14,15 +14,18 @@ from millpond.errors import QueueError
 from millpond.foreign.text import shown
 from millpond.sqs import salvage
 from millpond.sqs.codes import error_kind
+from millpond.sqs.limits import MAX_BATCH
 from millpond.sqs.queue import MISSING, NO_ATTRIBUTES, Attribute, Failure, Received
 from millpond.sqs.shapes import (
     ENTRY_IDS,
     MAX_CODE,
     AnsweredError,
+    AnsweredMessage,
     AnsweredUrl,
     Attributes,
     DoneEntry,
     Messages,
+    MessagesApart,
     Results,
     Value,
 )
@@ -31,7 +34,16 @@ _INDEX = {entry_id: index for index, entry_id in enumerate(ENTRY_IDS)}
 #: What an answer says where every entry was done, by the number of entries.
 _ALL_DONE = [[DoneEntry(entry_id) for entry_id in ENTRY_IDS[:entries]] for entries in range(len(ENTRY_IDS) + 1)]
 
+#: The messages of a shorter answer are not counted: 100 that came alone, of this size, are 0.8 MiB.
+SHORT_BYTES = 8_192
+#: Nor are those of a longer one that take no more than this on average.
+UNCOUNTED_BYTES = 4_096
+#: A longer answer than that of ten such messages is read message by message: its texts are not all in memory at once.
+LONG_BYTES = MAX_BATCH * UNCOUNTED_BYTES
+
 _messages = msgspec.json.Decoder(Messages, strict=False)  # numbers come as texts
+_apart = msgspec.json.Decoder(MessagesApart)
+_message = msgspec.json.Decoder(AnsweredMessage, strict=False)
 _results = msgspec.json.Decoder(Results)
 _attributes = msgspec.json.Decoder(Attributes)
 _queue_url = msgspec.json.Decoder(AnsweredUrl)
@@ -40,22 +52,47 @@ _error = msgspec.json.Decoder(AnsweredError)
 
 def read_messages(body: bytes | bytearray) -> list[Received]:
     """The messages of a receive. Where one is not as SQS writes it, what can be read of it; `flaw` names the rest."""
+    if len(body) > SHORT_BYTES:
+        return _counted(body)
     try:
-        return [
-            Received(
-                message.message_id,
-                message.receipt_handle,
-                message.body,
-                (system := message.attributes).approximate_receive_count,
-                system.sent_timestamp,
-                system.message_group_id,
-                system.trace_header,
-                _user_attributes(message.message_attributes) if message.message_attributes else NO_ATTRIBUTES,
-            )
-            for message in _messages.decode(body).messages or ()
-        ]
+        return _read(_messages.decode(body).messages)
     except ValueError:  # what msgspec raises
         return salvage.messages(body)
+
+
+def _counted(body: bytes | bytearray) -> list[Received]:
+    """The messages of an answer that is not short: with their sizes where they are large, kept as Received says."""
+    try:
+        if len(body) > LONG_BYTES:
+            apart = _apart.decode(body).messages or ()
+            return [_kept(message, len(one)) for one in apart for message in _read([_message.decode(one)])]
+        messages = _read(_messages.decode(body).messages)
+    except ValueError:
+        messages = salvage.messages(body)
+    size = len(body) // max(1, len(messages))
+    return messages if size <= UNCOUNTED_BYTES else [_kept(message, size) for message in messages]
+
+
+def _read(messages: Sequence[AnsweredMessage] | None) -> list[Received]:
+    return [
+        Received(
+            message.message_id,
+            message.receipt_handle,
+            message.body,
+            (system := message.attributes).approximate_receive_count,
+            system.sent_timestamp,
+            system.message_group_id,
+            system.trace_header,
+            _user_attributes(message.message_attributes) if message.message_attributes else NO_ATTRIBUTES,
+        )
+        for message in messages or ()
+    ]
+
+
+def _kept(message: Received, size: int) -> Received:
+    """The same as it stays in memory, with its size."""
+    text = message.text
+    return msgspec.structs.replace(message, body=text if text.isascii() else text.encode(), size=size)
 
 
 def read_results(entries: int, body: bytes | bytearray) -> list[Failure | None]:

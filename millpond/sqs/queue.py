@@ -36,17 +36,27 @@ NO_ATTRIBUTES: Mapping[str, Attribute] = MappingProxyType({})
 
 
 class Received(Unshown, msgspec.Struct, frozen=True):
-    """One message as a receive brought it. `flaw`: why its body or attributes are not those that were sent."""
+    """One message as a receive brought it. `flaw`: why its body or attributes are not those that were sent.
+
+    `body`: the UTF-8 of a long one that is not ASCII, for as a str a single emoji gives every character four bytes.
+    `size`: the bytes that the message takes in an answer; 0 for one that is too small to count (see answers.py).
+    """
 
     message_id: str
     receipt_handle: str
-    body: str
+    body: str | bytes
     receive_count: int = 1
     sent_ms: int = 0
     group_id: str = ""
     trace_header: str = ""
     attributes: Mapping[str, Attribute] = {}
     flaw: str = ""
+    size: int = 0
+
+    @property
+    def text(self) -> str:
+        """The body as a text; of a long one this makes a new text each time."""
+        return self.body if isinstance(self.body, str) else self.body.decode()
 
 
 class Entry(Unshown, msgspec.Struct, frozen=True):

@@ -62,6 +62,12 @@ class Messages(Shape):
     messages: list[AnsweredMessage] | None = None
 
 
+class MessagesApart(Shape):
+    """The same, to be read one after another."""
+
+    messages: list[msgspec.Raw] | None = None
+
+
 class DeleteEntry(Shape, gc=False):
     id: str
     receipt_handle: str

@@ -137,7 +137,7 @@ def test_ten_of_the_largest_messages_are_received(wire, character):
     wire.answer({"Messages": [one | {"MessageId": f"m{number}"} for number in range(10)]})
     received = wire.queue.receive(10, 1, 60)
     assert [message.message_id for message in received] == [f"m{number}" for number in range(10)]
-    assert all(message.body == body and not message.flaw for message in received)
+    assert all(message.text == body and not message.flaw for message in received)
 
 
 @pytest.mark.parametrize("body", [{}, EMPTY, {"Messages": None}])
