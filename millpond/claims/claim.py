@@ -77,10 +77,11 @@ class ClaimState(Enum):
 
 
 class TableFinding(NamedTuple):
-    """What a look at a store has found. A worker whose store has an `error` cannot run idempotent handlers."""
+    """What a look at a store has found. With an `error` no idempotent handler can run; `may_pass`: for now."""
 
     level: Literal["ok", "note", "warning", "error"]
     text: str
+    may_pass: bool = False
 
 
 class ClaimStore(Protocol):
@@ -194,6 +195,11 @@ def may_release(record: ClaimRecord | None, token: str, now: float) -> bool:
     """Whether this token's claim can be given up; again, where the answer to the first write was lost."""
     open_states = (ClaimState.HELD, ClaimState.LAPSED, ClaimState.RELEASED)
     return _is_owner(record, token) and state_of(record, now) in open_states
+
+
+def is_given_up(record: ClaimRecord | None, token: str) -> bool:
+    """Whether this token's claim was given up already: asked again where the answer to that write was lost."""
+    return record is not None and record.token == token and not record.lease_until
 
 
 def _is_owner(record: ClaimRecord | None, token: str) -> bool:

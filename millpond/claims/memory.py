@@ -13,6 +13,7 @@ from millpond.claims.claim import (
     ClaimState,
     TableFinding,
     expiry_of,
+    is_given_up,
     may_complete,
     may_release,
     may_renew,
@@ -66,12 +67,9 @@ class MemoryClaims:
     def release(self, key: str, token: str, failures: int | None, now: float) -> bool:
         record = self._records.get(key)
         if record is None or not may_release(record, token, now):
-            return False
-        if failures is None:
-            del self._records[key]
-        else:
-            expires = self._expiry(0, now)
-            self._records[key] = replace(record, lease_until=0.0, failures=failures, expires=expires)
+            return failures is None and is_given_up(record, token)
+        expires = now if failures is None else self._expiry(0, now)
+        self._records[key] = replace(record, lease_until=0.0, failures=failures or 0, expires=expires)
         return True
 
     def read(self, key: str) -> ClaimRecord | None:

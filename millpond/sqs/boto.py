@@ -9,8 +9,6 @@ import boto3
 import botocore.session
 from botocore import xform_name
 from botocore.config import Config
-from botocore.credentials import Credentials as BotoCredentials
-from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import BotoCoreError, ConnectionClosedError, ReadTimeoutError
 
 from millpond.errors import ConfigError, QueueError, Unanswered, Unreachable
@@ -20,7 +18,7 @@ from millpond.hub.home import within
 from millpond.sqs import answers
 from millpond.sqs.codes import KEY_CODES
 from millpond.sqs.connection_pool import CONNECT_SECONDS, tls_context
-from millpond.sqs.credentials import Credentials, credentials_loader
+from millpond.sqs.credentials import Credentials, SdkKeys, credentials_loader
 from millpond.sqs.endpoint import find_endpoint
 from millpond.sqs.http_connection import TOO_LARGE
 from millpond.sqs.queue import CALL_SECONDS, POLL_GRACE_SECONDS
@@ -48,7 +46,7 @@ class BotoSqs(Sqs):
         self.credentials = Credentials(credentials_loader(endpoint))
         try:
             core = botocore.session.get_session()
-            core.register_component("credential_provider", _Provider(self.credentials))
+            core.register_component("credential_provider", SdkKeys(self.credentials))
             session = boto3.Session(botocore_session=core, region_name=endpoint.region)
             self.poll = _client(session, url, wait_seconds + POLL_GRACE_SECONDS, polls)
             self.settle = _client(session, url, CALL_SECONDS, settles)
@@ -81,20 +79,6 @@ class BotoSqs(Sqs):
             answer = method(**parameters)
         body: bytes = answer["body"]
         return body
-
-
-class _Provider(BotoCredentials):  # type: ignore[misc]
-    """What botocore signs with: the keys of our own Credentials, which no call waits for without end."""
-
-    def __init__(self, credentials: Credentials) -> None:
-        super().__init__("", "", method="millpond")
-        self._credentials = credentials
-
-    def load_credentials(self) -> _Provider:
-        return self
-
-    def get_frozen_credentials(self) -> ReadOnlyCredentials:
-        return ReadOnlyCredentials(*self._credentials.keys())
 
 
 def _client(session: boto3.Session, endpoint_url: str, read_seconds: int, connections: int) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 
 import botocore.session
 from botocore.credentials import Credentials as StaticCredentials
+from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import ClientError, HTTPClientError, UnknownCredentialError
 from botocore.exceptions import ConnectionError as NoConnection
 
@@ -164,6 +165,23 @@ def credentials_loader(endpoint: Endpoint) -> Callable[[], Any]:
         return session.get_credentials()
 
     return load
+
+
+class SdkKeys(StaticCredentials):  # type: ignore[misc]
+    """What a client of the SDK signs with: the keys of our own Credentials, which no call waits for without end.
+
+    It is a session's component "credential_provider", and what that provides.
+    """
+
+    def __init__(self, credentials: Credentials) -> None:
+        super().__init__("", "", method="millpond")
+        self._credentials = credentials
+
+    def load_credentials(self) -> SdkKeys:
+        return self
+
+    def get_frozen_credentials(self) -> ReadOnlyCredentials:
+        return ReadOnlyCredentials(*self._credentials.keys())
 
 
 class _Process(subprocess.Popen[bytes]):
