@@ -82,7 +82,7 @@ class ClaimKeeper:
         claim = delivery.claim
         if claim is None or claim.state is not OURS or claim.is_renewing:
             return
-        if delivery.is_inside() or delivery.state is SETTLING:  # else it is held: it is renewed when it begins
+        if _is_needed(delivery, claim):
             claim.is_renewing = True
             self._watch(delivery, claim)
             self._spawn(self._renew, delivery, claim)
@@ -96,24 +96,23 @@ class ClaimKeeper:
             )
 
     def _renew(self, delivery: Delivery, claim: OwnClaim) -> None:
-        while self._renew_once(delivery, claim):
-            pass
+        """Until it lasts as long as the lease; another beat may be confirmed meanwhile."""
+        failures = 0
+        while claim.until < delivery.lease.deadline and _is_needed(delivery, claim):
+            try:
+                self._read(delivery, claim, self._claiming.renew(delivery, claim))
+                failures = 0
+            except ClaimStoreError:
+                failures += 1
+                self._back_off(failures)
         claim.is_renewing = False
 
-    def _renew_once(self, delivery: Delivery, claim: OwnClaim) -> bool:
-        """True: another beat was confirmed meanwhile, and is to be followed too."""
-        if claim.state is not OURS or claim.until >= delivery.lease.deadline:
-            return False
-        try:
-            is_ours = self._claiming.renew(delivery, claim)
-        except ClaimStoreError:
-            return False  # the next beat tries it again
+    def _read(self, delivery: Delivery, claim: OwnClaim, is_ours: bool) -> None:
         claim.stop_lapse()
         if not is_ours and claim.state is TAKEN and not delivery.finishes:
             delivery.interrupt(lambda: ClaimLost(LOST_TEXT))
         elif claim.state is OURS and claim.until < delivery.lease.deadline:
             self._watch(delivery, claim)
-        return is_ours
 
     def _lapsed(self, delivery: Delivery, claim: OwnClaim) -> None:
         """In the hub."""
@@ -143,8 +142,11 @@ class ClaimKeeper:
         failures = 0
         while delivery.claim is claim and not self._close_once(delivery, claim):
             failures += 1
-            longest = HURRIED_BACK_OFF_SECONDS if self._is_draining else MAX_BACK_OFF_SECONDS
-            self._clock.sleep(min(longest, call_back_off_seconds(failures, None)))
+            self._back_off(failures)
+
+    def _back_off(self, failures: int) -> None:
+        longest = HURRIED_BACK_OFF_SECONDS if self._is_draining else MAX_BACK_OFF_SECONDS
+        self._clock.sleep(min(longest, call_back_off_seconds(failures, None)))
 
     def _close_once(self, delivery: Delivery, claim: OwnClaim) -> bool:
         try:
@@ -179,6 +181,11 @@ class ClaimKeeper:
         self._closing.pop(delivery, None)
         if was_full and not self.is_full:
             self._owner.has_room()
+
+
+def _is_needed(delivery: Delivery, claim: OwnClaim) -> bool:
+    """Whether it is to last: its handler runs, or what that has left behind is sent. What is held needs none."""
+    return claim.state is OURS and (delivery.is_inside() or (delivery.state is SETTLING and delivery.claim is claim))
 
 
 def unless_lost(claim: OwnClaim | None, outcome: Outcome) -> Outcome:

@@ -63,6 +63,8 @@ class Store:
             self.clock.sleep(self.seconds)
         if name in self.gates:
             self.gates[name].wait()
+        if callable(step):
+            step()
         if self.down or isinstance(step, BaseException):
             raise step or DOWN
         answer = write()

@@ -1,0 +1,215 @@
+"""A claim while its handler runs, and at its end: renewed with the beats, closed before the message is settled."""
+
+import pytest
+
+from millpond.errors import ClaimStoreError, Reject, Stopped
+from tests.engine.claimed import Effects, Store, body, worker
+from tests.engine.wired import BROKEN, drain, give_out_again
+
+pytestmark = pytest.mark.usefixtures("no_core_greenlet_died")
+KEY = "job e1"
+
+
+@pytest.fixture
+def store(clock):
+    return Store(clock)
+
+
+def causes(rig):
+    return [(outcome.name, outcome.cause) for _, outcome in rig.ended]
+
+
+def take_away(store, clock):
+    """Another delivery claims the event, as soon as it can."""
+    record = store.record(KEY)
+    store.memory.claim(KEY, "another", record.digest, clock.time() + 1_000, record.lease_until + 6)
+
+
+# While its handler runs
+
+
+def test_a_claim_is_renewed_after_each_confirmed_beat_and_lasts_as_long_as_the_lease(clock, store):
+    rig = worker(clock, store, Effects(clock, seconds=100), visibility_seconds=30, timeout=1_000)
+    rig.queue.put(body())
+    clock.advance(95)
+    [delivery] = rig.consumer.hand
+    assert store.names() == ["claim"] + ["renew"] * 9
+    assert store.record(KEY).lease_until == pytest.approx(1_700_000_000 + delivery.lease.deadline)
+    assert delivery.claim.until == delivery.lease.deadline
+
+
+def test_short_work_pays_for_no_renewal(clock, store):
+    rig = worker(clock, store, Effects(clock, seconds=9), visibility_seconds=30)
+    rig.queue.put(body())
+    clock.advance(20)
+    assert store.names() == ["claim", "complete"]
+
+
+def test_a_beat_that_is_not_confirmed_renews_nothing(clock, store):
+    rig = worker(clock, store, Effects(clock, seconds=100), visibility_seconds=30, timeout=1_000)
+    rig.queue.script["change_visibility"] = [BROKEN] * 50
+    rig.queue.put(body())
+    clock.advance(25)
+    assert store.names() == ["claim"]
+
+
+def test_one_renewal_is_on_its_way_at_most_and_the_beats_meanwhile_are_followed_by_one(clock, store):
+    rig = worker(clock, store, Effects(clock, seconds=100), visibility_seconds=30, timeout=1_000)
+    store.script["renew"] = [lambda: clock.sleep(15)]
+    rig.queue.put(body())
+    clock.advance(29)
+    assert store.names() == ["claim", "renew", "renew"]
+    [delivery] = rig.consumer.hand
+    assert delivery.claim.until == delivery.lease.deadline
+
+
+def test_who_loses_the_claim_is_interrupted_and_writes_nothing_more(clock, store):
+    effects = Effects(clock, seconds=100)
+    rig = worker(clock, store, effects, visibility_seconds=30, timeout=1_000)
+    [one] = rig.queue.put(body())
+    clock.advance(5)
+    take_away(store, clock)
+    clock.advance(6)
+    assert effects.raised == ["ClaimLost"]
+    assert causes(rig) == [("lease_lost", "claim_lost")]
+    assert store.names() == ["claim", "renew"]
+    assert store.calls[-1][-1] is False
+    assert store.record(KEY).token == "another"
+    assert one in rig.queue.messages
+
+
+def test_a_handler_whose_claim_cannot_be_renewed_is_interrupted_when_it_ends_and_waits_for_the_store(clock, store):
+    effects = Effects(clock, seconds=100)
+    rig = worker(clock, store, effects, visibility_seconds=30, timeout=1_000)
+    rig.queue.put(body())
+    clock.advance(5)
+    store.down = True
+    clock.advance(23)
+    assert effects.raised == []
+    clock.advance(2)
+    assert effects.raised == ["ClaimLapsed"]
+    clock.advance(300)
+    assert effects.done == []
+    store.down = False
+    clock.advance(400)
+    assert len(effects.done) == 1
+    assert effects.raised == ["ClaimLapsed"]
+    assert rig.queue.messages == {}
+
+
+def test_a_renewal_that_gets_through_before_the_claim_ends_saves_the_handler(clock, store):
+    effects = Effects(clock, seconds=100)
+    rig = worker(clock, store, effects, visibility_seconds=30, timeout=1_000)
+    store.script["renew"] = [ClaimStoreError("down")] * 8
+    rig.queue.put(body())
+    clock.advance(101)
+    assert effects.raised == []
+    assert len(effects.done) == 1
+
+
+def test_a_handler_that_may_finish_without_its_lease_may_finish_without_its_claim(clock, store):
+    effects = Effects(clock, seconds=100)
+    rig = worker(clock, store, effects, visibility_seconds=30, timeout=1_000, finishes=True)
+    [one] = rig.queue.put(body())
+    clock.advance(5)
+    take_away(store, clock)
+    clock.advance(100)
+    assert (effects.raised, effects.done) == ([], [one])
+    assert causes(rig) == [("lease_lost", "claim_lost")]
+    assert one in rig.queue.messages
+
+
+def test_the_claim_goes_on_while_follow_ups_are_sent(clock, store):
+    rig = worker(clock, store, Effects(clock, steps=[lambda message: message.follow_up("more")]), visibility_seconds=30)
+    rig.queue.script["send"] = [BROKEN] * 30
+    rig.queue.put(body())
+    clock.advance(45)
+    assert store.names()[:4] == ["claim", "renew", "renew", "renew"]
+
+
+# At its end
+
+
+@pytest.mark.parametrize("step", ["lost", ClaimStoreError("down")])
+@pytest.mark.parametrize("name", ["complete", "release"])
+def test_what_a_claim_needs_at_its_end_is_written_until_the_store_has_answered(clock, store, step, name):
+    steps = [ValueError("x")] if name == "release" else []
+    rig = worker(clock, store, Effects(clock, steps=steps))
+    store.script[name] = [step] * 3
+    rig.queue.put(body())
+    clock.advance(300)
+    assert rig.queue.messages == {}
+    assert [outcome.name for _, outcome in rig.ended][-1] == "succeeded"
+    assert store.record(KEY).done_at is not None
+    assert all(answer for called, _, _, answer in store.calls if called == name)
+
+
+def test_a_success_waits_for_the_store_in_hand_for_as_long_as_it_is_down(clock, store):
+    rig = worker(clock, store, Effects(clock, seconds=1), visibility_seconds=30)
+    rig.queue.put(body())
+    clock.advance(0.5)
+    store.down = True
+    clock.advance(3_600)
+    assert rig.consumer.in_hand == 1
+    assert rig.queue.deleted == {}
+    store.down = False
+    clock.advance(5)
+    assert rig.outcomes() == {"m1": "succeeded"}
+    assert sum(rig.queue.deleted.values()) == 1
+
+
+def test_a_success_whose_claim_is_another_deliverys_is_not_deleted(clock, store):
+    rig = worker(clock, store, Effects(clock, seconds=9), visibility_seconds=30)
+    [one] = rig.queue.put(body())
+    clock.advance(5)
+    take_away(store, clock)
+    clock.advance(5)
+    assert causes(rig) == [("lease_lost", "claim_lost")]
+    assert one in rig.queue.messages
+    assert store.record(KEY).done_at is None
+
+
+def test_follow_ups_are_sent_before_the_event_is_done(clock, store):
+    """A crash between the two sends them again, and never forgets them."""
+    rig = worker(clock, store, Effects(clock, steps=[lambda message: message.follow_up("more")]))
+    order = []
+    rig.queue.on_call = lambda name: order.append((name, store.names()[-1])) if name in ("send", "delete") else None
+    rig.queue.put(body())
+    clock.advance(0.05)
+    assert order[:2] == [("send", "claim"), ("delete", "complete")]
+
+
+def test_a_dead_letter_that_is_not_taken_puts_the_message_off_with_one_failure_more(clock, store):
+    rig = worker(clock, store, Effects(clock, steps=[Reject("wrong")]))
+    rig.dead.script["send"] = [BROKEN] * 1_000
+    rig.queue.put(body())
+    clock.advance(8)
+    assert rig.ended[0][1].name == "retried"
+    assert store.calls[1][:1] + store.calls[1][2:] == ("release", 1, True)
+
+
+def test_a_drain_gives_back_what_the_store_does_not_answer_in_time_and_leaves_its_claim(clock, store):
+    rig = worker(clock, store, Effects(clock, seconds=100), timeout=1_000, wait_seconds=1)
+    [one] = rig.queue.put(body())
+    clock.advance(5)
+    store.down = True
+    drain(rig, clock, 20)
+    rig.consumer.interrupt(Stopped)
+    clock.advance(3)
+    assert rig.outcomes() == {one: "released"}
+    assert rig.queue.messages[one].visible_at <= clock.now()
+    assert store.record(KEY).lease_until > clock.time()
+
+
+def test_what_is_delivered_again_while_its_claim_is_closed_is_settled_once(clock, store):
+    rig = worker(clock, store, Effects(clock, seconds=1), visibility_seconds=30)
+    [one] = rig.queue.put(body())
+    clock.advance(0.5)
+    store.down = True
+    clock.advance(5)
+    give_out_again(rig, one)
+    clock.advance(5)
+    store.down = False
+    clock.advance(5)
+    assert rig.outcomes() == {one: "succeeded"}
+    assert rig.queue.messages == {}
