@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable
 from typing import Any
 
-import gevent
 from gevent.event import Event
 
 from millpond.claims.claim import Answer, ClaimRecord
@@ -38,26 +36,19 @@ class Store:
         self.memory = MemoryClaims(KEPT_SECONDS)
 
     def claim(self, key: str, token: str, digest: str, lease_until: float, now: float) -> Answer:
-        write = lambda: self.memory.claim(key, token, digest, lease_until, self._now())  # noqa: E731
-        return self._do("claim", token, lease_until, write)
+        answer: Answer = self._do("claim", token, lease_until, key, token, digest, lease_until, now)
+        return answer
 
     def renew(self, key: str, token: str, lease_until: float, now: float) -> bool:
-        return bool(
-            self._do("renew", token, lease_until, lambda: self.memory.renew(key, token, lease_until, self._now()))
-        )
+        return bool(self._do("renew", token, lease_until, key, token, lease_until, now))
 
     def complete(self, key: str, token: str, now: float) -> bool:
-        return bool(self._do("complete", token, None, lambda: self.memory.complete(key, token, self._now())))
+        return bool(self._do("complete", token, None, key, token, now))
 
     def release(self, key: str, token: str, failures: int | None, now: float) -> bool:
-        return bool(
-            self._do("release", token, failures, lambda: self.memory.release(key, token, failures, self._now()))
-        )
+        return bool(self._do("release", token, failures, key, token, failures, now))
 
-    def _now(self) -> float:
-        return float(self.clock.time())
-
-    def _do(self, name: str, token: str, more: Any, write: Callable[[], Any]) -> Any:
+    def _do(self, name: str, token: str, more: Any, *arguments: Any) -> Any:
         step = self.script[name].pop(0) if self.script[name] else None
         if self.seconds:
             self.clock.sleep(self.seconds)
@@ -67,7 +58,7 @@ class Store:
             step()
         if self.down or isinstance(step, BaseException):
             raise step or DOWN
-        answer = write()
+        answer = getattr(self.memory, name)(*arguments)
         self.calls.append((name, token, more, answer))
         if step == "lost":
             raise DOWN
@@ -128,10 +119,3 @@ def worker(clock: Any, store: Store, handler: Any, queue: FakeQueue | None = Non
     rig = Rig(clock, {"job": handler}, queue=queue, store=store, **settings)
     rig.consumer.pollers.start()
     return rig
-
-
-def remove(rig: Rig, clock: Any) -> None:
-    """Power off: nothing of it goes on. Only for a rig whose greenlets are kept."""
-    for greenlet in rig.greenlets:  # type: ignore[attr-defined]
-        greenlet.kill(block=False)
-    gevent.sleep(0)
