@@ -175,7 +175,7 @@ def test_a_kill_between_the_follow_ups_and_the_done_mark_sends_them_again_under_
     world.run(120)
     assert other.done[0] == "m1"
     assert len({"m2", "m3"} & {*killed.done, *other.done}) == 1
-    assert other.causes().count("duplicate") == 1
+    assert other.causes().count("duplicate") >= 1
     assert world.queue.messages == {}
 
 
