@@ -42,7 +42,7 @@ from millpond.sqs.queue import Attribute, Received
 #: Where config.toml is, or else handlers/. Read at the import, since a test may change the current directory.
 FOLDER = Path.cwd()
 #: Receives after which a local_queue gives a message to its dead-letter queue.
-MAX_RECEIVE_COUNT = 15
+MAX_RECEIVE_COUNT = 17
 #: How long the process of the local queue may take to end by itself, and to answer.
 SERVER_STOP_SECONDS = 10
 

@@ -26,10 +26,6 @@ from millpond.sqs.sqs_queue import Sqs
 
 #: A beat's own call takes at least this: a lease must outlast both.
 BEAT_CALL_SECONDS = 1.0
-#: How far maxReceiveCount should be above max_attempts: give-backs count as receives too, and what SQS moves to the
-#: dead-letter queue by itself has no reason with it. `check` warns at the smaller one and below, and advises the larger
-#: one, with which the local queue is made.
-LEAST_REDRIVE_MARGIN, GOOD_REDRIVE_MARGIN = 5, 10
 #: One of them is set on Heroku, on ECS, on Kubernetes.
 PLATFORM_VARIABLES = ("DYNO", "ECS_CONTAINER_METADATA_URI_V4", "KUBERNETES_SERVICE_HOST")
 

@@ -10,7 +10,8 @@ from functools import partial
 from typing import NamedTuple
 
 from millpond.app import discovery
-from millpond.app.config import AllSettings, StatsdSettings
+from millpond.app.config import AllSettings, RetrySettings, StatsdSettings
+from millpond.app.retry_policy import Span, policy_of
 from millpond.app.routing import Route
 from millpond.commands.check_queue import Finding, check_queue, queue_at
 from millpond.commands.send import is_listened_to
@@ -48,6 +49,8 @@ def run(settings: AllSettings, environ: Mapping[str, str]) -> int:
     """Draw every finding as a table; return the exit code."""
     findings = list(preflight(settings, environ))
     screen.table(["", "where", "finding"], [(one.level, one.where, one.text) for one in findings], STYLES)
+    if commands := [one.command for one in findings if one.command]:
+        print("to mend it:", *commands, sep="\n")
     counts = Counter(finding.level for finding in findings)
     verdict = "the worker cannot work" if counts["error"] else "the worker can work"
     print(f"{verdict}: {', '.join(counted(counts[level], level) for level in ('error', 'warning'))}", flush=True)
@@ -58,6 +61,7 @@ def preflight(settings: AllSettings, environ: Mapping[str, str]) -> Iterator[Fin
     """Yield every finding on settings that could be loaded."""
     yield Finding("ok", "settings", f"queues: {', '.join(settings.queues)}")
     routes = yield from _handlers(settings)
+    yield from _attempts(settings.retry, routes)
     for name, queue in settings.queues.items():
         try:
             yield from check_queue(name, settings, routes, partial(queue_at, queue=queue, settings=settings))
@@ -85,6 +89,20 @@ def _handlers(settings: AllSettings) -> Generator[Finding, None, Mapping[str, Ro
     if found.setups and not wrong:
         yield Finding("note", "handlers", "the servers that handlers need, such as the mail server, are not tried")
     return found.routes
+
+
+def _attempts(retry: RetrySettings, routes: Mapping[str, Route]) -> Iterator[Finding]:
+    """Yield how long a message that always fails is tried, by [retry] and by each handler with a policy of its own."""
+    yield Finding("ok", "retry", f"a message that always fails is a dead letter {_after(retry)}")
+    for event_type, route in sorted(routes.items()):
+        if (policy := policy_of(route, retry)) != retry:
+            yield Finding("ok", "retry", f"one of type {event_type} {_after(policy)}, by its own settings")
+
+
+def _after(policy: RetrySettings) -> str:
+    if policy.max_attempts == 1:
+        return "after its first attempt"
+    return f"after {policy.max_attempts} attempts, in {Span.of(policy)} and what its handler takes"
 
 
 def _hooks(found: discovery.Handlers) -> Iterator[Finding]:

@@ -7,7 +7,8 @@ from typing import Literal
 
 import msgspec
 
-from millpond.app.config import GOOD_REDRIVE_MARGIN, LEAST_REDRIVE_MARGIN, AllSettings, QueueSettings
+from millpond.app.config import AllSettings, QueueSettings, RetrySettings
+from millpond.app.redrive_advice import good_count, longest_policy, redrive_shortfall, set_count_command
 from millpond.app.routing import Route
 from millpond.errors import AccessDenied, QueueError
 from millpond.foreign.number import number_within
@@ -28,11 +29,12 @@ Level = Literal["ok", "note", "warning", "error"]
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """One line of a preflight. A worker with an `error` cannot work."""
+    """One line of a preflight. A worker with an `error` cannot work. `command`: what mends it, for a shell."""
 
     level: Level
     where: str
     text: str
+    command: str = ""
 
 
 def check_queue(
@@ -59,8 +61,7 @@ def check_queue(
     yield _right(where, "sqs:DeleteMessage", lambda: remote.delete(handles))
     redrive = read_redrive(attributes)
     if attributes:
-        attempts = [route.max_attempts or settings.retry.max_attempts for route in routes.values()]
-        yield _redrive(where, redrive, max(attempts, default=settings.retry.max_attempts))
+        yield _redrive(where, queue.url, redrive, longest_policy(routes, settings.retry))
     named = connect(queue.dead_letter_url) if queue.dead_letter_url else None
     yield from _dead_letters(where, attributes, remote, redrive, named)
 
@@ -129,7 +130,7 @@ def _right(where: str, right: str, call: Callable[[], Sequence[Failure | None]])
     return Finding(level, where, f"{right}: {failure.code}: {failure.text}")
 
 
-def _redrive(where: str, redrive: Redrive, max_attempts: int) -> Finding:
+def _redrive(where: str, url: str, redrive: Redrive, policy: RetrySettings) -> Finding:
     count = redrive.max_receive_count
     if not count and redrive.name:
         text = (
@@ -139,15 +140,9 @@ def _redrive(where: str, redrive: Redrive, max_attempts: int) -> Finding:
     if not count:
         text = "there is no redrive policy: a message that crashes the worker comes back until its retention ends"
         return Finding("warning", where, text)
-    text = f"maxReceiveCount = {count}"
-    better = f"set it to {max_attempts + GOOD_REDRIVE_MARGIN} or more"
-    if count == 1:
-        text += ": one receive whose answer is lost, one worker that dies, and the message is a dead letter"
-        return Finding("warning", where, f"{text}: {better}")
-    if count <= max_attempts + LEAST_REDRIVE_MARGIN:
-        text += f" against max_attempts = {max_attempts}: give-backs count too, so SQS would redrive first and"
-        return Finding("warning", where, f"{text} without a reason: {better}")
-    return Finding("ok", where, f"{text}, well above max_attempts = {max_attempts}")
+    if shortfall := redrive_shortfall(count, policy):
+        return Finding("warning", where, shortfall, set_count_command(url, redrive, good_count(policy)))
+    return Finding("ok", where, f"maxReceiveCount = {count}, well above max_attempts = {policy.max_attempts}")
 
 
 def _dead_letters(

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from millpond.local.server import LocalSqs
 
-#: maxReceiveCount of a queue of --queue.
-MAX_RECEIVE_COUNT = 15
+#: maxReceiveCount of a queue of --queue: ten more than a worker's attempts by default.
+MAX_RECEIVE_COUNT = 17
 #: The exit code if the port is taken, or no queue can have that name.
 EXIT_CONFIG = 3
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 
+from millpond.app.config import RetrySettings
+from millpond.app.redrive_advice import good_count, redrive_shortfall, set_count_command
 from millpond.engine.consumer import Consumer
 from millpond.errors import QueueError, QueueMissing
 from millpond.foreign.number import number_within
@@ -19,10 +21,11 @@ from millpond.sqs.sqs_queue import SqsQueue
 class AttributeLookup:
     """Learns for one consumer what SQS says of its queue."""
 
-    def __init__(self, core: Core, queue: SqsQueue, consumer: Consumer) -> None:
+    def __init__(self, core: Core, queue: SqsQueue, consumer: Consumer, policy: RetrySettings) -> None:
         self._core = core
         self._queue = queue
         self._consumer = consumer
+        self._policy = policy  # the one with the most attempts
         self._lines: dict[str, log.Allowance] = {}  # of each thing that is not known: one a minute
         self.error: QueueError | None = None  # why not all of it is known
         self.is_missing = False  # there is no such queue; its receives say so
@@ -52,6 +55,7 @@ class AttributeLookup:
             if not self._consumer.has_dead_letters:
                 self._find_dead_letters(redrive)
             self.error = None
+            self._weigh(redrive)
         except QueueError as error:
             self.error, self.is_missing = error, redrive is None and isinstance(error, QueueMissing)
             if redrive is not None:
@@ -65,6 +69,14 @@ class AttributeLookup:
         else:
             text = f"{redrive.nameless}: what fails for good stays in this queue and is retried"
             log.event(logging.WARNING, "queue.no_dead_letters", text, queue=self._consumer.name)
+
+    def _weigh(self, redrive: Redrive) -> None:
+        """Log where a message that fails would not get all its attempts."""
+        count = redrive.max_receive_count
+        if count and (shortfall := redrive_shortfall(count, self._policy)):
+            command = set_count_command(self._queue.url, redrive, good_count(self._policy))
+            text = f"{shortfall}, by: {command}" if command else shortfall
+            log.event(logging.WARNING, "queue.few_receives", text, queue=self._consumer.name)
 
     def _log_unknown(self, what: str, error: QueueError) -> None:
         if self._lines.setdefault(what, log.Allowance(1 / 60)).take(self._core.clock.now()):

@@ -12,8 +12,9 @@ import gevent
 import msgspec
 
 from millpond.app import discovery
-from millpond.app.config import GOOD_REDRIVE_MARGIN, AllSettings
+from millpond.app.config import AllSettings
 from millpond.app.discovery import Handlers
+from millpond.app.redrive_advice import good_count, longest_policy
 from millpond.engine.processor import end_with_the_handler
 from millpond.errors import ConfigError
 from millpond.hub import asyncio_run, forked
@@ -82,7 +83,8 @@ def _wire(settings: AllSettings, core: Core, handlers: Handlers, metrics: Metric
     urls = {name: queue.url for name, queue in settings.queues.items()}
     close_polls: Callable[[], object] = lambda: None  # noqa: E731
     if any(queue.is_local for queue in settings.queues.values()):
-        server = _start_local(settings, urls)
+        count = good_count(longest_policy(handlers.routes, settings.retry))
+        server = _start_local(settings, count, urls)
         close_polls = server.close_polls
     queues = Wiring(settings, core, handlers, metrics, urls).wire(close_polls)
     metrics.start()
@@ -105,7 +107,7 @@ def _own_the_hub() -> None:
     gevent.get_hub().SYSTEM_ERROR = ()
 
 
-def _start_local(settings: AllSettings, urls: dict[str, str]) -> LocalSqs:
+def _start_local(settings: AllSettings, max_receive_count: int, urls: dict[str, str]) -> LocalSqs:
     """Start the local SQS, make the local queues, and put their URLs into `urls`."""
     server = LocalSqs(port=settings.local.port)
     try:
@@ -114,11 +116,10 @@ def _start_local(settings: AllSettings, urls: dict[str, str]) -> LocalSqs:
         text = f"[local] port = {settings.local.port}: {error.strerror}; is another worker running?"
         raise ConfigError(text) from None
     names = [name for name, queue in settings.queues.items() if queue.is_local]
-    count = settings.retry.max_attempts + GOOD_REDRIVE_MARGIN
     for name in names:
         dead_letters = server.create_queue(f"{name}-dead", {})
         arn = f"{LOCAL_ARN}:{dead_letters.rpartition('/')[2]}"
-        policy = {"deadLetterTargetArn": arn, "maxReceiveCount": count}
+        policy = {"deadLetterTargetArn": arn, "maxReceiveCount": max_receive_count}
         urls[name] = server.create_queue(name, {"RedrivePolicy": json.dumps(policy)})
     text = f"the local SQS listens on {server.url}; it keeps messages in memory only"
     log.event(logging.INFO, "local.ready", text, queues=names)

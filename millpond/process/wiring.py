@@ -12,6 +12,7 @@ import msgspec
 
 from millpond.app.config import AllSettings, QueueSettings
 from millpond.app.discovery import Handlers
+from millpond.app.redrive_advice import longest_policy
 from millpond.engine.books import Books
 from millpond.engine.consumer import Consumer
 from millpond.engine.handler_call import HANDLER_CODE
@@ -57,6 +58,7 @@ class Wiring:
         self._refusals = Refusals(core)
         self._processor = Processor(handlers.routes, settings.retry, core.pulse, settings.worker.threads)
         self._types = frozenset(handlers.routes)
+        self._longest_policy = longest_policy(handlers.routes, settings.retry)
         self._succeeded = log.Allowance(settings.log.succeeded_per_second)
         prefetch = sum(queue.prefetch for queue in settings.queues.values())
         self._permits = Permits(settings.worker.concurrency + prefetch, len(settings.queues), core.clock)
@@ -106,7 +108,7 @@ class Wiring:
             spawn=core.spawn,
             unread_since=core.pulse.unread_since,
         )
-        self._lookups[name] = AttributeLookup(core, sqs.queue(self._urls[name]), consumer)
+        self._lookups[name] = AttributeLookup(core, sqs.queue(self._urls[name]), consumer, self._longest_policy)
         if not settings.is_local:  # the local queue is blocked with the hub: it could not answer
             self._guard(name, consumer, sqs)
         return consumer
