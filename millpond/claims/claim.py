@@ -97,7 +97,7 @@ class ClaimStore(Protocol):
         ...
 
     def renew(self, key: str, token: str, lease_until: float, now: float) -> bool:
-        """Keep the claim until `lease_until`."""
+        """Keep the claim until `lease_until`, at the least: a renewal that was late on its way makes none shorter."""
         ...
 
     def complete(self, key: str, token: str, now: float) -> bool:

@@ -23,6 +23,7 @@ from millpond.claims.claim import (
     TableFinding,
     expiry_of,
     is_given_up,
+    may_renew,
     standing,
     state_of,
 )
@@ -59,7 +60,7 @@ CLAIM_EXPIRED = TableWrite(
 )
 RENEW = TableWrite(
     "SET #lease_until = :lease_until, #expires = :expires",
-    f"{_OWN} AND attribute_not_exists(#done_at) AND #lease_until > :zero",
+    f"{_OWN} AND attribute_not_exists(#done_at) AND #lease_until > :zero AND #lease_until <= :lease_until",
 )
 COMPLETE = TableWrite("SET #done_at = :now, #expires = :expires", f"{_OWN} AND #lease_until > :zero")
 RELEASE = TableWrite(
@@ -99,7 +100,11 @@ class DynamoClaims:
 
     def renew(self, key: str, token: str, lease_until: float, now: float) -> bool:
         values: Values = {":token": token, ":now": now, ":lease_until": lease_until, ":zero": 0}
-        return self._holds(key, RENEW, values | {":expires": self._expiry(lease_until, now)})
+        try:
+            self._write(key, RENEW, values | {":expires": self._expiry(lease_until, now)})
+        except Refused as refused:  # where it lasts longer already, this one was late on its way
+            return may_renew(_record_of(key, refused.item) if refused.item else None, token, now)
+        return True
 
     def complete(self, key: str, token: str, now: float) -> bool:
         values: Values = {":token": token, ":now": now, ":zero": 0}

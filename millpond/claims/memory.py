@@ -53,8 +53,9 @@ class MemoryClaims:
         record = self._records.get(key)
         if record is None or not may_renew(record, token, now):
             return False
-        expires = self._expiry(lease_until, now)
-        self._records[key] = replace(record, lease_until=lease_until, expires=expires)
+        if record.lease_until < lease_until:  # else it was late on its way
+            expires = self._expiry(lease_until, now)
+            self._records[key] = replace(record, lease_until=lease_until, expires=expires)
         return True
 
     def complete(self, key: str, token: str, now: float) -> bool:

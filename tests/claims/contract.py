@@ -70,6 +70,15 @@ def a_renewed_claim_is_busy_for_longer(stores):
 
 
 @promise
+def a_renewal_that_was_late_on_its_way_makes_no_claim_shorter(stores):
+    store, key = stores.open(), fresh()
+    claim(store, key, "a")
+    assert store.renew(key, "a", NOW + 600, NOW + 30)
+    assert store.renew(key, "a", NOW + 300, NOW + 20)
+    assert claim(store, key, "b", NOW + 400) == Busy(NOW + 600 + CLOCK_MARGIN_SECONDS)
+
+
+@promise
 def a_lapsed_claim_can_still_be_renewed_and_completed_while_nobody_else_has_it(stores):
     store, key = stores.open(), fresh()
     claim(store, key, "a")
