@@ -97,6 +97,7 @@ class Rig:
         back_off: tuple[float, float] = (2, 900),
         metrics: Metrics | None = None,
         store: ClaimStore | None = None,
+        thread: bool = False,
     ) -> None:
         self.clock = clock
         self.queue = queue or FakeQueue(clock)
@@ -116,6 +117,7 @@ class Rig:
                 on_lease_lost="finish" if finishes else "interrupt",
                 takes_message=takes_message,
                 idempotent=store is not None,
+                thread=thread,
             )
             for name, function in handlers.items()
         }

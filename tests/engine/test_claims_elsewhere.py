@@ -1,0 +1,119 @@
+"""Claims where more than one rule meets: FIFO groups, threads, what is held, and the books."""
+
+from itertools import pairwise
+
+import gevent
+import pytest
+
+from millpond.errors import Unavailable
+from tests.engine.claimed import Effects, Store, body, worker
+from tests.rig import Rig
+
+pytestmark = pytest.mark.usefixtures("no_core_greenlet_died")
+KEY = "job e1"
+
+
+@pytest.fixture
+def store(clock):
+    return Store(clock)
+
+
+def test_the_next_of_a_group_begins_when_the_one_before_it_is_done_and_deleted(clock, store):
+    store.seconds = 0.2
+    effects = Effects(clock, seconds=1)
+    rig = worker(clock, store, effects, fifo=True)
+    for number in range(3):
+        rig.queue.put(body(f"e{number}"), group_id="g")
+    clock.advance(10)
+    begun = [at for at, _ in effects.begun]
+    assert [later - before >= 1.4 for before, later in pairwise(begun)] == [True, True]
+    assert rig.queue.messages == {}
+
+
+def test_a_handler_in_a_thread_runs_under_a_claim_too(clock, store):
+    done = []
+    rig = Rig(clock, {"job": lambda payload, message: done.append(message.id)}, store=store, thread=True)
+    rig.consumer.pollers.start()
+    one = rig.queue.put(body())
+    while not rig.ended:  # a real thread, in real time
+        gevent.sleep(0.001)
+        clock.advance(0.2)
+    rig.queue.put(body())
+    clock.advance(1)
+    assert done == one
+    assert store.names() == ["claim", "complete", "claim"]
+    assert [outcome.cause for _, outcome in rig.ended] == ["", "duplicate"]
+
+
+def test_what_is_kept_in_hand_keeps_its_claim_and_renews_it_when_it_begins_again(clock, store):
+    """At its last receive a message waits for its server here; nobody else can take the event meanwhile... for as long
+    as its claim lasts; then it is claimed anew."""
+    effects = Effects(clock, steps=[Unavailable("down", after=20)])
+    rig = worker(clock, store, effects, visibility_seconds=30, max_receive_count=1)
+    [one] = rig.queue.put(body())
+    clock.advance(15)
+    assert store.names() == ["claim"]
+    clock.advance(30)
+    assert effects.done == [one]
+    assert store.names() == ["claim", "renew", "complete"]
+
+
+def test_what_was_kept_in_hand_does_not_run_where_another_delivery_has_done_the_event(clock, store):
+    effects = Effects(clock, steps=[Unavailable("down", after=100)])
+    rig = worker(clock, store, effects, visibility_seconds=30, max_receive_count=1)
+    rig.queue.put(body())
+    clock.advance(40)
+    digest = store.record(KEY).digest
+    store.memory.claim(KEY, "another", digest, clock.time() + 30, clock.time())
+    store.memory.complete(KEY, "another", clock.time())
+    clock.advance(100)
+    assert effects.done == []
+    assert [outcome.cause for _, outcome in rig.ended] == ["duplicate"]
+    assert rig.queue.messages == {}
+
+
+def test_at_the_last_receive_a_message_waits_in_hand_for_the_claim_of_another(clock, store):
+    """Given back, SQS would move it to the dead-letter queue without a reason."""
+    other = worker(clock, store, Effects(clock, seconds=20))
+    other.queue.put(body())
+    clock.advance(1)
+    effects = Effects(clock)
+    rig = worker(clock, store, effects, max_receive_count=1)
+    rig.queue.put(body())
+    clock.advance(200)
+    assert effects.begun == []
+    assert [(outcome.name, outcome.cause) for _, outcome in rig.ended] == [("discarded", "duplicate")]
+    assert rig.queue.moved == []
+
+
+def test_a_store_that_is_slow_holds_up_nobody_but_its_own(clock, store):
+    store.seconds = 5.0
+    rig = Rig(clock, {"job": Effects(clock)}, store=store)
+    plain = Effects(clock)
+    other = Rig(clock, {"job": plain}, queue=None)
+    for one in (rig, other):
+        one.consumer.pollers.start()
+        one.queue.put(body(), 5)
+    clock.advance(1)
+    assert len(plain.done) == 5
+
+
+def test_the_log_says_once_a_minute_that_the_store_is_down_and_that_it_is_back(clock, store, caplog):
+    rig = worker(clock, store, Effects(clock))
+    caplog.set_level("INFO")
+    store.down = True
+    rig.queue.put(body())
+    clock.advance(150)
+    store.down = False
+    clock.advance(300)
+    lines = [record.getMessage() for record in caplog.records if "table claims" in record.getMessage()]
+    assert 1 <= len([line for line in lines if "no idempotent handler begins" in line]) <= 3
+    assert any("answers again" in record.getMessage() for record in caplog.records)
+
+
+def test_neither_key_nor_token_is_in_the_log_where_a_greenlet_fails(clock, store):
+    rig = worker(clock, store, Effects(clock, seconds=5))
+    rig.queue.put(body("secret-id"))
+    clock.advance(1)
+    [delivery] = rig.consumer.hand
+    assert repr(delivery.claim) == "<OwnClaim ours>"
