@@ -105,9 +105,8 @@ def _waits(raised: Raised, cause: Cause, delivery: Delivery) -> Outcome:
         seconds = UNAVAILABLE_SECONDS
     else:
         seconds = put_off_seconds(delivery.received.receive_count)
-    is_theirs = cause != "waiting"
     return Outcome(
-        "retried", cause, raised.reason, delay_seconds=seconds, other_side=is_theirs, asked_seconds=raised.after
+        "retried", cause, raised.reason, delay_seconds=seconds, other_side=raised.other_side, asked_seconds=raised.after
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, cast
 from millpond.app.routing import Route
 from millpond.engine.handler_call import PayloadError
 from millpond.errors import Discard, Interrupt, MillpondError, Reject, Retry, TooFast, Unavailable, Wait
+from millpond.foreign.other_side import signs_of
 from millpond.foreign.text import shown, type_name
 from millpond.foreign.trace import describe, raised_at, traceback_of
 from millpond.hub.threads import NoThread, NotStarted
@@ -16,6 +17,8 @@ from millpond.observe import log
 from millpond.sqs.limits import MAX_HOLD_SECONDS
 
 VERDICTS = (Retry, Reject, Discard, Unavailable, TooFast, Wait)
+#: Those with which a handler says that the other side is at fault.
+THEIRS = (Unavailable, TooFast)
 #: Tracebacks are logged the first time only; this many different ones are remembered.
 MAX_SEEN = 1_000
 
@@ -68,8 +71,13 @@ class RaisedReader:
             return Raised(kind, str(error))
         verdict = next((verdict for verdict in VERDICTS if issubclass(kind, verdict)), None)
         if verdict is not None:
-            return Raised(verdict, shown(_attribute(error, "reason", "")), _seconds(_attribute(error, "after", None)))
-        return Raised(None, "", None, describe(error), self._first_traceback(error))
+            reason, after = shown(_attribute(error, "reason", "")), _seconds(_attribute(error, "after", None))
+            theirs = verdict in THEIRS or (verdict is Retry and signs_of(error).other_side)
+            return Raised(verdict, reason, after, other_side=theirs)
+        signs = signs_of(error)
+        if signs.too_fast:
+            return Raised(TooFast, describe(error), _seconds(signs.after), other_side=True)
+        return Raised(None, "", None, describe(error), self._first_traceback(error), signs.other_side)
 
     def _first_traceback(self, error: BaseException) -> str:
         place = raised_at(error)

@@ -51,14 +51,22 @@ def raised_at(error: BaseException) -> tuple[str, int]:
 def _trace(error: BaseException, depth: int) -> Iterator[str]:
     """What the traceback module would write. But that fails on fields of wrong types and on deep groups, and follows
     a chain of causes to its end."""
-    links = list(islice(_links(error), MAX_LINKS))
-    for link, joint in reversed(links):
+    chain = list(islice(links(error), MAX_LINKS))
+    for link, joint in reversed(chain):
         yield from _own_trace(link, depth)
         if joint:
             yield f"\n{joint}\n\n"
 
 
-def _links(error: BaseException | None) -> Iterator[tuple[BaseException, str]]:
+def members(error: BaseException) -> tuple[BaseException, ...]:
+    """The exceptions of a group; none where it is no group."""
+    found: tuple[BaseException, ...] = ()
+    if issubclass(type(error), BaseExceptionGroup):
+        found = _MEMBERS.__get__(error)
+    return found
+
+
+def links(error: BaseException | None) -> Iterator[tuple[BaseException, str]]:
     """The error, its cause, the cause of that, and so on; each with the words that join it to the one before."""
     joint, seen = "", set()
     while error is not None and id(error) not in seen:
@@ -77,8 +85,8 @@ def _own_trace(error: BaseException, depth: int) -> Iterator[str]:
     text = clean(error, MAX_LINES)
     yield f"{_qualified(type(error))}: {text}" if text else _qualified(type(error))
     yield from _notes(error)
-    if issubclass(type(error), BaseExceptionGroup):
-        yield from _members(_MEMBERS.__get__(error), depth)
+    if group := members(error):
+        yield from _members(group, depth)
 
 
 def _frames(frames: Any) -> Iterator[str]:
@@ -90,16 +98,16 @@ def _frames(frames: Any) -> Iterator[str]:
         yield "  (the lines cannot be read)"
 
 
-def _members(members: tuple[BaseException, ...], depth: int) -> Iterator[str]:
+def _members(group: tuple[BaseException, ...], depth: int) -> Iterator[str]:
     if not depth:
         yield "  | ..."
         return
-    for number, member in enumerate(members[:MAX_GROUP], 1):
+    for number, member in enumerate(group[:MAX_GROUP], 1):
         yield f"  +---------------- {number} ----------------"
         for text in _trace(member, depth - 1):
             yield "\n".join(f"  | {line}" for line in text.splitlines())
-    if len(members) > MAX_GROUP:
-        yield f"  | and {len(members) - MAX_GROUP} more"
+    if len(group) > MAX_GROUP:
+        yield f"  | and {len(group) - MAX_GROUP} more"
 
 
 def _notes(error: BaseException) -> Iterator[str]:

@@ -143,6 +143,32 @@ def test_neither_too_fast_nor_wait_counts_to_the_last_attempt(attempt):
     assert process(raiser(TooFast("429")), attempt=attempt).delay_seconds >= 1
 
 
+def test_an_error_of_the_network_is_a_failure_that_is_the_other_sides():
+    outcome = process(raiser(ConnectionRefusedError("refused")))
+    assert (outcome.name, outcome.cause, outcome.other_side) == ("retried", "failed", True)
+    assert not process(raiser(ValueError("no"))).other_side
+
+
+def test_an_answer_that_asks_for_fewer_is_no_failure():
+    throttled = type("HTTPError", (Exception,), {"status_code": 429, "headers": {"Retry-After": "7"}})
+    outcome = process(raiser(throttled("slow down")), attempt=5)
+    assert outcome == Outcome(
+        "retried", "too_fast", "HTTPError: slow down", delay_seconds=7, other_side=True, asked_seconds=7.0
+    )
+
+
+@pytest.mark.parametrize(("verdict", "theirs"), [(Retry, True), (Reject, False), (Discard, False), (Wait, False)])
+def test_a_verdict_stays_what_it_is_and_a_retry_shows_what_led_to_it(verdict, theirs):
+    def run(payload: Any, message: Message) -> None:
+        try:
+            raise ConnectionResetError
+        except ConnectionResetError as error:
+            raise verdict("the bank") from error
+
+    outcome = process(run)
+    assert (outcome.reason, outcome.other_side) == ("the bank", theirs)
+
+
 class OwnBase(BaseException):
     pass
 
