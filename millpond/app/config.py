@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from millpond.app.claim_settings import IdempotencySettings
 from millpond.app.toml import SettingsType, Table, TomlFile, decode, toml_key
 from millpond.errors import ConfigError
 from millpond.foreign.secrets import Unshown, conceal_environment
@@ -165,6 +166,7 @@ class AllSettings(Unshown, msgspec.Struct, frozen=True):
     sqs: SqsSettings
     queues: dict[str, QueueSettings]
     retry: RetrySettings
+    idempotency: IdempotencySettings
     statsd: StatsdSettings
     log: LogSettings
     local: LocalSettings
@@ -190,6 +192,7 @@ def load(path: Path, environ: Mapping[str, str]) -> AllSettings:
         sqs=file.table("sqs").read(SqsSettings),
         queues={name: table.read(QueueSettings) for name, table in queues.items()},
         retry=retry.read(RetrySettings),
+        idempotency=file.table("idempotency").read(IdempotencySettings),
         statsd=file.table("statsd").read(StatsdSettings),
         log=file.table("log").read(LogSettings),
         local=file.table("local").read(LocalSettings),

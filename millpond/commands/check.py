@@ -13,6 +13,7 @@ from millpond.app import discovery
 from millpond.app.config import AllSettings, RetrySettings, StatsdSettings
 from millpond.app.retry_policy import Span, policy_of
 from millpond.app.routing import Route
+from millpond.commands.check_claims import check_claims
 from millpond.commands.check_queue import Finding, check_queue, queue_at
 from millpond.commands.send import is_listened_to
 from millpond.errors import FINISHED, MISCONFIGURED, ConfigError
@@ -68,6 +69,7 @@ def preflight(settings: AllSettings, environ: Mapping[str, str]) -> Iterator[Fin
             yield from _client(name, settings)
         except ConfigError as error:
             yield from _errors(f"queues.{name}", error)
+    yield from check_claims(settings, routes)
     yield from _local(settings)
     yield _statsd(settings.statsd)
     yield _platform(settings.worker.drain_limit, environ)

@@ -23,6 +23,7 @@ from millpond.hub.signals import ExitSignals
 from millpond.local import LocalSqs
 from millpond.observe import log
 from millpond.observe.metrics import Metrics
+from millpond.process.claim_store import check_store, open_store
 from millpond.process.core import Core
 from millpond.process.refusals import Refusals
 from millpond.process.service import Service
@@ -80,13 +81,16 @@ def _set_up(handlers: Handlers) -> list[Callable[[], object]]:
 
 
 def _wire(settings: AllSettings, core: Core, handlers: Handlers, metrics: Metrics) -> Queues:
+    store = open_store(settings, handlers.routes)
+    if store is not None:
+        check_store(store)
     urls = {name: queue.url for name, queue in settings.queues.items()}
     close_polls: Callable[[], object] = lambda: None  # noqa: E731
     if any(queue.is_local for queue in settings.queues.values()):
         count = good_count(longest_policy(handlers.routes, settings.retry))
         server = _start_local(settings, count, urls)
         close_polls = server.close_polls
-    queues = Wiring(settings, core, handlers, metrics, urls).wire(close_polls)
+    queues = Wiring(settings, core, handlers, metrics, urls, store).wire(close_polls)
     metrics.start()
     _quiet_the_collector()
     return queues

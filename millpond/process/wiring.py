@@ -13,7 +13,9 @@ import msgspec
 from millpond.app.config import AllSettings, QueueSettings
 from millpond.app.discovery import Handlers
 from millpond.app.redrive_advice import longest_policy
+from millpond.claims.claim import ClaimStore
 from millpond.engine.books import Books
+from millpond.engine.claiming import Claiming
 from millpond.engine.consumer import Consumer
 from millpond.engine.handler_call import HANDLER_CODE
 from millpond.engine.lease_keeper import FLUSHERS
@@ -46,17 +48,24 @@ class Queues(NamedTuple):
 
 
 class Wiring:
-    """Builds the consumers of one process. `urls`: the URL of each queue, by its name."""
+    """Builds the consumers of one process. `urls`: the URL of each queue, by its name; `store`: of claims."""
 
     def __init__(
-        self, settings: AllSettings, core: Core, handlers: Handlers, metrics: Metrics, urls: Mapping[str, str]
+        self,
+        settings: AllSettings,
+        core: Core,
+        handlers: Handlers,
+        metrics: Metrics,
+        urls: Mapping[str, str],
+        store: ClaimStore | None = None,
     ) -> None:
         self._settings = settings
         self._core = core
         self._metrics = metrics
         self._urls = urls
         self._refusals = Refusals(core)
-        self._processor = Processor(handlers.routes, settings.retry, core.pulse, settings.worker.threads)
+        claiming = Claiming(store, core.clock) if store is not None else None
+        self._processor = Processor(handlers.routes, settings.retry, core.pulse, settings.worker.threads, claiming)
         self._types = frozenset(handlers.routes)
         self._longest_policy = longest_policy(handlers.routes, settings.retry)
         self._succeeded = log.Allowance(settings.log.succeeded_per_second)
