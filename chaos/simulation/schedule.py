@@ -67,11 +67,14 @@ class Schedule:
 
     def _boot(self) -> Worker:
         name = f"w{len(self.workers) + 1}"
-        worker = Worker(name, self.plan, self.clock, self.history, self.queue, self.letters, self.network)
+        worker = self._worker(name)
         self.workers.append(worker)
         worker.start()
         settle()  # this moment, not the next
         return worker
+
+    def _worker(self, name: str) -> Worker:
+        return Worker(name, self.plan, self.clock, self.history, self.queue, self.letters, self.network)
 
     def _happen(self, happening: Happening) -> None:
         worker = self.serving[happening.worker]

@@ -17,6 +17,7 @@ from chaos.simulation.sqs import LetterBox, SimulatedQueue
 from millpond.app.config import QueueSettings, RetrySettings
 from millpond.app.routing import Route
 from millpond.engine.books import Books
+from millpond.engine.claiming import Claiming
 from millpond.engine.consumer import Consumer
 from millpond.engine.delivery import Delivery
 from millpond.engine.in_hand import InHand
@@ -90,6 +91,7 @@ class Worker:
         self.history = history
         self.over = False
         self.draining = False
+        self._network = network
         self._greenlets: list[gevent.Greenlet] = []
         self.pool: Pool[Delivery] = Pool(plan.concurrency, self._crashed)
         self.permits = Permits(plan.permits, 1, self.clock)
@@ -101,14 +103,14 @@ class Worker:
 
     def _consumer(self, link: Link, letters: Link) -> RecordedConsumer:
         plan, clock = self.plan, self.clock
-        routes = {"work": Route("work", "simulated.work", msgspec.json.decode, self._handle, plan.timeout)}
+        routes = {"work": self._route()}
         self.books = Books("q", routes, Metrics("", 0, "millpond", "test"), log.Allowance(0), clock)
         consumer = RecordedConsumer(
             "q",
             self._settings(),
             Limited(link, clock),
             Limited(letters, clock),
-            processor=Processor(routes, RetrySettings(plan.max_attempts, *RETRY), clock),
+            processor=Processor(routes, RetrySettings(plan.max_attempts, *RETRY), clock, claiming=self._claiming()),
             books=self.books,
             share=self.share,
             pool=self.pool,
@@ -121,6 +123,13 @@ class Worker:
         consumer.hand.__class__ = RecordedHand
         consumer.worker = consumer.hand.worker = self  # type: ignore[attr-defined]
         return consumer
+
+    def _route(self) -> Route:
+        return Route("work", "simulated.work", msgspec.json.decode, self._handle, self.plan.timeout)
+
+    def _claiming(self) -> Claiming | None:
+        """Where its handler is idempotent."""
+        return None
 
     def _settings(self) -> QueueSettings:
         plan = self.plan
