@@ -12,6 +12,7 @@ import msgspec
 from gevent.event import Event
 
 from millpond.hub.clock import Clock
+from millpond.sqs.answers import UNCOUNTED_BYTES
 from millpond.sqs.queue import Entry, Failure, Received
 
 TOO_LATE = Failure("InvalidParameterValue", "DelaySeconds must be >= 0 and <= 900.", sender_fault=True)
@@ -124,6 +125,7 @@ class FakeQueue:
                     one.entry.group_id,
                     "",
                     one.entry.attributes,
+                    size=size if (size := len(one.entry.body)) > UNCOUNTED_BYTES else 0,
                 )
             )
         return found

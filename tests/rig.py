@@ -9,7 +9,7 @@ from typing import Any
 import gevent
 import msgspec
 
-from millpond.app.config import QueueSettings, RetrySettings
+from millpond.app.config import MAX_BYTES_IN_FLIGHT, QueueSettings, RetrySettings
 from millpond.app.routing import Route
 from millpond.claims.claim import ClaimStore
 from millpond.engine.books import Books
@@ -98,6 +98,7 @@ class Rig:
         metrics: Metrics | None = None,
         store: ClaimStore | None = None,
         thread: bool = False,
+        max_bytes: int = MAX_BYTES_IN_FLIGHT,
     ) -> None:
         self.clock = clock
         self.queue = queue or FakeQueue(clock)
@@ -124,7 +125,7 @@ class Rig:
         self.pool: Pool[Any] = Pool(concurrency, self._crashed)
         if isinstance(clock, VirtualClock):  # no greenlet runs for long there, and nobody would await a real timer
             self.pool._wake_later = self.pool._wake_soon  # type: ignore[method-assign]
-        self.permits = Permits(concurrency + prefetch, 1, clock)
+        self.permits = Permits(concurrency + prefetch, 1, clock, max_bytes)
         claiming = Claiming(store, clock) if store is not None else None
         self.processor = Processor(routes, RetrySettings(max_attempts, *back_off), clock, threads, claiming)
         metrics = metrics or Metrics("", 0, "millpond", "test")

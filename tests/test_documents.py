@@ -67,7 +67,7 @@ def blocks(language: str) -> list[str]:
 BANNED = {
     r"tak(?:en?|es|ing)[ _]over|took over": "redelivered, visible again",
     r"bur(?:y|ied|ies)": "dead-lettered",
-    r"in_flight": "in_hand",
+    r"(?<!max_bytes_)in_flight": "in_hand",  # the setting has the name that others have for it
     r"put(?:s|ting)? back": "given back, put off",
     r"hand(?:s|ed|ing)? out": "delivered",
     r"(?:is|are|was|were) told": "is logged, is named",
@@ -76,7 +76,7 @@ BANNED = {
     r"embedded": "local (SQS, queue)",
 }
 #: SQS's own count of messages that are in flight, as the places that read it and the pages call it.
-SQS_OWN = {"in_flight": ("millpond/local/", "check_queue.py", "report.py", "log-events.md")}
+SQS_OWN = {r"(?<!max_bytes_)in_flight": ("millpond/local/", "check_queue.py", "report.py", "log-events.md")}
 SPOKEN = [path for path in PROSE if path.name != "CHANGELOG.md"]
 
 

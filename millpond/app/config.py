@@ -27,6 +27,8 @@ from millpond.sqs.sqs_queue import Sqs
 
 #: A beat's own call takes at least this: a lease must outlast both.
 BEAT_CALL_SECONDS = 1.0
+#: What messages in hand may take: 100 of 256 KiB. With one emoji each they take five times as much in memory at work.
+MAX_BYTES_IN_FLIGHT = 32 * 1024 * 1024
 #: One of them is set on Heroku, on ECS, on Kubernetes.
 PLATFORM_VARIABLES = ("DYNO", "ECS_CONTAINER_METADATA_URI_V4", "KUBERNETES_SERVICE_HOST")
 
@@ -53,6 +55,7 @@ DrainSeconds = Annotated[
 ]
 BlockSeconds = Annotated[float, Meta(ge=5, description="5 seconds or more")]
 ThreadNumber = Annotated[int, Meta(ge=1, le=1_000, description="1 to 1000, a whole number")]
+InHandBytes = Annotated[int, Meta(ge=1, description="a whole number, 1 or more")]
 # SQS: at most 120,000 messages of a standard queue are in flight.
 Concurrency = Annotated[int, Meta(ge=1, le=120_000, description="1 to 120000, a whole number")]
 Places = Annotated[int, Meta(ge=0, le=120_000, description="0 to 120000, a whole number")]
@@ -74,6 +77,7 @@ class WorkerSettings(Unshown, msgspec.Struct, frozen=True):
     drain_seconds: DrainSeconds = 25.0
     max_block_seconds: BlockSeconds = 120.0
     threads: ThreadNumber = 4
+    max_bytes_in_flight: InHandBytes = MAX_BYTES_IN_FLIGHT
 
     @property
     def drain_limit(self) -> float:

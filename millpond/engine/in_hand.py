@@ -58,7 +58,7 @@ class InHand:
                 self.deliveries[received.message_id] = delivery = self._deliver(received, since, wall_time)
                 taken.append(delivery)
             elif received.receive_count < earlier.lease.receive_count:
-                self._drop()  # an answer that was long on its way: its handle is dead
+                self._drop(received)  # an answer that was long on its way: its handle is dead
             elif earlier.lease.state is LOST and earlier.is_inside() and not earlier.finishes:
                 delivery = self._deliver(received, since, wall_time)
                 self._hold([delivery], since)
@@ -86,10 +86,11 @@ class InHand:
         delivery.lease.redelivered(received.receipt_handle, since, received.receive_count)
         delivery.received = msgspec.structs.replace(delivery.received, receive_count=received.receive_count)
         delivery.lease.is_lost(self._clock.now())  # it may be lost again already: then its handler is interrupted
-        self._drop()
+        self._drop(received)
 
-    def _drop(self) -> None:
+    def _drop(self, received: Received) -> None:
         self._books.count_redelivery()
+        self._share.settled(received.size)
         self._share.release()
 
     def finish(self, deliveries: list[Delivery]) -> None:
@@ -114,6 +115,8 @@ class InHand:
             self._seen[message_id] = Seen(delivery.spared + (not failed), delivery.seen_failures + failed)
 
     def _forget(self, deliveries: list[Delivery]) -> None:
+        if self._share.bytes.number:
+            self._share.settled(sum(delivery.received.size for delivery in deliveries))
         by_id = self.deliveries
         for delivery in deliveries:
             message_id = delivery.received.message_id

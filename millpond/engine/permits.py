@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from millpond.app.config import MAX_BYTES_IN_FLIGHT
+from millpond.engine.bytes_in_hand import BytesInHand
 from millpond.hub.clock import Clock, Event, Timer
 
 #: A receive on a busy queue waits this long for more permits, so that it does not fetch messages one by one.
@@ -26,8 +28,9 @@ class Permits:
        (Of a hundred quiet queues each then asks once in ten seconds, else once in twenty.)
     """
 
-    def __init__(self, total: int, queues: int, clock: Clock) -> None:
+    def __init__(self, total: int, queues: int, clock: Clock, max_bytes: int = MAX_BYTES_IN_FLIGHT) -> None:
         self.clock = clock
+        self.bytes = BytesInHand(max_bytes, queues, clock)
         self.free = total
         self.queues = queues
         self.polls_most = total // min(queues, 2)
@@ -68,6 +71,11 @@ class Permits:
             if self.free and not before:  # else they are patient already
                 for waiter in self._waiters:
                     waiter.be_patient()
+
+    def wake(self) -> None:
+        """Look again who may go: it is not permits that have come back."""
+        if self._waiters or self._quiet_waiters:
+            self.grant()
 
     def grant(self) -> None:
         if self.queues > 1:
@@ -128,10 +136,12 @@ class Share:
         self.cap = cap
         self.polling = 0
         self.held = 0
+        self.bytes = permits.bytes.of_queue(self)
 
     def room(self) -> int:
         """How many permits a poll of this queue could take now."""
-        return min(self.permits.free, self.cap - self.held, self.permits.polls_most - self.polling)
+        room = min(self.permits.free, self.cap - self.held, self.permits.polls_most - self.polling)
+        return min(room, self.bytes.room()) if self.bytes.mean and room > 0 else room
 
     def acquire(self, want: int, patient: bool, quiet: bool = False) -> int:
         """Block until there is a permit for a poll; 0 where it was dismissed.
@@ -155,6 +165,11 @@ class Share:
         if quiet:
             self.permits.looked(asked)
         self.release(asked - got)
+
+    def settled(self, size: int) -> None:
+        """Messages of this size are not in hand any more: receives may wait for their memory."""
+        self.bytes.remove(size)
+        self.permits.wake()
 
     def release(self, number: int = 1) -> None:
         self.held -= number

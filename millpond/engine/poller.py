@@ -170,10 +170,13 @@ class Pollers:
             self.pause.begin_probe()
         started, wait_seconds = self._clock.now(), self._wait_seconds(longest, quiet)
         answer = self._receive(poller, permits, wait_seconds)
-        got = 0 if isinstance(answer, QueueError) else len(answer)
-        self._share.polled(permits, got, quiet)
         if isinstance(answer, QueueError):
+            self._share.polled(permits, 0, quiet)
             return self._failed(poller, answer)
+        got = len(answer)
+        if self._share.bytes.mean or (got and answer[0].size):  # before the permits go back: others wait for both
+            self._share.bytes.add(answer)
+        self._share.polled(permits, got, quiet)
         if self._failures:
             self._failures = 0
             self._receiver.receives_work()

@@ -70,7 +70,9 @@ class Wiring:
         self._longest_policy = longest_policy(handlers.routes, settings.retry)
         self._succeeded = log.Allowance(settings.log.succeeded_per_second)
         prefetch = sum(queue.prefetch for queue in settings.queues.values())
-        self._permits = Permits(settings.worker.concurrency + prefetch, len(settings.queues), core.clock)
+        total, queues = settings.worker.concurrency + prefetch, len(settings.queues)
+        self._permits = Permits(total, queues, core.clock, settings.worker.max_bytes_in_flight)
+        metrics.gauge("worker.bytes_in_hand", partial(getattr, self._permits.bytes, "number"))
         self._guards: list[GuardedQueue] = []
         self._lookups: dict[str, AttributeLookup] = {}
 

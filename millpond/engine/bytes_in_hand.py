@@ -1,0 +1,110 @@
+"""Bytes in hand: what the bodies of the messages in hand take, and how many more fit beside them."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+from millpond.hub.clock import Clock
+from millpond.observe import log
+from millpond.sqs.queue import Received
+
+#: What one receive weighs in the mean size of a queue's messages, where they become smaller.
+NEWEST_WEIGHT = 0.3
+#: A mean below this counts as nothing: the messages of the queue are small again, and it is not looked at any more.
+LEAST_BYTES = 1_024
+
+
+class Polls(Protocol):
+    """The open polls of one queue: its Share."""
+
+    @property
+    def polling(self) -> int:
+        """How many messages they ask for, in all."""
+        ...
+
+
+class BytesInHand:
+    """The bytes of all queues of the process; `most`: the bound.
+
+    1. Messages are counted as they stand in the answers of SQS, and no small ones (see sqs/answers.py): a queue of
+       small messages pays nothing, and waits for nobody.
+    2. An open poll counts as what it asks for, each message of the size that came last. What a queue's first large
+       messages are is not known before they come: they can pass the bound by the answers of the polls that are open.
+    3. A receive asks for what fits, and for one message more: so the bound may be passed by less than one message.
+    4. Of several queues none has the last tenth. One that has nothing in hand may always ask for one message.
+    """
+
+    def __init__(self, most: int, queues: int, clock: Clock) -> None:
+        self.most = most
+        self.number = 0
+        self._most_of_one = most - (most // 10 if queues > 1 else 0)
+        self._clock = clock
+        self._queues: list[QueueBytes] = []
+        self._lines = log.Allowance(1 / 60)
+
+    def of_queue(self, polls: Polls) -> QueueBytes:
+        """The bytes of one queue."""
+        queue = QueueBytes(self, polls)
+        self._queues.append(queue)
+        return queue
+
+    def left_for(self, queue: QueueBytes) -> int:
+        """Bytes that it may still ask for; less than 0 where there are too many already."""
+        expected = sum(other.expected for other in self._queues)
+        return min(self.most - self.number - expected, self._most_of_one - queue.number - queue.expected)
+
+    def log_full(self) -> None:
+        """Log once a minute that receives wait for memory."""
+        if self._lines.take(self._clock.now()):
+            text = (
+                f"messages of {self.number:,} bytes are in hand, and open polls may bring more than is left of "
+                f"max_bytes_in_flight = {self.most:,}: receives wait; raise it where there is memory, which can be "
+                "five times as much"
+            )
+            log.event(logging.INFO, "worker.full", text, bytes=self.number, max_bytes=self.most)
+
+
+class QueueBytes:
+    """The bytes of one queue: `number` are in hand, `mean` is the size of its messages (0: they are small)."""
+
+    def __init__(self, all_queues: BytesInHand, polls: Polls) -> None:
+        self.number = 0
+        self.mean = 0
+        self._all = all_queues
+        self._polls = polls
+
+    @property
+    def expected(self) -> int:
+        """What its open polls may bring."""
+        return self._polls.polling * self.mean
+
+    def room(self) -> int:
+        """How many messages a poll may ask for now. It is asked only where there is a mean."""
+        left = self._all.left_for(self)
+        if left > 0:
+            return math.ceil(left / self.mean)
+        if not (self.number or self._polls.polling):
+            return 1
+        self._all.log_full()
+        return 0
+
+    def add(self, messages: Sequence[Received]) -> None:
+        """Count what a receive has brought; it can be nothing."""
+        size = sum(message.size for message in messages)
+        self.number += size
+        self._all.number += size
+        self.mean = mean_after(self.mean, size // len(messages) if messages else 0)
+
+    def remove(self, size: int) -> None:
+        """These bytes are not in hand any more."""
+        self.number -= size
+        self._all.number -= size
+
+
+def mean_after(mean: int, size: int) -> int:
+    """The mean size after a receive whose messages were of this size: larger ones count at once."""
+    smaller = round(mean + (size - mean) * NEWEST_WEIGHT)
+    return size if size >= mean else smaller if smaller >= LEAST_BYTES else 0
