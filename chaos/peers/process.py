@@ -50,29 +50,33 @@ class PeerProcess(WorkerProcess):
             os.killpg(self.pid, number)
 
 
+def environ_of(name: str, settings: FleetSettings) -> dict[str, str]:
+    """What a peer is told by its environment, as Millpond's workers are by a file."""
+    endpoint, (url,) = f"{settings.endpoint}/{name}", settings.queue_urls
+    return {
+        "AWS_ACCESS_KEY_ID": "chaos",
+        "AWS_SECRET_ACCESS_KEY": "chaos",
+        "AWS_REGION": "us-east-1",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_ENDPOINT_URL_SQS": endpoint,
+        "CHAOS_ENDPOINT": endpoint,
+        "CHAOS_QUEUE_URL": url,
+        "CHAOS_QUEUE": url.rpartition("/")[2],
+        "CHAOS_LEDGER": settings.ledger,
+        "CHAOS_WORKER": name,
+        "CHAOS_SEED": str(settings.seed),
+        "CHAOS_CONCURRENCY": str(settings.concurrency),
+        "CHAOS_WAIT_SECONDS": str(settings.wait_seconds),
+        "CHAOS_VISIBILITY_SECONDS": str(settings.visibility_seconds),
+        "CHAOS_DRAIN_SECONDS": str(settings.drain_seconds),
+        "CHAOS_CLOCK_AHEAD": repr(CLOCK_AHEAD),
+    }
+
+
 class PeerWorker(Worker):
-    """One of a fleet. It is told by its environment what Millpond's workers are told by a file."""
+    """One of a fleet."""
 
     def __init__(self, program: Program, name: str, folder: Path, settings: FleetSettings) -> None:
         self.name = name
-        endpoint, (url,) = f"{settings.endpoint}/{name}", settings.queue_urls
-        environ = {
-            "AWS_ACCESS_KEY_ID": "chaos",
-            "AWS_SECRET_ACCESS_KEY": "chaos",
-            "AWS_REGION": "us-east-1",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_EC2_METADATA_DISABLED": "true",
-            "AWS_ENDPOINT_URL_SQS": endpoint,
-            "CHAOS_ENDPOINT": endpoint,
-            "CHAOS_QUEUE_URL": url,
-            "CHAOS_QUEUE": url.rpartition("/")[2],
-            "CHAOS_LEDGER": settings.ledger,
-            "CHAOS_WORKER": name,
-            "CHAOS_SEED": str(settings.seed),
-            "CHAOS_CONCURRENCY": str(settings.concurrency),
-            "CHAOS_WAIT_SECONDS": str(settings.wait_seconds),
-            "CHAOS_VISIBILITY_SECONDS": str(settings.visibility_seconds),
-            "CHAOS_DRAIN_SECONDS": str(settings.drain_seconds),
-            "CHAOS_CLOCK_AHEAD": repr(CLOCK_AHEAD),
-        }
-        self.process = PeerProcess(folder, program.command(settings.concurrency), environ)
+        self.process = PeerProcess(folder, program.command(settings.concurrency), environ_of(name, settings))

@@ -40,7 +40,11 @@ class Program:
 
 def bodies(program: Program, seed: int, count: int) -> list[str]:
     """The first `count` messages, as the program's own producer writes them."""
-    jobs = [(n, milliseconds(seed, n)) for n in range(count)]
+    return made(program, [(n, milliseconds(seed, n)) for n in range(count)], seed)
+
+
+def made(program: Program, jobs: Sequence[tuple[int, int]], seed: int = 1) -> list[str]:
+    """The messages of these jobs: number and milliseconds."""
     if not program.module:
         return [_plain(seed, n, ms) for n, ms in jobs]
     environ = {
@@ -50,8 +54,8 @@ def bodies(program: Program, seed: int, count: int) -> list[str]:
         "CHAOS_QUEUE": "jobs",
     }
     command = [str(environment.python()), "-m", program.module]
-    made = subprocess.run(command, input=json.dumps(jobs).encode(), capture_output=True, check=True, env=environ)
-    return [str(body) for body in json.loads(made.stdout)]
+    done = subprocess.run(command, input=json.dumps(jobs).encode(), capture_output=True, check=True, env=environ)
+    return [str(body) for body in json.loads(done.stdout)]
 
 
 def milliseconds(seed: int, n: int) -> int:
@@ -80,7 +84,7 @@ def _own(module: str) -> Command:
     return lambda concurrency: [sys.executable, "-m", module]
 
 
-def _peer(line: str) -> Command:
+def peer_command(line: str) -> Command:
     """A program of the peers' environment and its arguments; {n} stands for the concurrency."""
 
     def command(concurrency: int) -> list[str]:
@@ -92,15 +96,19 @@ def _peer(line: str) -> Command:
     return command
 
 
-def _node(concurrency: int) -> list[str]:
-    """A script finds its modules in its own folder."""
-    folder = environment.node()
-    assert folder is not None
-    script = Path(__file__).parent.parent / "peer_jobs" / "sqs_consumer.mjs"
-    copy = folder / "chaos_sqs_consumer.mjs"
-    if not copy.exists() or copy.read_bytes() != script.read_bytes():
-        copy.write_bytes(script.read_bytes())
-    return ["node", str(copy)]
+def node_script(name: str) -> Command:
+    """A script of chaos/peer_jobs. It finds its modules in its own folder, and is copied there."""
+
+    def command(concurrency: int) -> list[str]:
+        folder = environment.node()
+        assert folder is not None
+        script = Path(__file__).parent.parent / "peer_jobs" / name
+        copy = folder / f"chaos_{name}"
+        if not copy.exists() or copy.read_bytes() != script.read_bytes():
+            copy.write_bytes(script.read_bytes())
+        return ["node", str(copy)]
+
+    return command
 
 
 REDRIVE = "no way to reject: it fails until the queue's redrive policy has it"
@@ -110,18 +118,18 @@ PROGRAMS = [
     Program(
         "fanferro",
         "fanferro",
-        _peer("python -m chaos.peer_jobs.fanferro_app"),
+        peer_command("python -m chaos.peer_jobs.fanferro_app"),
         BEATING,
         "Reject: a dead letter at once, with its reason",
         _no_python,
     ),
-    Program("sqs-consumer", "sqs-consumer", _node, BEATING, REDRIVE, _no_node),
+    Program("sqs-consumer", "sqs-consumer", node_script("sqs_consumer.mjs"), BEATING, REDRIVE, _no_node),
     Program("careful", "careful loop", _own("chaos.peer_jobs.careful"), STILL, f"no heartbeat; {REDRIVE}"),
     Program("tutorial", "tutorial loop", _own("chaos.peer_jobs.tutorial"), STILL, f"no heartbeat; {REDRIVE}"),
     Program(
         "dramatiq",
         "dramatiq-sqs",
-        _peer("dramatiq-gevent chaos.peer_jobs.dramatiq_app --processes 1 --threads {n}"),
+        peer_command("dramatiq-gevent chaos.peer_jobs.dramatiq_app --processes 1 --threads {n}"),
         STILL,
         "no heartbeat; an exception of `throws`: copied to its own dead-letter queue, without a reason",
         _no_python,
@@ -131,7 +139,7 @@ PROGRAMS = [
     Program(
         "celery",
         "Celery",
-        _peer(
+        peer_command(
             "celery -A chaos.peer_jobs.celery_app worker -P gevent -c {n} --without-gossip --without-mingle "
             "--without-heartbeat"
         ),

@@ -29,8 +29,7 @@ class RelayProcess:
 
     def handed(self) -> list[Handed]:
         """All so far."""
-        lines = self._log.read_text().split("\n")[:-1]
-        return [Handed(int(n), what, float(moment)) for n, what, moment in map(str.split, lines)]
+        return read_handed(self._log)
 
     def taken(self) -> list[Handed]:
         """Mails that it said 250 to."""
@@ -39,6 +38,12 @@ class RelayProcess:
     def number_taken(self) -> int:
         """The same, fast."""
         return self._log.read_text().count(" taken ")
+
+
+def read_handed(log: Path) -> list[Handed]:
+    """What has been written whole."""
+    lines = log.read_text().split("\n")[:-1]
+    return [Handed(int(n), what, float(moment)) for n, what, moment in map(str.split, lines)]
 
 
 @contextmanager
