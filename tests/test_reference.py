@@ -556,6 +556,7 @@ PROGRAMS = {
     "worker.py": "worker.py",
     "check": "worker.py check",
     "send": "worker.py send",
+    "claims": "worker.py claims",
     "millpond.local": "-m millpond.local",
 }
 

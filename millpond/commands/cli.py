@@ -1,4 +1,4 @@
-"""The command line: `worker.py [options] [check | send]`."""
+"""The command line: `worker.py [options] [check | send | claims]`."""
 
 from __future__ import annotations
 
@@ -43,6 +43,12 @@ exit codes: 0 stopped in order, 1 some messages are left (they come back after t
 EXIT_SECONDS = 5.0
 #: ... and at the least.
 LEAST_EXIT_SECONDS = 1.0
+CLAIMS_EXAMPLES = """\
+examples:
+  %(prog)s show 8c1f0a1e
+  %(prog)s release 8c1f0a1e --type invoice.created
+  %(prog)s release 'invoice.created 8c1f0a1e'
+"""
 SEND_EXAMPLES = """\
 examples:
   %(prog)s email.send @mail.json
@@ -98,6 +104,10 @@ def _obey(options: argparse.Namespace, signals: ExitSignals) -> int:
         from millpond.commands import send
 
         return send.run(settings, options)
+    if options.command == "claims":
+        from millpond.commands import claims
+
+        return claims.run(settings, options)
     return _run(settings, options, signals)
 
 
@@ -192,6 +202,12 @@ def _parser() -> argparse.ArgumentParser:
     send.add_argument("--group", default="", metavar="ID", help="its MessageGroupId")
     help_text = "a message attribute (String); can be repeated"
     send.add_argument("--attribute", action="append", default=[], metavar="NAME=VALUE", help=help_text)
+    help_text = "what is known of an event of an idempotent handler"
+    claims = commands.add_parser("claims", help=help_text, epilog=CLAIMS_EXAMPLES, parents=[common])
+    claims.add_argument("action", metavar="ACTION", choices=["show", "release"], help="show, or release: remove it")
+    claims.add_argument("id", metavar="ID", help="the event id, or the whole key, 'TYPE ID'")
+    claims.add_argument("--type", default="", metavar="TYPE", help="the message type, where several have this id")
+    claims.add_argument("--force", action="store_true", help="release it although a worker has it")
     return parser
 
 
