@@ -30,6 +30,7 @@ from millpond.app.config import RetrySettings, load
 from millpond.app.discovery import by_table, load_modules, setup_calls
 from millpond.app.routing import routes
 from millpond.app.toml import unknown
+from millpond.app.type_settings import with_types
 from millpond.engine.delivery import Delivery
 from millpond.engine.processor import Processor
 from millpond.errors import ConfigError
@@ -132,7 +133,7 @@ class _Project:
         self._modules = by_table(modules, findings)
         if findings:
             raise ConfigError(*findings)
-        self.routes = routes(module.__name__ for module in modules)
+        self.routes = with_types(routes(module.__name__ for module in modules), settings.types if settings else {})
         self._module_of = {
             event_type: name for name, module in self._modules.items() for event_type in routes([module.__name__])
         }

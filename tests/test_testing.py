@@ -133,6 +133,38 @@ def test_retry_of_config_toml_counts(project):
     assert (last.name, last.reason) == ("dead_lettered", "failed 2 times; max_attempts = 2")
 
 
+WAITING = """
+import ssl
+from millpond import TooFast, Unavailable, Wait, handler
+
+@handler("call", rate="14/s")
+def call(how: str) -> None:
+    if how == '"fast"':
+        raise TooFast("429", after=2.5)
+    if how == '"down"':
+        raise Unavailable("no bank")
+    if how == '"busy"':
+        raise Wait("a busy domain", after=0.5)
+    raise ssl.SSLError("no")
+"""
+
+
+def test_what_waits_for_the_other_side_is_seen_in_the_outcome(project):
+    project(call=WAITING)
+    fast, down, busy, error = (deliver("call", how, attempt=50) for how in ("fast", "down", "busy", "error"))
+    assert (fast.cause, fast.reason, fast.other_side, fast.asked_seconds) == ("too_fast", "429", True, 2.5)
+    assert (down.cause, down.reason, down.other_side, down.asked_seconds) == ("unavailable", "no bank", True, None)
+    assert (busy.cause, busy.other_side, busy.asked_seconds) == ("waiting", False, 0.5)
+    assert (error.cause, error.other_side) == ("failed", True)
+    assert [outcome.name for outcome in (fast, down, busy)] == ["retried"] * 3
+
+
+def test_a_type_of_config_toml_that_no_handler_takes_is_an_error(project):
+    project('[types.cal]\nrate = "5/s"', call=WAITING)
+    with pytest.raises(ConfigError, match="did you mean call"):
+        deliver("call", "fast")
+
+
 def test_an_unknown_type_is_the_dead_letter_that_the_worker_makes(project):
     project(greet=GREET)
     assert deliver("greeet", {}) == Outcome("dead_lettered", "undecodable", "no handler for type 'greeet'")

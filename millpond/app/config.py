@@ -17,6 +17,7 @@ from msgspec import Meta
 
 from millpond.app.claim_settings import IdempotencySettings
 from millpond.app.toml import SettingsType, Table, TomlFile, decode, toml_key
+from millpond.app.type_settings import TypeSettings, read_types
 from millpond.errors import ConfigError
 from millpond.foreign.secrets import Unshown, conceal_environment
 from millpond.foreign.text import shown
@@ -170,6 +171,7 @@ class AllSettings(Unshown, msgspec.Struct, frozen=True):
     sqs: SqsSettings
     queues: dict[str, QueueSettings]
     retry: RetrySettings
+    types: dict[str, TypeSettings]
     idempotency: IdempotencySettings
     statsd: StatsdSettings
     log: LogSettings
@@ -191,11 +193,13 @@ def load(path: Path, environ: Mapping[str, str]) -> AllSettings:
     file = TomlFile(path, environ, TABLES)
     worker, retry = file.table("worker"), file.table("retry")
     queues = file.tables("queues")
+    process = _named(worker.read(WorkerSettings), environ)
     settings = AllSettings(
-        worker=_named(worker.read(WorkerSettings), environ),
+        worker=process,
         sqs=file.table("sqs").read(SqsSettings),
         queues={name: table.read(QueueSettings) for name, table in queues.items()},
         retry=retry.read(RetrySettings),
+        types=read_types(file.tables("types"), worker, process.concurrency),
         idempotency=file.table("idempotency").read(IdempotencySettings),
         statsd=file.table("statsd").read(StatsdSettings),
         log=file.table("log").read(LogSettings),

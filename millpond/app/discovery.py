@@ -18,8 +18,9 @@ from typing import Any
 
 import msgspec
 
-from millpond.app.config import handler_settings
+from millpond.app.config import AllSettings, handler_settings
 from millpond.app.routing import Route, routes
+from millpond.app.type_settings import TypeSettings, with_types
 from millpond.errors import ConfigError
 from millpond.foreign.text import shown
 from millpond.foreign.trace import describe, raised_at, traceback_of
@@ -56,21 +57,36 @@ class Handlers(msgspec.Struct, frozen=True):
     teardowns: Sequence[Hook]
 
 
-def discover(entries: Sequence[str], folder: Path, tables: Mapping[str, Mapping[str, Any]], *, local: bool) -> Handlers:
-    """Load the handlers. `folder` is the config file's, `tables` are its [handlers.<module>].
+def handlers_of(settings: AllSettings) -> Handlers:
+    """Load the handlers that these settings name, as `discover` does. Raises ConfigError with every finding."""
+    local = all(queue.is_local for queue in settings.queues.values())
+    folders = settings.worker.handlers
+    return discover(folders, settings.folder, settings.handlers, settings.types, local=local)
+
+
+def discover(
+    entries: Sequence[str],
+    folder: Path,
+    tables: Mapping[str, Mapping[str, Any]],
+    types: Mapping[str, TypeSettings],
+    *,
+    local: bool,
+) -> Handlers:
+    """Load the handlers. `folder` is the config file's, `tables` are its [handlers.<module>], `types` its [types].
 
     `local`: every queue is local; passed to a setup(settings, local) that asks for it.
     Raises ConfigError with every finding.
     """
     findings: list[str] = []
     modules = load_modules(entries, folder, findings)
+    own = {} if findings else types  # of a module that was not loaded no type is known
     setups: list[Hook] = []
     names = by_table(modules, findings)
     findings += [_no_module(name, names) for name in tables if name not in names]
     for name, module in names.items():
         calls = _collect(findings, partial(setup_calls, name, module, tables.get(name), local))
         setups += [Hook(module.__name__, "setup", call) for call in calls]
-    found = _collect(findings, lambda: [routes(module.__name__ for module in modules)])
+    found = _collect(findings, lambda: [with_types(routes(module.__name__ for module in modules), own)])
     findings += [
         f"[worker] handlers: there is no folder {folder / module.__name__}, and the module {module.__name__!r} "
         f"({_place(module)}) has no function marked @handler: name the folder, from {folder}"

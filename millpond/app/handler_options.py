@@ -5,18 +5,20 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 #: The units of a rate, in seconds.
 UNITS = {"s": 1, "m": 60, "h": 3_600}
 #: A message waits in hand for its turn, 12 hours at most; and no worker of one core begins more.
 LEAST_PER_HOUR, MOST_PER_SECOND = 1.0, 100_000.0
-#: The longest that a breaker may wait between two probes, or for one.
-MAX_PROBE_SECONDS = 3_600.0
-RATE_ALLOWED = "write a number and a unit, 14/s, 90/m or 5000/h"
+RATE_EXAMPLES = "a number and a unit, 14/s, 90/m or 5000/h"
 _RATE = re.compile(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*/\s*([smh])\s*", re.ASCII)
+
+#: Between two probes of a breaker, or until one has ended.
+ProbeSeconds = Annotated[float, Meta(ge=0.1, le=3_600, description="0.1 to 3600 seconds")]
 
 
 class RateLimit(msgspec.Struct, frozen=True):
@@ -37,11 +39,11 @@ class Breaker(msgspec.Struct, frozen=True):
     `max_probe_seconds` at most. `probe_limit_seconds`: a probe that has not ended by then is no longer waited for.
     """
 
-    failures: int = 25
-    outage_failures: int = 5
-    probe_seconds: float = 1.0
-    max_probe_seconds: float = 10.0
-    probe_limit_seconds: float = 30.0
+    failures: Annotated[int, Meta(ge=0, description="a whole number, 0 or more")] = 25
+    outage_failures: Annotated[int, Meta(ge=1, description="a whole number, 1 or more")] = 5
+    probe_seconds: ProbeSeconds = 1.0
+    max_probe_seconds: ProbeSeconds = 10.0
+    probe_limit_seconds: ProbeSeconds = 30.0
 
 
 #: Of a handler that names none.
@@ -52,7 +54,7 @@ def rate_limit(text: Any) -> RateLimit:
     """A rate, "14/s", as a value. Raises ValueError that says what is allowed."""
     found = _RATE.fullmatch(text) if isinstance(text, str) else None
     if found is None:
-        raise ValueError(RATE_ALLOWED)
+        raise ValueError(f"write {RATE_EXAMPLES}")
     per_second = float(found[1]) / UNITS[found[2]]
     if not LEAST_PER_HOUR / UNITS["h"] <= per_second <= MOST_PER_SECOND:
         raise ValueError(f"from {LEAST_PER_HOUR:g}/h to {MOST_PER_SECOND:.0f}/s")
@@ -61,15 +63,14 @@ def rate_limit(text: Any) -> RateLimit:
 
 def wrong_with_breaker(breaker: Breaker) -> Iterator[tuple[str, str]]:
     """The names of its values that make no sense, each with what is allowed."""
-    for name, least in (("failures", 0), ("outage_failures", 1)):
-        if not is_whole_number(getattr(breaker, name), least):
-            yield name, f"a whole number, {least} or more"
-    sound = {}
-    for name in ("probe_seconds", "max_probe_seconds", "probe_limit_seconds"):
-        sound[name] = is_number(value := getattr(breaker, name)) and 0.1 <= value <= MAX_PROBE_SECONDS
-        if not sound[name]:
-            yield name, f"0.1 to {MAX_PROBE_SECONDS:g} seconds"
-    if sound["probe_seconds"] and sound["max_probe_seconds"] and breaker.probe_seconds > breaker.max_probe_seconds:
+    sound = set()
+    for field in msgspec.structs.fields(Breaker):
+        try:
+            msgspec.convert(getattr(breaker, field.name), field.type)
+            sound.add(field.name)
+        except msgspec.ValidationError:
+            yield field.name, next(meta.description for meta in field.type.__metadata__)
+    if {"probe_seconds", "max_probe_seconds"} <= sound and breaker.probe_seconds > breaker.max_probe_seconds:
         yield "probe_seconds", f"not more than max_probe_seconds = {breaker.max_probe_seconds:g}"
 
 

@@ -73,6 +73,7 @@ class Table:
 
     def __init__(self, where: str, content: dict[str, Any], environ: Mapping[str, str], findings: list[str]) -> None:
         self._where = where
+        self._content = content
         self._environ = environ
         self._findings = findings
         self._unsound: set[str] = set()
@@ -105,6 +106,10 @@ class Table:
         if key not in self.values or _SECRET.search(key):
             return toml_key(key)
         return f"{toml_key(key)} = {_shown(self.values[key])}"
+
+    def inner(self, key: str) -> Table:
+        """The table that a key of this one is."""
+        return Table(f"{self._where[:-1]}.{toml_key(key)}]", self._content[key], self._environ, self._findings)
 
     def _resolved(self, key: str, value: Any, inner_key: str = "") -> Any:
         if isinstance(value, dict):

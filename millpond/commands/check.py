@@ -62,6 +62,7 @@ def preflight(settings: AllSettings, environ: Mapping[str, str]) -> Iterator[Fin
     """Yield every finding on settings that could be loaded."""
     yield Finding("ok", "settings", f"queues: {', '.join(settings.queues)}")
     routes = yield from _handlers(settings)
+    yield from (Finding("ok", "types", f"{name}: {_limits(route)}") for name, route in sorted(routes.items()))
     yield from _attempts(settings.retry, routes)
     for name, queue in settings.queues.items():
         try:
@@ -77,20 +78,32 @@ def preflight(settings: AllSettings, environ: Mapping[str, str]) -> Iterator[Fin
 
 def _handlers(settings: AllSettings) -> Generator[Finding, None, Mapping[str, Route]]:
     """Returns the routes; empty where the handlers cannot be loaded."""
-    worker, local = settings.worker, all(queue.is_local for queue in settings.queues.values())
     try:
-        found = discovery.discover(worker.handlers, settings.folder, settings.handlers, local=local)
+        found = discovery.handlers_of(settings)
     except ConfigError as error:
         yield from _errors("handlers", error)
         return {}
     wrong = list(_hooks(found))
     yield from wrong or [Finding("ok", "handlers", f"types: {', '.join(sorted(found.routes))}")]
     own = settings.folder / "handlers"
-    if own.is_dir() and own.resolve() not in [(settings.folder / entry).resolve() for entry in worker.handlers]:
+    if own.is_dir() and own.resolve() not in [
+        (settings.folder / entry).resolve() for entry in settings.worker.handlers
+    ]:
         yield Finding("note", "handlers", f"the folder {own} is not in [worker] handlers, so it is not loaded")
     if found.setups and not wrong:
         yield Finding("note", "handlers", "the servers that handlers need, such as the mail server, are not tried")
     return found.routes
+
+
+def _limits(route: Route) -> str:
+    """What holds the messages of a type back."""
+    rate = f"{route.rate}" if route.rate else "no rate"
+    at_once = f"{route.concurrency} at once" if route.concurrency else "any number at once"
+    waits = "it never waits for the other side"
+    if breaker := route.breaker:
+        waits = f"it waits after {breaker.outage_failures} failures in a row that are the other side's"
+        waits += f", or {breaker.failures} of any kind" if breaker.failures else ""
+    return f"{rate}, {at_once}; {waits}" + ("; idempotent" if route.idempotent else "")
 
 
 def _attempts(retry: RetrySettings, routes: Mapping[str, Route]) -> Iterator[Finding]:

@@ -51,8 +51,7 @@ def _keys(settings: AllSettings, wanted: str, event_type: str) -> Sequence[str]:
     """The keys that may be meant: a whole key, or an event id of any idempotent type. Loads the handlers for it."""
     if event_type:
         return [key_of(event_type, wanted)]
-    local = all(queue.is_local for queue in settings.queues.values())
-    handlers = discovery.discover(settings.worker.handlers, settings.folder, settings.handlers, local=local)
+    handlers = discovery.handlers_of(settings)
     keys = [key_of(name, wanted) for name in idempotent_types(handlers.routes)]
     if " " in wanted:
         keys.insert(0, wanted)

@@ -34,8 +34,7 @@ class Demo:
         if not local:
             text = 'sample e-mails go into the local queue only: url = "local" (SQS_QUEUE_URL unset)'
             raise ConfigError(f"--demo {number}: {text}")
-        worker = settings.worker
-        handlers = discovery.discover(worker.handlers, settings.folder, settings.handlers, local=True)
+        handlers = discovery.handlers_of(settings)
         if EVENT_TYPE not in handlers.routes:
             raise ConfigError(f"--demo {number}: [worker] handlers has no handler for {EVENT_TYPE}")
         self._number = number

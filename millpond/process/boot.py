@@ -49,8 +49,7 @@ def build(
     A signal meanwhile ends that: the service that is returned is stopping then, and has nothing in hand.
     """
     settings = _for_until_empty(settings) if until_empty else settings
-    local = all(queue.is_local for queue in settings.queues.values())
-    handlers = discovery.discover(settings.worker.handlers, settings.folder, settings.handlers, local=local)
+    handlers = discovery.handlers_of(settings)
     statsd, worker = settings.statsd, settings.worker
     metrics = Metrics(statsd.host, statsd.port, statsd.prefix, worker.name)
     core = Core(worker.concurrency, worker.drain_limit, clock or SystemClock(), signals or ExitSignals())

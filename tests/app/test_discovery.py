@@ -39,7 +39,7 @@ class Application:
     def discover(
         self, *entries: str, tables: Mapping[str, Mapping[str, Any]] | None = None, local: bool = True
     ) -> Handlers:
-        return discover(entries or [self.name], self.folder, tables or {}, local=local)
+        return discover(entries or [self.name], self.folder, tables or {}, {}, local=local)
 
     def findings(self, *entries: str, **more: Any) -> list[str]:
         with pytest.raises(ConfigError) as caught:
@@ -392,7 +392,7 @@ def test_a_table_that_has_no_name_is_a_finding(application, value):
 
 def test_the_e_mail_handler_under_both_its_names_is_a_clear_finding():
     with pytest.raises(ConfigError) as caught:
-        discover(["handlers", "millpond.mail.handler"], ROOT, {}, local=True)
+        discover(["handlers", "millpond.mail.handler"], ROOT, {}, {}, local=True)
     table, route = caught.value.findings
     two = "handlers.email and millpond.mail.handler"
     assert table == f"[handlers.email] is the table of two modules, {two}: rename one, or load only one"
@@ -451,7 +451,7 @@ def test_the_projects_own_handlers_are_found_in_a_process_of_their_own():
     code = """
     from pathlib import Path
     from millpond.app.discovery import discover
-    found = discover(["handlers"], Path.cwd(), {}, local=True)
+    found = discover(["handlers"], Path.cwd(), {}, {}, local=True)
     assert "email.send" in found.routes, found
     assert found.setups and found.teardowns  # the e-mails' own; the reader's may stand beside them
     """
