@@ -152,7 +152,7 @@ class DynamoClaims:
         """The answer, with the record as it is now. Raises Refused, with the record as it stands."""
         return self._client.call(
             "UpdateItem",
-            **_written(key, write.update + write.condition, values),
+            **_written(key, f"{write.update} {write.condition}", values),
             UpdateExpression=write.update,
             ConditionExpression=write.condition,
             ReturnValues="ALL_NEW",
