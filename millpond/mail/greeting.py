@@ -10,6 +10,7 @@ from typing import NamedTuple
 from millpond.mail import waits
 from millpond.mail.lines import SmtpLines
 from millpond.mail.mail_server import MailServer
+from millpond.mail.refusal import verdict_of
 from millpond.mail.reply import Reply, parse_reply
 
 #: Digits of SIZE (RFC 1870 4: up to 20) that are a limit of any use: more is none.
@@ -30,7 +31,7 @@ class Offer(NamedTuple):
 
 
 def greet(server: MailServer, lines: SmtpLines) -> Offer:
-    """Greet, encrypt, log in; what the server offers then. Raises Unavailable, OSError or BadReplyError."""
+    """Greet, encrypt, log in; what the server offers then. Raises Unavailable, TooFast, OSError or BadReplyError."""
     _expect(server, 220, "the banner", lines.reply("the banner", waits.BANNER_SECONDS))
     offer = _hello(server, lines)
     if server.tls and server.starttls:
@@ -74,9 +75,7 @@ def _ask(server: MailServer, lines: SmtpLines, code: int, phase: str, command: s
 
 def _expect(server: MailServer, code: int, phase: str, reply: Reply) -> None:
     if reply.code != code:
-        wrong = phase == "AUTH" and reply.code // 100 == 5
-        hint = ": check user and password in the settings of e-mail" if wrong else ""
-        raise server.unavailable(f"{reply} at {phase}{hint}")
+        raise verdict_of(phase, reply, f"SMTP server {server.host}:{server.port}:")
 
 
 def _own_name(server: MailServer, lines: SmtpLines) -> str:

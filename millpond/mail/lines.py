@@ -96,7 +96,8 @@ class SmtpLines:
             if match is None:
                 return parse_reply(self._read_lines())
         self._buffer = self._buffer[match.end() :]
-        return make_reply(*match.groups())
+        reply = make_reply(*match.groups())
+        return reply if reply.code < 400 else reply.about([match[0]])
 
     def granted(self, count: int) -> bool:
         """Whether exactly the next `count` replies have come, and all say yes, the last one to DATA.
