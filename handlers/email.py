@@ -6,7 +6,7 @@ final dot, it is sent again, byte for byte with the same Message-ID and Date, so
 
 from __future__ import annotations
 
-from millpond import Message, handler
+from millpond import Breaker, Message, handler
 from millpond.mail import Email, Mailer, Settings
 
 #: The settings are in [handlers.email], whatever the name by which this file is loaded.
@@ -29,7 +29,9 @@ def teardown() -> None:
         mailer.close()
 
 
-@handler("email.send", timeout=900)  # RFC 5321 gives the server ten minutes for its answer to the final dot
+# RFC 5321 gives the server ten minutes for its answer to the final dot. No run of mails that fail is an outage, for all
+# of them may be greylisted: where the server is down, the Mailer says so.
+@handler("email.send", timeout=900, breaker=Breaker(failures=0))
 def send_email(email: Email, message: Message) -> None:
     """Send one mail. Recipients that are refused go on as follow-ups; the others are not mailed again."""
     if _mailer is None:

@@ -5,7 +5,7 @@ project. A handler of your own, with its own payload and its own texts, is as sh
 
     import msgspec
 
-    from millpond import Message, handler
+    from millpond import Breaker, Message, handler
     from millpond.mail import Email, Mailer, Mailing, Settings
 
     TEXT = """Hello {name}, your team has a new member."""
@@ -27,7 +27,8 @@ project. A handler of your own, with its own payload and its own texts, is as sh
         mailer.close()
 
 
-    @handler("team.joined", timeout=900)  # RFC 5321 gives a server ten minutes for its last answer
+    # RFC 5321 gives a server ten minutes for its last answer; mails that fail one after another are no outage.
+    @handler("team.joined", timeout=900, breaker=Breaker(failures=0))
     def mail_the_team(joined: Joined, message: Message) -> None:
         email = Email(to=joined.team, subject=f"Welcome {joined.name}", text=TEXT.format(name=joined.name))
         mailer.send(email, message, joined)
@@ -38,8 +39,9 @@ What the Mailer does for it:
   a receiver can tell a second copy.
 - Recipients that are refused for now go on as a follow-up, those refused for good go to the dead-letter queue with the
   server's codes. Nobody whom the server has accepted is mailed again.
-- What a server refuses is tried again later (Retry), given up (Reject), or pauses the queue (Unavailable).
-- Connections are kept between mails, and closed by close().
+- What a server refuses is tried again later (Retry) or given up (Reject); where it is down (Unavailable) or asks for
+  fewer mails at a time (TooFast), the mails of the type wait, which is no failure of theirs.
+- Connections are kept between mails, shared fairly by the domains (Wait), and closed by close().
 
 It may import the public names of `millpond`, and `errors`.
 '''

@@ -14,22 +14,27 @@ from millpond import Message, Reject, Retry
 from millpond.errors import ConfigError
 from millpond.mail.address import domain_of
 from millpond.mail.compose import Mail, compose
+from millpond.mail.domain_shares import DomainShares
 from millpond.mail.job import Email, Mailing, Remainder
 from millpond.mail.mail_server import MailServer
 from millpond.mail.outbox import Outbox
-from millpond.mail.refusal import Meaning, PacedRetry, meaning
+from millpond.mail.refusal import ContentTooFast, Meaning, meaning
 from millpond.mail.reply import Reply
 from millpond.mail.settings import Settings, doubts, findings
 from millpond.mail.smtp_pool import SmtpPool
 
-#: Seconds until a mail is tried again that the server does not take yet, by attempt: the first retry is soon, and the
-#: default of five attempts reaches over 18 minutes, past the five that greylisting commonly asks for.
-WAIT_SECONDS = (5, 30, 180, 900)
-#: The same if the server is asked too much, or is full: once to twice as long, by chance, so that the many mails that
-#: meet it at once do not come back at once. Five attempts reach over one hour at the least, two at the most.
-PACE_WAIT_SECONDS = (60, 300, 900, 2_400)
+#: Seconds until a mail is tried again that the server does not take yet, by attempt, of which by chance half to all are
+#: waited, so that the many mails that meet a refusal at once do not come back at once. Greylisting asks for 5 minutes,
+#: sometimes for an hour, and a full mailbox for as long as there is: the default of seven attempts reaches over 85
+#: minutes at the least, and nearly three hours at the most.
+WAIT_SECONDS = (20, 300, 900, 1_800, 3_600, 3_600)
 #: SQS delays a follow-up by this at the most.
 MAX_DELAY_SECONDS = 900
+#: What a server refuses for its pace only after it has all of a mail is that mail's own trouble where it comes this
+#: often, one after another: else one such mail would slow down, or stop, all the others.
+MAX_CONTENT_REFUSALS = 5
+#: Mails of which such refusals are remembered.
+MAX_REFUSED = 10_000
 #: The sender of mails that are only written to the outbox, where none is set.
 OUTBOX_SENDER = "Millpond <millpond@localhost>"
 
@@ -48,6 +53,7 @@ class Mailer:
             self.transport = _transport(settings, local)
         except ConfigError as error:
             raise ConfigError(*(f"[{table}] {finding}" for finding in error.findings)) from error
+        self._refused: Counter[str] = Counter()  # by the mail's name: refused for its pace after its recipients
         self._default_from = settings.from_ if settings.uses_smtp else settings.from_ or OUTBOX_SENDER
         for doubt in doubts(settings) if settings.uses_smtp else ():
             log.warning("[%s] %s", table, doubt)
@@ -60,17 +66,33 @@ class Mailer:
         """Send one mail, the only one of its message. Recipients that are refused go on as follow-ups of the message.
 
         These carry the mail itself, or else `mailing`, the handler's own payload that the mail was made of. Raises
-        Retry, Reject or Unavailable where nobody has the mail.
+        Retry, Reject, Unavailable, TooFast or Wait where nobody has the mail.
         """
         if mailing is not None and mailing.remainder is not None:
             email = email.left(mailing.remainder)
         mail = compose(email, message, self._default_from)
         try:
-            if refused := self.transport.send(mail):
+            refused = self._sent(mail)
+            if refused:
                 self._divide(refused, mail, email, message, mailing)
         except Retry as retry:
-            retry.after = _wait_seconds(message, too_fast=isinstance(retry, PacedRetry))
+            retry.after = _wait_seconds(message)
             raise
+
+    def _sent(self, mail: Mail) -> Mapping[str, Reply]:
+        """Send it; the recipients that were refused."""
+        try:
+            refused = self.transport.send(mail)
+        except ContentTooFast as verdict:
+            if len(self._refused) >= MAX_REFUSED:
+                self._refused.clear()
+            self._refused[mail.name] += 1
+            if self._refused[mail.name] < MAX_CONTENT_REFUSALS:
+                raise
+            raise Retry(f"{verdict.reason}, {self._refused.pop(mail.name)} times") from None
+        if self._refused:
+            self._refused.pop(mail.name, None)
+        return refused
 
     def _divide(
         self, refused: Mapping[str, Reply], mail: Mail, email: Email, message: Message, mailing: Mailing | None
@@ -79,11 +101,11 @@ class Mailer:
         meant = {recipient: meaning("RCPT", reply) for recipient, reply in refused.items()}
         never = {recipient: reply for recipient, reply in refused.items() if meant[recipient] is Meaning.NEVER}
         later = {recipient: reply for recipient, reply in refused.items() if recipient not in never}
-        too_fast, total = Meaning.PACE in meant.values(), len(mail.recipients)
+        total = len(mail.recipients)
         if len(never) == total:
             raise Reject(_reason(never.values(), total))
         if len(later) == total:
-            raise (PacedRetry if too_fast else Retry)(_reason(later.values(), total))
+            raise Retry(_reason(later.values(), total))
         sender = email.from_ or self._default_from
 
         def left(recipients: Collection[str]) -> Email | Mailing:
@@ -91,8 +113,7 @@ class Mailer:
             return msgspec.structs.replace(mailing, remainder=remainder) if mailing else email.left(remainder)
 
         if later:
-            after = min(MAX_DELAY_SECONDS, _wait_seconds(message, too_fast))
-            message.follow_up(left(later), after=after)
+            message.follow_up(left(later), after=min(MAX_DELAY_SECONDS, _wait_seconds(message)))
         if never:
             message.follow_up(left(never), reject=_reason(never.values(), total))
 
@@ -103,10 +124,9 @@ def _reason(replies: Collection[Reply], total: int) -> str:
     return f"SMTP {codes} at RCPT for {len(replies)} of {total} recipients"
 
 
-def _wait_seconds(message: Message, too_fast: bool) -> int:
-    by_attempt = PACE_WAIT_SECONDS if too_fast else WAIT_SECONDS
-    seconds = by_attempt[min(message.attempt, len(by_attempt)) - 1]
-    return int(seconds * (1 + random.random())) if too_fast else seconds
+def _wait_seconds(message: Message) -> int:
+    seconds = WAIT_SECONDS[min(message.attempt, len(WAIT_SECONDS)) - 1]
+    return round(seconds * random.uniform(0.5, 1.0))
 
 
 def _transport(settings: Settings, local: bool) -> Outbox | SmtpPool:
@@ -126,4 +146,5 @@ def _transport(settings: Settings, local: bool) -> Outbox | SmtpPool:
         hello_name=settings.hello_name,
         sender_domain=domain_of(settings.from_),
     )
-    return SmtpPool(server, settings.max_connections, settings.mails_per_connection)
+    places = DomainShares(settings.max_connections, settings.connections_per_domain)
+    return SmtpPool(server, places, settings.mails_per_connection)

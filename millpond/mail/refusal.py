@@ -48,6 +48,11 @@ class RefusalRule(NamedTuple):
     topic: Topic | None
     meaning: Meaning
 
+    def fits(self, phase: str, reply: Reply) -> bool:
+        """Whether it is the rule of this reply at this phase."""
+        is_of = phase in self.phases and reply.code in self.codes and self.topic in (None, reply.topic)
+        return is_of and re.fullmatch(self.status, reply.status) is not None
+
 
 class ContentTooFast(TooFast):
     """Refused for its pace after its recipients were taken: where it comes again and again, it is this mail's fault."""
@@ -80,10 +85,12 @@ RULES = (
     # RFC 3463 3.2, 3.3: X.1 and X.2 are addresses and mailboxes ("450 4.1.8 Sender address rejected: Domain not
     # found"), whatever code they stand behind; X.5.3 is too many recipients.
     RefusalRule(_MAIL | _FROM_RCPT, _4YZ - {421}, r"4\.[12]\.\d+|4\.5\.3", None, Meaning.LATER),
-    # Security and policy (Postfix: "450 4.7.1 Error: too much mail from", Exchange: "451 4.7.500 Server busy"); the
-    # system is full, takes nothing for now, is congested (RFC 3463 3.4, 3.5). X.3.0 and X.3.5 say nothing about pace.
-    RefusalRule(_MAIL, _4YZ, r"4\.7\.\d+|4\.3\.[12]|4\.4\.5", None, Meaning.PACE),
+    # Security and policy (Postfix: "450 4.7.1 Error: too much mail from"; Exchange: "451 4.7.500 Server busy").
+    RefusalRule(_MAIL, _4YZ, r"4\.7\.\d+", None, Meaning.PACE),
     RefusalRule(_MAIL, _4YZ, ".*", Topic.PACE, Meaning.PACE),
+    # The system is full, takes nothing for now, is congested (RFC 3463 3.4, 3.5); X.3.0 and X.3.5 say nothing of pace,
+    # and a 421 with X.3.2 is a server that shuts down.
+    RefusalRule(_MAIL, _4YZ - {421}, r"4\.3\.[12]|4\.4\.5", None, Meaning.PACE),
     # RFC 5321 4.2.3 "452 Insufficient system storage"; "454 Throttling failure" (SES).
     RefusalRule(_MAIL, frozenset({452, 454}), ".*", None, Meaning.PACE),
     # RFC 5321 4.2.3: not available, busy, a local error in processing.
@@ -104,11 +111,7 @@ RULES = (
 
 def meaning(phase: str, reply: Reply) -> Meaning:
     """What a refusal at `phase` (the banner, EHLO, STARTTLS, AUTH, MAIL, RCPT, DATA, end of data) means."""
-    for rule in RULES:
-        if phase in rule.phases and reply.code in rule.codes and re.fullmatch(rule.status, reply.status):
-            if rule.topic in (None, reply.topic):
-                return rule.meaning
-    return Meaning.LATER
+    return next((rule.meaning for rule in RULES if rule.fits(phase, reply)), Meaning.LATER)
 
 
 def verdict_of(phase: str, reply: Reply, where: str = "SMTP") -> Verdict:
@@ -118,8 +121,8 @@ def verdict_of(phase: str, reply: Reply, where: str = "SMTP") -> Verdict:
         case Meaning.SERVER:
             return Unavailable(text)
         case Meaning.LOGIN:
-            text += ": check user, password and security in the settings of e-mail"
-            return Unavailable(text, after=LOGIN_SECONDS)
+            keys = "user and password" if phase == "AUTH" else "user, password and security"
+            return Unavailable(f"{text}: check {keys} in the settings of e-mail", after=LOGIN_SECONDS)
         case Meaning.QUOTA:
             return Unavailable(f"{text}: its quota of mails is used up", after=QUOTA_SECONDS)
         case Meaning.PACE:

@@ -15,7 +15,9 @@ ONE_LINE = re.compile(_LINE % rb" " + rb"\n")
 #: Replies on one line each that all say yes, the last one to DATA.
 ALL_YES = re.compile(rb"(?:2\d\d(?: [^\n]*+|\r)?+\n)*+354(?: [^\n]*+|\r)?+\n")
 #: What servers say where they are asked too much, and where a day's mails are used up (SES, Gmail, Postfix, Exchange).
-_PACE = re.compile(rb"(?i)throttl|\brate\b.{0,20}(limit|exceed)|too fast|too much mail|too many.{0,20}(mail|message|conn|sess)")
+_PACE = re.compile(
+    rb"(?i)throttl|\brate\b.{0,20}(limit|exceed)|too fast|too much mail|too many.{0,20}(mail|message|conn|sess)"
+)
 _QUOTA = re.compile(rb"(?i)\b(daily|per day|24.hours?)\b.{0,40}\b(quota|limit)")
 
 

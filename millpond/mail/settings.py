@@ -25,6 +25,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How mails go out. `transport` auto: smtp where `host` is set, else outbox; `port` 0: what `security` uses.
 
     `hello_name`: what EHLO says; where it is empty, the host's own name if it is a full one, else the domain of `from`.
+    `max_per_domain`: connections for mails to one domain while they are slow; 0: a quarter of `max_connections`.
     """
 
     transport: Literal["auto", "smtp", "outbox"] = "auto"
@@ -37,6 +38,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     password: str = ""
     hello_name: str = ""
     max_connections: int = 20
+    max_per_domain: int = 0
     mails_per_connection: int = 100
 
     def __repr__(self) -> str:
@@ -51,6 +53,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def smtp_port(self) -> int:
         """The port of the server."""
         return self.port or PORTS[self.security]
+
+    @property
+    def connections_per_domain(self) -> int:
+        """The connections that the mails to one domain may use while they are slow."""
+        return self.max_per_domain or max(1, self.max_connections // 4)
 
 
 def findings(settings: Settings, local: bool) -> list[str]:
@@ -70,6 +77,8 @@ def _wrong_transport(settings: Settings, local: bool) -> Iterator[str]:
     for key in ("max_connections", "mails_per_connection"):
         if getattr(settings, key) < 1:
             yield f"{key} = {getattr(settings, key)}: it must be 1 or more"
+    if settings.max_per_domain < 0:
+        yield f"max_per_domain = {settings.max_per_domain}: it must be 1 or more, or 0 for a quarter of max_connections"
 
 
 def _wrong_server(settings: Settings) -> Iterator[str]:

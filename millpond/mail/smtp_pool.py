@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from queue import SimpleQueue
 
 from millpond.mail import waits
 from millpond.mail.compose import Mail
+from millpond.mail.domain_shares import DomainShares
 from millpond.mail.mail_server import MailServer
 from millpond.mail.reply import Reply
 from millpond.mail.smtp_connection import SmtpConnection, StaleError
@@ -20,7 +20,7 @@ PROBE_AFTER_SECONDS = 5.0
 class SmtpPool:
     """Sends each mail over one of at most `max_connections` connections; the one used last is used next.
 
-    1. A mail waits for its turn, as long as its handler may. Its place becomes free whatever is thrown.
+    1. A mail has its place before it has a connection (DomainShares). The place becomes free whatever is thrown.
     2. A connection is kept only if its last exchange ended with a whole reply (SmtpConnection.usable).
     3. Nothing switches greenlets after the server's last word: no interrupt can come between it and the handler's end.
     """
@@ -28,23 +28,22 @@ class SmtpPool:
     def __init__(
         self,
         server: MailServer,
-        max_connections: int,
+        shares: DomainShares,
         mails_per_connection: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._server = server
+        self._shares = shares
         self._mails_per_connection = mails_per_connection
         self._clock = clock
         self._idle: list[SmtpConnection] = []
         self._closed = False
-        # A queue and not a semaphore: threading's loses a wake-up where an interrupt hits the greenlet that it woke.
-        self._places: SimpleQueue[None] = SimpleQueue()
-        for _ in range(max_connections):
-            self._places.put(None)
 
     def send(self, mail: Mail) -> Mapping[str, Reply]:
-        """Send one mail. Returns and raises what SmtpConnection.deliver() and open() do, except StaleError."""
-        self._places.get()
+        """Send one mail. Returns what SmtpConnection.deliver() does; raises what its open() and deliver() do, but for
+        StaleError, and Wait."""
+        place = self._shares.take(mail.recipients)
+        started = self._clock()
         connection: SmtpConnection | None = None
         try:
             connection = self._kept() or SmtpConnection.open(self._server)
@@ -56,7 +55,7 @@ class SmtpPool:
                 connection = SmtpConnection.open(self._server)
                 return connection.deliver(mail)
         finally:
-            self._places.put(None)
+            self._shares.give_back(place, self._clock() - started)
             if connection is not None:
                 self._keep(connection)
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from millpond.mail.compose import Mail
+from millpond.mail.domain_shares import DomainShares
 from millpond.mail.mail_server import MailServer
 from millpond.mail.smtp_pool import SmtpPool
 from tests.smtp_server import CLOSE, EXTENSIONS, ScriptedServer
@@ -36,7 +37,9 @@ def mail(*recipients: str, content: bytes = b"Subject: x\r\n\r\nhello\r\n", utf8
 def pool(
     server: ScriptedServer, connections: int = 2, mails: int = 100, clock=time.monotonic, **fields: object
 ) -> SmtpPool:
-    _pools.append(SmtpPool(MailServer("127.0.0.1", server.port, **fields), connections, mails, clock))
+    """No domain has a share of its own here."""
+    places = DomainShares(connections, connections)
+    _pools.append(SmtpPool(MailServer("127.0.0.1", server.port, **fields), places, mails, clock))
     return _pools[-1]
 
 

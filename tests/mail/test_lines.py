@@ -13,6 +13,7 @@ from gevent.event import Event
 
 from millpond import Retry, Unavailable
 from millpond.mail import lines, waits
+from millpond.mail.domain_shares import DomainShares
 from millpond.mail.mail_server import MailServer
 from millpond.mail.smtp_pool import SmtpPool
 from tests.mail.senders import mail, pool
@@ -24,10 +25,10 @@ def test_a_host_that_refuses_or_does_not_resolve_is_unavailable():
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
     with pytest.raises(Unavailable, match=f"SMTP server 127.0.0.1:{port}: connection refused"):
-        SmtpPool(MailServer("127.0.0.1", port), 1, 1).send(mail())
+        SmtpPool(MailServer("127.0.0.1", port), DomainShares(1, 1), 1).send(mail())
     for name in ("no-such-host.invalid", f"{'x' * 64}.example", "a..example"):
         with pytest.raises(Unavailable, match="its name does not resolve"):
-            SmtpPool(MailServer(name, 25), 1, 1).send(mail())
+            SmtpPool(MailServer(name, 25), DomainShares(1, 1), 1).send(mail())
 
 
 def test_a_connection_that_was_given_up_is_not_taken_for_one_that_the_server_closed():
@@ -117,7 +118,7 @@ def test_all_addresses_together_have_one_limit(encrypted, certificate, monkeypat
         started = time.monotonic()
         tls = ssl.create_default_context() if encrypted else None
         with pytest.raises(Unavailable, match="no answer in time"):
-            SmtpPool(MailServer("127.0.0.1", 1, tls), 1, 1).send(mail())
+            SmtpPool(MailServer("127.0.0.1", 1, tls), DomainShares(1, 1), 1).send(mail())
         assert time.monotonic() - started < 1.5
 
 
@@ -126,7 +127,7 @@ def test_a_name_that_is_never_looked_up_is_given_up_in_time(monkeypatch):
     answered = Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answered.wait())
     with gevent.Timeout(10), pytest.raises(Unavailable, match="no answer in time"):
-        SmtpPool(MailServer("smtp.example", 25), 1, 1).send(mail())
+        SmtpPool(MailServer("smtp.example", 25), DomainShares(1, 1), 1).send(mail())
     answered.set()
 
 
@@ -138,7 +139,7 @@ def test_what_an_address_leaves_of_its_share_is_for_the_next(monkeypatch):
         resolve_to(monkeypatch, closed.getsockname(), nowhere)
         started = time.monotonic()
         with pytest.raises(Unavailable, match="no answer in time"):
-            SmtpPool(MailServer("127.0.0.1", 1), 1, 1).send(mail())
+            SmtpPool(MailServer("127.0.0.1", 1), DomainShares(1, 1), 1).send(mail())
         assert time.monotonic() - started > 0.7
 
 

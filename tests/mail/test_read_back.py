@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from millpond import Reject
 from millpond.mail.compose import Mail, compose
+from millpond.mail.domain_shares import DomainShares
 from millpond.mail.headers import ALLOWED_HEADERS
 from millpond.mail.job import Attachment
 from millpond.mail.mail_server import MailServer
@@ -190,7 +191,7 @@ def test_a_thousand_mails_are_read_back_and_arrive_as_they_were_built(seed):
     with contextlib.ExitStack() as stack, gevent.Timeout(60):
         for offers in ([], ["PIPELINING"], ["SMTPUTF8"], ["PIPELINING", "SMTPUTF8", "8BITMIME", "SIZE 10000000"]):
             server = stack.enter_context(ScriptedServer(extensions=offers))
-            pool = SmtpPool(MailServer("127.0.0.1", server.port), 1, 10_000)
+            pool = SmtpPool(MailServer("127.0.0.1", server.port), DomainShares(1, 1), 10_000)
             stack.callback(pool.close)
             transports.append((server, pool))
         for number in range(175):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from millpond import Reject, Retry, Unavailable
+from millpond import Reject, Retry, TooFast, Unavailable
 from millpond.mail import lines
 from millpond.mail.reply import Reply
 from tests.mail.senders import HALVES, MODES, ONE_BY_ONE, mail, pool
@@ -57,8 +57,10 @@ def test_pipelined_commands_travel_in_one_write_and_a_hundred_at_most(monkeypatc
     ("phase", "answer", "verdict", "reason"),
     [
         ("MAIL", "421 4.3.2 closing", Unavailable, "SMTP 421 4.3.2 at MAIL"),
-        ("MAIL", "451 4.3.0 no", Retry, "SMTP 451 4.3.0 at MAIL"),
-        ("MAIL", "452 4.3.1 no", Retry, "SMTP 452 4.3.1 at MAIL"),
+        ("MAIL", "451 4.3.0 no", Unavailable, "SMTP 451 4.3.0 at MAIL"),
+        ("MAIL", "452 4.3.1 no", TooFast, "SMTP 452 4.3.1 at MAIL"),
+        ("MAIL", "450 4.1.8 whose domain?", Retry, "SMTP 450 4.1.8 at MAIL"),
+        ("MAIL", "550 5.4.5 Daily user sending limit exceeded", Unavailable, "SMTP 550 5.4.5 at MAIL: its quota"),
         ("MAIL", "550 5.7.1 you@b.org?", Reject, "SMTP 550 5.7.1 at MAIL"),
         ("MAIL", "552 5.3.4 big", Reject, "SMTP 552 5.3.4 at MAIL"),
         ("MAIL", "530 5.7.0 log in", Unavailable, "SMTP 530 5.7.0 at MAIL: check user, password and security"),
@@ -72,8 +74,15 @@ def test_pipelined_commands_travel_in_one_write_and_a_hundred_at_most(monkeypatc
         ("DATA", "250 what", Retry, "SMTP: replies out of step at DATA"),
         ("end", "421 4.3.2 closing", Retry, "SMTP 421 4.3.2 at end of data"),
         ("end", "451 4.7.1 later", Retry, "SMTP 451 4.7.1 at end of data"),
-        ("end", "452 full", Retry, "SMTP 452 at end of data"),
-        ("end", "454 throttled", Retry, "SMTP 454 at end of data"),
+        ("end", "452 full", TooFast, "SMTP 452 at end of data"),
+        ("end", "454 throttled", TooFast, "SMTP 454 at end of data"),
+        ("end", "451 4.7.1 Rate limit exceeded", TooFast, "SMTP 451 4.7.1 at end of data"),
+        (
+            "end",
+            "454 Throttling failure: Daily message quota exceeded.",
+            Unavailable,
+            "SMTP 454 at end of data: its quota",
+        ),
         ("end", "550 5.7.1 spam", Reject, "SMTP 550 5.7.1 at end of data"),
         ("end", "552 5.3.4 big", Reject, "SMTP 552 5.3.4 at end of data"),
         ("end", "554 5.6.0 no", Reject, "SMTP 554 5.6.0 at end of data"),

@@ -16,9 +16,10 @@ import greenlet
 import pytest
 
 from millpond.errors import Interrupt, Stopped, TimeLimitExceeded
-from millpond.mail import lines, smtp_pool
+from millpond.mail import domain_shares, lines
 from millpond.mail import reply as replies
 from millpond.mail.compose import Mail
+from millpond.mail.domain_shares import DomainShares
 from millpond.mail.mail_server import MailServer
 from millpond.mail.smtp_pool import SmtpPool
 from tests.smtp_server import EXTENSIONS, HANG, ScriptedServer
@@ -96,7 +97,7 @@ def at_every_switch(prepare: Callable[[], tuple[SmtpPool, ScriptedServer]]) -> i
 
 def still_works(senders: SmtpPool, server: ScriptedServer) -> None:
     """All places are free again, the full number can send at once, each whole, and every socket is accounted for."""
-    assert senders._places.qsize() == CONNECTIONS
+    assert (senders._shares._all.busy, senders._shares._waiting) == (0, [])
     assert all(connection.usable for connection in senders._idle)
     server.script.clear()
     later = MAIL._replace(recipients=("later@b.org",))
@@ -115,7 +116,8 @@ def start(extensions=EXTENSIONS, script=None, connections=CONNECTIONS, mails=100
         script, extensions=extensions, tls=options.get("server_tls"), implicit_tls=options.get("implicit_tls", False)
     )
     server.__enter__()
-    return SmtpPool(MailServer("127.0.0.1", server.port, **fields), connections, mails, clock), server
+    allowed = DomainShares(connections, connections)
+    return SmtpPool(MailServer("127.0.0.1", server.port, **fields), allowed, mails, clock), server
 
 
 @pytest.mark.parametrize("extensions", [EXTENSIONS, ()], ids=["pipelined", "one by one"])
@@ -171,7 +173,7 @@ def test_an_interrupt_at_any_point_of_a_polite_end_leaks_nothing():
 
 def test_an_interrupt_while_waiting_for_a_place_leaks_nothing():
     with ScriptedServer({"end": [HANG] * CONNECTIONS}) as server:
-        senders = SmtpPool(MailServer("127.0.0.1", server.port), CONNECTIONS, 100)
+        senders = SmtpPool(MailServer("127.0.0.1", server.port), DomainShares(CONNECTIONS, CONNECTIONS), 100)
         busy = [gevent.spawn(senders.send, MAIL) for _ in range(CONNECTIONS)]
         assert all(server.hung.acquire(timeout=30) for _ in busy)
         assert Victim(lambda: senders.send(MAIL), at=1).run().interrupted
@@ -184,7 +186,7 @@ def test_a_storm_of_interrupts_leaks_no_place_and_loses_no_wake_up():
     """Three connections, forty senders, each interrupted at a random one of its switches, or not at all."""
     chance = random.Random(4711)
     with ScriptedServer() as server:
-        senders = SmtpPool(MailServer("127.0.0.1", server.port), CONNECTIONS, 7)
+        senders = SmtpPool(MailServer("127.0.0.1", server.port), DomainShares(CONNECTIONS, CONNECTIONS), 7)
         hub, doomed, counts = gevent.get_hub(), {}, dict.fromkeys(("sent", "interrupted"), 0)
 
         def one_sender() -> None:
@@ -228,7 +230,9 @@ def test_a_storm_of_interrupts_leaks_no_place_and_loses_no_wake_up():
 def test_an_interrupt_while_a_reply_is_awaited_closes_the_connection(phase, kept, extensions):
     now = [0.0]
     with ScriptedServer(extensions=extensions) as server:
-        senders = SmtpPool(MailServer("127.0.0.1", server.port), CONNECTIONS, 100, lambda: now[0])
+        senders = SmtpPool(
+            MailServer("127.0.0.1", server.port), DomainShares(CONNECTIONS, CONNECTIONS), 100, lambda: now[0]
+        )
         if kept:
             senders.send(MAIL)
             now[0] = 100.0
@@ -244,4 +248,4 @@ def test_an_interrupt_while_a_reply_is_awaited_closes_the_connection(phase, kept
 
 
 def test_the_pool_waits_for_places_in_a_queue_that_gevent_made_cooperative():
-    assert smtp_pool.SimpleQueue.__module__.startswith("gevent")
+    assert domain_shares.SimpleQueue.__module__.startswith("gevent")
