@@ -200,7 +200,7 @@ def _report(
     effects = [_effect(line) for line in (folder / "ledger.effects").read_text().splitlines()]
     writes, faults = claim_proxy.read(table.passed), table.faults()
     found = audit(Seen(runs, effects, writes, workers.log, faults))
-    for violation in found.violations[:20]:
+    for violation in [*found.violations, *workers.complaints][:20]:
         print(f"  claims: {violation}", flush=True)
     done = {effect.n for effect in effects}
     duplicates = sum(

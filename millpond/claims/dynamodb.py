@@ -150,7 +150,7 @@ class DynamoClaims:
 
     def _write(self, key: str, write: TableWrite, values: Values) -> dict[str, Any]:
         """The answer, with the record as it is now. Raises Refused, with the record as it stands."""
-        return self._client.call(
+        answer = self._client.call(
             "UpdateItem",
             **_written(key, f"{write.update} {write.condition}", values),
             UpdateExpression=write.update,
@@ -158,6 +158,12 @@ class DynamoClaims:
             ReturnValues="ALL_NEW",
             ReturnValuesOnConditionCheckFailure="ALL_OLD",
         )
+        if "Attributes" not in answer:  # a gateway's own page with status 200: botocore makes an empty answer of it
+            raise ClaimStoreError(
+                f"the claim table {self._client.table} gave an answer to dynamodb:UpdateItem that is not DynamoDB's: "
+                "look at what stands between the worker and the table (a proxy, a login page)"
+            )
+        return answer
 
     def _expiry(self, lease_until: float, now: float) -> int:
         """A whole number: the table's time-to-live takes no other."""

@@ -228,6 +228,25 @@ def test_a_dynamodb_that_does_not_say_what_stands_there_is_no_licence_to_run(tab
         claim(store, key, "b")
 
 
+@pytest.mark.parametrize("body", [b"<html>Please log in</html>", b"{}", b"\x00\xff"])
+def test_a_gateways_own_page_is_no_write(table, store, body):
+    key = fresh()
+    claim(store, key, "a")
+    table.application.before = lambda name: (200, body)
+    writes = [
+        lambda: claim(store, fresh(), "a"),
+        lambda: store.renew(key, "a", LAPSED, NOW),
+        lambda: store.complete(key, "a", NOW),
+        lambda: store.release(key, "a", 1, NOW),
+        lambda: store.release(key, "a", None, NOW),
+    ]
+    for write in writes:
+        with pytest.raises(ClaimStoreError, match=r"is not DynamoDB's|cannot be reached"):
+            write()
+    table.application.before = lambda name: None
+    assert store.read(key).token == "a"
+
+
 def test_a_record_that_the_table_deletes_between_two_writes_of_a_claim_is_claimed(table, store):
     key = fresh()
     claim(store, key, "a")
