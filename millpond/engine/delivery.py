@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
 from enum import Enum
 from typing import Any, Protocol, cast
@@ -15,12 +17,16 @@ from millpond.engine.attempts import Attempts
 from millpond.engine.lease import Lease
 from millpond.engine.own_claim import OwnClaim
 from millpond.errors import Interrupt, TimeLimitExceeded
+from millpond.foreign.trace import own_frames, place_of_frame
 from millpond.hub.clock import Clock
 from millpond.hub.countdown import Countdown
 from millpond.hub.interruption import Interruption
 from millpond.message import FollowUp, LargeMessage, Message, Outcome
 from millpond.observe import log
 from millpond.sqs.queue import Received
+
+#: What is below it in a stack is the handler's.
+_CALL_FILE = os.path.join(os.path.dirname(__file__), "handler_call.py")
 
 
 class DeliveryState(Enum):
@@ -102,6 +108,8 @@ class Delivery(msgspec.Struct, eq=False):
     route: Route | None = None  # its handler and the options of @handler, from the moment that it is entered
     failures: int | None = None  # how often it failed before, in any worker; None where nobody counts that
     attempts: Attempts | None = None  # where this one has failed
+    thread: int = 0  # the real one in which its handler runs now; 0: in its slot
+    stood_at: str = ""  # where its handler stood as it was interrupted; "" where that is not known
     claim: OwnClaim | None = None  # of its event, where its handler is idempotent
     left_behind: list[FollowUp] | None = None  # by this run of its handler, so far
     _limit: Countdown[Delivery] | None = None  # the time limits that this one's is among
@@ -226,8 +234,18 @@ class Delivery(msgspec.Struct, eq=False):
         """Throw into the handler, in the hub, if it runs and was not interrupted before."""
         if self.state is RUNNING:
             self.state = INTERRUPTED
+            self.stood_at = self.stands_at()
             self.interruption = Interruption(self.greenlet, kind, self._clock, lambda: self.owner.stuck(self))
             self.interruption.throw()
+
+    def stands_at(self) -> str:
+        """Where its handler stands now, file and line; in the hub, while it waits, or runs in a thread."""
+        try:
+            frame = sys._current_frames().get(self.thread) if self.thread else self.greenlet.gr_frame
+            frames = own_frames(frame, _CALL_FILE)
+            return place_of_frame(frames[0]) if frames else ""
+        except Exception:  # a thread goes on meanwhile: its frames may be of something else by now
+            return ""
 
     def is_inside(self) -> bool:
         """Whether a handler runs."""

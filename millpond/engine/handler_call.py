@@ -10,8 +10,11 @@ from millpond.app.routing import Around, Route
 from millpond.engine.delivery import Delivery
 from millpond.errors import Interrupt, MillpondError
 from millpond.foreign.trace import describe
+from millpond.hub.home import system
 from millpond.message import Message
 from millpond.observe import log
+
+_get_ident = system("_thread", "get_ident")
 
 
 class PayloadError(MillpondError):
@@ -35,6 +38,15 @@ def call_handler(route: Route, delivery: Delivery) -> object:
     if route.around is not None:
         return _call_around(route.around, route, payload, delivery.message())
     return route.call(payload, delivery.message()) if route.takes_message else route.call(payload)
+
+
+def call_in_thread(route: Route, delivery: Delivery) -> object:
+    """The same, in a real thread, which the delivery knows meanwhile."""
+    delivery.thread = _get_ident()
+    try:
+        return call_handler(route, delivery)
+    finally:
+        delivery.thread = 0
 
 
 #: The function below which every handler runs: the watchdog looks for it in a stack.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from millpond.app.config import RetrySettings
 from millpond.app.routing import Route
 from millpond.engine.delivery import Delivery
@@ -85,16 +87,25 @@ def of_interrupt(interrupt: Interrupt, delivery: Delivery, policy: RetrySettings
     """The outcome of a delivery whose handler was interrupted, whatever it raised or returned after it."""
     match interrupt:
         case Stopped():
-            return RELEASED
+            return _cut_short(RELEASED, delivery)
         case ClaimLapsed():
             return unavailable(str(interrupt))
         case ClaimLost():
-            return Outcome("lease_lost", "claim_lost", str(interrupt))
+            return _cut_short(Outcome("lease_lost", "claim_lost", str(interrupt)), delivery)
         case LeaseLost():
-            return LEASE_LOST
+            return _cut_short(LEASE_LOST, delivery)
+    stood = f"; it stood at {delivery.stood_at}" if delivery.stood_at else ""
     runs_on = "; its thread runs on" if route.thread else ""
-    reason = f"the handler ran past its time limit of {route.timeout_seconds:g} s{runs_on}"
+    reason = f"the handler ran past its time limit of {route.timeout_seconds:g} s{stood}{runs_on}"
     return _failed(delivery, policy, "timed_out", reason, other_side=True)
+
+
+def _cut_short(outcome: Outcome, delivery: Delivery) -> Outcome:
+    """The outcome, with the place at which the handler stood."""
+    if not delivery.stood_at:
+        return outcome
+    stood = f"its handler was interrupted at {delivery.stood_at}"
+    return msgspec.structs.replace(outcome, reason=f"{outcome.reason}; {stood}" if outcome.reason else stood)
 
 
 def _waits(raised: Raised, cause: Cause, delivery: Delivery) -> Outcome:

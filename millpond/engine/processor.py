@@ -15,7 +15,7 @@ from millpond.app.retry_policy import policy_of
 from millpond.app.routing import Route
 from millpond.engine.claiming import Claiming
 from millpond.engine.delivery import Delivery
-from millpond.engine.handler_call import call_handler
+from millpond.engine.handler_call import call_handler, call_in_thread
 from millpond.engine.outcomes import CLAIMED_SUCCEEDED, RELEASED, SUCCEEDED, of_interrupt, of_raised, undecodable
 from millpond.engine.raised import Raised, RaisedReader
 from millpond.hub.backoff import in_upper_half, retry_seconds, whole_seconds
@@ -114,7 +114,7 @@ class Processor:
 
     def _in_thread(self, delivery: Delivery, route: Route, limit: Countdown[Delivery]) -> object:
         """The wait for a free one is not the handler's time."""
-        call = partial(Context().run, call_handler, route, delivery)
+        call = partial(Context().run, call_in_thread, route, delivery)
         begun = self.threads.begin(call, route.where, delivery.is_last)
         delivery.start_limit(limit)
         return begun()
@@ -128,7 +128,9 @@ class Processor:
         if delivery.interruption is None or route is None:
             return RELEASED
         outcome = self._interrupted(delivery, route, delivery.interruption)
-        return msgspec.structs.replace(outcome, reason=f"{outcome.reason}; the handler goes on in spite of interrupts")
+        now_at = f", now at {where}" if (where := delivery.stands_at()) else ""
+        text = f"{outcome.reason}; the handler goes on in spite of interrupts{now_at}"
+        return msgspec.structs.replace(outcome, reason=text)
 
     def where(self, delivery: Delivery) -> str:
         """The handler of a delivery, as a dead letter names it; "" where it has none."""

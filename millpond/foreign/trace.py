@@ -5,11 +5,15 @@ Errors are read by the interpreter's own slots, which no property of a user's ca
 
 from __future__ import annotations
 
+import contextlib
+import os
 import traceback
 from collections.abc import Iterator
 from itertools import islice
+from types import FrameType
 from typing import Any
 
+from millpond import errors
 from millpond.errors import Interrupt
 from millpond.foreign.text import MAX_LINE, MAX_LINES, clean, name_of, own_text, shown, type_name
 
@@ -17,6 +21,14 @@ from millpond.foreign.text import MAX_LINE, MAX_LINES, clean, name_of, own_text,
 MAX_TRACE_FRAMES, MAX_LINKS, MAX_GROUP, MAX_DEPTH = 30, 5, 5, 3
 CAUSE = "The above exception was the direct cause of the following exception:"
 CONTEXT = "During handling of the above exception, another exception occurred:"
+
+#: Characters of a place.
+MAX_PLACE = 200
+_STANDARD_LIBRARY = os.path.dirname(os.__file__) + os.sep
+_MILLPOND = os.path.dirname(errors.__file__)
+#: Frames below the call of a handler that are never its own: the engine's, the decoders', what @around's are made with.
+_WINGS = ("app", "engine", "hub", "observe", "process")
+_NOT_THEIRS = (*(os.path.join(_MILLPOND, wing, "") for wing in _WINGS), contextlib.__file__)
 
 _OWN: Any = type.__dict__["__dict__"]
 _TRACEBACK: Any = BaseException.__dict__["__traceback__"]
@@ -46,6 +58,34 @@ def raised_at(error: BaseException) -> tuple[str, int]:
     while trace.tb_next is not None:
         trace = trace.tb_next
     return trace.tb_frame.f_code.co_filename, trace.tb_lineno or 0
+
+
+def own_frames(innermost: FrameType | None, call_file: str) -> list[FrameType]:
+    """The frames of a handler's own code in a stack, the innermost first; none where the stack is in no handler.
+
+    `call_file`: the file that calls handlers. Of a handler that lies among the libraries, as an installed one does, its
+    outermost frame stands for all.
+    """
+    inside, frame = [], innermost
+    while frame is not None and frame.f_code.co_filename != call_file:
+        inside.append(frame)
+        frame = frame.f_back
+    if frame is None:
+        return []
+    inside = [one for one in inside if not one.f_code.co_filename.startswith(_NOT_THEIRS)]
+    return [one for one in inside if not _is_librarys(one.f_code.co_filename)] or inside[-1:]
+
+
+def place_of_frame(frame: FrameType) -> str:
+    """Where a frame stands: handlers/report.py:41 in fetch."""
+    file = frame.f_code.co_filename
+    with contextlib.suppress(OSError):  # the current folder can be gone
+        file = file.removeprefix(f"{os.getcwd()}{os.sep}")
+    return shown(f"{file}:{frame.f_lineno} in {frame.f_code.co_qualname}", MAX_PLACE)
+
+
+def _is_librarys(file: str) -> bool:
+    return file.startswith(_STANDARD_LIBRARY) or "/site-packages/" in file or "/dist-packages/" in file
 
 
 def _trace(error: BaseException, depth: int) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import sys
@@ -13,9 +12,9 @@ from typing import Any, NamedTuple
 
 from gevent.monkey import get_original
 
-from millpond import app, engine
 from millpond.engine.lease import Lease
 from millpond.errors import CRASHED
+from millpond.foreign.trace import own_frames, place_of_frame
 from millpond.hub.clock import Clock
 from millpond.hub.pulse import PULSE_SECONDS, Pulse
 from millpond.observe import log
@@ -28,9 +27,6 @@ _start_thread: Callable[..., Any] = get_original("_thread", "start_new_thread")
 _new_lock: Callable[[], Any] = get_original("_thread", "allocate_lock")
 _get_ident: Callable[[], int] = get_original("_thread", "get_ident")
 _sleep: Callable[[float], None] = get_original("time", "sleep")
-
-#: Frames below our call that are not a handler's: the engine's, the decoders', and what @around's are made with.
-_NOT_THEIRS = (os.path.dirname(engine.__file__), os.path.dirname(app.__file__), contextlib.__file__)
 
 #: A hub without a pulse for this long is blocked; sooner where a beat is due sooner.
 BLOCKED_SECONDS = 1.0
@@ -199,15 +195,13 @@ class Watchdog:
         return [frame for frame, _ in traceback.walk_stack(innermost)][::-1] if innermost is not None else []
 
     def _culprit(self) -> str:
-        """The handler that blocks the hub: the first frame of the user's below our call of it; "" for none."""
-        frames = self._stack()
-        codes = [frame.f_code for frame in frames]
-        start = codes.index(self._handler_code) if self._handler_code in codes else len(codes)
-        for frame in frames[start:]:
-            code = frame.f_code
-            if not code.co_filename.startswith(_NOT_THEIRS):
-                return f"the handler {code.co_qualname} ({code.co_filename}:{frame.f_lineno}) blocks the hub"
-        return ""
+        """The handler that blocks the hub, and where it stands; "" for none."""
+        innermost = sys._current_frames().get(self._hub_thread)
+        frames = own_frames(innermost, self._handler_code.co_filename)
+        if not frames:
+            return ""
+        handler = frames[-1].f_code.co_qualname
+        return f"the handler {handler} blocks the hub at {place_of_frame(frames[0])}"
 
     def _log(self, level: int, text: str) -> None:
         frames = self._stack()[-MAX_FRAMES:]

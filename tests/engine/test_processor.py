@@ -519,6 +519,12 @@ class Slot:
 TIMED_OUT = f"the handler ran past its time limit of {LIMIT:g} s"
 
 
+def placeless(outcome: Outcome) -> str:
+    """The reason without the places at which the handler stood (test_standing.py)."""
+    said = r"(; it stood|(; )?its handler was interrupted|, now)"
+    return re.sub(rf"{said} at [\w/]+\.py:\d+ in [\w.<>]+", "", outcome.reason)
+
+
 def sleeps(slot: Slot, payload: Any, message: Message) -> None:
     slot.clock.sleep(1_000)
 
@@ -528,7 +534,7 @@ def test_a_handler_that_runs_past_its_time_limit_is_interrupted_and_tried_again(
     slot.clock.advance(LIMIT - 0.1)
     assert slot.outcomes == []
     slot.clock.advance(0.2)
-    assert (slot.outcome.name, slot.outcome.cause, slot.outcome.reason) == ("retried", "timed_out", TIMED_OUT)
+    assert (slot.outcome.name, slot.outcome.cause, placeless(slot.outcome)) == ("retried", "timed_out", TIMED_OUT)
     assert 1 <= slot.outcome.delay_seconds <= 2
 
 
@@ -536,7 +542,8 @@ def test_a_handler_that_runs_past_its_limit_at_the_last_attempt_is_a_dead_letter
     slot = Slot(sleeps, attempt=5)
     slot.clock.advance(LIMIT)
     reason = f"{TIMED_OUT} (received 5 times; this worker saw 1 failure; max_attempts = 5)"
-    assert slot.outcome == Outcome("dead_lettered", "timed_out", reason, other_side=True)
+    outcome = msgspec.structs.replace(slot.outcome, reason=placeless(slot.outcome))
+    assert outcome == Outcome("dead_lettered", "timed_out", reason, other_side=True)
 
 
 def test_a_time_limit_of_the_handlers_own_counts():
@@ -571,7 +578,7 @@ def test_what_a_handler_raises_in_answer_to_an_interrupt_does_not_count(kind, ex
     slot = Slot(reacts)
     slot.deliveries[0].interrupt(kind)
     settle()
-    assert (slot.outcome.name, slot.outcome.cause, slot.outcome.reason) == expected
+    assert (slot.outcome.name, slot.outcome.cause, placeless(slot.outcome)) == expected
     assert slot.outcome.follow_ups == ()
 
 
@@ -649,7 +656,7 @@ def test_a_handler_that_swallows_every_interrupt_is_told_again_each_second_and_t
     assert stuck == slot.deliveries
     given_up = Processor({"job": route(print)}, RETRY, VirtualClock()).given_up(slot.deliveries[0])
     assert (given_up.name, given_up.cause) == ("retried", "timed_out")
-    assert given_up.reason == f"{TIMED_OUT}; the handler goes on in spite of interrupts"
+    assert placeless(given_up) == f"{TIMED_OUT}; the handler goes on in spite of interrupts"
     slot.greenlet.kill(block=False)
 
 
