@@ -146,7 +146,7 @@ class ClaimKeeper:
 
     def _back_off(self, failures: int) -> None:
         longest = HURRIED_BACK_OFF_SECONDS if self._is_draining else MAX_BACK_OFF_SECONDS
-        self._clock.sleep(min(longest, call_back_off_seconds(failures, None)))
+        self._clock.sleep(call_back_off_seconds(failures, None, most=longest))
 
     def _close_once(self, delivery: Delivery, claim: OwnClaim) -> bool:
         try:

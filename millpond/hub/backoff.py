@@ -54,9 +54,13 @@ def whole_seconds(seconds: float) -> int:
 
 
 def call_back_off_seconds(
-    failures: int, error: QueueError | None, chance: Callable[[], float] = random.random
+    failures: int,
+    error: QueueError | None,
+    chance: Callable[[], float] = random.random,
+    *,
+    most: float = MAX_CALL_DELAY_SECONDS,
 ) -> float:
-    """Seconds to wait after this many failing calls in a row, by what went wrong.
+    """Seconds to wait after this many failing calls in a row, by what went wrong; `most` at most.
 
     AWS advises 200 ms, then 400 ms, and so on. A throttle gets a second, and what only a person can mend gets five.
     """
@@ -65,5 +69,5 @@ def call_back_off_seconds(
         base = 1.0
     elif isinstance(error, AccessDenied | QueueMissing):
         base = 5.0
-    ceiling: float = min(MAX_CALL_DELAY_SECONDS, base * 2 ** min(failures - 1, 20))
+    ceiling: float = min(most, base * 2 ** min(failures - 1, 20))
     return in_upper_half(ceiling, chance)

@@ -235,7 +235,7 @@ class Batcher(Generic[Item]):
     def _back_off(self, items: list[Item]) -> None:
         self._failures += 1
         longest = HURRIED_BACK_OFF_SECONDS if self._is_hurried else MAX_BACK_OFF_SECONDS
-        seconds = min(longest, call_back_off_seconds(self._failures, None))
+        seconds = call_back_off_seconds(self._failures, None, most=longest)
         key = id(items)
         self._pausing[key] = (self._clock.timer(seconds, lambda: self._resume(key)), items)
 

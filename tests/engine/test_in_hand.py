@@ -32,14 +32,14 @@ def test_a_delete_that_fails_is_tried_again_and_nothing_runs_twice(clock):
     gate = Gate()
     gate.event.set()
     rig = run(clock, {"job": gate})
-    rig.queue.script["delete"] = [Unreachable("down"), BROKEN, Throttled("slow")] * 20
+    rig.queue.script["delete"] = [Unreachable("down"), BROKEN, Throttled("slow")] * 35  # 1 to 2 s apart
     (one,) = rig.put("job")
     clock.advance(90)
     assert gate.seen == [(one, 1)]
     assert rig.queue.calls["delete"] > 20
     assert rig.queue.messages[one].receives == 1  # its beats went on
     assert rig.queue.visible() == []
-    clock.advance(60)
+    clock.advance(120)
     assert rig.queue.deleted == {one: 1}
     assert gate.seen == [(one, 1)]
 

@@ -1,7 +1,10 @@
 import math
+import re
+from pathlib import Path
 
 import pytest
 
+import millpond
 from millpond.app.config import RetrySettings
 from millpond.errors import AccessDenied, Throttled, Unreachable
 from millpond.hub.backoff import (
@@ -43,6 +46,30 @@ def test_all_attempts_together_take_the_sum_of_their_waits(attempts, seconds):
 def test_what_could_not_begin_is_put_off_for_the_upper_half_of_a_ceiling_that_doubles(receives, ceiling):
     assert put_off_seconds(receives, lambda: 0.0) == ceiling / 2
     assert put_off_seconds(receives, lambda: 1.0) == ceiling
+
+
+#: A back-off at its longest -> that, for what chance says.
+LONGEST = {
+    "retry": lambda chance: retry_seconds(100, 20, 1_800, chance),
+    "put off": lambda chance: put_off_seconds(100, chance),
+    "call": lambda chance: call_back_off_seconds(100, Throttled("x"), chance),
+    "call, briefly": lambda chance: call_back_off_seconds(100, None, chance, most=2.0),
+}
+
+
+@pytest.mark.parametrize("name", LONGEST)
+def test_a_back_off_is_spread_at_its_longest_too_where_all_wait_that_have_failed_for_long(name):
+    """A limit that is laid on after the jitter leaves none: all come back at once."""
+    longest = LONGEST[name](lambda: 1.0)
+    assert LONGEST[name](lambda: 0.0) == longest / 2
+    assert longest / 2 < LONGEST[name](lambda: 0.5) < longest
+
+
+def test_no_place_lays_its_limit_on_after_the_jitter():
+    """The producer's own is the end of its time: no further call comes after it."""
+    sources = [path for path in Path(millpond.__file__).parent.rglob("*.py") if path.name != "producer.py"]
+    cut = re.compile(r"min\([^\n]*(?:retry|put_off|call_back_off)_seconds\(")
+    assert [path.name for path in sources if cut.search(path.read_text())] == []
 
 
 def test_sqs_takes_whole_seconds_rounded_up_and_zero_stays_zero():
