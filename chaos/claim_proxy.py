@@ -13,19 +13,25 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any, Literal
 
+import gevent
 import msgspec
 from gevent.lock import BoundedSemaphore
 
 from chaos import http
+from chaos.chance import chance
 from chaos.fault_log import FaultLog, ReceiveLog
 from chaos.faults import Fault
-from chaos.http import HttpMessage
+from chaos.http import HttpMessage, Wire
 from chaos.moment import now
-from chaos.proxy import Proxy, arguments, serve
+from chaos.proxy import Proxy, Struck, arguments, serve
 from chaos.upstream import Upstream
 
 _STATUS = re.compile(rb"^HTTP/1\.\d (\d+ [^\r]*)")
 _PATH = re.compile(rb"^POST \S+ ")
+
+#: The share of writes that are late, and how late at least: the lease that they were for has ended by then, with the
+#: margin of the clocks, where the visibility time-out is 3 s.
+LATE_SHARE, LATE_SECONDS = 0.08, 9.0
 
 What = Literal["claim", "renew", "done", "release"]
 
@@ -78,7 +84,7 @@ class ClaimTable(Upstream):
 
     def _write_down(self, request: HttpMessage, wanted: dict[str, Any], taken: bool) -> None:
         key, token = wanted["Key"]["id"]["S"], wanted["ExpressionAttributeValues"][":token"]["S"]
-        what, stale = _what(wanted), self._owners.get(key, token) != token
+        what, stale = _what(request), self._owners.get(key, token) != token
         if what == "claim" and taken:
             self._owners[key] = token
         write = ClaimWrite(now(), request.worker, key, what, token, taken, stale and what != "claim")
@@ -86,15 +92,32 @@ class ClaimTable(Upstream):
 
 
 class ClaimProxy(Proxy):
-    """Spares nobody: what a worker does at boot is no UpdateItem."""
+    """Spares nobody: what a worker does at boot is no UpdateItem.
+
+    One fault more than the queue's proxy has: a write that is `late`. Its sender waits for an answer until it gives up,
+    and long after that it reaches the table; whoever sent it may be dead by then, and the claim another's.
+    """
 
     def _fault(self, operation: str, request: HttpMessage) -> Fault | None:
         self._begun.add(request.worker)
         return super()._fault(operation, request)
 
+    def _step(self, wire: Wire, request: HttpMessage) -> bool:
+        number, plan = self._calls["UpdateItem"], self.plan
+        drawn = chance(plan.seed, "late", number)
+        if request.operation != "UpdateItem" or drawn >= LATE_SHARE * plan.scale or _what(request) == "claim":
+            return super()._step(wire, request)
+        self._calls["UpdateItem"] = number + 1
+        self._log_fault(Struck(Fault("late", drawn), "UpdateItem", request), [])
+        seconds = LATE_SECONDS * (1 + chance(plan.seed, "how late", number) / 2)
+        gevent.spawn_later(seconds, self._upstream.call, request.bytes)
+        wire.socket.recv(1)  # until it gives up
+        return False
 
-def _what(wanted: dict[str, Any]) -> What:
+
+def _what(request: HttpMessage) -> What:
     """Which write of the protocol this is, by what it sets."""
+    wanted = msgspec.json.decode(request.body)
     update, names = wanted["UpdateExpression"], wanted.get("ExpressionAttributeNames", {})
     for short, name in names.items():
         update = re.sub(rf"{re.escape(short)}\b", name, update)
