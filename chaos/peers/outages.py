@@ -229,7 +229,7 @@ def _play(trial: Trial, bodies: Sequence[str]) -> tuple[float, float]:
     elif trouble.rate:
         trial.downstream.order("up", rate=trouble.rate)
     begun = back = now()
-    waits = sorted([*_sends(trouble), *((at, None) for at in trouble.kills)], key=lambda wait: wait[0])
+    waits = sorted([*sends(trouble), *((at, None) for at in trouble.kills)], key=lambda wait: wait[0])
     for at, numbers in waits:
         time.sleep(max(0.0, begun + at - now()))
         if numbers is None:
@@ -251,7 +251,7 @@ def is_repeated(trouble: Trouble, n: int) -> bool:
     return bool(trouble.repeats) and n % round(1 / trouble.repeats) == 0
 
 
-def _sends(trouble: Trouble) -> Iterator[tuple[float, list[int]]]:
+def sends(trouble: Trouble) -> Iterator[tuple[float, list[int]]]:
     """When which messages are sent: ten at a time; the second copies a second later."""
     for first in range(0, trouble.messages, 10):
         numbers = list(range(first, min(first + 10, trouble.messages)))
@@ -314,7 +314,7 @@ def main() -> int:
             rows.append(_tried(program, trouble, options.keep))
             if options.json:
                 options.json.write_bytes(msgspec.json.format(msgspec.json.encode(rows), indent=1) + b"\n")
-    print("\n".join(_table(rows)))
+    print("\n".join(table(rows)))
     return 1 if any(row.failure for row in rows) else 0
 
 
@@ -330,7 +330,7 @@ def _tried(program: Program, trouble: Trouble, keep: Path | None) -> TroubleRow:
     return row
 
 
-def _table(rows: Sequence[TroubleRow]) -> Iterator[str]:
+def table(rows: Sequence[TroubleRow]) -> Iterator[str]:
     """In Markdown."""
     for trouble in TROUBLES:
         if some := [row for row in rows if row.trouble == trouble.name]:
