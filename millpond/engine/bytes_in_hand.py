@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from millpond.hub.clock import Clock
+from millpond.hub.clock import Clock, Timer
+from millpond.hub.heap import trim
 from millpond.observe import log
 from millpond.sqs.queue import Received
 
+#: After this many bytes the process gives back what its C library keeps of them, once none has come for this long.
+TRIM_BYTES, TRIM_SECONDS = 8 * 1024 * 1024, 10.0
 #: What one receive weighs in the mean size of a queue's messages, where they become smaller.
 NEWEST_WEIGHT = 0.3
 #: A mean below this counts as nothing: the messages of the queue are small again, and it is not looked at any more.
@@ -35,21 +38,43 @@ class BytesInHand:
        messages are is not known before they come: they can pass the bound by the answers of the polls that are open.
     3. A receive asks for what fits, and for one message more: so the bound may be passed by less than one message.
     4. Of several queues none has the last tenth. One that has nothing in hand may always ask for one message.
+    5. When the large messages are done the process gives back their memory (`trim`), which its C library would keep.
     """
 
-    def __init__(self, most: int, queues: int, clock: Clock) -> None:
+    def __init__(self, most: int, queues: int, clock: Clock, trim: Callable[[], object] = trim) -> None:
         self.most = most
         self.number = 0
         self._most_of_one = most - (most // 10 if queues > 1 else 0)
         self._clock = clock
         self._queues: list[QueueBytes] = []
         self._lines = log.Allowance(1 / 60)
+        self._trim = trim
+        self._untrimmed = 0  # bytes that were in hand since the last trim
+        self._trimming: Timer | None = None
 
     def of_queue(self, polls: Polls) -> QueueBytes:
         """The bytes of one queue."""
         queue = QueueBytes(self, polls)
         self._queues.append(queue)
         return queue
+
+    def add(self, size: int) -> None:
+        """Count what has come."""
+        self.number += size
+        self._untrimmed += size
+        if self._trimming is not None and size:
+            self._trimming.cancel()
+            self._trimming = None
+
+    def remove(self, size: int) -> None:
+        """These bytes are not in hand any more."""
+        self.number -= size
+        if not self.number and self._untrimmed >= TRIM_BYTES and self._trimming is None:
+            self._trimming = self._clock.timer(TRIM_SECONDS, self._do_trim)
+
+    def _do_trim(self) -> None:
+        self._trimming, self._untrimmed = None, 0
+        self._trim()
 
     def left_for(self, queue: QueueBytes) -> int:
         """Bytes that it may still ask for; less than 0 where there are too many already."""
@@ -95,13 +120,13 @@ class QueueBytes:
         """Count what a receive has brought; it can be nothing."""
         size = sum(message.size for message in messages)
         self.number += size
-        self._all.number += size
+        self._all.add(size)
         self.mean = mean_after(self.mean, size // len(messages) if messages else 0)
 
     def remove(self, size: int) -> None:
         """These bytes are not in hand any more."""
         self.number -= size
-        self._all.number -= size
+        self._all.remove(size)
 
 
 def mean_after(mean: int, size: int) -> int:

@@ -8,7 +8,7 @@ from itertools import cycle
 import pytest
 
 from millpond.app.config import MAX_BYTES_IN_FLIGHT
-from millpond.engine.bytes_in_hand import LEAST_BYTES, mean_after
+from millpond.engine.bytes_in_hand import LEAST_BYTES, TRIM_SECONDS, mean_after
 from millpond.engine.permits import Permits
 from millpond.errors import Reject, Retry, Unreachable
 from millpond.sqs.queue import Received
@@ -186,6 +186,26 @@ def test_what_a_drain_gives_back_or_abandons_is_not_counted_any_more(clock):
     work.rig.consumer.write_off_running()
     clock.advance(30)
     assert work.rig.permits.bytes.number == 0
+
+
+def test_memory_goes_back_to_the_system_once_the_large_messages_are_done(clock):
+    trims = []
+    work = at_work(clock)
+    work.rig.permits.bytes._trim = lambda: trims.append(clock.now())
+    work.rig.queue.put(BODY, 60)
+    clock.advance(1 + TRIM_SECONDS - 0.1)
+    assert trims == []
+    work.rig.queue.put(BODY, 60)  # the next come before its time
+    clock.advance(1 + TRIM_SECONDS - 0.1)
+    assert trims == []
+    clock.advance(1)
+    assert len(trims) == 1
+    work.rig.queue.put(BODY, 60)  # few bytes
+    clock.advance(1_000)
+    assert len(trims) == 1
+    work.rig.queue.put(BODY, 60)
+    clock.advance(1_000)
+    assert len(trims) == 2
 
 
 def test_by_default_a_hundred_messages_of_256_kib_are_in_hand_at_once(clock):
