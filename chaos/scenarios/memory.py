@@ -14,13 +14,14 @@ from tests.worker_process import LocalQueues, WorkerProcess, local_sqs, with_cli
 MESSAGES, QUICK_MESSAGES = 1_100, 120
 MESSAGE_BYTES = 1_048_576
 EMOJI = "\N{GRINNING FACE}"
-#: Of most messages, and of every eleventh: long enough that all that may be in hand is, with its payload decoded.
+#: Of most messages, and of the first ones: long enough that all that may be in hand is, with its payload decoded.
 SECONDS, LONG_SECONDS = 0.05, 2.0
+LONG_ONES = 80
 #: Messages that wait in the local SQS, which has them as texts: four times as large.
 WAITING = 60
 MOST_MIB = 400
 #: What may stay when all is done, beyond what there was at the start.
-REST_MIB = 40
+REST_MIB = 15
 #: The worker gives back what it does not need any more within this time.
 REST_SECONDS = 30.0
 GRACE_SECONDS = 120.0
@@ -101,7 +102,7 @@ def run(folder: Path, quick: bool) -> Report:
 
 
 def _body(number: int) -> str:
-    payload = {"seconds": LONG_SECONDS if number % 11 == 0 else SECONDS, "text": EMOJI}
+    payload = {"seconds": LONG_SECONDS if number < LONG_ONES else SECONDS, "text": EMOJI}
     body = json.dumps({"event_type": "large", "event_id": f"e{number}", "payload": payload}, ensure_ascii=False)
     return body.replace(EMOJI, EMOJI + "x" * (MESSAGE_BYTES - len(body.encode())))
 
