@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from millpond.app.config import RetrySettings, load
-from millpond.app.redrive_advice import redrive_shortfall, set_count_command
+from millpond.app.redrive_advice import good_count, longest_policy, redrive_shortfall, set_count_command
 from millpond.commands import check
 from millpond.commands.check_queue import Finding, check_queue
 from millpond.process.attribute_lookup import AttributeLookup
@@ -97,3 +97,10 @@ def test_a_queue_elsewhere_than_at_amazon_is_named_with_its_endpoint():
     command = set_count_command("http://127.0.0.1:9324/000000000000/q", read_redrive({"RedrivePolicy": policy}), 17)
     assert " --endpoint-url http://127.0.0.1:9324 " in command
     assert "--region" not in command
+
+
+def test_the_handler_with_the_most_attempts_decides_how_many_receives_are_good():
+    routes = route() | {"long": msgspec.structs.replace(route()["ok"], max_attempts=12)}
+    assert good_count(longest_policy(route(), RetrySettings())) == 17
+    assert good_count(longest_policy(routes, RetrySettings())) == 22
+    assert good_count(longest_policy({}, RetrySettings(3))) == 13

@@ -92,3 +92,22 @@ def test_what_cannot_be_a_dead_letter_is_no_attempt_to_come(clock, caplog):
     ((level, text, failures),) = lines(caplog)
     assert (level, failures) == ("WARNING", None)
     assert text.startswith("it cannot be sent to a dead-letter queue: this message is visible again in ")
+
+
+def test_what_has_no_handler_and_no_dead_letter_queue_waits_for_the_longest_back_off_spread():
+    processor = Processor({}, RetrySettings(3, 20, 1_800), VirtualClock())
+    waits = {processor.retry_seconds(delivery_of()) for _ in range(100)}
+    assert len(waits) > 10
+    assert min(waits) >= 900
+    assert max(waits) <= 1_800
+
+
+def test_the_back_off_of_a_dead_letter_that_cannot_be_sent_counts_attempts_and_not_what_was_given_back():
+    processor = Processor({"job": route(raiser(Retry("no")))}, RetrySettings(3, 20, 1_800), VirtualClock())
+    delivery = delivery_of(attempt=6)
+    delivery.spared = 5
+    processor.process(delivery, "")
+    assert 10 <= processor.retry_seconds(delivery) <= 20
+    assert processor.retry_seconds(delivery_of(attempt=9)) >= 900
+    delivery.spared = 0
+    assert processor.retry_seconds(delivery, most=900) <= 900
