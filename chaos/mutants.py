@@ -8,9 +8,11 @@ import tests.patch  # noqa: F401, I001  (before all else: the schedules run patc
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from chaos.planted import MUTANTS, Mutant, planted
+from chaos.claimed.runner import run_claimed
 from chaos.simulation.runner import run_seed
 
 #: Schedules within which each must be found.
@@ -22,10 +24,11 @@ def hunt(bug: Mutant, first_seed: int = 1, within: int = WITHIN) -> tuple[int, s
 
     A schedule that breaks a rule without the bug, too, has found something else.
     """
+    run: Callable[[int], Any] = run_claimed if bug.is_of_claims else run_seed
     for number, seed in enumerate(range(first_seed, first_seed + within), 1):
         with planted(bug):
-            violations = run_seed(seed).violations
-        if violations and not run_seed(seed).violations:
+            violations = run(seed).violations
+        if violations and not run(seed).violations:
             return number, ", ".join(sorted({violation.rule for violation in violations}))
     return 0, ""
 

@@ -16,6 +16,7 @@ class Mutant(NamedTuple):
     name: str
     rule: str
     patches: tuple[Patch, ...]
+    is_of_claims: bool = False  # the schedules of chaos.claimed are to find it
 
 
 MUTANTS: list[Mutant] = []
@@ -26,6 +27,17 @@ def mutant(rule: str, *places: tuple[Any, str]) -> Callable[[Callable[..., Any]]
 
     def enter(make: Callable[..., Any]) -> Callable[..., Any]:
         MUTANTS.append(Mutant(make.__name__, rule, tuple((where, what, make) for where, what in places)))
+        return make
+
+    return enter
+
+
+def claims_mutant(rule: str, *places: tuple[Any, str]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Enter a mutant that only schedules of idempotent handlers can find."""
+
+    def enter(make: Callable[..., Any]) -> Callable[..., Any]:
+        patches = tuple((where, what, make) for where, what in places)
+        MUTANTS.append(Mutant(make.__name__, rule, patches, is_of_claims=True))
         return make
 
     return enter
