@@ -31,7 +31,7 @@ from millpond.app.discovery import by_table, load_modules, setup_calls
 from millpond.app.routing import routes
 from millpond.app.toml import unknown
 from millpond.app.type_settings import with_types
-from millpond.engine.delivery import Delivery
+from millpond.engine.delivery import Delivery, Line
 from millpond.engine.processor import Processor
 from millpond.errors import ConfigError
 from millpond.hub import child_exits
@@ -115,6 +115,11 @@ class _Owner:
 
     def is_last(self, delivery: Delivery) -> bool:
         return False
+
+    def hold_in_line(self, delivery: Delivery, line: Line) -> bool:
+        return False
+
+    def run_again(self, delivery: Delivery) -> None: ...
 
 
 class _Project:

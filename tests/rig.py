@@ -15,7 +15,7 @@ from millpond.claims.claim import ClaimStore
 from millpond.engine.books import Books
 from millpond.engine.claiming import Claiming
 from millpond.engine.consumer import Consumer
-from millpond.engine.pause import Pause
+from millpond.engine.intake import Intake
 from millpond.engine.permits import Permits
 from millpond.engine.poller import Pollers
 from millpond.engine.processor import Processor
@@ -44,7 +44,6 @@ class Polling:
         *,
         permits: int = 1_000,
         taken: int = 0,
-        probe_in_hand: Callable[[], bool] = lambda: False,
         fifo: bool = False,
         **settings: Any,
     ) -> None:
@@ -52,17 +51,20 @@ class Polling:
         self.queue = queue or FakeQueue(clock)
         self.delivered: list[Received] = []
         self.failures: list[tuple[Exception, int, bool]] = []
+        self.may_any_begin, self.holds = True, False
         self.permits = Permits(permits, 1, clock)
         self.other = self.permits.share(0)
         self.other.take(taken)
         self.other.polled(taken, taken)
-        self.probe_in_hand = probe_in_hand
         share = self.permits.share(0)
         keys = queue_settings(fifo, **{"visibility_seconds": 30} | settings)
-        self.pollers = Pollers(self.queue, keys, share, clock, gevent.spawn, Pause("q", share, clock), self)
+        self.intake = Intake(lambda: len(self.delivered), lambda: self.may_any_begin, share, clock)
+        self.pollers = Pollers(self.queue, keys, share, clock, gevent.spawn, self.intake, self)
 
     def accept(self, messages: list[Received], latest: float) -> None:
         self.delivered += messages
+        for _ in messages if self.holds else ():
+            self.intake.count_held()
 
     def receive_failed(self, error: Exception, in_a_row: int) -> None:
         self.failures.append((error, in_a_row, self.pollers.ever_received))
@@ -99,6 +101,7 @@ class Rig:
         store: ClaimStore | None = None,
         thread: bool = False,
         max_bytes: int = MAX_BYTES_IN_FLIGHT,
+        options: dict[str, dict[str, Any]] | None = None,
     ) -> None:
         self.clock = clock
         self.queue = queue or FakeQueue(clock)
@@ -119,6 +122,7 @@ class Rig:
                 takes_message=takes_message,
                 idempotent=store is not None,
                 thread=thread,
+                **(options or {}).get(name, {}),
             )
             for name, function in handlers.items()
         }
@@ -170,6 +174,12 @@ class Rig:
 
     def put(self, event_type: str, payload: Any = None, number: int = 1, **more: Any) -> list[str]:
         return self.queue.put(json.dumps({"event_type": event_type, "payload": payload}), number, **more)
+
+    def reroute(self, event_type: str, **changes: Any) -> None:
+        """Change the route of a type."""
+        desk = self.processor._desks[event_type]
+        route = msgspec.structs.replace(desk.route, **changes)
+        self.processor._desks[event_type] = msgspec.structs.replace(desk, route=route)
 
     def letters(self) -> list[str]:
         """The reasons of the dead letters; "" where it has none, since SQS itself has moved it."""

@@ -13,7 +13,7 @@ class Event(msgspec.Struct, gc=False):
     The world:    put, gave, duplicate, changed, deleted, letter, job, fault, calm
     A process:    boot, drain, drained, crash, still, hub_error, core_error
     Its calls:    asked (one an entry), polled, answered (one a call)
-    Its messages: got, start, thrown, end, settle, finished, abandoned, hold
+    Its messages: got, held, freed, start, thrown, end, settle, finished, abandoned, hold
     """
 
     at: float

@@ -77,9 +77,9 @@ class Plan(msgspec.Struct):
     def permits(self) -> int:
         return self.concurrency + self.prefetch
 
-    def script(self, message: str, attempt: int) -> Script:
-        """What the handler does in this attempt: by seed, message and attempt alone."""
-        chance = Random(hash((self.seed, int(message[1:]), attempt)))
+    def script(self, message: str, attempt: int, run: int) -> Script:
+        """What the handler does in this run of this attempt: by seed, message and these two alone."""
+        chance = Random(hash((self.seed, int(message[1:]), attempt) + ((run,) if run > 1 else ())))
         if self.hold and message == "m1" and attempt == 1:
             return Script("done", 60_000.0)
         seconds = self._seconds(chance)

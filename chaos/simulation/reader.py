@@ -7,6 +7,8 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from chaos.simulation.history import Event, History
 from chaos.simulation.lives import Life, ReadPoll, SentEntry, Settled, Tale
 from chaos.simulation.plan import Plan
@@ -187,6 +189,14 @@ class _Reader:
     def _on_end(self, event: Event) -> None:
         life = self._life(event)
         life.end, life.result = event.at, event.value
+
+    def _on_held(self, event: Event) -> None:
+        """It may run again: what it has run so far is told by a life of its own."""
+        life = self._life(event)
+        if life.start < math.inf:
+            self.tale.lives.append(msgspec.structs.replace(life, over=event.at, settled=[]))
+            life.start = life.start_deadline = life.start_until = life.end = math.inf
+            life.result, life.thrown = "", []
 
     def _on_settle(self, event: Event) -> None:
         self._life(event).settled.append(Settled(event.at, *event.value))

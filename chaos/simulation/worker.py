@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from millpond.engine.books import Books
 from millpond.engine.claiming import Claiming
 from millpond.engine.consumer import Consumer
 from millpond.engine.delivery import Delivery
+from millpond.engine.hold import Hold
 from millpond.engine.in_hand import InHand
 from millpond.engine.outcomes import VISIBLE_AGAIN
 from millpond.engine.permits import Permits
@@ -71,6 +73,20 @@ class RecordedHand(InHand):
         self.worker.record("got", received.message_id, received.receipt_handle, how)
 
 
+class RecordedHold(Hold):
+    """What is held, and writes down what comes and goes."""
+
+    worker: Worker
+
+    def _park(self, delivery: Delivery, *more: Any) -> None:
+        self.worker.record("held", delivery.received.message_id, delivery.received.receipt_handle)
+        super()._park(delivery, *more)
+
+    def take(self, delivery: Delivery) -> None:
+        super().take(delivery)
+        self.worker.record("freed", delivery.received.message_id, delivery.received.receipt_handle)
+
+
 class Worker:
     """A process. `over`: it has ended, by a drain or a crash."""
 
@@ -92,6 +108,7 @@ class Worker:
         self.over = False
         self.draining = False
         self._network = network
+        self._runs: Counter[str] = Counter()  # of each handle: what is held runs again
         self._greenlets: list[gevent.Greenlet] = []
         self.pool: Pool[Delivery] = Pool(plan.concurrency, self._crashed)
         self.permits = Permits(plan.permits, 1, self.clock)
@@ -121,7 +138,8 @@ class Worker:
             unread_since=clock.unread_since,
         )
         consumer.hand.__class__ = RecordedHand
-        consumer.worker = consumer.hand.worker = self  # type: ignore[attr-defined]
+        consumer.hold.__class__ = RecordedHold
+        consumer.worker = consumer.hand.worker = consumer.hold.worker = self  # type: ignore[attr-defined]
         return consumer
 
     def _route(self) -> Route:
@@ -252,7 +270,8 @@ class Worker:
     def _handle(self, payload: Any, message: Message) -> None:
         """The one handler: does what the plan says, and writes down what befalls it."""
         handle = f"{message.id}#{message.attempt}"
-        script = self.plan.script(message.id, message.attempt)
+        self._runs[handle] += 1
+        script = self.plan.script(message.id, message.attempt, self._runs[handle])
         self.record("start", message.id, handle)
         result = "gone"
         try:

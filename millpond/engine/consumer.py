@@ -9,13 +9,14 @@ from typing import Any
 
 from millpond.app.config import QueueSettings
 from millpond.engine.books import Books
-from millpond.engine.delivery import Delivery, DeliveryKeeper
+from millpond.engine.delivery import Delivery, DeliveryKeeper, Line
 from millpond.engine.endings import Endings
 from millpond.engine.groups import Groups
 from millpond.engine.held_back import HOLDING, WORKING, HeldBack
+from millpond.engine.hold import Hold
+from millpond.engine.intake import Intake
 from millpond.engine.last_receive import LastReceive
-from millpond.engine.outcomes import LEASE_LOST, NOT_STARTED, RELEASED
-from millpond.engine.pause import Pause
+from millpond.engine.outcomes import LEASE_LOST, RELEASED
 from millpond.engine.permits import Share
 from millpond.engine.poller import Pollers, Receiver
 from millpond.engine.processor import Processor
@@ -77,16 +78,17 @@ class Consumer(DeliveryKeeper, Receiver):
         self._clock = clock
         self._unread_since = unread_since
         self._receiving = ReceiveTrouble(name, clock)
-        self._pause = Pause(name, share, clock)
-        self._last_receive = LastReceive(name, settings, self._pause, clock, self)
         self._groups = Groups(self) if settings.is_fifo else None
         self._spawn = spawn
-        self.pollers = Pollers(queue, settings, share, clock, spawn, self._pause, self)
+        intake = Intake(self._taken, processor.may_any_begin, share, clock)
+        self.hold = Hold(settings, share, intake, self._groups, clock, self)
+        self._last_receive = LastReceive(name, self.hold, clock)
+        self.pollers = Pollers(queue, settings, share, clock, spawn, intake, self)
         self._held_back = held = HeldBack(self.pollers, self, clock)
         settler = partial(
             Settler, name, settings, queue, dead_letters, processor, books, held, max_waiting, clock, spawn
         )
-        self.endings = Endings(settler, self, books, share, self._pause, self._last_receive, held, self._groups, clock)
+        self.endings = Endings(settler, self, books, share, self.hold, self._last_receive, held, self._groups, clock)
         self.hand, self._settler = self.endings.hand, self.endings.settler
 
     # What SQS says of the queue: known at the boot, or later
@@ -111,10 +113,7 @@ class Consumer(DeliveryKeeper, Receiver):
         `latest`: by then SQS has handed them out. An answer can have waited to be read, while the process was stopped
         or the hub stood still: its messages may be another worker's by now.
         """
-        ready = self.ready
         self._let_in(self.hand.take(messages, min(self._unread_since(self._clock.now()), latest)))
-        if self._pause.is_on and self.ready == ready:
-            self._pause.end_probe()  # nothing begins by it
 
     def _let_in(self, deliveries: list[Delivery]) -> None:
         if self._held_back.state is not WORKING:
@@ -156,11 +155,7 @@ class Consumer(DeliveryKeeper, Receiver):
         elif delivery.lease.is_lost(self._clock.now()):
             self.endings.end(delivery, LEASE_LOST)
         else:
-            outcome = self._processor.process(delivery, self._settings.event_type)
-            if outcome is NOT_STARTED:
-                self._held_back.add(delivery)
-            else:
-                self.endings.end(delivery, outcome)
+            self.endings.end(delivery, self._processor.process(delivery, self._settings.event_type))
 
     def stuck(self, delivery: Delivery) -> None:
         """In the hub: the handler swallows its interrupts. Its slot is written off, the message goes on without it."""
@@ -173,24 +168,26 @@ class Consumer(DeliveryKeeper, Receiver):
     def end_soon(self, delivery: Delivery, outcome: Outcome) -> None:
         self._spawn(self.endings.end, delivery, outcome)
 
-    # The last receive that the redrive policy permits (maxReceiveCount)
+    # What may not begin yet
 
     def is_last(self, delivery: Delivery) -> bool:
         return self._last_receive.includes(delivery)
 
+    def hold_in_line(self, delivery: Delivery, line: Line) -> bool:
+        return self.hold.join(delivery, line)
+
+    def park_behind(self, delivery: Delivery) -> None:
+        self.hold.park_behind(delivery)
+
     def run_again(self, delivery: Delivery) -> None:
+        self.hold.take(delivery)
         if self.hand.deliveries.setdefault(delivery.received.message_id, delivery) is not delivery:
             self.give_back(delivery)
-        elif self._pause.is_on:
-            self._last_receive.stand_in_line(delivery)
         else:
             self.make_ready(delivery)
 
-    def probe_in_hand(self) -> bool:
-        delivery = self._last_receive.next()
-        if delivery is not None:
-            self.make_ready(delivery)
-        return delivery is not None
+    def _taken(self) -> int:
+        return self.books.received - self.ready
 
     @property
     def in_hand(self) -> int:
@@ -217,7 +214,7 @@ class Consumer(DeliveryKeeper, Receiver):
         self._settler.hurry()
         self._processor.threads.drain()
         waiting = self._groups.take_waiting() if self._groups is not None else []
-        self._held_back.add(*self._last_receive.take_all(), *waiting)
+        self._held_back.add(*dict.fromkeys([*self.hold.take_all(), *waiting]))
         for queue in filter(None, (self.queue, self._dead_letters)):
             queue.limit_calls(deadline - self._clock.now())
 

@@ -12,7 +12,6 @@ import msgspec
 from gevent import getcurrent
 
 from millpond.app.envelope import Envelope
-from millpond.app.routing import Route
 from millpond.engine.attempts import Attempts
 from millpond.engine.lease import Lease
 from millpond.engine.own_claim import OwnClaim
@@ -36,21 +35,39 @@ class DeliveryState(Enum):
     |----------------------|-------------|------|
     |                      | WAITING     | `InHand._deliver`: a receive has brought the message |
     | WAITING, HANDLED     | RUNNING     | `Delivery.enter`: a slot goes into the handler |
+    | WAITING, HANDLED     | ON_HOLD     | `Hold._park`: it may not begin yet |
+    | ON_HOLD              | WAITING     | `Hold.take`: it may begin, or it ends |
     | RUNNING              | INTERRUPTED | `Delivery.throw`: the time limit, the drain, or a lost lease |
     | RUNNING, INTERRUPTED | HANDLED     | `Delivery.leave`: the handler is over, or its slot is written off |
     | WAITING, HANDLED     | SETTLING    | `Endings.end`: its outcome is queued for settling, once for all |
 
-    What stays in hand at its last receive goes into its handler again.
+    What is held after its handler has run goes into it again.
     """
 
     WAITING = "waiting"
+    ON_HOLD = "on hold"
     RUNNING = "running"
     INTERRUPTED = "interrupted"
     HANDLED = "handled"
     SETTLING = "settling"
 
 
-WAITING, RUNNING, INTERRUPTED, HANDLED, SETTLING = DeliveryState
+WAITING, ON_HOLD, RUNNING, INTERRUPTED, HANDLED, SETTLING = DeliveryState
+
+
+class Line(Protocol):
+    """What deliveries of one type stand in until they may begin: a Gate's."""
+
+    @property
+    def bound(self) -> int:
+        """How many in line are enough for one queue."""
+
+    @property
+    def reason(self) -> str:
+        """Why they stand there."""
+
+    def leave_line(self, delivery: Delivery) -> object:
+        """It waits no longer: its queue has taken it out."""
 
 
 class DeliveryOwner(Protocol):
@@ -65,15 +82,21 @@ class DeliveryOwner(Protocol):
     def is_last(self, delivery: Delivery) -> bool:
         """Whether SQS delivers it no more: given back, it goes to the dead-letter queue, without a reason."""
 
+    def hold_in_line(self, delivery: Delivery, line: Line) -> bool:
+        """Hold it for its turn in this line. False: there is no room for it."""
+
+    def run_again(self, delivery: Delivery) -> object:
+        """Make ready what was held: its time has come."""
+
 
 class DeliveryKeeper(DeliveryOwner, Protocol):
-    """Who makes deliveries ready and ends them: the consumer, for its InHand, Groups and LastReceive."""
+    """Who makes deliveries ready and ends them: the consumer, for its InHand, Groups and Hold."""
 
     def make_ready(self, *deliveries: Delivery) -> object:
         """Make them ready."""
 
-    def run_again(self, delivery: Delivery) -> object:
-        """Make ready what was kept in hand: its time has come."""
+    def park_behind(self, delivery: Delivery) -> object:
+        """Hold it behind a message of its group that is held."""
 
     def give_back(self, delivery: Delivery) -> object:
         """Give it back: a handler that has lost it still runs, and it must not run beside itself."""
@@ -105,12 +128,13 @@ class Delivery(msgspec.Struct, eq=False):
     settling_since: float = 0.0  # on the clock; 0.0 where it succeeded without more: then `ended` says it
     spared: int = 0  # of its receives, those that were no failure, as far as this worker knows
     seen_failures: int = 0  # of its receives, those that failed in this worker, before this one
-    route: Route | None = None  # its handler and the options of @handler, from the moment that it is entered
     failures: int | None = None  # how often it failed before, in any worker; None where nobody counts that
     attempts: Attempts | None = None  # where this one has failed
     thread: int = 0  # the real one in which its handler runs now; 0: in its slot
     stood_at: str = ""  # where its handler stood as it was interrupted; "" where that is not known
     claim: OwnClaim | None = None  # of its event, where its handler is idempotent
+    desk: Any = None  # the Desk of its type, once that is known
+    was_held: bool = False
     left_behind: list[FollowUp] | None = None  # by this run of its handler, so far
     _limit: Countdown[Delivery] | None = None  # the time limits that this one's is among
 
@@ -186,19 +210,23 @@ class Delivery(msgspec.Struct, eq=False):
         """Seconds until the handler's time limit."""
         return self._limit.left(self) if self._limit is not None else 0.0
 
-    def enter(self, route: Route | None = None, limit: Countdown[Delivery] | None = None) -> Any:
+    def enter(self, limit: Countdown[Delivery] | None = None) -> Any:
         """Go into the handler with this greenlet, which is returned: it can be interrupted from here on.
 
         `limit`: as in `start_limit`; None where its time does not count yet.
         """
         self.started = self._clock.now()
-        self.route = route
         self.state = RUNNING
         self.greenlet = greenlet = getcurrent()
         if limit is not None:
             self._limit = limit
             limit.add(self)
         return greenlet
+
+    def begin_anew(self) -> None:
+        """It was held, and is to begin: nothing counts of what its handler did before."""
+        self.started = 0.0
+        self.interruption = self.attempts = None
 
     def start_limit(self, limit: Countdown[Delivery]) -> None:
         """Start its time limit now. `limit`: the countdown of all with the same limit, which calls `exceed_limit`."""
@@ -223,7 +251,7 @@ class Delivery(msgspec.Struct, eq=False):
     @property
     def finishes(self) -> bool:
         """Whether its handler may end where the lease is lost."""
-        return self.route is not None and self.route.finishes
+        return self.desk is not None and self.desk.route.finishes
 
     def interrupt(self, kind: Callable[[], Interrupt]) -> None:
         """Throw into the handler, if it still runs by then. From any greenlet, or the hub; returns at once."""

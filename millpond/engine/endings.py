@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from millpond.engine.books import Books
-from millpond.engine.delivery import SETTLING, Delivery, DeliveryKeeper
+from millpond.engine.delivery import ON_HOLD, SETTLING, Delivery, DeliveryKeeper
+from millpond.engine.gate import IN_LINE
 from millpond.engine.groups import Groups
-from millpond.engine.held_back import WORKING, HeldBack
+from millpond.engine.held_back import HeldBack
+from millpond.engine.hold import Hold
 from millpond.engine.in_hand import InHand
 from millpond.engine.last_receive import LastReceive
-from millpond.engine.outcomes import DONE, SUCCEEDED, VISIBLE_AGAIN
-from millpond.engine.pause import Pause
+from millpond.engine.outcomes import DONE, LEASE_LOST, NOT_STARTED, SUCCEEDED, VISIBLE_AGAIN
 from millpond.engine.permits import Share
 from millpond.engine.settler import Settler, SettlerOwner
 from millpond.hub.clock import Clock
@@ -31,7 +32,7 @@ class Endings(SettlerOwner):
         owner: DeliveryKeeper,
         books: Books,
         share: Share,
-        pause: Pause,
+        hold: Hold,
         last_receive: LastReceive,
         held_back: HeldBack,
         groups: Groups | None,
@@ -39,9 +40,10 @@ class Endings(SettlerOwner):
     ) -> None:
         self.settler = settler(self)
         self.hand = InHand(owner, self.settler.leases, books, share, clock)
+        self._owner = owner
         self._books = books
         self._share = share
-        self._pause = pause
+        self._hold = hold
         self._last_receive = last_receive
         self._held_back = held_back
         self._groups = groups
@@ -51,19 +53,14 @@ class Endings(SettlerOwner):
         self._owed = 0  # permits that wait until what is to be settled falls below the limit
 
     def end(self, delivery: Delivery, outcome: Outcome) -> None:
-        """Queue its outcome for settling; at its last receive it may stay in hand instead. Never blocks."""
+        """Queue its outcome for settling; it may be held instead. Never blocks."""
         if delivery.state is SETTLING:
             return
-        if outcome is not SUCCEEDED or self._pause.is_on:
-            if self._pause.notice(delivery, outcome):
-                self._last_receive.end_line()
-            if outcome.name in VISIBLE_AGAIN and self._last_receive.includes(delivery):
-                if self._held_back.state is WORKING and self._last_receive.keep(delivery, outcome):
-                    return
-                has_place = self.settler.sender.dead_letters is not None
-                outcome = self._last_receive.dead_letter(delivery, outcome, has_place)
-            if self._groups is not None and outcome.name not in DONE:
-                self._groups.fail(delivery)
+        if outcome is not SUCCEEDED or delivery.desk.gate.watches:
+            decided = self._decide(delivery, outcome)
+            if decided is None:
+                return
+            outcome = decided
         delivery.state = SETTLING
         if outcome is SUCCEEDED:
             self._succeeded.append(delivery)
@@ -72,6 +69,39 @@ class Endings(SettlerOwner):
         self._ended += 1
         if self._ended == 1:
             self._clock.soon(self._settle_swarm)
+
+    def _decide(self, delivery: Delivery, outcome: Outcome) -> Outcome | None:
+        """What is to be settled; None where the delivery is held, or held back."""
+        if outcome is IN_LINE:
+            return None
+        if delivery.state is ON_HOLD:
+            if outcome is LEASE_LOST and not delivery.lease.is_lost(self._clock.now()):
+                return None  # SQS has given it to us again
+            self._hold.take(delivery)
+        if delivery.desk is not None:
+            outcome = delivery.desk.gate.ended(delivery, outcome)
+        if outcome is NOT_STARTED:
+            self._held_back.add(delivery)
+            return None
+        if outcome is IN_LINE or self._waits(delivery, outcome):
+            return None
+        if outcome.name in VISIBLE_AGAIN and self._last_receive.includes(delivery):
+            has_place = self.settler.sender.dead_letters is not None
+            outcome = self._last_receive.dead_letter(delivery, outcome, has_place)
+        if self._groups is not None and outcome.name not in DONE:
+            self._groups.fail(delivery)
+        return outcome
+
+    def _waits(self, delivery: Delivery, outcome: Outcome) -> bool:
+        """Whether it is held until its own time has come."""
+        if outcome.cause == "waiting" and self._hold.wait(delivery, outcome.asked_seconds or 0.0):
+            return True
+        is_last = outcome.name in VISIBLE_AGAIN and self._last_receive.includes(delivery)
+        return is_last and self._last_receive.keep(delivery, outcome)
+
+    def lost_while_held(self, delivery: Delivery) -> None:
+        """It may be another worker's now: it does not begin."""
+        self._owner.end_soon(delivery, LEASE_LOST)
 
     def _settle_swarm(self) -> None:
         """Handlers end in swarms, as they began: what succeeded in one turn of the hub is settled together, and the

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from millpond.engine.delivery import Delivery, DeliveryKeeper
+from millpond.engine.delivery import ON_HOLD, Delivery, DeliveryKeeper
 from millpond.message import Outcome
 
 BEHIND_FAILED = Outcome("released", reason="an earlier message of its group failed")
@@ -13,7 +13,8 @@ BEHIND_FAILED = Outcome("released", reason="an earlier message of its group fail
 class Groups:
     """Messages of one group stand in line; groups stand side by side.
 
-    1. The first of a line is started; the next one when that is settled for good (`leave`).
+    1. The first of a line is started; the next one when that is settled for good (`leave`). While the first is held,
+       all behind it are held too.
     2. Where the first fails, or its lease is lost, all behind it are given back: none runs before it. SQS has the
        group locked for as long as one of its messages is in flight, so they come back in order.
     """
@@ -28,6 +29,8 @@ class Groups:
         line.append(delivery)
         if len(line) == 1:
             self._owner.make_ready(delivery)
+        elif line[0].state is ON_HOLD:
+            self._owner.park_behind(delivery)
 
     def leave(self, delivery: Delivery) -> None:
         """It is done, and SQS has confirmed it: the next one starts."""
@@ -35,9 +38,14 @@ class Groups:
         if line and line[0] is delivery:
             line.popleft()
             if line:
-                self._owner.make_ready(line[0])
+                (self._owner.run_again if line[0].state is ON_HOLD else self._owner.make_ready)(line[0])
             else:
                 del self._lines[delivery.received.group_id]
+
+    def waiting_behind(self, delivery: Delivery) -> list[Delivery]:
+        """What stands behind the first of a line; nothing behind any other."""
+        line = self._lines.get(delivery.received.group_id, deque())
+        return list(line)[1:] if line and line[0] is delivery else []
 
     def fail(self, delivery: Delivery) -> None:
         """It is not done: whatever stands behind it goes back with it."""

@@ -17,6 +17,9 @@ QUIET_WAIT_SECONDS = 10.0
 class Permits:
     """The process's permits, shared by its queues: concurrency + prefetch in all.
 
+    A message that is held has given its permit back. When it begins it takes one, though none may be free: `free` is
+    below zero then, and no receive begins until enough are done.
+
     1. Of the queues that wait, the one that holds least is served first. While it is hungry the others leave a
        twentieth free for it. So of two busy queues each has half, even where the handlers of one are slow. (If the
        first to ask were served first, the slow one would end up with nearly all.)
@@ -52,7 +55,7 @@ class Permits:
         (self._quiet_waiters if waiter.quiet else self._waiters).append(waiter)
         self.grant()
         if not waiter.served.is_set():
-            if self.free or self.queues > 1:  # whose turn it is, of several, is looked at then too
+            if self.free > 0 or self.queues > 1:  # whose turn it is, of several, is looked at then too
                 waiter.be_patient()
             waiter.wait()
 
@@ -68,7 +71,7 @@ class Permits:
         if self._waiters or self._quiet_waiters:
             if self.free >= self._least:
                 self.grant()
-            if self.free and not before:  # else they are patient already
+            if self.free > 0 >= before:  # else they are patient already
                 for waiter in self._waiters:
                     waiter.be_patient()
 
@@ -109,7 +112,7 @@ class Permits:
     def _look(self, waiters: list[Waiter], number: int) -> None:
         """Begin up to `number` polls of quiet queues."""
         for waiter in list(waiters):
-            if ((number > 0 and self.free) or waiter.dismissed) and waiter.try_serve():
+            if ((number > 0 and self.free > 0) or waiter.dismissed) and waiter.try_serve():
                 number -= 1
                 self._quiet += waiter.granted
                 self._quiet_waiters.remove(waiter)
@@ -174,6 +177,15 @@ class Share:
     def release(self, number: int = 1) -> None:
         self.held -= number
         self.permits.put(number)
+
+    def park(self) -> None:
+        """A message of this queue is held: its permit goes back."""
+        self.release()
+
+    def unpark(self) -> None:
+        """It begins, or ends: it takes a permit, even where none is free."""
+        self.held += 1
+        self.permits.free -= 1
 
     def dismiss(self) -> None:
         """Wake the pollers of this queue that wait for permits, without any."""

@@ -11,7 +11,7 @@ import msgspec
 
 from millpond.app.config import QueueSettings
 from millpond.engine.ask import Asks
-from millpond.engine.pause import Pause
+from millpond.engine.intake import Intake
 from millpond.engine.permits import Share
 from millpond.engine.trouble import EARLY, EARLY_IN_A_ROW
 from millpond.errors import QueueError, Unreachable
@@ -41,9 +41,6 @@ class Receiver(Protocol):
     def receives_work(self) -> object:
         """Report that a receive came back as it should, after others that did not."""
 
-    def probe_in_hand(self) -> bool:
-        """Start one message in hand as the probe. False: there is none."""
-
 
 class PollerState(Enum):
     """See the table of Poller."""
@@ -59,7 +56,7 @@ class Poller(msgspec.Struct, eq=False):
 
     | from | to | when |
     |---|---|---|
-    | WAITING (for the end of a pause, for permits) | OPEN | it has permits, and its receive begins |
+    | WAITING (for permits, for a look) | OPEN | it has permits, and its receive begins |
     | OPEN | OVERDUE | SQS has not answered in time: another poller takes its place |
     | OPEN, OVERDUE | WAITING | SQS has answered, or the call has failed |
     | WAITING | RESTING | that failed, or was empty long before its time: it backs off |
@@ -79,7 +76,7 @@ class Pollers:
        back empty. There are never more than `pollers`.
     2. A receive that fails backs off by the kind of error and never ends the process. A poller that rests or is overdue
        is not counted on: the others stay, and another takes the place of the last one.
-    3. While the queue is paused (see Pause) one message at a time is the probe: those in hand and the queue's in turns.
+    3. While the intake is narrow (see Intake) one poller looks now and then, for one message.
     4. After `stop` no receive begins; the open ones are left to return, for an aborted poll still takes messages.
     """
 
@@ -90,7 +87,7 @@ class Pollers:
         share: Share,
         clock: Clock,
         spawn: Callable[..., Any],
-        pause: Pause,
+        intake: Intake,
         receiver: Receiver,
     ) -> None:
         self._queue = queue
@@ -106,7 +103,7 @@ class Pollers:
         self._failures = 0  # in a row
         self._early = 0  # empty answers in a row that came long before their time
         self._stopping: Event = clock.event()
-        self.pause = pause
+        self.intake = intake
         self.empty_in_a_row = 0
         self.empty_since = 0.0  # when the last receive that came back empty was asked for
         self.ever_received = False
@@ -119,8 +116,8 @@ class Pollers:
 
     def stop(self) -> None:
         self._stopping.set()
-        self.pause.end_probe()
-        self.pause.wake_pollers()
+        self.intake.stop()
+        self._share.dismiss()
         if not self._pollers:
             self.ended.set()
 
@@ -135,12 +132,6 @@ class Pollers:
         until = max([self._lost_until, *(poller.until for poller in self._pollers if poller.state in is_open)])
         return until if until > self._clock.now() else 0.0
 
-    def _wait_out_pause(self) -> None:
-        if self.pause.is_on and self._share.held and not self._stopping.is_set():
-            self.pause.wait_for_probe(self._settings.visibility_seconds)
-        while not self._stopping.is_set() and (left := self.pause.seconds_left()) > 0:
-            self._stopping.wait(left)
-
     def _run(self, poller: Poller) -> None:
         try:
             while self._step(poller):
@@ -152,23 +143,17 @@ class Pollers:
 
     def _step(self, poller: Poller) -> bool:
         """Permits, one receive, and what it brought handed on. False: this poller leaves."""
-        if self.pause.is_on and self._at_work() > 1:
-            return False
-        self._wait_out_pause()
-        longest = self._settings.wait_seconds
-        if self.pause.is_on:
-            if self.pause.is_queues_turn():
-                longest = min(longest, BRIEF_SECONDS)
-            elif self._receiver.probe_in_hand():
-                self.pause.begin_probe(in_hand=True)
-                return True
+        narrow = self.intake.is_narrow
+        if narrow:
+            if self._at_work() > 1:
+                return False
+            if not self.intake.wait_for_look():
+                return not self._stopping.is_set()
         quiet = not (self._asks.brought or self._share.alone)
-        permits = self._acquire(quiet)
+        permits = self._acquire(quiet, narrow)
         if permits == 0:
             return not self._stopping.is_set()
-        if self.pause.is_on:
-            self.pause.begin_probe()
-        started, wait_seconds = self._clock.now(), self._wait_seconds(longest, quiet)
+        started, wait_seconds = self._clock.now(), self._wait_seconds(quiet)
         answer = self._receive(poller, permits, wait_seconds)
         if isinstance(answer, QueueError):
             self._share.polled(permits, 0, quiet)
@@ -182,19 +167,22 @@ class Pollers:
             self._receiver.receives_work()
         self.ever_received = True
         self._receiver.accept(answer, started + wait_seconds)
+        if narrow:
+            self.intake.looked(got)
         return self._after(poller, permits, got, started, wait_seconds)
 
-    def _acquire(self, quiet: bool) -> int:
+    def _acquire(self, quiet: bool, narrow: bool) -> int:
         if self._stopping.is_set():
             return 0
-        number = 1 if self.pause.is_on else self._asks.number(self._share.alone, self._clock.now())
+        number = 1 if narrow else self._asks.number(self._share.alone, self._clock.now())
         permits = self._share.acquire(number, self.empty_in_a_row == 0, quiet)
         if permits and self._stopping.is_set():
             self._share.polled(permits, 0, quiet)
             return 0
         return permits
 
-    def _wait_seconds(self, longest: int, quiet: bool) -> int:
+    def _wait_seconds(self, quiet: bool) -> int:
+        longest = self._settings.wait_seconds
         if self._share.alone:
             return longest
         seconds = min(longest, BRIEF_SECONDS << 2 * min(self.empty_in_a_row, 2))
@@ -228,7 +216,6 @@ class Pollers:
         self._failures += 1
         if isinstance(error, Unreachable) and error.code != TOO_LARGE:  # then SQS has answered: nothing is open there
             self._lost_until = max(self._lost_until, poller.until)
-        self.pause.end_probe()
         self._receiver.receive_failed(error, self._failures)
         return self._back_off(poller, call_back_off_seconds(self._failures, error))
 
@@ -249,7 +236,7 @@ class Pollers:
         self._asks.brought = got
         self.empty_in_a_row = 0 if got else self.empty_in_a_row + 1
         self.empty_since = 0.0 if got else started
-        if got == asked and not self.pause.is_on and self._is_one_too_few():
+        if got == asked and not self.intake.is_narrow and self._is_one_too_few():
             self.start()
         if got and self._early:
             self._end_early()

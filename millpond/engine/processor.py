@@ -15,6 +15,8 @@ from millpond.app.retry_policy import policy_of
 from millpond.app.routing import Route
 from millpond.engine.claiming import Claiming
 from millpond.engine.delivery import Delivery
+from millpond.engine.desk import Desk
+from millpond.engine.gate import Gate
 from millpond.engine.handler_call import call_handler, call_in_thread
 from millpond.engine.outcomes import CLAIMED_SUCCEEDED, RELEASED, SUCCEEDED, of_interrupt, of_raised, undecodable
 from millpond.engine.raised import Raised, RaisedReader
@@ -35,6 +37,8 @@ class Processor:
     1. Opens the envelope, finds the handler, decodes the payload: what does not fit is a dead letter.
     2. Calls the handler in a context of its own, within its time limit (by `time`), in this greenlet or in a thread.
     3. Reads what came out, within the same time limit, since it is the user's: a return, a verdict, any exception.
+
+    `clock`: of the gates, where that is another than `time`: the one of the deliveries.
     """
 
     def __init__(
@@ -44,18 +48,27 @@ class Processor:
         time: Time,
         threads: int = THREADS,
         claiming: Claiming | None = None,
+        clock: Time | None = None,
     ) -> None:
         self.claiming = claiming
-        self._routes = routes
         mixed = any(not route.thread for route in routes.values())
         self.threads = Threads(threads, time, shared=mixed)
         limits = {
             seconds: Countdown(seconds, Delivery.exceed_limit, time)
             for seconds in {route.timeout_seconds for route in routes.values()}
         }
-        self._limits = {name: limits[route.timeout_seconds] for name, route in routes.items()}
         self._retry = retry
-        self._policies = {name: policy_of(route, retry) for name, route in routes.items()}
+        self._desks = {
+            name: Desk(
+                route,
+                limits[route.timeout_seconds],
+                policy_of(route, retry),
+                Gate(route, clock or time),
+                claiming if route.idempotent else None,
+            )
+            for name, route in routes.items()
+        }
+        self.gates = [desk.gate for desk in self._desks.values()]
         self._reader = RaisedReader()
 
     def process(self, delivery: Delivery, default_type: str) -> Outcome:
@@ -63,41 +76,46 @@ class Processor:
 
         `default_type`: of a body that names none itself; "" where its queue has none.
         """
-        received = delivery.received
-        if received.flaw:
-            return undecodable(received.flaw)
-        try:
-            envelope = unwrap(received.body, received.attributes, default_type, received.message_id)
-        except Undecodable as error:
-            return undecodable(str(error))
-        delivery.envelope = envelope
-        if envelope.not_before and (seconds := early_seconds(envelope, received, delivery.wall_time())):
-            return Outcome("released", reason="its time has not come", delay_seconds=seconds)
-        route = self._routes.get(envelope.event_type)
-        if route is None:
+        envelope = delivery.envelope
+        if envelope is None:  # else it was held
+            received = delivery.received
+            if received.flaw:
+                return undecodable(received.flaw)
+            try:
+                envelope = unwrap(received.body, received.attributes, default_type, received.message_id)
+            except Undecodable as error:
+                return undecodable(str(error))
+            delivery.envelope = envelope
+            if envelope.not_before and (seconds := early_seconds(envelope, received, delivery.wall_time())):
+                return Outcome("released", reason="its time has not come", delay_seconds=seconds)
+        desk = self._desks.get(envelope.event_type)
+        if desk is None:
             return undecodable(f"no handler for type {log.printable(envelope.event_type)!r}")
-        if route.idempotent and self.claiming is not None:
-            return self._handle_claimed(delivery, route, self.claiming)
-        return self._handle(delivery, route)
+        delivery.desk = desk
+        if desk.gate.watches and (outcome := desk.gate.admit(delivery)) is not None:
+            return outcome
+        if desk.claiming is not None:
+            return self._handle_claimed(delivery, desk, desk.claiming)
+        return self._handle(delivery, desk)
 
-    def _handle_claimed(self, delivery: Delivery, route: Route, claiming: Claiming) -> Outcome:
+    def _handle_claimed(self, delivery: Delivery, desk: Desk, claiming: Claiming) -> Outcome:
         """Call the handler if the event can be claimed; a success without more has to be written at the store, too."""
         refusal = claiming.begin(delivery)
         if refusal is not None:
             return refusal
-        outcome = self._handle(delivery, route)
+        outcome = self._handle(delivery, desk)
         return CLAIMED_SUCCEEDED if outcome is SUCCEEDED else outcome
 
-    def _handle(self, delivery: Delivery, route: Route) -> Outcome:
+    def _handle(self, delivery: Delivery, desk: Desk) -> Outcome:
         # Nothing between a handler's end and leave() may switch greenlets: an interrupt would land outside it.
         # What it raised or returned may: that is read before, and only as values of ours it goes past leave().
         raised: Raised | None = None
-        limit = self._limits[route.event_type]
-        slot = delivery.enter(route, None if route.thread else limit)
+        route = desk.route
+        slot = delivery.enter(None if route.thread else desk.limit)
         outside = slot.gr_context
         slot.gr_context = Context()  # as Context.run does; its frame of C would be copied at each switch
         try:
-            value = self._in_thread(delivery, route, limit) if route.thread else call_handler(route, delivery)
+            value = self._in_thread(delivery, desk) if route.thread else call_handler(route, delivery)
             if value is not None:
                 raised = self._reader.read_value(route, value)
         except BaseException as error:  # sys.exit, KeyboardInterrupt, GreenletExit: all are this message's alone
@@ -105,49 +123,52 @@ class Processor:
         delivery.leave()
         slot.gr_context = outside
         if delivery.interruption is not None:
-            return self._interrupted(delivery, route, delivery.interruption)
+            return self._interrupted(delivery, desk, delivery.interruption)
         if raised is not None:
             if raised.kind is NoThread or raised.kind is NotStarted:
                 delivery.started = 0.0
-            return of_raised(raised, delivery, self._policies[route.event_type])
+            return of_raised(raised, delivery, desk.policy)
         return Outcome("succeeded", follow_ups=delivery.follow_ups) if delivery.left_behind else SUCCEEDED
 
-    def _in_thread(self, delivery: Delivery, route: Route, limit: Countdown[Delivery]) -> object:
+    def _in_thread(self, delivery: Delivery, desk: Desk) -> object:
         """The wait for a free one is not the handler's time."""
-        call = partial(Context().run, call_in_thread, route, delivery)
-        begun = self.threads.begin(call, route.where, delivery.is_last)
-        delivery.start_limit(limit)
+        call = partial(Context().run, call_in_thread, desk.route, delivery)
+        begun = self.threads.begin(call, desk.route.where, delivery.is_last)
+        delivery.start_limit(desk.limit)
         return begun()
 
-    def _interrupted(self, delivery: Delivery, route: Route, by: Interruption) -> Outcome:
-        return of_interrupt(by.error, delivery, self._policies[route.event_type], route)
+    def _interrupted(self, delivery: Delivery, desk: Desk, by: Interruption) -> Outcome:
+        return of_interrupt(by.error, delivery, desk.policy, desk.route)
+
+    def may_any_begin(self) -> bool:
+        """Whether the breaker of any type is closed."""
+        return not all(gate.is_shut for gate in self.gates)
 
     def given_up(self, delivery: Delivery) -> Outcome:
         """The outcome of a delivery whose handler does not end, whatever is thrown into it."""
-        route = self._route(delivery)
-        if delivery.interruption is None or route is None:
+        if delivery.interruption is None or delivery.desk is None:
             return RELEASED
-        outcome = self._interrupted(delivery, route, delivery.interruption)
+        outcome = self._interrupted(delivery, delivery.desk, delivery.interruption)
         now_at = f", now at {where}" if (where := delivery.stands_at()) else ""
         text = f"{outcome.reason}; the handler goes on in spite of interrupts{now_at}"
-        return msgspec.structs.replace(outcome, reason=text)
+        return msgspec.structs.replace(outcome, reason=text, other_side=False)  # it must not run beside itself
 
     def where(self, delivery: Delivery) -> str:
         """The handler of a delivery, as a dead letter names it; "" where it has none."""
-        route = self._route(delivery)
-        return route.where if route is not None else ""
+        desk = self._desk(delivery)
+        return desk.route.where if desk is not None else ""
 
     def retry_seconds(self, delivery: Delivery, most: float = math.inf) -> int:
         """The back-off of a delivery, by its handler's policy; the longest where it has no handler."""
-        route = self._route(delivery)
-        if route is None:
+        desk = self._desk(delivery)
+        if desk is None:
             return whole_seconds(min(most, in_upper_half(self._retry.max_seconds)))
-        policy = self._policies[route.event_type]
+        policy = desk.policy
         used = delivery.attempts_now(policy.max_attempts).used
         return retry_seconds(used, policy.base_seconds, min(most, policy.max_seconds))
 
-    def _route(self, delivery: Delivery) -> Route | None:
-        return self._routes.get(delivery.envelope.event_type) if delivery.envelope is not None else None
+    def _desk(self, delivery: Delivery) -> Desk | None:
+        return self._desks.get(delivery.envelope.event_type) if delivery.envelope is not None else None
 
 
 def end_with_the_handler(end: Callable[[BaseException | None], object]) -> None:

@@ -11,7 +11,7 @@ import msgspec
 from millpond.app.config import QueueSettings
 from millpond.engine.books import Books
 from millpond.engine.claim_keeper import ClaimKeeper, ClaimOwner, unless_lost
-from millpond.engine.delivery import Delivery
+from millpond.engine.delivery import ON_HOLD, Delivery
 from millpond.engine.held_back import HeldBack
 from millpond.engine.lease import LeaseOwner
 from millpond.engine.lease_keeper import DENIED_SECONDS, FLUSHERS, LeaseKeeper
@@ -47,6 +47,9 @@ class SettlerOwner(Protocol):
 
     def has_room(self) -> object:
         """Fewer calls wait than `max_waiting` again."""
+
+    def lost_while_held(self, delivery: Delivery) -> object:
+        """The lease of a held message is lost."""
 
 
 class Settler(LeaseOwner, SenderOwner, ClaimOwner):
@@ -145,7 +148,9 @@ class Settler(LeaseOwner, SenderOwner, ClaimOwner):
 
     def lease_lost(self, item: Delivery) -> None:
         """Its message may be another worker's: the handler that runs is interrupted, unless it asked to finish."""
-        if not item.finishes:
+        if item.state is ON_HOLD:
+            self._owner.lost_while_held(item)
+        elif not item.finishes:
             item.interrupt(LeaseLost)
 
     def lease_extended(self, item: Delivery) -> None:

@@ -65,7 +65,9 @@ class Wiring:
         self._urls = urls
         self._refusals = Refusals(core)
         claiming = Claiming(store, core.clock) if store is not None else None
-        self._processor = Processor(handlers.routes, settings.retry, core.pulse, settings.worker.threads, claiming)
+        self._processor = Processor(
+            handlers.routes, settings.retry, core.pulse, settings.worker.threads, claiming, core.clock
+        )
         self._types = frozenset(handlers.routes)
         self._longest_policy = longest_policy(handlers.routes, settings.retry)
         self._succeeded = log.Allowance(settings.log.succeeded_per_second)

@@ -51,7 +51,8 @@ def test_what_was_no_failure_does_not_look_like_one_and_uses_up_no_attempt(clock
     def handle(payload, message):
         raise error if message.attempt < 4 else ValueError("boom")
 
-    rig = run(clock, {"job": handle}, max_attempts=7, back_off=(20, 1_800), wait_seconds=1)
+    without = {"job": {"breaker": None}}  # else it is held
+    rig = run(clock, {"job": handle}, max_attempts=7, back_off=(20, 1_800), wait_seconds=1, options=without)
     rig.put("job")
     while len(rig.ended) < 4:
         clock.advance(1)

@@ -3,7 +3,6 @@
 import json
 
 import gevent
-import msgspec
 import pytest
 from gevent.event import Event
 
@@ -186,11 +185,7 @@ def test_a_lease_lost_while_the_payload_decodes_starts_no_handler(clock):
     def slow(raw):
         clock.sleep(8)
 
-    rig.processor._routes["job"] = (
-        msgspec.structs.replace(rig.processor._routes["job"], decode=slow)
-        if isinstance(rig.processor._routes["job"], msgspec.Struct)
-        else rig.processor._routes["job"]
-    )
+    rig.reroute("job", decode=slow)
     rig.queue.script["change_visibility"] = [Unreachable("down")] * 100
     rig.consumer.pollers.start()
     rig.put("job")

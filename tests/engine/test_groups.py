@@ -20,6 +20,7 @@ from millpond.app.routing import Route
 from millpond.engine.ask import ATTEMPT_SECONDS
 from millpond.engine.books import Books
 from millpond.engine.consumer import Consumer
+from millpond.engine.delivery import WAITING
 from millpond.engine.groups import Groups
 from millpond.engine.permits import Permits
 from millpond.engine.processor import Processor
@@ -59,7 +60,9 @@ class Lines:
 
     def join(self, *names: str) -> list[Any]:
         """A delivery each; the letter is its group."""
-        all_of_them = [SimpleNamespace(name=name, received=SimpleNamespace(group_id=name[0])) for name in names]
+        all_of_them = [
+            SimpleNamespace(name=name, state=WAITING, received=SimpleNamespace(group_id=name[0])) for name in names
+        ]
         for one in all_of_them:
             self.groups.join(one)  # type: ignore[arg-type]
         return all_of_them
@@ -101,7 +104,7 @@ def test_a_group_that_is_over_leaves_nothing_behind(lines, end):
     names = [Name(f"group {number}") for number in range(3)]
     gone = [weakref.ref(name) for name in names]
     while names:
-        one = SimpleNamespace(name="x", received=SimpleNamespace(group_id=names.pop()))
+        one = SimpleNamespace(name="x", state=WAITING, received=SimpleNamespace(group_id=names.pop()))
         lines.groups.join(one)
         getattr(lines.groups, end)(one)
         del one

@@ -1,7 +1,6 @@
 """A drain: what finishes, what goes back, and when."""
 
 import gevent
-import msgspec
 import pytest
 from gevent.event import Event
 
@@ -185,9 +184,7 @@ def test_a_drain_gives_back_what_is_decoding(clock):
     rig = Rig(clock, {"job": fine}, wait_seconds=1)
 
     never = Event()
-    rig.processor._routes["job"] = msgspec.structs.replace(
-        rig.processor._routes["job"], decode=lambda raw: never.wait()
-    )
+    rig.reroute("job", decode=lambda raw: never.wait())
     rig.consumer.pollers.start()
     (one,) = rig.put("job")
     settle()

@@ -10,7 +10,7 @@ import gevent
 import pytest
 
 from millpond.engine.ask import Asks
-from millpond.engine.pause import Pause
+from millpond.engine.intake import Intake
 from millpond.engine.permits import QUIET_WAIT_SECONDS, Permits
 from millpond.engine.poller import Pollers
 from millpond.errors import QueueError
@@ -35,9 +35,6 @@ class Accepted:
 
     def receives_work(self) -> None:
         pass
-
-    def probe_in_hand(self) -> bool:
-        return False
 
 
 class Process:
@@ -69,7 +66,7 @@ class Process:
                 share,
                 self.clock,
                 gevent.spawn,
-                Pause("q", share, self.clock),
+                Intake(lambda: 0, lambda: True, share, self.clock),
                 Accepted(self, index),
             )
             self.queues.append(queue)

@@ -4,6 +4,7 @@ import gevent
 import pytest
 from gevent.event import Event
 
+from millpond.engine.intake import HELD_IN_A_ROW
 from millpond.engine.permits import FILL_SECONDS, Permits
 from millpond.engine.poller import OVERDUE_SECONDS
 from millpond.errors import AccessDenied, Throttled, Unreachable
@@ -397,50 +398,75 @@ def test_an_empty_answer_is_early_where_it_comes_before_half_of_its_poll_is_over
     assert all(pause >= 0.09 for pause in pauses) is rests
 
 
-def test_a_shorter_pause_does_not_cut_a_longer_one(polling, clock):
+def narrow(rig):
+    """As where a line is full, and whatever came was held."""
+    for _ in range(HELD_IN_A_ROW):
+        rig.intake.count_held()
+    rig.intake.narrow()
+    assert rig.intake.is_narrow
+
+
+def test_a_narrow_intake_is_one_look_for_one_message_and_looks_grow_rare(polling, clock):
     rig = polling(wait_seconds=1)
     clock.advance(0.5)
-    rig.pollers.pause.begin(300)
-    rig.pollers.pause.begin(5)
+    narrow(rig)
+    rig.holds = True
+    clock.advance(1)  # the poll that was open is back
+    rig.queue.put("x", 100)
+    rig.queue.batches.clear()
+    for _ in range(600):
+        clock.advance(1)
+    asked = [number for (number,) in rig.queue.batches["receive"]]
+    assert set(asked) == {1}
+    assert 600 / 21 <= len(asked) <= 600 / 20 + 8
+    rig.intake.widen()
+    clock.advance(5)
+    assert len({one.message_id for one in rig.delivered}) == 100
+
+
+def test_a_look_that_brings_a_message_that_begins_makes_the_intake_wide_again(polling, clock):
+    rig = polling(wait_seconds=1)
+    narrow(rig)
+    rig.queue.put("x", 100)
+    clock.advance(5)
+    assert not rig.intake.is_narrow
+    assert len(rig.delivered) == 100
+
+
+def test_a_look_that_brings_nothing_is_followed_by_the_next_at_once(polling, clock):
+    """It has waited for its whole long poll: a message of another type begins within a second."""
+    rig = polling(wait_seconds=20)
+    narrow(rig)
+    clock.advance(200)
+    rig.queue.put("x")
+    clock.advance(1)
+    assert len(rig.delivered) == 1
+    assert rig.queue.calls["receive"] <= 12
+
+
+def test_no_look_is_made_while_no_type_may_begin_at_all(polling, clock):
+    rig = polling(wait_seconds=1)
+    clock.advance(0.5)
+    rig.may_any_begin = False
+    narrow(rig)
     clock.advance(1)
     asked = rig.queue.calls["receive"]
-    clock.advance(295)
+    clock.advance(3_600)
     assert rig.queue.calls["receive"] == asked
-    clock.advance(10)
-    assert rig.queue.calls["receive"] > asked
+    rig.may_any_begin = True
+    rig.queue.put("x")
+    clock.advance(21)
+    assert len(rig.delivered) == 1
 
 
-def test_the_pauses_grow_to_a_minute_while_no_probe_gets_through_and_begin_anew_after_one(polling, clock):
-    rig = polling(wait_seconds=1)
-    left = []
-    for _ in range(9):
-        rig.pollers.pause.begin(1)
-        rig.pollers.pause.begin(1)  # another of the same batch
-        left.append(rig.pollers.pause.seconds_left())
-        clock.advance(left[-1])
-    assert left == [1, 2, 4, 8, 16, 32, 60, 60, 60]
-    rig.pollers.pause.end()
-    rig.pollers.pause.begin(7)
-    assert rig.pollers.pause.seconds_left() == 7
-    clock.advance(8)
-    assert rig.pollers.pause.seconds_left() == 0
-
-
-def test_a_probe_asks_for_one_message_at_a_time_until_one_gets_through(polling, clock):
-    rig = polling(wait_seconds=1)
-    rig.queue.put("x", 30)
-    rig.queue.gates["receive"] = Event()
-    settle()
-    rig.pollers.pause.begin(10)
-    rig.queue.gates.pop("receive").set()
-    clock.advance(0)
-    delivered = len(rig.delivered)
-    clock.advance(15)
-    assert {number for (number,) in rig.queue.batches["receive"][1:]} <= {1}
-    assert len(rig.delivered) <= delivered + 1
-    rig.pollers.pause.end()
-    clock.advance(5)
-    assert len(rig.delivered) == 30
+def test_a_poll_that_waits_for_permits_when_the_intake_narrows_asks_for_one_message(polling, clock):
+    rig = polling(wait_seconds=1, permits=20, taken=20)
+    clock.advance(1)
+    narrow(rig)
+    rig.queue.put("x", 20)
+    rig.other.release(20)
+    clock.advance(1.2)
+    assert [number for (number,) in rig.queue.batches["receive"]][:1] == [1]
 
 
 def test_a_patient_poll_waits_for_a_quarter_and_not_for_all(clock):
@@ -466,13 +492,14 @@ def test_after_stop_a_poll_that_waits_for_permits_or_rests_is_gone_at_once(polli
     rig.pollers.stop()
     settle()
     assert rig.pollers.ended.is_set()
-    paused = polling()
-    paused.pollers.pause.begin(1_000)
-    clock.advance(21)
-    paused.pollers.stop()
+    looking = polling()
+    looking.may_any_begin = False
+    narrow(looking)
+    clock.advance(25)
+    looking.pollers.stop()
     clock.advance(0)
-    assert paused.pollers.ended.is_set()
-    assert paused.permits.free == 1_000
+    assert looking.pollers.ended.is_set()
+    assert looking.permits.free == 1_000
 
 
 @pytest.mark.parametrize("fifo", [True, False])
@@ -536,24 +563,13 @@ def test_an_attempt_id_is_not_used_when_sqs_has_forgotten_it(polling, clock):
     rig.queue.script["receive"] = [Unreachable("reset")]
     clock.advance(1)
     assert len(attempts) == 1
-    rig.pollers.pause.begin(300)
+    rig.may_any_begin = False
+    narrow(rig)
     clock.advance(310)
+    rig.intake.widen()
+    clock.advance(5)
     assert len(attempts) > 1
     assert attempts[0] not in attempts[1:]
-
-
-def test_after_a_pause_in_which_polls_were_brief_for_messages_in_hand_they_are_long_again(polling, clock):
-    kept = [True]
-    rig = polling(probe_in_hand=lambda: bool(kept) and kept.pop(), visibility_seconds=3_600)
-    clock.advance(1)
-    rig.pollers.pause.begin(1)
-    clock.advance(20)  # the poll that was open is back, and what is kept in hand had its turn
-    assert kept == []
-    rig.queue.put("x")
-    clock.advance(1)
-    assert len(rig.delivered) == 1
-    rig.pollers.pause.end()
-    assert answers_of(rig, 200) <= 11
 
 
 def test_where_the_only_poll_hangs_another_takes_its_place(clock):
@@ -583,17 +599,20 @@ def test_a_poll_that_rests_is_not_counted_on_by_one_that_leaves(clock):
     assert queue.calls["receive"] > before
 
 
-def test_some_poll_is_always_left_whatever_fails_and_pauses(clock):
+def test_some_poll_is_always_left_whatever_fails_and_narrows(clock):
     """One left since another rested, which left since somebody had asked: no poll was left, for ever."""
     queue = FakeQueue(clock)
     queue.on_call = lambda name: clock.sleep(0.01)
     queue.put("x", 500)
-    some = Polling(clock, queue, wait_seconds=1).pollers
+    rig = Polling(clock, queue, wait_seconds=1)
+    some = rig.pollers
     some.start()
     for round_ in range(40):
         queue.script["receive"] += [Unreachable("down")] * (round_ % 5)
         clock.advance(0.1 * (round_ % 7))
-        some.pause.begin(0.2)
+        for _ in range(HELD_IN_A_ROW):
+            rig.intake.count_held()
+        rig.intake.narrow()
         clock.advance(0.3)
         assert some.active >= 1
-        some.pause.end()
+        rig.intake.widen()

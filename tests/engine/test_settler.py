@@ -17,7 +17,6 @@ from millpond.errors import (
     Retry,
     Stopped,
     TimeLimitExceeded,
-    Unavailable,
     Unreachable,
 )
 from millpond.sqs.batcher import Batcher
@@ -326,7 +325,7 @@ def test_a_dead_letter_that_cannot_be_sent_is_not_sent_any_more_once_its_message
     ids=["deletes", "copies", "follow-ups", "give-backs"],
 )
 def test_whatever_settles_slowly_holds_back_the_receives(run, clock, handler, where, call):
-    rig = run({"job": handler}, concurrency=20)
+    rig = run({"job": handler}, concurrency=20, options={"job": {"breaker": None}})
     hold = getattr(rig, where).gates[call] = Event()
     rig.put("job", None, 1_000)
     clock.advance(5)
@@ -731,30 +730,6 @@ def test_after_failures_one_poll_alone_asks_whether_the_queue_is_back(clock):
     one.queue.script["receive"] = [Unreachable("down")] * 10_000
     clock.advance(2)
     assert one.pollers.active == 1
-
-
-def test_after_a_pause_one_poll_alone_probes_for_one_message(run, clock):
-    up, begin = [], Event()
-
-    def handle(payload, message):
-        begin.wait()
-        if not up:
-            raise Unavailable("mail server down", after=60)
-
-    rig = run({"job": handle}, concurrency=200, visibility_seconds=300)
-    rig.queue.on_call = lambda name: clock.sleep(0.01) if name == "receive" else None
-    rig.put("job", {}, 1_000)
-    clock.advance(0.03)
-    assert rig.consumer.pollers.active > 1
-    begin.set()
-    clock.advance(10)
-    rig.queue.batches.clear()
-    clock.advance(100)
-    assert rig.consumer.pollers.active == 1
-    assert rig.queue.batches["receive"] in ([[1]], [[1], [1]])
-    up.append(True)
-    clock.advance(200)
-    assert rig.queue.messages == {}
 
 
 def test_permits_that_are_granted_in_the_turn_of_the_stop_come_back_and_nothing_is_received(clock):

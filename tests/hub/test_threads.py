@@ -339,7 +339,7 @@ def as_thread(rig: Rig, name: str) -> None:
 
 
 def change(rig: Rig, name: str, **options: Any) -> None:
-    rig.processor._routes[name] = msgspec.structs.replace(rig.processor._routes[name], **options)  # type: ignore[index]
+    rig.reroute(name, **options)
 
 
 # --- where the lease is lost

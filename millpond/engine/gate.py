@@ -1,0 +1,187 @@
+"""Gate: whether a message of one type may begin now, and the line of those that wait for it."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import OrderedDict
+
+from millpond.app.routing import Route
+from millpond.engine.breaker import CLOSED, BreakerState, CircuitBreaker
+from millpond.engine.delivery import Delivery
+from millpond.engine.outcomes import FAILURES
+from millpond.hub.backoff import put_off_seconds
+from millpond.hub.clock import Timer
+from millpond.hub.countdown import Time
+from millpond.message import Outcome
+from millpond.observe import log
+
+#: A line holds this many in one queue while its breaker is open.
+MAX_HELD = 1_000
+#: Once a breaker is closed, this many of those that it held are at work at once: the others find free slots too.
+BEGIN_AT_ONCE = 100
+#: Probes that fail are logged this often.
+LOG_SECONDS = 60.0
+#: The outcome of a delivery that is none yet: it is held.
+IN_LINE = Outcome("released", reason="it is held until it may begin")
+
+
+class Gate:
+    """The gate of one message type, for all queues of the process.
+
+    1. Where the breaker, the concurrency or the rate does not let a message begin, it is held: it leaves its slot and
+       stands in line. What has room for it is its queue's Hold.
+    2. Who has stood longest in line begins first, and nobody overtakes. After a breaker has closed, others need not
+       wait until the line is at its end.
+    3. What fails because the other side is down stands in line again, behind the others: one message that always
+       fails must not be the only probe.
+
+    `watches` is false where nothing could be learned from a message: then it is not asked at all.
+    """
+
+    def __init__(self, route: Route, time: Time) -> None:
+        self.event_type = route.event_type
+        self.breaker = CircuitBreaker(route.breaker)
+        self._concurrency = route.concurrency or 0
+        self._time = time
+        self._line: OrderedDict[Delivery, None] = OrderedDict()
+        self._begun: set[Delivery] = set()  # let in, and not ended; with a concurrency all, else those of the line
+        self._timer: Timer | None = None
+        self._shut_since = 0.0
+        self._reason = ""
+        self._logged_at = -math.inf
+        self.watches = bool(self._concurrency)
+
+    @property
+    def is_shut(self) -> bool:
+        """Whether the breaker is not closed."""
+        return self.breaker.state is not CLOSED
+
+    @property
+    def bound(self) -> int:
+        """How many in line are enough for one queue."""
+        return 2 * self._concurrency if self._concurrency and not self.is_shut else MAX_HELD
+
+    @property
+    def reason(self) -> str:
+        """Why messages stand in line."""
+        return self._reason if self.is_shut else "others of its type have not ended"
+
+    # In
+
+    def admit(self, delivery: Delivery) -> Outcome | None:
+        """None: it may begin now. Else it is held, or the outcome with which it is given back."""
+        if delivery in self._begun:
+            if self.breaker.lets(delivery):
+                return None
+            self._begun.discard(delivery)  # it was let in, and then the breaker has opened
+        elif not (self._line and self._is_in_order) and not self._seconds_left():
+            self._let_in(delivery, from_line=False)
+            return None
+        return self._hold(delivery)
+
+    @property
+    def _is_in_order(self) -> bool:
+        return self.is_shut or bool(self._concurrency)
+
+    def _seconds_left(self) -> float:
+        """Seconds until the next one may begin; infinite where that depends on the end of another."""
+        if seconds := self.breaker.seconds_left(self._time.now()):
+            return seconds
+        return math.inf if self._concurrency and len(self._begun) >= self._concurrency else 0.0
+
+    def _let_in(self, delivery: Delivery, from_line: bool) -> None:
+        if self.is_shut:
+            self.breaker.begin(delivery, self._time.now())
+            text = f"{self.event_type}: a message tries again"
+            log.event(logging.DEBUG, "breaker.probing", text, type=self.event_type, reason=self._reason)
+            from_line = True
+        if from_line or self._concurrency:
+            self._begun.add(delivery)
+
+    # In line
+
+    def _hold(self, delivery: Delivery) -> Outcome:
+        if not delivery.owner.hold_in_line(delivery, self):
+            return no_room(delivery, f"no more messages are held: {self.reason}")
+        self._line[delivery] = None
+        self._let_next_in()
+        return IN_LINE
+
+    def leave_line(self, delivery: Delivery) -> None:
+        """It waits no longer: its queue has taken it out."""
+        self._line.pop(delivery, None)
+
+    def _let_next_in(self) -> None:
+        """Let in what may begin now, and look again when more may."""
+        seconds = math.inf
+        while self._line and not (seconds := self._seconds_left()):
+            if not self._is_in_order and len(self._begun) >= BEGIN_AT_ONCE:
+                seconds = math.inf
+                break
+            delivery, _ = self._line.popitem(last=False)
+            self._let_in(delivery, from_line=True)
+            delivery.owner.run_again(delivery)
+        self._look_again_in(seconds if self._line else math.inf)
+        self.watches = bool(self._concurrency or self._line or self._begun) or not self.breaker.is_quiet
+
+    def _look_again_in(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        # A millisecond at least, or with a clock that stands still (Pulse) it would never end.
+        self._timer = self._time.timer(max(0.001, seconds), self._look_again) if seconds < math.inf else None
+
+    def _look_again(self) -> None:
+        self._timer = None
+        self._let_next_in()
+
+    # Out
+
+    def ended(self, delivery: Delivery, outcome: Outcome) -> Outcome:
+        """Learn from how a message ended. Gives the outcome that counts: it may be held instead."""
+        self._begun.discard(delivery)
+        before = self.breaker.state
+        runs_again = self.breaker.ended(delivery, outcome, self._time.now())
+        if self.breaker.state is not before:
+            self._log_change(before, outcome)
+        if (runs_again or outcome.cause == "too_fast") and not _runs_on(delivery, outcome):
+            return self._stay(delivery, outcome)
+        self._let_next_in()
+        return outcome
+
+    def _stay(self, delivery: Delivery, outcome: Outcome) -> Outcome:
+        held = self._hold(delivery)
+        if held is IN_LINE:
+            return held
+        self._let_next_in()
+        return held if outcome.cause in FAILURES else outcome
+
+    def _log_change(self, before: BreakerState, outcome: Outcome) -> None:
+        now, why = self._time.now(), outcome.reason or outcome.error or outcome.cause
+        seconds = round(self.breaker.seconds_left(now), 1)
+        if not self.is_shut:
+            seconds = round(now - self._shut_since, 1)
+            text = f"a message got through, after {seconds:g} s: all of this type may begin again"
+            self._log(logging.INFO, "breaker.closed", text, self._reason, seconds)
+        elif before is CLOSED:
+            self._reason, self._shut_since, self._logged_at = why, now, now
+            text = f"{why}: no message of this type begins for {seconds:g} s, then one at a time tries again"
+            self._log(logging.WARNING, "breaker.opened", text, why, seconds)
+        elif now >= self._logged_at + LOG_SECONDS:
+            self._logged_at = now
+            text = f"still {why}; {len(self._line)} messages are held, the next one tries again in {seconds:g} s"
+            self._log(logging.INFO, "breaker.probing", text, why, seconds)
+
+    def _log(self, level: int, event: str, text: str, reason: str, seconds: float) -> None:
+        log.event(level, event, f"{self.event_type}: {text}", type=self.event_type, reason=reason, seconds=seconds)
+
+
+def no_room(delivery: Delivery, reason: str) -> Outcome:
+    """The outcome of what cannot be held: it is no failure, and comes back later, the later the more often it came."""
+    seconds = put_off_seconds(delivery.received.receive_count)
+    return Outcome("released", "no_room", reason, delay_seconds=seconds)
+
+
+def _runs_on(delivery: Delivery, outcome: Outcome) -> bool:
+    """Whether its handler may go on in spite of its time limit: it must not run beside itself."""
+    return outcome.cause == "timed_out" and delivery.desk is not None and delivery.desk.route.thread
