@@ -9,6 +9,7 @@ import msgspec
 
 from millpond.app.config import AllSettings, QueueSettings, RetrySettings
 from millpond.app.redrive_advice import good_count, longest_policy, redrive_shortfall, set_count_command
+from millpond.app.retry_policy import Span
 from millpond.app.routing import Route
 from millpond.errors import AccessDenied, QueueError
 from millpond.foreign.number import number_within
@@ -49,8 +50,7 @@ def check_queue(
     yield from _hold(where, queue, routes)
     yield _drain(where, queue, settings.worker.drain_limit)
     if queue.is_fifo:
-        text = "FIFO: messages of one group run one after another; where one fails, those behind it in hand go back"
-        yield Finding("note", where, f"{text} too: message.attempt counts that")
+        yield from _fifo(where, longest_policy(routes, settings.retry))
     remote = connect(queue.url)
     attributes = yield from _reach(where, remote)
     if attributes is None:
@@ -64,6 +64,14 @@ def check_queue(
         yield _redrive(where, queue.url, redrive, longest_policy(routes, settings.retry))
     named = connect(queue.dead_letter_url) if queue.dead_letter_url else None
     yield from _dead_letters(where, attributes, remote, redrive, named)
+
+
+def _fifo(where: str, policy: RetrySettings) -> Iterator[Finding]:
+    text = "FIFO: messages of one group run one after another; where one fails, those behind it in hand go back"
+    yield Finding("note", where, f"{text} too: message.attempt counts that")
+    if (span := Span.of(policy)).most_seconds:
+        text = f"FIFO: a message that always fails holds up its group until it is a dead letter, for {span}"
+        yield Finding("note", where, f"{text}: where that is too long, set max_attempts or backoff of its handler")
 
 
 def queue_at(url: str, queue: QueueSettings, settings: AllSettings) -> SqsQueue:

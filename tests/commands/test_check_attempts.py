@@ -10,11 +10,12 @@ import pytest
 from millpond.app.config import RetrySettings, load
 from millpond.app.redrive_advice import good_count, longest_policy, redrive_shortfall, set_count_command
 from millpond.commands import check
-from millpond.commands.check_queue import Finding, check_queue
+from millpond.commands.check_queue import Finding, _fifo, check_queue
 from millpond.process.attribute_lookup import AttributeLookup
 from millpond.sqs.redrive import read_redrive
 from tests.commands.test_check import POLICY, REAL, route, with_policy
 
+RETRY = RetrySettings()
 ALL = "max_attempts = 7, in 35 to 70 minutes"
 
 
@@ -104,3 +105,13 @@ def test_the_handler_with_the_most_attempts_decides_how_many_receives_are_good()
     assert good_count(longest_policy(route(), RetrySettings())) == 17
     assert good_count(longest_policy(routes, RetrySettings())) == 22
     assert good_count(longest_policy({}, RetrySettings(3))) == 13
+
+
+@pytest.mark.parametrize(
+    ("attempts", "said"), [(None, "for 35 to 70 minutes: "), (3, "for 40 to 80 seconds: "), (1, "")]
+)
+def test_on_a_fifo_queue_it_is_said_for_how_long_a_message_that_fails_holds_up_its_group(attempts, said):
+    texts = [finding.text for finding in _fifo("queues.mails", longest_policy(route(max_attempts=attempts), RETRY))]
+    held = [text for text in texts if "holds up its group" in text]
+    assert len(held) == (said != "")
+    assert all(said in text for text in held)
