@@ -55,13 +55,13 @@ class TypeRate:
         self.per_second = self._written
         self._next_at = -math.inf
         self._is_awaited = False  # whether one was to begin at `_next_at`
-        self._awaited_at = -math.inf
-        # Of a lowered rate:
+        self._awaited_at = -math.inf  # when one last had to wait
         self._lowered_at = -math.inf
         self._measured_at = -math.inf  # when it came from UNLIMITED
-        self._restored_from = -math.inf  # `_lowered_at`, or when Retry-After was over
-        self._lowered_to = math.inf
-        self._refused = math.inf  # the rate at which the other side refused
+        # Of a lowered rate:
+        self._restored_from: float  # `_lowered_at`, or when Retry-After was over
+        self._lowered_to: float
+        self._refused: float  # the rate at which the other side refused
         self._accepted = self._declined = 0  # messages, since it was lowered
 
     def take(self, now: float) -> float:

@@ -113,6 +113,32 @@ def test_where_none_is_written_it_begins_from_what_was_begun_in_a_second():
     assert rate.per_second == pytest.approx(100)
 
 
+@pytest.mark.parametrize("running", [0, 1])
+def test_one_message_alone_is_as_many_as_its_own_time_says(running):
+    rate = TypeRate(None)
+    rate.too_fast(10.0, began=9.9, running=running)
+    assert rate.per_second == pytest.approx(5)
+
+
+def flooded(accepted: int, refused: int) -> TypeRate:
+    """A rate of 100, of which the other side took so many in a second, and refused so many."""
+    rate = TypeRate(None)
+    rate.too_fast(10.0, began=9.9, running=20)
+    for _ in range(accepted):
+        rate.succeeded(10.0)
+    for _ in range(refused - 1):
+        rate.too_fast(10.5, began=9.9, running=20)
+    assert rate.too_fast(12.0, began=11.9, running=20)
+    return rate
+
+
+def test_where_most_is_refused_the_rate_falls_to_what_was_taken_at_once():
+    assert flooded(accepted=40, refused=100).per_second == pytest.approx(20)  # in two seconds
+    assert flooded(accepted=2, refused=100).per_second == pytest.approx(100 / 8)  # too few to be believed
+    assert flooded(accepted=0, refused=100).per_second == pytest.approx(50)
+    assert flooded(accepted=40, refused=40).per_second == pytest.approx(50)
+
+
 def test_a_rate_never_falls_below_one_in_ten_seconds_nor_below_a_smaller_one_that_is_written():
     for text, least in ((None, LEAST_PER_SECOND), ("14/s", LEAST_PER_SECOND), ("10/h", 10 * 0.99 / 3600)):
         rate = TypeRate(rate_limit(text) if text else None)

@@ -14,7 +14,7 @@ from typing import Any
 
 import gevent
 
-from millpond import Discard, Message, Reject, Retry, Unavailable, handler
+from millpond import Discard, Message, Reject, Retry, TooFast, Unavailable, Wait, handler
 from millpond.app.routing import Route, routes
 from millpond.errors import Interrupt, Stopped, TimeLimitExceeded
 from millpond.foreign.secrets import conceal
@@ -34,7 +34,7 @@ BASES: tuple[type[BaseException], ...] = (
     *(Exception, ValueError, KeyError, OSError, SyntaxError, UnicodeError, ImportError, AttributeError),
     *(SystemExit, KeyboardInterrupt, BaseException, gevent.GreenletExit, gevent.Timeout, Interrupt, Stopped),
 )
-VERDICTS: tuple[type[BaseException], ...] = (Retry, Reject, Discard, Unavailable)
+VERDICTS: tuple[type[BaseException], ...] = (Retry, Reject, Discard, Unavailable, TooFast, Wait)
 METHODS = (
     *("__str__", "__repr__", "__eq__", "__hash__", "__bool__", "__len__", "__iter__", "__getattribute__", "__reduce__"),
     *("__format__", "__del__", "__getattr__", "__instancecheck__", "__int__", "__float__", "__lt__", "__setattr__"),
@@ -42,6 +42,7 @@ METHODS = (
 PROPERTIES = (
     *("__class__", "__traceback__", "__cause__", "__context__", "__suppress_context__", "__notes__", "args", "errors"),
     *("after", "reason", "code", "exceptions", "message", "filename", "lineno", "text", "__dict__"),
+    *("response", "status_code", "status", "headers", "errno"),
 )
 
 
