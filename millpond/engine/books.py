@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from millpond.engine.attempts import Attempts
 from millpond.engine.delivery import Delivery
-from millpond.engine.outcomes import FAILURES
+from millpond.engine.outcomes import FAILURES, attempts_of
 from millpond.hub.clock import Clock
 from millpond.message import FollowUp, Outcome
 from millpond.observe import log
@@ -164,7 +164,7 @@ class Books:
         for name in ("cause", "reason", "error", "traceback"):
             if value := getattr(outcome, name):
                 fields[name] = value if name == "traceback" else value[:MAX_TEXT]
-        attempts = delivery.attempts
+        attempts = attempts_of(delivery, outcome)
         if attempts is not None and attempts.failures is not None:
             fields["failures"] = attempts.failures
         if outcome.name == "retried":

@@ -10,7 +10,7 @@ import msgspec
 from millpond.engine.delivery import Delivery
 from millpond.engine.groups import BEHIND_FAILED
 from millpond.engine.hold import Hold
-from millpond.engine.outcomes import FAILURES, joined
+from millpond.engine.outcomes import FAILURES, attempts_of, joined
 from millpond.hub.clock import Clock
 from millpond.message import Outcome
 from millpond.observe import log
@@ -53,7 +53,7 @@ class LastReceive:
     def dead_letter(self, delivery: Delivery, outcome: Outcome, has_dead_letters: bool) -> Outcome:
         """A dead letter with its reason, before SQS makes one without; the same reason where none can be sent."""
         reason, reached = outcome.reason or outcome.cause, f"maxReceiveCount = {self.max_receive_count} is reached"
-        if (attempts := delivery.attempts) is not None:
+        if (attempts := attempts_of(delivery, outcome)) is not None:
             reason, reached = outcome.reason, f"{attempts}; {reached}, before max_attempts = {attempts.max_attempts}"
         outcome = msgspec.structs.replace(outcome, reason=joined(reason, f"{reached}: raise it"))
         return msgspec.structs.replace(outcome, name="dead_lettered") if has_dead_letters else outcome

@@ -6,6 +6,7 @@ import msgspec
 
 from millpond.app.config import RetrySettings
 from millpond.app.routing import Route
+from millpond.engine.attempts import Attempts
 from millpond.engine.delivery import Delivery
 from millpond.engine.handler_call import PayloadError
 from millpond.engine.own_claim import ClaimLapsed, ClaimLost
@@ -81,6 +82,12 @@ def of_raised(raised: Raised, delivery: Delivery, policy: RetrySettings) -> Outc
 def joined(reason: str, count: str) -> str:
     """A reason, with what the counts say; a reason without a text is its counts."""
     return f"{reason} ({count})" if reason else count
+
+
+def attempts_of(delivery: Delivery, outcome: Outcome) -> Attempts | None:
+    """The attempts of a delivery that ended as a failure; None where it did not, though its handler has failed: what
+    fails while the other side is down is no failure."""
+    return delivery.attempts if outcome.cause in FAILURES else None
 
 
 def of_interrupt(interrupt: Interrupt, delivery: Delivery, policy: RetrySettings, route: Route) -> Outcome:

@@ -112,3 +112,16 @@ def test_the_back_off_of_a_dead_letter_that_cannot_be_sent_counts_attempts_and_n
     assert processor.retry_seconds(delivery_of(attempt=9)) >= 900
     delivery.spared = 0
     assert processor.retry_seconds(delivery, most=900) <= 900
+
+
+def test_a_failure_that_turned_out_to_be_an_outage_is_said_to_be_none(clock, caplog):
+    """The breaker opens by its failure, and there is no room to hold it: it goes back, and that is no failure."""
+    rig = run(clock, {"job": raiser(ConnectionRefusedError("down"))}, wait_seconds=1)
+    rig.consumer.hold_in_line = lambda delivery, line: False
+    caplog.set_level(logging.INFO)
+    rig.put("job", number=5)
+    clock.advance(2)
+    released = [record.fields for record in caplog.records if record.event == "message.released"]
+    assert [fields["cause"] for fields in released] == ["no_room"]
+    assert "failures" not in released[0]
+    assert [failures for _, _, failures in lines(caplog)] == [1] * 4
