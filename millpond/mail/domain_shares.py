@@ -14,6 +14,8 @@ from millpond import Wait
 SLOT_WAIT_SECONDS = 2.0
 #: A domain is slow whose mails take longer than this on the average: a healthy server takes a mail in milliseconds.
 SLOW_SECONDS = 1.0
+#: How long a mail is taken to last before one has ended: long enough to keep most of a slow domain out of the slots.
+UNKNOWN_SECONDS = 1.0
 #: The longest time for which a mail is sent to wait in hand.
 LONGEST_WAIT_SECONDS = 30.0
 #: Domains that are remembered while there are no mails to them.
@@ -44,9 +46,9 @@ class Load:
         self.busy += 1
         self.turned_away = 0
 
-    def turn_seconds(self, ahead: int) -> float:
-        """How long a mail is likely to wait that has `ahead` others before it."""
-        return 0.0 if self.has_room else self.seconds * (ahead + 1) / self.allowed
+    def turn_seconds(self, ahead: int, unknown: float) -> float:
+        """How long a mail is likely to wait that has `ahead` others before it; `unknown`: of one, before the first."""
+        return 0.0 if self.has_room else (self.seconds or unknown) * (ahead + 1) / self.allowed
 
     def learn(self, seconds: float) -> None:
         """Take the time of one mail: of the last few, each counts for half of the one after it."""
@@ -114,7 +116,7 @@ class DomainShares:
 
     def _wait(self, loads: Sequence[Load]) -> None:
         """Wait for a place, which the one who gives it back takes for us."""
-        if max(load.turn_seconds(load.waiting) for load in loads) > SLOT_WAIT_SECONDS:
+        if max(load.turn_seconds(load.waiting, UNKNOWN_SECONDS) for load in loads) > SLOT_WAIT_SECONDS:
             raise _turned_away(loads)
         mine = _Waiting(loads, SimpleQueue())
         self._waiting.append(mine)
@@ -154,7 +156,7 @@ class DomainShares:
 def _turned_away(loads: Sequence[Load]) -> Wait:
     """The verdict on a mail whose turn is not near. Those that wait in hand count as ahead of it: the more there are,
     the seldomer each one asks."""
-    seconds = max(load.turn_seconds(load.waiting + load.turned_away) for load in loads)
+    seconds = max(load.turn_seconds(load.waiting + load.turned_away, 0.0) for load in loads)
     for load in loads:
         load.turned_away += not load.has_room
     after = min(LONGEST_WAIT_SECONDS, max(1.0, seconds)) * random.uniform(0.5, 1.0)

@@ -146,5 +146,5 @@ def _transport(settings: Settings, local: bool) -> Outbox | SmtpPool:
         hello_name=settings.hello_name,
         sender_domain=domain_of(settings.from_),
     )
-    places = DomainShares(settings.max_connections, settings.connections_per_domain)
-    return SmtpPool(server, places, settings.mails_per_connection)
+    shares = DomainShares(settings.max_connections, settings.connections_per_domain)
+    return SmtpPool(server, shares, settings.mails_per_connection)

@@ -73,7 +73,10 @@ class SmtpConnection:
             if kept and phase == "MAIL" and not isinstance(error, TimeoutError):
                 raise StaleError from error
             unknown = ", it may or may not have been sent" if phase == "end of data" else ""
-            raise Retry(f"SMTP: {what_failed(error)} at {phase}{unknown}") from error
+            text = f"SMTP: {what_failed(error)} at {phase}{unknown}"
+        # Not in the `except`, where the error would be linked to it and show a server that is down. It may be this mail
+        # that breaks the connection: it counts its attempts, or it would be tried without end and stop the others.
+        raise Retry(text)
 
     def probe(self) -> bool:
         """Whether the connection is alive; ends an open transaction. Closes a dead connection."""

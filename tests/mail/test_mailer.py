@@ -15,6 +15,7 @@ import handlers.email
 from handlers.email import Settings, send_email, setup, teardown
 from millpond import Message, Reject, Retry, TooFast, Unavailable
 from millpond.app.config import RetrySettings
+from millpond.engine.raised import RaisedReader
 from millpond.errors import Verdict
 from millpond.mail import mailer
 from millpond.mail.job import Email
@@ -350,6 +351,33 @@ def test_a_connection_lost_after_the_final_dot_is_the_one_way_to_a_second_mail_a
         send_email(job(), message(attempt=2))
         teardown()
     assert server.taken[0].content == first
+
+
+@pytest.mark.parametrize("phase", ["MAIL", "RCPT", "DATA", "end"])
+def test_a_connection_lost_in_a_mail_is_that_mails_failure_and_no_sign_of_an_outage(phase):
+    with ScriptedServer({phase: [CLOSE]}) as server:
+        use(server)
+        with pytest.raises(Retry) as raised:
+            send_email(job(), message())
+        teardown()
+    read = RaisedReader().read(raised.value)
+    assert (read.kind, read.other_side) == (Retry, False)
+    assert ("may or may not have been sent" in read.reason) == (phase == "end")
+
+
+@pytest.mark.parametrize("how", ["refuses", "421"])
+def test_a_server_that_is_down_is_an_outage_and_no_failure(how):
+    with ScriptedServer() as server:
+        use(server)
+        server.go_down(how)
+        with pytest.raises(Unavailable) as raised:
+            send_email(job(), message())
+        read = RaisedReader().read(raised.value)
+        assert (read.kind, read.other_side, read.after) == (Unavailable, True, None)
+        server.come_back()
+        send_email(job(), message())
+        teardown()
+    assert len(server.taken) == 1
 
 
 def test_aiosmtpd_takes_mails_over_starttls_with_a_login(certificate, monkeypatch):
