@@ -25,6 +25,15 @@ EXPIRED = Failure("ReceiptHandleIsInvalid", "The receipt handle has expired", Tr
 ATTEMPT_SECONDS = 300.0
 
 
+#: What every third message takes, as an answer has it, and what the others take.
+LARGE_BYTES, OTHER_BYTES = 100_000, 1_000
+
+
+def size_of(message: str) -> int:
+    """What a message counts as while it is in hand."""
+    return LARGE_BYTES if int(message[1:]) % 3 == 0 else OTHER_BYTES
+
+
 class Stored(msgspec.Struct, eq=False):
     """One message in the queue."""
 
@@ -142,7 +151,10 @@ class SimulatedQueue:
         self._hide(one, poll.visibility)
         self._history.add("gave", poll.worker, one.id, one.handle, poll.call, one.visible_at)
         entry = one.entry
-        return Received(one.id, one.handle, entry.body, one.receives, 1, entry.group_id, "", entry.attributes)
+        size = size_of(one.id)
+        return Received(
+            one.id, one.handle, entry.body, one.receives, 1, entry.group_id, "", entry.attributes, size=size
+        )
 
     def _duplicate(self, but: Sequence[Stored]) -> list[Stored]:
         now = self.clock.now()

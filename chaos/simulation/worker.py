@@ -14,7 +14,7 @@ from chaos.simulation.clock import ProcessClock, WorldClock
 from chaos.simulation.history import History
 from chaos.simulation.link import Link, Network
 from chaos.simulation.plan import Plan, Script
-from chaos.simulation.sqs import LetterBox, SimulatedQueue
+from chaos.simulation.sqs import LARGE_BYTES, LetterBox, SimulatedQueue
 from millpond.app.config import QueueSettings, RetrySettings
 from millpond.app.routing import Route
 from millpond.engine.books import Books
@@ -39,6 +39,8 @@ from tests.limited import Limited
 LONGEST_BACK_OFF = 5
 #: A stuck handler swallows every interrupt: no script does, so that "runs twice at once" can be told.
 RETRY = (1, LONGEST_BACK_OFF)
+#: Four large messages at once, and a part of a fifth.
+MAX_BYTES = 4 * LARGE_BYTES + 1
 
 
 class RecordedConsumer(Consumer):
@@ -111,7 +113,7 @@ class Worker:
         self._runs: Counter[str] = Counter()  # of each handle: what is held runs again
         self._greenlets: list[gevent.Greenlet] = []
         self.pool: Pool[Delivery] = Pool(plan.concurrency, self._crashed)
-        self.permits = Permits(plan.permits, 1, self.clock)
+        self.permits = Permits(plan.permits, 1, self.clock, MAX_BYTES)
         self.share = self.permits.share(0)
         self.consumer = self._consumer(Link(name, queue, network, self.clock), Link(name, letters, network, self.clock))
         self._record_settling()
@@ -206,6 +208,7 @@ class Worker:
         ended = sum(books.outcomes.values()) + books.abandoned
         sums = (books.received, ended, consumer.in_hand)
         self.record("hold", value=(self.permits.free, self.share.held, self.share.polling, sums))
+        self.record("bytes", value=self.permits.bytes.number)
 
     def _crashed(self, greenlet: gevent.Greenlet) -> None:
         self.record("core_error", value=repr(greenlet.exception))
