@@ -376,6 +376,20 @@ def test_check_names_a_folder_of_handlers_that_is_not_listed(main, capsys, tmp_p
     assert "is not in [worker] handlers, so it is not loaded" in " ".join(capsys.readouterr().out.split())
 
 
+def test_check_shows_what_holds_the_messages_of_each_type_back(main, capsys):
+    text = '[queues.emails]\nurl = "local"\n[types."a.job"]\n'
+    assert main(f'{text}rate = "14/s"\nconcurrency = 5\nbreaker = {{failures = 0}}\n') == 0
+    assert main(f"{text}breaker = false\n") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "a.job: 14/s, 5 at once; it waits after 5 failures in a row that are the other side's ok" in said
+    assert "a.job: no rate, any number at once; it never waits for the other side" in said
+
+
+def test_check_names_a_type_of_config_toml_that_no_handler_takes(main, capsys):
+    assert main('[queues.emails]\nurl = "local"\n[types."a.jop"]\n') == 3
+    assert '[types."a.jop"]: no handler takes this type; did you mean a.job?' in capsys.readouterr().out
+
+
 def test_check_on_the_local_queue_says_that_it_starts_with_the_worker(main, capsys):
     assert main('[queues.emails]\nurl = "local"\n') == 0
     assert "it starts with the worker, nothing to reach" in capsys.readouterr().out
