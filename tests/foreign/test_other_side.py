@@ -19,7 +19,6 @@ from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
-import aiohttp
 import botocore.exceptions
 import gevent
 import pytest
@@ -79,7 +78,7 @@ THEIRS = [
     requests.exceptions.ChunkedEncodingError("cut"),
     urllib3.exceptions.ReadTimeoutError(None, "/", "slow"),  # type: ignore[arg-type]
     urllib3.exceptions.ProtocolError("cut"),
-    aiohttp.ServerDisconnectedError(),
+    of_library("aiohttp.client_exceptions.ClientConnectionError"),
     botocore.exceptions.EndpointConnectionError(endpoint_url="https://api.example"),
     botocore.exceptions.ConnectTimeoutError(endpoint_url="https://api.example"),
     botocore.exceptions.ReadTimeoutError(endpoint_url="https://api.example"),
@@ -196,6 +195,14 @@ def test_what_led_to_an_error_counts_however_it_is_wrapped():
     caused = ValueError("no")
     caused.__cause__ = TimeoutError()
     assert signs_of(caused).other_side
+
+
+def test_an_error_of_the_network_counts_through_the_layers_of_a_database():
+    """As SQLAlchemy and Django raise them: each from the one below."""
+    driver = of_library("psycopg.OperationalError", sqlstate=None)
+    wrapper = of_library("sqlalchemy.exc.OperationalError", code="e3q8", orig=driver)
+    wrapper.__cause__ = driver
+    assert signs_of(raised_from(wrapper, ValueError("no invoice"))) == Signs(other_side=True)
 
 
 def test_an_error_that_was_left_behind_on_purpose_does_not_count():
