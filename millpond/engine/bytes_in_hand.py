@@ -38,12 +38,15 @@ class BytesInHand:
        messages are is not known before they come: they can pass the bound by the answers of the polls that are open.
     3. A receive asks for what fits, and for one message more: so the bound may be passed by less than one message.
     4. Of several queues none has the last tenth. One that has nothing in hand may always ask for one message.
-    5. When the large messages are done the process gives back their memory (`trim`), which its C library would keep.
+    5. Half of them is left to messages that are at work: held ones take no more (see Hold).
+    6. When the large messages are done the process gives back their memory (`trim`), which its C library would keep.
     """
 
     def __init__(self, most: int, queues: int, clock: Clock, trim: Callable[[], object] = trim) -> None:
         self.most = most
         self.number = 0
+        self.held = 0  # of these, with messages that are held
+        self.most_held = max(1, most // 2)
         self._most_of_one = most - (most // 10 if queues > 1 else 0)
         self._clock = clock
         self._queues: list[QueueBytes] = []
@@ -93,10 +96,14 @@ class BytesInHand:
 
 
 class QueueBytes:
-    """The bytes of one queue: `number` are in hand, `mean` is the size of its messages (0: they are small)."""
+    """The bytes of one queue: `number` are in hand, `mean` is the size of its messages (0: they are small).
+
+    `held`: of those in hand, with messages that are held.
+    """
 
     def __init__(self, all_queues: BytesInHand, polls: Polls) -> None:
         self.number = 0
+        self.held = 0
         self.mean = 0
         self._all = all_queues
         self._polls = polls
@@ -127,6 +134,23 @@ class QueueBytes:
         """These bytes are not in hand any more."""
         self.number -= size
         self._all.remove(size)
+
+    # Held
+
+    def hold(self, size: int) -> None:
+        """A message is held; with a size below 0 it is not any more."""
+        self.held += size
+        self._all.held += size
+
+    @property
+    def is_held_full(self) -> bool:
+        """Whether no more large messages can be held."""
+        return self._all.held >= self._all.most_held
+
+    @property
+    def is_held_half_empty(self) -> bool:
+        """Whether held messages of this queue take less than half of what they may."""
+        return 2 * self.held <= self._all.most_held
 
 
 def mean_after(mean: int, size: int) -> int:

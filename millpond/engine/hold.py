@@ -28,7 +28,8 @@ class Hold:
        ends. Those behind it in its group are held with it.
     2. A line that is full stops receiving (see Intake). What comes all the same finds room for as much as the open
        polls can bring. At its last receive a message is held in any case: given back, it would be a dead letter.
-    3. None is held for longer than max_hold_seconds.
+    3. Large messages that are held take half of max_bytes_in_flight at most (see QueueBytes).
+    4. None is held for longer than max_hold_seconds.
     """
 
     def __init__(
@@ -66,22 +67,28 @@ class Hold:
             return False
         if is_new := not (delivery.started or delivery.was_held):
             self._intake.count_held()
-        has_room = self._has_room(line) or self._owner.is_last(delivery)
+        has_room = self._has_room(line, delivery) or self._owner.is_last(delivery)
         if has_room and self.can_hold(delivery):
             self._park(delivery, HeldPlace(line))
             self._lines[line] += 1
-        if is_new and (self._lines[line] >= line.bound or self.number >= MAX_HELD):
+        if is_new and (self._lines[line] >= line.bound or self.number >= MAX_HELD or self._is_too_large(delivery)):
             self._intake.narrow()
         return delivery in self._held
 
-    def _has_room(self, line: Line) -> bool:
-        """Beyond its bound a line has room for what may come until receiving has stopped."""
+    def _has_room(self, line: Line, delivery: Delivery) -> bool:
+        """Beyond its bound a line has room for what may come until receiving has stopped; in bytes there is none."""
         more = HELD_IN_A_ROW + self._share.cap
-        return self._lines[line] < line.bound + more and self.number < MAX_HELD + more
+        has_place = self._lines[line] < line.bound + more and self.number < MAX_HELD + more
+        return has_place and not self._is_too_large(delivery)
+
+    def _is_too_large(self, delivery: Delivery) -> bool:
+        """Whether it would take memory that messages at work need."""
+        return bool(delivery.received.size) and self._share.bytes.is_held_full
 
     def wait(self, delivery: Delivery, seconds: float) -> bool:
         """Hold it until its own time has come. False: it cannot be held for so long, or there is no room for it."""
-        has_room = self.number < MAX_HELD or self._owner.is_last(delivery)
+        has_room = self.number < MAX_HELD and not self._is_too_large(delivery)
+        has_room = has_room or self._owner.is_last(delivery)
         if not (has_room and self.can_hold(delivery, seconds)):
             return False
         timer = self._clock.timer(seconds, lambda: self._owner.run_again(delivery))
@@ -108,6 +115,7 @@ class Hold:
         delivery.was_held = True
         self._held[delivery] = place
         self._share.park()
+        self._share.bytes.hold(delivery.received.size)
         if self._sweeping is None:
             self._sweeping = self._clock.timer(self._sweep_seconds, self._sweep)
         for behind in self._groups.waiting_behind(delivery) if self._groups is not None else ():
@@ -122,6 +130,7 @@ class Hold:
         delivery.state = WAITING
         delivery.begin_anew()
         self._share.unpark()
+        self._share.bytes.hold(-delivery.received.size)
         if timer is not None:
             timer.cancel()
         if line is not None:
@@ -130,7 +139,7 @@ class Hold:
     def _leave_line(self, delivery: Delivery, line: Line) -> None:
         line.leave_line(delivery)
         self._lines[line] -= 1
-        if 2 * self._lines[line] <= line.bound:
+        if 2 * self._lines[line] <= line.bound and self._share.bytes.is_held_half_empty:
             self._intake.widen()
 
     def take_all(self) -> list[Delivery]:

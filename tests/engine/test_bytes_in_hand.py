@@ -10,7 +10,7 @@ import pytest
 from millpond.app.config import MAX_BYTES_IN_FLIGHT
 from millpond.engine.bytes_in_hand import LEAST_BYTES, TRIM_SECONDS, mean_after
 from millpond.engine.permits import Permits
-from millpond.errors import Reject, Retry, Unreachable
+from millpond.errors import Reject, Retry, Unavailable, Unreachable
 from millpond.sqs.queue import Received
 from tests.engine.wired import drain, give_out_again, run
 
@@ -214,3 +214,55 @@ def test_by_default_a_hundred_messages_of_256_kib_are_in_hand_at_once(clock):
     work.rig.queue.put(BODY.ljust(256 * 1024), 120)
     clock.advance(5)
     assert work.rig.consumer.in_hand == 100
+
+
+# What is held
+
+
+class MailServer:
+    """What a handler needs; while it is down its messages are held."""
+
+    up = False
+
+    def __call__(self, payload, message):
+        if not self.up:
+            raise Unavailable("mail server down")
+
+
+@pytest.mark.parametrize("seconds", [60, 7_200])
+def test_held_messages_take_half_of_the_bytes_and_receiving_stops_with_that(clock, seconds):
+    server = MailServer()
+    rig = run(clock, {"job": server}, concurrency=100, max_bytes=20 * LARGE, visibility_seconds=60)
+    ids = rig.queue.put(BODY, 200)
+    clock.advance(seconds)
+    assert rig.consumer._share.bytes.held == 10 * LARGE
+    assert 10 <= rig.consumer.in_hand <= 12
+    receives = [rig.queue.messages[one].receives for one in ids]
+    assert sum(receives) <= 100 + seconds / 10  # once until nothing else is in sight, and a look now and then
+    server.up = True
+    clock.advance(900 + 120)  # what found no room was given back, later and later
+    assert rig.queue.deleted == dict.fromkeys(ids, 1)
+    assert rig.permits.bytes.held == rig.permits.bytes.number == 0
+
+
+def test_beside_large_messages_that_are_held_those_of_another_type_go_on(clock):
+    done = []
+    handlers = {"job": MailServer(), "fine": lambda payload, message: done.append(clock.now())}
+    rig = run(clock, handlers, concurrency=100, max_bytes=20 * LARGE, visibility_seconds=60)
+    for _ in range(120):
+        rig.queue.put(BODY.replace("job", "fine"), 5)
+        rig.queue.put(BODY)
+        clock.advance(1)
+    assert len(done) >= 120 * 5 * 0.95
+    assert rig.permits.bytes.held == 10 * LARGE
+    assert rig.permits.bytes.number <= 20 * LARGE
+
+
+def test_small_messages_are_held_beside_large_ones_that_take_their_half(clock):
+    rig = run(clock, {"job": MailServer()}, concurrency=100, max_bytes=2 * LARGE, visibility_seconds=60)
+    rig.queue.put(BODY, 5)
+    clock.advance(5)
+    assert rig.permits.bytes.held == LARGE
+    rig.put("job", number=200)
+    clock.advance(5)
+    assert rig.consumer.in_hand >= 200
