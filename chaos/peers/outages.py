@@ -60,6 +60,7 @@ class Trouble:
 TROUBLES = [
     Trouble("outage", "the other side refuses connections for 30 s", 200, 100.0, down_seconds=30.0),
     Trouble("long", "it refuses them for 75 s", 200, 120.0, down_seconds=75.0),
+    Trouble("ten", "it refuses them for ten minutes", 200, 720.0, down_seconds=600.0),
     Trouble("slow", "it takes 14 a second and refuses the rest; nobody knows", 400, 100.0, rate=14.0),
     Trouble("told", "the same, and the programs know the rate", 400, 100.0, rate=14.0, told=True),
     Trouble(
@@ -349,7 +350,7 @@ def _line(row: TroubleRow) -> str:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m chaos.peers.outages", description=__doc__)
     names = ",".join(trouble.name for trouble in TROUBLES)
-    parser.add_argument("--troubles", default=names, metavar="NAME,...", help=names)
+    parser.add_argument("--troubles", default="outage,long,slow,told,repeat", metavar="NAME,...", help=names)
     parser.add_argument("--only", default="", metavar="NAME,...", help=", ".join(one.name for one in CONTESTANTS))
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="for logs, a new folder a trial")
