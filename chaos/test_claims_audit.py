@@ -34,14 +34,22 @@ def test_an_effect_that_happens_again_needs_a_cause() -> None:
     again = [Run(1, "10", 1.0), Run(2, "11", 5.0, 6.0, "ok")]
     assert "doubled without a cause" in judged(again, blows=[FleetEvent(3.0, "exit", "w0", 10)]).violations[0]
     killed = judged(again, blows=[FleetEvent(1.6, "kill -9", "w0", 10)])
-    assert (killed.violations, killed.doubled) == ([], {"kill -9": 1})
+    assert (killed.violations, killed.doubled) == ([], {"kill -9 before the mark": 1})
 
 
 def test_two_at_once_are_seen_but_beside_a_worker_that_was_stopped() -> None:
     both = [Run(1, "10", 1.0, 9.0, "cut"), Run(2, "11", 5.0, 6.0, "ok")]
     assert judged(both).violations[0].startswith("two at once")
     stopped = judged(both, blows=[FleetEvent(1.6, "SIGSTOP", "w0", 10, until=8.5)])
-    assert (stopped.violations, stopped.doubled) == ([], {"SIGSTOP": 1})
+    assert (stopped.violations, stopped.doubled) == ([], {"SIGSTOP before the mark": 1})
+
+
+def test_a_stopped_worker_that_goes_on_is_known() -> None:
+    woken, other = Run(1, "10", 1.0, 9.1, "cut"), Run(2, "11", 5.0, 6.0, "ok")
+    stop = FleetEvent(1.2, "SIGSTOP", "w0", 10, until=9.0)
+    effects = [Effect(7, "11", 5.5), Effect(7, "10", 9.05)]
+    found = audit(Seen({7: [woken, other]}, effects, [write(6.0, "done", "b")], [stop], []))
+    assert (found.violations, found.doubled) == ([], {"went on after a SIGSTOP": 1})
 
 
 def test_a_stale_write_that_is_taken_is_seen() -> None:

@@ -114,19 +114,23 @@ def _was_stopped(run: Run, until: float, blows: Sequence[FleetEvent]) -> bool:
 
 
 def _cause(before: Effect, after: Effect, seen: Seen) -> str:
-    """What kept the first one from being marked done before the second."""
-    run = max(
-        (run for run in seen.runs[before.n] if run.worker == before.worker and run.start <= before.moment),
-        key=lambda run: run.start,
-    )
+    """What kept the first one from being marked done before the second; or who went on when he should not."""
+    run, late = _run_of(before, seen.runs), _run_of(after, seen.runs)
     own = [blow for blow in seen.blows if str(blow.pid) == before.worker]
+    if late.start < run.start and _was_stopped(late, after.moment, seen.blows):
+        return "went on after a SIGSTOP"
     if any(blow.what == "kill -9" and before.moment <= blow.moment <= after.moment for blow in own):
-        return "kill -9"
+        return "kill -9 before the mark"
     if _was_stopped(run, after.moment, own):
-        return "SIGSTOP"
+        return "SIGSTOP before the mark"
     if run.verdict == "cut":
-        return "SIGTERM" if any(blow.what.startswith("SIGTERM") for blow in own) else "interrupted"
+        return "SIGTERM before the mark" if any(blow.what.startswith("SIGTERM") for blow in own) else "interrupted"
     names = {blow.worker for blow in own}
     if any(f.worker in names and before.moment <= f.moment <= after.moment for f in seen.table_faults):
-        return "the table failed"
+        return "the mark did not reach the table"
     return "none"
+
+
+def _run_of(effect: Effect, runs: Mapping[int, Sequence[Run]]) -> Run:
+    own = [run for run in runs[effect.n] if run.worker == effect.worker and run.start <= effect.moment]
+    return max(own, key=lambda run: run.start)
