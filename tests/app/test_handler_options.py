@@ -107,6 +107,26 @@ def test_an_option_that_makes_no_sense_is_one_finding(declare, options, says):
     assert finding.endswith(f"good: {says}")
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"rate": "100000/s"},
+        {"rate": "1/h"},
+        {"concurrency": 1},
+        {"breaker": Breaker(0, 1, 0.1, 0.1, 0.1)},
+        {"breaker": Breaker(probe_seconds=3600, max_probe_seconds=3600, probe_limit_seconds=3600)},
+    ],
+    ids=str,
+)
+def test_an_option_may_be_just_within_its_limits(declare, options):
+    assert declare(**options)
+
+
+def test_two_numbers_that_do_not_go_together_are_found_beside_a_wrong_third():
+    found = dict(wrong_with_breaker(Breaker(failures=-1, probe_seconds=20)))
+    assert set(found) == {"failures", "probe_seconds"}
+
+
 def test_all_that_is_wrong_with_a_handler_is_said_at_once(declare):
     with pytest.raises(ConfigError) as raised:
         declare(rate="x", concurrency=0, breaker=Breaker(failures=-1, probe_seconds=0), idempotent=None)

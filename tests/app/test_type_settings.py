@@ -49,6 +49,10 @@ def test_each_option_is_read(read):
     assert read(text) == {"email.send": TypeSettings("14/s", 5, {"failures": 0}, True)}
 
 
+def test_as_many_at_once_as_the_worker_has(read):
+    assert read("concurrency = 100")["email.send"].concurrency == 100
+
+
 def test_values_may_come_from_the_environment(read):
     text = 'rate = "${RATE:-}"\nconcurrency = "${MOST:-0}"\nbreaker = "${BREAKER:-true}"\nidempotent = "${ONCE:-false}"'
     assert read(text) == {"email.send": TypeSettings("", 0, True, False)}
