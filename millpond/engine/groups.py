@@ -48,13 +48,17 @@ class Groups:
         return list(line)[1:] if line and line[0] is delivery else []
 
     def fail(self, delivery: Delivery) -> None:
-        """It is not done: whatever stands behind it goes back with it."""
+        """It is not done: what stands behind it goes back with it. (A held one can lose its lease anywhere in a line.)"""
         line = self._lines.get(delivery.received.group_id)
-        if line and line[0] is delivery:
+        if line is None or delivery not in line:
+            return
+        behind: list[Delivery] = []
+        while (last := line.pop()) is not delivery:
+            behind.append(last)
+        if not line:
             del self._lines[delivery.received.group_id]
-            line.popleft()
-            for behind in line:
-                self._owner.end_soon(behind, BEHIND_FAILED)
+        for one in reversed(behind):
+            self._owner.end_soon(one, BEHIND_FAILED)
 
     def take_waiting(self) -> list[Delivery]:
         """Take out all that is not started."""

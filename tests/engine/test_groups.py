@@ -122,9 +122,8 @@ def test_all_behind_one_that_fails_are_given_back_in_order_and_other_groups_go_o
     assert lines.started[-1] == "a1"
 
 
-def test_what_ends_without_being_the_first_of_its_line_changes_nothing(lines):
+def test_what_is_done_without_being_the_first_of_its_line_changes_nothing(lines):
     a1, a2 = lines.join("a1", "a2")
-    lines.groups.fail(a2)
     lines.groups.leave(a2)
     assert lines.given_back == []
     assert lines.started == ["a1"]
@@ -133,6 +132,17 @@ def test_what_ends_without_being_the_first_of_its_line_changes_nothing(lines):
     lines.groups.leave(a1)
     assert lines.given_back == ["a2"]
     assert lines.started == ["a1"]
+
+
+def test_one_that_is_lost_in_the_middle_of_a_line_leaves_it_with_those_behind_it(lines):
+    """It was held behind the first one. Left in the line, it was begun when that one was done: after its own end."""
+    a1, a2, *_ = lines.join("a1", "a2", "a3", "a4")
+    lines.groups.fail(a2)
+    assert lines.given_back == ["a3", "a4"]
+    lines.groups.leave(a1)
+    assert lines.started == ["a1"]
+    lines.join("a2")
+    assert lines.started == ["a1", "a2"]
 
 
 def test_what_waits_can_be_taken_out_and_what_has_started_stays(lines):
