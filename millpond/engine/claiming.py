@@ -9,7 +9,7 @@ from typing import cast
 
 from millpond.app.envelope import Envelope
 from millpond.claims.claim import Answer, Busy, Claimed, ClaimStore, Done, digest_of, key_of
-from millpond.engine.delivery import Delivery
+from millpond.engine.delivery import SETTLING, Delivery
 from millpond.engine.outcomes import FAILURES, LEASE_LOST, RELEASED, unavailable
 from millpond.engine.own_claim import OURS, TAKEN, OwnClaim
 from millpond.engine.store_trouble import StoreTrouble
@@ -44,10 +44,14 @@ class Claiming:
 
     def begin(self, delivery: Delivery) -> Outcome | None:
         """Claim the event of a delivery. None: it is ours, its handler may run; else the outcome says why not."""
+        delivery.is_claiming = True
         try:
             refusal = None if self._goes_on(delivery) else self._ask(delivery)
         except ClaimStoreError as error:
-            return unavailable(str(error))
+            refusal = unavailable(str(error))
+        delivery.is_claiming = False
+        if delivery.state is SETTLING:  # the drain could wait no longer, and has given it back
+            return RELEASED
         if refusal is None and delivery.lease.is_lost(self._clock.now()):
             return LEASE_LOST
         return refusal
@@ -69,7 +73,7 @@ class Claiming:
         now, until = self._moments(lease_until)
         with self._noted():
             answer = self._store.claim(claim.key, claim.token, claim.digest, until, now)
-        if delivery.claim is not claim:  # the drain could wait no longer, and has given the message back
+        if delivery.claim is not claim:  # given back meanwhile
             self._give_up(claim, answer)
             return RELEASED
         if not isinstance(answer, Claimed):

@@ -224,7 +224,10 @@ class Consumer(DeliveryKeeper, Receiver):
             self.endings.end(delivery, RELEASED)
 
     def interrupt(self, kind: Callable[[], Interrupt]) -> None:
+        """Throw into each handler that runs; what waits for the store of claims goes back without its answer."""
         for delivery in self.hand:
+            if delivery.is_claiming:
+                self.end_soon(delivery, RELEASED)
             delivery.interrupt(kind)
 
     def write_off_running(self) -> None:

@@ -132,6 +132,7 @@ class Delivery(msgspec.Struct, eq=False):
     attempts: Attempts | None = None  # where this one has failed
     thread: int = 0  # the real one in which its handler runs now; 0: in its slot
     stood_at: str = ""  # where its handler stood as it was interrupted; "" where that is not known
+    is_claiming: bool = False  # its slot waits for the store of claims
     claim: OwnClaim | None = None  # of its event, where its handler is idempotent
     desk: Any = None  # the Desk of its type, once that is known
     was_held: bool = False

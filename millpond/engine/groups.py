@@ -48,7 +48,7 @@ class Groups:
         return list(line)[1:] if line and line[0] is delivery else []
 
     def fail(self, delivery: Delivery) -> None:
-        """It is not done: what stands behind it goes back with it. (A held one can lose its lease anywhere in a line.)"""
+        """It is not done: what is behind it goes back with it. (A held one can lose its lease anywhere in a line.)"""
         line = self._lines.get(delivery.received.group_id)
         if line is None or delivery not in line:
             return

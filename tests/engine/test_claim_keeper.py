@@ -1,6 +1,7 @@
 """A claim while its handler runs, and at its end: renewed with the beats, closed before the message is settled."""
 
 import pytest
+from gevent.event import Event
 
 from millpond.errors import ClaimStoreError, Reject, Stopped
 from tests.engine.claimed import Effects, Store, body, worker
@@ -199,6 +200,23 @@ def test_a_drain_gives_back_what_the_store_does_not_answer_in_time_and_leaves_it
     assert rig.outcomes() == {one: "released"}
     assert rig.queue.messages[one].visible_at <= clock.now()
     assert store.record(KEY).lease_until > clock.time()
+
+
+def test_a_drain_waits_for_no_claim_that_the_store_does_not_answer(clock, store):
+    effects = Effects(clock)
+    rig = worker(clock, store, effects, wait_seconds=1)
+    store.gates["claim"] = gate = Event()
+    [one] = rig.queue.put(body())
+    clock.advance(5)
+    drain(rig, clock, 20)
+    rig.consumer.interrupt(Stopped)
+    clock.advance(1)
+    assert rig.outcomes() == {one: "released"}
+    gate.set()  # the answer comes when the message is another worker's already: the claim is given up
+    clock.advance(1)
+    assert effects.begun == []
+    assert store.names() == ["claim", "release"]
+    assert rig.consumer.in_hand == 0
 
 
 def test_what_is_delivered_again_while_its_claim_is_closed_is_settled_once(clock, store):
