@@ -70,6 +70,7 @@ class Claiming:
         if claim is None or claim.state is TAKEN:  # else the store has not answered: the token may have it already
             claim = delivery.claim = _claim_of(delivery)
         lease_until = delivery.lease.deadline
+        claim.until = min(claim.until, lease_until)  # asked twice, it may be the first write that stands
         now, until = self._moments(lease_until)
         with self._noted():
             answer = self._store.claim(claim.key, claim.token, claim.digest, until, now)
@@ -79,7 +80,7 @@ class Claiming:
         if not isinstance(answer, Claimed):
             delivery.claim = None
             return _refusal(answer, self._clock.time())
-        claim.state, claim.until, delivery.failures = OURS, min(claim.until, lease_until), answer.failures
+        claim.state, delivery.failures = OURS, answer.failures
         return None if self._keep_up(delivery, claim) else self._ask(delivery)
 
     def _keep_up(self, delivery: Delivery, claim: OwnClaim) -> bool:

@@ -12,7 +12,7 @@ from millpond.engine.held_back import HeldBack
 from millpond.engine.hold import Hold
 from millpond.engine.in_hand import InHand
 from millpond.engine.last_receive import LastReceive
-from millpond.engine.outcomes import DONE, LEASE_LOST, NOT_STARTED, SUCCEEDED, VISIBLE_AGAIN
+from millpond.engine.outcomes import DONE, LOST_ON_HOLD, NOT_STARTED, SUCCEEDED, VISIBLE_AGAIN
 from millpond.engine.permits import Share
 from millpond.engine.settler import Settler, SettlerOwner
 from millpond.hub.clock import Clock
@@ -75,9 +75,11 @@ class Endings(SettlerOwner):
         if outcome is IN_LINE:
             return None
         if delivery.state is ON_HOLD:
-            if outcome is LEASE_LOST and not delivery.lease.is_lost(self._clock.now()):
+            if outcome is LOST_ON_HOLD and not delivery.lease.is_lost(self._clock.now()):
                 return None  # SQS has given it to us again
             self._hold.take(delivery)
+        elif outcome is LOST_ON_HOLD:
+            return None  # its time has come in the same moment: the slot that takes it sees the loss
         if delivery.desk is not None:
             outcome = delivery.desk.gate.ended(delivery, outcome)
         if outcome is NOT_STARTED:
@@ -101,7 +103,7 @@ class Endings(SettlerOwner):
 
     def lost_while_held(self, delivery: Delivery) -> None:
         """It may be another worker's now: it does not begin."""
-        self._owner.end_soon(delivery, LEASE_LOST)
+        self._owner.end_soon(delivery, LOST_ON_HOLD)
 
     def _settle_swarm(self) -> None:
         """Handlers end in swarms, as they began: what succeeded in one turn of the hub is settled together, and the

@@ -41,6 +41,8 @@ SUCCEEDED = Outcome("succeeded")
 #: The same, where a claim is to be completed before the message is deleted: no other object is SUCCEEDED.
 CLAIMED_SUCCEEDED = Outcome("succeeded")
 LEASE_LOST = Outcome("lease_lost")
+#: The same, of a message that was held: no other object is LEASE_LOST.
+LOST_ON_HOLD = Outcome("lease_lost")
 RELEASED = Outcome("released", reason="the worker shuts down")
 #: The same, where its handler has not begun: it can wait until no poll of ours would fetch it again.
 NOT_STARTED = Outcome("released", reason="the worker shuts down")

@@ -231,3 +231,20 @@ def test_what_is_delivered_again_while_its_claim_is_closed_is_settled_once(clock
     clock.advance(5)
     assert rig.outcomes() == {one: "succeeded"}
     assert rig.queue.messages == {}
+
+
+def test_a_claim_that_is_asked_for_twice_lasts_as_the_first_write_says_until_it_is_renewed(clock, store):
+    """The answer to the first was lost: its record stands, with the older end."""
+    rig = worker(clock, store, Effects(clock, seconds=20), visibility_seconds=12)
+    store.script["claim"] = ["lost"]
+    rig.queue.put(body())
+    clock.advance(0.1)
+    store.down = True
+    clock.advance(5)  # a beat is confirmed meanwhile
+    store.down = False
+    while len(store.calls) < 2:
+        clock.advance(0.01)
+    [delivery] = rig.consumer.hand
+    assert store.names() == ["claim", "claim", "renew"]
+    assert len({token for _, token, _, _ in store.calls}) == 1
+    assert store.record(KEY).lease_until + 0.001 >= 1_700_000_000 + delivery.claim.until

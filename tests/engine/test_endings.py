@@ -10,7 +10,7 @@ from millpond.errors import (
     Retry,
     Unreachable,
 )
-from tests.engine.wired import BROKEN, GONE, run
+from tests.engine.wired import BROKEN, GONE, Server, run
 from tests.handlers import Gate, fine
 from tests.rig import Rig
 from tests.virtual import settle
@@ -180,3 +180,19 @@ def test_a_beat_that_sqs_confirms_while_the_delete_is_on_its_way_counts(clock):
     delete.set()
     clock.advance(1)
     assert rig.outcomes() == {one: "succeeded"}
+
+
+def test_a_held_message_that_is_lost_as_its_time_comes_does_not_run_after_its_end(clock):
+    """The end that the loss asks for comes from another greenlet, when it is on the ready list already."""
+    server = Server(clock, after=60)
+    rig = run(clock, {"job": server})
+    [one] = rig.put("job")
+    clock.advance(1)
+    [delivery] = rig.consumer.hand
+    delivery.lease.deadline = clock.now()
+    assert delivery.lease.is_lost(clock.now())
+    rig.consumer.run_again(delivery)
+    clock.advance(0.1)
+    assert rig.outcomes() == {one: "lease_lost"}
+    assert len(server.times) == 1
+    assert (rig.consumer.in_hand, rig.consumer.hold.number) == (0, 0)
