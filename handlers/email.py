@@ -30,8 +30,9 @@ def teardown() -> None:
 
 
 # RFC 5321 gives the server ten minutes for its answer to the final dot. No run of mails that fail is an outage, for all
-# of them may be greylisted: where the server is down, the Mailer says so.
-@handler("email.send", timeout=900, breaker=Breaker(failures=0))
+# of them may be greylisted: where the server is down, the Mailer says so. Greylisting asks for 5 minutes, sometimes for
+# an hour, and a full mailbox for as long as there is: seven attempts reach over one hour to two.
+@handler("email.send", timeout=900, backoff=(30, 3_600), breaker=Breaker(failures=0))
 def send_email(email: Email, message: Message) -> None:
     """Send one mail. Recipients that are refused go on as follow-ups; the others are not mailed again."""
     if _mailer is None:

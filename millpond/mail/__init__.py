@@ -28,7 +28,7 @@ project. A handler of your own, with its own payload and its own texts, is as sh
 
 
     # RFC 5321 gives a server ten minutes for its last answer; mails that fail one after another are no outage.
-    @handler("team.joined", timeout=900, breaker=Breaker(failures=0))
+    @handler("team.joined", timeout=900, backoff=(30, 3_600), breaker=Breaker(failures=0))
     def mail_the_team(joined: Joined, message: Message) -> None:
         email = Email(to=joined.team, subject=f"Welcome {joined.name}", text=TEXT.format(name=joined.name))
         mailer.send(email, message, joined)

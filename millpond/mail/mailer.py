@@ -23,13 +23,10 @@ from millpond.mail.reply import Reply
 from millpond.mail.settings import Settings, doubts, findings
 from millpond.mail.smtp_pool import SmtpPool
 
-#: Seconds until a mail is tried again that the server does not take yet, by attempt, of which by chance half to all are
-#: waited, so that the many mails that meet a refusal at once do not come back at once. Greylisting asks for 5 minutes,
-#: sometimes for an hour, and a full mailbox for as long as there is: the default of seven attempts reaches over 85
-#: minutes at the least, and nearly three hours at the most.
-WAIT_SECONDS = (20, 300, 900, 1_800, 3_600, 3_600)
-#: SQS delays a follow-up by this at the most.
-MAX_DELAY_SECONDS = 900
+#: Seconds until the recipients that the server does not take yet are tried again, by a mail of their own, of which by
+#: chance half to all are waited, so that those of many mails do not come back at once. From then on the back-off of the
+#: message type decides, as it does for a mail that nobody has.
+REFUSED_SECONDS = 30
 #: What a server refuses for its pace only after it has all of a mail is that mail's own trouble where it comes this
 #: often, one after another: else one such mail would slow down, or stop, all the others.
 MAX_CONTENT_REFUSALS = 5
@@ -71,13 +68,8 @@ class Mailer:
         if mailing is not None and mailing.remainder is not None:
             email = email.left(mailing.remainder)
         mail = compose(email, message, self._default_from)
-        try:
-            refused = self._sent(mail)
-            if refused:
-                self._divide(refused, mail, email, message, mailing)
-        except Retry as retry:
-            retry.after = _wait_seconds(message)
-            raise
+        if refused := self._sent(mail):
+            self._divide(refused, mail, email, message, mailing)
 
     def _sent(self, mail: Mail) -> Mapping[str, Reply]:
         """Send it; the recipients that were refused."""
@@ -113,7 +105,7 @@ class Mailer:
             return msgspec.structs.replace(mailing, remainder=remainder) if mailing else email.left(remainder)
 
         if later:
-            message.follow_up(left(later), after=min(MAX_DELAY_SECONDS, _wait_seconds(message)))
+            message.follow_up(left(later), after=round(REFUSED_SECONDS * random.uniform(0.5, 1.0)))
         if never:
             message.follow_up(left(never), reject=_reason(never.values(), total))
 
@@ -122,11 +114,6 @@ def _reason(replies: Collection[Reply], total: int) -> str:
     counts = Counter(map(str, replies))
     codes = ", ".join(f"{code} x{count}" if len(counts) > 1 else code for code, count in counts.items())
     return f"SMTP {codes} at RCPT for {len(replies)} of {total} recipients"
-
-
-def _wait_seconds(message: Message) -> int:
-    seconds = WAIT_SECONDS[min(message.attempt, len(WAIT_SECONDS)) - 1]
-    return round(seconds * random.uniform(0.5, 1.0))
 
 
 def _transport(settings: Settings, local: bool) -> Outbox | SmtpPool:

@@ -22,6 +22,7 @@ from tests.smtp_server import HANG, ScriptedServer
 def test_the_handler_is_declared_for_its_type_with_the_time_that_smtp_takes():
     route = routes(["handlers.email"])["email.send"]
     assert (route.timeout_seconds, route.max_attempts, route.where) == (900, None, "handlers.email.send_email")
+    assert (route.breaker.failures, route.breaker.outage_failures) == (0, 5)  # greylisting is no outage
 
 
 def test_the_handler_of_the_wheel_is_this_file_and_no_copy():
