@@ -12,8 +12,7 @@ from chaos.claim_table import NAME, claim_table
 from chaos.proxy_process import NO_FAULTS, proxy
 from chaos.scenarios.claims_audit import number
 from millpond.claims.claim import CLOCK_MARGIN_SECONDS, Claimed, key_of
-from millpond.claims.dynamodb import DynamoClaims
-from millpond.claims.table_client import TableClient
+from millpond.claims.dynamodb import DynamoClaims, connect_table
 from millpond.errors import ClaimStoreError
 
 pytestmark = pytest.mark.slow
@@ -24,7 +23,7 @@ def test_a_stale_owner_is_known_and_an_ordered_fault_strikes(tmp_path: Path, mon
         monkeypatch.setenv(name, "test")
     with claim_table() as endpoint, proxy(endpoint, tmp_path, NO_FAULTS, "chaos.claim_proxy") as between:
         monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", f"{between.url}/w0")
-        store = DynamoClaims(TableClient(NAME, "us-east-1", 2), 3_600)
+        store = DynamoClaims(connect_table(NAME, "us-east-1", 2), 3_600)
         key, now = key_of("claimed", "e7"), time.time()
         assert store.claim(key, "old", "digest", now + 1, now) == Claimed(0)
         later = now + 1 + CLOCK_MARGIN_SECONDS + 1

@@ -27,9 +27,12 @@ from millpond.claims.claim import (
     standing,
     state_of,
 )
-from millpond.claims.table_client import Refused, TableClient
+from millpond.claims.table_endpoint import find_table_endpoint
+from millpond.claims.table_errors import ClaimTable, Refused
+from millpond.claims.table_wire import WireTable
 from millpond.errors import ClaimStoreError
 from millpond.foreign.text import shown
+from millpond.sqs.clients import Client
 
 #: How often a record may change between the writes of one claim; each time means that another worker was faster.
 MAX_CHANGES = 4
@@ -74,11 +77,24 @@ FORGET = TableWrite(
 )
 
 
+def connect_table(table: str, region: str, connections: int, client: Client = "wire") -> ClaimTable:
+    """The table, by the client of SQS: our own, or the SDK's, also where a proxy is in the way. Raises ConfigError.
+
+    Nothing is sent yet. `connections`: calls that can be under way at once, for each of which a connection is kept.
+    """
+    endpoint = find_table_endpoint(table, region)
+    if client == "wire" and not endpoint.proxied:
+        return WireTable(table, endpoint, connections)
+    from millpond.claims.table_boto import BotoTable  # 10 MiB that only this client needs
+
+    return BotoTable(table, endpoint, connections)
+
+
 class DynamoClaims:
     """A ClaimStore of all workers that share a table. Each call costs one write unit."""
 
-    def __init__(self, client: TableClient, expires_seconds: float) -> None:
-        self._client = client
+    def __init__(self, table: ClaimTable, expires_seconds: float) -> None:
+        self._table = table
         self._expires_seconds = expires_seconds
 
     def claim(self, key: str, token: str, digest: str, lease_until: float, now: float) -> Answer:
@@ -96,7 +112,7 @@ class DynamoClaims:
                 return answer
             write = CLAIM_EXPIRED if record is not None and state_of(record, now) is ClaimState.FREE else CLAIM
         text = "changes too fast, or DynamoDB does not say what stands there (ReturnValuesOnConditionCheckFailure)"
-        raise ClaimStoreError(f"the record {shown(key)} of the claim table {self._client.table} {text}")
+        raise ClaimStoreError(f"the record {shown(key)} of the claim table {self._table.table} {text}")
 
     def renew(self, key: str, token: str, lease_until: float, now: float) -> bool:
         values: Values = {":token": token, ":now": now, ":lease_until": lease_until, ":zero": 0}
@@ -117,21 +133,19 @@ class DynamoClaims:
         return self._holds(key, RELEASE, values | {":failures": failures, ":expires": self._expiry(0, now)})
 
     def read(self, key: str) -> ClaimRecord | None:
-        item = self._client.call("GetItem", Key=_key(key), ConsistentRead=True).get("Item")
+        item = self._table.call("GetItem", Key=_key(key), ConsistentRead=True).get("Item")
         return _record_of(key, item) if item else None
 
     def remove(self, key: str, token: str) -> bool:
         condition = "#token = :token"
         try:
-            self._client.call(
-                "DeleteItem", **_written(key, condition, {":token": token}), ConditionExpression=condition
-            )
+            self._table.call("DeleteItem", **_written(key, condition, {":token": token}), ConditionExpression=condition)
         except Refused:
             return False
         return True
 
     def check(self) -> Sequence[TableFinding]:
-        return [*table_check.findings(self._client, self.renew)]
+        return [*table_check.findings(self._table, self.renew)]
 
     def _forget(self, key: str, values: Values) -> bool:
         """Let the record expire."""
@@ -150,7 +164,7 @@ class DynamoClaims:
 
     def _write(self, key: str, write: TableWrite, values: Values) -> dict[str, Any]:
         """The answer, with the record as it is now. Raises Refused, with the record as it stands."""
-        answer = self._client.call(
+        answer = self._table.call(
             "UpdateItem",
             **_written(key, f"{write.update} {write.condition}", values),
             UpdateExpression=write.update,
@@ -160,7 +174,7 @@ class DynamoClaims:
         )
         if "Attributes" not in answer:  # a gateway's own page with status 200: botocore makes an empty answer of it
             raise ClaimStoreError(
-                f"the claim table {self._client.table} gave an answer to dynamodb:UpdateItem that is not DynamoDB's: "
+                f"the claim table {self._table.table} gave an answer to dynamodb:UpdateItem that is not DynamoDB's: "
                 "look at what stands between the worker and the table (a proxy, a login page)"
             )
         return answer

@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from millpond.claims.claim import TableFinding, new_token
-from millpond.claims.table_client import TableClient
-from millpond.claims.table_errors import FINAL_CODES, create_command, expiry_command
+from millpond.claims.table_errors import FINAL_CODES, ClaimTable, create_command, expiry_command
 from millpond.errors import ClaimStoreError
 from millpond.sqs.codes import DENIED_CODES
 
@@ -20,10 +19,10 @@ KEY_NEEDED = [("id", "HASH", "S")]
 Renew = Callable[[str, str, float, float], bool]
 
 
-def findings(client: TableClient, renew: Renew) -> Iterator[TableFinding]:
+def findings(table: ClaimTable, renew: Renew) -> Iterator[TableFinding]:
     """Yield what is found. A worker needs dynamodb:UpdateItem alone: what it may not look at is a note."""
     try:
-        table = client.call("DescribeTable")["Table"]
+        described = table.call("DescribeTable")["Table"]
     except ClaimStoreError as error:
         if error.code not in DENIED_CODES:
             yield _failed(error)
@@ -31,49 +30,49 @@ def findings(client: TableClient, renew: Renew) -> Iterator[TableFinding]:
         text = "so its key is known only by a write; that does not stop a worker"
         yield TableFinding("note", f"dynamodb:DescribeTable is not allowed, {text}")
     else:
-        wrong = [*_wrong_with(client, table)]
+        wrong = [*_wrong_with(table, described)]
         yield from wrong
         if wrong:
             return
-    written = _write(client, renew)
+    written = _write(table, renew)
     yield written
     if written.level != "error":
-        yield from _expiry(client)
+        yield from _expiry(table)
 
 
-def _wrong_with(client: TableClient, table: dict[str, Any]) -> Iterator[TableFinding]:
-    types = {one["AttributeName"]: one["AttributeType"] for one in table.get("AttributeDefinitions", ())}
-    keys = [(one["AttributeName"], one["KeyType"], types.get(one["AttributeName"])) for one in table["KeySchema"]]
+def _wrong_with(table: ClaimTable, described: dict[str, Any]) -> Iterator[TableFinding]:
+    types = {one["AttributeName"]: one["AttributeType"] for one in described.get("AttributeDefinitions", ())}
+    keys = [(one["AttributeName"], one["KeyType"], types.get(one["AttributeName"])) for one in described["KeySchema"]]
     if keys != KEY_NEEDED:
         named = ", ".join(f"{name} ({kind}, {of})" for name, kind, of in keys)
-        text = f"the key of {client.table} is {named}, but claims need the partition key id, a string (S), and no sort"
-        yield TableFinding("error", f"{text} key: name another table, made by: {create_command(client)}")
-    status = table.get("TableStatus", "ACTIVE")
+        text = f"the key of {table.table} is {named}, but claims need the partition key id, a string (S), and no sort"
+        yield TableFinding("error", f"{text} key: name another table, made by: {create_command(table)}")
+    status = described.get("TableStatus", "ACTIVE")
     if status not in ("ACTIVE", "UPDATING"):
-        yield TableFinding("error", f"the table {client.table} is {status}, not ACTIVE: wait for it", may_pass=True)
+        yield TableFinding("error", f"the table {table.table} is {status}, not ACTIVE: wait for it", may_pass=True)
 
 
-def _write(client: TableClient, renew: Renew) -> TableFinding:
+def _write(table: ClaimTable, renew: Renew) -> TableFinding:
     now = time.time()
     try:
         renew(PROBE_KEY, new_token(), now, now)
     except ClaimStoreError as error:
         return _failed(error)
-    return TableFinding("ok", f"the table {client.table} in {client.region} can be written to")
+    return TableFinding("ok", f"the table {table.table} in {table.region} can be written to")
 
 
 def _failed(error: ClaimStoreError) -> TableFinding:
     return TableFinding("error", str(error), may_pass=error.code not in FINAL_CODES)
 
 
-def _expiry(client: TableClient) -> Iterator[TableFinding]:
+def _expiry(table: ClaimTable) -> Iterator[TableFinding]:
     try:
-        told = client.call("DescribeTimeToLive")["TimeToLiveDescription"]
+        told = table.call("DescribeTimeToLive")["TimeToLiveDescription"]
     except ClaimStoreError as error:
         yield TableFinding("note", f"it is not known whether the table deletes what has expired: {error}")
         return
     if told.get("TimeToLiveStatus") in ("ENABLED", "ENABLING") and told.get("AttributeName") == "expires":
         yield TableFinding("ok", "the table deletes what has expired, by its attribute expires")
         return
-    text = f"the time-to-live of {client.table} is not on for the attribute expires, so the table grows without end"
-    yield TableFinding("warning", f"{text}: {expiry_command(client)}")
+    text = f"the time-to-live of {table.table} is not on for the attribute expires, so the table grows without end"
+    yield TableFinding("warning", f"{text}: {expiry_command(table)}")

@@ -34,13 +34,13 @@ def open_store(settings: AllSettings, routes: Mapping[str, Route]) -> ClaimStore
 
 def open_table(settings: AllSettings) -> ClaimStore:
     """The table that the settings name."""
-    from millpond.claims.dynamodb import DynamoClaims  # botocore's model of DynamoDB: 100 ms, 15 MiB
-    from millpond.claims.table_client import TableClient
+    from millpond.claims.dynamodb import DynamoClaims, connect_table  # botocore's model of DynamoDB: 50 ms
 
     wanted = settings.idempotency
     # Each message makes one call at a time.
     connections = settings.worker.concurrency + sum(queue.prefetch for queue in settings.queues.values())
-    return DynamoClaims(TableClient(wanted.table, wanted.region, connections), wanted.expires_seconds)
+    table = connect_table(wanted.table, wanted.region, connections, settings.sqs.client)
+    return DynamoClaims(table, wanted.expires_seconds)
 
 
 def check_store(store: ClaimStore) -> None:

@@ -47,10 +47,15 @@ def find_endpoint(queue_url: str, region: str, endpoint_url: str) -> Endpoint:
             where = "[sqs] region (of a Producer: region=), or AWS_REGION"
             raise ConfigError(f"{shown(called.endpoint_url)} names no region: set {where}")
         url = endpoint_url or _url(session, place, region)
-        proxied = not is_loopback(url) and urlsplit(url).scheme in get_environ_proxies(url)
-        return Endpoint(f"{url.rstrip('/')}/", region, ca_file(session), proxied)
+        return endpoint_at(url, region, session)
     except (BotoCoreError, ValueError) as error:
         raise ConfigError(f"[sqs] cannot connect: {error}") from None
+
+
+def endpoint_at(url: str, region: str, session: Any) -> Endpoint:
+    """The endpoint of this URL, with what the SDK's settings say of certificates and proxies."""
+    proxied = not is_loopback(url) and urlsplit(url).scheme in get_environ_proxies(url)
+    return Endpoint(f"{url.rstrip('/')}/", region, ca_file(session), proxied)
 
 
 def _own_region(session: Any, called: Place) -> str:
@@ -65,7 +70,7 @@ def _url(session: Any, place: Place, region: str) -> str:
     """The URL that is called where our settings name none."""
     if not place.aws:
         return place.endpoint_url
-    url = _by_sdk(session, region, variants=place.regional)
+    url = called_by_sdk(session, "sqs", "list_queues", region, variants=place.regional)
     return url if place.regional or not place_of(url).regional else place.endpoint_url
 
 
@@ -75,8 +80,8 @@ def ca_file(session: Any) -> str:
     return str(get_cert_path(bundle or True))
 
 
-def _by_sdk(session: Any, region: str, *, variants: bool) -> str:
-    """The endpoint that botocore would call: it builds and signs a request, which is never sent.
+def called_by_sdk(session: Any, service: str, call: str, region: str, *, variants: bool = True) -> str:
+    """The endpoint of a service that botocore would call: it builds and signs a request, which is never sent.
 
     So all its rules count: partitions, AWS_ENDPOINT_URL_SQS, the configuration file, and with `variants` FIPS and
     dual-stack.
@@ -89,14 +94,14 @@ def _by_sdk(session: Any, region: str, *, variants: bool) -> str:
 
     plain = {} if variants else {"use_fips_endpoint": False, "use_dualstack_endpoint": False}
     client = session.create_client(
-        "sqs",
+        service,
         region_name=region,
         aws_access_key_id="nobody",
         aws_secret_access_key="nothing",  # noqa: S106  it signs what is thrown away
         config=Config(parameter_validation=False, **plain),
     )
-    client.meta.events.register("before-send.sqs", answer)
-    client.list_queues()
+    client.meta.events.register(f"before-send.{service}", answer)
+    getattr(client, call)()
     [request] = requests
     return str(request.url)
 

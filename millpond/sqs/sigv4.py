@@ -15,7 +15,6 @@ from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote
 
 ALGORITHM = "AWS4-HMAC-SHA256"
-SERVICE = "sqs"
 _INNER, _OUTER = (bytes(byte ^ pad for byte in range(256)) for pad in (0x36, 0x5C))
 
 
@@ -50,15 +49,15 @@ class Signer:
     `authorization`: the value of that header, without the signature that ends it.
     """
 
-    def __init__(self, keys: Keys, region: str, date: str, path: str, headers: Mapping[str, str]) -> None:
-        scope = f"{date[:8]}/{region}/{SERVICE}/aws4_request"
+    def __init__(self, keys: Keys, region: str, date: str, path: str, headers: Mapping[str, str], service: str) -> None:
+        scope = f"{date[:8]}/{region}/{service}/aws4_request"
         names = ";".join(headers)
         fields = "".join(f"{name}:{value}\n" for name, value in headers.items())
         self.authorization = f"{ALGORITHM} Credential={keys.access_key}/{scope}, SignedHeaders={names}, Signature="
         twice = quote(path, safe="/~")  # what is sent as %20 is signed as %2520
         self._request = sha256(f"POST\n{twice}\n\n{fields}\n{names}\n".encode())
         self._text = f"{ALGORITHM}\n{date}\n{scope}\n".encode()
-        self._inner, self._outer = _day_key(keys.secret_key, date[:8], region)
+        self._inner, self._outer = _day_key(keys.secret_key, date[:8], region, service)
 
     def signature(self, body: bytes) -> bytes:
         """The signature of a body: 64 hexadecimal digits."""
@@ -71,10 +70,10 @@ class Signer:
 
 
 @lru_cache(maxsize=16)
-def _day_key(secret_key: str, day: str, region: str) -> tuple[Any, Any]:
+def _day_key(secret_key: str, day: str, region: str, service: str) -> tuple[Any, Any]:
     """Four HMACs that are the same for a day, and the half of the fifth that depends on its key alone (RFC 2104)."""
     key = f"AWS4{secret_key}".encode()
-    for part in (day, region, SERVICE, "aws4_request"):
+    for part in (day, region, service, "aws4_request"):
         key = hmac.digest(key, part.encode(), "sha256")
     block = key.ljust(sha256().block_size, b"\0")
     return sha256(block.translate(_INNER)), sha256(block.translate(_OUTER))

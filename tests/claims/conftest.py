@@ -28,9 +28,9 @@ def table(dynamo_server: Dynamo, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dy
     dynamo_server.application.after = lambda name: True
 
 
-@pytest.fixture(params=["memory", "dynamodb"])
+@pytest.fixture(params=["memory", "dynamodb", "dynamodb by boto3"])
 def stores(request: pytest.FixtureRequest):
     if request.param == "memory":
         return MemoryStores()
     request.getfixturevalue("table")
-    return DynamoStores(TABLE)
+    return DynamoStores(TABLE, "boto3" if "boto3" in request.param else "wire")

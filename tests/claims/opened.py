@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from millpond.claims.dynamodb import DynamoClaims
+from millpond.claims.dynamodb import DynamoClaims, connect_table
 from millpond.claims.memory import MemoryClaims
-from millpond.claims.table_client import TableClient
+from millpond.sqs.clients import Client
 from tests.claims.contract import WEEK
 
 
@@ -16,8 +16,8 @@ class MemoryStores:
 class DynamoStores:
     """AWS_ENDPOINT_URL_DYNAMODB says where."""
 
-    def __init__(self, table: str) -> None:
-        self._client = TableClient(table, "", connections=20)
+    def __init__(self, table: str, client: Client = "wire") -> None:
+        self._table = connect_table(table, "", 20, client)
 
     def open(self, expires_seconds: float = WEEK) -> DynamoClaims:
-        return DynamoClaims(self._client, expires_seconds)
+        return DynamoClaims(self._table, expires_seconds)

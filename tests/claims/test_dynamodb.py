@@ -10,21 +10,25 @@ import gevent
 import pytest
 
 from millpond.claims.claim import Claimed, Done, key_of
-from millpond.claims.dynamodb import DynamoClaims
-from millpond.claims.table_client import TableClient
+from millpond.claims.dynamodb import DynamoClaims, connect_table
 from millpond.errors import ClaimStoreError, ConfigError
 from tests.claims.conftest import TABLE
 from tests.claims.contract import LAPSED, NOW, WEEK, claim, fresh
 from tests.claims.opened import DynamoStores
 
 
+@pytest.fixture(params=["wire", "boto3"])
+def client(request):
+    return request.param
+
+
 @pytest.fixture
-def store(table):
-    return DynamoStores(TABLE).open()
+def store(table, client):
+    return DynamoStores(TABLE, client).open()
 
 
-def open_table(name, region="us-east-1"):
-    return DynamoClaims(TableClient(name, region, connections=5), WEEK)
+def open_table(name, client="wire"):
+    return DynamoClaims(connect_table(name, "us-east-1", 5, client), WEEK)
 
 
 def refusal(code, status=400):
@@ -123,9 +127,10 @@ def test_calls_of_many_greenlets_wait_side_by_side(table, store):
         ("InternalServerError", 500, "failed dynamodb:UpdateItem (InternalServerError)"),
     ],
 )
-def test_a_refused_call_is_a_sentence_with_the_table_and_the_remedy(table, monkeypatch, code, status, said):
-    monkeypatch.setattr("millpond.claims.table_client.TABLE_ATTEMPTS", 1)
-    store = DynamoStores(TABLE).open()
+def test_a_refused_call_is_a_sentence_with_the_table_and_the_remedy(table, client, monkeypatch, code, status, said):
+    monkeypatch.setattr("millpond.claims.table_boto.TABLE_ATTEMPTS", 1)
+    monkeypatch.setattr("millpond.claims.table_wire.BACK_OFF_SECONDS", ())
+    store = DynamoStores(TABLE, client).open()
     table.application.before = refusal(code, status)
     for call in (
         lambda: claim(store, fresh(), "a"),
@@ -140,31 +145,32 @@ def test_a_refused_call_is_a_sentence_with_the_table_and_the_remedy(table, monke
         assert raised.value.code == code
 
 
-def test_a_table_that_is_not_there_is_named_with_the_command_that_makes_it(table):
+def test_a_table_that_is_not_there_is_named_with_the_command_that_makes_it(table, client):
     with pytest.raises(ClaimStoreError, match="the claim table nowhere is not there in us-east-1") as raised:
-        claim(open_table("nowhere"), fresh(), "a")
+        claim(open_table("nowhere", client), fresh(), "a")
     assert "aws dynamodb create-table --region us-east-1 --table-name nowhere" in str(raised.value)
 
 
 @pytest.mark.parametrize("kind", [{"key": "pk"}, {"of": "N"}, {"sort": "range"}])
-def test_a_table_with_another_key_is_named_with_the_key_that_it_needs(table, kind):
-    name = f"other-{'-'.join(kind)}"
+def test_a_table_with_another_key_is_named_with_the_key_that_it_needs(table, client, kind):
+    name = f"other-{client}-{'-'.join(kind)}"
     table.create(name, **kind)
     with pytest.raises(ClaimStoreError, match="it needs the partition key `id`, a string, and no sort key"):
-        claim(open_table(name), fresh(), "a")
+        claim(open_table(name, client), fresh(), "a")
 
 
-def test_a_store_that_is_down_is_named_with_its_url(monkeypatch):
+def test_a_store_that_is_down_is_named_with_its_url(client, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         port = nobody.getsockname()[1]
     monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", f"http://127.0.0.1:{port}")
     with pytest.raises(ClaimStoreError, match=f"cannot be reached at http://127.0.0.1:{port}") as raised:
-        claim(DynamoStores(TABLE).open(), fresh(), "a")
+        claim(DynamoStores(TABLE, client).open(), fresh(), "a")
     assert raised.value.code == ""
 
 
 def test_a_store_that_never_answers_is_given_up_in_time(table, store, monkeypatch):
-    monkeypatch.setattr("millpond.claims.table_client.TABLE_CALL_SECONDS", 0.3)
+    for module in ("table_wire", "table_boto"):
+        monkeypatch.setattr(f"millpond.claims.{module}.TABLE_CALL_SECONDS", 0.3)
     table.application.before = lambda name: gevent.sleep(1)
     began = time.monotonic()
     with pytest.raises(ClaimStoreError, match=r"cannot be reached at .*: no answer in 0.3 s"):
@@ -172,7 +178,7 @@ def test_a_store_that_never_answers_is_given_up_in_time(table, store, monkeypatc
     assert time.monotonic() - began < 0.9
 
 
-def test_credentials_that_are_missing_are_a_sentence(table, monkeypatch):
+def test_credentials_that_are_missing_are_a_sentence(table, client, monkeypatch):
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setattr("millpond.sqs.credentials.needs_no_credentials", lambda url: False)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
@@ -180,7 +186,7 @@ def test_credentials_that_are_missing_are_a_sentence(table, monkeypatch):
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
     with pytest.raises(ClaimStoreError, match="no credentials: set AWS_ACCESS_KEY_ID"):
-        claim(DynamoStores(TABLE).open(), fresh(), "a")
+        claim(DynamoStores(TABLE, client).open(), fresh(), "a")
 
 
 def test_a_table_without_a_region_is_found_when_it_is_opened(monkeypatch):
@@ -188,9 +194,9 @@ def test_a_table_without_a_region_is_found_when_it_is_opened(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
     with pytest.raises(
-        ConfigError, match=r"\[idempotency\] table = claims cannot be called: .*set \[idempotency\] region"
+        ConfigError, match=r"\[idempotency\] table = claims: its region is not known: set \[idempotency\]"
     ):
-        TableClient("claims", "", 1)
+        connect_table("claims", "", 1)
 
 
 @pytest.mark.parametrize(
@@ -200,11 +206,11 @@ def test_the_region_is_the_settings_or_else_the_sdks_own(monkeypatch, variable, 
     for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL_DYNAMODB"):
         monkeypatch.delenv(name, raising=False)
     if not variable:
-        assert TableClient("claims", "eu-north-1", 1).url == "https://dynamodb.eu-north-1.amazonaws.com"
+        assert connect_table("claims", "eu-north-1", 1).url == "https://dynamodb.eu-north-1.amazonaws.com/"
         return
     monkeypatch.setenv(variable, value)
-    assert TableClient("claims", "", 1).region == value
-    assert TableClient("claims", "eu-north-1", 1).region == "eu-north-1"
+    assert connect_table("claims", "", 1).region == value
+    assert connect_table("claims", "eu-north-1", 1).region == "eu-north-1"
 
 
 @pytest.mark.parametrize(
@@ -229,7 +235,8 @@ def test_a_dynamodb_that_does_not_say_what_stands_there_is_no_licence_to_run(tab
 
 
 @pytest.mark.parametrize("body", [b"<html>Please log in</html>", b"{}", b"\x00\xff"])
-def test_a_gateways_own_page_is_no_write(table, store, body):
+def test_a_gateways_own_page_is_no_write(table, store, monkeypatch, body):
+    monkeypatch.setattr("millpond.claims.table_wire.BACK_OFF_SECONDS", ())
     key = fresh()
     claim(store, key, "a")
     table.application.before = lambda name: (200, body)

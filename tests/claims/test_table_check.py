@@ -100,9 +100,9 @@ def test_a_table_that_cannot_be_reached_may_pass(monkeypatch):
 
 def test_a_table_that_is_being_made_may_pass(table, monkeypatch):
     store = open_table(TABLE)
-    call = store._client.call
+    call = store._table.call
     monkeypatch.setattr(
-        store._client,
+        store._table,
         "call",
         lambda name, **said: (
             {"Table": call(name)["Table"] | {"TableStatus": "CREATING"}}

@@ -9,8 +9,7 @@ import time
 import pytest
 
 from millpond.claims.claim import key_of
-from millpond.claims.dynamodb import DynamoClaims
-from millpond.claims.table_client import TableClient
+from millpond.claims.dynamodb import DynamoClaims, connect_table
 from millpond.commands import cli
 from tests.dynamo_server import dynamo
 from tests.worker_process import write_project
@@ -36,7 +35,7 @@ def plain(payload: dict) -> None:
 @pytest.fixture(scope="module")
 def server():
     with dynamo() as server:
-        server.create("claims")
+        server.create("shown-claims")
         yield server
 
 
@@ -47,9 +46,9 @@ def store(server, monkeypatch, tmp_path):
     monkeypatch.delenv("DYNO", raising=False)
     monkeypatch.chdir(tmp_path)
     package = f"claim_jobs{next(NUMBERS)}"
-    queue = '[queues.q]\nurl = "local"\n[idempotency]\ntable = "claims"\n'
+    queue = '[queues.q]\nurl = "local"\n[idempotency]\ntable = "shown-claims"\n'
     write_project(tmp_path, JOBS, f'[worker]\nhandlers = ["{package}"]\n{queue}', package)
-    yield DynamoClaims(TableClient("claims", "us-east-1", 5), 3_600)
+    yield DynamoClaims(connect_table("shown-claims", "us-east-1", 5), 3_600)
     server.application.before = lambda name: None
 
 
@@ -177,12 +176,12 @@ def test_a_table_that_cannot_be_asked_is_said_with_exit_code_3(claims, server):
     server.application.before = lambda name: (400, body)
     code, _, err = claims("show", "7")
     assert code == 3
-    assert "[idempotency] table: the claim table claims refuses dynamodb:GetItem" in err
+    assert "[idempotency] table: the claim table shown-claims refuses dynamodb:GetItem" in err
 
 
 def test_without_a_table_there_is_nothing_to_see(claims, tmp_path):
     path = tmp_path / "config.toml"
-    path.write_text(path.read_text().replace('table = "claims"', 'table = ""'))
+    path.write_text(path.read_text().replace('table = "shown-claims"', 'table = ""'))
     code, _, err = claims("show", "7")
     assert code == 3
     assert "[idempotency] table is empty: claims are in a worker's own memory then" in err

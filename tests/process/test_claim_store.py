@@ -67,7 +67,7 @@ def test_a_real_queue_without_a_table_is_an_error_that_names_the_types(settings,
 
 def test_a_store_has_a_connection_for_each_message_in_hand(settings):
     store = open_store(settings(f"{REAL}\nprefetch = 50", table="claims"), routes("a"))
-    assert store._client._client.meta.config.max_pool_connections == 150
+    assert store._table._calls.connections._most == 150
 
 
 @pytest.mark.parametrize("table", ["x", "a b", "claims/of mine", "arn:aws:s3:::bucket"])
@@ -132,8 +132,8 @@ assert sorted(loaded) == ["millpond.claims", "millpond.claims.claim", "millpond.
 @pytest.mark.slow
 def test_a_worker_runs_each_event_once_by_its_table(tmp_path):
     with dynamo() as server:
-        server.create("claims")
-        config = f'{CONFIG}[idempotency]\ntable = "claims"\n'
+        server.create("boot-claims")
+        config = f'{CONFIG}[idempotency]\ntable = "boot-claims"\n'
         write_project(tmp_path, JOBS, config)
         with WorkerProcess(tmp_path, AWS_ENDPOINT_URL_DYNAMODB=server.url, LOG_LEVEL="info") as worker:
             queues = local_queues(worker)
@@ -143,7 +143,7 @@ def test_a_worker_runs_each_event_once_by_its_table(tmp_path):
             worker.expect("message.succeeded", event_id="7")
             queues.sqs.send_message(QueueUrl=queues.url("work"), MessageBody=body)
             worker.expect("message.discarded", event_id="7", cause="duplicate")
-        [item] = server.client.scan(TableName="claims")["Items"]
+        [item] = server.client.scan(TableName="boot-claims")["Items"]
         assert item["id"] == {"S": "ok 7"}
         assert "done_at" in item
 

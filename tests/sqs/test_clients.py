@@ -757,7 +757,7 @@ def test_a_token_that_is_expired_all_the_same_is_not_tried_twice(ours):
 
 def test_a_receive_is_signed_once_a_second_and_a_delete_by_its_own_handles(ours, monkeypatch):
     now = [1_795_305_599.2]
-    monkeypatch.setattr("millpond.sqs.wire.time", lambda: now[0])
+    monkeypatch.setattr("millpond.sqs.signed_calls.time", lambda: now[0])
     for at in (0.0, 0.5, 0.9):
         now[0] = 1_795_305_599.2 + at
         ours.answer(EMPTY)

@@ -12,8 +12,8 @@ from botocore.credentials import Credentials
 from hypothesis import given
 from hypothesis import strategies as st
 
+from millpond.sqs.signed_calls import signed_request, site_of
 from millpond.sqs.sigv4 import Keys, moment
-from millpond.sqs.wire import signed_request, site_of
 
 AT = 1_795_305_599  # 2026-11-21 23:59:59
 #: What a header can carry: a line break, or a space at an end, is refused before anything is signed.
