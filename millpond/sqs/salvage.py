@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Mapping
 from hashlib import sha256
+from time import monotonic
 from typing import Any
 
 import msgspec
@@ -16,6 +17,9 @@ from millpond.sqs.queue import Attribute, Received
 from millpond.sqs.shapes import LARGEST_RECEIVE_COUNT, MAX_CODE, MAX_SENT_MS, DoneEntry, FailedEntry, Results, Value
 
 _log = logging.getLogger("millpond")
+#: What goes on is logged this often.
+LOG_SECONDS = 60.0
+_quiet_until = 0.0  # on the monotonic clock
 
 
 def messages(body: bytes | bytearray) -> list[Received]:
@@ -25,9 +29,16 @@ def messages(body: bytes | bytearray) -> list[Received]:
     if not read and found:
         raise ValueError(f"none of its {len(found)} messages has a receipt handle")
     if len(read) < len(found):
-        line = "%d of %d messages have no receipt handle: they come back after their visibility time-out"
-        _log.warning(line, len(found) - len(read), len(found), extra={"event": "receive.incomplete"})
+        _log_incomplete(len(found) - len(read), len(found), monotonic())
     return read
+
+
+def _log_incomplete(missing: int, number: int, now: float) -> None:
+    global _quiet_until
+    if now >= _quiet_until:
+        _quiet_until = now + LOG_SECONDS
+        line = "%d of %d messages have no receipt handle: they come back after their visibility time-out"
+        _log.warning(line, missing, number, extra={"event": "receive.incomplete"})
 
 
 def _message(message: Mapping[str, Any]) -> Received:
