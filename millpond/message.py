@@ -72,8 +72,9 @@ class Outcome(msgspec.Struct, frozen=True):
 class Message(Unshown, msgspec.Struct, eq=False):
     """One delivery of a message, as its handler sees it.
 
-    `attempt` is ApproximateReceiveCount: it counts give-backs too. `attributes` has the user attributes (str, or
-    bytes for binary ones). `body` is the text as it came. `max_bytes` is what its queue takes of one message.
+    `attempt` is ApproximateReceiveCount: it counts give-backs too, also where max_attempts goes by the true failures
+    that claims count. `attributes` has the user attributes (str, or bytes for binary ones). `body` is the text as it
+    came. `max_bytes` is what its queue takes of one message.
     """
 
     id: str

@@ -20,7 +20,8 @@ from millpond.sqs.queue import Failure
 #: long to be renewed before its handler is interrupted.
 RENEW_GRACE_SECONDS = 2.0
 #: In a drain a message is given back after this long, whether or not its claim could be released: that ends by itself.
-RELEASE_SECONDS = 1.0
+#: (Of a drain of 5 s, 1 s is left for what was interrupted.)
+RELEASE_SECONDS = 0.5
 LOST_TEXT = "another delivery of this event has its claim by now: that one decides"
 UNKNOWN_TEXT = "the lease was lost before the store of claims had answered"
 LAPSED_TEXT = "the claim could not be renewed in time: another delivery of this event may take it"

@@ -3,6 +3,7 @@
 import pytest
 from gevent.event import Event
 
+from millpond.engine.settler import GIVE_UP_SECONDS
 from millpond.errors import ClaimStoreError, Reject, Stopped
 from tests.engine.claimed import Effects, Store, body, worker
 from tests.engine.wired import BROKEN, drain, give_out_again
@@ -217,6 +218,20 @@ def test_a_drain_waits_for_no_claim_that_the_store_does_not_answer(clock, store)
     assert effects.begun == []
     assert store.names() == ["claim", "release"]
     assert rig.consumer.in_hand == 0
+
+
+def test_a_drain_without_an_end_gives_up_a_success_that_the_store_never_takes(clock, store):
+    rig = worker(clock, store, Effects(clock, seconds=1), wait_seconds=1)
+    [one] = rig.queue.put(body())
+    clock.advance(0.5)
+    store.down = True
+    drain(rig, clock, 1_000_000)
+    clock.advance(GIVE_UP_SECONDS - 1)
+    assert rig.consumer.in_hand == 1
+    clock.advance(5)
+    assert rig.consumer.in_hand == 0
+    assert rig.books.abandoned == 1
+    assert one in rig.queue.messages
 
 
 def test_what_is_delivered_again_while_its_claim_is_closed_is_settled_once(clock, store):
