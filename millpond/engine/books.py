@@ -33,6 +33,12 @@ SENTENCES = {
     "lease_lost": "the lease was lost: SQS may have given this message to another worker",
     "dead_lettered": "this message is in the dead-letter queue now, with the reason",
 }
+#: Causes that say more than their outcomes.
+CAUSE_SENTENCES = {
+    "duplicate": "this event was done before: the message was deleted, and its handler did not run",
+    "claimed": "another delivery runs this event: this message is received again when that claim is over",
+    "claim_lost": "another delivery may have this event: nothing of this one is settled, and its message comes again",
+}
 #: Reasons and errors are cut in the log: an error's text may hold a whole body.
 MAX_TEXT = 500
 
@@ -171,7 +177,8 @@ class Books:
             fields["delay_seconds"] = outcome.delay_seconds
             level, text = _retried(outcome, attempts)
         else:
-            level, text = LEVELS[outcome.name], SENTENCES[outcome.name].format_map(fields)
+            sentence = CAUSE_SENTENCES.get(outcome.cause) or SENTENCES[outcome.name]
+            level, text = LEVELS[outcome.name], sentence.format_map(fields)
         if outcome.name == "succeeded" and not fields["seconds"]:
             text = "succeeded in less than 1 ms"
         log.event(level, f"message.{outcome.name}", text, **fields)

@@ -117,3 +117,13 @@ def test_neither_key_nor_token_is_in_the_log_where_a_greenlet_fails(clock, store
     clock.advance(1)
     [delivery] = rig.consumer.hand
     assert repr(delivery.claim) == "<OwnClaim ours>"
+
+
+def test_the_log_says_of_a_duplicate_that_its_handler_did_not_run(clock, store, caplog):
+    caplog.set_level("INFO")
+    rig = worker(clock, store, Effects(clock))
+    for _ in range(2):
+        rig.queue.put(body())
+        clock.advance(1)
+    text = caplog.records[-1].getMessage()
+    assert text.startswith("this event was done before: the message was deleted, and its handler did not run")
