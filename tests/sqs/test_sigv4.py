@@ -12,7 +12,8 @@ from botocore.credentials import Credentials
 from hypothesis import given
 from hypothesis import strategies as st
 
-from millpond.sqs.signed_calls import signed_request, site_of
+from millpond.claims.table_wire import DYNAMODB
+from millpond.sqs.signed_calls import SQS, AwsService, signed_request, site_of
 from millpond.sqs.sigv4 import Keys, moment
 
 AT = 1_795_305_599  # 2026-11-21 23:59:59
@@ -28,15 +29,14 @@ around_midnight = st.integers(AT - 3, AT + 3)
 seconds = around_midnight | st.integers(0, 4_102_444_800)
 
 
-def theirs(url: str, region: str, name: str, body: bytes, keys: Keys, at: int) -> str:
-    headers = {
-        "Content-Type": "application/x-amz-json-1.0",
-        "X-Amz-Target": f"AmazonSQS.{name}",
-        "x-amzn-query-mode": "true",
-    }
+def theirs(service: AwsService, url: str, region: str, name: str, body: bytes, keys: Keys, at: int) -> str:
+    headers = {"Content-Type": "application/x-amz-json-1.0", "X-Amz-Target": f"{service.target}.{name}"}
+    headers |= dict(service.headers)
     request = AWSRequest("POST", url, headers, body)
     with patch("botocore.auth.get_current_datetime", lambda: datetime.fromtimestamp(at, UTC).replace(tzinfo=None)):
-        SigV4Auth(Credentials(keys.access_key, keys.secret_key, keys.token or None), "sqs", region).add_auth(request)
+        SigV4Auth(Credentials(keys.access_key, keys.secret_key, keys.token or None), service.name, region).add_auth(
+            request
+        )
     return request.headers["Authorization"]
 
 
@@ -45,13 +45,16 @@ def fields(wire: bytes) -> dict[str, str]:
     return dict(line.split(": ", 1) for line in head)
 
 
-@given(st.sampled_from(["http", "https"]), hosts, ports, paths, regions, names, st.binary(max_size=300), keys, seconds)
-def test_what_we_sign_botocore_would_sign_the_same(scheme, host, port, path, region, name, body, keys, at):
+services, schemes = st.sampled_from([SQS, DYNAMODB]), st.sampled_from(["http", "https"])
+
+
+@given(services, schemes, hosts, ports, paths, regions, names, st.binary(max_size=300), keys, seconds)
+def test_what_we_sign_botocore_would_sign_the_same(service, scheme, host, port, path, region, name, body, keys, at):
     url = f"{scheme}://{host}{port}{path}"
-    wire = signed_request(site_of(url, region), name, body, keys, moment(at))
+    wire = signed_request(site_of(url, region, service), name, body, keys, moment(at))
     sent = fields(wire)
     target = wire.split(b" ", 2)[1].decode()
-    assert sent["authorization"] == theirs(f"{scheme}://{host}{port}{target}", region, name, body, keys, at)
+    assert sent["authorization"] == theirs(service, f"{scheme}://{host}{port}{target}", region, name, body, keys, at)
     assert sent.get("x-amz-security-token", "") == keys.token
     assert sent["x-amz-date"] == f"{datetime.fromtimestamp(at, UTC):%Y%m%dT%H%M%SZ}"
     assert wire.endswith(b"\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
