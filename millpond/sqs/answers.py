@@ -14,7 +14,6 @@ from millpond.errors import QueueError
 from millpond.foreign.text import shown
 from millpond.sqs import salvage
 from millpond.sqs.codes import error_kind
-from millpond.sqs.limits import MAX_BATCH
 from millpond.sqs.queue import MISSING, NO_ATTRIBUTES, Attribute, Failure, Received
 from millpond.sqs.shapes import (
     ENTRY_IDS,
@@ -38,8 +37,9 @@ _ALL_DONE = [[DoneEntry(entry_id) for entry_id in ENTRY_IDS[:entries]] for entri
 SHORT_BYTES = 8_192
 #: Nor are those of a longer one that take no more than this on average.
 UNCOUNTED_BYTES = 4_096
-#: A longer answer than that of ten such messages is read message by message: its texts are not all in memory at once.
-LONG_BYTES = MAX_BATCH * UNCOUNTED_BYTES
+#: A longer answer is read message by message: as texts all of it can take four times as much memory at once. It takes
+#: twice as long, so others are not.
+LONG_BYTES = 2 * 1024 * 1024
 
 _messages = msgspec.json.Decoder(Messages, strict=False)  # numbers come as texts
 _apart = msgspec.json.Decoder(MessagesApart)
@@ -69,8 +69,11 @@ def _counted(body: bytes | bytearray) -> list[Received]:
         messages = _read(_messages.decode(body).messages)
     except ValueError:
         messages = salvage.messages(body)
-    size = len(body) // max(1, len(messages))
-    return messages if size <= UNCOUNTED_BYTES else [_kept(message, size) for message in messages]
+    if len(body) <= UNCOUNTED_BYTES * len(messages):
+        return messages
+    messages = [_kept(message) for message in messages]
+    around = max(0, len(body) - sum(message.size for message in messages)) // max(1, len(messages))
+    return [msgspec.structs.replace(message, size=message.size + around) for message in messages]
 
 
 def _read(messages: Sequence[AnsweredMessage] | None) -> list[Received]:
@@ -89,10 +92,11 @@ def _read(messages: Sequence[AnsweredMessage] | None) -> list[Received]:
     ]
 
 
-def _kept(message: Received, size: int) -> Received:
-    """The same as it stays in memory, with its size."""
+def _kept(message: Received, size: int = 0) -> Received:
+    """The same as it stays in memory, with its size (0: that of its body)."""
     text = message.text
-    return msgspec.structs.replace(message, body=text if text.isascii() else text.encode(), size=size)
+    content = text if text.isascii() else text.encode()
+    return msgspec.structs.replace(message, body=content, size=size or len(content))
 
 
 def read_results(entries: int, body: bytes | bytearray) -> list[Failure | None]:
