@@ -14,6 +14,8 @@ from millpond import Wait
 SLOT_WAIT_SECONDS = 2.0
 #: A domain is slow whose mails take longer than this on the average: a healthy server takes a mail in milliseconds.
 SLOW_SECONDS = 1.0
+#: A mean goes over this many mails at the least; and none takes less time than this, which the mean could not take.
+LEAST_MAILS, LEAST_SECONDS = 4, 0.001
 #: How long a mail is taken to last before one has ended: long enough to keep most of a slow domain out of the slots.
 UNKNOWN_SECONDS = 1.0
 #: The longest time for which a mail is sent to wait in hand.
@@ -27,10 +29,12 @@ class Load:
     """The mails that share `allowed` connections: those to one domain, or all.
 
     `busy` and `waiting`: connections in use, mails that wait for one in a slot. `turned_away`: mails that were sent to
-    wait in hand since the last one began. `seconds`: how long a mail takes of late.
+    wait in hand since the last one began. `seconds`: how long a mail takes of late, 0.0 before the first. It is a
+    geometric mean: one mail that hangs for minutes makes no domain slow, nor do some slow mails the whole server.
     """
 
     allowed: int
+    weight: float
     busy: int = 0
     waiting: int = 0
     turned_away: int = 0
@@ -51,8 +55,9 @@ class Load:
         return 0.0 if self.has_room else (self.seconds or unknown) * (ahead + 1) / self.allowed
 
     def learn(self, seconds: float) -> None:
-        """Take the time of one mail: of the last few, each counts for half of the one after it."""
-        self.seconds = (self.seconds + seconds) / 2 if self.seconds else seconds
+        """Take the time of one mail, which counts as one of those that run at once."""
+        seconds = max(LEAST_SECONDS, seconds)
+        self.seconds = (self.seconds or seconds) ** (1 - self.weight) * seconds**self.weight
 
 
 @dataclass(slots=True, eq=False)
@@ -72,8 +77,9 @@ class DomainShares:
     """
 
     def __init__(self, most: int, per_domain: int) -> None:
-        self._all = Load(most)
+        self._all = Load(most, _weight(most))
         self._per_domain = min(most, per_domain)
+        self._weight = _weight(self._per_domain)
         self._quick = max(self._per_domain, most - self._per_domain)
         self._domains: dict[str, Load] = {}
         self._waiting: list[_Waiting] = []
@@ -104,7 +110,7 @@ class DomainShares:
         if load is None:
             if len(self._domains) >= MAX_KEPT_DOMAINS:
                 self._domains = {name: load for name, load in self._domains.items() if load.busy or load.waiting}
-            load = self._domains[domain] = Load(self._per_domain)
+            load = self._domains[domain] = Load(self._per_domain, self._weight)
         return load
 
     def _learn(self, load: Load, seconds: float) -> None:
@@ -151,6 +157,10 @@ class DomainShares:
                 for load in waiting.loads:
                     load.begin()
                 waiting.turn.put(None)
+
+
+def _weight(allowed: int) -> float:
+    return 1 / max(LEAST_MAILS, allowed)
 
 
 def _turned_away(loads: Sequence[Load]) -> Wait:

@@ -212,6 +212,25 @@ def test_before_a_mail_has_ended_a_domain_has_few_slots_and_is_asked_again_soon(
     gevent.killall(waiting)
 
 
+def test_neither_one_mail_that_hangs_nor_a_slow_domain_makes_the_others_wait_in_hand():
+    """In a trial thirty quick mails waited for ten seconds, when five slow ones had ended together."""
+    shares = DomainShares(20, 5)
+    for _ in range(40):
+        shares.give_back(shares.take(["a@b.org"]), QUICK)
+    shares.give_back(shares.take(["a@b.org"]), 300.0)
+    assert shares._load("b.org").seconds < 0.2
+    held = taken(shares, *["a@b.org"] * 14)
+    for place in taken(shares, *["a@slow.org"] * 5):
+        shares.give_back(place, SLOW)
+    slow = taken(shares, *["a@slow.org"] * 5)
+    held += taken(shares, "a@b.org")
+    waiting = [gevent.spawn(shares.take, [f"a@{name}.org"]) for name in "bc" * 40]
+    gevent.sleep(0)
+    assert not any(greenlet.ready() for greenlet in waiting)
+    assert (len(held), len(slow)) == (15, 5)
+    gevent.killall(waiting)
+
+
 @pytest.mark.slow
 def test_a_domain_of_5_s_a_mail_does_not_slow_down_one_of_5_ms():
     """1,500 mails to the quick one, alone, and beside 60 to the slow one that came first; with 40 slots."""
