@@ -55,7 +55,8 @@ class SmtpPool:
                 connection = SmtpConnection.open(self._server)
                 return connection.deliver(mail)
         finally:
-            self._shares.give_back(place, self._clock() - started)
+            # A mail that has met no server says nothing of how long mails take: those in hand would wait on after it.
+            self._shares.give_back(place, self._clock() - started if connection is not None else None)
             if connection is not None:
                 self._keep(connection)
 

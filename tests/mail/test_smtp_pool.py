@@ -7,6 +7,7 @@ import pytest
 
 from millpond import Unavailable
 from millpond.mail import smtp_pool, waits
+from millpond.mail.domain_shares import DomainShares
 from tests.mail.senders import MODES, mail, pool
 from tests.smtp_server import CLOSE, HANG, ScriptedServer
 
@@ -37,6 +38,24 @@ def test_a_server_that_has_gone_makes_the_mail_wait():
         senders.send(mail())
     with pytest.raises(Unavailable, match="refused"):
         senders.send(mail())
+
+
+def test_a_mail_that_met_no_server_says_nothing_of_how_long_mails_take(monkeypatch):
+    learned = []
+    give_back = DomainShares.give_back
+
+    def noted(shares, loads, seconds):
+        learned.append(seconds)
+        give_back(shares, loads, seconds)
+
+    monkeypatch.setattr(DomainShares, "give_back", noted)
+    with ScriptedServer({"banner": [CLOSE]}) as server:
+        senders = pool(server)
+        with pytest.raises(Unavailable, match="banner"):
+            senders.send(mail())
+        senders.send(mail())
+    assert learned[0] is None
+    assert learned[1] is not None
 
 
 def test_a_connection_is_asked_whether_it_lives_after_lying_idle():
