@@ -121,6 +121,9 @@ class _Owner:
 
     def run_again(self, delivery: Delivery) -> None: ...
 
+    def number_inside(self, line: Line) -> int:
+        return 0
+
 
 class _Project:
     """The settings and handlers of one folder."""

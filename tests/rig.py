@@ -58,13 +58,26 @@ class Polling:
         self.other.polled(taken, taken)
         share = self.permits.share(0)
         keys = queue_settings(fifo, **{"visibility_seconds": 30} | settings)
-        self.intake = Intake(lambda: len(self.delivered), lambda: self.may_any_begin, share, clock)
+        self.intake = Intake(self, share, clock)
         self.pollers = Pollers(self.queue, keys, share, clock, gevent.spawn, self.intake, self)
 
     def accept(self, messages: list[Received], latest: float) -> None:
         self.delivered += messages
         for _ in messages if self.holds else ():
             self.intake.count_held()
+
+    def taken(self) -> int:
+        return len(self.delivered)
+
+    def may_begin_beside(self, line: Any) -> bool:
+        return self.may_any_begin
+
+    def begun_beside(self, line: Any) -> int:
+        return len(self.delivered)
+
+    def narrow(self) -> None:
+        """As where a line is full, and whatever comes is held."""
+        self.intake.full(None, in_any_case=True)
 
     def receive_failed(self, error: Exception, in_a_row: int) -> None:
         self.failures.append((error, in_a_row, self.pollers.ever_received))

@@ -90,6 +90,11 @@ class Books:
                 sums[name] += metrics.counter.total
         return sums
 
+    def succeeded_of(self, types: Container[str]) -> int:
+        """How many of these types have succeeded so far."""
+        found = self._outcome_metrics.items()
+        return sum(one.counter.total for (kind, name, _), one in found if name == "succeeded" and kind in types)
+
     def receive(self, number: int) -> None:
         self.received += number
         self.count("received", number)

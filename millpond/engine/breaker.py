@@ -65,7 +65,7 @@ class CircuitBreaker:
     """
 
     def __init__(self, options: Breaker | None, chance: Callable[[], float] = random.random) -> None:
-        self.state = CLOSED
+        self.state: BreakerState = CLOSED
         self.until = -math.inf  # OPEN: when the next probe may begin; PROBING: until when this one is waited for
         self._is_off = options is None
         self._options = options or DEFAULT_BREAKER

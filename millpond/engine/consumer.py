@@ -14,7 +14,7 @@ from millpond.engine.endings import Endings
 from millpond.engine.groups import Groups
 from millpond.engine.held_back import HOLDING, WORKING, HeldBack
 from millpond.engine.hold import Hold
-from millpond.engine.intake import Intake
+from millpond.engine.intake import Intake, Traffic
 from millpond.engine.last_receive import LastReceive
 from millpond.engine.outcomes import LEASE_LOST, RELEASED
 from millpond.engine.permits import Share
@@ -34,7 +34,7 @@ from millpond.sqs.sqs_queue import SqsQueue
 LEAST_FOR_RATE = 100
 
 
-class Consumer(DeliveryKeeper, Receiver):
+class Consumer(DeliveryKeeper, Receiver, Traffic):
     """One queue, wired.
 
     1. What the pollers bring becomes deliveries: leased, and put on the ready list (`submit`).
@@ -68,6 +68,7 @@ class Consumer(DeliveryKeeper, Receiver):
         self.books = books
         self.ready = 0  # deliveries that no slot has taken yet
         self.queue = queue
+        self.gates = processor.gates  # of all types of the process
         self.max_bytes = MAX_BYTES  # of one message that the queue takes
         self._settings = settings
         self._dead_letters = dead_letters
@@ -80,7 +81,7 @@ class Consumer(DeliveryKeeper, Receiver):
         self._receiving = ReceiveTrouble(name, clock)
         self._groups = Groups(self) if settings.is_fifo else None
         self._spawn = spawn
-        intake = Intake(self._taken, processor.may_any_begin, share, clock)
+        intake = Intake(self, share, clock)
         self.hold = Hold(settings, share, intake, self._groups, clock, self)
         self._last_receive = LastReceive(name, self.hold, clock)
         self.pollers = Pollers(queue, settings, share, clock, spawn, intake, self)
@@ -186,8 +187,23 @@ class Consumer(DeliveryKeeper, Receiver):
         else:
             self.make_ready(delivery)
 
-    def _taken(self) -> int:
+    def number_inside(self, line: Line) -> int:
+        return sum(one.desk is not None and one.desk.gate is line and one.is_inside() for one in self.hand)
+
+    def taken(self) -> int:
         return self.books.received - self.ready
+
+    def may_begin_beside(self, line: Line | None) -> bool:
+        return bool(self._open_beside(line))
+
+    def begun_beside(self, line: Line | None) -> int:
+        types = self._open_beside(line)
+        at_work = sum(one.started > 0 and one.desk.gate.event_type in types for one in self.hand)
+        return self.books.succeeded_of(types) + at_work
+
+    def _open_beside(self, line: Line | None) -> set[str]:
+        """The types whose breaker is closed, but for this line's."""
+        return {gate.event_type for gate in self.gates if gate is not line and not gate.is_shut}
 
     @property
     def in_hand(self) -> int:

@@ -88,6 +88,10 @@ class DeliveryOwner(Protocol):
     def run_again(self, delivery: Delivery) -> object:
         """Make ready what was held: its time has come."""
 
+    def number_inside(self, line: Line) -> int:
+        """How many messages whose line this is are in their handlers."""
+        ...
+
 
 class DeliveryKeeper(DeliveryOwner, Protocol):
     """Who makes deliveries ready and ends them: the consumer, for its InHand, Groups and Hold."""

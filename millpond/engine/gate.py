@@ -9,7 +9,8 @@ from collections import OrderedDict
 from millpond.app.routing import Route
 from millpond.engine.breaker import CLOSED, BreakerState, CircuitBreaker
 from millpond.engine.delivery import Delivery
-from millpond.engine.outcomes import FAILURES
+from millpond.engine.outcomes import FAILURES, refused_too_often
+from millpond.engine.rate import RateState, TypeRate
 from millpond.hub.backoff import put_off_seconds
 from millpond.hub.clock import Timer
 from millpond.hub.countdown import Time
@@ -20,6 +21,12 @@ from millpond.observe import log
 MAX_HELD = 1_000
 #: Once a breaker is closed, this many of those that it held are at work at once: the others find free slots too.
 BEGIN_AT_ONCE = 100
+#: The line of a type with a rate is what begins in this time, and a few more.
+HELD_SECONDS, HELD_BESIDE = 2.0, 10
+#: Where there is no rate yet, a refusal that came sooner counts as if it had taken this long.
+LEAST_TOOK_SECONDS = 0.05
+#: A message that is refused this often in one receive, while others of its type get through, has failed.
+MAX_REFUSALS = 20
 #: Probes that fail are logged this often.
 LOG_SECONDS = 60.0
 #: The outcome of a delivery that is none yet: it is held.
@@ -42,15 +49,19 @@ class Gate:
     def __init__(self, route: Route, time: Time) -> None:
         self.event_type = route.event_type
         self.breaker = CircuitBreaker(route.breaker)
+        self.rate = TypeRate(route.rate)
         self._concurrency = route.concurrency or 0
         self._time = time
         self._line: OrderedDict[Delivery, None] = OrderedDict()
         self._begun: set[Delivery] = set()  # let in, and not ended; with a concurrency all, else those of the line
         self._timer: Timer | None = None
+        self._look_at = math.inf  # when it rings
+        self._successes = 0  # while it watches
+        self._refusals: dict[Delivery, tuple[int, int]] = {}  # how often each was refused; the successes by then
         self._shut_since = 0.0
         self._reason = ""
         self._logged_at = -math.inf
-        self.watches = bool(self._concurrency)
+        self.watches = self._is_limited
 
     @property
     def is_shut(self) -> bool:
@@ -60,12 +71,31 @@ class Gate:
     @property
     def bound(self) -> int:
         """How many in line are enough for one queue."""
-        return 2 * self._concurrency if self._concurrency and not self.is_shut else MAX_HELD
+        if self.is_shut or not self._is_limited:
+            return MAX_HELD
+        by_concurrency = 2 * self._concurrency if self._concurrency else MAX_HELD
+        by_rate = HELD_SECONDS * self.rate.per_second + HELD_BESIDE if self._has_rate else MAX_HELD
+        return int(min(by_concurrency, by_rate, MAX_HELD))
+
+    @property
+    def rate_now(self) -> float:
+        """How many may begin in a second; 0.0 where there is no rate."""
+        return self.rate.per_second if self._has_rate else 0.0
+
+    @property
+    def _has_rate(self) -> bool:
+        return self.rate.state is not RateState.UNLIMITED
+
+    @property
+    def _is_limited(self) -> bool:
+        return bool(self._concurrency) or self._has_rate
 
     @property
     def reason(self) -> str:
         """Why messages stand in line."""
-        return self._reason if self.is_shut else "others of its type have not ended"
+        if self.is_shut:
+            return self._reason
+        return f"{self.event_type} is limited: others of its type have their turn first"
 
     # In
 
@@ -82,13 +112,16 @@ class Gate:
 
     @property
     def _is_in_order(self) -> bool:
-        return self.is_shut or bool(self._concurrency)
+        return self.is_shut or self._is_limited
 
     def _seconds_left(self) -> float:
-        """Seconds until the next one may begin; infinite where that depends on the end of another."""
-        if seconds := self.breaker.seconds_left(self._time.now()):
+        """0.0: the next one begins now. Else the seconds until it may; infinite where another has to end first."""
+        now = self._time.now()
+        if seconds := self.breaker.seconds_left(now):
             return seconds
-        return math.inf if self._concurrency and len(self._begun) >= self._concurrency else 0.0
+        if self._concurrency and len(self._begun) >= self._concurrency:
+            return math.inf
+        return self.rate.take(now)
 
     def _let_in(self, delivery: Delivery, from_line: bool) -> None:
         if self.is_shut:
@@ -115,21 +148,26 @@ class Gate:
     def _let_next_in(self) -> None:
         """Let in what may begin now, and look again when more may."""
         seconds = math.inf
-        while self._line and not (seconds := self._seconds_left()):
-            if not self._is_in_order and len(self._begun) >= BEGIN_AT_ONCE:
-                seconds = math.inf
+        while self._line and (self._is_in_order or len(self._begun) < BEGIN_AT_ONCE):
+            if seconds := self._seconds_left():
                 break
             delivery, _ = self._line.popitem(last=False)
             self._let_in(delivery, from_line=True)
             delivery.owner.run_again(delivery)
-        self._look_again_in(seconds if self._line else math.inf)
-        self.watches = bool(self._concurrency or self._line or self._begun) or not self.breaker.is_quiet
+        self._look_again_in(seconds if self._line and seconds else math.inf)
+        self.watches = bool(self._is_limited or self._line or self._begun) or not self.breaker.is_quiet
 
     def _look_again_in(self, seconds: float) -> None:
+        due = self._time.now() + seconds
         if self._timer is not None:
+            if self._look_at <= due < math.inf:
+                return
             self._timer.cancel()
-        # A millisecond at least, or with a clock that stands still (Pulse) it would never end.
-        self._timer = self._time.timer(max(0.001, seconds), self._look_again) if seconds < math.inf else None
+            self._timer = None
+        if due < math.inf:
+            self._look_at = due
+            # A millisecond at least, or with a clock that stands still it would never end.
+            self._timer = self._time.timer(max(0.001, seconds), self._look_again)
 
     def _look_again(self) -> None:
         self._timer = None
@@ -139,22 +177,49 @@ class Gate:
 
     def ended(self, delivery: Delivery, outcome: Outcome) -> Outcome:
         """Learn from how a message ended. Gives the outcome that counts: it may be held instead."""
+        now, before = self._time.now(), self.breaker.state
         self._begun.discard(delivery)
-        before = self.breaker.state
-        runs_again = self.breaker.ended(delivery, outcome, self._time.now())
+        if outcome.name == "succeeded":
+            self._successes += 1
+            self.rate.succeeded(now)
+        elif outcome.cause == "too_fast":
+            return self._refused(delivery, outcome, now)
+        runs_again = self.breaker.ended(delivery, outcome, now)
         if self.breaker.state is not before:
             self._log_change(before, outcome)
-        if (runs_again or outcome.cause == "too_fast") and not _runs_on(delivery, outcome):
+        if runs_again and not _runs_on(delivery, outcome):
             return self._stay(delivery, outcome)
-        self._let_next_in()
-        return outcome
+        return self._leave(delivery, outcome)
+
+    def _refused(self, delivery: Delivery, outcome: Outcome, now: float) -> Outcome:
+        """The other side asks for fewer. Of the refusals of one burst only the first shows something of it."""
+        began, running = delivery.started, 0
+        if not self._has_rate:
+            began, running = min(began, now - LEAST_TOOK_SECONDS), delivery.owner.number_inside(self) + 1
+        is_news = self.rate.too_fast(now, outcome.asked_seconds, began=began, running=running)
+        if is_news or self.is_shut:
+            before = self.breaker.state
+            self.breaker.ended(delivery, outcome, now)
+            if self.breaker.state is not before:
+                self._log_change(before, outcome)
+        times, successes = self._refusals.get(delivery, (0, -1))
+        times += self._successes > successes
+        self._refusals[delivery] = times, self._successes
+        if times < MAX_REFUSALS:
+            return self._stay(delivery, outcome)
+        return self._leave(delivery, refused_too_often(delivery, delivery.desk.policy, outcome))
 
     def _stay(self, delivery: Delivery, outcome: Outcome) -> Outcome:
         held = self._hold(delivery)
         if held is IN_LINE:
             return held
+        return self._leave(delivery, held if outcome.cause in FAILURES else outcome)
+
+    def _leave(self, delivery: Delivery, outcome: Outcome) -> Outcome:
+        if self._refusals:
+            self._refusals.pop(delivery, None)
         self._let_next_in()
-        return held if outcome.cause in FAILURES else outcome
+        return outcome
 
     def _log_change(self, before: BreakerState, outcome: Outcome) -> None:
         now, why = self._time.now(), outcome.reason or outcome.error or outcome.cause

@@ -9,7 +9,7 @@ from millpond.app.config import QueueSettings
 from millpond.engine.delivery import ON_HOLD, WAITING, Delivery, DeliveryKeeper, Line
 from millpond.engine.gate import MAX_HELD, no_room
 from millpond.engine.groups import Groups
-from millpond.engine.intake import HELD_IN_A_ROW, Intake
+from millpond.engine.intake import Intake
 from millpond.engine.permits import Share
 from millpond.hub.clock import Clock, Timer
 
@@ -72,12 +72,12 @@ class Hold:
             self._park(delivery, HeldPlace(line))
             self._lines[line] += 1
         if is_new and (self._lines[line] >= line.bound or self.number >= MAX_HELD or self._is_too_large(delivery)):
-            self._intake.narrow()
+            self._intake.full(line, in_any_case=self.number >= 2 * MAX_HELD)
         return delivery in self._held
 
     def _has_room(self, line: Line, delivery: Delivery) -> bool:
         """Beyond its bound a line has room for what may come until receiving has stopped; in bytes there is none."""
-        more = HELD_IN_A_ROW + self._share.cap
+        more = self._share.cap
         has_place = self._lines[line] < line.bound + more and self.number < MAX_HELD + more
         return has_place and not self._is_too_large(delivery)
 
@@ -108,7 +108,7 @@ class Hold:
         self._intake.count_held()
         self._park(delivery, HeldPlace())
         if self.number >= MAX_HELD:
-            self._intake.narrow()
+            self._intake.full(None)
 
     def _park(self, delivery: Delivery, place: HeldPlace) -> None:
         delivery.state = ON_HOLD

@@ -130,6 +130,12 @@ def _waits(raised: Raised, cause: Cause, delivery: Delivery) -> Outcome:
     )
 
 
+def refused_too_often(delivery: Delivery, policy: RetrySettings, outcome: Outcome) -> Outcome:
+    """A failure: the other side goes on to ask for fewer for this message alone."""
+    reason = joined(outcome.reason, "refused again and again, while others of its type get through")
+    return _failed(delivery, policy, "failed", reason)
+
+
 def _failed(
     delivery: Delivery,
     policy: RetrySettings,

@@ -140,10 +140,6 @@ class Processor:
     def _interrupted(self, delivery: Delivery, desk: Desk, by: Interruption) -> Outcome:
         return of_interrupt(by.error, delivery, desk.policy, desk.route)
 
-    def may_any_begin(self) -> bool:
-        """Whether the breaker of any type is closed."""
-        return not all(gate.is_shut for gate in self.gates)
-
     def given_up(self, delivery: Delivery) -> Outcome:
         """The outcome of a delivery whose handler does not end, whatever is thrown into it."""
         if delivery.interruption is None or delivery.desk is None:

@@ -27,7 +27,9 @@ def log_progress(consumer: Consumer) -> None:
     if consumer.in_hand:
         numbers, name = _numbers(consumer), consumer.name
         done = f"{numbers.get('succeeded', 0):,} succeeded"
-        text = f"{name}: {consumer.in_hand:,} in hand, {consumer.ready:,} of them ready, {done}"
+        ready, held = consumer.ready, consumer.hold.number
+        of_them = f"{ready:,} of them ready, {held:,} held" if held else f"{ready:,} of them ready"
+        text = f"{name}: {consumer.in_hand:,} in hand, {of_them}, {done}"
         log.event(logging.INFO, "worker.progress", text, **numbers)
 
 

@@ -106,7 +106,12 @@ class Service:
         for consumer in self.consumers:
             self._metrics.gauge(f"{consumer.name}.in_hand", partial(getattr, consumer, "in_hand"))
             self._metrics.gauge(f"{consumer.name}.ready", partial(getattr, consumer, "ready"))
+            self._metrics.gauge(f"{consumer.name}.held", partial(getattr, consumer.hold, "number"))
             self._metrics.gauge(f"{consumer.name}.requests_per_1000", partial(getattr, consumer, "requests_per_1000"))
+        for gate in self.consumers[0].gates if self.consumers else ():  # they are of the process
+            place = f"worker.type.{gate.event_type.replace('.', '_')}"
+            self._metrics.gauge(f"{place}.breaker", partial(getattr, gate, "is_shut"))
+            self._metrics.gauge(f"{place}.rate", partial(getattr, gate, "rate_now"))
 
 
 def _is_empty(consumer: Consumer) -> bool:

@@ -370,9 +370,9 @@ def test_no_more_of_a_type_run_at_once_than_its_concurrency_and_others_go_on(clo
     healthy = rig.put("fine", {}, 200)
     clock.advance(2)
     assert sorted(done) == sorted(healthy)
-    clock.advance(10)
+    clock.advance(60)  # what found no room came back
     assert max(most) == 3
-    assert len(set(ids) & {*rig.queue.deleted}) >= 30
+    assert set(ids) <= {*rig.queue.deleted}
     assert rig.letters() == []
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 import random
 from collections import Counter
+from typing import cast
 
 import gevent
 import pytest
 
 from millpond.engine.ask import Asks
-from millpond.engine.intake import Intake
+from millpond.engine.intake import Intake, Traffic
 from millpond.engine.permits import QUIET_WAIT_SECONDS, Permits
 from millpond.engine.poller import Pollers
 from millpond.errors import QueueError
@@ -66,7 +67,7 @@ class Process:
                 share,
                 self.clock,
                 gevent.spawn,
-                Intake(lambda: 0, lambda: True, share, self.clock),
+                Intake(cast("Traffic", None), share, self.clock),
                 Accepted(self, index),
             )
             self.queues.append(queue)

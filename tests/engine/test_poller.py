@@ -4,7 +4,6 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from millpond.engine.intake import HELD_IN_A_ROW
 from millpond.engine.permits import FILL_SECONDS, Permits
 from millpond.engine.poller import OVERDUE_SECONDS
 from millpond.errors import AccessDenied, Throttled, Unreachable
@@ -398,18 +397,10 @@ def test_an_empty_answer_is_early_where_it_comes_before_half_of_its_poll_is_over
     assert all(pause >= 0.09 for pause in pauses) is rests
 
 
-def narrow(rig):
-    """As where a line is full, and whatever came was held."""
-    for _ in range(HELD_IN_A_ROW):
-        rig.intake.count_held()
-    rig.intake.narrow()
-    assert rig.intake.is_narrow
-
-
 def test_a_narrow_intake_is_one_look_for_one_message_and_looks_grow_rare(polling, clock):
     rig = polling(wait_seconds=1)
     clock.advance(0.5)
-    narrow(rig)
+    rig.narrow()
     rig.holds = True
     clock.advance(1)  # the poll that was open is back
     rig.queue.put("x", 100)
@@ -426,7 +417,7 @@ def test_a_narrow_intake_is_one_look_for_one_message_and_looks_grow_rare(polling
 
 def test_a_look_that_brings_a_message_that_begins_makes_the_intake_wide_again(polling, clock):
     rig = polling(wait_seconds=1)
-    narrow(rig)
+    rig.narrow()
     rig.queue.put("x", 100)
     clock.advance(5)
     assert not rig.intake.is_narrow
@@ -436,7 +427,7 @@ def test_a_look_that_brings_a_message_that_begins_makes_the_intake_wide_again(po
 def test_a_look_that_brings_nothing_is_followed_by_the_next_at_once(polling, clock):
     """It has waited for its whole long poll: a message of another type begins within a second."""
     rig = polling(wait_seconds=20)
-    narrow(rig)
+    rig.narrow()
     clock.advance(200)
     rig.queue.put("x")
     clock.advance(1)
@@ -448,7 +439,7 @@ def test_no_look_is_made_while_no_type_may_begin_at_all(polling, clock):
     rig = polling(wait_seconds=1)
     clock.advance(0.5)
     rig.may_any_begin = False
-    narrow(rig)
+    rig.narrow()
     clock.advance(1)
     asked = rig.queue.calls["receive"]
     clock.advance(3_600)
@@ -462,7 +453,7 @@ def test_no_look_is_made_while_no_type_may_begin_at_all(polling, clock):
 def test_a_poll_that_waits_for_permits_when_the_intake_narrows_asks_for_one_message(polling, clock):
     rig = polling(wait_seconds=1, permits=20, taken=20)
     clock.advance(1)
-    narrow(rig)
+    rig.narrow()
     rig.queue.put("x", 20)
     rig.other.release(20)
     clock.advance(1.2)
@@ -494,7 +485,7 @@ def test_after_stop_a_poll_that_waits_for_permits_or_rests_is_gone_at_once(polli
     assert rig.pollers.ended.is_set()
     looking = polling()
     looking.may_any_begin = False
-    narrow(looking)
+    looking.narrow()
     clock.advance(25)
     looking.pollers.stop()
     clock.advance(0)
@@ -564,7 +555,7 @@ def test_an_attempt_id_is_not_used_when_sqs_has_forgotten_it(polling, clock):
     clock.advance(1)
     assert len(attempts) == 1
     rig.may_any_begin = False
-    narrow(rig)
+    rig.narrow()
     clock.advance(310)
     rig.intake.widen()
     clock.advance(5)
@@ -610,9 +601,7 @@ def test_some_poll_is_always_left_whatever_fails_and_narrows(clock):
     for round_ in range(40):
         queue.script["receive"] += [Unreachable("down")] * (round_ % 5)
         clock.advance(0.1 * (round_ % 7))
-        for _ in range(HELD_IN_A_ROW):
-            rig.intake.count_held()
-        rig.intake.narrow()
+        rig.narrow()
         clock.advance(0.3)
         assert some.active >= 1
         rig.intake.widen()

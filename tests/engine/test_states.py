@@ -7,11 +7,18 @@ from pathlib import Path
 import pytest
 
 import millpond.engine
+from millpond.engine.breaker import BreakerState
 from millpond.engine.delivery import DeliveryState
+from millpond.engine.intake import IntakeState
 from millpond.engine.lease_state import LeaseState
 
 ENGINE = Path(millpond.engine.__file__).parent
-HOMES = {LeaseState: "millpond.engine.lease_state", DeliveryState: "millpond.engine.delivery"}
+HOMES = {
+    BreakerState: "millpond.engine.breaker",
+    DeliveryState: "millpond.engine.delivery",
+    IntakeState: "millpond.engine.intake",
+    LeaseState: "millpond.engine.lease_state",
+}
 
 
 def table(states):

@@ -1,0 +1,151 @@
+"""Messages before the gate of a type that has a rate, or whose other side asks for fewer."""
+
+from __future__ import annotations
+
+import pytest
+
+from millpond.app.handler_options import rate_limit
+from millpond.errors import TooFast, Wait
+from tests.engine.relays import Bucket
+from tests.engine.wired import run
+
+pytestmark = pytest.mark.usefixtures("no_core_greenlet_died")
+
+
+class Relay:
+    """Takes a number of messages in a second, and refuses the rest."""
+
+    def __init__(self, clock, per_second, after=None):
+        self.clock, self.after, self.bucket = clock, after, Bucket(per_second, per_second)
+        self.taken, self.refused = [], 0
+
+    def __call__(self, payload, message):
+        self.clock.sleep(0.05)
+        if self.bucket.takes(self.clock.now()):
+            self.taken.append(self.clock.now())
+        else:
+            self.refused += 1
+            raise TooFast("454 too many", after=self.after)
+
+
+def in_seconds(times, begin, end):
+    return sum(begin <= time < end for time in times)
+
+
+def test_a_rate_is_kept_and_costs_no_receives(clock):
+    began, start = [], clock.now()
+    rig = run(
+        clock,
+        {"job": lambda payload, message: began.append(clock.now())},
+        options={"job": {"rate": rate_limit("14/s")}},
+        concurrency=100,
+        max_receive_count=2,
+    )
+    ids = rig.put("job", {}, 1_000)
+    clock.advance(61)
+    assert 13.5 * 60 <= in_seconds(began, start + 1, start + 61) <= 14 * 60
+    assert max(in_seconds(began, second, second + 1) for second in began) <= 14
+    assert rig.consumer.hold.number <= 38 + 50 + 100
+    clock.advance(20)
+    assert rig.queue.deleted == dict.fromkeys(ids, 1)
+    assert rig.books.received == 1_000
+    assert rig.permits.free + rig.consumer._share.polling == 100
+
+
+def test_a_type_with_a_rate_does_not_hold_up_the_others_of_its_queue(clock):
+    done = []
+
+    def healthy(payload, message):
+        clock.sleep(0.2)
+        done.append(clock.now())
+
+    rig = run(
+        clock,
+        {"job": lambda payload, message: None, "fine": healthy},
+        options={"job": {"rate": rate_limit("1/s")}},
+        concurrency=20,
+        max_receive_count=3,
+    )
+    rig.put("job", {}, 300)
+    for _ in range(30):
+        rig.put("fine", {}, 90)
+        clock.advance(1)
+    assert len(done) >= 0.95 * 30 * 90
+    clock.advance(1_500)
+    assert rig.queue.messages == {}
+    assert rig.letters() == rig.queue.moved == []
+
+
+def test_two_thousand_mails_at_a_relay_that_takes_fourteen_a_second_leave_no_dead_letter(clock):
+    relay, start = Relay(clock, 14), clock.now()
+    rig = run(clock, {"job": relay}, concurrency=100, max_receive_count=3, visibility_seconds=60)
+    ids = rig.put("job", {}, 2_000)
+    clock.advance(60)
+    first = len(relay.taken)
+    clock.advance(60)
+    assert (len(relay.taken) - first) / 60 >= 12
+    clock.advance(80)
+    assert rig.queue.deleted == dict.fromkeys(ids, 1)
+    assert rig.letters() == rig.queue.moved == []
+    assert relay.taken[-1] - start <= 2_000 / 12 + 5
+
+
+def test_a_relay_that_refuses_all_for_twenty_five_minutes_leaves_no_dead_letter(clock):
+    up = []
+
+    def handle(payload, message):
+        clock.sleep(0.05)
+        if not up:
+            raise TooFast("452 insufficient system storage")
+
+    rig = run(clock, {"job": handle}, concurrency=100, max_receive_count=3, visibility_seconds=60)
+    ids = rig.put("job", {}, 200)
+    clock.advance(1_500)
+    assert rig.books.received == 200
+    up.append(True)
+    clock.advance(120)
+    assert rig.queue.deleted == dict.fromkeys(ids, 1)
+
+
+def test_retry_after_is_waited_for(clock):
+    relay = Relay(clock, 1, after=30)
+    rig = run(clock, {"job": relay}, concurrency=10)
+    rig.put("job", {}, 10)
+    clock.advance(29)
+    assert len(relay.taken) <= 2
+    clock.advance(3)
+    assert len(relay.taken) >= 2
+
+
+def test_a_message_that_alone_is_refused_again_and_again_has_failed(clock):
+    def handle(payload, message):
+        if payload:
+            raise TooFast("too large for this hour")
+
+    rig = run(clock, {"job": handle}, max_attempts=1, visibility_seconds=600)
+    rig.put("job", True)
+    for _ in range(400):
+        rig.put("job", False)
+        clock.advance(1)
+    assert ["refused again and again" in reason for reason in rig.letters()] == [True]
+
+
+def test_wait_holds_one_message_and_no_other(clock):
+    ran = []
+
+    def handle(payload, message):
+        ran.append((payload, clock.now()))
+        if payload == "busy" and len([one for one, _ in ran if one == "busy"]) < 5:
+            raise Wait("its domain is busy", after=0.5)
+
+    rig = run(clock, {"job": handle}, max_receive_count=1)
+    start = clock.now()
+    (one,) = rig.put("job", "busy")
+    rig.put("job", "other", 20)
+    clock.advance(0.1)
+    assert len(rig.queue.deleted) == 0 or one not in rig.queue.deleted
+    clock.advance(5)
+    assert [round(time - start, 1) for payload, time in ran if payload == "busy"] == [0, 0.5, 1.0, 1.5, 2.0]
+    assert len(rig.queue.deleted) == 21
+    assert rig.books.received == 21
+    assert rig.consumer.hold.number == 0
