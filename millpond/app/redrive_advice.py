@@ -20,9 +20,9 @@ LEAST_REDRIVE_MARGIN, GOOD_REDRIVE_MARGIN = 5, 10
 
 
 def longest_policy(routes: Mapping[str, Route], retry: RetrySettings) -> RetrySettings:
-    """The policy of the handler that has the most attempts; [retry] where there is no handler."""
+    """The policy of the handler with the most attempts, over the longest time; [retry] where there is none."""
     policies = [policy_of(route, retry) for route in routes.values()]
-    return max(policies, key=lambda policy: policy.max_attempts, default=retry)
+    return max(policies, key=lambda policy: (policy.max_attempts, Span.of(policy)), default=retry)
 
 
 def good_count(policy: RetrySettings) -> int:

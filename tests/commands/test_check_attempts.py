@@ -105,6 +105,9 @@ def test_the_handler_with_the_most_attempts_decides_how_many_receives_are_good()
     assert good_count(longest_policy(route(), RetrySettings())) == 17
     assert good_count(longest_policy(routes, RetrySettings())) == 22
     assert good_count(longest_policy({}, RetrySettings(3))) == 13
+    slow = msgspec.structs.replace(route()["ok"], backoff=(30, 3_600))
+    assert longest_policy(route() | {"slow": slow}, RETRY) == longest_policy({"slow": slow} | route(), RETRY)
+    assert longest_policy(route() | {"slow": slow}, RETRY).max_seconds == 3_600
 
 
 @pytest.mark.parametrize(
