@@ -182,8 +182,9 @@ def test_an_interrupt_while_waiting_for_a_place_leaks_nothing():
         still_works(senders, server)
 
 
-def test_a_storm_of_interrupts_leaks_no_place_and_loses_no_wake_up():
+def test_a_storm_of_interrupts_leaks_no_place_and_loses_no_wake_up(monkeypatch):
     """Three connections, forty senders, each interrupted at a random one of its switches, or not at all."""
+    monkeypatch.setattr(domain_shares, "UNKNOWN_SECONDS", 0.0)  # all of them wait in their slots
     chance = random.Random(4711)
     with ScriptedServer() as server:
         senders = SmtpPool(MailServer("127.0.0.1", server.port), DomainShares(CONNECTIONS, CONNECTIONS), 7)
