@@ -259,16 +259,16 @@ def put_in_memory(self, key, *of):
         return CLAIM_IN_MEMORY(self, key, *of)
 
 
-def put_in_the_table(self, key, *of):
+def put_in_the_table(self, key, token, digest, lease_until, now):
     record = self.read(key)
-    is_new = record is None or claim.state_of(record, of[-1]) is ClaimState.FREE
+    is_new = record is None or claim.state_of(record, now) is ClaimState.FREE
     update = (dynamodb.CLAIM_EXPIRED if is_new else dynamodb.CLAIM).update
     anything = TableWrite(update, "attribute_exists(#id) OR attribute_not_exists(#id)")
-    with mock.patch.object(dynamodb, "CLAIM", anything):
-        return CLAIM_IN_TABLE(self, key, *of)
+    values = {":token": token, ":digest": digest, ":lease_until": lease_until, ":zero": 0}
+    self._write(key, anything, values | {":expires": self._expiry(lease_until, now)})
+    return Claimed(0 if is_new else record.failures)
 
 
-CLAIM_IN_TABLE = DynamoClaims.claim
 plant(
     "look_and_write_are_two_steps",
     "of those that claim at once, one gets it",
