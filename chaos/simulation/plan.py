@@ -24,6 +24,12 @@ KINDS: tuple[FaultKind, ...] = (
 )
 #: The share of schedules in which changes of visibility alone go wrong.
 CRAWLING = 0.04
+#: The share of schedules with an outage of the server behind the handlers, and that with a concurrency of the type.
+DOWN, LIMITED = 0.35, 0.25
+#: In some of them no message is held for longer than this and its visibility time-out.
+SHORT_HOLD_SECONDS = 60
+#: When a schedule begins.
+START = 1_000.0
 CALLS = ("receive", "delete", "change_visibility", "send")
 
 
@@ -72,6 +78,13 @@ class Plan(msgspec.Struct):
     long: float  # the share of handlers that take longer than the visibility time-out
     calm_at: float
     hold: bool = False  # a handler that takes longer than SQS lets anybody hold a message
+    outages: tuple[tuple[float, float], ...] = ()  # from and to, on the clock: every handler says Unavailable
+    at_once: int | None = None  # the concurrency of the type
+    max_hold: int = 43_200
+
+    def is_down(self, now: float) -> bool:
+        """Whether the server behind the handlers is down."""
+        return any(begin <= now < end for begin, end in self.outages)
 
     @property
     def permits(self) -> int:
@@ -106,7 +119,21 @@ def draw(seed: int) -> Plan:
     """The plan of a seed. Each kind of trouble is in some schedules and not in others: so one does not hide another."""
     plan = _drawn(seed)
     chance = Random(-seed - 1)  # its own, so that the other plans stay as they are
-    return plan if plan.hold or chance.random() >= CRAWLING else _crawling(plan, chance)
+    if not plan.hold and chance.random() < CRAWLING:
+        plan = _crawling(plan, chance)
+    return plan if plan.hold else _limited(plan, chance)
+
+
+def _limited(plan: Plan, chance: Random) -> Plan:
+    """The server behind its handlers is down for a while, or only some may run at once, or neither."""
+    if chance.random() < DOWN:
+        begin = START + chance.uniform(0.0, 20.0)
+        outage = begin, begin + chance.choice((1.0, 10.0, 40.0, 120.0))
+        longest = chance.choice((SHORT_HOLD_SECONDS + plan.visibility, 43_200))
+        plan = msgspec.structs.replace(plan, outages=(outage,), max_hold=longest)
+    if chance.random() < LIMITED:
+        plan = msgspec.structs.replace(plan, at_once=chance.choice((1, 2, 4)))
+    return plan
 
 
 def _crawling(plan: Plan, chance: Random) -> Plan:

@@ -193,10 +193,14 @@ class _Reader:
     def _on_held(self, event: Event) -> None:
         """It may run again: what it has run so far is told by a life of its own."""
         life = self._life(event)
+        life.held.append(event.at)
         if life.start < math.inf:
-            self.tale.lives.append(msgspec.structs.replace(life, over=event.at, settled=[]))
+            self.tale.lives.append(msgspec.structs.replace(life, over=event.at, settled=[], held=[]))
             life.start = life.start_deadline = life.start_until = life.end = math.inf
             life.result, life.thrown = "", []
+
+    def _on_freed(self, event: Event) -> None:
+        self._life(event).freed.append(event.at)
 
     def _on_settle(self, event: Event) -> None:
         self._life(event).settled.append(Settled(event.at, *event.value))

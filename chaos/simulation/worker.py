@@ -16,6 +16,7 @@ from chaos.simulation.link import Link, Network
 from chaos.simulation.plan import Plan, Script
 from chaos.simulation.sqs import LARGE_BYTES, LetterBox, SimulatedQueue
 from millpond.app.config import QueueSettings, RetrySettings
+from millpond.app.handler_options import Breaker
 from millpond.app.routing import Route
 from millpond.engine.books import Books
 from millpond.engine.claiming import Claiming
@@ -39,6 +40,8 @@ from tests.limited import Limited
 LONGEST_BACK_OFF = 5
 #: A stuck handler swallows every interrupt: no script does, so that "runs twice at once" can be told.
 RETRY = (1, LONGEST_BACK_OFF)
+#: Probes are waited for less long than some handlers run.
+BREAKER = Breaker(probe_seconds=0.5, max_probe_seconds=4.0, probe_limit_seconds=3.0)
 #: Four large messages at once, and a part of a fifth.
 MAX_BYTES = 4 * LARGE_BYTES + 1
 
@@ -145,7 +148,16 @@ class Worker:
         return consumer
 
     def _route(self) -> Route:
-        return Route("work", "simulated.work", msgspec.json.decode, self._handle, self.plan.timeout)
+        plan = self.plan
+        return Route(
+            "work",
+            "simulated.work",
+            msgspec.json.decode,
+            self._handle,
+            plan.timeout,
+            concurrency=plan.at_once,
+            breaker=BREAKER,
+        )
 
     def _claiming(self) -> Claiming | None:
         """Where its handler is idempotent."""
@@ -155,7 +167,11 @@ class Worker:
         plan = self.plan
         url = "http://queue.test/000000000000/q" + ".fifo" * plan.fifo
         return QueueSettings(
-            url, wait_seconds=plan.wait_seconds, visibility_seconds=plan.visibility, pollers=plan.pollers
+            url,
+            wait_seconds=plan.wait_seconds,
+            visibility_seconds=plan.visibility,
+            pollers=plan.pollers,
+            max_hold_seconds=plan.max_hold,
         )
 
     def _record_settling(self) -> None:
@@ -305,6 +321,8 @@ class Worker:
 
     def _conclude(self, script: Script, message: Message) -> None:
         is_job = "/" in message.event_id
+        if self.plan.is_down(self.clock.now()):
+            raise Unavailable("simulated outage")
         match script.result:
             case "fail":
                 raise ValueError("simulated")

@@ -71,7 +71,8 @@ class Hold:
         if has_room and self.can_hold(delivery):
             self._park(delivery, HeldPlace(line))
             self._lines[line] += 1
-        if is_new and (self._lines[line] >= line.bound or self.number >= MAX_HELD or self._is_too_large(delivery)):
+        is_full = self._lines[line] >= line.bound or self.number >= MAX_HELD or self._is_too_large(delivery)
+        if is_new and is_full and self._held:  # what is held makes it wide again, as it leaves
             self._intake.full(line, in_any_case=self.number >= 2 * MAX_HELD)
         return delivery in self._held
 
@@ -134,13 +135,13 @@ class Hold:
         if timer is not None:
             timer.cancel()
         if line is not None:
-            self._leave_line(delivery, line)
-
-    def _leave_line(self, delivery: Delivery, line: Line) -> None:
-        line.leave_line(delivery)
-        self._lines[line] -= 1
-        if 2 * self._lines[line] <= line.bound and self._share.bytes.is_held_half_empty:
+            line.leave_line(delivery)
+            self._lines[line] -= 1
+        if self._is_half_empty(line) and self._share.bytes.is_held_half_empty:
             self._intake.widen()
+
+    def _is_half_empty(self, line: Line | None) -> bool:
+        return 2 * self.number <= MAX_HELD if line is None else 2 * self._lines[line] <= line.bound
 
     def take_all(self) -> list[Delivery]:
         """Take all out, and hold nothing from now on: the drain begins."""
