@@ -31,7 +31,7 @@ def test_it_names_itself_and_its_queues_and_ends_in_order(process: subprocess.Po
     sqs.send_message(QueueUrl=f"{url}/000000000000/jobs", MessageBody="m")
     policy = sqs.get_queue_attributes(QueueUrl=f"{url}/000000000000/jobs", AttributeNames=["RedrivePolicy"])
     assert policy["Attributes"]["RedrivePolicy"] == (
-        '{"deadLetterTargetArn":"arn:aws:sqs:us-east-1:000000000000:jobs-dead","maxReceiveCount":15}'
+        '{"deadLetterTargetArn":"arn:aws:sqs:us-east-1:000000000000:jobs-dead","maxReceiveCount":17}'
     )
     sqs.close()
     process.send_signal(number)
@@ -51,7 +51,7 @@ def test_a_name_that_ends_with_fifo_makes_a_fifo_queue_and_its_dead_letter_queue
         process.terminate()
     assert [(each["FifoQueue"], each["ContentBasedDeduplication"]) for each in shown] == [("true", "false")] * 2
     assert shown[0]["RedrivePolicy"] == (
-        '{"deadLetterTargetArn":"arn:aws:sqs:us-east-1:000000000000:orders-dead.fifo","maxReceiveCount":15}'
+        '{"deadLetterTargetArn":"arn:aws:sqs:us-east-1:000000000000:orders-dead.fifo","maxReceiveCount":17}'
     )
 
 
