@@ -1,11 +1,13 @@
 """Claims where more than one rule meets: FIFO groups, threads, what is held, and the books."""
 
+import subprocess
+import sys
 from itertools import pairwise
 
 import gevent
 import pytest
 
-from millpond.errors import Unavailable
+from millpond.errors import TooFast, Unavailable
 from tests.engine.claimed import Effects, Store, body, worker
 from tests.rig import Rig
 
@@ -45,11 +47,11 @@ def test_a_handler_in_a_thread_runs_under_a_claim_too(clock, store):
     assert [outcome.cause for _, outcome in rig.ended] == ["", "duplicate"]
 
 
-def test_what_is_kept_in_hand_keeps_its_claim_and_renews_it_when_it_begins_again(clock, store):
-    """At its last receive a message waits for its server here; nobody else can take the event meanwhile... for as long
-    as its claim lasts; then it is claimed anew."""
+@pytest.mark.parametrize("max_receive_count", [0, 1])
+def test_what_is_held_keeps_its_claim_and_renews_it_when_it_begins_again(clock, store, max_receive_count):
+    """Its breaker is open: no write is paid for meanwhile. Another may take the event once the claim is over."""
     effects = Effects(clock, steps=[Unavailable("down", after=20)])
-    rig = worker(clock, store, effects, visibility_seconds=30, max_receive_count=1)
+    rig = worker(clock, store, effects, visibility_seconds=30, max_receive_count=max_receive_count)
     [one] = rig.queue.put(body())
     clock.advance(15)
     assert store.names() == ["claim"]
@@ -127,3 +129,25 @@ def test_the_log_says_of_a_duplicate_that_its_handler_did_not_run(clock, store, 
         clock.advance(1)
     text = caplog.records[-1].getMessage()
     assert text.startswith("this event was done before: the message was deleted, and its handler did not run")
+
+
+def test_a_message_whose_type_asks_for_fewer_at_a_time_keeps_its_claim_and_its_attempts(clock, store):
+    effects = Effects(clock, steps=[TooFast("slower")] * 3)
+    rig = worker(clock, store, effects, max_attempts=1)
+    [one] = rig.queue.put(body())
+    clock.advance(120)
+    assert rig.outcomes() == {one: "succeeded"}
+    assert store.names().count("claim") == 1
+    assert "release" not in store.names()
+
+
+def test_where_no_handler_is_idempotent_nothing_of_claims_is_made(clock):
+    rig = Rig(clock, {"job": Effects(clock)})
+    assert rig.consumer.endings.settler.claims is None
+    assert rig.processor.claiming is None
+
+
+def test_the_parts_of_a_worker_without_idempotent_handlers_load_no_client_of_dynamodb():
+    code = "import sys, millpond.process.wiring; print([name for name in sys.modules if 'dynamodb' in name])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
