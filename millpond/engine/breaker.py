@@ -70,7 +70,7 @@ class CircuitBreaker:
         self._is_off = options is None
         self._options = options or DEFAULT_BREAKER
         self._chance = chance
-        self._failures = 0  # in a row, of any kind
+        self.failures = 0  # in a row, of any kind
         self._outage_failures = 0  # in a row, that look like the other side's
         self._wait_seconds = 0.0
         self._opened_at = -math.inf  # on the deliveries' clock: what began by then is a straggler
@@ -80,7 +80,7 @@ class CircuitBreaker:
     @property
     def is_quiet(self) -> bool:
         """Whether a success would change nothing."""
-        return self.state is CLOSED and not self._failures
+        return self.state is CLOSED and not self.failures
 
     def seconds_left(self, now: float) -> float:
         """Seconds until a message may begin."""
@@ -117,9 +117,9 @@ class CircuitBreaker:
         if 0.0 < delivery.started <= self._opened_at:  # a straggler
             return sign in OUTAGES
         if sign == "up":
-            self._failures = self._outage_failures = 0
+            self.failures = self._outage_failures = 0
         elif sign != "nothing":
-            self._failures += 1
+            self.failures += 1
             self._outage_failures = self._outage_failures + 1 if sign in OUTAGES else 0
             if self._is_too_much(sign):
                 self._opened_at = max(self._opened_at, delivery.ended)
@@ -129,7 +129,7 @@ class CircuitBreaker:
 
     def _is_too_much(self, sign: Sign) -> bool:
         most = self._options.failures
-        in_a_row = self._outage_failures >= self._options.outage_failures or 0 < most <= self._failures
+        in_a_row = self._outage_failures >= self._options.outage_failures or 0 < most <= self.failures
         return sign == "down" or in_a_row
 
     def _probe_failed(self, sign: Sign, asked_seconds: float, now: float) -> None:
@@ -150,6 +150,6 @@ class CircuitBreaker:
 
     def _close(self) -> None:
         self.state = CLOSED
-        self._failures = self._outage_failures = 0
+        self.failures = self._outage_failures = 0
         self._probes.clear()
         self._probe = None

@@ -56,7 +56,10 @@ class Endings(SettlerOwner):
         """Queue its outcome for settling; it may be held instead. Never blocks."""
         if delivery.state is SETTLING:
             return
-        if outcome is not SUCCEEDED or delivery.desk.gate.watches:
+        if outcome is SUCCEEDED:
+            if delivery.desk.gate.watches:
+                delivery.desk.gate.succeeded(delivery)
+        else:
             decided = self._decide(delivery, outcome)
             if decided is None:
                 return

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from millpond.app.routing import Route
 from millpond.engine.breaker import CLOSED, BreakerState, CircuitBreaker
 from millpond.engine.delivery import Delivery
-from millpond.engine.outcomes import FAILURES, refused_too_often
+from millpond.engine.outcomes import FAILURES, SUCCEEDED, refused_too_often
 from millpond.engine.rate import RateState, TypeRate
 from millpond.hub.backoff import put_off_seconds
 from millpond.hub.clock import Timer
@@ -51,6 +51,7 @@ class Gate:
         self.breaker = CircuitBreaker(route.breaker)
         self.rate = TypeRate(route.rate)
         self._concurrency = route.concurrency or 0
+        self._always_watches = bool(route.rate or route.concurrency)
         self._time = time
         self._line: OrderedDict[Delivery, None] = OrderedDict()
         self._begun: set[Delivery] = set()  # let in, and not ended; with a concurrency all, else those of the line
@@ -61,7 +62,7 @@ class Gate:
         self._shut_since = 0.0
         self._reason = ""
         self._logged_at = -math.inf
-        self.watches = self._is_limited
+        self.watches = self._always_watches
 
     @property
     def is_shut(self) -> bool:
@@ -116,15 +117,14 @@ class Gate:
 
     def _seconds_left(self) -> float:
         """0.0: the next one begins now. Else the seconds until it may; infinite where another has to end first."""
-        now = self._time.now()
-        if seconds := self.breaker.seconds_left(now):
+        if self.breaker.state is not CLOSED and (seconds := self.breaker.seconds_left(self._time.now())):
             return seconds
         if self._concurrency and len(self._begun) >= self._concurrency:
             return math.inf
-        return self.rate.take(now)
+        return 0.0 if self.rate.state is RateState.UNLIMITED else self.rate.take(self._time.now())
 
     def _let_in(self, delivery: Delivery, from_line: bool) -> None:
-        if self.is_shut:
+        if self.breaker.state is not CLOSED:
             self.breaker.begin(delivery, self._time.now())
             text = f"{self.event_type}: a message tries again"
             log.event(logging.DEBUG, "breaker.probing", text, type=self.event_type, reason=self._reason)
@@ -174,6 +174,14 @@ class Gate:
         self._let_next_in()
 
     # Out
+
+    def succeeded(self, delivery: Delivery) -> None:
+        """The same as `ended`, for what succeeded: as a rule that changes nothing."""
+        self._begun.discard(delivery)
+        breaker, rate = self.breaker, self.rate
+        is_quiet = breaker.state is CLOSED and not breaker.failures and rate.state is not RateState.LOWERED
+        if not (is_quiet and self._always_watches) or (self._line and self._concurrency):
+            self.ended(delivery, SUCCEEDED)
 
     def ended(self, delivery: Delivery, outcome: Outcome) -> Outcome:
         """Learn from how a message ended. Gives the outcome that counts: it may be held instead."""

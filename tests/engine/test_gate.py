@@ -7,26 +7,13 @@ from itertools import pairwise
 import pytest
 
 from millpond.app.handler_options import Breaker
-from millpond.errors import Reject, Retry, Stopped, Unavailable
+from millpond.errors import Reject, Retry, Unavailable
 from millpond.hub.threads import NoThread
 from millpond.message import delayed, envelope_text
-from tests.engine.wired import GONE, Server, drain, give_out_again, run
+from tests.engine.wired import GONE, MailServer, Server, give_out_again, run
 from tests.handlers import Gate, fine
 
 pytestmark = pytest.mark.usefixtures("no_core_greenlet_died")
-
-
-class MailServer:
-    """What a handler of 0.2 s needs; `tries`: when each message was tried."""
-
-    def __init__(self, clock, after=None):
-        self.clock, self.after, self.up, self.tries = clock, after, True, []
-
-    def __call__(self, payload, message):
-        self.tries.append((self.clock.now(), message.id))
-        self.clock.sleep(0.2)
-        if not self.up:
-            raise Unavailable("mail server down", after=self.after)
 
 
 def events(caplog):
@@ -345,103 +332,3 @@ def test_a_run_of_ordinary_failures_opens_it_and_no_attempts_are_burned(clock):
     rig.put("job", {}, 500)
     clock.advance(120)
     assert len(rig.letters()) <= 30
-
-
-# Concurrency
-
-
-def test_no_more_of_a_type_run_at_once_than_its_concurrency_and_others_go_on(clock):
-    inside, most, done = [], [], []
-
-    def limited(payload, message):
-        inside.append(message.id)
-        most.append(len(inside))
-        clock.sleep(1)
-        inside.remove(message.id)
-
-    rig = run(
-        clock,
-        {"job": limited, "fine": lambda payload, message: done.append(message.id)},
-        options={"job": {"concurrency": 3}},
-        concurrency=20,
-        max_receive_count=2,
-    )
-    ids = rig.put("job", {}, 30)
-    healthy = rig.put("fine", {}, 200)
-    clock.advance(2)
-    assert sorted(done) == sorted(healthy)
-    clock.advance(60)  # what found no room came back
-    assert max(most) == 3
-    assert set(ids) <= {*rig.queue.deleted}
-    assert rig.letters() == []
-
-
-def test_a_limited_type_holds_a_line_of_its_own_need_and_receiving_stops(clock):
-    rig = run(
-        clock, {"job": lambda payload, message: clock.sleep(10)}, options={"job": {"concurrency": 2}}, concurrency=20
-    )
-    ids = rig.put("job", {}, 500)
-    clock.advance(60)
-    assert rig.consumer.hold.number <= 4 + 50 + 20
-    clock.advance(2_500)
-    assert rig.queue.deleted == dict.fromkeys(ids, 1)
-    assert rig.books.received == 500  # nothing was received twice
-
-
-@pytest.mark.parametrize("way", ["fails", "rejects", "is lost", "times out", "is stuck"])
-def test_however_a_message_ends_another_takes_its_place(clock, way):
-    """A place that is lost is lost for good: after five of them the type stands still."""
-    gate = Gate()
-
-    def handle(payload, message):
-        match payload and way:
-            case "fails":
-                raise ValueError("boom")
-            case "rejects":
-                raise Reject("no")
-            case "is stuck":
-                while True:
-                    try:
-                        clock.sleep(100_000)
-                    except BaseException:
-                        continue
-            case "is lost" | "times out":
-                gate(payload, message)
-
-    rig = run(
-        clock,
-        {"job": handle},
-        options={"job": {"concurrency": 2, "breaker": None}},
-        timeout=100,
-        max_attempts=1,
-        visibility_seconds=30,
-    )
-    rig.put("job", 1, 2)
-    clock.advance(1)
-    if way == "is lost":
-        rig.queue.script["change_visibility"] = [GONE] * 20
-    ids = rig.put("job", 0, 10)
-    clock.advance(300)
-    assert set(ids) <= {*rig.queue.deleted}
-
-
-# In a drain
-
-
-def test_what_is_held_in_a_drain_is_given_back_at_once(clock):
-    server = MailServer(clock)
-    server.up = False
-    rig = run(clock, {"job": server}, wait_seconds=1, concurrency=10)
-    ids = rig.put("job", {}, 30)
-    clock.advance(25)
-    drain(rig, clock, 25)
-    clock.advance(1.5)
-    rig.consumer.interrupt(Stopped)
-    rig.consumer.give_back_held()
-    clock.advance(2)
-    assert rig.consumer.in_hand == 0
-    assert rig.permits.free == 10
-    assert {rig.outcomes()[one] for one in ids} == {"released"}
-    begun = len(server.tries)
-    clock.advance(100)
-    assert len(server.tries) == begun

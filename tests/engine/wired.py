@@ -47,6 +47,19 @@ class Server:
             raise Unavailable("mail server down", after=self.after)
 
 
+class MailServer:
+    """What a handler of 0.2 s needs; `tries`: when each message was tried."""
+
+    def __init__(self, clock, after=None):
+        self.clock, self.after, self.up, self.tries = clock, after, True, []
+
+    def __call__(self, payload, message):
+        self.tries.append((self.clock.now(), message.id))
+        self.clock.sleep(0.2)
+        if not self.up:
+            raise Unavailable("mail server down", after=self.after)
+
+
 def received(rig, message_id, count):
     """This receive of a message, as an answer has it; a permit is held for it."""
     rig.permits.free -= 1
