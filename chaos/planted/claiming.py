@@ -104,6 +104,13 @@ def done_is_free(original: Any) -> Any:
     return _run_in_spite_of("duplicate")(original)
 
 
+@claims_mutant(
+    "a claim that was kept, or asked for twice, is renewed before the handler begins", (Claiming, "_keep_up")
+)
+def kept_claims_are_not_renewed(original: Any) -> Any:
+    return lambda self, delivery, claim: True
+
+
 # While it runs
 
 
