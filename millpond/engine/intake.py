@@ -13,6 +13,8 @@ from millpond.hub.clock import Clock, Event
 BESIDE_SECONDS = 5.0
 #: This often is looked whether one did: that counts all in hand.
 BESIDE_LOOK_SECONDS = 0.5
+#: So many in a row for which there was no room are enough, whatever began before: each further one loses a receive.
+NO_ROOM_IN_A_ROW = 500
 #: Seconds between two looks: the first time, and at most.
 FIRST_GAP_SECONDS, MAX_GAP_SECONDS = 1.0, 20.0
 #: This soon after a look it is known whether its message began.
@@ -24,7 +26,7 @@ class IntakeState(Enum):
 
     | from | to | when |
     |---|---|---|
-    | WIDE | NARROW | `Intake.full`: a line is full, and no message of another type has begun for a while |
+    | WIDE | NARROW | `Intake.full`: a line is full, and none of another type has begun for a while, or has come |
     | NARROW | WIDE | `Intake.widen`: a line is half empty, or a look has brought a message that began |
     """
 
@@ -64,6 +66,7 @@ class Intake:
         self._line: Line | None = None  # that is full
         self._came = 0  # messages that were held as they came, or found no room
         self._seen_others = 0  # messages that were not
+        self._in_a_row = 0  # messages since the last of these, that came with a full line
         self._begun: dict[Line | None, int] = {}  # beside each line, by the last look
         self._begun_at = clock.now()
         self._looked_at = clock.now()
@@ -77,14 +80,18 @@ class Intake:
     def count_held(self) -> None:
         """Count a message that was held as it came, or found no room."""
         self._came += 1
-        self._seen_others = self._others()
+        others = self._others()  # fewer, while one that was held is on its way to a slot
+        if others > self._seen_others:
+            self._seen_others, self._in_a_row = others, 0
 
     def _others(self) -> int:
         return self._traffic.taken() - self._came
 
     def full(self, line: Line | None, in_any_case: bool = False) -> None:
         """This line is full, or the whole hold: look only, unless others begin (`in_any_case`: or not)."""
-        if self.state is WIDE and (in_any_case or not self._others_begin(line, self._clock.now())):
+        self._in_a_row += 1
+        is_alone = in_any_case or self._in_a_row >= NO_ROOM_IN_A_ROW
+        if self.state is WIDE and (is_alone or not self._others_begin(line, self._clock.now())):
             self.state = NARROW
             self._line = line
             self._gap_seconds = FIRST_GAP_SECONDS
