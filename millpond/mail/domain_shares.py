@@ -18,8 +18,9 @@ SLOW_SECONDS = 1.0
 LEAST_MAILS, LEAST_SECONDS = 4, 0.001
 #: How long a mail is taken to last before one has ended: long enough to keep most of a slow domain out of the slots.
 UNKNOWN_SECONDS = 1.0
-#: The longest time for which a mail is sent to wait in hand.
-LONGEST_WAIT_SECONDS = 30.0
+#: The longest time for which a mail is sent to wait in hand: after a server that hung for a while the means are far too
+#: long, until a few mails have gone, and those that asked meanwhile wait for nothing.
+LONGEST_WAIT_SECONDS = 10.0
 #: Domains that are remembered while there are no mails to them.
 MAX_KEPT_DOMAINS = 1_000
 
