@@ -72,6 +72,7 @@ class Books:
         self._metrics = metrics
         self._latency = metrics.timer(f"{queue}.latency")
         self._succeeded = succeeded
+        self._no_room = log.Allowance(1)
         self._clock = clock
 
     @property
@@ -128,7 +129,7 @@ class Books:
                     self._latency.add(started * 1000 + fraction_ms - (received.sent_ms - epoch_ms))
             if outcome.name == "succeeded" and (unlogged or not self._succeeded.take(now)):
                 unlogged += 1
-            else:
+            elif outcome.cause != "no_room" or self._no_room.take(now):  # these are many, and queue.full says why
                 self._log(delivery, outcome)
         if unlogged and not self._unlogged:
             self._clock.timer(1.0, self._log_left_out)

@@ -82,7 +82,7 @@ class Consumer(DeliveryKeeper, Receiver, Traffic):
         self._groups = Groups(self) if settings.is_fifo else None
         self._spawn = spawn
         intake = Intake(self, share, clock)
-        self.hold = Hold(settings, share, intake, self._groups, clock, self)
+        self.hold = Hold(name, settings, share, intake, self._groups, clock, self)
         self._last_receive = LastReceive(name, self.hold, clock)
         self.pollers = Pollers(queue, settings, share, clock, spawn, intake, self)
         self._held_back = held = HeldBack(self.pollers, self, clock)

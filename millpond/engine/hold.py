@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from millpond.engine.groups import Groups
 from millpond.engine.intake import Intake
 from millpond.engine.permits import Share
 from millpond.hub.clock import Clock, Timer
+from millpond.observe import log
 
 
 class HeldPlace(NamedTuple):
@@ -34,6 +36,7 @@ class Hold:
 
     def __init__(
         self,
+        queue: str,
         settings: QueueSettings,
         share: Share,
         intake: Intake,
@@ -41,6 +44,7 @@ class Hold:
         clock: Clock,
         owner: DeliveryKeeper,
     ) -> None:
+        self._queue = queue
         # Begun later, a message could not be held for a whole visibility time-out.
         self._hold_seconds = settings.max_hold_seconds - settings.visibility_seconds
         self._sweep_seconds = settings.beat_seconds
@@ -53,6 +57,7 @@ class Hold:
         self._lines: Counter[Line] = Counter()
         self._sweeping: Timer | None = None
         self._closed = False  # the drain has begun
+        self._lines_of_log = log.Allowance(1 / 60)
 
     @property
     def number(self) -> int:
@@ -74,7 +79,15 @@ class Hold:
         is_full = self._lines[line] >= line.bound or self.number >= MAX_HELD or self._is_too_large(delivery)
         if is_new and is_full and self._held:  # what is held makes it wide again, as it leaves
             self._intake.full(line, in_any_case=self.number >= 2 * MAX_HELD)
+        if not has_room:
+            self._log_full(line)
         return delivery in self._held
+
+    def _log_full(self, line: Line) -> None:
+        """Log once a minute that messages find no room, and why they wait."""
+        if self._lines_of_log.take(self._clock.now()):
+            text = f"{self.number:,} messages are held, and more are given back with a delay: {line.reason}"
+            log.event(logging.INFO, "queue.full", text, queue=self._queue)
 
     def _has_room(self, line: Line, delivery: Delivery) -> bool:
         """Beyond its bound a line has room for what may come until receiving has stopped; in bytes there is none."""

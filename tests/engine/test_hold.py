@@ -256,3 +256,18 @@ def test_until_empty_waits_for_what_is_held(clock):
     server.up = True
     clock.advance(15)
     assert rig.consumer.in_hand == 0
+
+
+# In the log
+
+
+def test_what_finds_no_room_is_logged_once_a_minute_with_the_reason(clock, caplog):
+    caplog.set_level("INFO")
+    rig = run(clock, {"job": Server(clock, None), "fine": fine}, concurrency=10, visibility_seconds=600)
+    rig.put("job", {}, 2_500)
+    for _ in range(59):
+        rig.put("fine", {}, 20)
+        clock.advance(1)
+    full = [one.getMessage() for one in caplog.records if getattr(one, "event", "") == "queue.full"]
+    assert full == ["1,010 messages are held, and more are given back with a delay: mail server down"]
+    assert sum(getattr(one, "event", "") == "message.released" for one in caplog.records) <= 60
