@@ -97,9 +97,9 @@ def of_interrupt(interrupt: Interrupt, delivery: Delivery, policy: RetrySettings
     match interrupt:
         case Stopped():
             return _cut_short(RELEASED, delivery)
-        case ClaimLapsed():
+        case ClaimLapsed() if not route.thread:  # its thread runs on: held, it would begin beside itself
             return unavailable(str(interrupt))
-        case ClaimLost():
+        case ClaimLapsed() | ClaimLost():
             return _cut_short(Outcome("lease_lost", "claim_lost", str(interrupt)), delivery)
         case LeaseLost():
             return _cut_short(LEASE_LOST, delivery)

@@ -145,6 +145,8 @@ class Processor:
         if delivery.interruption is None or delivery.desk is None:
             return RELEASED
         outcome = self._interrupted(delivery, delivery.desk, delivery.interruption)
+        if outcome.cause == "unavailable":  # its claim has lapsed: held, it would begin beside itself
+            outcome = Outcome("lease_lost", "claim_lost", outcome.reason)
         now_at = f", now at {where}" if (where := delivery.stands_at()) else ""
         text = f"{outcome.reason}; the handler goes on in spite of interrupts{now_at}"
         return msgspec.structs.replace(outcome, reason=text, other_side=False)  # it must not run beside itself

@@ -1,8 +1,15 @@
 """A claim while its handler runs, and at its end: renewed with the beats, closed before the message is settled."""
 
+from contextlib import suppress
+from types import SimpleNamespace
+
 import pytest
 from gevent.event import Event
 
+from millpond.app.config import RetrySettings
+from millpond.app.routing import Route
+from millpond.engine.outcomes import of_interrupt
+from millpond.engine.own_claim import ClaimLapsed
 from millpond.engine.settler import GIVE_UP_SECONDS
 from millpond.errors import ClaimStoreError, Reject, Stopped
 from tests.engine.claimed import Effects, Store, body, worker
@@ -97,6 +104,35 @@ def test_a_handler_whose_claim_cannot_be_renewed_is_interrupted_when_it_ends_and
     assert len(effects.done) == 1
     assert effects.raised == ["ClaimLapsed"]
     assert rig.queue.messages == {}
+
+
+@pytest.mark.parametrize(
+    ("thread", "ends"), [(False, ("retried", "unavailable")), (True, ("lease_lost", "claim_lost"))]
+)
+def test_what_runs_on_in_its_thread_without_its_claim_is_not_held(thread, ends):
+    route = Route("job", "tests.job", bytes, print, thread=thread)
+    outcome = of_interrupt(ClaimLapsed("late"), SimpleNamespace(stood_at=""), RetrySettings(), route)
+    assert (outcome.name, outcome.cause) == ends
+
+
+def test_a_handler_that_goes_on_in_spite_of_its_claims_end_is_left_to_another_delivery(clock, store):
+    """Held, it would begin again beside itself."""
+    over = []
+
+    def stubborn(payload, message):
+        while not over:
+            with suppress(BaseException):
+                clock.sleep(1_000)
+
+    rig = worker(clock, store, stubborn, visibility_seconds=30, timeout=10_000)
+    rig.queue.put(body())
+    clock.advance(5)
+    store.down = True
+    clock.advance(50)
+    assert causes(rig) == [("lease_lost", "claim_lost")]
+    assert rig.consumer.hold.number == 0
+    over.append(True)
+    clock.advance(1_000)
 
 
 def test_a_renewal_that_gets_through_before_the_claim_ends_saves_the_handler(clock, store):
