@@ -133,7 +133,7 @@ class Rig:
                 timeout,
                 on_lease_lost="finish" if finishes else "interrupt",
                 takes_message=takes_message,
-                idempotent=store is not None,
+                idempotent=store is not None and name != "plain",
                 thread=thread,
                 **(options or {}).get(name, {}),
             )

@@ -43,7 +43,7 @@ class ClaimOwner(Protocol):
         """Its success could not be written before the drain was over."""
 
     def has_room(self) -> object:
-        """Fewer claims wait to be closed than `max_waiting` again."""
+        """There is room for claims that wait to be closed again."""
 
 
 class ClaimKeeper:
@@ -68,7 +68,8 @@ class ClaimKeeper:
 
     @property
     def is_full(self) -> bool:
-        return len(self._closing) >= self._max_waiting
+        """Twice as many wait as `max_waiting`: all that ran when the store went down must not stop the other types."""
+        return len(self._closing) >= 2 * self._max_waiting
 
     def hurry(self) -> None:
         """The drain has begun: no message waits for long until its claim is released."""

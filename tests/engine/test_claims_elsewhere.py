@@ -151,3 +151,18 @@ def test_the_parts_of_a_worker_without_idempotent_handlers_load_no_client_of_dyn
     code = "import sys, millpond.process.wiring; print([name for name in sys.modules if 'dynamodb' in name])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_a_store_that_goes_down_under_all_handlers_stops_no_other_type(clock, store):
+    plain = Effects(clock)
+    rig = Rig(clock, {"job": Effects(clock, seconds=5), "plain": plain}, store=store, concurrency=20)
+    rig.consumer.pollers.start()
+    for number in range(20):
+        rig.queue.put(body(f"e{number}"))
+    clock.advance(2)
+    store.down = True
+    clock.advance(10)  # all have ended, and wait for the store
+    rig.put("plain", number=50)
+    clock.advance(30)
+    assert len(plain.done) == 50
+    assert rig.consumer.in_hand == 20
