@@ -24,7 +24,7 @@ from gevent.server import StreamServer
 
 from handlers import email
 from handlers.email import Settings, send_email
-from millpond import Message, Reject, Retry, Unavailable
+from millpond import Message, Reject, Retry, TooFast, Unavailable
 from millpond.mail import mailer, timeouts, waits
 from millpond.mail.job import Email
 from tests.fuzz.kind import Kind, TryOne
@@ -231,7 +231,7 @@ def _send(job: Email, name: str) -> list[Email]:
     message = Message(id="m", event_id=name, event_type="email.send", queue="q", body="{}")
     try:
         send_email(job, message)
-    except (Retry, Unavailable, Reject) as verdict:
+    except (Retry, TooFast, Unavailable, Reject) as verdict:
         if "@" in verdict.reason:
             raise AssertionError(f"it quotes the server: {verdict.reason}") from verdict
         return [] if isinstance(verdict, Reject) else [job]
@@ -256,7 +256,7 @@ def _try(server: Server, certificate: Certificate, chance: Random) -> None:
     try:
         if chance.random() < 0.3:  # so that the connection is a kept one
             server.begin(None)
-            with suppress(Unavailable):
+            with suppress(Unavailable, TooFast):
                 send_email(job, Message(id="w", event_id="w", event_type="email.send", queue="q", body="{}"))
         server.begin(chance, silent)
         left = _send(job, "e")

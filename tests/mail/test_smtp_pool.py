@@ -6,7 +6,7 @@ import gevent
 import pytest
 
 from millpond import Unavailable
-from millpond.mail import smtp_pool, waits
+from millpond.mail import domain_shares, smtp_pool, waits
 from millpond.mail.domain_shares import DomainShares
 from tests.mail.senders import MODES, mail, pool
 from tests.smtp_server import CLOSE, HANG, ScriptedServer
@@ -108,7 +108,8 @@ def test_a_connection_ends_politely_after_its_mails():
     assert (server.sessions, server.commands.count("QUIT")) == (3, 2)
 
 
-def test_no_more_connections_than_allowed_and_the_last_one_used_is_the_next():
+def test_no_more_connections_than_allowed_and_the_last_one_used_is_the_next(monkeypatch):
+    monkeypatch.setattr(domain_shares, "UNKNOWN_SECONDS", 0.0)  # all of them wait for their turn here
     with ScriptedServer() as server:
         senders = pool(server, connections=3)
         gevent.joinall([gevent.spawn(senders.send, mail()) for _ in range(30)], raise_error=True)
