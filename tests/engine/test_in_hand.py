@@ -156,7 +156,7 @@ def test_a_finished_message_that_comes_again_after_its_lease_ran_out_is_deleted_
     gate = Gate()
     gate.event.set()
     rig = run(clock, {"job": gate})
-    rig.queue.script["delete"] = [BROKEN] * 25
+    rig.queue.script["delete"] = [BROKEN] * 32
     rig.queue.script["change_visibility"] = [Unreachable("down")] * 500
     (one,) = rig.put("job")
     clock.advance(31)
