@@ -253,9 +253,10 @@ def is_repeated(trouble: Trouble, n: int) -> bool:
 
 
 def sends(trouble: Trouble) -> Iterator[tuple[float, list[int]]]:
-    """When which messages are sent: ten at a time; the second copies a second later."""
-    for first in range(0, trouble.messages, 10):
-        numbers = list(range(first, min(first + 10, trouble.messages)))
+    """When which messages are sent: all at once, ten at a time, or one by one; the second copies a second later."""
+    at_once = 1 if trouble.per_second else 10
+    for first in range(0, trouble.messages, at_once):
+        numbers = list(range(first, min(first + at_once, trouble.messages)))
         at = first / trouble.per_second if trouble.per_second else 0.0
         yield at, numbers
         if again := [n for n in numbers if is_repeated(trouble, n)]:
