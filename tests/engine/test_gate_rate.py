@@ -52,6 +52,18 @@ def test_a_rate_is_kept_and_costs_no_receives(clock):
     assert rig.permits.free + rig.consumer._share.polling == 100
 
 
+def test_a_backlog_of_one_type_is_not_received_whole_at_the_boot_of_a_worker_that_knows_others(clock):
+    """In a trial 2,850 of 3,000 messages were received in the first five seconds, given back, and missed later."""
+    handlers = {"job": lambda payload, message: None, "fine": lambda payload, message: None}
+    rig = run(clock, handlers, options={"job": {"rate": rate_limit("14/s")}}, concurrency=100, max_receive_count=2)
+    rig.put("job", {}, 3_000)
+    clock.advance(10)
+    assert rig.books.received < 700
+    fine = rig.put("fine", {}, 5)
+    clock.advance(200)
+    assert set(fine) <= {*rig.queue.deleted}
+
+
 def test_a_type_with_a_rate_does_not_hold_up_the_others_of_its_queue(clock):
     done = []
 
