@@ -13,7 +13,8 @@ from millpond.hub.clock import Clock, Event
 BESIDE_SECONDS = 5.0
 #: This often is looked whether one did: that counts all in hand.
 BESIDE_LOOK_SECONDS = 0.5
-#: So many in a row for which there was no room are enough, whatever began before: each further one loses a receive.
+#: So many in a row for which there was no room are enough where no other type has begun since the boot: each further
+#: one loses a receive. Where one has, receiving goes on for BESIDE_SECONDS: it may stand behind a long row of these.
 NO_ROOM_IN_A_ROW = 500
 #: Seconds between two looks: the first time, and at most.
 FIRST_GAP_SECONDS, MAX_GAP_SECONDS = 1.0, 20.0
@@ -90,8 +91,7 @@ class Intake:
     def full(self, line: Line | None, in_any_case: bool = False) -> None:
         """This line is full, or the whole hold: look only, unless others begin (`in_any_case`: or not)."""
         self._in_a_row += 1
-        is_alone = in_any_case or self._in_a_row >= NO_ROOM_IN_A_ROW
-        if self.state is WIDE and (is_alone or not self._others_begin(line, self._clock.now())):
+        if self.state is WIDE and (in_any_case or not self._others_begin(line, self._clock.now())):
             self.state = NARROW
             self._line = line
             self._gap_seconds = FIRST_GAP_SECONDS
@@ -99,7 +99,7 @@ class Intake:
             self._share.dismiss()  # pollers that wait for permits for more
 
     def _others_begin(self, line: Line | None, now: float) -> bool:
-        if not self._traffic.may_begin_beside(line):
+        if not self._traffic.may_begin_beside(line) or self._is_alone(line):
             return False
         if now >= self._looked_at + BESIDE_LOOK_SECONDS:
             self._looked_at = now
@@ -108,6 +108,11 @@ class Intake:
                 self._begun_at = now
             self._begun[line] = begun
         return now < self._begun_at + BESIDE_SECONDS
+
+    def _is_alone(self, line: Line | None) -> bool:
+        """Whether this line's type is the only one in sight, since the boot and for long enough."""
+        long_enough = self._in_a_row >= NO_ROOM_IN_A_ROW
+        return long_enough and not self._begun.get(line) and not self._traffic.begun_beside(line)
 
     def widen(self) -> None:
         """Receive as before."""
