@@ -83,8 +83,9 @@ class Endings(SettlerOwner):
             self._hold.take(delivery)
         elif outcome is LOST_ON_HOLD:
             return None  # its time has come in the same moment: the slot that takes it sees the loss
-        if delivery.desk is not None:
-            outcome = delivery.desk.gate.ended(delivery, outcome)
+        desk = delivery.desk
+        if desk is not None and (desk.gate.watches or outcome.name != "succeeded"):
+            outcome = desk.gate.ended(delivery, outcome)
         if outcome is NOT_STARTED:
             self._held_back.add(delivery)
             return None
