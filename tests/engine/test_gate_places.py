@@ -125,7 +125,8 @@ def test_two_queues_that_share_a_type_share_its_gate_and_each_holds_its_own(cloc
     ids, more = one.put("job", {}, 20), other.put("job", {}, 20)
     clock.advance(20)
     begun = len(server.tries)
-    assert (one.consumer.hold.number, other.consumer.hold.number) == (20, 20)
+    assert (one.consumer.in_hand, other.consumer.in_hand) == (20, 20)
+    assert one.consumer.hold.number + other.consumer.hold.number >= 39  # one may be trying just now
     clock.advance(100)
     assert len(server.tries) - begun <= 25  # one probe of both
     drain(one, clock, 25)
