@@ -13,7 +13,7 @@ from millpond.hub.clock import Clock, Event
 BESIDE_SECONDS = 5.0
 #: This often is looked whether one did: that counts all in hand.
 BESIDE_LOOK_SECONDS = 0.5
-#: So many in a row for which there was no room are enough where no other type has begun since the boot: each further
+#: This many in a row for which there was no room are enough where no other type has begun since the boot: each further
 #: one loses a receive. Where one has, receiving goes on for BESIDE_SECONDS: it may stand behind a long row of these.
 NO_ROOM_IN_A_ROW = 500
 #: Seconds between two looks: the first time, and at most.
