@@ -200,12 +200,11 @@ class Gate:
         return self._leave(delivery, outcome)
 
     def _refused(self, delivery: Delivery, outcome: Outcome, now: float) -> Outcome:
-        """The other side asks for fewer. Of the refusals of one burst only the first shows something of it."""
-        began, running = delivery.started, 0
-        if not self._has_rate:
-            began, running = min(began, now - LEAST_TOOK_SECONDS), delivery.owner.number_inside(self) + 1
-        is_news = self.rate.too_fast(now, outcome.asked_seconds, began=began, running=running)
-        if is_news or self.is_shut:
+        """The other side asks for fewer. Of the refusals of one burst only the first shows something of it.
+
+        Nor does a probe's: one message at a time is no rate, and the least one would be left for when it is back.
+        """
+        if self.is_shut or self._lowers_rate(delivery, outcome, now):
             before = self.breaker.state
             self.breaker.ended(delivery, outcome, now)
             if self.breaker.state is not before:
@@ -216,6 +215,12 @@ class Gate:
         if times < MAX_REFUSALS:
             return self._stay(delivery, outcome)
         return self._leave(delivery, refused_too_often(delivery, delivery.desk.policy, outcome))
+
+    def _lowers_rate(self, delivery: Delivery, outcome: Outcome, now: float) -> bool:
+        began, running = delivery.started, 0
+        if not self._has_rate:
+            began, running = min(began, now - LEAST_TOOK_SECONDS), delivery.owner.number_inside(self) + 1
+        return self.rate.too_fast(now, outcome.asked_seconds, began=began, running=running)
 
     def _stay(self, delivery: Delivery, outcome: Outcome) -> Outcome:
         held = self._hold(delivery)

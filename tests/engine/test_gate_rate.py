@@ -119,6 +119,25 @@ def test_a_relay_that_refuses_all_for_twenty_five_minutes_leaves_no_dead_letter(
     assert rig.queue.deleted == dict.fromkeys(ids, 1)
 
 
+def test_what_was_held_for_a_relay_that_refused_all_goes_at_once_when_it_is_back(clock):
+    """The refusals of the probes left one message in ten seconds: 40 s after its return 275 of 300 mails waited."""
+    up = []
+
+    def handle(payload, message):
+        clock.sleep(0.05)
+        if not up:
+            raise TooFast("452 insufficient system storage")
+
+    rig = run(clock, {"job": handle}, concurrency=100, max_receive_count=3, visibility_seconds=60)
+    ids = rig.put("job", {}, 300)
+    clock.advance(150)
+    up.append(True)
+    clock.advance(30)
+    assert len(rig.queue.deleted) >= 250
+    clock.advance(60)
+    assert rig.queue.deleted == dict.fromkeys(ids, 1)
+
+
 def test_retry_after_is_waited_for(clock):
     relay = Relay(clock, 1, after=30)
     rig = run(clock, {"job": relay}, concurrency=10)
