@@ -96,6 +96,7 @@ class Claiming:
         now, until = self._moments(lease_until)
         with self._noted():
             is_ours = self._store.renew(claim.key, claim.token, until, now)
+        claim.stop_lapse()  # it rings when the claim would have ended
         if is_ours:
             claim.until = lease_until
         elif claim.state is OURS:

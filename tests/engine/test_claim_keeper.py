@@ -11,7 +11,7 @@ from millpond.app.routing import Route
 from millpond.engine.outcomes import of_interrupt
 from millpond.engine.own_claim import ClaimLapsed
 from millpond.engine.settler import GIVE_UP_SECONDS
-from millpond.errors import ClaimStoreError, Reject, Stopped
+from millpond.errors import ClaimStoreError, Reject, Stopped, Unavailable
 from tests.engine.claimed import Effects, Store, body, worker
 from tests.engine.wired import BROKEN, drain, give_out_again
 
@@ -143,6 +143,20 @@ def test_a_renewal_that_gets_through_before_the_claim_ends_saves_the_handler(clo
     clock.advance(101)
     assert effects.raised == []
     assert len(effects.done) == 1
+
+
+def test_a_claim_that_was_renewed_as_its_message_began_again_does_not_end_when_the_old_one_would_have(clock, store):
+    effects = Effects(clock, seconds=11, steps=[Unavailable("down", after=11)])
+    rig = worker(clock, store, effects, visibility_seconds=30, timeout=1_000)
+    rig.queue.put(body())
+    clock.advance(9)
+    store.down = True  # the renewal at 10 s fails, until the handler ends
+    clock.advance(3)
+    store.down = False
+    clock.advance(30)
+    assert len(effects.begun) == 2
+    assert effects.raised == []
+    assert rig.outcomes() == {"m1": "succeeded"}
 
 
 def test_a_handler_that_may_finish_without_its_lease_may_finish_without_its_claim(clock, store):

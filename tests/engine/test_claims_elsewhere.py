@@ -8,6 +8,7 @@ import gevent
 import pytest
 
 from millpond.errors import TooFast, Unavailable
+from millpond.hub.home import system
 from tests.engine.claimed import Effects, Store, body, worker
 from tests.rig import Rig
 
@@ -18,6 +19,12 @@ KEY = "job e1"
 @pytest.fixture
 def store(clock):
     return Store(clock)
+
+
+def in_real_time(clock, seconds=0.2):
+    """Let the threads go on, and then the clock."""
+    gevent.sleep(0.001)
+    clock.advance(seconds)
 
 
 def test_the_next_of_a_group_begins_when_the_one_before_it_is_done_and_deleted(clock, store):
@@ -45,6 +52,28 @@ def test_a_handler_in_a_thread_runs_under_a_claim_too(clock, store):
     assert done == one
     assert store.names() == ["claim", "complete", "claim"]
     assert [outcome.cause for _, outcome in rig.ended] == ["", "duplicate"]
+
+
+def test_what_runs_in_a_thread_is_done_once_where_its_claim_could_not_be_renewed_in_time(clock, store):
+    """No interrupt reaches a thread: it has its effect, and its mark counts, as nobody else has claimed the event."""
+    begun, end = [], system("threading", "Event")()
+    works = {"job": lambda payload, message: [begun.append(1), end.wait(10)]}
+    rig = Rig(clock, works, store=store, thread=True, timeout=1_000)
+    rig.consumer.pollers.start()
+    rig.queue.put(body())
+    while not begun:
+        in_real_time(clock)
+    store.down = True
+    clock.advance(40)
+    store.down = False
+    for _ in range(20):  # where a second thread would begin
+        in_real_time(clock, seconds=1)
+    end.set()
+    while not rig.ended:
+        in_real_time(clock)
+    assert len(begun) == 1
+    assert rig.outcomes() == {"m1": "succeeded"}
+    assert store.record(KEY).done_at is not None
 
 
 @pytest.mark.parametrize("max_receive_count", [0, 1])
