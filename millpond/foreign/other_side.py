@@ -10,12 +10,13 @@ import errno
 import re
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from http.client import BadStatusLine, IncompleteRead
 from itertools import islice
 from socket import gaierror, herror
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from millpond.errors import Interrupt, Throttled, Unreachable
 from millpond.foreign.trace import links, members
@@ -86,6 +87,7 @@ TOO_FAST_CODES = frozenset(
 SENDING_RATE = "Maximum sending rate exceeded"
 #: Where an exception, or the answer that it has as `response`, keeps the HTTP status.
 STATUS_NAMES = ("status_code", "status", "http_status", "code")
+T = TypeVar("T")
 _SECONDS = re.compile(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*", re.ASCII)
 _NAME: Any = type.__dict__["__name__"]
 _MRO: Any = type.__dict__["__mro__"]
@@ -122,24 +124,24 @@ def _errors(error: BaseException) -> Iterator[BaseException]:
 
 
 def _signs_of_one(error: BaseException) -> Signs:
-    try:
-        throttle = _throttle(error)
-        return throttle or (AT_FAULT if _is_theirs(error) else NO_SIGNS)
-    except Interrupt:
-        raise
-    except BaseException:  # it is the user's own: whatever is asked of it can raise
-        return NO_SIGNS
+    status, headers = _readable(lambda: _status(error), (0, None))
+    after = _readable(lambda: _retry_after(headers), None)
+    if status == TOO_MANY or (status == UNAVAILABLE and after is not None) or _is_throttle(error):
+        return Signs(True, True, after)
+    return AT_FAULT if status in (UNAVAILABLE, *GATEWAYS) or _is_theirs(error) else NO_SIGNS
 
 
 def _is_theirs(error: BaseException) -> bool:
     kind = type(error)
-    if issubclass(kind, THEIR_KINDS) or (issubclass(kind, OSError) and _attribute(error, "errno") in THEIR_NUMBERS):
+    if issubclass(kind, THEIR_KINDS):
+        return True
+    if issubclass(kind, OSError) and type(number := _attribute(error, "errno")) is int and number in THEIR_NUMBERS:
         return True
     names = {*_names(kind)}
     if names & DATABASES:
         state = _attribute(error, "sqlstate") or _attribute(error, "pgcode")
         return state is None or (type(state) is str and state.startswith(SERVER_STATES))
-    return bool(names & THEIR_NAMES) or _status(error)[0] in (UNAVAILABLE, *GATEWAYS)
+    return bool(names & THEIR_NAMES)
 
 
 def _names(kind: type) -> Iterator[str]:
@@ -150,14 +152,8 @@ def _names(kind: type) -> Iterator[str]:
             yield f"{module.partition('.')[0]}.{_NAME.__get__(base)}"
 
 
-def _throttle(error: BaseException) -> Signs | None:
-    if issubclass(type(error), Throttled):
-        return Signs(other_side=True, too_fast=True)
-    status, headers = _status(error)
-    after = _retry_after(headers)
-    if status == TOO_MANY or (status == UNAVAILABLE and after is not None) or _is_throttle_code(error):
-        return Signs(True, True, after)
-    return None
+def _is_throttle(error: BaseException) -> bool:
+    return issubclass(type(error), Throttled) or _readable(lambda: _is_throttle_code(error), False)
 
 
 def _status(error: BaseException) -> tuple[int, Any]:
@@ -165,13 +161,19 @@ def _status(error: BaseException) -> tuple[int, Any]:
     response = _attribute(error, "response")
     if type(response) is dict:  # of botocore
         metadata = response.get("ResponseMetadata", {})
-        return metadata.get("HTTPStatusCode", 0), metadata.get("HTTPHeaders")
+        return _refusal_code(metadata.get("HTTPStatusCode")), metadata.get("HTTPHeaders")
     for holder in (error, response):
         for name in STATUS_NAMES:
-            value = _attribute(holder, name)
-            if issubclass(type(value), int) and 400 <= (status := int.__int__(value)) < 600:
-                return status, _attribute(response, "headers") or _attribute(error, "headers")
+            if status := _refusal_code(_attribute(holder, name)):
+                headers = _attribute(response, "headers")
+                return status, headers if headers is not None else _attribute(error, "headers")
     return 0, None
+
+
+def _refusal_code(value: object) -> int:
+    """An HTTP status from 400 on; 0 for all else."""
+    code = int.__int__(value) if issubclass(type(value), int) else 0  # type: ignore[arg-type]
+    return code if 400 <= code < 600 else 0
 
 
 def _is_throttle_code(error: BaseException) -> bool:
@@ -179,7 +181,8 @@ def _is_throttle_code(error: BaseException) -> bool:
     if type(response) is not dict:
         return False
     answer = response.get("Error", {})
-    return answer.get("Code") in TOO_FAST_CODES or SENDING_RATE in answer.get("Message", "")
+    code, text = answer.get("Code"), answer.get("Message")
+    return (type(code) is str and code in TOO_FAST_CODES) or (type(text) is str and SENDING_RATE in text)
 
 
 def _retry_after(headers: Any) -> float | None:
@@ -191,17 +194,20 @@ def _retry_after(headers: Any) -> float | None:
         return None
     if found := _SECONDS.fullmatch(text):
         return float(found[1])
-    try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
-    except (ValueError, OverflowError):
-        return None
+    date = parsedate_to_datetime(text)  # of asctime, as HTTP permits, without a zone: it is UTC
+    return max(0.0, date.replace(tzinfo=date.tzinfo or UTC).timestamp() - time.time())
 
 
 def _attribute(holder: object, name: str) -> Any:
     """An attribute; None where there is none, or where a property of the user's own raises."""
+    return _readable(lambda: getattr(holder, name, None), None)
+
+
+def _readable(read: Callable[[], T], otherwise: T) -> T:
+    """What is read; `otherwise` where it cannot be. It is the user's own: whatever is asked of it can raise."""
     try:
-        return getattr(holder, name, None)
+        return read()
     except Interrupt:
         raise
     except BaseException:
-        return None
+        return otherwise

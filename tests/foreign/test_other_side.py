@@ -26,7 +26,7 @@ import requests
 import urllib3
 
 from millpond.errors import AccessDenied, Stopped, Throttled, Unanswered
-from millpond.foreign.other_side import MAX_ERRORS, NO_SIGNS, Signs, signs_of
+from millpond.foreign.other_side import AT_FAULT, MAX_ERRORS, NO_SIGNS, SENDING_RATE, Signs, signs_of
 
 
 def of_library(name: str, base: type[BaseException] = Exception, **attributes: Any) -> BaseException:
@@ -174,6 +174,18 @@ def test_a_retry_after_that_nobody_can_read_is_none(text):
     assert signs_of(requests_error(503, Retry_After=text)) == Signs(True)
 
 
+@pytest.mark.parametrize("text", ["%a, %d %b %Y %H:%M:%S -0000", "%a %b %d %H:%M:%S %Y"])
+def test_a_date_without_a_zone_is_utc_wherever_the_worker_runs(monkeypatch, text):
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        later = time.strftime(text, time.gmtime(time.time() + 30))
+        assert signs_of(requests_error(429, Retry_After=later)).after == pytest.approx(30, abs=2)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
 def test_retry_after_of_an_aws_answer_is_read_too():
     assert signs_of(client_error("SlowDown", status=503, headers={"retry-after": "7"})).after == 7.0
 
@@ -269,7 +281,6 @@ def test_an_error_that_raises_whatever_it_is_asked_shows_its_class_alone():
         {"response": {"Error": None}},
         {"response": {"Error": {"Code": ["unhashable"], "Message": None}}},
         {"response": {"ResponseMetadata": 5}},
-        {"status": 503, "headers": Raises()},
         {"__class__": property(lambda self: ConnectionError)},
         {"__cause__": property(lambda self: ConnectionResetError())},
     ],
@@ -277,6 +288,29 @@ def test_an_error_that_raises_whatever_it_is_asked_shows_its_class_alone():
 )
 def test_what_cannot_be_read_shows_nothing(attributes):
     assert signs_of(of_library("own.Error", **attributes)) == NO_SIGNS
+
+
+@pytest.mark.parametrize(
+    ("attributes", "signs"),
+    [
+        ({"status": 503, "headers": Raises()}, AT_FAULT),
+        ({"status": 502, "headers": [("retry-after", "3")]}, AT_FAULT),
+        ({"status_code": 429, "headers": [("retry-after", "3")]}, Signs(True, True)),
+        ({"response": {"Error": None, "ResponseMetadata": {"HTTPStatusCode": 503}}}, AT_FAULT),
+        ({"response": {"Error": {"Code": "Throttling", "Message": None}}}, Signs(True, True)),
+        ({"response": {"Error": {"Code": "SlowDown"}, "ResponseMetadata": None}}, Signs(True, True)),
+        ({"response": {"Error": {"Code": ["x"], "Message": SENDING_RATE}}}, Signs(True, True)),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_read_hides_nothing_else(attributes, signs):
+    assert signs_of(of_library("own.Error", **attributes)) == signs
+
+
+def test_an_answer_that_cannot_be_read_hides_no_lost_connection():
+    lost = ConnectionResetError()
+    lost.response = {"Error": None, "ResponseMetadata": 5}  # type: ignore[attr-defined]
+    assert signs_of(lost) == AT_FAULT
 
 
 def test_an_interrupt_that_comes_while_it_is_read_is_not_lost():
