@@ -217,11 +217,19 @@ def _record_of(key: str, item: dict[str, Any]) -> ClaimRecord:
         return ClaimRecord(
             item["token"]["S"],
             item["digest"]["S"],
-            float(item["lease_until"]["N"]),
-            float(item["expires"]["N"]),
+            _moment(item["lease_until"]),
+            _moment(item["expires"]),
             int(item["failures"]["N"]),
-            float(item["done_at"]["N"]) if "done_at" in item else None,
+            _moment(item["done_at"]) if "done_at" in item else None,
         )
     except (KeyError, TypeError, ValueError):
         text = "is not one of Millpond's: give claims a table of their own, or delete this item"
         raise ClaimStoreError(f"the item {shown(key)} of the claim table {text}") from None
+
+
+def _moment(value: dict[str, Any]) -> float:
+    """Epoch seconds. Raises ValueError for what would be no moment, or one that never comes."""
+    seconds = float(value["N"])
+    if not math.isfinite(seconds):
+        raise ValueError
+    return seconds

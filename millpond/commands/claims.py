@@ -99,4 +99,7 @@ def _moment(at: float, now: float) -> str:
     """A moment, and how far it is: "2026-11-26 09:50:00 UTC, in 35 s"."""
     seconds = at - now
     distance = f"in {seconds:.0f} s" if seconds >= 0 else f"{-seconds:.0f} s ago"
-    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S} UTC, {distance}"
+    try:
+        return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S} UTC, {distance}"
+    except (ValueError, OverflowError, OSError):  # a wrong clock has written it, or another program
+        return f"{at:g} s since the epoch, {distance}"

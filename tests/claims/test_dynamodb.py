@@ -226,6 +226,18 @@ def test_an_item_that_others_wrote_is_named_and_not_touched(table, store, item):
     assert table.client.get_item(TableName=TABLE, Key={"id": {"S": key}})["Item"] == {"id": {"S": key}, **item}
 
 
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999", "-1e999"])
+@pytest.mark.parametrize("name", ["lease_until", "expires", "done_at"])
+def test_a_number_that_is_none_is_no_moment(table, store, name, number):
+    """DynamoDB takes none; something between may say one, and the worker would wait for it without an end."""
+    numbers = {"lease_until": "0", "expires": "9999999999", "failures": "0", "done_at": "1", name: number}
+    item = {"token": {"S": "a"}, "digest": {"S": "d"}, **{field: {"N": text} for field, text in numbers.items()}}
+    said = {"__type": "x#ConditionalCheckFailedException", "message": "", "Item": item}
+    table.application.before = lambda name: (400, json.dumps(said).encode())
+    with pytest.raises(ClaimStoreError, match="is not one of Millpond's"):
+        claim(store, fresh(), "b")
+
+
 def test_a_dynamodb_that_does_not_say_what_stands_there_is_no_licence_to_run(table, store):
     key = fresh()
     claim(store, key, "a")

@@ -99,6 +99,16 @@ def test_show_says_what_the_table_knows_of_an_event(claims, store, how, lines):
     assert " UTC, " in shown[-1]
 
 
+@pytest.mark.parametrize("at", [9e20, 3e11])
+def test_a_moment_that_no_calendar_has_is_shown_as_a_number(claims, store, at):
+    """Of a worker whose clock was wrong, or of another program."""
+    now = begin(store, f"mail at-{at}")
+    store.renew(f"mail at-{at}", "a", at, now)
+    code, out, err = claims("show", f"at-{at}")
+    assert (code, err) == (0, "")
+    assert f"lease     {at:g} s since the epoch" in out
+
+
 def test_an_event_id_of_two_types_is_shown_twice_and_released_by_its_type(claims, store):
     for key in ("mail twice", "invoice twice"):
         ended(store, key, "done")
