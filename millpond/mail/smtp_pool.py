@@ -51,6 +51,7 @@ class SmtpPool:
                 return connection.deliver(mail)
             except StaleError:
                 connection.close()
+                connection = None  # until there is a new one
                 self._close_kept()
                 connection = SmtpConnection.open(self._server)
                 return connection.deliver(mail)

@@ -40,7 +40,9 @@ def test_a_server_that_has_gone_makes_the_mail_wait():
         senders.send(mail())
 
 
-def test_a_mail_that_met_no_server_says_nothing_of_how_long_mails_take(monkeypatch):
+@pytest.fixture
+def learned(monkeypatch):
+    """The seconds that each mail has shown of how long mails take."""
     learned = []
     give_back = DomainShares.give_back
 
@@ -49,6 +51,10 @@ def test_a_mail_that_met_no_server_says_nothing_of_how_long_mails_take(monkeypat
         give_back(shares, loads, seconds)
 
     monkeypatch.setattr(DomainShares, "give_back", noted)
+    return learned
+
+
+def test_a_mail_that_met_no_server_says_nothing_of_how_long_mails_take(learned):
     with ScriptedServer({"banner": [CLOSE]}) as server:
         senders = pool(server)
         with pytest.raises(Unavailable, match="banner"):
@@ -56,6 +62,17 @@ def test_a_mail_that_met_no_server_says_nothing_of_how_long_mails_take(monkeypat
         senders.send(mail())
     assert learned[0] is None
     assert learned[1] is not None
+
+
+def test_a_mail_whose_kept_connection_was_dead_and_that_met_no_server_says_as_little(learned):
+    with ScriptedServer({"banner": ["220 ready", CLOSE]}) as server:
+        senders = pool(server)
+        senders.send(mail())
+        server.drop()
+        with pytest.raises(Unavailable, match="banner"):
+            senders.send(mail())
+    assert learned[0] is not None
+    assert learned[1:] == [None]
 
 
 def test_a_connection_is_asked_whether_it_lives_after_lying_idle():
