@@ -37,8 +37,11 @@ class Owner:
         self.failures = 0
 
     def may_be_claimed(self, write: Write) -> bool:
-        lapsed = self.lease_until + CLOCK_MARGIN_SECONDS < write.now
-        return self.state in ("free", "released") or (self.state == "open" and (lapsed or self.token == write.token))
+        is_own = self.state == "open" and self.token == write.token
+        return is_own or self.state in ("free", "released") or self._has_lapsed(write)
+
+    def _has_lapsed(self, write: Write) -> bool:
+        return self.state == "open" and self.lease_until + CLOCK_MARGIN_SECONDS < write.now
 
     def may_write(self, write: Write) -> bool:
         """Where the answer to the first write was lost, the same one is made again."""
@@ -46,6 +49,9 @@ class Owner:
         return self.token == write.token and self.state in ("open", again)
 
     def take(self, write: Write) -> None:
+        is_asked_again = self.state == "open" and self.token == write.token and not self._has_lapsed(write)
+        if write.is_claimed and is_asked_again:
+            return  # the first write stands, whose answer was lost
         if write.is_claimed:
             self.token, self.state, self.lease_until = write.token, "open", write.more
         elif write.answer is True and write.name == "renew":
@@ -142,14 +148,20 @@ def effects_are_under_their_claims(tale: ClaimTale) -> Findings:
 @claim_rule
 def effects_come_before_the_claims_end(tale: ClaimTale) -> Findings:
     """No handler runs on past what the store has confirmed of its claim, unless its process stood still."""
-    asked = {one.call: one for one in tale.of_kind["wanted"]}
-    left = {
-        one.call: one.value[2] - one.value[4] for one in tale.of_kind["wrote"] if one.value[0] in ("claim", "renew")
-    }
+    asked = {one.call: one.at for one in tale.of_kind["wanted"]}
+    ends: dict[int, float] = {}  # by call: until when the claim lasts by it, on the world's clock
+    first: dict[str, float] = {}  # by token: of a claim that is asked for twice the first write stands
+    for one in tale.of_kind["wrote"]:
+        name, token, lease_until, answer, now = one.value
+        if name not in ("claim", "renew") or one.call not in asked:  # a process that has crashed leaves no trace
+            continue
+        ends[one.call] = asked[one.call] + lease_until - now
+        if type(answer).__name__ == "Claimed":
+            ends[one.call] = first.setdefault(token, ends[one.call])
     confirmed: dict[str, list[tuple[float, float]]] = defaultdict(list)  # when, and until when
     for one in tale.of_kind["heard"]:
-        if one.call in left and (one.value[2] is True or type(one.value[2]).__name__ == "Claimed"):
-            confirmed[one.value[1]].append((one.at, asked[one.call].at + left[one.call]))
+        if one.call in ends and (one.value[2] is True or type(one.value[2]).__name__ == "Claimed"):
+            confirmed[one.value[1]].append((one.at, ends[one.call]))
     for run in tale.runs:
         until = max((until for at, until in confirmed[run.token] if at <= run.effect), default=0.0)
         if until + EPSILON < run.effect < math.inf and not tale.stood_still(run.worker, run.begun, run.effect):
