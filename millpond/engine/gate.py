@@ -195,7 +195,9 @@ class Gate:
         runs_again = self.breaker.ended(delivery, outcome, now)
         if self.breaker.state is not before:
             self._log_change(before, outcome)
-        if runs_again and not _runs_on(delivery, outcome):
+        # A time limit is an attempt also in an outage: it may be this message alone that takes too long.
+        # Its thread may run on, too, and it must not run beside itself.
+        if runs_again and outcome.cause != "timed_out":
             return self._stay(delivery, outcome)
         return self._leave(delivery, outcome)
 
@@ -258,8 +260,3 @@ def no_room(delivery: Delivery, reason: str) -> Outcome:
     """The outcome of what cannot be held: it is no failure, and comes back later, the later the more often it came."""
     seconds = put_off_seconds(delivery.received.receive_count)
     return Outcome("released", "no_room", reason, delay_seconds=seconds)
-
-
-def _runs_on(delivery: Delivery, outcome: Outcome) -> bool:
-    """Whether its handler may go on in spite of its time limit: it must not run beside itself."""
-    return outcome.cause == "timed_out" and delivery.desk is not None and delivery.desk.route.thread

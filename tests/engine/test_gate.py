@@ -72,6 +72,18 @@ def test_in_an_outage_a_healthy_type_of_the_same_queue_goes_on_at_full_speed(clo
     assert rig.letters() == rig.queue.moved == []
 
 
+def test_a_message_that_always_runs_past_its_time_limit_is_a_dead_letter_though_nothing_else_is_there(clock):
+    def hangs(payload, message):
+        clock.sleep(3_600)
+
+    rig = run(clock, {"job": hangs}, max_attempts=7, visibility_seconds=60, timeout=2.0)
+    rig.put("job", {}, 1)
+    clock.advance(3 * 3_600)
+    (letter,) = rig.letters()
+    assert "failed 7 times" in str(letter) or "saw 7 failures" in str(letter)
+    assert rig.queue.messages == {}
+
+
 def test_a_lone_message_is_tried_for_ever_without_another_receive(clock):
     """It was a dead letter at its fifteenth probe, since each probe was a receive."""
     server = MailServer(clock)
