@@ -218,3 +218,33 @@ def test_clocks_that_are_four_seconds_apart_do_no_harm(world):
         assert sum(len(one.begun) - len(one.done) - len(one.raised) for one in both) <= 1
     assert behind.effects.raised == ["ClaimLapsed"]
     assert len(ahead.done) == 1
+
+
+@pytest.mark.parametrize("hours", [3, -3])
+def test_a_clock_that_jumps_by_hours_lets_two_begin_at_the_most_and_only_one_of_them_marks_it_done(world, hours):
+    jumping = world.worker(seconds=100)
+    world.queue.put(body())
+    world.run(15)
+    jumping.clock.time = lambda: world.clock.time() + hours * 3_600
+    jumping.rig.consumer.pollers.stop()
+    right = world.worker(seconds=100)
+    world.queue.put(body())
+    world.run(20_000)
+    marks = [name for name, _, _, answer in world.store.calls if name == "complete" and answer]
+    assert len(marks) == 1
+    assert len(jumping.done + right.done) == 1
+    assert world.queue.messages == {}
+
+
+def test_a_clock_that_is_ahead_by_more_than_records_are_kept_takes_what_was_done_for_forgotten(world):
+    first = world.worker()
+    world.queue.put(body())
+    world.run(5)
+    first.rig.consumer.pollers.stop()
+    for days, done in ((6, 0), (8, 1)):
+        ahead = world.worker()
+        ahead.clock.time = lambda days=days: world.clock.time() + days * 86_400
+        world.queue.put(body())
+        world.run(5)
+        ahead.rig.consumer.pollers.stop()
+        assert (len(first.done), len(ahead.done)) == (1, done)
