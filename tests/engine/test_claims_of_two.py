@@ -143,6 +143,25 @@ def test_a_kill_between_the_effect_and_the_done_mark_repeats_the_effect(world):
     assert other.rig.outcomes() == {one: "succeeded"}
 
 
+def test_a_success_that_the_store_does_not_take_within_its_lease_runs_again_where_the_event_was_sent_twice(world):
+    """The window, without a death: this worker cannot reach the store, and another can."""
+    cut_off = world.worker(seconds=1)
+    world.store.script["complete"] = [DOWN] * 1_000
+    world.queue.put(body())
+    world.run(2)
+    cut_off.rig.consumer.pollers.stop()
+    other = world.worker()
+    world.queue.put(body())
+    world.run(25)
+    assert other.done == []
+    world.run(30)
+    assert (len(cut_off.done), len(other.effects.begun)) == (1, 1)
+    world.store.script["complete"].clear()
+    world.run(60)
+    assert world.queue.messages == {}
+    assert cut_off.causes() == ["claim_lost"]
+
+
 def test_a_kill_between_the_done_mark_and_the_delete_repeats_nothing(world):
     killed = world.worker(seconds=1)
     world.queue.on_call = lambda name: killed.kill() if name == "delete" else None
@@ -203,7 +222,7 @@ def test_a_message_that_sqs_gives_to_two_workers_runs_once(world):
 
 
 def test_clocks_that_are_four_seconds_apart_do_no_harm(world):
-    """Less than the stated margin: who is ahead takes the claim when its owner, who cannot renew it, was interrupted."""
+    """Less than the stated margin: who is ahead takes the claim when its owner, unable to renew, was interrupted."""
     behind = world.worker(seconds=1_000)
     world.store.script["renew"] = [DOWN] * 1_000
     world.queue.put(body())
