@@ -27,7 +27,7 @@ HELD_SECONDS, HELD_BESIDE = 2.0, 10
 LEAST_TOOK_SECONDS = 0.05
 #: A message that is refused this often in one receive, while others of its type get through, has failed.
 MAX_REFUSALS = 20
-#: Probes that fail are logged this often.
+#: Probes that fail, and rates that are lowered, are logged this often.
 LOG_SECONDS = 60.0
 #: The outcome of a delivery that is none yet: it is held.
 IN_LINE = Outcome("released", reason="it is held until it may begin")
@@ -62,6 +62,7 @@ class Gate:
         self._shut_since = 0.0
         self._reason = ""
         self._logged_at = -math.inf
+        self._lowered_logged_at = -math.inf
         self.watches = self._always_watches
 
     @property
@@ -222,7 +223,11 @@ class Gate:
         began, running = delivery.started, 0
         if not self._has_rate:
             began, running = min(began, now - LEAST_TOOK_SECONDS), delivery.owner.number_inside(self) + 1
-        return self.rate.too_fast(now, outcome.asked_seconds, began=began, running=running)
+        is_news = self.rate.too_fast(now, outcome.asked_seconds, began=began, running=running)
+        if is_news and now >= self._lowered_logged_at + LOG_SECONDS:
+            self._lowered_logged_at = now
+            self._log_lowered(outcome)
+        return is_news
 
     def _stay(self, delivery: Delivery, outcome: Outcome) -> Outcome:
         held = self._hold(delivery)
@@ -235,6 +240,14 @@ class Gate:
             self._refusals.pop(delivery, None)
         self._let_next_in()
         return outcome
+
+    def _log_lowered(self, outcome: Outcome) -> None:
+        why, asked = outcome.reason or outcome.error or outcome.cause, outcome.asked_seconds or 0.0
+        rate, seconds = float(f"{self.rate.per_second:.3g}"), round(asked, 1)
+        begins = (f"none begins for {seconds:g} s, then " if seconds > 0 else "") + f"{rate:g} a second"
+        text = f"{self.event_type}: the other side asks for fewer ({why}): {begins}, more again as they succeed"
+        fields = {"type": self.event_type, "reason": why, "rate": rate, "seconds": seconds}
+        log.event(logging.WARNING, "rate.lowered", text, **fields)
 
     def _log_change(self, before: BreakerState, outcome: Outcome) -> None:
         now, why = self._time.now(), outcome.reason or outcome.error or outcome.cause

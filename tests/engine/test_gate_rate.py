@@ -148,6 +148,33 @@ def test_retry_after_is_waited_for(clock):
     assert len(relay.taken) >= 2
 
 
+def test_a_rate_that_is_lowered_is_logged_at_once_and_once_a_minute_with_what_the_other_side_said(clock, caplog):
+    """A developer saw his partner answer 429 for 20 s, his messages go slower, and not one line in the log."""
+    caplog.set_level("INFO")
+    rig = run(clock, {"job": Relay(clock, 1)}, concurrency=10)
+    rig.put("job", {}, 400)
+    clock.advance(5)
+    lowered = [one for one in caplog.records if getattr(one, "event", "") == "rate.lowered"]
+    assert len(lowered) == 1
+    assert lowered[0].levelname == "WARNING"
+    assert lowered[0].getMessage().startswith("job: the other side asks for fewer (454 too many): ")
+    assert lowered[0].fields["type"] == "job"
+    assert lowered[0].fields["reason"] == "454 too many"
+    assert 0 < lowered[0].fields["rate"] < 400
+    clock.advance(200)
+    assert 3 <= len([one for one in caplog.records if getattr(one, "event", "") == "rate.lowered"]) <= 4
+
+
+def test_a_retry_after_is_in_the_log(clock, caplog):
+    caplog.set_level("INFO")
+    rig = run(clock, {"job": Relay(clock, 1, after=600)}, concurrency=10)
+    rig.put("job", {}, 10)
+    clock.advance(5)
+    (lowered,) = [one for one in caplog.records if getattr(one, "event", "") == "rate.lowered"]
+    assert "none begins for 600 s" in lowered.getMessage()
+    assert lowered.fields["seconds"] == 600
+
+
 def test_a_message_that_alone_is_refused_again_and_again_has_failed(clock):
     def handle(payload, message):
         if payload:
