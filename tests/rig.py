@@ -61,7 +61,7 @@ class Polling:
         self.intake = Intake(self, share, clock)
         self.pollers = Pollers(self.queue, keys, share, clock, gevent.spawn, self.intake, self)
 
-    def accept(self, messages: list[Received], latest: float) -> None:
+    def accept(self, messages: list[Received], latest: float, earliest: float) -> None:
         self.delivered += messages
         for _ in messages if self.holds else ():
             self.intake.count_held()

@@ -172,7 +172,8 @@ class _Reader:
         stills = self.tale.stills.get(event.worker)
         still = stills[-1] if stills else (math.inf, 0.0)
         read = still[0] if still[0] <= event.at <= still[1] else event.at
-        return min(read, self._received[event.handle].until)
+        poll = self._received[event.handle]
+        return max(poll.sent, min(read, poll.until))
 
     def _life(self, event: Event) -> Life:
         return self._by_handle[event.worker, event.handle]

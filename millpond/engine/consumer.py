@@ -108,13 +108,15 @@ class Consumer(DeliveryKeeper, Receiver, Traffic):
 
     # Receive
 
-    def accept(self, messages: list[Received], latest: float = math.inf) -> None:
+    def accept(self, messages: list[Received], latest: float = math.inf, earliest: float = -math.inf) -> None:
         """Take what a receive brought; a permit is held for each.
 
-        `latest`: by then SQS has handed them out. An answer can have waited to be read, while the process was stopped
-        or the hub stood still: its messages may be another worker's by now.
+        SQS has handed them out between `earliest` and `latest`. An answer can have waited to be read, while the process
+        was stopped or the hub stood still: its messages may be another worker's by now. One that was asked for after
+        that is new: a worker that woke up lost 227 messages in 30 ms, as fast as it could receive them.
         """
-        self._let_in(self.hand.take(messages, min(self._unread_since(self._clock.now()), latest)))
+        since = min(self._unread_since(self._clock.now()), latest)
+        self._let_in(self.hand.take(messages, max(since, earliest)))
 
     def _let_in(self, deliveries: list[Delivery]) -> None:
         if self._held_back.state is not WORKING:

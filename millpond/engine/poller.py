@@ -32,8 +32,8 @@ BRIEF_SECONDS = 2
 class Receiver(Protocol):
     """Who the pollers receive for: the consumer."""
 
-    def accept(self, messages: list[Received], latest: float) -> object:
-        """Take what a receive brought. `latest`: SQS has handed it out by then."""
+    def accept(self, messages: list[Received], latest: float, earliest: float) -> object:
+        """Take what a receive brought. SQS has handed it out between these two moments."""
 
     def receive_failed(self, error: QueueError, in_a_row: int) -> object:
         """Report a receive that failed; `in_a_row` have failed one after another."""
@@ -166,7 +166,7 @@ class Pollers:
             self._failures = 0
             self._receiver.receives_work()
         self.ever_received = True
-        self._receiver.accept(answer, started + wait_seconds)
+        self._receiver.accept(answer, started + wait_seconds, started)
         if narrow:
             self.intake.looked(got)
         return self._after(poller, permits, got, started, wait_seconds)

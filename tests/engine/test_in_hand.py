@@ -322,6 +322,19 @@ def test_a_stale_answer_is_not_started(clock):
     assert rig.queue.calls["change_visibility"] == rig.queue.calls["delete"] == 0
 
 
+def test_what_was_asked_for_after_a_block_is_new(clock):
+    """All that is read shortly after a block was dated to before it: whatever a woken worker received was lost."""
+    began = clock.now()
+    rig = Rig(clock, {"job": Gate()}, visibility_seconds=3)
+    (one,) = rig.put("job")
+    clock.advance(10)  # in which the hub stood still
+    rig.consumer._unread_since = lambda now: began
+    rig.consumer.accept([received(rig, one, 1)], clock.now() + 1, clock.now())
+    settle()
+    assert rig.outcomes() == {}
+    assert rig.consumer.hand.deliveries[one].lease.held_since == clock.now()
+
+
 def test_an_answer_that_was_long_on_its_way_takes_no_newer_lease_over(clock):
     """Its dead handle replaced the good one: on a standard queue the delete then answers 200 and deletes nothing."""
     handler = Gate()

@@ -28,7 +28,7 @@ class Accepted:
         self._process = process
         self._index = index
 
-    def accept(self, messages: list[Received], latest: float) -> None:
+    def accept(self, messages: list[Received], latest: float, earliest: float) -> None:
         self._process.take(self._index, messages)
 
     def receive_failed(self, error: QueueError, in_a_row: int) -> None:
