@@ -49,8 +49,8 @@ class ClaimOwner(Protocol):
 class ClaimKeeper:
     """Renews the claims of the deliveries of one queue, and closes them. The calls are made by greenlets of its own.
 
-    1. A claim is renewed after a beat of its message's own lease is confirmed, and only while its handler runs or what
-       it leaves behind is sent: at most one renewal is on its way.
+    1. A claim is renewed after a beat of its message's own lease is confirmed, and only while its handler runs, what
+       it leaves behind is sent, or the store does not take its mark: at most one renewal is on its way.
     2. One that is lost interrupts its handler; so does one that is not renewed in time, as another may take it.
     3. To close it is tried until the store answers, for as long as the message is in hand.
     """
@@ -82,11 +82,12 @@ class ClaimKeeper:
     def lease_extended(self, delivery: Delivery) -> None:
         """Renew the claim as well, if it is to last; never blocks."""
         claim = delivery.claim
-        if claim is None or claim.state is not OURS or claim.is_renewing:
+        if claim is None or claim.is_renewing:
             return
         if _is_needed(delivery, claim):
             claim.is_renewing = True
-            self._watch(delivery, claim)
+            if claim.state is OURS:
+                self._watch(delivery, claim)
             self._spawn(self._renew, delivery, claim)
 
     def _watch(self, delivery: Delivery, claim: OwnClaim) -> None:
@@ -185,7 +186,12 @@ class ClaimKeeper:
 
 
 def _is_needed(delivery: Delivery, claim: OwnClaim) -> bool:
-    """Whether it is to last: its handler runs, or what that has left behind is sent. What is held needs none."""
+    """Whether it is to last: its handler runs, or what that has left behind is sent, or its mark is not written yet.
+
+    What is held needs none.
+    """
+    if claim.state is CLOSING:
+        return delivery.claim is claim and delivery.outcome.name in ("succeeded", "discarded")
     return claim.state is OURS and (delivery.is_inside() or (delivery.state is SETTLING and delivery.claim is claim))
 
 

@@ -182,6 +182,22 @@ def test_the_claim_goes_on_while_follow_ups_are_sent(clock, store):
 # At its end
 
 
+def test_while_the_store_does_not_take_the_mark_the_claim_is_renewed_and_nobody_repeats_the_effect(clock, store):
+    effects = Effects(clock, seconds=1)
+    rig = worker(clock, store, effects, visibility_seconds=30)
+    store.script["complete"] = [lambda: clock.sleep(100)]  # under way, and not answered
+    rig.queue.put(body())
+    clock.advance(60)
+    again = worker(clock, store, effects)
+    again.queue.put(body())  # the producer has sent the event twice
+    clock.advance(30)
+    assert len(effects.done) == 1
+    clock.advance(200)
+    assert len(effects.done) == 1
+    assert store.names().count("complete") == 1
+    assert rig.queue.messages == again.queue.messages == {}
+
+
 @pytest.mark.parametrize("step", ["lost", ClaimStoreError("down")])
 @pytest.mark.parametrize("name", ["complete", "release"])
 def test_what_a_claim_needs_at_its_end_is_written_until_the_store_has_answered(clock, store, step, name):

@@ -58,16 +58,22 @@ def test_it_stays_wide_while_others_begin(intake: Intake, traffic: FakeTraffic, 
     assert not intake.is_narrow
 
 
-def test_many_in_a_row_make_it_narrow_whatever_began_just_before(intake: Intake, traffic: FakeTraffic) -> None:
-    traffic.others += 1
+def test_many_in_a_row_make_it_narrow_where_no_other_type_has_begun(intake: Intake, traffic: FakeTraffic) -> None:
     turn_away(intake, traffic, NO_ROOM_IN_A_ROW - 1)
     assert not intake.is_narrow
     turn_away(intake, traffic, 1)
     assert intake.is_narrow
 
 
-def test_one_that_is_on_its_way_from_the_line_to_a_slot_is_no_other(intake: Intake, traffic: FakeTraffic) -> None:
+def test_a_row_of_any_length_leaves_it_wide_where_another_type_has_just_begun(
+    intake: Intake, traffic: FakeTraffic
+) -> None:
     traffic.others += 1
+    turn_away(intake, traffic, 2 * NO_ROOM_IN_A_ROW)
+    assert not intake.is_narrow
+
+
+def test_one_that_is_on_its_way_from_the_line_to_a_slot_is_no_other(intake: Intake, traffic: FakeTraffic) -> None:
     for _ in range(NO_ROOM_IN_A_ROW // 2):
         turn_away(intake, traffic, 1)
         traffic.held -= 1  # it is made ready
