@@ -81,4 +81,7 @@ def is_whole_number(value: Any, least: int) -> bool:
 
 def is_number(value: Any) -> bool:
     """Whether it is a finite int or float; True and False are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # an int of 400 digits is no number of seconds
+        return False

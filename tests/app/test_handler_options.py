@@ -107,6 +107,12 @@ def test_an_option_that_makes_no_sense_is_one_finding(declare, options, says):
     assert finding.endswith(f"good: {says}")
 
 
+@pytest.mark.parametrize("options", [{"timeout": 10**400}, {"backoff": (1, 10**400)}], ids=["timeout", "backoff"])
+def test_a_number_that_is_too_large_for_seconds_is_one_finding(declare, options):
+    with pytest.raises(ConfigError, match=r"good: (timeout|backoff)=.*: it must be"):
+        declare(**options)
+
+
 @pytest.mark.parametrize(
     "options",
     [
