@@ -100,7 +100,9 @@ class Endings(SettlerOwner):
 
     def _waits(self, delivery: Delivery, outcome: Outcome) -> bool:
         """Whether it is held until its own time has come."""
-        if outcome.cause == "waiting" and self._hold.wait(delivery, outcome.asked_seconds or 0.0):
+        asked = outcome.asked_seconds
+        seconds = outcome.delay_seconds if asked is None else asked
+        if outcome.cause == "waiting" and self._hold.wait(delivery, seconds):
             return True
         is_last = outcome.name in VISIBLE_AGAIN and self._last_receive.includes(delivery)
         return is_last and self._last_receive.keep(delivery, outcome)

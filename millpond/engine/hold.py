@@ -16,6 +16,10 @@ from millpond.hub.clock import Clock, Timer
 from millpond.observe import log
 
 
+#: A held message waits this long at the least, whatever its handler asks for: less would be a hot loop.
+LEAST_WAIT_SECONDS = 0.1
+
+
 class HeldPlace(NamedTuple):
     """What a held message waits for: its turn in a line, its own time (a timer), or the one before it in its group."""
 
@@ -105,7 +109,7 @@ class Hold:
         has_room = has_room or self._owner.is_last(delivery)
         if not (has_room and self.can_hold(delivery, seconds)):
             return False
-        timer = self._clock.timer(seconds, lambda: self._owner.run_again(delivery))
+        timer = self._clock.timer(max(LEAST_WAIT_SECONDS, seconds), lambda: self._owner.run_again(delivery))
         self._park(delivery, HeldPlace(timer=timer))
         return True
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from millpond.app.handler_options import rate_limit
@@ -207,3 +209,21 @@ def test_wait_holds_one_message_and_no_other(clock):
     assert len(rig.queue.deleted) == 21
     assert rig.books.received == 21
     assert rig.consumer.hold.number == 0
+
+
+@pytest.mark.parametrize("after", [0, -5, 1e-9, math.nan, math.inf, "5", None])
+def test_a_wait_for_no_time_is_no_hot_loop(clock, after):
+    runs = []
+
+    def handle(payload, message):
+        runs.append(clock.now())
+        if len(runs) < 50:
+            raise Wait("its domain is busy", after=after)
+
+    rig = run(clock, {"job": handle}, max_receive_count=1)
+    rig.put("job")
+    clock.advance(2)
+    assert len(runs) <= 21
+    clock.advance(50 * 30)
+    assert len(runs) == 50
+    assert rig.letters() == []
