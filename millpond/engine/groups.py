@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from millpond.engine.delivery import ON_HOLD, Delivery, DeliveryKeeper
+from millpond.engine.delivery import ON_HOLD, SETTLING, Delivery, DeliveryKeeper
 from millpond.message import Outcome
 
 BEHIND_FAILED = Outcome("released", reason="an earlier message of its group failed")
@@ -33,14 +33,16 @@ class Groups:
             self._owner.park_behind(delivery)
 
     def leave(self, delivery: Delivery) -> None:
-        """It is done, and SQS has confirmed it: the next one starts."""
+        """It is done, and SQS has confirmed it: the next one starts, unless it is being settled itself."""
         line = self._lines.get(delivery.received.group_id)
-        if line and line[0] is delivery:
-            line.popleft()
-            if line:
-                (self._owner.run_again if line[0].state is ON_HOLD else self._owner.make_ready)(line[0])
-            else:
-                del self._lines[delivery.received.group_id]
+        if line is None or delivery not in line:
+            return
+        was_first = line[0] is delivery
+        line.remove(delivery)
+        if not line:
+            del self._lines[delivery.received.group_id]
+        elif was_first and line[0].state is not SETTLING:
+            (self._owner.run_again if line[0].state is ON_HOLD else self._owner.make_ready)(line[0])
 
     def waiting_behind(self, delivery: Delivery) -> list[Delivery]:
         """What stands behind the first of a line; nothing behind any other."""

@@ -177,5 +177,7 @@ class Hold:
             reason = line.reason if line is not None else "the one before it in its group"
             self.take(delivery)
             self._owner.end_soon(delivery, no_room(delivery, f"it cannot be held for longer: {reason}"))
+            if self._groups is not None:  # or it would start as the one before it is done
+                self._groups.fail(delivery)
         if self._held:
             self._sweeping = self._clock.timer(self._sweep_seconds, self._sweep)

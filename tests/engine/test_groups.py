@@ -20,7 +20,7 @@ from millpond.app.routing import Route
 from millpond.engine.ask import ATTEMPT_SECONDS
 from millpond.engine.books import Books
 from millpond.engine.consumer import Consumer
-from millpond.engine.delivery import WAITING
+from millpond.engine.delivery import SETTLING, WAITING
 from millpond.engine.groups import Groups
 from millpond.engine.permits import Permits
 from millpond.engine.processor import Processor
@@ -122,16 +122,26 @@ def test_all_behind_one_that_fails_are_given_back_in_order_and_other_groups_go_o
     assert lines.started[-1] == "a1"
 
 
-def test_what_is_done_without_being_the_first_of_its_line_changes_nothing(lines):
-    a1, a2 = lines.join("a1", "a2")
+def test_what_is_done_without_being_the_first_of_its_line_leaves_it_and_starts_nothing(lines):
+    a1, a2, _ = lines.join("a1", "a2", "a3")
     lines.groups.leave(a2)
     assert lines.given_back == []
     assert lines.started == ["a1"]
     lines.groups.fail(a1)
     lines.groups.fail(a1)
     lines.groups.leave(a1)
-    assert lines.given_back == ["a2"]
+    assert lines.given_back == ["a3"]
     assert lines.started == ["a1"]
+
+
+def test_what_is_being_settled_does_not_start_as_the_one_before_it_is_done(lines):
+    a1, a2, a3 = lines.join("a1", "a2", "a3")
+    a2.state = SETTLING
+    lines.groups.leave(a1)
+    assert lines.started == ["a1"]
+    lines.groups.leave(a2)
+    assert lines.started == ["a1", "a3"]
+    lines.groups.leave(a3)
 
 
 def test_one_that_is_lost_in_the_middle_of_a_line_leaves_it_with_those_behind_it(lines):

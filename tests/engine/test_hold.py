@@ -232,6 +232,23 @@ def test_a_group_whose_first_can_be_held_no_longer_goes_back_whole(clock):
     assert rig.permits.free + rig.consumer._share.polling == 10
 
 
+def test_a_group_that_becomes_dead_letters_as_it_is_held_no_longer_goes_on(clock):
+    """Its line kept those that were done behind the first: what came later stood behind them, with all the permits."""
+    server = Server(clock, None)
+    rig = run(
+        clock, {"job": server}, fifo=True, hold_seconds=200, visibility_seconds=30, max_receive_count=1, concurrency=4
+    )
+    dead = rig.put("job", {}, 3, group_id="a")
+    clock.advance(181)
+    assert {rig.outcomes()[one] for one in dead} == {"dead_lettered"}
+    server.up = True
+    tried = len(server.ids)
+    ids = rig.put("job", {}, 10, group_id="a")
+    clock.advance(60)
+    assert rig.queue.deleted == dict.fromkeys([*dead, *ids], 1)
+    assert server.ids[tried:] == ids
+
+
 # In a drain
 
 
