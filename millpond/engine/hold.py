@@ -15,7 +15,6 @@ from millpond.engine.permits import Share
 from millpond.hub.clock import Clock, Timer
 from millpond.observe import log
 
-
 #: A held message waits this long at the least, whatever its handler asks for: less would be a hot loop.
 LEAST_WAIT_SECONDS = 0.1
 
