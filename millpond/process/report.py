@@ -9,6 +9,7 @@ from typing import Any
 import gevent
 
 from millpond.engine.consumer import Consumer
+from millpond.engine.delivery import SETTLING
 from millpond.errors import FINISHED, QueueError
 from millpond.foreign.number import number_within
 from millpond.observe import log
@@ -18,6 +19,8 @@ from millpond.process.refusals import Refusals
 
 #: SQS's counts lag behind: what they say is left is asked for again this often.
 LEFT_CHECKS, LEFT_CHECK_SECONDS = 3, 0.5
+#: Of what is left in hand so many messages of a queue are named.
+MOST_NAMED = 100
 #: More than that in one queue is no number of messages.
 MAX_MESSAGES = 10**15
 
@@ -47,6 +50,7 @@ def log_end(core: Core, consumers: Sequence[Consumer], refusals: Refusals, until
         numbers = _numbers(consumer)
         done = f"{numbers.get('succeeded', 0):,} of {consumer.books.received:,} messages succeeded"
         text = f"{consumer.name}: stopped ({core.why}); {done}"
+        _log_what_is_unsettled(consumer)
         log.event(logging.INFO, "worker.stopped", text, **numbers, **requests, **end)
         _log_what_is_gone(consumer)
     if not consumers:
@@ -67,6 +71,15 @@ def _log_what_is_left(core: Core, consumer: Consumer, refusals: Refusals) -> boo
     for text, fields in found:
         log.event(logging.WARNING, "queue.left", text, queue=consumer.name, **fields)
     return bool(found)
+
+
+def _log_what_is_unsettled(consumer: Consumer) -> None:
+    """Name what has ended and is left in hand: where it was done, only this line says whose effect may come twice."""
+    ended = [delivery for delivery in consumer.hand.deliveries.values() if delivery.state is SETTLING]
+    for delivery in ended[:MOST_NAMED]:
+        name = delivery.outcome.name
+        text = f"its outcome ({name}) could not be settled before the worker ended: it comes back, and may run again"
+        log.event(logging.ERROR, "message.unsettled", text, **delivery.identity(), outcome=name)
 
 
 def _counts_left(core: Core, consumer: Consumer) -> dict[str, int]:

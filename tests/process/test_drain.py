@@ -206,6 +206,22 @@ def test_a_call_that_hangs_at_the_end_holds_the_process_no_longer_than_the_drain
     assert queue.calls[call] > 1 or where == "dead"  # given up when the drain was over, not after ten seconds
 
 
+def test_the_log_names_a_message_that_was_done_and_is_not_deleted_when_the_drain_ends(process, clock, caplog):
+    """A customer was charged, the table of claims was down, Ctrl-C: in_hand=1, and no line said which event it was."""
+    gate = Event()
+    one = process({"job": lambda payload, message: gate.wait()}, drain_seconds=4, wait_seconds=1)
+    one.rig.queue.gates["delete"] = Event()
+    (done,) = one.rig.put("job")
+    clock.advance(0.5)
+    one.signal(SIGTERM)
+    gate.set()
+    clock.advance(5)
+    assert one.exit_code == LEFT
+    (line,) = [record for record in caplog.records if getattr(record, "event", "") == "message.unsettled"]
+    assert line.levelname == "ERROR"
+    assert (line.fields["message_id"], line.fields["outcome"]) == (done, "succeeded")
+
+
 def test_what_the_end_of_a_drain_itself_kills_is_no_crash(process, clock, caplog):
     one = process({"job": Stubborn()}, drain_seconds=10, wait_seconds=1)
     one.rig.put("job")
