@@ -97,8 +97,12 @@ def dynamo() -> Iterator[Dynamo]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.dynamo_server")
-    parser.add_argument("--port", type=int, default=0)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.dynamo_server",
+        description="A DynamoDB in memory, on 127.0.0.1. It prints its URL: the worker's AWS_ENDPOINT_URL_DYNAMODB.",
+        epilog=f"The table is in AWS_REGION={KEYS['region_name']}. Any AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY do.",
+    )
+    parser.add_argument("--port", type=int, default=0, help="0, the default, takes any free one")
     parser.add_argument("--table", default="", help="make this table of claims")
     options = parser.parse_args()
     server, application = listen(options.port)
