@@ -32,11 +32,17 @@ class TypeSettings(Unshown, msgspec.Struct, frozen=True):
     idempotent: YesOrNo = None
 
 
+FIELDS = TypeSettings.__struct_fields__
+
+
 def read_types(tables: Mapping[str, Table], worker: Table, most_at_once: int) -> dict[str, TypeSettings]:
     """The settings of each type; what is wrong with them becomes findings of their tables.
 
     `worker`: the table [worker], whose concurrency is `most_at_once`.
     """
+    for event_type, table in tables.items():
+        for key in [key for key, value in table.values.items() if isinstance(value, dict) and key not in FIELDS]:
+            table.wrong(key, f"a type with a dot is written in quotes, [types.{toml_key(f'{event_type}.{key}')}]")
     return {event_type: _read(table, worker, most_at_once) for event_type, table in tables.items()}
 
 

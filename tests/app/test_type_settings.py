@@ -95,6 +95,13 @@ def test_what_makes_no_sense_is_a_finding_with_table_key_value_and_what_is_allow
     assert found.replace("failure = 1:", "failure:") == finding
 
 
+def test_a_type_with_a_dot_that_is_not_in_quotes_is_told_to_be(read):
+    with pytest.raises(ConfigError) as raised:
+        read('[types.partner.notify]\nrate = "14/s"')
+    [found] = raised.value.findings
+    assert found.endswith('notify = {...}: a type with a dot is written in quotes, [types."partner.notify"]')
+
+
 def test_all_findings_come_at_once_and_none_shows_a_value_of_the_environment(read):
     text = 'rate = "${RATE}"\nconcurrency = -1\nbreaker = {failures = "${FAILURES}", probe_seconds = 0}\nidempotent = 5'
     with pytest.raises(ConfigError) as raised:
