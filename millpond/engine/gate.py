@@ -181,7 +181,7 @@ class Gate:
         self._begun.discard(delivery)
         breaker, rate = self.breaker, self.rate
         is_quiet = breaker.state is CLOSED and not breaker.failures and rate.state is not RateState.LOWERED
-        if not (is_quiet and self._always_watches) or (self._line and self._concurrency):
+        if not (is_quiet and self._always_watches) or self._refusals or (self._line and self._concurrency):
             self.ended(delivery, SUCCEEDED)
 
     def ended(self, delivery: Delivery, outcome: Outcome) -> Outcome:

@@ -227,3 +227,22 @@ def test_a_wait_for_no_time_is_no_hot_loop(clock, after):
     clock.advance(50 * 30)
     assert len(runs) == 50
     assert rig.letters() == []
+
+
+def test_of_a_message_that_was_refused_nothing_is_kept_once_it_got_through(clock):
+    """The first success restores the rate: what succeeded after it was kept with its body, for good."""
+    refused = set()
+
+    def handle(payload, message):
+        if message.id not in refused:
+            refused.add(message.id)
+            raise TooFast("454 too many")
+        clock.sleep(30 + payload)
+
+    rig = run(clock, {"job": handle}, options={"job": {"rate": rate_limit("1000/s")}})
+    for number in range(3):
+        rig.put("job", 10 * number)
+    clock.advance(80)
+    assert len(rig.queue.deleted) == 3
+    (gate,) = rig.processor.gates
+    assert gate._refusals == {}
