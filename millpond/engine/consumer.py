@@ -135,7 +135,7 @@ class Consumer(DeliveryKeeper, Receiver, Traffic):
         outcome = Outcome(
             "released",
             reason="its handler from an earlier delivery is still ending",
-            delay_seconds=round(self._settings.beat_seconds),
+            delay_seconds=max(1, round(self._settings.beat_seconds)),  # 0 would be a hot loop through SQS
         )
         self.end_soon(delivery, outcome)
 

@@ -128,7 +128,8 @@ class InHand:
 
     def abandon(self, delivery: Delivery) -> None:
         """It could not be settled: it waits for its visibility time-out."""
-        self._abandoned_until.append(delivery.lease.deadline)
+        if delivery.lease.deadline > self._clock.now():
+            self._abandoned_until.append(delivery.lease.deadline)
         self._forget([delivery])
 
     def left(self) -> int:

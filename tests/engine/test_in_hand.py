@@ -18,7 +18,7 @@ from millpond.errors import (
 )
 from millpond.hub.threads import NoThread
 from millpond.sqs.queue import Received
-from tests.engine.wired import BROKEN, GONE, give_out_again, received, run
+from tests.engine.wired import BROKEN, GONE, fail, give_out_again, received, run
 from tests.handlers import Gate, fine
 from tests.rig import Rig
 from tests.virtual import settle
@@ -350,3 +350,29 @@ def test_an_answer_that_was_long_on_its_way_takes_no_newer_lease_over(clock):
     clock.advance(1)
     assert rig.queue.deleted == {one: 1}
     assert ([attempt for _, attempt in handler.seen], rig.books.received, rig.permits.free) == ([3], 1, free)
+
+
+def test_what_comes_while_its_handler_still_ends_is_not_received_again_and_again_where_beats_are_quick(clock):
+    """A third of a visibility time-out of 1 s, rounded, was none: SQS gave it out again at once, receive by receive."""
+
+    def stubborn(payload, message):
+        end = clock.now() + 8
+        while clock.now() < end:
+            with contextlib.suppress(BaseException):
+                clock.sleep(end - clock.now())
+
+    rig = run(clock, {"job": stubborn}, visibility_seconds=1, wait_seconds=1)
+    rig.queue.script["change_visibility"] = [GONE]
+    rig.put("job")
+    clock.advance(7)
+    assert 3 <= rig.books.received <= 9
+
+
+def test_of_what_was_put_off_in_vain_nothing_is_kept(clock):
+    """SQS denies the change until the lease is over: then the message comes back by itself."""
+    rig = run(clock, {"job": fail}, visibility_seconds=30, max_attempts=1_000)
+    rig.queue.script["change_visibility"] = [AccessDenied("no")] * 10_000
+    rig.put("job", number=5)
+    clock.advance(600)
+    assert rig.books.abandoned > 20
+    assert len(rig.consumer.hand._abandoned_until) <= 5
