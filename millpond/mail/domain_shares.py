@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 
 from millpond import Wait
@@ -63,10 +63,11 @@ class Load:
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
-    """A mail that waits in a slot for its turn."""
+    """A mail that waits in a slot for its turn; `kept`: the loads in which it has a place already."""
 
     loads: Sequence[Load]
     turn: SimpleQueue[None]
+    kept: list[Load] = field(default_factory=list)
 
 
 class DomainShares:
@@ -74,7 +75,8 @@ class DomainShares:
 
     A domain begins with `per_domain`. With each mail that is quick it may take one more, as long as `per_domain` are
     left for the others; where its mails become slow it is back at `per_domain`. A mail to several domains needs a place
-    in the share of each; as nobody can see which of them makes it slow, it changes no share.
+    in the share of each; as nobody can see which of them makes it slow, it changes no share. One such mail at a time
+    goes first and keeps each place as it becomes free, or it would never find all of them free at once.
     """
 
     def __init__(self, most: int, per_domain: int) -> None:
@@ -84,6 +86,7 @@ class DomainShares:
         self._quick = max(self._per_domain, most - self._per_domain)
         self._domains: dict[str, Load] = {}
         self._waiting: list[_Waiting] = []
+        self._first: _Waiting | None = None  # of these, a mail to several domains
 
     def take(self, recipients: Sequence[str]) -> Sequence[Load]:
         """A place for a mail, to be given back, as soon as there is one. Raises Wait where that would take long."""
@@ -123,12 +126,17 @@ class DomainShares:
 
     def _wait(self, loads: Sequence[Load]) -> None:
         """Wait for a place, which the one who gives it back takes for us."""
-        if max(load.turn_seconds(load.waiting, UNKNOWN_SECONDS) for load in loads) > SLOT_WAIT_SECONDS:
+        goes_first = len(loads) > 2 and self._first is None
+        seconds = max(load.turn_seconds(0 if goes_first else load.waiting, UNKNOWN_SECONDS) for load in loads)
+        if seconds > SLOT_WAIT_SECONDS:
             raise _turned_away(loads)
         mine = _Waiting(loads, SimpleQueue())
-        self._waiting.append(mine)
+        self._waiting.insert(0 if goes_first else len(self._waiting), mine)
         for load in loads:
             load.waiting += 1
+        if goes_first:
+            self._first = mine
+            self._keep(mine)
         try:
             mine.turn.get(timeout=SLOT_WAIT_SECONDS)
         except Empty:
@@ -146,18 +154,39 @@ class DomainShares:
         self._waiting.remove(mine)
         for load in mine.loads:
             load.waiting -= 1
+        if mine is self._first:
+            self._first = None
+            for load in mine.kept:
+                load.busy -= 1
+            self._next()
         return True
 
+    def _keep(self, first: _Waiting) -> None:
+        """Keep for it the places that are free in its domains."""
+        for load in first.loads[1:]:
+            if load.has_room and load not in first.kept:
+                load.busy += 1
+                first.kept.append(load)
+
     def _next(self) -> None:
-        """Give the places that are free to those that wait, the longest waiting first."""
+        """Give the places that are free to those that wait: to the one that goes first, then the longest waiting."""
+        if self._first is not None:
+            self._keep(self._first)
         for waiting in self._waiting[:]:
             if not self._all.has_room:
                 return
-            if all(load.has_room for load in waiting.loads):
-                self._leave(waiting)
-                for load in waiting.loads:
-                    load.begin()
-                waiting.turn.put(None)
+            if all(load.has_room or load in waiting.kept for load in waiting.loads):
+                self._begin(waiting)
+
+    def _begin(self, waiting: _Waiting) -> None:
+        self._waiting.remove(waiting)
+        if waiting is self._first:
+            self._first = None
+        for load in waiting.loads:
+            load.waiting -= 1
+            load.busy -= load in waiting.kept
+            load.begin()
+        waiting.turn.put(None)
 
 
 def _weight(allowed: int) -> float:

@@ -68,6 +68,36 @@ def test_a_mail_to_several_domains_needs_a_place_in_each_and_teaches_nothing():
     assert [shares._load(name).seconds for name in ("b.org", "e.org")] == [0, 0]
 
 
+def test_a_mail_to_several_domains_gets_through_where_each_of_them_is_always_in_use():
+    shares, over, began = DomainShares(20, 1), Event(), Counter()
+
+    def send(*recipients: str) -> None:
+        while True:
+            try:
+                place = shares.take(recipients)
+                break
+            except Wait:
+                gevent.sleep(0.002)
+        began[recipients] += 1
+        gevent.sleep(random.uniform(0.005, 0.01))
+        shares.give_back(place, 1.1)  # slow: no domain grows, and few wait in their slots
+
+    def go_on(recipient: str) -> None:
+        while not over.is_set():
+            send(recipient)
+
+    domains = [f"x@{name}.org" for name in "abcd"]
+    others = [gevent.spawn(go_on, domain) for domain in domains for _ in range(4)]
+    gevent.sleep(0.05)
+    several = [gevent.spawn(send, *domains) for _ in range(5)]
+    gevent.joinall(several, timeout=5)
+    before = Counter(began)
+    over.set()
+    gevent.joinall(others, timeout=5, raise_error=True)
+    assert before[tuple(domains)] == 5
+    assert all(load.busy == load.waiting == 0 for load in (shares._all, *shares._domains.values()))
+
+
 def test_a_place_given_back_goes_to_the_mail_that_waits_longest_and_can_use_it():
     shares, order = DomainShares(2, 1), []
 
