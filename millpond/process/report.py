@@ -19,7 +19,7 @@ from millpond.process.refusals import Refusals
 
 #: SQS's counts lag behind: what they say is left is asked for again this often.
 LEFT_CHECKS, LEFT_CHECK_SECONDS = 3, 0.5
-#: Of what is left in hand so many messages of a queue are named.
+#: The most messages of a queue that are named, of what is left in hand.
 MOST_NAMED = 100
 #: More than that in one queue is no number of messages.
 MAX_MESSAGES = 10**15
