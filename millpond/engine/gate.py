@@ -11,7 +11,7 @@ from millpond.engine.breaker import CLOSED, BreakerState, CircuitBreaker
 from millpond.engine.delivery import Delivery
 from millpond.engine.outcomes import FAILURES, SUCCEEDED, refused_too_often
 from millpond.engine.rate import RateState, TypeRate
-from millpond.hub.backoff import put_off_seconds
+from millpond.hub.backoff import PUT_OFF_SECONDS, put_off_seconds
 from millpond.hub.clock import Timer
 from millpond.hub.countdown import Time
 from millpond.message import Outcome
@@ -23,6 +23,9 @@ MAX_HELD = 1_000
 BEGIN_AT_ONCE = 100
 #: The line of a type with a rate is what begins in this time, and a few more.
 HELD_SECONDS, HELD_BESIDE = 2.0, 10
+#: While all slots are busy, what begins in this time by the rate is on its way to one, and no more: else the line would
+#: begin at once when they are free.
+ON_WAY_SECONDS = 1.0
 #: Where there is no rate yet, a refusal that came sooner counts as if it had taken this long.
 LEAST_TOOK_SECONDS = 0.05
 #: A message that is refused this often in one receive, while others of its type get through, has failed.
@@ -55,6 +58,7 @@ class Gate:
         self._time = time
         self._line: OrderedDict[Delivery, None] = OrderedDict()
         self._begun: set[Delivery] = set()  # let in, and not ended; with a concurrency all, else those of the line
+        self._on_way: set[Delivery] = set()  # let in from the line, and not yet in a slot
         self._timer: Timer | None = None
         self._look_at = math.inf  # when it rings
         self._successes = 0  # while it watches
@@ -104,6 +108,7 @@ class Gate:
     def admit(self, delivery: Delivery) -> Outcome | None:
         """None: it may begin now. Else it is held, or the outcome with which it is given back."""
         if delivery in self._begun:
+            self._reach_slot(delivery)
             if self.breaker.lets(delivery):
                 return None
             self._begun.discard(delivery)  # it was let in, and then the breaker has opened
@@ -111,6 +116,16 @@ class Gate:
             self._let_in(delivery, from_line=False)
             return None
         return self._hold(delivery)
+
+    def _reach_slot(self, delivery: Delivery) -> None:
+        was_full = self._is_way_full
+        self._on_way.discard(delivery)
+        if was_full:
+            self._let_next_in()
+
+    @property
+    def _is_way_full(self) -> bool:
+        return self._has_rate and len(self._on_way) >= max(1.0, ON_WAY_SECONDS * self.rate.per_second)
 
     @property
     def _is_in_order(self) -> bool:
@@ -137,10 +152,15 @@ class Gate:
 
     def _hold(self, delivery: Delivery) -> Outcome:
         if not delivery.owner.hold_in_line(delivery, self):
-            return no_room(delivery, f"no more messages are held: {self.reason}")
+            return no_room(delivery, f"no more messages are held: {self.reason}", self._line_seconds)
         self._line[delivery] = None
         self._let_next_in()
         return IN_LINE
+
+    @property
+    def _line_seconds(self) -> float:
+        """How long the line lasts by the rate: what came back later would leave it empty meanwhile."""
+        return PUT_OFF_SECONDS if self.is_shut else min(PUT_OFF_SECONDS, len(self._line) / self.rate.per_second or 1.0)
 
     def leave_line(self, delivery: Delivery) -> None:
         """It waits no longer: its queue has taken it out."""
@@ -149,10 +169,11 @@ class Gate:
     def _let_next_in(self) -> None:
         """Let in what may begin now, and look again when more may."""
         seconds = math.inf
-        while self._line and (self._is_in_order or len(self._begun) < BEGIN_AT_ONCE):
+        while self._line and not self._is_way_full and (self._is_in_order or len(self._begun) < BEGIN_AT_ONCE):
             if seconds := self._seconds_left():
                 break
             delivery, _ = self._line.popitem(last=False)
+            self._on_way.add(delivery)
             self._let_in(delivery, from_line=True)
             delivery.owner.run_again(delivery)
         self._look_again_in(seconds if self._line and seconds else math.inf)
@@ -188,6 +209,7 @@ class Gate:
         """Learn from how a message ended. Gives the outcome that counts: it may be held instead."""
         now, before = self._time.now(), self.breaker.state
         self._begun.discard(delivery)
+        self._on_way.discard(delivery)
         if outcome.name == "succeeded":
             self._successes += 1
             self.rate.succeeded(now)
@@ -269,7 +291,7 @@ class Gate:
         log.event(level, event, f"{self.event_type}: {text}", type=self.event_type, reason=reason, seconds=seconds)
 
 
-def no_room(delivery: Delivery, reason: str) -> Outcome:
+def no_room(delivery: Delivery, reason: str, first_seconds: float = PUT_OFF_SECONDS) -> Outcome:
     """The outcome of what cannot be held: it is no failure, and comes back later, the later the more often it came."""
-    seconds = put_off_seconds(delivery.received.receive_count)
+    seconds = put_off_seconds(delivery.received.receive_count, first_seconds=first_seconds)
     return Outcome("released", "no_room", reason, delay_seconds=seconds)

@@ -90,6 +90,41 @@ def test_a_type_with_a_rate_does_not_hold_up_the_others_of_its_queue(clock):
     assert rig.letters() == rig.queue.moved == []
 
 
+def test_a_rate_is_reached_beside_another_type_also_where_most_of_the_type_found_no_room(clock):
+    began, start = [], clock.now()
+    rig = run(
+        clock,
+        {"job": lambda payload, message: began.append(clock.now()), "fine": lambda payload, message: clock.sleep(0.5)},
+        options={"job": {"rate": rate_limit("14/s")}},
+        concurrency=100,
+        max_receive_count=50,
+    )
+    for _ in range(100):
+        rig.put("job", {}, 15)
+        rig.put("fine", {}, 100)
+    clock.advance(45)
+    assert in_seconds(began, start + 5, start + 45) >= 13 * 40
+
+
+def test_what_waited_for_a_slot_does_not_begin_all_at_once(clock):
+    began = []
+    rig = run(
+        clock,
+        {"job": lambda payload, message: began.append(clock.now()), "slow": lambda payload, message: clock.sleep(30)},
+        options={"job": {"rate": rate_limit("14/s")}},
+        concurrency=20,
+        timeout=100,
+    )
+    rig.put("job", {}, 60)
+    clock.advance(1)
+    rig.put("slow", {}, 20)
+    clock.advance(29)
+    rig.put("job", {}, 200)
+    clock.advance(20)
+    assert len(began) == 260
+    assert max(in_seconds(began, second, second + 1) for second in began) <= 2 * 14
+
+
 def test_two_thousand_mails_at_a_relay_that_takes_fourteen_a_second_leave_no_dead_letter(clock):
     relay, start = Relay(clock, 14), clock.now()
     rig = run(clock, {"job": relay}, concurrency=100, max_receive_count=3, visibility_seconds=60)
