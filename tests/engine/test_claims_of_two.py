@@ -146,7 +146,8 @@ def test_a_kill_between_the_effect_and_the_done_mark_repeats_the_effect(world):
 def test_a_success_that_the_store_does_not_take_within_its_lease_runs_again_where_the_event_was_sent_twice(world):
     """The window, without a death: this worker cannot reach the store, and another can."""
     cut_off = world.worker(seconds=1)
-    world.store.script["complete"] = [DOWN] * 1_000
+    for name in ("renew", "complete"):
+        world.store.script[name] = [DOWN] * 1_000
     world.queue.put(body())
     world.run(2)
     cut_off.rig.consumer.pollers.stop()
@@ -156,7 +157,7 @@ def test_a_success_that_the_store_does_not_take_within_its_lease_runs_again_wher
     assert other.done == []
     world.run(30)
     assert (len(cut_off.done), len(other.effects.begun)) == (1, 1)
-    world.store.script["complete"].clear()
+    world.store.script.clear()
     world.run(60)
     assert world.queue.messages == {}
     assert cut_off.causes() == ["claim_lost"]
