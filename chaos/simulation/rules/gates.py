@@ -19,6 +19,9 @@ class Model:
         self.is_open = False
         self.opened_at = -math.inf
         self.probes: dict[str, float] = {}  # of this opening, by handle: when each began
+        self.last_probe = (
+            ""  # of these, while it runs: what fails in an older one, that nobody waits for, shows nothing
+        )
         self.started: dict[str, float] = {}
         self.let_in: dict[str, float] = {}  # from the line, when
 
@@ -30,17 +33,20 @@ class Model:
         at = self.let_in.get(event.handle, event.at)
         waits = any(at < began + BREAKER.probe_limit_seconds - EPSILON for began in self.probes.values())
         self.probes[event.handle] = at
+        self.last_probe = event.handle
         return not waits
 
     def end(self, event: Event, interrupted: bool) -> None:
         began = self.started.get(event.handle, math.inf)
         was_probe = self.probes.pop(event.handle, None) is not None
+        was_last = event.handle == self.last_probe
+        self.last_probe = "" if was_last else self.last_probe
         if interrupted:
             return
         if event.value == "Unavailable" and not self.is_open and began > self.opened_at:
             self.is_open, self.opened_at = True, event.at
             self.probes.clear()
-        elif event.value == "Unavailable" and was_probe:
+        elif event.value == "Unavailable" and was_last:
             self.probes.clear()  # what still runs of these is a straggler now
         elif event.value == "done" and was_probe:
             self.is_open = False
