@@ -10,7 +10,7 @@ from chaos.planted.bug import mutant
 from millpond.engine.consumer import Consumer
 from millpond.engine.delivery import Delivery
 from millpond.engine.held_back import WORKING
-from millpond.engine.lease import Change, Lease
+from millpond.engine.lease import LIMIT_SECONDS, Change, Lease
 from millpond.engine.lease_keeper import LeaseKeeper
 from millpond.engine.lease_state import DELETING, ENDED, HELD, LETTING_GO, LOST
 from millpond.engine.settler import Settler
@@ -51,11 +51,11 @@ def oldest_change_wins(original: Any) -> Any:
 def beats_after_give_back(original: Any) -> Any:
     def let_go(self: Lease, seconds: float) -> None:
         self.state = LETTING_GO
-        self._ask(self._clamped(seconds))
+        self._ask(self._clamped(seconds, LIMIT_SECONDS))
 
     def beat(self: Lease) -> None:
         if self.state is not DELETING and self.state is not ENDED:
-            self._ask(self._clamped(self.terms.visibility_seconds))
+            self._ask(self._clamped(self.terms.visibility_seconds, self.terms.hold_seconds))
 
     return let_go if original.__name__ == "let_go" else beat
 
@@ -131,7 +131,7 @@ def old_answers_are_new(original: Any) -> Any:
 
 @mutant("an extension is clamped to what is left of 12 h", (Lease, "_clamped"))
 def asks_past_twelve_hours(original: Any) -> Any:
-    return lambda self, seconds: whole_seconds(seconds)
+    return lambda self, seconds, longest_seconds: whole_seconds(seconds)
 
 
 @mutant("what has lost its lease is not started", (Consumer, "work"))

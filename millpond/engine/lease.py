@@ -12,7 +12,12 @@ from millpond.hub.backoff import whole_seconds
 from millpond.hub.clock import Clock, Event
 from millpond.hub.countdown import Countdown
 from millpond.sqs.batcher import Batcher
+from millpond.sqs.limits import MAX_HOLD_SECONDS
 from millpond.sqs.queue import Failure
+
+#: The 12 h are counted at SQS, from a moment before our receive came back: asking past them is an error there.
+HOLD_MARGIN_SECONDS = 10.0
+LIMIT_SECONDS = MAX_HOLD_SECONDS - HOLD_MARGIN_SECONDS
 
 
 class LeaseOwner(Protocol):
@@ -171,7 +176,7 @@ class Lease(msgspec.Struct, eq=False):
         """Make the message visible again in `seconds`, clamped to what is left of 12 h; then the owner is called."""
         self.state = LETTING_GO  # before the keeper looks at the mark: the thread sets that before it looks here
         self.stop_beating()
-        self._ask(self._clamped(seconds))
+        self._ask(self._clamped(seconds, LIMIT_SECONDS))  # it is kept no longer: max_hold_seconds bounds no back-off
 
     # The watchdog's thread. It can run between any two steps of the hub: so it only marks, and leaves a note.
 
@@ -181,7 +186,7 @@ class Lease(msgspec.Struct, eq=False):
         terms, handle = self.terms, self.handle
         overdue = now < self.known_until() < now + terms.visibility_seconds - terms.beat_seconds
         if overdue and self.state is HELD:
-            seconds = self._clamped(terms.visibility_seconds)
+            seconds = self._clamped(terms.visibility_seconds, terms.hold_seconds)
             if seconds > 0:
                 return handle, seconds
         self.marked = False
@@ -220,12 +225,12 @@ class Lease(msgspec.Struct, eq=False):
         return True
 
     def _beat(self) -> None:
-        seconds = self._clamped(self.terms.visibility_seconds)
+        seconds = self._clamped(self.terms.visibility_seconds, self.terms.hold_seconds)
         if self.state is HELD and seconds > 0:
             self._ask(seconds)
 
-    def _clamped(self, seconds: float) -> int:
-        left = self.held_since + self.terms.hold_seconds - self.terms.clock.now()
+    def _clamped(self, seconds: float, longest_seconds: float) -> int:
+        left = self.held_since + longest_seconds - self.terms.clock.now()
         return whole_seconds(min(seconds, int(left)))
 
     def stop_beating(self) -> None:

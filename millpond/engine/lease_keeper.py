@@ -6,18 +6,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from millpond.app.config import QueueSettings
-from millpond.engine.lease import Change, Lease, LeaseOwner, LeaseTerms, end_all
+from millpond.engine.lease import LIMIT_SECONDS, Change, Lease, LeaseOwner, LeaseTerms, end_all
 from millpond.engine.lease_state import LETTING_GO
 from millpond.engine.trouble import Trouble, is_denied
 from millpond.hub.clock import Clock
 from millpond.hub.countdown import Countdown
 from millpond.sqs.batcher import Batcher
 from millpond.sqs.entries import results_of
-from millpond.sqs.limits import MAX_HOLD_SECONDS, lease_seconds
+from millpond.sqs.limits import lease_seconds
 from millpond.sqs.queue import Failure, Queue
 
-#: The 12 h are counted at SQS, from a moment before our receive came back: asking past them is an error there.
-HOLD_MARGIN_SECONDS = 10.0
 #: In a drain, what is denied is tried for this long.
 DENIED_SECONDS = 3.0
 #: Changes linger this long to travel ten to a call; with beats at a third of the visibility time-out there is time.
@@ -55,7 +53,7 @@ class LeaseKeeper:
             settings.visibility_seconds,
             lease_seconds(settings.visibility_seconds),
             settings.beat_seconds,
-            min(settings.max_hold_seconds, MAX_HOLD_SECONDS - HOLD_MARGIN_SECONDS),
+            min(settings.max_hold_seconds, LIMIT_SECONDS),
             Countdown(settings.beat_seconds, Lease.start_beating, clock),
             self.changes,
         )

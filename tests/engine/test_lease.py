@@ -4,7 +4,8 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from millpond.engine.lease_keeper import HOLD_MARGIN_SECONDS, LeaseKeeper
+from millpond.engine.lease import HOLD_MARGIN_SECONDS
+from millpond.engine.lease_keeper import LeaseKeeper
 from millpond.errors import AccessDenied, Unreachable
 from millpond.sqs.limits import MARGIN_SECONDS, MAX_HOLD_SECONDS
 from millpond.sqs.queue import Failure
@@ -310,3 +311,15 @@ def test_a_lease_lost_and_redelivered_in_one_turn_of_the_hub_does_not_spin(clock
     queue.script["change_visibility"] = [again]
     clock.advance(11)
     assert queue.calls["change_visibility"] <= 2  # 20 and more, one a turn of the hub: 100 % CPU for a whole beat
+
+
+def test_max_hold_seconds_does_not_shorten_a_back_off(clock, queue):
+    """It bounds how long a message is kept: what is put off is kept no longer."""
+    settings = queue_settings(visibility_seconds=VISIBILITY, heartbeat_seconds=BEAT, max_hold_seconds=60)
+    keeper = LeaseKeeper("q", settings, queue, 10_000, ListOwner(), clock, gevent.spawn)
+    queue.put("x")
+    lease = keeper.take([], queue.receive(1, 0, VISIBILITY)[0].receipt_handle, clock.now())
+    clock.advance(10)
+    lease.let_go(300)
+    clock.advance(1)
+    assert [seconds for batch in queue.batches["change_visibility"] for _, seconds in batch] == [300]

@@ -27,7 +27,7 @@ from hypothesis.stateful import (
 )
 
 from millpond.engine.handler_call import HANDLER_CODE
-from millpond.engine.lease import Lease
+from millpond.engine.lease import LIMIT_SECONDS, Lease
 from millpond.engine.lease_keeper import LeaseKeeper
 from millpond.engine.lease_state import DELETING, ENDED, HELD, LEAVING, LETTING_GO, LOST
 from millpond.errors import Throttled, Unreachable
@@ -382,7 +382,7 @@ class LeaseModel(RuleBasedStateMachine):
         if self.lease.is_lost(self.clock.now()):
             self.keeper.end([self.lease])
         else:
-            left = self.lease.held_since + self.keeper.terms.hold_seconds - self.clock.now()
+            left = self.lease.held_since + LIMIT_SECONDS - self.clock.now()
             self.wish = max(0, min(seconds, int(left)))
             self.lease.let_go(seconds)
 

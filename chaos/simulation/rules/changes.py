@@ -39,8 +39,7 @@ def back_off_stays(tale: Tale) -> Findings:
             settled = life.outcome_at(ask.sent - EPSILON / 10)
             if settled is None or settled.name not in ("retried", "released") or ask.seconds == settled.delay:
                 continue
-            longest = min(HOLD_SECONDS, tale.plan.max_hold - 2)  # past that it is clamped, and rounded
-            if ask.sent - max(life.got, life.renewed) + settled.delay < longest:
+            if ask.sent - max(life.got, life.renewed) + settled.delay < HOLD_SECONDS:  # past that it is clamped
                 yield ask.sent, life.message, f"{ask.seconds} s sent over a back-off of {settled.delay} s"
 
 
