@@ -46,6 +46,20 @@ def own_polls_do_not_fetch_again(tale: Tale) -> Findings:
 
 
 @rule
+def nothing_is_held_in_a_drain(tale: Tale) -> Findings:
+    """What is held when a drain begins leaves its line in that moment, to go back; and nothing is held from then on."""
+    for life in tale.lives:
+        drain = tale.drains.get(life.worker)
+        for at in life.held if drain is not None else ():
+            freed = min((one for one in life.freed if one >= at), default=math.inf)
+            if freed <= drain.at + EPSILON and at <= drain.at + EPSILON:
+                continue
+            latest = max(at, drain.at) + EPSILON
+            if min(tale.gone_at(life.worker), life.over) > latest + tale.still(life.worker, drain.at, latest):
+                yield latest, life.message, f"{life.key} is held, though its worker drains"
+
+
+@rule
 def drained_leaves_nothing(tale: Tale) -> Findings:
     """A worker that has drained has nothing in hand, unless a fault kept it."""
     for event in tale.of_kind["drained"]:

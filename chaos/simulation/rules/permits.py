@@ -52,6 +52,35 @@ def books_balance(tale: Tale) -> Findings:
             yield event.at, "", f"{event.worker}: {in_hand} in hand, with {room}"
 
 
+@rule
+def settling_keeps_permits(tale: Tale) -> Findings:
+    """Of what waits to be settled no more is without a permit than each kind of call that it needs has room for."""
+    kinds: dict[str, dict[str, set[str]]] = defaultdict(dict)  # worker -> handle -> kinds of call
+    held: dict[str, set[str]] = defaultdict(set)
+    for event in tale.events:
+        if event.what == "settle":
+            kinds[event.worker].setdefault(event.handle, set()).update(_calls_of(event))
+        elif event.what in ("finished", "abandoned"):
+            kinds[event.worker].pop(event.handle, None)
+        elif event.what == "held":
+            held[event.worker].add(event.handle)
+        elif event.what == "freed":
+            held[event.worker].discard(event.handle)
+        elif event.what == "hold":
+            _, permits, polling, (_, _, in_hand) = event.value
+            without = in_hand - len(held[event.worker]) - (permits - polling)
+            room = tale.plan.limit * len(set().union(*kinds[event.worker].values()))
+            if without > room:
+                yield event.at, "", f"{event.worker}: {without} messages wait without a permit, with room for {room}"
+
+
+def _calls_of(settled: Event) -> set[str]:
+    name, _, _, follow_ups = settled.value
+    if name in ("retried", "released"):
+        return {"change_visibility"}
+    return {"delete"} | ({"job"} if follow_ups else set()) | ({"letter"} if name == "dead_lettered" else set())
+
+
 def _counts(tale: Tale) -> Iterator[tuple[Event, int, int]]:
     """At each look at a worker's books: its messages that have no outcome and are not held; in hand that were held."""
     waiting: dict[str, set[str]] = defaultdict(set)
