@@ -48,6 +48,7 @@ class Life(msgspec.Struct, eq=False):
     deadline: float
     handles: list[tuple[float, str]] = []  # that redeliveries gave it, and when
     renewed: float = 0.0  # when it was redelivered
+    given: list[tuple[float, float]] = []  # each receive: when it was read, and when SQS had given it out by then
     lost: float = math.inf  # when SQS said so, or the deadline passed before an extension was answered
     start: float = math.inf
     start_deadline: float = math.inf  # as it was then
@@ -113,6 +114,10 @@ class Tale(msgspec.Struct, eq=False):
     def still(self, worker: str, begin: float, end: float) -> float:
         """Seconds between the two for which the worker stood still."""
         return sum(max(0.0, min(end, until) - max(begin, since)) for since, until in self.stills.get(worker, ()))
+
+    def drains_at(self, worker: str, at: float) -> bool:
+        """Whether its drain has begun by then."""
+        return worker in self.drains and at >= self.drains[worker].at
 
     def gone_at(self, worker: str) -> float:
         return self.gone.get(worker, math.inf)

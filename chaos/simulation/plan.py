@@ -28,6 +28,8 @@ CRAWLING = 0.04
 DOWN, LIMITED = 0.35, 0.25
 #: In some of them no message is held for longer than this and its visibility time-out.
 SHORT_HOLD_SECONDS = 60
+#: What a handler can ask for with Retry(after) and Unavailable(after).
+ASKED_SECONDS = (0, 1, 2, 4, 7)
 #: When a schedule begins.
 START = 1_000.0
 CALLS = ("receive", "delete", "change_visibility", "send")
@@ -104,7 +106,7 @@ class Plan(msgspec.Struct):
         if result == "block":
             return Script("done", seconds, blocks=chance.uniform(0.5, 4.0))
         # Never the visibility time-out itself: so a beat and a back-off can be told apart.
-        return Script(result, seconds, chance.choice((0, 1, 2, 4, 7)), swallows)
+        return Script(result, seconds, chance.choice(ASKED_SECONDS), swallows)
 
     def _seconds(self, chance: Random) -> float:
         visibility = 10.0 if self.hold else self.visibility

@@ -151,7 +151,8 @@ class _Reader:
 
     def _on_got(self, event: Event) -> None:
         place = (event.worker, event.message)
-        deadline = self._handed_out(event) + self._lease_seconds
+        given = self._handed_out(event)
+        deadline = given + self._lease_seconds
         if event.value == "redelivered":
             life = self._current[place]
             life.handles.append((event.at, event.handle))
@@ -165,6 +166,7 @@ class _Reader:
             self._open[event.worker].add(life)
             self._before[place] = self._current.get(place, life)
             self._current[place] = life
+        life.given.append((event.at, given))
         self._by_handle[event.worker, event.handle] = life
 
     def _handed_out(self, event: Event) -> float:

@@ -7,89 +7,147 @@ from collections import defaultdict
 
 from chaos.simulation.history import Event
 from chaos.simulation.lives import Life, Tale
+from chaos.simulation.plan import ASKED_SECONDS
 from chaos.simulation.rules.rule import EPSILON, SLACK_SECONDS, Findings, rule
 from chaos.simulation.sqs import size_of
 from chaos.simulation.worker import BREAKER, MAX_BYTES
 
 
+#: How a handler ends that shows that the other side may still be down.
+PROBE_FAILED = frozenset({"Unavailable", "ValueError", "Retry", "TimeLimitExceeded"})
+
+
 class Model:
-    """What one worker's breaker must be, by what its handlers said."""
+    """What one worker's breaker must be, by what its handlers said. Messages go by their id, not by a receive's handle:
+    one that is redelivered while it is held begins by another handle."""
 
     def __init__(self) -> None:
         self.is_open = False
         self.opened_at = -math.inf
-        self.probes: dict[str, float] = {}  # of this opening, by handle: when each began
-        self.last_probe = (
-            ""  # of these, while it runs: what fails in an older one, that nobody waits for, shows nothing
-        )
+        self.reopened_at = -math.inf  # what was let in before must not begin after
+        self.probes: dict[str, float] = {}  # of this opening: when each was let in
+        self.newest = ""  # of these, begun or not yet
         self.started: dict[str, float] = {}
-        self.let_in: dict[str, float] = {}  # from the line, when
+        self.let_in: dict[str, float] = {}  # from the line, and not begun yet: when
+
+    def free(self, event: Event) -> None:
+        self.let_in[event.message] = event.at
+        self.newest = event.message
+
+    def settle(self, event: Event) -> None:
+        if self.let_in.pop(event.message, None) is not None and self.newest == event.message:
+            self.newest = ""  # it lost its lease before it began, say
 
     def start(self, event: Event) -> bool:
         """False: it may not begin, another probe is waited for."""
-        self.started[event.handle] = event.at
+        self.started[event.message] = event.at
+        was_held = event.message in self.let_in
+        at = self.let_in.pop(event.message, event.at)
         if not self.is_open:
             return True
-        at = self.let_in.get(event.handle, event.at)
-        waits = any(at < began + BREAKER.probe_limit_seconds - EPSILON for began in self.probes.values())
-        self.probes[event.handle] = at
-        self.last_probe = event.handle
-        return not waits
+        limit = BREAKER.probe_limit_seconds - EPSILON
+        waits = any(began <= at < began + limit for began in self.probes.values())
+        self.probes[event.message] = at
+        if not was_held:
+            self.newest = event.message
+        return not waits and at >= self.reopened_at - EPSILON
 
-    def end(self, event: Event, interrupted: bool) -> None:
-        began = self.started.get(event.handle, math.inf)
-        was_probe = self.probes.pop(event.handle, None) is not None
-        was_last = event.handle == self.last_probe
-        self.last_probe = "" if was_last else self.last_probe
-        if interrupted:
-            return
-        if event.value == "Unavailable" and not self.is_open and began > self.opened_at:
-            self.is_open, self.opened_at = True, event.at
-            self.probes.clear()
-        elif event.value == "Unavailable" and was_last:
-            self.probes.clear()  # what still runs of these is a straggler now
-        elif event.value == "done" and was_probe:
+    def end(self, event: Event, interrupt: str) -> None:
+        """An older probe, for which nobody waits any more, closes the breaker; its failure changes nothing."""
+        began = self.started.get(event.message, math.inf)
+        was_probe = self.probes.pop(event.message, None) is not None
+        how = interrupt or event.value
+        if not self.is_open:
+            if how == "Unavailable" and began > self.opened_at:
+                self.is_open, self.opened_at = True, event.at
+                self._open(event.at)
+        elif was_probe and how == "done":
             self.is_open = False
+        elif was_probe and how in PROBE_FAILED and event.message == self.newest:
+            self._open(event.at)
+
+    def _open(self, at: float) -> None:
+        self.reopened_at = at
+        self.probes.clear()  # what still runs of these is a straggler now
+        self.newest = ""
 
 
 @rule
 def one_probe_at_a_time(tale: Tale) -> Findings:
     """Once a handler has said Unavailable one message at a time begins, until one of these has succeeded."""
     models: dict[str, Model] = defaultdict(Model)
-    thrown: dict[str, set[str]] = defaultdict(set)
+    thrown: dict[tuple[str, str], str] = {}  # the first interrupt of each run, by worker and message
     for event in tale.events:
-        model = models[event.worker]
+        model, run = models[event.worker], (event.worker, event.message)
         if event.what == "freed":
-            model.let_in[event.handle] = event.at
+            model.free(event)
+        elif event.what == "settle":
+            model.settle(event)
         elif event.what == "start":
-            thrown[event.worker].discard(event.handle)
+            thrown.pop(run, None)
             if not model.start(event):
                 yield event.at, event.message, f"{event.handle} begins beside another probe of {event.worker}"
         elif event.what == "thrown":
-            thrown[event.worker].add(event.handle)
+            thrown.setdefault(run, event.value)
         elif event.what == "end":
-            model.end(event, event.handle in thrown[event.worker])
+            model.end(event, thrown.get(run, ""))
+
+
+class Waiting:
+    """What one worker holds, what runs there, and what is at work: begun or being settled."""
+
+    def __init__(self, tale: Tale) -> None:
+        self._puts = tale.puts if tale.plan.fifo else {}
+        self._slots = tale.plan.concurrency
+        self._running: set[str] = set()
+        self.held: set[str] = set()
+        self._at_work: set[str] = set()
+        self.since = 0.0  # none that could be tried was held before, or one has begun
+
+    def number(self) -> int:
+        """How many could be tried: without a free slot none could, nor what stands behind one of its group at work."""
+        if len(self._running) >= self._slots:
+            return 0
+        if not self._puts:
+            return len(self.held)
+        busy = {self._group(message) for message in self._at_work}
+        return sum(self._group(message) not in busy for message in self.held)
+
+    def _group(self, message: str) -> str:
+        return self._puts[message][1]
+
+    def learn(self, event: Event) -> None:
+        if event.what == "held":
+            self.held.add(event.message)
+            self._at_work.discard(event.message)
+        elif event.what == "freed":
+            self.held.discard(event.message)
+        elif event.what in ("start", "settle"):
+            self._at_work.add(event.message)
+            if event.what == "start":
+                self._running.add(event.handle)
+        elif event.what == "end":
+            self._running.discard(event.handle)
+        elif event.what in ("finished", "abandoned"):
+            self._at_work.discard(event.message)
 
 
 @rule
 def what_is_held_is_tried(tale: Tale) -> Findings:
     """While a worker holds a message, it begins another now and then: after the longest wait between two probes."""
-    longest = BREAKER.max_probe_seconds + BREAKER.probe_limit_seconds + SLACK_SECONDS
-    held: dict[str, set[str]] = defaultdict(set)
-    since: dict[str, float] = {}
-    for event in tale.events:
-        worker = event.worker
-        if held[worker] and worker not in tale.drains and tale.plan.at_once is None:
+    longest = max(BREAKER.max_probe_seconds, *ASKED_SECONDS) + BREAKER.probe_limit_seconds + SLACK_SECONDS
+    workers: dict[str, Waiting] = defaultdict(lambda: Waiting(tale))
+    for event in tale.events if tale.plan.at_once is None else ():
+        worker, waiting = event.worker, workers[event.worker]
+        number = waiting.number()
+        if number and not tale.drains_at(worker, waiting.since):
             until = min(event.at, tale.gone_at(worker))
-            if until - since[worker] > longest + tale.still(worker, since[worker], until):
-                yield until, "", f"{worker} holds {len(held[worker])} messages and has begun none for {longest:.1f} s"
+            if until - waiting.since > longest + tale.still(worker, waiting.since, until):
+                yield until, "", f"{worker} holds {number} messages and has begun none for {longest:.1f} s"
                 return
-        if event.what in ("start", "drain") or (event.what == "held" and not held[worker]):
-            since[worker] = event.at
-        if event.what == "held":
-            held[worker].add(event.handle)
-        elif event.what == "freed":
-            held[worker].discard(event.handle)
+        waiting.learn(event)
+        if event.what == "start" or not number:
+            waiting.since = event.at
 
 
 @rule
@@ -110,13 +168,17 @@ def an_outage_costs_no_receive(tale: Tale) -> Findings:
     """What fails because the server is down is held: it goes back in a drain, past its time, or without room."""
     lives = {(life.worker, life.key): life for life in tale.lives if life.settled}
     held: dict[str, int] = defaultdict(int)  # bytes
+    had_no_room: dict[tuple[str, str], bool] = {}  # when it ended: as it goes back, another may have left the line
     for event in tale.events:
         if event.what in ("held", "freed"):
             held[event.worker] += size_of(event.message) * (1 if event.what == "held" else -1)
-        elif event.what == "settle" and event.value[2] == "unavailable" and event.worker not in tale.drains:
+        elif event.what == "end":
+            had_no_room[event.worker, event.message] = held[event.worker] >= MAX_BYTES // 2
+        elif event.what == "settle" and event.value[2] == "unavailable":
             life = lives[event.worker, event.handle]
-            is_full = held[event.worker] >= MAX_BYTES // 2
-            if event.at < min(life.lost_at, _held_until(tale, life, event.at)) - EPSILON and not is_full:
+            is_late = event.at >= min(life.lost_at, _held_until(tale, life, event.at)) - EPSILON
+            is_allowed = is_late or had_no_room[event.worker, event.message] or tale.drains_at(event.worker, event.at)
+            if not is_allowed:
                 yield event.at, life.message, f"{life.key} says Unavailable, and goes back"
 
 
@@ -134,5 +196,5 @@ def held_for_so_long(tale: Tale) -> Findings:
 
 def _held_until(tale: Tale, life: Life, at: float) -> float:
     """By its newest receive at that moment."""
-    since = max([life.got, *(when for when, _ in life.handles if when <= at)])
-    return since + tale.plan.max_hold - tale.plan.visibility
+    given = [given for read, given in life.given if read <= at]
+    return given[-1] + tale.plan.max_hold - tale.plan.visibility

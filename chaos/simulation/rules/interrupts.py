@@ -24,7 +24,7 @@ def _has_cause(tale: Tale, life: Life, at: float, kind: str) -> bool:
         case "LeaseLost":
             return at >= life.lost_at - EPSILON
         case "Stopped":
-            return life.worker in tale.drains and at >= tale.drains[life.worker].at
+            return tale.drains_at(life.worker, at)
     return False
 
 
