@@ -12,7 +12,6 @@ from chaos.simulation.rules.rule import EPSILON, SLACK_SECONDS, Findings, rule
 from chaos.simulation.sqs import size_of
 from chaos.simulation.worker import BREAKER, MAX_BYTES
 
-
 #: How a handler ends that shows that the other side may still be down.
 PROBE_FAILED = frozenset({"Unavailable", "ValueError", "Retry", "TimeLimitExceeded"})
 
