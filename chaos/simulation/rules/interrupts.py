@@ -38,6 +38,17 @@ def interrupted_is_not_done(tale: Tale) -> Findings:
 
 
 @rule
+def what_a_drain_stops_goes_back(tale: Tale) -> Findings:
+    """A handler that a drain interrupts has not failed: its message is given back."""
+    for life in tale.lives:
+        if not life.thrown or life.thrown[0][1] != "Stopped":
+            continue
+        settled = next((one for one in life.settled if one.at >= life.thrown[0][0]), None)
+        if settled is not None and settled.name not in ("released", "lease_lost"):
+            yield settled.at, life.message, f"{life.key} was stopped by the drain and {settled.name}"
+
+
+@rule
 def limits_interrupt(tale: Tale) -> Findings:
     """A handler does not run on past its time limit, or without its lease, unless something was thrown into it."""
     for life in tale.lives:
