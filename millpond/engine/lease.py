@@ -62,7 +62,7 @@ class Change(msgspec.Struct, eq=False):
     def take(self) -> tuple[str, int] | None:
         """The handle and seconds to send now; None where the wish became void while it waited."""
         lease, seconds, self.seconds = self.lease, self.seconds, None
-        if seconds is None or lease.state is ENDED:
+        if seconds is None or lease.state is ENDED or (lease.state is HELD and not lease.gains(seconds)):
             lease.change = None
             return None
         return lease.handle, seconds
@@ -187,7 +187,7 @@ class Lease(msgspec.Struct, eq=False):
         overdue = now < self.known_until() < now + terms.visibility_seconds - terms.beat_seconds
         if overdue and self.state is HELD:
             seconds = self._clamped(terms.visibility_seconds, terms.hold_seconds)
-            if seconds > 0:
+            if self.gains(seconds):
                 return handle, seconds
         self.marked = False
         return None
@@ -226,8 +226,12 @@ class Lease(msgspec.Struct, eq=False):
 
     def _beat(self) -> None:
         seconds = self._clamped(self.terms.visibility_seconds, self.terms.hold_seconds)
-        if self.state is HELD and seconds > 0:
+        if self.state is HELD and self.gains(seconds):
             self._ask(seconds)
+
+    def gains(self, seconds: int) -> bool:
+        """Whether an extension sent now outlasts the lease: the last one, of whole seconds, would shorten it."""
+        return self.terms.clock.now() + seconds > self.known_until()
 
     def _clamped(self, seconds: float, longest_seconds: float) -> int:
         left = self.held_since + longest_seconds - self.terms.clock.now()

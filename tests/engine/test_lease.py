@@ -323,3 +323,30 @@ def test_max_hold_seconds_does_not_shorten_a_back_off(clock, queue):
     lease.let_go(300)
     clock.advance(1)
     assert [seconds for batch in queue.batches["change_visibility"] for _, seconds in batch] == [300]
+
+
+def last_seconds_of_a_hold(clock, queue):
+    """A lease that its beats have extended to the last whole second of max_hold_seconds."""
+    settings = queue_settings(visibility_seconds=VISIBILITY, heartbeat_seconds=BEAT, max_hold_seconds=60)
+    keeper = LeaseKeeper("q", settings, queue, 10_000, ListOwner(), clock, gevent.spawn)
+    queue.put("x")
+    lease = keeper.take([], queue.receive(1, 0, VISIBILITY)[0].receipt_handle, clock.now())
+    keeper.begin([lease], clock.now())
+    clock.advance(45)
+    return lease
+
+
+def test_no_beat_shortens_a_lease(clock, queue):
+    """What is left is asked for in whole seconds: another 9 s would end before the 20 s that came before them."""
+    lease = last_seconds_of_a_hold(clock, queue)
+    deadline = lease.deadline
+    clock.advance(5.5)
+    assert lease.deadline >= deadline
+    assert min(seconds for batch in queue.batches["change_visibility"] for _, seconds in batch) >= 20
+
+
+def test_the_watchdogs_thread_shortens_no_lease(clock, queue):
+    lease = last_seconds_of_a_hold(clock, queue)
+    clock.advance(3.5)
+    assert lease.mark(clock.now()) is None
+    assert not lease.marked

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from chaos.simulation.lives import Life, Tale
+from chaos.simulation.lives import Life, SentEntry, Tale
 from chaos.simulation.rules.rule import EPSILON, HOLD_SECONDS, PAUSE_SECONDS, SLACK_SECONDS, Findings, rule
 from millpond.engine.settler import GIVE_UP_SECONDS
 from millpond.sqs.codes import LEASE_LOST_CODES
@@ -17,12 +17,31 @@ def lease_is_kept(tale: Tale) -> Findings:
     for life in tale.lives:
         end = min(life.over, life.lost_at, tale.gone_at(life.worker), tale.events[-1].at, life.got + HOLD_SECONDS)
         since = max(life.got, life.renewed)  # before it came again, its lease may have been lost
-        for sent, ended in [*sorted((ask.sent, ask.ended) for ask in life.changes()), (end, end)]:
+        reached = _held_until(tale, life, since)
+        for sent, ended, until_then in [
+            *sorted(_reach(ask, tale.plan.visibility) for ask in life.changes()),
+            (end, end, end),
+        ]:
             until = min(sent, end)
             if until - since > longest + tale.still(life.worker, since, until) + _deleting(life, since, until):
                 yield since, life.message, f"nothing keeps {life.key} for more than {longest:.1f} s"
                 break
             since = max(since, ended)
+            if until_then >= reached:
+                break  # no further beat would make it longer
+
+
+def _reach(ask: SentEntry, visibility: int) -> tuple[float, float, float]:
+    """When it was sent and answered, and until when it keeps the message. A clamped one reaches the end of the hold,
+    which counts from before a slow answer to the receive."""
+    slow = 8.0 if (ask.seconds or 0) < visibility else 0.0
+    return ask.sent, ask.ended, ask.sent + (ask.seconds or 0) + slow if ask.done else 0.0
+
+
+def _held_until(tale: Tale, life: Life, since: float) -> float:
+    """When it is kept no longer, at the least: counted from its receive, in whole seconds."""
+    unread = tale.still(life.worker, since - 60.0, since)
+    return since - unread + min(HOLD_SECONDS, tale.plan.max_hold) - 2.0
 
 
 def _deleting(life: Life, since: float, until: float) -> float:
