@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import socket
-import time
 
 import gevent
 import pytest
+from gevent.event import Event
 
 from millpond.claims.claim import Claimed, Done, key_of
 from millpond.claims.dynamodb import DynamoClaims, connect_table
@@ -108,10 +108,17 @@ def test_a_record_of_the_longest_key_is_one_write_unit(table, store):
 
 
 def test_calls_of_many_greenlets_wait_side_by_side(table, store):
-    table.application.before = lambda name: gevent.sleep(0.2)
-    began = time.monotonic()
+    came, all_here = [], Event()
+
+    def wait_for_the_others(name):
+        came.append(name)
+        if len(came) == 20:
+            all_here.set()
+        all_here.wait()
+
+    table.application.before = wait_for_the_others
     gevent.joinall([gevent.spawn(claim, store, fresh(), "a") for _ in range(20)], raise_error=True)
-    assert time.monotonic() - began < 2
+    assert len(came) == 20
 
 
 # --- what fails
