@@ -28,7 +28,7 @@ from millpond.claims.claim import (
     state_of,
 )
 from millpond.claims.table_endpoint import find_table_endpoint
-from millpond.claims.table_errors import ClaimTable, Refused
+from millpond.claims.table_errors import ClaimTable, Refused, not_from_dynamodb
 from millpond.claims.table_wire import WireTable
 from millpond.errors import ClaimStoreError
 from millpond.foreign.text import shown
@@ -173,10 +173,7 @@ class DynamoClaims:
             ReturnValuesOnConditionCheckFailure="ALL_OLD",
         )
         if "Attributes" not in answer:  # a gateway's own page with status 200: botocore makes an empty answer of it
-            raise ClaimStoreError(
-                f"the claim table {self._table.table} gave an answer to dynamodb:UpdateItem that is not DynamoDB's: "
-                "look at what stands between the worker and the table (a proxy, a login page)"
-            )
+            raise not_from_dynamodb(self._table, "UpdateItem")
         return answer
 
     def _expiry(self, lease_until: float, now: float) -> int:

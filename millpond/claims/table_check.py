@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from millpond.claims.claim import TableFinding, new_token
-from millpond.claims.table_errors import FINAL_CODES, ClaimTable, create_command, expiry_command
+from millpond.claims.table_errors import FINAL_CODES, ClaimTable, create_command, expiry_command, not_from_dynamodb
 from millpond.errors import ClaimStoreError
 from millpond.sqs.codes import DENIED_CODES
 
@@ -22,7 +22,7 @@ Renew = Callable[[str, str, float, float], bool]
 def findings(table: ClaimTable, renew: Renew) -> Iterator[TableFinding]:
     """Yield what is found. A worker needs dynamodb:UpdateItem alone: what it may not look at is a note."""
     try:
-        described = table.call("DescribeTable")["Table"]
+        described = _read(table, "DescribeTable", "Table")
     except ClaimStoreError as error:
         if error.code not in DENIED_CODES:
             yield _failed(error)
@@ -40,9 +40,20 @@ def findings(table: ClaimTable, renew: Renew) -> Iterator[TableFinding]:
         yield from _expiry(table)
 
 
+def _read(table: ClaimTable, call: str, part: str) -> dict[str, Any]:
+    """This part of an answer. Raises ClaimStoreError where it has none: a gateway's page came instead."""
+    found = table.call(call).get(part)
+    if not isinstance(found, dict):
+        raise not_from_dynamodb(table, call)
+    return found
+
+
 def _wrong_with(table: ClaimTable, described: dict[str, Any]) -> Iterator[TableFinding]:
     types = {one["AttributeName"]: one["AttributeType"] for one in described.get("AttributeDefinitions", ())}
-    keys = [(one["AttributeName"], one["KeyType"], types.get(one["AttributeName"])) for one in described["KeySchema"]]
+    keys = [
+        (one["AttributeName"], one["KeyType"], types.get(one["AttributeName"]))
+        for one in described.get("KeySchema", ())
+    ]
     if keys != KEY_NEEDED:
         named = ", ".join(f"{name} ({kind}, {of})" for name, kind, of in keys)
         text = f"the key of {table.table} is {named}, but claims need the partition key id, a string (S), and no sort"
@@ -67,7 +78,7 @@ def _failed(error: ClaimStoreError) -> TableFinding:
 
 def _expiry(table: ClaimTable) -> Iterator[TableFinding]:
     try:
-        told = table.call("DescribeTimeToLive")["TimeToLiveDescription"]
+        told = _read(table, "DescribeTimeToLive", "TimeToLiveDescription")
     except ClaimStoreError as error:
         yield TableFinding("note", f"it is not known whether the table deletes what has expired: {error}")
         return

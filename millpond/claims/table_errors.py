@@ -44,6 +44,12 @@ def store_error(place: ClaimTable, call: str, code: str, text: str) -> ClaimStor
     return ClaimStoreError(f"the claim table {place.table} {_what(place, call, code)}: {text}", code)
 
 
+def not_from_dynamodb(place: ClaimTable, call: str) -> ClaimStoreError:
+    """The error of an answer with status 200 that lacks what DynamoDB always says."""
+    text = f"gave an answer to dynamodb:{call} that is not DynamoDB's: look at what stands between the worker and it"
+    return ClaimStoreError(f"the claim table {place.table} {text} (a proxy, a login page)")
+
+
 def _what(place: ClaimTable, call: str, code: str) -> str:
     if code in MISSING_TABLE_CODES:
         return f"is not there in {place.region} (create it: {create_command(place)})"

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 
 from millpond.app.config import AllSettings
 from millpond.app.routing import Route
-from millpond.claims.claim import ClaimStore
+from millpond.claims.claim import ClaimStore, TableFinding
 from millpond.claims.memory import MemoryClaims
 from millpond.errors import ConfigError
 from millpond.observe import log
+
+#: What ends the boot is looked at twice: rights that were given just now have not reached every host of AWS.
+LOOK_AGAIN_SECONDS = 2.0
 
 
 def idempotent_types(routes: Mapping[str, Route]) -> list[str]:
@@ -46,8 +50,10 @@ def open_table(settings: AllSettings) -> ClaimStore:
 def check_store(store: ClaimStore) -> None:
     """Raise ConfigError for what makes the store useless; what may pass, and what is not as it should be, is logged."""
     found = store.check()
-    wrong = [f"[idempotency] table: {one.text}" for one in found if one.level == "error" and not one.may_pass]
-    if wrong:
+    if _wrong_with(found):
+        time.sleep(LOOK_AGAIN_SECONDS)
+        found = store.check()
+    if wrong := _wrong_with(found):
         raise ConfigError(*wrong)
     for one in found:
         if one.level == "error":
@@ -55,3 +61,7 @@ def check_store(store: ClaimStore) -> None:
             log.event(logging.WARNING, "claims.failed", f"{one.text} ({text})")
         if one.level == "warning":
             log.event(logging.WARNING, "claims.table", one.text)
+
+
+def _wrong_with(found: Sequence[TableFinding]) -> list[str]:
+    return [f"[idempotency] table: {one.text}" for one in found if one.level == "error" and not one.may_pass]

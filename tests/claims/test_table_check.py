@@ -113,3 +113,12 @@ def test_a_table_that_is_being_made_may_pass(table, monkeypatch):
     [finding] = store.check()
     assert (finding.level, finding.may_pass) == ("error", True)
     assert "is CREATING, not ACTIVE" in finding.text
+
+
+@pytest.mark.parametrize("call", ["DescribeTable", "DescribeTimeToLive"])
+def test_an_answer_that_lacks_what_dynamodb_says_stops_no_boot(table, call):
+    table.application.before = lambda name: (200, b"{}") if name == call else None
+    for finding in open_table(TABLE).check():
+        if finding.level != "ok":
+            assert f"gave an answer to dynamodb:{call} that is not DynamoDB's" in finding.text
+            assert (finding.level, finding.may_pass) in [("error", True), ("note", False)]

@@ -92,6 +92,21 @@ class Found:
         self.check = lambda: findings
 
 
+@pytest.fixture
+def at_once(monkeypatch):
+    monkeypatch.setattr("millpond.process.claim_store.LOOK_AGAIN_SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_denial_that_is_over_at_the_second_look_ends_no_boot():
+    store = Found(TableFinding("error", "denied"))
+    answers = [store.check(), Found(TableFinding("ok", "fine")).check()]
+    store.check = lambda: answers.pop(0)
+    check_store(store)
+    assert answers == []
+
+
+@pytest.mark.usefixtures("at_once")
 def test_what_makes_a_store_useless_ends_the_boot():
     store = Found(TableFinding("ok", "fine"), TableFinding("error", "one is wrong"), TableFinding("error", "two"))
     with pytest.raises(ConfigError) as raised:
