@@ -11,7 +11,7 @@ from millpond.engine.breaker import CLOSED, BreakerState, CircuitBreaker
 from millpond.engine.delivery import Delivery
 from millpond.engine.outcomes import FAILURES, SUCCEEDED, refused_too_often
 from millpond.engine.rate import RateState, TypeRate
-from millpond.hub.backoff import PUT_OFF_SECONDS, put_off_seconds
+from millpond.hub.backoff import put_off_seconds
 from millpond.hub.clock import Timer
 from millpond.hub.countdown import Time
 from millpond.message import Outcome
@@ -159,8 +159,8 @@ class Gate:
 
     @property
     def _line_seconds(self) -> float:
-        """How long the line lasts by the rate: what came back later would leave it empty meanwhile."""
-        return PUT_OFF_SECONDS if self.is_shut else min(PUT_OFF_SECONDS, len(self._line) / self.rate.per_second or 1.0)
+        """How long the line lasts by the rate: where all came back later it would be empty meanwhile."""
+        return math.inf if self.is_shut else len(self._line) / self.rate.per_second
 
     def leave_line(self, delivery: Delivery) -> None:
         """It waits no longer: its queue has taken it out."""
@@ -291,7 +291,7 @@ class Gate:
         log.event(level, event, f"{self.event_type}: {text}", type=self.event_type, reason=reason, seconds=seconds)
 
 
-def no_room(delivery: Delivery, reason: str, first_seconds: float = PUT_OFF_SECONDS) -> Outcome:
+def no_room(delivery: Delivery, reason: str, line_seconds: float = math.inf) -> Outcome:
     """The outcome of what cannot be held: it is no failure, and comes back later, the later the more often it came."""
-    seconds = put_off_seconds(delivery.received.receive_count, first_seconds=first_seconds)
+    seconds = max(1, put_off_seconds(delivery.received.receive_count, least_seconds=line_seconds / 2))
     return Outcome("released", "no_room", reason, delay_seconds=seconds)

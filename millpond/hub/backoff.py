@@ -34,12 +34,11 @@ def retries_seconds(attempts: int, base_seconds: float, max_seconds: float) -> t
     )
 
 
-def put_off_seconds(
-    receives: int, chance: Callable[[], float] = random.random, first_seconds: float = PUT_OFF_SECONDS
-) -> int:
-    """Whole seconds until a message that could not begin is visible again."""
-    ceiling = min(MAX_PUT_OFF_SECONDS, first_seconds * 2 ** min(receives - 1, 40))
-    return whole_seconds(in_upper_half(ceiling, chance))
+def put_off_seconds(receives: int, chance: Callable[[], float] = random.random, least_seconds: float = math.inf) -> int:
+    """Whole seconds until a message that could not begin is visible again; some come after `least_seconds`."""
+    ceiling = min(MAX_PUT_OFF_SECONDS, PUT_OFF_SECONDS * 2 ** min(receives - 1, 40))
+    least = min(least_seconds, ceiling / 2)
+    return whole_seconds(least + chance() * (ceiling - least))
 
 
 def in_upper_half(ceiling: float, chance: Callable[[], float] = random.random) -> float:
