@@ -100,10 +100,11 @@ class ClaimKeeper:
 
     def _renew(self, delivery: Delivery, claim: OwnClaim) -> None:
         """Until it lasts as long as the lease; another beat may be confirmed meanwhile."""
-        failures = 0
-        while claim.until < delivery.lease.deadline and _is_needed(delivery, claim):
+        failures, is_ours = 0, True
+        while is_ours and claim.until < delivery.lease.deadline and _is_needed(delivery, claim):
             try:
-                self._read(delivery, claim, self._claiming.renew(delivery, claim))
+                is_ours = self._claiming.renew(delivery, claim)
+                self._read(delivery, claim, is_ours)
                 failures = 0
             except ClaimStoreError:
                 failures += 1

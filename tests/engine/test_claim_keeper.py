@@ -12,7 +12,7 @@ from millpond.engine.outcomes import of_interrupt
 from millpond.engine.own_claim import ClaimLapsed
 from millpond.engine.settler import GIVE_UP_SECONDS
 from millpond.errors import ClaimStoreError, Reject, Stopped, Unavailable
-from tests.engine.claimed import Effects, Store, body, worker
+from tests.engine.claimed import DOWN, Effects, Store, body, worker
 from tests.engine.wired import BROKEN, drain, give_out_again
 
 pytestmark = pytest.mark.usefixtures("no_core_greenlet_died")
@@ -180,6 +180,17 @@ def test_the_claim_goes_on_while_follow_ups_are_sent(clock, store):
 
 
 # At its end
+
+
+def test_a_renewal_that_is_refused_while_the_mark_waits_is_not_asked_for_again_and_again(clock, store):
+    """It was, without a pause: the process stood still until the store took or refused the mark."""
+    worker(clock, store, Effects(clock, seconds=1), visibility_seconds=30).queue.put(body())
+    store.script["complete"] = [DOWN] * 1_000
+    store.script["renew"] = [lambda: None] * 20 + [DOWN] * 1_000  # else this test would not end
+    clock.advance(5)
+    take_away(store, clock)
+    clock.advance(6)
+    assert [answer for name, _, _, answer in store.calls if name == "renew"] == [False]
 
 
 def test_while_the_store_does_not_take_the_mark_the_claim_is_renewed_and_nobody_repeats_the_effect(clock, store):
