@@ -12,6 +12,7 @@ import msgspec
 
 from millpond.foreign.secrets import Unshown
 from millpond.foreign.text import shown
+from millpond.foreign.trace_context import NO_TRACE, TraceContext, carried_on
 from millpond.sqs.limits import MAX_BYTES, MAX_DELAY_SECONDS
 
 #: What `not_before` adds to a body at the most.
@@ -42,6 +43,7 @@ class FollowUp(Unshown, msgspec.Struct, frozen=True):
     body: str
     after_seconds: int = 0
     reject: str | None = None  # the reason, where it goes to the dead-letter queue
+    trace: TraceContext = NO_TRACE
 
     def dedup_id(self, message_id: str) -> str:
         """For a FIFO queue: the same only where the same message leaves the same follow-up again.
@@ -126,7 +128,8 @@ class Message(Unshown, msgspec.Struct, eq=False):
         if size > self.max_bytes:
             raise ValueError(f"a follow-up of {size:,} bytes: its queue takes {self.max_bytes:,} (MaximumMessageSize)")
         # An exception is a natural reason to give; whatever it is, from here on it is a text of ours.
-        self._follow_ups.append(FollowUp(event_id, body, math.ceil(after), None if reject is None else shown(reject)))
+        reason = None if reject is None else shown(reject)
+        self._follow_ups.append(FollowUp(event_id, body, math.ceil(after), reason, carried_on()))
         return event_id
 
     @property

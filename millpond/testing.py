@@ -109,6 +109,7 @@ class _Owner:
     """The owner of a delivery that is in no worker: there is no slot to write off."""
 
     name = "test"
+    url = ""
     max_bytes = MAX_BYTES
 
     def stuck(self, delivery: Delivery) -> None: ...

@@ -123,7 +123,7 @@ class FakeQueue:
                     one.receives,
                     one.sent_ms,
                     one.entry.group_id,
-                    "",
+                    one.entry.trace_header,
                     one.entry.attributes,
                     size=size if (size := len(one.entry.body)) > UNCOUNTED_BYTES else 0,
                 )

@@ -47,6 +47,7 @@ UNPATCHED = {
     "foreign.secrets",
     "foreign.text",
     "foreign.trace",
+    "foreign.trace_context",
     "hub.backoff",
     "hub.home",
     "message",

@@ -69,6 +69,7 @@ class Consumer(DeliveryKeeper, Receiver, Traffic):
         self.ready = 0  # deliveries that no slot has taken yet
         self.queue = queue
         self.gates = processor.gates  # of all types of the process
+        self.url = queue.url
         self.max_bytes = MAX_BYTES  # of one message that the queue takes
         self._settings = settings
         self._dead_letters = dead_letters

@@ -17,6 +17,7 @@ from millpond.engine.lease import Lease
 from millpond.engine.own_claim import OwnClaim
 from millpond.errors import Interrupt, TimeLimitExceeded
 from millpond.foreign.trace import own_frames, place_of_frame
+from millpond.foreign.trace_context import TraceContext, read_trace
 from millpond.hub.clock import Clock
 from millpond.hub.countdown import Countdown
 from millpond.hub.interruption import Interruption
@@ -71,9 +72,10 @@ class Line(Protocol):
 
 
 class DeliveryOwner(Protocol):
-    """Who holds a delivery: the consumer of the queue `name`, which takes messages of up to `max_bytes`."""
+    """Who holds a delivery: the consumer of the queue `name` at `url`, which takes messages of up to `max_bytes`."""
 
     name: str
+    url: str
     max_bytes: int
 
     def stuck(self, delivery: Delivery) -> object:
@@ -141,6 +143,7 @@ class Delivery(msgspec.Struct, eq=False):
     desk: Any = None  # the Desk of its type, once that is known
     was_held: bool = False
     left_behind: list[FollowUp] | None = None  # by this run of its handler, so far
+    span: TraceContext | None = None  # of the last run of its handler, where OpenTelemetry traces it
     _limit: Countdown[Delivery] | None = None  # the time limits that this one's is among
 
     def __repr__(self) -> str:  # gevent writes it to the log where a greenlet fails: without any body
@@ -189,14 +192,28 @@ class Delivery(msgspec.Struct, eq=False):
 
     def identity(self) -> dict[str, object]:
         """The fields of its lines in the log."""
-        envelope, received = self.envelope, self.received
+        envelope, received, trace_id = self.envelope, self.received, self.trace().trace_id
         return {
             "queue": self.owner.name,
             "type": log.printable(envelope.event_type) if envelope is not None else "",
             "attempt": received.receive_count,
             "event_id": log.printable(str(envelope.event_id) if envelope is not None else received.message_id),
             "message_id": log.printable(received.message_id),
+            **({"trace_id": trace_id} if trace_id else {}),
         }
+
+    def trace(self) -> TraceContext:
+        """The trace that its message is a part of, and what its handler sends."""
+        return self.span or self.trace_received()
+
+    def trace_received(self) -> TraceContext:
+        """The trace that its message says it is a part of. Read when it is asked for, since most never are."""
+        received = self.received
+        return read_trace(received.trace_header, {name: one.value for name, one in received.attributes.items()})
+
+    def queue_url(self) -> str:
+        """The URL of its queue."""
+        return self.owner.url
 
     @property
     def follow_ups(self) -> tuple[FollowUp, ...]:

@@ -8,9 +8,10 @@ import msgspec
 
 from millpond.app.dead_letter import ReasonAttribute, bare, copy, is_bare
 from millpond.engine.delivery import Delivery
+from millpond.foreign.trace_context import NO_TRACE, TraceContext
 from millpond.hub.clock import Clock
 from millpond.message import FollowUp, Outcome, delayed
-from millpond.sqs.limits import MAX_DELAY_SECONDS
+from millpond.sqs.limits import MAX_BYTES, MAX_DELAY_SECONDS
 from millpond.sqs.queue import Entry, Failure, Received, dedup_id_of
 
 NO_ANSWER = Failure("", "it has not answered")
@@ -70,11 +71,14 @@ class EntryWriter:
         """A follow-up as its own queue takes it. A FIFO queue delays none: the body says when its time has come."""
         group = delivery.received.group_id
         after_seconds = min(after_seconds, MAX_DELAY_SECONDS)  # a back-off can be longer, and would be refused for ever
-        if not self._fifo:
-            return Entry(follow_up.body, after_seconds, group)
-        moment = round((self._clock.time() + after_seconds) * 1000)
-        body = delayed(follow_up.body, moment) if after_seconds else follow_up.body
-        return Entry(body, 0, group, dedup_id=follow_up.dedup_id(delivery.received.message_id))
+        if self._fifo:
+            moment = round((self._clock.time() + after_seconds) * 1000)
+            body = delayed(follow_up.body, moment) if after_seconds else follow_up.body
+            entry = Entry(body, 0, group, dedup_id=follow_up.dedup_id(delivery.received.message_id))
+        else:
+            entry = Entry(follow_up.body, after_seconds, group)
+        trace = _trace_of(delivery, follow_up)
+        return entry if trace is NO_TRACE else entry.with_trace(trace, delivery.owner.max_bytes)
 
     def letter_of_message(self, delivery: Delivery, outcome: Outcome) -> Entry:
         event_id = str(delivery.envelope.event_id) if delivery.envelope is not None else ""
@@ -82,7 +86,9 @@ class EntryWriter:
         return copy(delivery.received, reason, dedup_id_of(delivery.received.message_id) if self._fifo else "")
 
     def letter_of_follow_up(self, delivery: Delivery, follow_up: FollowUp, why: str) -> Entry:
-        received = Received("", "", follow_up.body, group_id=delivery.received.group_id)
+        entry = Entry(follow_up.body).with_trace(_trace_of(delivery, follow_up), MAX_BYTES)
+        group, header = delivery.received.group_id, entry.trace_header
+        received = Received("", "", follow_up.body, 1, 0, group, header, entry.attributes)
         dedup_id = follow_up.dedup_id(delivery.received.message_id) if self._fifo else ""
         reason = self._reason(delivery, reason=why, error="", event_id=follow_up.event_id)
         return copy(received, reason, dedup_id)
@@ -90,3 +96,8 @@ class EntryWriter:
     def _reason(self, delivery: Delivery, **values: str) -> ReasonAttribute:
         handler, now = self._where(delivery), self._clock.time()
         return ReasonAttribute.of(delivery.received, now, handler=handler, queue=self._queue, **values)
+
+
+def _trace_of(delivery: Delivery, follow_up: FollowUp) -> TraceContext:
+    """That in which it was left behind; that of its message where a thread did it which knows of none."""
+    return delivery.trace() if follow_up.trace is NO_TRACE else follow_up.trace

@@ -15,8 +15,8 @@ import gevent
 from millpond.errors import Interrupt
 from millpond.foreign.text import shown
 from millpond.foreign.trace import describe, traceback_of
+from millpond.foreign.trace_context import delivery as delivery
 from millpond.observe.log_format import WIRE_TEXT_LENGTH, JsonFormat, TextFormat, record_of
-from millpond.observe.log_format import delivery as delivery
 from millpond.observe.log_output import LogOutput, outputs
 
 _engine = logging.getLogger("millpond")

@@ -7,26 +7,14 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
 from millpond.foreign.text import clean, escaped, lines, shown
 from millpond.foreign.trace import traceback_of
-
-
-class Identified(Protocol):
-    """What a greenlet works on: a Delivery, for one."""
-
-    def identity(self) -> dict[str, object]:
-        """The fields that tell which it is."""
-        ...
-
-
-#: What this greenlet works on: every record that is logged meanwhile, by any logger, has its fields.
-delivery: ContextVar[Identified | None] = ContextVar("delivery", default=None)
+from millpond.foreign.trace_context import delivery
 
 #: Ids and types come from the wire; a line shows no more of each.
 WIRE_TEXT_LENGTH = 100

@@ -15,6 +15,7 @@ import msgspec
 
 from millpond.foreign.secrets import Unshown
 from millpond.foreign.text import shown
+from millpond.foreign.trace_context import TraceContext
 from millpond.sqs.codes import LEASE_LOST_CODES
 
 #: The answer to a poll may come this long after its wait: until then SQS may have given messages away.
@@ -78,6 +79,13 @@ class Entry(Unshown, msgspec.Struct, frozen=True):
             value = attribute.value
             size += len(value if isinstance(value, bytes) else value.encode("utf-8", "surrogatepass"))
         return size
+
+    def with_trace(self, trace: TraceContext, max_bytes: int) -> Entry:
+        """The same as a part of a trace. Its attributes stay away where body and attributes would pass `max_bytes`."""
+        headed = msgspec.structs.replace(self, trace_header=trace.header)
+        attributes = {name: Attribute("String", value) for name, value in trace.attributes}
+        traced = msgspec.structs.replace(headed, attributes=attributes | {**self.attributes})
+        return traced if traced.size <= max_bytes else headed
 
 
 class Failure(msgspec.Struct, frozen=True):
