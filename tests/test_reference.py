@@ -564,6 +564,7 @@ PROGRAMS = {
     "send": "worker.py send",
     "claims": "worker.py claims",
     "millpond.local": "-m millpond.local",
+    "millpond.healthcheck": "-m millpond.healthcheck",
 }
 
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import msgspec
 
 from millpond.app.claim_settings import IdempotencySettings
+from millpond.app.http_settings import HttpSettings
 from millpond.app.setting_types import (
     WHERE_QUEUES_ARE,
     BlockSeconds,
@@ -163,6 +164,7 @@ class AllSettings(Unshown, msgspec.Struct, frozen=True):
     statsd: StatsdSettings
     log: LogSettings
     local: LocalSettings
+    http: HttpSettings
     handlers: dict[str, dict[str, Any]]
     folder: Path
 
@@ -191,6 +193,7 @@ def load(path: Path, environ: Mapping[str, str]) -> AllSettings:
         statsd=file.table("statsd").read(StatsdSettings),
         log=file.table("log").read(LogSettings),
         local=file.table("local").read(LocalSettings),
+        http=file.table("http").read(HttpSettings),
         handlers={name: table.values for name, table in file.tables("handlers").items()},
         folder=path.absolute().parent,
     )

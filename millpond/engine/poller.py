@@ -132,6 +132,14 @@ class Pollers:
         until = max([self._lost_until, *(poller.until for poller in self._pollers if poller.state in is_open)])
         return until if until > self._clock.now() else 0.0
 
+    def well_until(self, now: float) -> float:
+        """Until when nothing need happen here: a receive is open, a poller rests, or none may begin (now). Where that
+        is long past, a poll is due."""
+        may_begin = self._share.polling or self._share.room() > 0
+        if self.intake.is_narrow or not may_begin:
+            return now
+        return max((poller.until for poller in self._pollers), default=-math.inf) + self._settings.pause_seconds
+
     def _run(self, poller: Poller) -> None:
         try:
             while self._step(poller):

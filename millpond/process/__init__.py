@@ -1,4 +1,4 @@
 """One process, from the boot to the exit code.
 
-It may import `errors`, `foreign`, `observe`, `message`, `hub`, `sqs`, `app`, `engine` and `local`.
+It may import `errors`, `foreign`, `observe`, `message`, `hub`, `sqs`, `app`, `engine`, `local` and `http`.
 """

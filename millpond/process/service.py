@@ -12,6 +12,7 @@ from millpond.observe import log
 from millpond.observe.metrics import Metrics
 from millpond.process.core import Core
 from millpond.process.drain import Drain
+from millpond.process.follower import Follower
 from millpond.process.report import log_end, log_progress
 from millpond.process.watchdog import Watchdog
 from millpond.process.wiring import Queues
@@ -26,7 +27,7 @@ EMPTY_POLLS = 2
 class Service:
     """Runs until a signal, until its queues are empty (`until_empty`), or until it cannot work; then it drains.
 
-    `teardowns` are called at the end of the drain.
+    `teardowns` are called at the end of the drain. `followers` tell the platform how the process fares.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Service:
         *,
         teardowns: Sequence[Callable[[], object]] = (),
         until_empty: bool = False,
+        followers: Sequence[Follower] = (),
     ) -> None:
         self.core = core
         self.consumers = queues.consumers
@@ -44,6 +46,7 @@ class Service:
         self._queues = queues
         self._teardowns = teardowns
         self._until_empty = until_empty
+        self._followers = followers
 
     def run(self) -> int:
         """Receive and work until something ends it, drain, and return the exit code."""
@@ -58,6 +61,8 @@ class Service:
             self._start_pollers()
         while self._step():
             pass
+        for follower in self._followers:
+            follower.draining()
         in_hand = any(consumer.in_hand for consumer in self.consumers)
         core.signals.allow(core.limit_seconds, core.end_code(in_hand))
         if core.exit_code != CRASHED:
@@ -68,6 +73,8 @@ class Service:
             watchdog.stop()
         code = log_end(core, self.consumers, self._queues.refusals, self._until_empty)
         self._metrics.close()
+        for follower in self._followers:
+            follower.ended()
         log.flush()
         return code
 
@@ -79,6 +86,8 @@ class Service:
             text = f"started, but SQS has not answered yet for {', '.join(unanswered)}: the worker keeps asking"
         text += "; Ctrl-C or SIGTERM finishes what is in hand and stops"
         log.event(logging.INFO, "worker.ready", text, queues=names)
+        for follower in self._followers:
+            follower.ready(self.consumers)
 
     def _step(self) -> bool:
         if self._until_empty and self._is_empty():

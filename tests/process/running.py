@@ -44,12 +44,13 @@ class Process:
         self.exit_code = None
         self.ended_at = None
 
-    def start(self, rigs=None, teardowns=(), until_empty=False, **queues):
+    def start(self, rigs=None, teardowns=(), until_empty=False, followers=(), **queues):
         self.clock.on_error = self.core.crash  # a rig has its own
         consumers = [rig.consumer for rig in (self.rigs if rigs is None else rigs)]
         self.refusals.watch(consumers)
         queues = Queues(consumers, self.refusals, **queues)
-        self.service = Service(self.core, self.metrics, queues, teardowns=teardowns, until_empty=until_empty)
+        options = {"teardowns": teardowns, "until_empty": until_empty, "followers": followers}
+        self.service = Service(self.core, self.metrics, queues, **options)
         self.core.install_signals()
         gevent.spawn(self._run)
         settle()

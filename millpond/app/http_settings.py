@@ -1,0 +1,32 @@
+"""[http]: the worker's own HTTP server, for health checks."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from millpond.foreign.secrets import Unshown
+
+_PORT = r"(6553[0-5]|655[0-2]\d|65[0-4]\d{2}|6[0-4]\d{3}|[1-5]\d{4}|\d{1,4})"
+# An IPv6 address stands in brackets, as in a URL.
+ListenAddress = Annotated[
+    str,
+    Meta(
+        pattern=rf"^((\[[0-9A-Fa-f:.%\w]+\]|[^\s/:\[\]]+):{_PORT})?\Z",
+        description='an address and a port, "127.0.0.1:8080"',
+    ),
+]
+
+
+class HttpSettings(Unshown, msgspec.Struct, frozen=True):
+    """[http]: listen = "" is off."""
+
+    listen: ListenAddress = ""
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """The host, without brackets, and the port."""
+        host, _, port = self.listen.rpartition(":")
+        return host.strip("[]"), int(port)
