@@ -328,9 +328,9 @@ def test_messages_are_sent_to_the_running_demo_as_readme_says(tmp_path):
     [send] = re.findall(r"^\.venv/bin/python (worker\.py send .*)$", README, re.MULTILINE)
     _, _, produce = blocks("python")
     (tmp_path / "handlers").symlink_to(ROOT / "handlers")
-    config = (ROOT / "config.toml").read_text().replace("succeeded_per_second = 10", "succeeded_per_second = 1000")
-    (tmp_path / "config.toml").write_text(config.replace("port = 9324", "port = 0"))
-    with WorkerProcess(tmp_path, "-c", "config.toml", "--demo", "25", SQS_CLIENT=CLIENT) as worker:
+    (tmp_path / "config.toml").write_text((ROOT / "config.toml").read_text().replace("port = 9324", "port = 0"))
+    environ = {"SQS_CLIENT": CLIENT, "LOG_SUCCEEDED_PER_SECOND": "1000"}
+    with WorkerProcess(tmp_path, "-c", "config.toml", "--demo", "25", **environ) as worker:
         queues = local_queues(worker)
         port = queues.endpoint.rpartition(":")[2]
         (tmp_path / "config.toml").write_text(f'[queues.emails]\nurl = "local"\n[local]\nport = {port}\n')
