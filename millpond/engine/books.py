@@ -132,7 +132,7 @@ class Books:
             elif outcome.cause != "no_room" or self._no_room.take(now):  # these are many, and queue.full says why
                 self._log(delivery, outcome)
         if unlogged and not self._unlogged:
-            self._clock.timer(1.0, self._log_left_out)
+            self._clock.timer(1.0, self.log_left_out)
         self._unlogged += unlogged
 
     def follow_up_dead_lettered(self, delivery: Delivery, follow_up: FollowUp, why: str) -> None:
@@ -153,7 +153,10 @@ class Books:
         text = "this message could not be settled: it comes back after its visibility time-out"
         log.event(logging.ERROR, "message.abandoned", text, **delivery.identity(), error=error)
 
-    def _log_left_out(self) -> None:
+    def log_left_out(self) -> None:
+        """Log how many succeeded, of those that are not logged one by one."""
+        if not self._unlogged:
+            return
         text = f"{self._unlogged:,} more succeeded; they are not logged one by one ([log] succeeded_per_second)"
         log.event(logging.INFO, "message.succeeded", text, queue=self.queue, more=self._unlogged)
         self._unlogged = 0

@@ -119,6 +119,13 @@ class Consumer(DeliveryKeeper, Receiver, Traffic):
         since = min(self._unread_since(self._clock.now()), latest)
         self._let_in(self.hand.take(messages, max(since, earliest)))
 
+    def accept_last(self, messages: list[Received]) -> None:
+        """Take the messages of an invocation, which were received elsewhere: no others follow them."""
+        self._share.take(len(messages))
+        self._share.polled(len(messages), len(messages))
+        self._settler.nothing_follows()
+        self.accept(messages, earliest=self._clock.now())
+
     def _let_in(self, deliveries: list[Delivery]) -> None:
         if self._held_back.state is not WORKING:
             self._held_back.add(*deliveries)

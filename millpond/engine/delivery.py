@@ -232,6 +232,11 @@ class Delivery(msgspec.Struct, eq=False):
         """Seconds until the handler's time limit."""
         return self._limit.left(self) if self._limit is not None else 0.0
 
+    @property
+    def limit_seconds(self) -> float:
+        """The time limit of its handler; 0.0 before it begins."""
+        return self._limit.seconds if self._limit is not None else 0.0
+
     def enter(self, limit: Countdown[Delivery] | None = None) -> Any:
         """Go into the handler with this greenlet, which is returned: it can be interrupted from here on.
 

@@ -134,7 +134,7 @@ class Hold:
         self._share.park()
         self._share.bytes.hold(delivery.received.size)
         if self._sweeping is None:
-            self._sweeping = self._clock.timer(self._sweep_seconds, self._sweep)
+            self._sweeping = self._clock.timer(self._sweep_seconds, self.sweep)
         for behind in self._groups.waiting_behind(delivery) if self._groups is not None else ():
             if behind.state is WAITING:
                 self._park(behind, HeldPlace())
@@ -167,7 +167,7 @@ class Hold:
             self.take(delivery)
         return held
 
-    def _sweep(self) -> None:
+    def sweep(self) -> None:
         """Give back what cannot be held for longer."""
         now, self._sweeping = self._clock.now(), None
         late = [delivery for delivery in self._held if now >= self._held_until(delivery)]
@@ -179,4 +179,4 @@ class Hold:
             if self._groups is not None:  # or it would start as the one before it is done
                 self._groups.fail(delivery)
         if self._held:
-            self._sweeping = self._clock.timer(self._sweep_seconds, self._sweep)
+            self._sweeping = self._clock.timer(self._sweep_seconds, self.sweep)

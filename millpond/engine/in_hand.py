@@ -44,7 +44,7 @@ class InHand:
         self._leases = leases
         self._books = books
         self._share = share
-        self._seen: dict[str, Seen] = {}  # by message id
+        self.seen: dict[str, Seen] = {}  # by message id
         self._clock = clock
         self._abandoned_until: list[float] = []
 
@@ -71,8 +71,8 @@ class InHand:
     def _deliver(self, received: Received, since: float, wall_time: float) -> Delivery:
         delivery = Delivery(received, self._owner, self._clock, wall_time)
         delivery.lease = self._leases.take(delivery, received.receipt_handle, since, received.receive_count)
-        if self._seen:
-            delivery.spared, delivery.seen_failures = self._seen.get(received.message_id, NOTHING_SEEN)
+        if self.seen:
+            delivery.spared, delivery.seen_failures = self.seen.get(received.message_id, NOTHING_SEEN)
         return delivery
 
     def _hold(self, deliveries: list[Delivery], since: float) -> None:
@@ -97,7 +97,7 @@ class InHand:
         """Forget what is settled, but remember when messages that went back are visible, and which receives use up no
         attempt."""
         for delivery in deliveries:
-            if delivery.outcome is not SUCCEEDED or (self._seen and delivery.received.receive_count > 1):
+            if delivery.outcome is not SUCCEEDED or (self.seen and delivery.received.receive_count > 1):
                 self._learn(delivery)
         self._forget(deliveries)
 
@@ -107,12 +107,12 @@ class InHand:
         if is_back:
             self.back_off_until = max(self.back_off_until, self._clock.now() + outcome.delay_seconds)
         if is_back or outcome.name in DONE:
-            self._seen.pop(message_id, None)
+            self.seen.pop(message_id, None)
         if is_back:
-            if len(self._seen) >= MAX_SEEN_MESSAGES:  # the one that was not seen for longest
-                del self._seen[next(iter(self._seen))]
+            if len(self.seen) >= MAX_SEEN_MESSAGES:  # the one that was not seen for longest
+                del self.seen[next(iter(self.seen))]
             failed = outcome.cause in FAILURES
-            self._seen[message_id] = Seen(delivery.spared + (not failed), delivery.seen_failures + failed)
+            self.seen[message_id] = Seen(delivery.spared + (not failed), delivery.seen_failures + failed)
 
     def _forget(self, deliveries: list[Delivery]) -> None:
         if self._share.bytes.number:

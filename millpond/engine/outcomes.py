@@ -105,7 +105,9 @@ def of_interrupt(interrupt: Interrupt, delivery: Delivery, policy: RetrySettings
             return _cut_short(LEASE_LOST, delivery)
     stood = f"; it stood at {delivery.stood_at}" if delivery.stood_at else ""
     runs_on = "; its thread runs on" if route.thread else ""
-    reason = f"the handler ran past its time limit of {route.timeout_seconds:g} s{stood}{runs_on}"
+    limit = delivery.limit_seconds or route.timeout_seconds
+    left = ", all that the function has left" if limit < route.timeout_seconds else ""
+    reason = f"the handler ran past its time limit of {round(limit, 1):g} s{left}{stood}{runs_on}"
     return _failed(delivery, policy, "timed_out", reason, other_side=True)
 
 

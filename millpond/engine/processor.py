@@ -58,6 +58,7 @@ class Processor:
             for seconds in {route.timeout_seconds for route in routes.values()}
         }
         self._retry = retry
+        self._time = time
         self._desks = {
             name: Desk(
                 route,
@@ -70,6 +71,15 @@ class Processor:
         }
         self.gates = [desk.gate for desk in self._desks.values()]
         self._reader = RaisedReader()
+
+    def begin_invocation(self, most_seconds: float) -> None:
+        """An invocation of a Lambda function begins: none of its handlers has longer than this."""
+        self.threads.resume()
+        limits: dict[float, Countdown[Delivery]] = {}
+        for name, desk in self._desks.items():
+            seconds = min(desk.route.timeout_seconds, most_seconds)
+            limit = limits.setdefault(seconds, Countdown(seconds, Delivery.exceed_limit, self._time))
+            self._desks[name] = msgspec.structs.replace(desk, limit=limit)
 
     def process(self, delivery: Delivery, default_type: str) -> Outcome:
         """Work on one delivery. The outcome says everything that is to be done about it.

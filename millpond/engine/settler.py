@@ -173,6 +173,11 @@ class Settler(LeaseOwner, SenderOwner, ClaimOwner):
         is_full = self.deletes.is_full or self.leases.changes.is_full or self.sender.is_full
         return is_full or (self.claims is not None and self.claims.is_full)
 
+    def nothing_follows(self) -> None:
+        """Let no delete and no change of visibility wait for others; give up soon what only a person can mend."""
+        self.deletes.hurry()
+        self.leases.hurry()
+
     def hurry(self) -> None:
         """Let nothing linger, and wait for nothing that only a person can mend: the drain has begun."""
         self._drain_began = self._clock.now()

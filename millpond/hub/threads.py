@@ -100,6 +100,10 @@ class Threads:
         for turn in self._line:
             turn.woken.set()
 
+    def resume(self) -> None:
+        """Let threads begin again, after `drain`: the next invocation of a Lambda function begins."""
+        self._draining = False
+
     # A thread
 
     def _start(self, turn: _Turn, call: Callable[[], object]) -> Any:

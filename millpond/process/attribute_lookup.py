@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
+from typing import Protocol
 
 from millpond.app.config import RetrySettings
 from millpond.app.redrive_advice import good_count, redrive_shortfall, set_count_command
-from millpond.engine.consumer import Consumer
 from millpond.errors import QueueError, QueueMissing
 from millpond.foreign.number import number_within
 from millpond.foreign.text import shown
@@ -18,10 +18,25 @@ from millpond.sqs.redrive import Redrive, read_redrive
 from millpond.sqs.sqs_queue import SqsQueue
 
 
+class Learner(Protocol):
+    """Who has to know what SQS says of the queue `name`: its consumer."""
+
+    name: str
+
+    @property
+    def has_dead_letters(self) -> bool: ...
+
+    def learn(self, max_receive_count: int, max_bytes: int) -> object:
+        """After how many receives SQS moves a message itself (0: never, or unknown), and the largest that it takes."""
+
+    def send_dead_letters_to(self, dead_letters: SqsQueue) -> object:
+        """The redrive policy names this dead-letter queue."""
+
+
 class AttributeLookup:
     """Learns for one consumer what SQS says of its queue."""
 
-    def __init__(self, core: Core, queue: SqsQueue, consumer: Consumer, policy: RetrySettings) -> None:
+    def __init__(self, core: Core, queue: SqsQueue, consumer: Learner, policy: RetrySettings) -> None:
         self._core = core
         self._queue = queue
         self._consumer = consumer
@@ -32,7 +47,7 @@ class AttributeLookup:
 
     def learn(self) -> None:
         """Ask once; what is not known then is asked for again in a greenlet of its own."""
-        self._ask()
+        self.ask()
         if self.error is not None:
             self._core.spawn(self._ask_again)
 
@@ -42,10 +57,11 @@ class AttributeLookup:
             failures += 1
             if self._core.wait(call_back_off_seconds(failures, self.error)):
                 return
-            self._ask()
+            self.ask()
         log.event(logging.INFO, "queue.known", "the attributes of this queue are known now", queue=self._consumer.name)
 
-    def _ask(self) -> None:
+    def ask(self) -> None:
+        """Ask, and take note of why not all of it is known."""
         redrive = None
         try:
             attributes = self._queue.attributes()

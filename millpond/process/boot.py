@@ -57,11 +57,9 @@ def build(
     metrics = Metrics(statsd.host, statsd.port, statsd.prefix, worker.name)
     core = Core(worker.concurrency, worker.drain_limit, clock or SystemClock(), signals or ExitSignals())
     core.install_signals()
-    _own_the_hub()
-    forked.install(end_with_the_handler)
-    asyncio_run.install()
+    prepare_process()
     followers = _followers(settings, core)
-    teardowns = core.boot(partial(_set_up, handlers)) or ()
+    teardowns = core.boot(partial(set_up, handlers)) or ()
     queues = core.boot(partial(_wire, settings, core, handlers, metrics)) or Queues((), Refusals(core))
     return Service(core, metrics, queues, teardowns=teardowns, until_empty=until_empty, followers=followers)
 
@@ -86,7 +84,7 @@ def _for_until_empty(settings: AllSettings) -> AllSettings:
     return msgspec.structs.replace(settings, queues=queues)
 
 
-def _set_up(handlers: Handlers) -> list[Callable[[], object]]:
+def set_up(handlers: Handlers) -> list[Callable[[], object]]:
     """Call every setup(). Returns the teardowns."""
     for setup in handlers.setups:
         _, error = forked.caught(setup.run)
@@ -107,23 +105,25 @@ def _wire(settings: AllSettings, core: Core, handlers: Handlers, metrics: Metric
         close_polls = server.close_polls
     queues = Wiring(settings, core, handlers, metrics, urls, store).wire(close_polls)
     metrics.start()
-    _quiet_the_collector()
+    quiet_the_collector()
     return queues
 
 
-def _quiet_the_collector() -> None:
+def quiet_the_collector() -> None:
     """Keep the collector from what the boot has loaded, which stays: a tenth less CPU over 10,000 messages."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_ALLOCATIONS, 20, 20)
 
 
-def _own_the_hub() -> None:
-    """Let no greenlet that a handler spawned take the process down.
+def prepare_process() -> None:
+    """Let no greenlet that a handler spawned take the process down, and no child that it forks go on as a worker.
 
     gevent rethrows SystemExit and KeyboardInterrupt of any greenlet in the main one; ours stop by signal watchers.
     """
     gevent.get_hub().SYSTEM_ERROR = ()
+    forked.install(end_with_the_handler)
+    asyncio_run.install()
 
 
 def _start_local(settings: AllSettings, max_receive_count: int, urls: dict[str, str]) -> LocalSqs:

@@ -10,7 +10,7 @@ import gevent
 
 from millpond.engine.consumer import Consumer
 from millpond.errors import Stopped
-from millpond.hub.clock import Event
+from millpond.hub.clock import Clock, Event
 from millpond.observe import log
 from millpond.observe.screen import counted
 from millpond.process.core import Core
@@ -56,19 +56,8 @@ class Drain:
             self._interrupt()
 
     def _interrupt(self) -> None:
-        """Interrupt what runs, and give back what has not begun; then give back what still runs as well."""
         clock = self._core.clock
-        for consumer in self._consumers:
-            consumer.interrupt(Stopped)
-            consumer.give_back_held()
-        idle = clock.event()
-        waiting = gevent.spawn(lambda: [consumer.hand.idle.wait() for consumer in self._consumers])
-        waiting.rawlink(lambda _: idle.set())
-        left = min(self._deadline - clock.now(), self._reserve)
-        self._wait(idle, clock.now() + left / 2)
-        for consumer in self._consumers:
-            consumer.write_off_running()
-        self._wait(idle, clock.now() + left / 2 - 0.1)
+        give_back_running(self._consumers, min(self._deadline - clock.now(), self._reserve), clock)
 
     def _wait(self, event: Event, until: float) -> None:
         event.wait(None if math.isinf(until) else max(0.0, until - self._core.clock.now()))
@@ -96,6 +85,20 @@ class Drain:
         if core.why == "SIGINT":
             text += "; Ctrl-C again gives everything back at once"
         log.event(logging.INFO, "worker.draining", text, why=core.why, in_hand=in_hand)
+
+
+def give_back_running(consumers: Sequence[Consumer], seconds: float, clock: Clock) -> None:
+    """Interrupt what runs, and give back what has not begun; then give back what still runs as well."""
+    for consumer in consumers:
+        consumer.interrupt(Stopped)
+        consumer.give_back_held()
+    idle = clock.event()
+    waiting = gevent.spawn(lambda: [consumer.hand.idle.wait() for consumer in consumers])
+    waiting.rawlink(lambda _: idle.set())
+    idle.wait(max(0.0, seconds / 2))
+    for consumer in consumers:
+        consumer.write_off_running()
+    idle.wait(max(0.0, seconds / 2 - 0.1))
 
 
 def _settle(consumer: Consumer) -> None:

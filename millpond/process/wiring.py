@@ -23,6 +23,8 @@ from millpond.engine.permits import Permits
 from millpond.engine.processor import Processor
 from millpond.errors import ConfigError, Unreachable
 from millpond.foreign.text import shown
+from millpond.hub.clock import Clock
+from millpond.hub.countdown import Time
 from millpond.observe import log
 from millpond.observe.metrics import Metrics
 from millpond.process.attribute_lookup import AttributeLookup
@@ -64,10 +66,7 @@ class Wiring:
         self._metrics = metrics
         self._urls = urls
         self._refusals = Refusals(core)
-        claiming = Claiming(store, core.clock) if store is not None else None
-        self._processor = Processor(
-            handlers.routes, settings.retry, core.pulse, settings.worker.threads, claiming, core.clock
-        )
+        self._processor = make_processor(settings, handlers, store, core.pulse, core.clock)
         self._types = frozenset(handlers.routes)
         self._longest_policy = longest_policy(handlers.routes, settings.retry)
         self._succeeded = log.Allowance(settings.log.succeeded_per_second)
@@ -103,14 +102,14 @@ class Wiring:
             raise ConfigError(*missing)
 
     def _wire_queue(self, name: str, settings: QueueSettings) -> Consumer:
-        sqs = self._connect(name, settings, self._urls[name])
+        sqs = connect_queue(self._settings, name, self._urls[name])
         share = self._permits.share(settings.concurrency + settings.prefetch if settings.concurrency else 0)
         core = self._core
         consumer = Consumer(
             name,
             settings,
             sqs.queue(self._urls[name]),
-            self._dead_letters(name, settings),
+            named_dead_letters(self._settings, name),
             processor=self._processor,
             books=Books(name, self._types, self._metrics, self._succeeded, core.clock),
             share=share,
@@ -125,21 +124,6 @@ class Wiring:
         if not settings.is_local:  # the local queue is blocked with the hub: it could not answer
             self._guard(name, consumer, sqs)
         return consumer
-
-    def _dead_letters(self, name: str, settings: QueueSettings) -> SqsQueue | None:
-        """The dead-letter queue that the settings name, in any region. (`check` reaches it the same way.)"""
-        url = settings.dead_letter_url
-        return self._connect(name, settings, url).queue(url) if url else None
-
-    def _connect(self, name: str, settings: QueueSettings, url: str) -> Sqs:
-        wanted = self._settings.sqs
-        if settings.is_local:
-            wanted = msgspec.structs.replace(wanted, endpoint_url="")
-        sqs = wanted.connect(url, settings.wait_seconds, polls=settings.pollers, settles=4 * FLUSHERS)
-        if sqs.client != wanted.client:
-            text = f"a proxy is in the way: this queue is reached by client = {sqs.client}"
-            log.event(logging.INFO, "queue.proxied", text, queue=name)
-        return sqs
 
     def _guard(self, name: str, consumer: Consumer, sqs: Sqs) -> None:
         wanted = self._settings.sqs
@@ -159,3 +143,29 @@ class Wiring:
             max_block_seconds=self._settings.worker.max_block_seconds,
             handler_code=HANDLER_CODE,
         )
+
+
+def make_processor(
+    settings: AllSettings, handlers: Handlers, store: ClaimStore | None, time: Time, clock: Clock
+) -> Processor:
+    """The processor of all queues. `time`: of time limits; `store`: of claims."""
+    claiming = Claiming(store, clock) if store is not None else None
+    return Processor(handlers.routes, settings.retry, time, settings.worker.threads, claiming, clock)
+
+
+def connect_queue(settings: AllSettings, name: str, url: str) -> Sqs:
+    """SQS where the queue of this name in the settings is, or (`url`) another that belongs to it."""
+    wanted, queue = settings.sqs, settings.queues[name]
+    if queue.is_local:
+        wanted = msgspec.structs.replace(wanted, endpoint_url="")
+    sqs = wanted.connect(url, queue.wait_seconds, polls=queue.pollers, settles=4 * FLUSHERS)
+    if sqs.client != wanted.client:
+        text = f"a proxy is in the way: this queue is reached by client = {sqs.client}"
+        log.event(logging.INFO, "queue.proxied", text, queue=name)
+    return sqs
+
+
+def named_dead_letters(settings: AllSettings, name: str) -> SqsQueue | None:
+    """The dead-letter queue that the settings name, in any region. (`check` reaches it the same way.)"""
+    url = settings.queues[name].dead_letter_url
+    return connect_queue(settings, name, url).queue(url) if url else None

@@ -25,7 +25,7 @@ _quiet_until = 0.0  # on the monotonic clock
 def messages(body: bytes | bytearray) -> list[Received]:
     """The messages of a receive that have a receipt handle. Raises ValueError where none of them has one."""
     found = _list(_loose(body), "Messages")
-    read = [_message(one) for one in found if as_text(one.get("ReceiptHandle"))]
+    read = [message(one) for one in found if as_text(one.get("ReceiptHandle"))]
     if not read and found:
         raise ValueError(f"none of its {len(found)} messages has a receipt handle")
     if len(read) < len(found):
@@ -41,18 +41,19 @@ def _log_incomplete(missing: int, number: int, now: float) -> None:
         _log.warning(line, missing, number, extra={"event": "receive.incomplete"})
 
 
-def _message(message: Mapping[str, Any]) -> Received:
-    handle, body = as_text(message["ReceiptHandle"]), message.get("Body")
-    system = message.get("Attributes")
+def message(answered: Mapping[str, Any]) -> Received:
+    """One message that has a receipt handle."""
+    handle, body = as_text(answered["ReceiptHandle"]), answered.get("Body")
+    system = answered.get("Attributes")
     system = system if isinstance(system, dict) else {}
-    attributes, flaw = _attributes(message.get("MessageAttributes"))
+    attributes, flaw = _attributes(answered.get("MessageAttributes"))
     if not isinstance(body, str):
         body, flaw = json.dumps(body), "its Body in the answer of SQS is not a text"
     elif body != as_text(body):
         flaw = "its Body holds half a character (a lone surrogate)"
     return Received(
         # Two messages without an id must not look like one.
-        as_text(message.get("MessageId")) or f"unnamed-{sha256(handle.encode()).hexdigest()}",
+        as_text(answered.get("MessageId")) or f"unnamed-{sha256(handle.encode()).hexdigest()}",
         handle,
         as_text(body),
         number_within(system.get("ApproximateReceiveCount"), 1, LARGEST_RECEIVE_COUNT, 1),
