@@ -307,6 +307,13 @@ def test_what_setup_raises_comes_out_and_the_next_deliver_tries_again(project):
     assert told(name) == ["k", "k"]
 
 
+def test_a_secret_that_is_kept_in_aws_is_its_reference_and_nothing_calls_aws(project, monkeypatch):
+    monkeypatch.setattr("millpond.app.secret_calls.SecretReader", None)
+    name = project('[handlers.post]\nkey = "ssm:/prod/key"', post=POST)
+    deliver("post", {})
+    assert told(name) == ["ssm:/prod/key", "post"]
+
+
 def test_configure_puts_its_settings_over_those_of_config_toml(project):
     name = project('[handlers.post]\nkey = "real"\nurl = "real"', post=POST)
     configure("post", key="made up")

@@ -16,6 +16,8 @@ import msgspec
 
 from millpond.app.claim_settings import IdempotencySettings
 from millpond.app.http_settings import HttpSettings
+from millpond.app.secret_references import place_of_reference
+from millpond.app.secret_values import Fetch, fetch_secrets
 from millpond.app.setting_types import (
     WHERE_QUEUES_ARE,
     BlockSeconds,
@@ -153,7 +155,10 @@ class LocalSettings(Unshown, msgspec.Struct, frozen=True):
 
 
 class AllSettings(Unshown, msgspec.Struct, frozen=True):
-    """All of config.toml. `handlers`: the tables of [handlers.<module>] as they stand; `folder`: the file's own."""
+    """All of config.toml. `handlers`: the tables of [handlers.<module>] as they stand; `folder`: the file's own.
+
+    `references`: the place and the text of each reference to a secret that is kept elsewhere.
+    """
 
     worker: WorkerSettings
     sqs: SqsSettings
@@ -167,19 +172,21 @@ class AllSettings(Unshown, msgspec.Struct, frozen=True):
     http: HttpSettings
     handlers: dict[str, dict[str, Any]]
     folder: Path
+    references: tuple[tuple[str, str], ...] = ()
 
 
-TABLES = tuple(name for name in AllSettings.__struct_fields__ if name != "folder")
+TABLES = tuple(name for name in AllSettings.__struct_fields__ if name not in ("folder", "references"))
 
 
-def load(path: Path, environ: Mapping[str, str]) -> AllSettings:
+def load(path: Path, environ: Mapping[str, str], fetch: Fetch = fetch_secrets) -> AllSettings:
     """The settings in this file; ${NAME} and ${NAME:-default} read `environ`, where an empty variable is unset.
 
     Raises ConfigError with every finding, one line each: table, key, value and what is allowed. A value from the
-    environment is left out (its variable is named), and so is a secret.
+    environment is left out (its variable is named), and so is a secret. `fetch` reads those that are kept elsewhere.
     """
-    conceal_environment(environ)
-    file = TomlFile(path, environ, TABLES)
+    # A reference is no secret: findings name it.
+    conceal_environment({name: value for name, value in environ.items() if not place_of_reference(value)})
+    file = TomlFile(path, environ, TABLES, fetch)
     worker, retry = file.table("worker"), file.table("retry")
     queues = file.tables("queues")
     process = _named(worker.read(WorkerSettings), environ)
@@ -196,6 +203,7 @@ def load(path: Path, environ: Mapping[str, str]) -> AllSettings:
         http=file.table("http").read(HttpSettings),
         handlers={name: table.values for name, table in file.tables("handlers").items()},
         folder=path.absolute().parent,
+        references=tuple(file.references),
     )
     _check_process(file, worker, retry, settings)
     _check_queues(file, queues, worker, settings)

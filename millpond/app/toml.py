@@ -17,6 +17,8 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
+from millpond.app.secret_references import is_reference, place_of_reference
+from millpond.app.secret_values import Fetch
 from millpond.errors import ConfigError
 from millpond.foreign.secrets import conceal_value
 from millpond.foreign.text import shown
@@ -28,16 +30,46 @@ _SECRET = re.compile("passw|secret|token|key|credential|dsn|prefix", re.IGNORECA
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^{}]*))?\}")
 
 
-class TomlFile:
-    """The tables of one file, and what was found wrong in them so far. Raises ConfigError where it is not TOML."""
+#: The value that a reference to a secret has, or why it has none; None: nobody has asked for it.
+SecretOf = Callable[[str], str | ConfigError | None]
 
-    def __init__(self, path: Path, environ: Mapping[str, str], known: Collection[str]) -> None:
+
+class Reading:
+    """What all tables of one file share: the environment, the secrets, and what was found so far.
+
+    `references`: where each reference to a secret stands, and its text.
+    """
+
+    def __init__(self, environ: Mapping[str, str], secret_of: SecretOf = lambda reference: None) -> None:
+        self.environ = environ
+        self.secret_of = secret_of
         self.findings: list[str] = []
+        self.references: list[tuple[str, str]] = []
+
+
+class TomlFile:
+    """The tables of one file, and what was found wrong in them so far. Raises ConfigError where it is not TOML.
+
+    Its secrets are fetched at once, each once.
+    """
+
+    def __init__(self, path: Path, environ: Mapping[str, str], known: Collection[str], fetch: Fetch) -> None:
         self._path = path
-        self._environ = environ
         self._content = _parse(path)
+        self._reading = Reading(environ, _secrets(self._content, environ, known, fetch))
         for name in (name for name in self._content if name not in known):
             self.wrong(f"[{toml_key(name)}]", unknown("table", name, known))
+
+    @property
+    def findings(self) -> list[str]:
+        """What is wrong, a line each."""
+        return self._reading.findings
+
+    @property
+    def references(self) -> list[tuple[str, str]]:
+        """The place of each reference to a secret, "[handlers.email] password", and its text."""
+        start = f"{self._path}: "
+        return [(place.removeprefix(start), text) for place, text in self._reading.references]
 
     def wrong(self, where: str, allowed: str) -> None:
         """Keep a finding: where it is, and what is allowed there."""
@@ -65,17 +97,16 @@ class TomlFile:
         return {}
 
     def _table(self, name: str, content: dict[str, Any]) -> Table:
-        return Table(f"{self._path}: [{name}]", content, self._environ, self.findings)
+        return Table(f"{self._path}: [{name}]", content, self._reading)
 
 
 class Table:
     """One table: its values with ${} resolved, and where each of them came from."""
 
-    def __init__(self, where: str, content: dict[str, Any], environ: Mapping[str, str], findings: list[str]) -> None:
+    def __init__(self, where: str, content: dict[str, Any], reading: Reading) -> None:
         self._where = where
         self._content = content
-        self._environ = environ
-        self._findings = findings
+        self._reading = reading
         self._unsound: set[str] = set()
         self._origins: dict[str, list[str]] = {}  # key -> the variables that gave its value
         self.variables: dict[str, list[str]] = {}  # key -> the variables that its text names, set or not
@@ -92,7 +123,7 @@ class Table:
 
     def wrong(self, key: str, allowed: str) -> None:
         """Keep a finding on a key of this table, and what is allowed there."""
-        self._findings.append(f"{self._where} {self.named(key)}: {allowed}")
+        self._reading.findings.append(f"{self._where} {self.named(key)}: {allowed}")
         self._unsound.add(key)
 
     def sound(self, *keys: str) -> bool:
@@ -109,7 +140,7 @@ class Table:
 
     def inner(self, key: str) -> Table:
         """The table that a key of this one is."""
-        return Table(f"{self._where[:-1]}.{toml_key(key)}]", self._content[key], self._environ, self._findings)
+        return Table(f"{self._where[:-1]}.{toml_key(key)}]", self._content[key], self._reading)
 
     def _resolved(self, key: str, value: Any, inner_key: str = "") -> Any:
         if isinstance(value, dict):
@@ -118,25 +149,54 @@ class Table:
             return [self._resolved(key, inner, inner_key) for inner in value]
         if not isinstance(value, str):
             return value
-        text = self._text(key, value) if "${" in value else value
-        conceal_value(inner_key or key, text)
+        text = self._text(key, value)
+        if not place_of_reference(text):  # one that could not be read: its finding names it
+            conceal_value(inner_key or key, text)
         return text
 
     def _text(self, key: str, text: str) -> str:
+        """The text with its variables and its secrets. A secret is a whole text, or all of a variable."""
+        if "${" not in text:
+            return self._secret(key, text)
         if "${" in _REFERENCE.sub("", text):
             self.wrong(key, "write ${NAME} or ${NAME:-default}, not one within another")
+        before = len(self._reading.references)
+        resolved = _REFERENCE.sub(lambda reference: self._secret(key, self._variable(key, reference)), text)
+        has_secret = len(self._reading.references) > before  # what it is, no secret's own text can change
+        return resolved if has_secret else self._secret(key, resolved)
 
-        def value_of(reference: re.Match[str]) -> str:
-            name, default = reference.groups()
-            self.variables.setdefault(key, []).append(name)
-            if value := self._environ.get(name):
-                self._origins.setdefault(key, []).append(f"${{{name}}}")
-                return value
-            if default is None:
-                self.wrong(key, f"${{{name}}} is not set: set it, or give it a default, ${{{name}:-default}}")
-            return default or ""
+    def _variable(self, key: str, reference: re.Match[str]) -> str:
+        name, default = reference.groups()
+        self.variables.setdefault(key, []).append(name)
+        if value := self._reading.environ.get(name):
+            self._origins.setdefault(key, []).append(f"${{{name}}}")
+            return value
+        if default is None:
+            self.wrong(key, f"${{{name}}} is not set: set it, or give it a default, ${{{name}:-default}}")
+        return default or ""
 
-        return _REFERENCE.sub(value_of, text)
+    def _secret(self, key: str, text: str) -> str:
+        """The value that this text stands for. What nobody has fetched stays as it is, and its key has its default."""
+        if not is_reference(text):
+            return text
+        self._reading.references.append((f"{self._where} {toml_key(key)}", text))
+        value = self._reading.secret_of(text)
+        if isinstance(value, str):
+            self._origins.setdefault(key, []).append(text)
+            return value
+        self._unsound.add(key)
+        if value is not None:
+            self.wrong(key, str(value))
+        return text
+
+
+def _secrets(content: dict[str, Any], environ: Mapping[str, str], known: Collection[str], fetch: Fetch) -> SecretOf:
+    """The values of all references in the known tables."""
+    looking = Reading(environ)
+    for name in known:
+        if isinstance(table := content.get(name), dict):
+            Table("", table, looking)
+    return fetch({text for _, text in looking.references}).get
 
 
 def decode(

@@ -61,6 +61,7 @@ def run(settings: AllSettings, environ: Mapping[str, str]) -> int:
 def preflight(settings: AllSettings, environ: Mapping[str, str]) -> Iterator[Finding]:
     """Yield every finding on settings that could be loaded."""
     yield Finding("ok", "settings", f"queues: {', '.join(settings.queues)}")
+    yield from (Finding("ok", "secrets", f"{place}: {text} was read") for place, text in settings.references)
     routes = yield from _handlers(settings)
     yield from (Finding("ok", "types", f"{name}: {_limits(route)}") for name, route in sorted(routes.items()))
     yield from _attempts(settings.retry, routes)

@@ -52,6 +52,27 @@ def find_endpoint(queue_url: str, region: str, endpoint_url: str) -> Endpoint:
         raise ConfigError(f"[sqs] cannot connect: {error}") from None
 
 
+def service_endpoint(service: str, call: str, region: str) -> Endpoint:
+    """The endpoint of another service of AWS, as botocore finds it: in this region, or in the process's own.
+
+    Its region is "" where there is none: an emulator on this machine needs none. `call`: one that needs no parameter.
+    Raises BotoCoreError, and ValueError, where the AWS configuration is wrong.
+    """
+    session = botocore.session.get_session()
+    region = region or os.environ.get("AWS_REGION") or session.get_config_variable("region") or ""
+    if not region and is_loopback(_own_endpoint(session, service)):
+        region = EMULATOR_REGION
+    if not region:
+        return Endpoint("", "", "", proxied=False)
+    return endpoint_at(called_by_sdk(session, service, call, region), region, session)
+
+
+def _own_endpoint(session: Any, service: str) -> str:
+    """What the environment says of this service, or of all: AWS_ENDPOINT_URL_SECRETS_MANAGER, AWS_ENDPOINT_URL."""
+    name = session.get_service_model(service).service_id.upper().replace(" ", "_")
+    return os.environ.get(f"AWS_ENDPOINT_URL_{name}") or os.environ.get("AWS_ENDPOINT_URL", "")
+
+
 def endpoint_at(url: str, region: str, session: Any) -> Endpoint:
     """The endpoint of this URL, with what the SDK's settings say of certificates and proxies."""
     proxied = not is_loopback(url) and urlsplit(url).scheme in get_environ_proxies(url)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from handlers import email
 from millpond.app.config import PLATFORM_VARIABLES, AllSettings, QueueSettings, handler_settings, load
-from millpond.app.toml import Table, unknown
+from millpond.app.toml import Reading, Table, unknown
 from millpond.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent.parent
@@ -60,7 +60,7 @@ def written(name: str) -> dict[str, Any]:
     content = tomllib.loads((ROOT / "config.toml").read_text())
     for part in name.split("."):
         content = content[part]
-    return Table(name, content, {}, []).values
+    return Table(name, content, Reading({})).values
 
 
 @pytest.mark.parametrize("name", STRUCTS)
