@@ -11,8 +11,9 @@ from typing import Any, Literal
 import msgspec
 
 from millpond.foreign.secrets import Unshown
+from millpond.foreign.spans import created
 from millpond.foreign.text import shown
-from millpond.foreign.trace_context import NO_TRACE, TraceContext, carried_on
+from millpond.foreign.trace_context import NO_TRACE, TraceContext
 from millpond.sqs.limits import MAX_BYTES, MAX_DELAY_SECONDS
 
 #: What `not_before` adds to a body at the most.
@@ -129,7 +130,8 @@ class Message(Unshown, msgspec.Struct, eq=False):
             raise ValueError(f"a follow-up of {size:,} bytes: its queue takes {self.max_bytes:,} (MaximumMessageSize)")
         # An exception is a natural reason to give; whatever it is, from here on it is a text of ours.
         reason = None if reject is None else shown(reject)
-        self._follow_ups.append(FollowUp(event_id, body, math.ceil(after), reason, carried_on()))
+        trace = created(self.event_type, event_id)
+        self._follow_ups.append(FollowUp(event_id, body, math.ceil(after), reason, trace))
         return event_id
 
     @property

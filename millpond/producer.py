@@ -13,7 +13,8 @@ from uuid import uuid4
 from msgspec import structs
 
 from millpond.errors import QueueError, SendError, Throttled, Unanswered, Unreachable
-from millpond.foreign.trace_context import NO_TRACE, carried_on
+from millpond.foreign import spans
+from millpond.foreign.trace_context import NO_TRACE
 from millpond.hub.backoff import call_back_off_seconds, whole_seconds
 from millpond.hub.home import Errand, home, hub_thread, system, thread_beside
 from millpond.message import envelope_text
@@ -120,9 +121,9 @@ class Producer:
         make = _fifo_entry if is_fifo(self.url) else _entry
         entries = [make(message, event_id) for message, event_id in zip(outgoing, event_ids, strict=True)]
         if entries:
-            trace = carried_on()
-            traced = [entry.with_trace(trace, MAX_BYTES) for entry in entries] if trace is not NO_TRACE else entries
-            sending.run(self._queue(sending.ends_by()), traced)
+            with spans.sending(self.url, len(entries), outgoing[0].event_type, event_ids[0]) as trace:
+                traced = [entry.with_trace(trace, MAX_BYTES) for entry in entries] if trace is not NO_TRACE else entries
+                sending.run(self._queue(sending.ends_by()), traced)
         return event_ids
 
     def _queue(self, end: float = math.inf) -> SqsQueue:

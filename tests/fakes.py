@@ -175,7 +175,12 @@ class FakeQueue:
             if self._deduplicated.get(entry.dedup_id, 0.0) > self.clock.now():
                 return None  # answered as if it were taken
             self._deduplicated[entry.dedup_id] = self.clock.now() + DEDUPLICATION_SECONDS
-        self.put(entry.body, delay_seconds=entry.delay_seconds, group_id=entry.group_id, attributes=entry.attributes)
+        self.put(
+            **{
+                name: getattr(entry, name)
+                for name in ("body", "delay_seconds", "group_id", "trace_header", "attributes")
+            }
+        )
         return None
 
     def attributes(self) -> dict[str, str]:

@@ -47,6 +47,7 @@ UNPATCHED = {
     "foreign.number",
     "foreign.scrub",
     "foreign.secrets",
+    "foreign.spans",
     "foreign.text",
     "foreign.trace",
     "foreign.trace_context",
@@ -191,6 +192,7 @@ def test_the_engine_never_imports_handlers_or_tests(name):
                 "sqs.endpoint",
             },
         ),
+        ("opentelemetry", {"foreign.spans"}),
     ],
 )
 def test_only_what_asks_the_sdk_knows_it(package, where):

@@ -208,8 +208,12 @@ class Delivery(msgspec.Struct, eq=False):
 
     def trace_received(self) -> TraceContext:
         """The trace that its message says it is a part of. Read when it is asked for, since most never are."""
-        received = self.received
-        return read_trace(received.trace_header, {name: one.value for name, one in received.attributes.items()})
+        return read_trace(self.received.trace_header, self.attribute_texts())
+
+    def attribute_texts(self) -> dict[str, str]:
+        """The attributes of its message that are texts."""
+        attributes = self.received.attributes.items()
+        return {name: one.value for name, one in attributes if isinstance(one.value, str)}
 
     def queue_url(self) -> str:
         """The URL of its queue."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from millpond.app.payload_errors import payload_error
@@ -13,6 +14,8 @@ from millpond.foreign.trace import describe
 from millpond.hub.home import system
 from millpond.message import Message
 from millpond.observe import log
+
+HandlerCall = Callable[[Route, Delivery], object]
 
 _get_ident = system("_thread", "get_ident")
 
@@ -40,11 +43,11 @@ def call_handler(route: Route, delivery: Delivery) -> object:
     return route.call(payload, delivery.message()) if route.takes_message else route.call(payload)
 
 
-def call_in_thread(route: Route, delivery: Delivery) -> object:
-    """The same, in a real thread, which the delivery knows meanwhile."""
+def call_in_thread(call: HandlerCall, route: Route, delivery: Delivery) -> object:
+    """The same by `call`, in a real thread, which the delivery knows meanwhile."""
     delivery.thread = _get_ident()
     try:
-        return call_handler(route, delivery)
+        return call(route, delivery)
     finally:
         delivery.thread = 0
 

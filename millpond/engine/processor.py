@@ -17,9 +17,10 @@ from millpond.engine.claiming import Claiming
 from millpond.engine.delivery import Delivery
 from millpond.engine.desk import Desk
 from millpond.engine.gate import Gate
-from millpond.engine.handler_call import call_handler, call_in_thread
+from millpond.engine.handler_call import call_in_thread
 from millpond.engine.outcomes import CLAIMED_SUCCEEDED, RELEASED, SUCCEEDED, of_interrupt, of_raised, undecodable
 from millpond.engine.raised import Raised, RaisedReader
+from millpond.engine.traced_call import handler_call
 from millpond.hub.backoff import in_upper_half, retry_seconds, whole_seconds
 from millpond.hub.countdown import Countdown, Time
 from millpond.hub.interruption import Interruption
@@ -71,6 +72,7 @@ class Processor:
         }
         self.gates = [desk.gate for desk in self._desks.values()]
         self._reader = RaisedReader()
+        self._call = handler_call()
 
     def begin_invocation(self, most_seconds: float) -> None:
         """An invocation of a Lambda function begins: none of its handlers has longer than this."""
@@ -125,7 +127,7 @@ class Processor:
         outside = slot.gr_context
         slot.gr_context = Context()  # as Context.run does; its frame of C would be copied at each switch
         try:
-            value = self._in_thread(delivery, desk) if route.thread else call_handler(route, delivery)
+            value = self._in_thread(delivery, desk) if route.thread else self._call(route, delivery)
             if value is not None:
                 raised = self._reader.read_value(route, value)
         except BaseException as error:  # sys.exit, KeyboardInterrupt, GreenletExit: all are this message's alone
@@ -142,7 +144,7 @@ class Processor:
 
     def _in_thread(self, delivery: Delivery, desk: Desk) -> object:
         """The wait for a free one is not the handler's time."""
-        call = partial(Context().run, call_in_thread, desk.route, delivery)
+        call = partial(Context().run, call_in_thread, self._call, desk.route, delivery)
         begun = self.threads.begin(call, desk.route.where, delivery.is_last)
         delivery.start_limit(desk.limit)
         return begun()

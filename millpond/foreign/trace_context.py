@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from contextvars import ContextVar
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -17,6 +17,8 @@ _TRACEPARENT = re.compile(
 _TRACESTATE = re.compile(r"[ -~]{1,512}")
 #: AWS X-Ray: "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1", in any order.
 _ROOT = re.compile(r"(?:^|;) *Root=1-([0-9a-fA-F]{8})-([0-9a-fA-F]{24}) *(?:;|$)")
+_PARENT = re.compile(r"(?:^|;) *Parent=(?!0{16})([0-9a-fA-F]{16}) *(?:;|$)")
+_SAMPLED = re.compile(r"(?:^|;) *Sampled=1 *(?:;|$)")
 #: A header goes on as it came; what no server would take again does not.
 _HEADER = re.compile(r"[ -~]{1,1000}")
 
@@ -63,13 +65,13 @@ def carried_on() -> TraceContext:
     return NO_TRACE if worked_on is None else worked_on.trace()
 
 
-def read_trace(header: str, attributes: Mapping[str, str | bytes]) -> TraceContext:
-    """The trace of a message, by its AWSTraceHeader and its attributes. What does not name one is left out.
+def read_trace(header: str, attributes: Mapping[str, str]) -> TraceContext:
+    """The trace of a message, by its AWSTraceHeader and its attributes that are texts. What names none is left out.
 
     A traceparent counts before the header: services of AWS write a header into each message, traced or not.
     """
     header = header if _HEADER.fullmatch(header) else ""
-    parent, state = _text(attributes, TRACEPARENT), _text(attributes, TRACESTATE)
+    parent, state = attributes.get(TRACEPARENT, ""), attributes.get(TRACESTATE, "")
     found = _TRACEPARENT.fullmatch(parent)
     if found is None or (found[1] == "00" and found[3]):
         return TraceContext(_root_of(header), header) if header else NO_TRACE
@@ -77,12 +79,23 @@ def read_trace(header: str, attributes: Mapping[str, str | bytes]) -> TraceConte
     return TraceContext(found[2], header, tuple(fields.items()))
 
 
-def _text(attributes: Mapping[str, str | bytes], name: str) -> str:
-    value = attributes.get(name, "")
-    return value if isinstance(value, str) else ""
-
-
 def _root_of(header: str) -> str:
     """The trace id of an X-Ray header, as all others are written."""
     found = _ROOT.search(header)
     return (found[1] + found[2]).lower() if found else ""
+
+
+class XRayParent(NamedTuple):
+    """The span that an X-Ray header names."""
+
+    trace_id: int
+    span_id: int
+    sampled: bool
+
+
+def parent_of(header: str) -> XRayParent | None:
+    """The span that an X-Ray header names as the one that sent the message."""
+    root, parent = _root_of(header), _PARENT.search(header)
+    if not root or parent is None:
+        return None
+    return XRayParent(int(root, 16), int(parent[1], 16), _SAMPLED.search(header) is not None)

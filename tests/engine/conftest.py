@@ -1,9 +1,12 @@
 """Fixtures of the engine's tests."""
 
+import json
+import logging
 import signal
 
 import pytest
 
+from millpond.observe.log_format import JsonFormat
 from tests.rig import Rig
 from tests.virtual import VirtualClock
 
@@ -37,3 +40,15 @@ def no_core_greenlet_died(monkeypatch):
     monkeypatch.setattr(Rig, "__init__", keep)
     yield
     assert [rig.crashes for rig in rigs if rig.crashes] == []
+
+
+@pytest.fixture
+def json_lines():
+    """All that is logged meanwhile, as JSON."""
+    found = []
+    handler = logging.Handler()
+    handler.setFormatter(JsonFormat())
+    handler.emit = lambda record: found.append(json.loads(handler.format(record)))
+    logging.getLogger().addHandler(handler)
+    yield found
+    logging.getLogger().removeHandler(handler)

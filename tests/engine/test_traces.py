@@ -9,7 +9,6 @@ import pytest
 
 from millpond.errors import Reject
 from millpond.foreign.trace_context import TraceContext
-from millpond.observe.log_format import JsonFormat
 from millpond.producer import Producer
 from millpond.sqs.limits import MAX_BYTES
 from millpond.sqs.queue import Attribute, Entry, Failure
@@ -38,18 +37,6 @@ def run(clock):
     return run
 
 
-@pytest.fixture
-def lines():
-    """All that is logged meanwhile, as JSON."""
-    lines = []
-    handler = logging.Handler()
-    handler.setFormatter(JsonFormat())
-    handler.emit = lambda record: lines.append(json.loads(handler.format(record)))
-    logging.getLogger().addHandler(handler)
-    yield lines
-    logging.getLogger().removeHandler(handler)
-
-
 def entries_of(queue):
     """Those that were sent to it."""
     return [entry for batch in queue.batches["send"] for entry in batch]
@@ -70,13 +57,13 @@ def leave_one_behind(payload, message):
         ({}, None),
     ],
 )
-def test_each_line_of_a_message_has_its_trace_id(run, lines, message, trace_id):
+def test_each_line_of_a_message_has_its_trace_id(run, json_lines, message, trace_id):
     def handle(payload, message):
         logging.getLogger("work").warning("at work")
         raise Reject("no such customer")
 
     run(handle, **message)
-    of_handler, of_engine = lines
+    of_handler, of_engine = json_lines
     assert (of_handler["message"], of_engine["event"]) == ("at work", "message.dead_lettered")
     assert of_handler.get("trace_id") == of_engine.get("trace_id") == trace_id
     assert ("trace_id" in of_engine) is (trace_id is not None)

@@ -62,7 +62,6 @@ WRONG = [
     f"01-{TRACE_ID}-{SPAN_ID}-01x",
     f"01-{TRACE_ID}-{SPAN_ID}-01-{'x' * 201}",
     f"00-{TRACE_ID[:-1]}\u0664-{SPAN_ID}-01",  # a digit, but not one of these ten
-    PARENT.encode(),
 ]
 
 
@@ -77,12 +76,12 @@ def test_a_traceparent_of_a_later_version_may_have_more(end):
     assert read_trace("", {"traceparent": f"cc-{TRACE_ID}-{SPAN_ID}-01{end}"}).trace_id == TRACE_ID
 
 
-@pytest.mark.parametrize("state", ["", "x" * 513, "a=\u00e4", "a=1\nb=2", b"a=1"])
+@pytest.mark.parametrize("state", ["", "x" * 513, "a=\u00e4", "a=1\nb=2"])
 def test_a_tracestate_that_is_none_is_left_out_alone(state):
     assert read_trace("", {"traceparent": PARENT, "tracestate": state}).attributes == (("traceparent", PARENT),)
 
 
-anything = st.one_of(st.text(max_size=60), st.binary(max_size=20), st.just(PARENT), st.just("a=1"))
+anything = st.one_of(st.text(max_size=60), st.just(PARENT), st.just("a=1"))
 
 
 @given(

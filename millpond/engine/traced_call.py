@@ -1,0 +1,39 @@
+"""The call of a handler, with a span around it where the application traces with OpenTelemetry."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from millpond.app.routing import Route
+from millpond.engine.delivery import Delivery
+from millpond.engine.handler_call import HandlerCall, call_handler
+from millpond.foreign.spans import SpanAttributes, Spans, spans
+from millpond.observe import log
+
+
+def handler_call() -> HandlerCall:
+    """What calls a handler, for the life of the process: OpenTelemetry is set up before the first message, or never."""
+    found = spans()
+    return call_handler if found is None else partial(_call_in_span, found)
+
+
+def _call_in_span(spans: Spans, route: Route, delivery: Delivery) -> object:
+    log.delivery.set(delivery)  # the lines of a sampler or an exporter are the message's, too
+    came, texts = delivery.trace_received(), delivery.attribute_texts()
+    span = spans.process(delivery.queue_url(), came, texts, _attributes(route, delivery))
+    with span as delivery.span:
+        value = call_handler(route, delivery)
+        if delivery.interruption is not None:  # the handler has swallowed it
+            span.fail(delivery.interruption.error)
+    return value
+
+
+def _attributes(route: Route, delivery: Delivery) -> SpanAttributes:
+    received, envelope = delivery.received, delivery.envelope
+    return {
+        "messaging.message.id": received.message_id,
+        "millpond.event_type": envelope.event_type if envelope is not None else "",
+        "millpond.event_id": str(envelope.event_id) if envelope is not None else "",
+        "millpond.attempt": received.receive_count,
+        "code.function.name": route.where,
+    }
