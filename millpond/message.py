@@ -34,6 +34,7 @@ Cause = Literal[
     "claimed",
     "duplicate",
     "claim_lost",
+    "test_event",
 ]
 
 

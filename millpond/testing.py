@@ -28,7 +28,7 @@ from gevent import monkey
 
 from millpond.app.config import RetrySettings, load
 from millpond.app.discovery import by_table, load_modules, setup_calls
-from millpond.app.routing import routes
+from millpond.app.routing import name_of_route, routes
 from millpond.app.toml import unknown
 from millpond.app.type_settings import with_types
 from millpond.engine.delivery import Delivery, Line
@@ -78,7 +78,7 @@ def deliver(
     clock = SystemClock()
     delivery = Delivery(received, _Owner(), clock, clock.time())
     delivery.failures = attempt - 1  # none of its earlier attempts was given back
-    return Processor(project.routes, project.retry, clock).process(delivery, "")
+    return Processor(project.routes, project.retry, clock).process(delivery)
 
 
 def configure(module: str, **settings: Any) -> None:
@@ -149,7 +149,8 @@ class _Project:
         self._ready: set[str] = set()
 
     def set_up_for(self, event_type: str) -> None:
-        name = self._module_of.get(event_type)
+        declared = name_of_route(event_type, self._module_of)
+        name = self._module_of.get(declared or "")
         if name is not None and name not in self._ready:
             self.set_up(name, {})
 

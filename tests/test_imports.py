@@ -41,6 +41,7 @@ MAY_IMPORT = {
 #: What an application loads that only sends; `sqs.clients`, and botocore with it, at its first send.
 UNPATCHED = {
     "__init__",
+    "app.envelope",
     "app.handler_options",
     "app.routing",
     "errors",

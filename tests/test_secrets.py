@@ -14,7 +14,7 @@ import pytest
 from gevent.server import StreamServer
 
 from millpond.app.config import AllSettings, load
-from millpond.app.envelope import unwrap
+from millpond.app.opener import Opener
 from millpond.message import FollowUp, Message
 from millpond.producer import Outgoing
 from millpond.sqs.http_connection import HttpAnswer
@@ -345,7 +345,7 @@ def settings(tmp_path: Path) -> AllSettings:
         lambda path: Entry(BODY, attributes={"a": Attribute("Binary", BODY.encode())}),
         lambda path: Attribute("String", BODY),
         lambda path: FollowUp("e", BODY, reject=BODY),
-        lambda path: unwrap(json.dumps({"event_type": "t", "payload": BODY}), {}, "", "m"),
+        lambda path: Opener().open(Received("m", "h", json.dumps({"event_type": "t", "payload": BODY}))),
         lambda path: Outgoing("t", BODY),
         lambda path: HttpAnswer(200, b"", BODY.encode()),
     ],

@@ -141,6 +141,6 @@ def lost_is_started(original: Any) -> Any:
             original(self, delivery)
             return
         self.ready -= 1
-        self.endings.end(delivery, self._processor.process(delivery, ""))
+        self.endings.end(delivery, self._processor.process(delivery, self._opener))
 
     return work

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import msgspec
 
 from millpond.app.claim_settings import IdempotencySettings
+from millpond.app.envelope import EnvelopeKind
 from millpond.app.http_settings import HttpSettings
 from millpond.app.secret_references import place_of_reference
 from millpond.app.secret_values import Fetch, fetch_secrets
@@ -106,6 +107,7 @@ class QueueSettings(Unshown, msgspec.Struct, frozen=True):
     max_hold_seconds: VisibilitySeconds = 43_200
     dead_letter_url: Url = ""
     event_type: Text = ""
+    envelope: EnvelopeKind = "auto"
     pause_seconds: Seconds = 0.0
 
     @property

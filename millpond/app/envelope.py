@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import ClassVar, Literal
 
 import msgspec
 
@@ -11,10 +12,14 @@ from millpond.foreign.number import number_within
 from millpond.foreign.secrets import Unshown
 from millpond.hub.backoff import whole_seconds
 from millpond.sqs.limits import MAX_DELAY_SECONDS
-from millpond.sqs.queue import Attribute, Received
+from millpond.sqs.queue import NO_ATTRIBUTES, Attribute, Received
+
+EnvelopeKind = Literal["auto", "millpond", "sns", "eventbridge", "s3", "cloudevents", "none"]
 
 #: Milliseconds since the epoch up to the year 5138.
 MAX_MOMENT_MS = 10**14
+#: The type of what S3 sends once to the queue of each new notification; there is no record in it.
+S3_TEST_EVENT = "s3:TestEvent"
 
 
 class Undecodable(MillpondError):
@@ -22,9 +27,10 @@ class Undecodable(MillpondError):
 
 
 class Envelope(Unshown, msgspec.Struct):
-    """A body that is an envelope. `payload` is the payload's text as it came.
+    """A body that is an envelope of our own. `payload` is the payload's text as it came.
 
     `not_before`: ms since the epoch; a follow-up on a FIFO queue has it, since no message can be delayed there.
+    The class variables are fields of other envelopes: what a sender writes beside our own four keys is not read.
     """
 
     event_type: str
@@ -32,37 +38,41 @@ class Envelope(Unshown, msgspec.Struct):
     event_id: str | int | None = None
     not_before: msgspec.Raw = msgspec.Raw()  # whatever others write there, their message is not refused for it
 
+    records: ClassVar[tuple[Unwrapped, ...]] = ()  # where a body holds several payloads
+    attributes: ClassVar[Mapping[str, Attribute]] = NO_ATTRIBUTES  # where they are others than those of the receive
+
     @property
     def path(self) -> str:
         """Where the payload stands in the body, in msgspec's notation."""
         return "$.payload"
 
 
-class BodyOnly(Envelope):
-    """A body that is the payload itself."""
+class Unwrapped(Envelope):
+    """What stood in an envelope of another kind, or around which there was none.
+
+    `attributes`: those of the receive, and those that stood in its envelopes.
+    """
+
+    place: str = "$"  # `path` is a property of its class
+    attributes: Mapping[str, Attribute] = NO_ATTRIBUTES  # type: ignore[misc]  # here it is a field
 
     @property
     def path(self) -> str:
-        return "$"
+        return self.place
 
 
-_decode = msgspec.json.Decoder(Envelope).decode
+class Records(Unwrapped):
+    """A body with several payloads, of one type or of more. As a whole it is known by the type of the first."""
+
+    records: tuple[Unwrapped, ...] = ()  # type: ignore[misc]  # here it is a field
 
 
-def unwrap(body: str | bytes, attributes: Mapping[str, Attribute], default_type: str, message_id: str) -> Envelope:
-    """The envelope of a body. Raises Undecodable.
+class Pointer(Unwrapped):
+    """The place of a body that stands in S3. `opened` gives the envelope of what is there, and raises Undecodable."""
 
-    A body `{"event_type", "event_id", "payload"}` speaks for itself. Any other is the payload of the type that the
-    message attribute `event_type`, or else `default_type`, names.
-    """
-    try:
-        envelope = _decode(body)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        return _bare(body, attributes, default_type, message_id, error)
-    event_id = envelope.event_id
-    if not isinstance(event_id, str) or not event_id:
-        envelope.event_id = message_id if event_id in (None, "") else str(event_id)
-    return envelope
+    bucket: str = ""
+    key: str = ""
+    opened: Callable[[str | bytes], Envelope] = None  # type: ignore[assignment]  # the opener gives it
 
 
 def early_seconds(envelope: Envelope, received: Received, now: float) -> int:
@@ -75,22 +85,6 @@ def early_seconds(envelope: Envelope, received: Received, now: float) -> int:
     if not received.sent_ms and received.receive_count > 1:
         return 0
     return min(MAX_DELAY_SECONDS, whole_seconds(min(moment, latest) - now))
-
-
-def _bare(
-    body: str | bytes, attributes: Mapping[str, Attribute], default_type: str, message_id: str, error: Exception
-) -> Envelope:
-    named = attributes.get("event_type")
-    event_type = str(named.value) if named is not None else default_type
-    if not event_type:
-        raise Undecodable(
-            f"the message names no type: its body is not JSON with event_type and payload ({type(error).__name__}: "
-            f"{error}); correct its sender, or set the message attribute event_type, or the queue's event_type"
-        )
-    try:
-        return BodyOnly(event_type, msgspec.Raw(body.encode() if isinstance(body, str) else body), message_id)
-    except UnicodeEncodeError as problem:  # lone surrogates: JSON can name them, UTF-8 cannot hold them
-        raise Undecodable(f"the body is not Unicode text: {problem.reason} at {problem.start}") from None
 
 
 def located(text: str, path: str) -> str:

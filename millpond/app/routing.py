@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 import re
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractContextManager
 from typing import Any, Literal, TypeVar, get_args
 
 import msgspec
 
+from millpond.app.envelope import S3_TEST_EVENT
 from millpond.app.handler_options import (
     DEFAULT_BREAKER,
     Breaker,
@@ -83,6 +84,8 @@ def handler(
 ) -> Callable[[Function], Function]:
     """Mark a function as the handler of one message type; the function itself is returned unchanged.
 
+    A type that ends in `*`, "s3:ObjectCreated:*", is a prefix: it takes every type that begins so and has no handler of
+    its own; the longest one counts.
     Its first parameter's annotation is what the payload is decoded into; `str` and `bytes` are the payload's text as it
     came, the quotes of a JSON string included.
     `timeout`: seconds. `max_attempts` and `backoff` (base and longest delay, seconds) override [retry].
@@ -152,6 +155,16 @@ def routes(modules: Iterable[str]) -> dict[str, Route]:
     return found
 
 
+def name_of_route(event_type: str, names: Collection[str]) -> str | None:
+    """The name by which a type is routed: its own, or else the longest prefix of it, as in "s3:ObjectCreated:*"."""
+    if event_type in names:
+        return event_type
+    if event_type == S3_TEST_EVENT:  # what is meant for all events of S3 is not meant for its test
+        return None
+    fitting = (name for name in names if name.endswith("*") and event_type.startswith(name[:-1]))
+    return max(fitting, key=len, default=None)
+
+
 def _around_of(module: str, findings: list[str]) -> Around | None:
     mine = [function for function in _arounds if function.__module__ == module]
     if len(mine) > 1:
@@ -178,6 +191,8 @@ def _wrong_with(route: Any) -> list[str]:
         wrong.append("a generator would never run: a handler returns None")
     if not route.event_type.strip():
         wrong.append("the message type is empty")
+    if "*" in route.event_type[:-1]:
+        wrong.append(f"{route.event_type!r}: a * stands at the end of a type, for every ending")
     if not (is_number(route.timeout_seconds) and route.timeout_seconds > 0):
         wrong.append(f"timeout={route.timeout_seconds!r}: it must be more than 0 seconds")
     attempts = route.max_attempts

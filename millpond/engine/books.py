@@ -35,6 +35,7 @@ SENTENCES = {
 }
 #: Causes that say more than their outcomes.
 CAUSE_SENTENCES = {
+    "test_event": "S3 tests whether it can reach this queue: nothing to do, the message was deleted",
     "duplicate": "this event was done before: the message was deleted, and its handler did not run",
     "claimed": "another delivery runs this event: this message is received again when that claim is over",
     "claim_lost": "another delivery may have this event: nothing of this one is settled, and its message comes again",
@@ -120,7 +121,7 @@ class Books:
             event_type = envelope.event_type if envelope is not None else ""
             if outcome is not last_outcome or event_type != last_type:  # most end as the one before them did
                 last_type, last_outcome = event_type, outcome
-                metrics = self._metrics_of(event_type, outcome)
+                metrics = self._metrics_of(delivery, event_type, outcome)
             metrics.counter.total += 1
             if started:
                 metrics.duration.add((delivery.ended - started) * 1000)
@@ -161,7 +162,9 @@ class Books:
         log.event(logging.INFO, "message.succeeded", text, queue=self.queue, more=self._unlogged)
         self._unlogged = 0
 
-    def _metrics_of(self, event_type: str, outcome: Outcome) -> OutcomeMetrics:
+    def _metrics_of(self, delivery: Delivery, event_type: str, outcome: Outcome) -> OutcomeMetrics:
+        if delivery.desk is not None:  # a prefix is named as its handler has it
+            event_type = delivery.desk.route.event_type
         kind = event_type if event_type in self._types else "unknown"  # a type from the wire can be anything
         key = (kind, outcome.name, outcome.cause)
         if key not in self._outcome_metrics:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from millpond.app.config import QueueSettings
+from millpond.app.opener import Opener
 from millpond.engine.books import Books
 from millpond.engine.delivery import Delivery, DeliveryKeeper, Line
 from millpond.engine.endings import Endings
@@ -74,6 +75,7 @@ class Consumer(DeliveryKeeper, Receiver, Traffic):
         self._settings = settings
         self._dead_letters = dead_letters
         self._processor = processor
+        self._opener = Opener(settings.event_type, settings.envelope)
         self._share = share
         self._pool = pool
         self._first_receive_failed = first_receive_failed
@@ -166,7 +168,7 @@ class Consumer(DeliveryKeeper, Receiver, Traffic):
         elif delivery.lease.is_lost(self._clock.now()):
             self.endings.end(delivery, LEASE_LOST)
         else:
-            self.endings.end(delivery, self._processor.process(delivery, self._settings.event_type))
+            self.endings.end(delivery, self._processor.process(delivery, self._opener))
 
     def stuck(self, delivery: Delivery) -> None:
         """In the hub: the handler swallows its interrupts. Its slot is written off, the message goes on without it."""

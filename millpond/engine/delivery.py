@@ -183,7 +183,7 @@ class Delivery(msgspec.Struct, eq=False):
             received.sent_ms,
             self.received_time,
             received.group_id,
-            {name: attribute.value for name, attribute in received.attributes.items()},
+            {name: attribute.value for name, attribute in (envelope.attributes or received.attributes).items()},
             self.seconds_left,
             self.owner.max_bytes,
             self.left_behind,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from millpond.app.config import RetrySettings
+from millpond.app.envelope import S3_TEST_EVENT, Envelope, Unwrapped
 from millpond.app.routing import Route
 from millpond.engine.attempts import Attempts
 from millpond.engine.delivery import Delivery
@@ -27,6 +28,7 @@ from millpond.errors import (
 from millpond.hub.backoff import put_off_seconds, retry_seconds, whole_seconds
 from millpond.hub.threads import NoThread
 from millpond.message import Cause, Outcome
+from millpond.observe import log
 
 #: Causes that use up an attempt.
 FAILURES = frozenset({"failed", "timed_out", "rejected", "undecodable"})
@@ -53,8 +55,15 @@ def undecodable(reason: str) -> Outcome:
     return Outcome("dead_lettered", "undecodable", reason)
 
 
+def without_handler(envelope: Envelope) -> Outcome:
+    """The outcome of a message whose type has no handler."""
+    if envelope.event_type == S3_TEST_EVENT and isinstance(envelope, Unwrapped):
+        return Outcome("discarded", "test_event", "S3 tests whether it can reach this queue")
+    return undecodable(f"no handler for type {log.printable(envelope.event_type)!r}")
+
+
 def unavailable(reason: str) -> Outcome:
-    """The outcome of a message that waits for the store of claims."""
+    """The outcome of a message that waits for the store of claims, or for its body in S3."""
     return Outcome("retried", "unavailable", reason, delay_seconds=UNAVAILABLE_SECONDS, other_side=True)
 
 

@@ -10,26 +10,38 @@ from functools import partial
 import msgspec
 
 from millpond.app.config import RetrySettings
-from millpond.app.envelope import Undecodable, early_seconds, unwrap
+from millpond.app.envelope import Envelope, Pointer, Undecodable, early_seconds
+from millpond.app.opener import Opener
 from millpond.app.retry_policy import policy_of
-from millpond.app.routing import Route
+from millpond.app.routing import Route, name_of_route
 from millpond.engine.claiming import Claiming
 from millpond.engine.delivery import Delivery
 from millpond.engine.desk import Desk
 from millpond.engine.gate import Gate
 from millpond.engine.handler_call import call_in_thread
-from millpond.engine.outcomes import CLAIMED_SUCCEEDED, RELEASED, SUCCEEDED, of_interrupt, of_raised, undecodable
+from millpond.engine.large_body import NO_LARGE_BODIES, LargeBodies
+from millpond.engine.outcomes import (
+    CLAIMED_SUCCEEDED,
+    RELEASED,
+    SUCCEEDED,
+    of_interrupt,
+    of_raised,
+    undecodable,
+    without_handler,
+)
 from millpond.engine.raised import Raised, RaisedReader
+from millpond.engine.record_steps import Step, handle_records
 from millpond.engine.traced_call import handler_call
 from millpond.hub.backoff import in_upper_half, retry_seconds, whole_seconds
 from millpond.hub.countdown import Countdown, Time
 from millpond.hub.interruption import Interruption
 from millpond.hub.threads import NoThread, NotStarted, Threads
 from millpond.message import Outcome
-from millpond.observe import log
 
 #: Threads for handlers that ask for one.
 THREADS = 4
+#: Of a queue that says nothing of its bodies.
+OPENER = Opener()
 
 
 class Processor:
@@ -50,8 +62,10 @@ class Processor:
         threads: int = THREADS,
         claiming: Claiming | None = None,
         clock: Time | None = None,
+        large_bodies: LargeBodies = NO_LARGE_BODIES,
     ) -> None:
         self.claiming = claiming
+        self._large_bodies = large_bodies
         mixed = any(not route.thread for route in routes.values())
         self.threads = Threads(threads, time, shared=mixed)
         limits = {
@@ -83,10 +97,10 @@ class Processor:
             limit = limits.setdefault(seconds, Countdown(seconds, Delivery.exceed_limit, self._time))
             self._desks[name] = msgspec.structs.replace(desk, limit=limit)
 
-    def process(self, delivery: Delivery, default_type: str) -> Outcome:
+    def process(self, delivery: Delivery, opener: Opener = OPENER) -> Outcome:
         """Work on one delivery. The outcome says everything that is to be done about it.
 
-        `default_type`: of a body that names none itself; "" where its queue has none.
+        `opener`: of the bodies of its queue.
         """
         envelope = delivery.envelope
         if envelope is None:  # else it was held
@@ -94,21 +108,54 @@ class Processor:
             if received.flaw:
                 return undecodable(received.flaw)
             try:
-                envelope = unwrap(received.body, received.attributes, default_type, received.message_id)
+                envelope = opener.open(received)
             except Undecodable as error:
                 return undecodable(str(error))
             delivery.envelope = envelope
             if envelope.not_before and (seconds := early_seconds(envelope, received, delivery.wall_time())):
                 return Outcome("released", reason="its time has not come", delay_seconds=seconds)
+        if envelope.records:
+            return self._process_records(delivery, envelope)
         desk = self._desks.get(envelope.event_type)
         if desk is None:
-            return undecodable(f"no handler for type {log.printable(envelope.event_type)!r}")
+            if isinstance(envelope, Pointer):
+                return self._follow(delivery, envelope)
+            desk = self._desk_of(envelope.event_type)
+            if desk is None:
+                return without_handler(envelope)
         delivery.desk = desk
         if desk.gate.watches and (outcome := desk.gate.admit(delivery)) is not None:
             return outcome
         if desk.claiming is not None:
             return self._handle_claimed(delivery, desk, desk.claiming)
         return self._handle(delivery, desk)
+
+    def _follow(self, delivery: Delivery, pointer: Pointer) -> Outcome:
+        """Fetch the body that stands in S3, and go on with what is in it."""
+        fetched = self._large_bodies.fetch(delivery, pointer)
+        if isinstance(fetched, Outcome):
+            return fetched
+        try:
+            delivery.envelope = pointer.opened(fetched)
+        except Undecodable as error:
+            return undecodable(str(error))
+        return self.process(delivery)
+
+    def _process_records(self, delivery: Delivery, whole: Envelope) -> Outcome:
+        """Work on a message of several records: it stands at the gate of the first one's type, and has one claim."""
+        desks = [self._desk_of(record.event_type) for record in whole.records]
+        missing = [record for record, desk in zip(whole.records, desks, strict=True) if desk is None]
+        if missing:
+            return without_handler(missing[0])
+        steps = [Step(record, desk) for record, desk in zip(whole.records, desks, strict=True) if desk is not None]
+        delivery.desk = first = steps[0].desk
+        if first.gate.watches and (outcome := first.gate.admit(delivery)) is not None:
+            return outcome
+        claiming = next((step.desk.claiming for step in steps if step.desk.claiming is not None), None)
+        if claiming is not None and (refusal := claiming.begin(delivery)) is not None:
+            return refusal
+        outcome = handle_records(delivery, whole, steps, self._handle)
+        return CLAIMED_SUCCEEDED if claiming is not None and outcome is SUCCEEDED else outcome
 
     def _handle_claimed(self, delivery: Delivery, desk: Desk, claiming: Claiming) -> Outcome:
         """Call the handler if the event can be claimed; a success without more has to be written at the store, too."""
@@ -178,7 +225,12 @@ class Processor:
         return retry_seconds(used, policy.base_seconds, min(most, policy.max_seconds))
 
     def _desk(self, delivery: Delivery) -> Desk | None:
-        return self._desks.get(delivery.envelope.event_type) if delivery.envelope is not None else None
+        return self._desk_of(delivery.envelope.event_type) if delivery.envelope is not None else None
+
+    def _desk_of(self, event_type: str) -> Desk | None:
+        """The desk of a type, or of the longest prefix of it that has a handler."""
+        name = name_of_route(event_type, self._desks)
+        return self._desks[name] if name is not None else None
 
 
 def end_with_the_handler(end: Callable[[BaseException | None], object]) -> None:

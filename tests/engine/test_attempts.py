@@ -78,12 +78,12 @@ def test_max_attempts_counts_failures_where_they_are_counted():
     processor = Processor({"job": route(raiser(Retry("not yet")))}, RetrySettings(3, 20, 1_800), VirtualClock())
     delivery = delivery_of(attempt=9)
     delivery.failures = 0
-    outcome = processor.process(delivery, "")
+    outcome = processor.process(delivery)
     assert outcome.name == "retried"
     assert outcome.delay_seconds <= 20
     delivery = delivery_of(attempt=10)
     delivery.failures = 2
-    assert processor.process(delivery, "").reason == "not yet (failed 3 times, received 10 times; max_attempts = 3)"
+    assert processor.process(delivery).reason == "not yet (failed 3 times, received 10 times; max_attempts = 3)"
 
 
 def test_what_cannot_be_a_dead_letter_is_no_attempt_to_come(clock, caplog):
@@ -107,7 +107,7 @@ def test_the_back_off_of_a_dead_letter_that_cannot_be_sent_counts_attempts_and_n
     processor = Processor({"job": route(raiser(Retry("no")))}, RetrySettings(3, 20, 1_800), VirtualClock())
     delivery = delivery_of(attempt=6)
     delivery.spared = 5
-    processor.process(delivery, "")
+    processor.process(delivery)
     assert 10 <= processor.retry_seconds(delivery) <= 20
     assert processor.retry_seconds(delivery_of(attempt=9)) >= 900
     delivery.spared = 0

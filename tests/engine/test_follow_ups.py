@@ -5,7 +5,8 @@ import json
 import pytest
 
 from millpond.app.dead_letter import ATTRIBUTE
-from millpond.app.envelope import early_seconds, unwrap
+from millpond.app.envelope import early_seconds
+from millpond.app.opener import Opener
 from millpond.errors import AccessDenied, QueueMissing, Retry, Throttled, Unavailable, Unreachable
 from millpond.message import FollowUp, Message, delayed
 from millpond.sqs.limits import MAX_BYTES
@@ -192,7 +193,7 @@ def test_no_value_of_not_before_hides_a_message_for_longer_than_a_follow_up_can_
     sent_ms = 0 if sent_seconds_ago is None else round((now - sent_seconds_ago) * 1000)
     body = delayed('{"event_type":"job","payload":1}', round((now + float(said)) * 1000))
     received = Received("m", "h", body, receives, sent_ms)
-    assert early_seconds(unwrap(body, {}, "", "m"), received, now) == seconds
+    assert early_seconds(Opener().open(received), received, now) == seconds
 
 
 @pytest.mark.parametrize(
@@ -200,7 +201,7 @@ def test_no_value_of_not_before_hides_a_message_for_longer_than_a_follow_up_can_
 )
 def test_a_not_before_that_is_no_moment_is_ignored_as_any_unknown_key(value):
     body = f'{{"event_type":"job","payload":1,"not_before":{value}}}'
-    envelope = unwrap(body, {}, "", "m")
+    envelope = Opener().open(Received("m", "h", body))
     assert envelope.event_type == "job"
     assert early_seconds(envelope, Received("m", "h", body), 1_700_000_000.0) == 0
 

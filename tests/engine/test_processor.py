@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 
 from millpond import Discard, Message, Reject, Retry, TooFast, Unavailable, Wait
 from millpond.app.config import RetrySettings
+from millpond.app.opener import Opener
 from millpond.app.routing import Route
 from millpond.engine.delivery import Delivery
 from millpond.engine.processor import Processor
@@ -70,7 +71,7 @@ def delivery_of(body: str = "", *, attempt: int = 1, clock: Any = None, **more: 
 
 def process(call: Callable[..., object], body: str = "", *, attempt: int = 1, **more: Any) -> Outcome:
     processor = Processor({"job": route(call, **more)}, RETRY, VirtualClock())
-    return processor.process(delivery_of(body, attempt=attempt), "")
+    return processor.process(delivery_of(body, attempt=attempt))
 
 
 def raiser(error: BaseException) -> Callable[[Any, Message], None]:
@@ -282,7 +283,7 @@ def test_a_traceback_is_told_the_first_time_only():
         raise ValueError("there")
 
     processor = Processor({"job": route(run)}, RETRY, VirtualClock())
-    first, again, elsewhere = (processor.process(delivery_of(attempt=attempt), "").traceback for attempt in (1, 2, 3))
+    first, again, elsewhere = (processor.process(delivery_of(attempt=attempt)).traceback for attempt in (1, 2, 3))
     assert "ValueError: there" in first
     assert again == ""
     assert "ValueError: here" in elsewhere
@@ -291,7 +292,7 @@ def test_a_traceback_is_told_the_first_time_only():
 def test_a_returned_value_is_told_once_a_handler_and_is_no_failure(caplog):
     processor = Processor({"job": route(lambda payload, message: False)}, RETRY, VirtualClock())
     for _ in range(3):
-        assert processor.process(delivery_of(), "") == Outcome("succeeded")
+        assert processor.process(delivery_of()) == Outcome("succeeded")
     [record] = caplog.records
     assert record.event == "handler.returned"
     assert record.getMessage().startswith("jobs.run returned a bool, which is ignored")
@@ -299,7 +300,7 @@ def test_a_returned_value_is_told_once_a_handler_and_is_no_failure(caplog):
 
 
 def test_a_returned_number_is_an_int(caplog):
-    Processor({"job": route(lambda payload, message: 5)}, RETRY, VirtualClock()).process(delivery_of(), "")
+    Processor({"job": route(lambda payload, message: 5)}, RETRY, VirtualClock()).process(delivery_of())
     assert caplog.records[0].getMessage().startswith("jobs.run returned an int, which is ignored")
 
 
@@ -459,7 +460,7 @@ def test_each_call_runs_in_a_fresh_context_that_its_around_shares():
     processor = Processor({"job": route(run, around=around)}, RETRY, VirtualClock())
     SEEN.set("outside")
     for _ in range(2):
-        processor.process(delivery_of(), "")
+        processor.process(delivery_of())
     assert seen == ["nothing", "around", "handler"] * 2
     assert SEEN.get() == "outside"
     SEEN.set("nothing")
@@ -476,7 +477,7 @@ def test_thread_locals_live_as_long_as_the_slot():
 
     def slot() -> None:
         for attempt in (1, 2):
-            processor.process(delivery_of(attempt=attempt), "")
+            processor.process(delivery_of(attempt=attempt))
 
     for _ in range(2):
         gevent.spawn(slot).get(timeout=10)
@@ -505,7 +506,7 @@ class Slot:
 
         def work() -> None:
             for delivery in self.deliveries:
-                self.outcomes.append(processor.process(delivery, ""))
+                self.outcomes.append(processor.process(delivery))
 
         self.greenlet = gevent.spawn(work)
         settle()
@@ -690,7 +691,7 @@ class Recorder:
         self.processor = Processor({"job": route(call, type=payload_type, **more)}, RETRY, VirtualClock())
 
     def take(self, body: str, attributes: Mapping[str, Attribute] | None = None, default_type: str = "") -> Outcome:
-        return self.processor.process(delivery_of(body or " ", attributes=attributes or {}), default_type)
+        return self.processor.process(delivery_of(body or " ", attributes=attributes or {}), Opener(default_type))
 
     @property
     def payload(self) -> Any:
@@ -756,7 +757,7 @@ def test_a_body_that_is_no_envelope_is_a_dead_letter_that_says_why(body, reason)
 def test_a_message_that_sqs_did_not_give_whole_is_a_dead_letter_whatever_its_handler_would_take():
     processor = Processor({"job": route(lambda payload, message: None)}, RETRY, VirtualClock())
     delivery = delivery_of("null", flaw="its Body in the answer of SQS is not a text")
-    outcome = processor.process(delivery, "job")
+    outcome = processor.process(delivery, Opener("job"))
     assert outcome == Outcome("dead_lettered", "undecodable", "its Body in the answer of SQS is not a text")
 
 
@@ -833,7 +834,7 @@ def test_the_message_is_what_was_received():
     recorder = Recorder()
     attributes = {"tenant": Attribute("String", "a"), "key": Attribute("Binary", b"\0")}
     received = Received("m7", "r", ENVELOPE % "1", 4, 1_700_000_000_123, "group", "trace", attributes)
-    recorder.processor.process(Delivery(received, Owner(), VirtualClock(), VirtualClock().time()), "")
+    recorder.processor.process(Delivery(received, Owner(), VirtualClock(), VirtualClock().time()))
     [(_, message)] = recorder.calls
     assert (message.id, message.event_id, message.event_type, message.queue) == ("m7", "e1", "job", "q")
     assert (message.attempt, message.group_id, message.body) == (4, "group", ENVELOPE % "1")
@@ -1208,8 +1209,8 @@ def test_tracebacks_are_told_of_so_many_places_only(monkeypatch):
         raise KeyError
 
     processor = Processor({"job": route(run)}, RETRY, VirtualClock())
-    assert processor.process(delivery_of(attempt=1), "").traceback
-    assert processor.process(delivery_of(attempt=2), "").traceback == ""
+    assert processor.process(delivery_of(attempt=1)).traceback
+    assert processor.process(delivery_of(attempt=2)).traceback == ""
 
 
 @pytest.mark.parametrize(
@@ -1229,6 +1230,6 @@ def test_whatever_a_follow_up_is_rejected_with_is_a_text_of_ours(make):
 def test_a_delayed_message_that_is_handled_at_its_first_receive_has_used_up_that_attempt():
     body = '{"not_before":1,"event_type":"job","event_id":"e1","payload":null}'
     outcome = Processor({"job": route(raiser(ValueError("boom")))}, RetrySettings(1, 2, 900), VirtualClock()).process(
-        delivery_of(body, attempt=1), ""
+        delivery_of(body, attempt=1)
     )
     assert outcome.name == "dead_lettered"

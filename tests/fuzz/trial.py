@@ -12,6 +12,7 @@ from typing import Any
 
 from millpond.app.config import RetrySettings
 from millpond.app.dead_letter import ATTRIBUTE, MAX_VALUE_BYTES
+from millpond.app.opener import Opener
 from millpond.app.routing import Route
 from millpond.engine.books import Books
 from millpond.engine.delivery import Delivery
@@ -54,7 +55,7 @@ class Trial:
         self._stream.seek(0)
         self._stream.truncate()
         delivery = Delivery(received, self, self._clock, self._clock.time())
-        outcome = self._processor.process(delivery, default_type)
+        outcome = self._processor.process(delivery, Opener(default_type))
         assert type(outcome) is Outcome, outcome
         assert not delivery.is_inside(), "nobody is inside any more"
         for text in (outcome.reason, outcome.error, outcome.traceback):

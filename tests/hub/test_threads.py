@@ -104,7 +104,7 @@ class Work:
         settle()
 
     def _work(self, index: int) -> None:
-        self.outcomes[index] = self.processor.process(self.deliveries[index], "")
+        self.outcomes[index] = self.processor.process(self.deliveries[index])
 
     def end(self) -> list[Outcome | None]:
         until(lambda: None not in self.outcomes)
@@ -137,7 +137,7 @@ def test_it_runs_in_a_real_thread_and_the_hub_goes_on_meanwhile(gate):
 def test_an_ordinary_handler_runs_in_the_hubs_thread():
     seen = []
     route = Route("job", "jobs.run", msgspec.json.decode, lambda payload, message: seen.append(ident()))
-    Processor({"job": route}, RetrySettings(), VirtualClock()).process(delivery_of(), "")
+    Processor({"job": route}, RetrySettings(), VirtualClock()).process(delivery_of())
     assert seen == [ident()]
 
 
@@ -193,7 +193,7 @@ def test_after_sys_exit_in_it_the_thread_takes_the_next_message():
 def test_a_payload_that_does_not_fit_is_found_in_the_thread_too():
     route = Route("job", "jobs.run", msgspec.json.Decoder(int).decode, print, thread=True)
     processor = Processor({"job": route}, RetrySettings(), VirtualClock(), 1)
-    outcome = processor.process(delivery_of('{"event_type": "job", "payload": "x"}'), "")
+    outcome = processor.process(delivery_of('{"event_type": "job", "payload": "x"}'))
     assert (outcome.name, outcome.cause) == ("dead_lettered", "undecodable")
 
 

@@ -447,7 +447,7 @@ def test_the_handler_that_holds_up_the_hub_is_named(stage, told):
         compute(stage)
 
     route = Route("job", "jobs.run", msgspec.json.decode, run)
-    Processor({"job": route}, RetrySettings(), stage.clock).process(delivery_of(clock=stage.clock), "")
+    Processor({"job": route}, RetrySettings(), stage.clock).process(delivery_of(clock=stage.clock))
     [line] = told
     assert "the handler test_the_handler_that_holds_up_the_hub_is_named.<locals>.run" in line["message"]
     assert re.search(r" blocks the hub at tests/\S+\.py:\d+ in \S+, so all other handlers wait", line["message"])
@@ -764,6 +764,6 @@ def test_a_handler_that_blocks_in_its_around_is_named_by_the_users_own_function(
         Pulse(VirtualClock()), VirtualClock(), [], beat_seconds=20, max_block_seconds=60, handler_code=HANDLER_CODE
     )
     processor = Processor({"job": route}, RetrySettings(), VirtualClock())
-    assert processor.process(delivery_of(), "").name == "succeeded"
+    assert processor.process(delivery_of()).name == "succeeded"
     assert "around" in named[0]
     assert "test_watchdog.py" in named[0]
