@@ -32,6 +32,8 @@ MAY_IMPORT = {
     "http": "errors foreign observe",
     "healthcheck": "",
     "process": "errors foreign observe message hub sqs claims app engine local http",
+    "invocations": "errors foreign observe message hub sqs claims app engine process",
+    "lambda_": "errors hub app observe invocations",
     "producer": "errors foreign message hub sqs",
     "testing": "errors foreign observe message hub sqs claims app engine",
     "commands": "errors foreign observe message hub sqs claims app engine local http process producer",

@@ -56,8 +56,8 @@ from millpond.sqs.sqs_queue import Sqs
 BEAT_CALL_SECONDS = 1.0
 #: What messages in hand may take: 100 of 256 KiB. With one emoji each they take five times as much in memory at work.
 MAX_BYTES_IN_FLIGHT = 32 * 1024 * 1024
-#: One of them is set on Heroku, on ECS, on Kubernetes.
-PLATFORM_VARIABLES = ("DYNO", "ECS_CONTAINER_METADATA_URI_V4", "KUBERNETES_SERVICE_HOST")
+#: One of them is set on Heroku, on ECS, on Kubernetes, on Lambda.
+PLATFORM_VARIABLES = ("DYNO", "ECS_CONTAINER_METADATA_URI_V4", "KUBERNETES_SERVICE_HOST", "AWS_LAMBDA_FUNCTION_NAME")
 
 
 class WorkerSettings(Unshown, msgspec.Struct, frozen=True):
