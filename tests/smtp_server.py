@@ -87,6 +87,7 @@ class ScriptedServer:
         rcpt: Callable[[str], str | None] = lambda recipient: None,
         pace: Pace | None = None,
         slow: Mapping[str, float] | None = None,
+        port: int = 0,
     ) -> None:
         self.script: dict[str, list[Answer]] = defaultdict(list)
         for phase, answers in (script or {}).items():
@@ -112,7 +113,7 @@ class ScriptedServer:
         self._paced: deque[float] = deque()
         self._down: Down | None = None
         self._unheard: socket.socket | None = None  # it keeps the port while nobody listens
-        self._server = StreamServer(("127.0.0.1", 0), self._serve)
+        self._server = StreamServer(("127.0.0.1", port), self._serve)
 
     def __enter__(self) -> ScriptedServer:
         self._server.start()

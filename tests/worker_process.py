@@ -35,14 +35,21 @@ class WorkerProcess:
     any other as {"event": "", "message": line}.
     """
 
-    def __init__(self, folder: Path, *arguments: str, program: Sequence[str] = WORKER, **environ: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *arguments: str,
+        program: Sequence[str] = WORKER,
+        executable: str = sys.executable,
+        **environ: str,
+    ) -> None:
         self.folder = folder
         self.lines: list[dict[str, Any]] = []
         self.stderr = ""
         self._seen = 0  # lines that `expect` has passed
         self._news = threading.Condition()
         self._process = subprocess.Popen(
-            [sys.executable, *program, *arguments],
+            [executable, *program, *arguments],
             cwd=folder,
             env={"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": str(ROOT), **COVERAGE, **environ},
             stdin=subprocess.DEVNULL,

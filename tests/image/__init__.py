@@ -1,0 +1,1 @@
+"""The image of deploy/docker/Dockerfile, built and run without Docker: `make image`."""

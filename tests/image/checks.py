@@ -1,0 +1,191 @@
+"""The image that was built: what is in it, and 25 e-mails by its own command, beside the services of compose.yaml.
+
+They stand in a network of their own, where those services are at the ports that they have there. Named so that
+`make test` does not take it for one of its own: `make image` runs it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+
+from tests.image.building import ROOT, Image
+from tests.image.container import Container, built_image
+from tests.smtp_server import ScriptedServer
+from tests.worker_process import LocalQueues, WorkerProcess
+
+SERVICES: dict[str, Any] = yaml.safe_load((ROOT / "deploy/docker/compose.yaml").read_text())["services"]
+#: What a slim image must not have: compilers, their parts, and what installs packages.
+NO_PROGRAMS = ("cc", "gcc", "g++", "clang", "ld", "make", "uv", "git")
+MAIL = {"to": ["ann@example.com"], "subject": "Hello", "text": "Hi Ann"}
+
+
+@pytest.fixture(scope="module")
+def image() -> Image:
+    return built_image()
+
+
+@pytest.fixture(scope="module")
+def names(tmp_path_factory: pytest.TempPathFactory, image: Image) -> dict[str, Path]:
+    """compose's names of its services, as a mount: here each is this machine."""
+    file = image.files.parent / f"{image.files.name}.hosts"
+    file.write_text("".join(f"127.0.0.1 {name}\n" for name in ("localhost", *SERVICES)))
+    return {"/etc/hosts": file}
+
+
+class Compose(NamedTuple):
+    """What compose.yaml starts beside the worker."""
+
+    queues: LocalQueues
+    mails: ScriptedServer
+    metrics: socket.socket
+    queue: WorkerProcess
+
+
+@pytest.fixture
+def compose(image: Image, names: dict[str, Path]) -> Iterator[Compose]:
+    with ExitStack() as stack:
+        mails = stack.enter_context(ScriptedServer(port=int(SERVICES["worker"]["environment"]["SMTP_PORT"])))
+        metrics = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        metrics.bind(("127.0.0.1", 8125))
+        queue = stack.enter_context(Container(image, *SERVICES["queue"]["command"], mounts=names))
+        queue.expect("")
+        yield Compose(LocalQueues("http://127.0.0.1:9324"), mails, metrics, queue)
+
+
+def worker(image: Image, names: dict[str, Path], **environ: str) -> Container:
+    return Container(image, mounts=names, **SERVICES["worker"]["environment"], **environ)
+
+
+def exit_code_of(image: Image, command: list[str], **environ: str) -> tuple[int, str]:
+    """What a command in a container of its own, in the same network, ended with and said."""
+    with Container(image, *command, **environ) as container:
+        return container.exit_code(), container.output()
+
+
+# --- what is in it
+
+
+def test_the_image_has_the_code_and_nothing_of_the_workshop(image):
+    ours = {path.name for path in (image.files / "app").iterdir()}
+    assert ours == {".venv", "__pycache__", "config.toml", "handlers", "millpond", "requirements.txt", "worker.py"}
+    folders = [
+        image.files / folder for folder in ("bin", "sbin", "usr/bin", "usr/sbin", "usr/local/bin", "app/.venv/bin")
+    ]
+    assert [f"{folder}/{name}" for folder in folders for name in NO_PROGRAMS if (folder / name).exists()] == []
+
+
+def test_all_code_is_there_with_its_bytecode(image):
+    for folder in ("millpond", "handlers"):
+        wanted = {path.relative_to(ROOT) for path in (ROOT / folder).rglob("*.py")}
+        app = image.files / "app"
+        assert {path.relative_to(app) for path in (app / folder).rglob("*.py")} == wanted
+        compiled = {path.parent.parent / f"{path.name.partition('.')[0]}.py" for path in (app / folder).rglob("*.pyc")}
+        assert {path.relative_to(app) for path in compiled} == wanted
+
+
+def test_nothing_in_the_image_is_its_users_or_can_be_written_by_it(image):
+    found = [path for path in image.files.rglob("*") if not path.is_symlink()]
+    modes = {path: os.lstat(path) for path in found}
+    user = int(image.config["User"].partition(":")[0])
+    files = {path for path, mode in modes.items() if stat.S_ISREG(mode.st_mode)}
+    assert len(files) > 1_000
+    assert [path for path, mode in modes.items() if mode.st_uid == user] == []
+    assert [path for path in files if modes[path].st_mode & stat.S_IWOTH] == []
+
+
+def test_nothing_of_the_machine_that_built_it_is_left(image):
+    assert not (image.files / "etc/uv").exists()
+    assert not (image.files / "root/.cache").exists()
+    ours = Path("/etc/ssl/certs/ca-certificates.crt")
+    assert not ours.exists() or (image.files / ours.relative_to("/")).stat().st_size > 0
+
+
+# --- how it runs
+
+
+def test_25_mails_then_sigterm(image, names, compose, capsys):
+    compose.queues.send("emails", "email.send", MAIL, number=25)
+    started = time.monotonic()
+    with worker(image, names) as process:
+        process.expect("worker.ready")
+        ready = time.monotonic() - started
+        process.expect("message.succeeded")
+        first = time.monotonic() - started
+        for _ in range(24):
+            process.expect("message.succeeded") if len(process.all("message.succeeded")) < 10 else None
+        wait_until(lambda: len(compose.mails.taken) == 25)
+        assert exit_code_of(image, image.config["Healthcheck"]["Test"][1:])[0] == 0
+        pid = process.first_process
+        status = process.status(pid)
+        mounts = Path(f"/proc/{pid}/mounts").read_text().splitlines()
+        assert process.stop() == 0, process.output()
+        stopped = process.expect("worker.stopped")
+    assert compose.queues.counts("emails") == (0, 0, 0)
+    assert stopped["succeeded"] == 25
+    assert [mail.recipients for mail in compose.mails.taken] == [("ann@example.com",)] * 25
+    assert compose.metrics.recv(65_536).startswith(b"millpond.emails.")
+    assert (status["NSpid"].split()[-1], status["Uid"].split(), status["Gid"].split()) == (
+        "1",
+        ["65532"] * 4,
+        ["65532"] * 4,
+    )
+    assert (int(status["CapEff"], 16), int(status["CapBnd"], 16) & 0, status["NoNewPrivs"]) == (0, 0, "1")
+    assert [line.split()[1] for line in mounts if line.split()[1] == "/" and "ro" in line.split()[3].split(",")] == [
+        "/"
+    ]
+    with capsys.disabled():
+        print(f"\nfrom its start to worker.ready {ready:.2f} s, to the first message handled {first:.2f} s")
+
+
+def test_the_local_queue_of_compose_is_healthy_as_compose_asks(image, compose):
+    _, *command = SERVICES["queue"]["healthcheck"]["test"]
+    assert exit_code_of(image, command)[0] == 0
+    assert compose.queue.stop() == 0
+    code, said = exit_code_of(image, command)
+    assert (code, "9324" in said) == (1, True)
+
+
+def test_the_health_check_fails_where_no_worker_is(image):
+    code, said = exit_code_of(image, image.config["Healthcheck"]["Test"][1:])
+    assert (code, "127.0.0.1:8080" in said) == (1, True)
+
+
+def test_a_worker_without_a_queue_of_its_own_does_not_start_in_a_cluster(image):
+    with Container(image, KUBERNETES_SERVICE_HOST="10.0.0.1") as process:
+        assert process.exit_code() == 3
+    assert "SQS_QUEUE_URL" in process.output()
+
+
+def test_check_says_that_all_is_well(image, names, compose):
+    command = [*image.config["Cmd"], "check"]
+    with Container(image, *command, mounts=names, **SERVICES["worker"]["environment"]) as process:
+        assert process.exit_code() == 0, process.output()
+
+
+def test_readme_s_way_to_send_reaches_the_worker(image, names, compose):
+    with worker(image, names) as process:
+        process.expect("worker.ready")
+        command = [*image.config["Cmd"], "send", "email.send", json.dumps(MAIL)]
+        with Container(image, *command, mounts=names, **SERVICES["worker"]["environment"]) as sender:
+            assert sender.exit_code() == 0, sender.output()
+        process.expect("message.succeeded")
+        assert process.stop() == 0
+    assert len(compose.mails.taken) == 1
+
+
+def wait_until(holds, seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.01)
