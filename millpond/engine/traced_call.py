@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import cast
 
+from millpond.app.envelope import Envelope
 from millpond.app.routing import Route
 from millpond.engine.delivery import Delivery
 from millpond.engine.handler_call import HandlerCall, call_handler
@@ -29,11 +31,11 @@ def _call_in_span(spans: Spans, route: Route, delivery: Delivery) -> object:
 
 
 def _attributes(route: Route, delivery: Delivery) -> SpanAttributes:
-    received, envelope = delivery.received, delivery.envelope
+    received, envelope = delivery.received, cast("Envelope", delivery.envelope)
     return {
         "messaging.message.id": received.message_id,
-        "millpond.event_type": envelope.event_type if envelope is not None else "",
-        "millpond.event_id": str(envelope.event_id) if envelope is not None else "",
+        "millpond.event_type": log.printable(envelope.event_type),
+        "millpond.event_id": log.printable(str(envelope.event_id)),
         "millpond.attempt": received.receive_count,
         "code.function.name": route.where,
     }

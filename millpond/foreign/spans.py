@@ -56,7 +56,7 @@ def _spans_of(provider: Any) -> Spans:
 
 
 def sending(url: str, number: int, event_type: str, event_id: str) -> AbstractContextManager[TraceContext]:
-    """The span of a send of this number of messages, the first of which is named. It gives what they carry."""
+    """The span of a send of this number of messages; one alone is named. It gives what they carry."""
     found = spans()
     return nullcontext(carried_on()) if found is None else found.send(url, number, event_type, event_id)
 
@@ -91,16 +91,13 @@ class Spans:
         return OpenSpan(self, "process", url, attributes, came, fields)
 
     def send(self, url: str, number: int, event_type: str, event_id: str) -> OpenSpan:
-        """A send: of one message, or of more, of which the type of the first is named."""
-        one: SpanAttributes = (
-            {"millpond.event_id": event_id} if number == 1 else {"messaging.batch.message_count": number}
-        )
-        return OpenSpan(self, "send", url, {"millpond.event_type": event_type, **one}, carried_on())
+        """A send: of one message, which is named, or of more."""
+        attributes = _named(event_type, event_id) if number == 1 else {"messaging.batch.message_count": number}
+        return OpenSpan(self, "send", url, attributes, carried_on())
 
     def create(self, url: str, event_type: str, event_id: str) -> OpenSpan:
         """A follow-up."""
-        attributes = {"millpond.event_type": event_type, "millpond.event_id": event_id}
-        return OpenSpan(self, "create", url, attributes, carried_on())
+        return OpenSpan(self, "create", url, _named(event_type, event_id), carried_on())
 
 
 class OpenSpan(AbstractContextManager[TraceContext]):
@@ -167,7 +164,7 @@ class OpenSpan(AbstractContextManager[TraceContext]):
             f"{self._operation} {name}".rstrip(),
             context=parent,
             kind=trace.SpanKind.PRODUCER if self._fields is None else trace.SpanKind.CONSUMER,
-            attributes={**place, **operation, **{key: _attribute(value) for key, value in self._attributes.items()}},
+            attributes={**place, **operation, **self._attributes},
             links=[] if self._fields is None else self._links(parent),
         )
         inside = trace.set_span_in_context(span, parent)
@@ -222,8 +219,9 @@ def _place(url: str) -> SpanAttributes:
     return found
 
 
-def _attribute(value: str | int) -> str | int:
-    return shown(value, MAX_ATTRIBUTE) if isinstance(value, str) else value
+def _named(event_type: str, event_id: str) -> SpanAttributes:
+    texts = {"millpond.event_type": event_type, "millpond.event_id": event_id}
+    return {name: shown(text, MAX_ATTRIBUTE) for name, text in texts.items()}
 
 
 class _Trouble:
