@@ -12,11 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import hcl2
-
 from tests.deploy.provider_schema import EXTRACT
 from tests.deploy.terraform_files import (
-    BARE,
     Arguments,
     Block,
     Stage,
@@ -24,6 +21,7 @@ from tests.deploy.terraform_files import (
     functions,
     is_block,
     is_expression,
+    parsed,
     plain,
     references,
     unquoted,
@@ -34,7 +32,19 @@ META = {"count", "for_each", "depends_on", "provider"}
 META_BLOCKS = {"lifecycle"}
 #: The functions of Terraform that are used here; another one is added when it is used, after a look at its page.
 FUNCTIONS = {
-    *("can", "concat", "contains", "filebase64sha256", "flatten", "jsonencode", "length", "max", "merge", "regex"),
+    *(
+        "can",
+        "concat",
+        "contains",
+        "filebase64sha256",
+        "flatten",
+        "jsonencode",
+        "length",
+        "format",
+        "max",
+        "merge",
+        "regex",
+    ),
     *("replace", "split", "startswith", "templatefile", "title", "tostring"),
     *("map", "list", "set", "object"),  # types
 }
@@ -199,18 +209,18 @@ def template_calls(value: Any) -> Iterator[tuple[str, Arguments]]:
             yield from template_calls(one)
     elif isinstance(value, str):
         for name, given in re.findall(r'templatefile\("\$\{local\.policies\}/([\w.-]+)", (\{.*\})\)', value):
-            yield name, parsed(given)
+            yield name, parts(given)
 
 
-def parsed(expression: str) -> Any:
+def parts(expression: str) -> Any:
     """The parts of an expression of HCL."""
-    return plain(hcl2.loads(f"x = {expression}\n", serialization_options=BARE))["x"]
+    return plain(parsed(f"x = {expression}\n"))["x"]
 
 
 def encoded(value: str) -> Any:
     """What a jsonencode() encodes."""
     [inner] = re.findall(r"^\$\{jsonencode\((.*)\)\}$", value, re.DOTALL)
-    return parsed(inner)
+    return parts(inner)
 
 
 def _templates(block: Block, stage: Stage) -> Iterator[str]:

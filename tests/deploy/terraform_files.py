@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +60,16 @@ class Stage:
 def read(folder: Path) -> Stage:
     stage = Stage(folder)
     for path in sorted(folder.glob("*.tf")):
-        for kind, found in hcl2.loads(path.read_text(), serialization_options=BARE).items():
+        for kind, found in parsed(path.read_text()).items():
             for one in found:
                 stage.blocks.append(_block(kind, one, path.name))
     return stage
+
+
+@cache
+def parsed(text: str) -> Arguments:
+    """A text of HCL; not to be changed, as the tests read the same files again and again."""
+    return hcl2.loads(text, serialization_options=BARE)
 
 
 def _block(kind: str, found: Arguments, file: str) -> Block:

@@ -12,9 +12,10 @@ locals {
 
   # What every worker reads; what it is on this platform comes last, and counts.
   environment = merge({
-    SQS_QUEUE_URL          = aws_sqs_queue.main.id
-    SQS_VISIBILITY_TIMEOUT = tostring(local.visibility_seconds)
-    IDEMPOTENCY_TABLE      = var.idempotency_table ? aws_dynamodb_table.claims[0].name : ""
+    SQS_QUEUE_URL            = aws_sqs_queue.main.id
+    LOG_SUCCEEDED_PER_SECOND = "1000" # deploy/e2e.py wants to see each message; the log costs $0.50 for two million lines
+    SQS_VISIBILITY_TIMEOUT   = tostring(local.visibility_seconds)
+    IDEMPOTENCY_TABLE        = var.idempotency_table ? aws_dynamodb_table.claims[0].name : ""
   }, var.environment)
 
   of_task = merge(local.environment, {
