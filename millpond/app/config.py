@@ -17,6 +17,7 @@ import msgspec
 from millpond.app.claim_settings import IdempotencySettings
 from millpond.app.envelope import EnvelopeKind
 from millpond.app.http_settings import HttpSettings
+from millpond.app.platform import PLATFORM_VARIABLES, PlatformSettings
 from millpond.app.secret_references import place_of_reference
 from millpond.app.secret_values import Fetch, fetch_secrets
 from millpond.app.setting_types import (
@@ -56,8 +57,6 @@ from millpond.sqs.sqs_queue import Sqs
 BEAT_CALL_SECONDS = 1.0
 #: What messages in hand may take: 100 of 256 KiB. With one emoji each they take five times as much in memory at work.
 MAX_BYTES_IN_FLIGHT = 32 * 1024 * 1024
-#: One of them is set on Heroku, on ECS, on Kubernetes, on Lambda.
-PLATFORM_VARIABLES = ("DYNO", "ECS_CONTAINER_METADATA_URI_V4", "KUBERNETES_SERVICE_HOST", "AWS_LAMBDA_FUNCTION_NAME")
 
 
 class WorkerSettings(Unshown, msgspec.Struct, frozen=True):
@@ -172,6 +171,7 @@ class AllSettings(Unshown, msgspec.Struct, frozen=True):
     log: LogSettings
     local: LocalSettings
     http: HttpSettings
+    platform: PlatformSettings
     handlers: dict[str, dict[str, Any]]
     folder: Path
     references: tuple[tuple[str, str], ...] = ()
@@ -203,6 +203,7 @@ def load(path: Path, environ: Mapping[str, str], fetch: Fetch = fetch_secrets) -
         log=file.table("log").read(LogSettings),
         local=file.table("local").read(LocalSettings),
         http=file.table("http").read(HttpSettings),
+        platform=file.table("platform").read(PlatformSettings),
         handlers={name: table.values for name, table in file.tables("handlers").items()},
         folder=path.absolute().parent,
         references=tuple(file.references),

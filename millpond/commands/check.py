@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import socket
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping
 from functools import partial
-from typing import NamedTuple
+from pathlib import Path
 
 from millpond.app import discovery
 from millpond.app.config import AllSettings, RetrySettings, StatsdSettings
 from millpond.app.retry_policy import Span, policy_of
 from millpond.app.routing import Route
 from millpond.commands.check_claims import check_claims
+from millpond.commands.check_platform import check_platform
 from millpond.commands.check_queue import Finding, check_queue, queue_at
 from millpond.commands.send import is_listened_to
 from millpond.errors import FINISHED, MISCONFIGURED, ConfigError
@@ -24,26 +24,8 @@ from millpond.sqs.endpoint import find_endpoint
 from millpond.sqs.queue_url import place_of
 
 STYLES = {"ok": "green", "note": "dim", "warning": "yellow", "error": "bold red"}
-#: Heroku, ECS (stopTimeout) and Kubernetes (terminationGracePeriodSeconds) kill 30 s after SIGTERM by default.
-KILL_SECONDS, MAX_DRAIN_SECONDS = 30, 25
 #: What a name server has for an answer.
 LOOKUP_SECONDS = 5
-
-
-class Platform(NamedTuple):
-    """Where the worker runs, and how its owner can make it wait for longer."""
-
-    name: str
-    longest: str
-
-
-PLATFORMS = {
-    "DYNO": Platform("Heroku", "always"),
-    "ECS_CONTAINER_METADATA_URI_V4": Platform("ECS", "or after stopTimeout, which Fargate takes up to 120 s"),
-    "KUBERNETES_SERVICE_HOST": Platform(
-        "Kubernetes", "or after terminationGracePeriodSeconds, which may be as long as the longest handler"
-    ),
-}
 
 
 def run(settings: AllSettings, environ: Mapping[str, str]) -> int:
@@ -58,8 +40,8 @@ def run(settings: AllSettings, environ: Mapping[str, str]) -> int:
     return MISCONFIGURED if counts["error"] else FINISHED
 
 
-def preflight(settings: AllSettings, environ: Mapping[str, str]) -> Iterator[Finding]:
-    """Yield every finding on settings that could be loaded."""
+def preflight(settings: AllSettings, environ: Mapping[str, str], root: Path = Path("/")) -> Iterator[Finding]:
+    """Yield every finding on settings that could be loaded; `root`: of the file system."""
     yield Finding("ok", "settings", f"queues: {', '.join(settings.queues)}")
     yield from (Finding("ok", "secrets", f"{place}: {text} was read") for place, text in settings.references)
     routes = yield from _handlers(settings)
@@ -74,7 +56,7 @@ def preflight(settings: AllSettings, environ: Mapping[str, str]) -> Iterator[Fin
     yield from check_claims(settings, routes)
     yield from _local(settings)
     yield _statsd(settings.statsd)
-    yield _platform(settings.worker.drain_limit, environ)
+    yield from check_platform(settings, environ, root)
 
 
 def _handlers(settings: AllSettings) -> Generator[Finding, None, Mapping[str, Route]]:
@@ -174,19 +156,3 @@ def _statsd(statsd: StatsdSettings) -> Finding:
     return Finding(
         "ok", "statsd", f"metrics go to {statsd.host}:{statsd.port}; nothing shows whether a server listens there"
     )
-
-
-def _platform(drain_seconds: float, environ: Mapping[str, str]) -> Finding:
-    """`drain_seconds`: infinite for "until done"."""
-    platform = next((PLATFORMS[variable] for variable in PLATFORMS if environ.get(variable)), None)
-    if platform is None:
-        return Finding("note", "platform", "this is neither Heroku nor ECS nor Kubernetes")
-    if math.isinf(drain_seconds):
-        text = f'drain_seconds = "until done": {platform.name} kills {KILL_SECONDS} s after SIGTERM, {platform.longest}'
-        return Finding("warning", "platform", f"{text}; what is killed runs again a visibility time-out later")
-    if drain_seconds > MAX_DRAIN_SECONDS:
-        text = f"{platform.name} kills {KILL_SECONDS} s after SIGTERM, {platform.longest}"
-        text += f": drain_seconds = {drain_seconds:g} may be too long, {MAX_DRAIN_SECONDS} leaves {KILL_SECONDS} s room"
-        return Finding("warning", "platform", text)
-    text = f"{platform.name}; drain_seconds = {drain_seconds:g} fits into its {KILL_SECONDS} s"
-    return Finding("ok", "platform", text)

@@ -6,6 +6,7 @@ import json
 import logging
 import socket
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import gevent
@@ -25,6 +26,7 @@ from tests.worker_process import ROOT, LocalQueues, WorkerProcess, write_project
 
 REAL = "https://sqs.eu-west-1.amazonaws.com/1/mails"
 DEAD = f"{REAL}-dead"
+NOWHERE = Path("/nowhere")  # no file there says what runs this process
 INVALID = Failure("ReceiptHandleIsInvalid", "The input receipt handle is invalid.", True)
 POLICY = {"deadLetterTargetArn": "arn:aws:sqs:eu-west-1:1:mails-dead", "maxReceiveCount": 17}
 GOOD = {
@@ -444,7 +446,7 @@ def test_a_setting_that_a_handlers_module_does_not_know_is_an_error(main, capsys
 
 
 def process_findings(settings: AllSettings, **environ: str) -> dict[str, Finding]:
-    found = {finding.where: finding for finding in check.preflight(settings, environ)}
+    found = {finding.where: finding for finding in check.preflight(settings, environ, NOWHERE)}
     return {where: found[where] for where in ("statsd", "platform")}
 
 

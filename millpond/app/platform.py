@@ -1,0 +1,94 @@
+"""What runs the worker (Heroku, ECS, Kubernetes, systemd, Docker): when it kills, and how much memory it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+import msgspec
+from msgspec import Meta
+
+from millpond.foreign.number import number_within
+from millpond.foreign.secrets import Unshown
+
+#: The end of the grace period that the drain leaves free: the process ends by itself 3 s after a drain that hangs.
+END_SECONDS = 5.0
+#: More is no limit: cgroups write "none" as a number near 2^63.
+_MOST_BYTES = 2**50
+_MEBIBYTE = 2**20
+
+GraceSeconds = Annotated[float, Meta(ge=0, description="0 seconds or more")]
+
+
+class PlatformSettings(Unshown, msgspec.Struct, frozen=True):
+    """[platform]: grace_seconds = 0 is the platform's default."""
+
+    grace_seconds: GraceSeconds = 0.0
+    task_protection: Literal["auto", "off"] = "off"
+
+
+class Platform(NamedTuple):
+    """What runs the worker. `longer`: how its owner makes it wait longer; "" where nobody can."""
+
+    name: str
+    grace_seconds: float
+    longer: str
+
+
+#: By the variable that each of them sets; what runs inside another one stands before it.
+PLATFORMS = {
+    "DYNO": Platform("Heroku", 30, ""),
+    "ECS_CONTAINER_METADATA_URI_V4": Platform("ECS", 30, "stopTimeout, which Fargate takes up to 120 s"),
+    "KUBERNETES_SERVICE_HOST": Platform(
+        "Kubernetes", 30, "terminationGracePeriodSeconds, which may be as long as the longest handler"
+    ),
+    "INVOCATION_ID": Platform("systemd", 90, "TimeoutStopSec"),
+}
+DOCKER = Platform("Docker", 10, "docker stop --timeout, or stop_grace_period of compose")
+#: The files that Docker and Podman put into a container.
+_CONTAINER_FILES = (".dockerenv", "run/.containerenv")
+#: Where a queue in memory is refused.
+PLATFORM_VARIABLES = ("DYNO", "ECS_CONTAINER_METADATA_URI_V4", "KUBERNETES_SERVICE_HOST", "AWS_LAMBDA_FUNCTION_NAME")
+
+
+def platform_of(environ: Mapping[str, str], root: Path) -> Platform | None:
+    """What runs this process; `root`: of the file system."""
+    for variable, platform in PLATFORMS.items():
+        if environ.get(variable):
+            return platform
+    return DOCKER if any((root / name).exists() for name in _CONTAINER_FILES) else None
+
+
+def memory_bytes(environ: Mapping[str, str], root: Path) -> int:
+    """The memory that this process may take, by what the platform says of it and by its cgroups; 0: no limit found."""
+    found = [number_within(environ.get("DYNO_RAM"), 1, _MOST_BYTES // _MEBIBYTE, 0) * _MEBIBYTE]
+    found += _cgroup_limits(root)
+    return min(filter(None, found), default=0)
+
+
+def _cgroup_limits(root: Path) -> Iterator[int]:
+    """The limits of the cgroup of this process and of those around it; 0 where one has none."""
+    for line in _lines(root / "proc/self/cgroup"):
+        number, controllers, path = (*line.split(":", 2), "", "")[:3]
+        if number == "0":
+            yield from _limits_above(root / "sys/fs/cgroup", path, "memory.max")
+        elif "memory" in controllers.split(","):
+            yield from _limits_above(root / "sys/fs/cgroup/memory", path, "memory.limit_in_bytes")
+
+
+def _limits_above(top: Path, path: str, name: str) -> Iterator[int]:
+    """In a container `path` is that of the host, and only `top` is there."""
+    inner = top / path.lstrip("/")
+    for folder in (inner, *inner.parents):
+        for text in _lines(folder / name):
+            yield number_within(text, 1, _MOST_BYTES, 0)
+        if folder == top:
+            return
+
+
+def _lines(path: Path) -> list[str]:
+    with suppress(OSError, UnicodeDecodeError):
+        return path.read_text().splitlines()
+    return []

@@ -1,0 +1,84 @@
+"""What `check` finds on what runs the worker: whether the drain fits into its time, and messages into its memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from millpond.app.config import AllSettings
+from millpond.app.platform import DOCKER, END_SECONDS, Platform, memory_bytes, platform_of
+from millpond.commands.check_queue import Finding
+from millpond.commands.send import is_listened_to
+from millpond.foreign.number import number_within
+
+#: What a process takes without a message, and how much of a byte in hand: docs/reference/settings.md, "Memory".
+BASE_BYTES, BYTES_PER_BYTE = 50 * 2**20, 5
+
+
+def check_platform(settings: AllSettings, environ: Mapping[str, str], root: Path = Path("/")) -> Iterator[Finding]:
+    """Yield every finding on what runs this process; `root`: of the file system."""
+    yield from _http(settings)
+    yield from _memory(settings, memory_bytes(environ, root))
+    yield from _watchdog(settings, environ)
+    yield from _protection(settings, environ)
+    yield _grace(settings, platform_of(environ, root), environ)
+
+
+def _grace(settings: AllSettings, platform: Platform | None, environ: Mapping[str, str]) -> Finding:
+    drain_seconds, own = settings.worker.drain_limit, settings.platform.grace_seconds
+    if environ.get("NOTIFY_SOCKET"):
+        text = "systemd waits as long as the drain takes, since the worker asks for more time (EXTEND_TIMEOUT_USEC)"
+        return Finding("ok", "platform", text)
+    if platform is None and not own:
+        return Finding("note", "platform", "this is neither Heroku nor ECS nor Kubernetes nor systemd nor Docker")
+    name = platform.name if platform is not None else "the platform"
+    kill_seconds = own or (platform.grace_seconds if platform is not None else 0.0)
+    kills = f"{name} kills {kill_seconds:g} s after SIGTERM"
+    if platform is not None and not own:
+        kills += f", or later by {platform.longer}" if platform.longer else ", always"
+    most = max(1.0, kill_seconds - END_SECONDS)
+    if math.isinf(drain_seconds):
+        text = f'drain_seconds = "until done": {kills}; what is killed runs again a visibility time-out later'
+        return Finding("warning", "platform", text)
+    if drain_seconds > most:
+        text = f"{kills}: drain_seconds = {drain_seconds:g} may be too long, {most:g} leaves room for the end"
+        if not own and platform is not None and platform.longer:
+            text += "; [platform] grace_seconds says what it is, where it is longer"
+        return Finding("note" if platform is DOCKER else "warning", "platform", text)  # what runs Docker is not known
+    return Finding("ok", "platform", f"{kills}; drain_seconds = {drain_seconds:g} fits into that")
+
+
+def _memory(settings: AllSettings, limit: int) -> Iterator[Finding]:
+    need = BASE_BYTES + BYTES_PER_BYTE * settings.worker.max_bytes_in_flight
+    text = f"{limit // 2**20} MiB are here; a worker without messages takes 50 MiB, and large messages in hand up to"
+    text += f" {(need - BASE_BYTES) // 2**20} MiB more (max_bytes_in_flight); your handlers come on top"
+    if limit:
+        yield Finding("ok" if need <= limit else "warning", "memory", text)
+
+
+def _watchdog(settings: AllSettings, environ: Mapping[str, str]) -> Iterator[Finding]:
+    """systemd's watchdog would end the process first, without the log line that names the handler."""
+    seconds = number_within(environ.get("WATCHDOG_USEC"), 1, 10**15, 0) / 1e6
+    if 0 < seconds <= settings.worker.max_block_seconds:
+        text = f"WatchdogSec is {seconds:g} s: make it longer than max_block_seconds, which is"
+        text += f" {settings.worker.max_block_seconds:g}, so that the log says which handler blocks the worker"
+        yield Finding("warning", "platform", text)
+
+
+def _protection(settings: AllSettings, environ: Mapping[str, str]) -> Iterator[Finding]:
+    if settings.platform.task_protection == "off":
+        return
+    if environ.get("ECS_AGENT_URI"):
+        text = "the task is protected from scale-in and deployments while messages are in hand; it needs the right"
+        yield Finding("note", "platform", f"{text} ecs:UpdateTaskProtection, which is not tried here")
+    else:
+        text = "task_protection = auto does nothing here: ECS_AGENT_URI, which ECS sets, is not set"
+        yield Finding("note", "platform", text)
+
+
+def _http(settings: AllSettings) -> Iterator[Finding]:
+    """A worker that runs already is no fault, but no other one can start beside it."""
+    if settings.http.listen and is_listened_to(settings.http.address[1]):
+        text = f"listen = {settings.http.listen} is in use: while that program runs, no worker can start"
+        yield Finding("note", "http", text)
