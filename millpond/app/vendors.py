@@ -12,6 +12,7 @@ from msgspec import field
 
 from millpond.app.envelope import S3_TEST_EVENT, Envelope, EnvelopeKind, Pointer, Records, Undecodable, Unwrapped
 from millpond.foreign.secrets import Unshown
+from millpond.foreign.trace_context import TRACEPARENT, TRACESTATE
 from millpond.sqs.queue import Attribute
 
 #: How the extended clients of SQS and SNS name a pointer; the second one is of their first versions.
@@ -76,8 +77,8 @@ class CloudEvent(msgspec.Struct, kw_only=True):
     id: str = ""
     data: msgspec.Raw = _NULL
     data_base64: str | None = None
-    traceparent: str = ""
-    tracestate: str = ""
+    traceparent: Any = ""  # an extension of others can be of any type
+    tracestate: Any = ""
 
 
 class S3Bucket(msgspec.Struct, frozen=True):
@@ -175,7 +176,7 @@ def open_sns(parcel: Parcel, fields: Fields) -> Parcel:
     if kind in _CONFIRMATIONS:
         raise Undecodable(f"SNS asks to confirm a subscription ({kind}): open its SubscribeURL, or delete it")
     found = _read(SnsNotification, parcel.text, "SNS notification")
-    attributes = {**parcel.attributes, **{name: _sns_attribute(name, one) for name, one in found.attributes.items()}}
+    attributes = _around({name: _sns_attribute(name, one) for name, one in found.attributes.items()}, parcel.attributes)
     inner = msgspec.structs.replace(parcel.within(found.message), place=f"{parcel.place}.Message", kind="auto")
     return msgspec.structs.replace(inner, event_id=found.message_id or parcel.event_id, attributes=attributes)
 
@@ -233,10 +234,16 @@ def open_cloudevents(parcel: Parcel, fields: Fields) -> Unwrapped:
     payload, name = found.data, "data"
     if found.data_base64 is not None:
         payload, name = msgspec.Raw(_from_base64(found.data_base64, "data_base64")), "data_base64"
-    traces = {"traceparent": found.traceparent, "tracestate": found.tracestate}
-    own = {key: Attribute("String", value) for key, value in traces.items() if value}
+    traces = {TRACEPARENT: found.traceparent, TRACESTATE: found.tracestate}
+    own = {key: Attribute("String", value) for key, value in traces.items() if isinstance(value, str) and value}
     place, event_id = f"{parcel.place}.{name}", found.id or parcel.event_id
-    return Unwrapped(found.type, payload, event_id, place=place, attributes={**own, **parcel.attributes})
+    return Unwrapped(found.type, payload, event_id, place=place, attributes=_around(parcel.attributes, own))
+
+
+def _around(first: Mapping[str, Attribute], then: Mapping[str, Attribute]) -> dict[str, Attribute]:
+    """Both, where those of `first` count. A tracestate is nothing beside the traceparent of another sender."""
+    left_out = TRACESTATE if TRACEPARENT in first else ""
+    return {**{name: one for name, one in then.items() if name != left_out}, **first}
 
 
 #: What is in each kind of envelope: an Envelope, or a text that is to be opened again. Each raises Undecodable.

@@ -211,9 +211,9 @@ class Delivery(msgspec.Struct, eq=False):
         return read_trace(self.received.trace_header, self.attribute_texts())
 
     def attribute_texts(self) -> dict[str, str]:
-        """The attributes of its message that are texts."""
-        attributes = self.received.attributes.items()
-        return {name: one.value for name, one in attributes if isinstance(one.value, str)}
+        """The attributes of its message that are texts, those of its envelopes included."""
+        attributes = (self.envelope.attributes if self.envelope is not None else None) or self.received.attributes
+        return {name: one.value for name, one in attributes.items() if isinstance(one.value, str)}
 
     def queue_url(self) -> str:
         """The URL of its queue."""

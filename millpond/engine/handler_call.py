@@ -43,6 +43,10 @@ def call_handler(route: Route, delivery: Delivery) -> object:
     return route.call(payload, delivery.message()) if route.takes_message else route.call(payload)
 
 
+def only_decode(payload: object) -> None:
+    """The handler of a payload that is decoded before its own handler may be called."""
+
+
 def call_in_thread(call: HandlerCall, route: Route, delivery: Delivery) -> object:
     """The same by `call`, in a real thread, which the delivery knows meanwhile."""
     delivery.thread = _get_ident()

@@ -10,6 +10,7 @@ import msgspec
 from millpond.app.envelope import Envelope, Unwrapped
 from millpond.engine.delivery import SETTLING, Delivery
 from millpond.engine.desk import Desk
+from millpond.engine.handler_call import only_decode
 from millpond.engine.outcomes import FAILURES, RELEASED, SUCCEEDED, joined
 from millpond.message import FollowUp, Outcome
 
@@ -48,7 +49,7 @@ def handle_records(
 
 def _only_decoding(step: Step) -> Step:
     """The same, with a handler that does nothing: its payload is decoded, under the handler's own limits."""
-    route = msgspec.structs.replace(step.desk.route, call=lambda payload: None, takes_message=False, around=None)
+    route = msgspec.structs.replace(step.desk.route, call=only_decode, takes_message=False, around=None)
     return step._replace(desk=msgspec.structs.replace(step.desk, route=route))
 
 

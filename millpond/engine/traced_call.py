@@ -8,7 +8,7 @@ from typing import cast
 from millpond.app.envelope import Envelope
 from millpond.app.routing import Route
 from millpond.engine.delivery import Delivery
-from millpond.engine.handler_call import HandlerCall, call_handler
+from millpond.engine.handler_call import HandlerCall, call_handler, only_decode
 from millpond.foreign.spans import SpanAttributes, Spans, spans
 from millpond.observe import log
 
@@ -20,6 +20,8 @@ def handler_call() -> HandlerCall:
 
 
 def _call_in_span(spans: Spans, route: Route, delivery: Delivery) -> object:
+    if route.call is only_decode:
+        return call_handler(route, delivery)
     log.delivery.set(delivery)  # the lines of a sampler or an exporter are the message's, too
     came, texts = delivery.trace_received(), delivery.attribute_texts()
     span = spans.process(delivery.queue_url(), came, texts, _attributes(route, delivery))

@@ -1,6 +1,7 @@
 """Spans of handlers, follow-ups and sends, with the real SDK: who is whose child, what they say, and what fails."""
 
 import contextvars
+import json
 import logging
 from contextlib import contextmanager
 
@@ -19,7 +20,7 @@ from millpond.foreign.trace_context import delivery
 from millpond.producer import Producer
 from millpond.sqs.queue import Attribute, Failure
 from tests.engine.test_traces import NAMED, OTHER, entries_of
-from tests.foreign.test_trace_context import HEADER, ROOT_ID, SPAN_ID, TRACE_ID
+from tests.foreign.test_trace_context import HEADER, PARENT, ROOT_ID, SPAN_ID, TRACE_ID
 from tests.rig import Rig
 from tests.tracing import tracing
 
@@ -477,3 +478,24 @@ def test_without_a_tracer_provider_a_handler_is_called_as_ever(clock):
     assert spans.spans() is None
     assert Rig(clock, {"job": nothing}).processor._call is call_handler
     assert delivery.get() is None
+
+
+def test_each_record_of_s3_is_a_run_of_its_own_below_the_same_span(clock, traced):
+    record = {"eventSource": "aws:s3", "eventName": "ObjectCreated:Put", "s3": {}}
+    seen = []
+    rig = Rig(clock, {"s3:ObjectCreated:Put": lambda payload, message: seen.append(trace.get_current_span())})
+    rig.queue.put(json.dumps({"Records": [record, record]}), attributes=NAMED)
+    rig.consumer.pollers.start()
+    clock.advance(1)
+    first, second = traced.spans()
+    assert [span.attributes["millpond.event_id"] for span in (first, second)] == ["m1#1", "m1#2"]
+    assert parent_of(first) == parent_of(second) == (TRACE_ID, SPAN_ID)
+    assert [format(one.get_span_context().span_id, "016x") for one in seen] == [ids(first)[1], ids(second)[1]]
+
+
+def test_a_trace_in_an_envelope_is_the_parent(clock, traced):
+    rig = Rig(clock, {"job": nothing})
+    rig.queue.put(json.dumps({"specversion": "1.0", "type": "job", "id": "e-1", "traceparent": PARENT}))
+    rig.consumer.pollers.start()
+    clock.advance(1)
+    assert parent_of(traced.span("process")) == (TRACE_ID, SPAN_ID)

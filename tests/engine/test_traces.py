@@ -161,3 +161,62 @@ def test_an_attribute_of_the_message_itself_counts_before_that_of_the_trace():
     own = {"traceparent": Attribute("String", "mine")}
     traced = Entry("x", attributes=own).with_trace(TraceContext(TRACE_ID, "", (("traceparent", PARENT),)), MAX_BYTES)
     assert traced.attributes == own
+
+
+# --- in the envelopes of others
+
+OUTER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+CLOUD = {"specversion": "1.0", "type": "job", "source": "/carts", "id": "e-1", "data": None}
+
+
+def put_body(clock, body, handle=leave_one_behind, **message):
+    rig = Rig(clock, {"job": handle, "s3:ObjectCreated:Put": handle})
+    rig.queue.put(json.dumps(body), **message)
+    rig.consumer.pollers.start()
+    clock.advance(1)
+    return rig
+
+
+def sns(message, **attributes):
+    given = {name: {"Type": "String", "Value": value} for name, value in attributes.items()}
+    return {"Type": "Notification", "MessageId": "s-1", "Message": json.dumps(message), "MessageAttributes": given}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        CLOUD | {"traceparent": PARENT, "tracestate": STATE},
+        sns({"event_type": "job", "payload": None}, traceparent=PARENT, tracestate=STATE),
+        sns(CLOUD | {"traceparent": PARENT, "tracestate": STATE}),
+        sns(CLOUD | {"traceparent": OUTER, "tracestate": "a=1"}, traceparent=PARENT, tracestate=STATE),
+    ],
+)
+def test_the_trace_of_an_envelope_goes_on(clock, body, json_lines):
+    rig = put_body(clock, body)
+    [entry] = entries_of(rig.queue)
+    assert entry.attributes == NAMED
+
+
+def test_a_trace_of_the_message_itself_counts_before_that_of_a_cloudevent_which_began_elsewhere(clock):
+    rig = put_body(clock, CLOUD | {"traceparent": OUTER, "tracestate": "a=1"}, attributes=NAMED)
+    [entry] = entries_of(rig.queue)
+    assert entry.attributes == NAMED
+
+
+@pytest.mark.parametrize("wrap", [lambda event: event, sns])
+def test_a_tracestate_does_not_go_with_the_traceparent_of_another(clock, wrap):
+    alone = {"traceparent": NAMED["traceparent"]}
+    rig = put_body(clock, wrap(CLOUD | {"traceparent": OUTER, "tracestate": "a=1"}), attributes=alone)
+    [entry] = entries_of(rig.queue)
+    assert entry.attributes == alone
+    rig = put_body(clock, sns(CLOUD, traceparent=PARENT), attributes={"tracestate": Attribute("String", "a=1")})
+    [entry] = entries_of(rig.queue)
+    assert entry.attributes == alone
+
+
+@pytest.mark.parametrize("odd", [None, 5, ["x"], {"a": 1}, "x"])
+def test_a_cloudevent_whose_trace_is_none_is_handled_all_the_same(clock, odd):
+    rig = put_body(clock, CLOUD | {"traceparent": odd, "tracestate": odd})
+    assert [outcome.name for _, outcome in rig.ended] == ["succeeded"] * 2
+    [entry] = entries_of(rig.queue)
+    assert entry.attributes == {}
