@@ -127,6 +127,7 @@ class Invocation:
         """Let nothing run on: what is not settled by now is reported as failed, whatever its call would still give."""
         self._closed = True
         self._pool.close(0.0)
+        self._pool.end(CLOSE_SECONDS)  # one may still ask S3, or the store of claims: its handler must not begin
         gevent.killall(self._greenlets, timeout=CLOSE_SECONDS)
 
     def spawn(self, function: Callable[..., object], *args: Any) -> gevent.Greenlet | None:

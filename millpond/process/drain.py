@@ -98,7 +98,7 @@ def give_back_running(consumers: Sequence[Consumer], seconds: float, clock: Cloc
     idle.wait(max(0.0, seconds / 2))
     for consumer in consumers:
         consumer.write_off_running()
-    idle.wait(max(0.0, seconds / 2 - 0.1))
+    idle.wait(max(0.0, seconds / 2 - min(0.1, seconds / 10)))
 
 
 def _settle(consumer: Consumer) -> None:

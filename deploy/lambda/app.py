@@ -1,5 +1,0 @@
-"""The entry of the function: its handler is `app.handler`. It lies beside config.toml and handlers/."""
-
-from millpond.lambda_ import entry
-
-handler = entry()
