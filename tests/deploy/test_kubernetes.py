@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import warnings
 from collections.abc import Iterator
@@ -271,3 +272,14 @@ def test_a_misfit_is_found(mistake):
 def test_a_worker_starts_with_these_settings():
     settings = load(ROOT / "config.toml", settings_of(yaml.safe_load(TEXTS["kustomization.yaml"])))
     assert settings.queues["emails"].url.startswith("https://sqs.")
+
+
+def test_each_command_on_the_page_names_what_is_there():
+    page, kinds = (ROOT / "docs/deploy/kubernetes.md").read_text(), documents(TEXTS)
+    assert set(re.findall(r"kubectl -n (\S+)", page)) == {kinds["Namespace"]["metadata"]["name"]}
+    assert set(re.findall(r"deployment/(\w+)", page)) == {kinds["Deployment"]["metadata"]["name"]}
+    (trust,) = re.findall(r"^```json\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    (condition,) = json.loads(trust)["Statement"][0]["Condition"].values()
+    names = [kinds[kind]["metadata"]["name"] for kind in ("Namespace", "ServiceAccount")]
+    assert f"system:serviceaccount:{':'.join(names)}" in condition.values()
+    assert {name for name in TEXTS if f"| `{name}` |" in page} == TEXTS.keys()

@@ -167,20 +167,15 @@ def test_a_worker_without_a_queue_of_its_own_does_not_start_in_a_cluster(image):
     assert "SQS_QUEUE_URL" in process.output()
 
 
-def test_check_says_that_all_is_well(image, names, compose):
-    command = [*image.config["Cmd"], "check"]
-    with Container(image, *command, mounts=names, **SERVICES["worker"]["environment"]) as process:
-        assert process.exit_code() == 0, process.output()
-
-
-def test_readme_s_way_to_send_reaches_the_worker(image, names, compose):
+def test_check_and_send_work_beside_the_running_worker(image, names, compose):
+    settings = SERVICES["worker"]["environment"]
     with worker(image, names) as process:
         process.expect("worker.ready")
-        command = [*image.config["Cmd"], "send", "email.send", json.dumps(MAIL)]
-        with Container(image, *command, mounts=names, **SERVICES["worker"]["environment"]) as sender:
-            assert sender.exit_code() == 0, sender.output()
+        for command in (["check"], ["send", "email.send", json.dumps(MAIL)]):
+            with Container(image, *image.config["Cmd"], *command, mounts=names, **settings) as other:
+                assert other.exit_code() == 0, other.output()
         process.expect("message.succeeded")
-        assert process.stop() == 0
+        assert process.stop() == 0, process.output()
     assert len(compose.mails.taken) == 1
 
 
