@@ -32,20 +32,20 @@ META = {"count", "for_each", "depends_on", "provider"}
 META_BLOCKS = {"lifecycle"}
 #: The functions of Terraform that are used here; another one is added when it is used, after a look at its page.
 FUNCTIONS = {
+    *("can", "concat", "contains", "filebase64sha256", "flatten", "format", "join", "jsonencode", "length", "max"),
     *(
-        "can",
-        "concat",
-        "contains",
-        "filebase64sha256",
-        "flatten",
-        "jsonencode",
-        "length",
-        "format",
-        "max",
         "merge",
+        "min",
         "regex",
+        "replace",
+        "slice",
+        "split",
+        "startswith",
+        "templatefile",
+        "title",
+        "tostring",
+        "values",
     ),
-    *("replace", "split", "startswith", "templatefile", "title", "tostring"),
     *("map", "list", "set", "object"),  # types
 }
 #: A task that scales is one of Fargate: what counts the one may name the other.
@@ -167,7 +167,7 @@ def _index(name: str, named: Block, block: Block) -> Iterator[str]:
         yield f"{name}: {named.address} {'is not counted' if indexed else 'is counted: [0]'}"
     elif count is not None and "[0]" in name:
         own, each = block.arguments.get("count"), str(block.arguments.get("for_each", ""))
-        implied = own == count or IMPLIES.get(str(own)) == count or str(count)[2:-1] in each
+        implied = str(count)[2:-1] in str(own) or IMPLIES.get(str(own)) == count or str(count)[2:-1] in each
         if not implied and not _is_asked(name, block.arguments):
             yield f"{name}: {named.address} is not always there where this is"
 

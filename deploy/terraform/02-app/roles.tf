@@ -67,6 +67,16 @@ resource "aws_iam_role_policy" "worker_secrets" {
   })
 }
 
+resource "aws_iam_role_policy" "worker_secret_keys" {
+  count = length(var.config_secret_arns) > 0 && length(var.secret_key_arns) > 0 ? 1 : 0
+  name  = "secret-keys"
+  role  = aws_iam_role.worker.id
+
+  policy = templatefile("${local.policies}/secret-keys.json", {
+    key_arns = var.secret_key_arns
+  })
+}
+
 resource "aws_iam_role_policy" "worker_large_bodies" {
   count = length(var.large_body_buckets) > 0 ? 1 : 0
   name  = "large-bodies"
@@ -101,5 +111,26 @@ resource "aws_iam_role_policy" "execution" {
   policy = templatefile("${local.policies}/execution.json", {
     repository_arn = "${local.arn_prefix}:ecr:${local.of_account}:repository/${split("@", split(":", split("/", var.image)[1])[0])[0]}"
     log_group_arn  = aws_cloudwatch_log_group.worker.arn
+  })
+}
+
+resource "aws_iam_role_policy" "execution_secrets" {
+  count = length(var.secrets) > 0 ? local.on_fargate : 0
+  name  = "secrets"
+  role  = aws_iam_role.execution[0].id
+
+  policy = templatefile("${local.policies}/execution-secrets.json", {
+    # What stands behind the name, ":key::", picks a field of a secret: it is no part of its ARN.
+    secret_arns = [for arn in values(var.secrets) : join(":", slice(split(":", arn), 0, min(7, length(split(":", arn)))))]
+  })
+}
+
+resource "aws_iam_role_policy" "execution_secret_keys" {
+  count = length(var.secrets) > 0 && length(var.secret_key_arns) > 0 ? local.on_fargate : 0
+  name  = "secret-keys"
+  role  = aws_iam_role.execution[0].id
+
+  policy = templatefile("${local.policies}/secret-keys.json", {
+    key_arns = var.secret_key_arns
   })
 }

@@ -115,7 +115,7 @@ resource "aws_ecs_service" "worker" {
   }
 
   # Without its rights a task starts and is refused: they are there before it.
-  depends_on = [aws_iam_role_policy.worker, aws_iam_role_policy.execution]
+  depends_on = [aws_iam_role_policy.worker, aws_iam_role_policy.execution, aws_iam_role_policy.execution_secrets]
 }
 
 resource "aws_appautoscaling_target" "worker" {

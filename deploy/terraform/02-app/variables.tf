@@ -185,6 +185,12 @@ variable "config_secret_arns" {
   default     = []
 }
 
+variable "secret_key_arns" {
+  type        = list(string)
+  description = "KMS keys of yours by which these secrets are encrypted; the AWS managed ones need no right."
+  default     = []
+}
+
 variable "large_body_buckets" {
   type        = list(string)
   description = "The buckets of [large_bodies] in config.toml: bodies too large for SQS."
