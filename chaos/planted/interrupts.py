@@ -6,7 +6,8 @@ from typing import Any
 
 from chaos.planted.bug import mutant
 from millpond.engine.consumer import Consumer
-from millpond.engine.delivery import INTERRUPTED, RUNNING, Delivery
+from millpond.engine.delivery import Delivery
+from millpond.engine.delivery_state import INTERRUPTED, RUNNING
 from millpond.hub.interruption import Interruption
 
 

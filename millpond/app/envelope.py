@@ -40,6 +40,7 @@ class Envelope(Unshown, msgspec.Struct):
 
     records: ClassVar[tuple[Unwrapped, ...]] = ()  # where a body holds several payloads
     attributes: ClassVar[Mapping[str, Attribute]] = NO_ATTRIBUTES  # where they are others than those of the receive
+    source: ClassVar[str] = ""  # within which its event id is unique, where that is not everywhere
 
     @property
     def path(self) -> str:
@@ -55,6 +56,7 @@ class Unwrapped(Envelope):
 
     place: str = "$"  # `path` is a property of its class
     attributes: Mapping[str, Attribute] = NO_ATTRIBUTES  # type: ignore[misc]  # here it is a field
+    source: str = ""  # type: ignore[misc]  # and this
 
     @property
     def path(self) -> str:

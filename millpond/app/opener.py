@@ -80,7 +80,7 @@ class Opener:
             return self._bare(parcel, error)
         fields = fields_of(parcel.text)
         kind = kind_of(fields) if parcel.kind == "auto" else parcel.kind
-        if fields and kind in OPENERS:
+        if fields is not None and kind in OPENERS:
             found = OPENERS[kind](parcel, fields)
             return self._open_text(found) if isinstance(found, Parcel) else found
         if (hidden := _from_base64(parcel.text)) is not None:

@@ -12,6 +12,7 @@ from msgspec import field
 
 from millpond.app.envelope import S3_TEST_EVENT, Envelope, EnvelopeKind, Pointer, Records, Undecodable, Unwrapped
 from millpond.foreign.secrets import Unshown
+from millpond.foreign.text import shown
 from millpond.foreign.trace_context import TRACEPARENT, TRACESTATE
 from millpond.sqs.queue import Attribute
 
@@ -74,6 +75,7 @@ class CloudEvent(msgspec.Struct, kw_only=True):
 
     specversion: str
     type: str
+    source: str = ""
     id: str = ""
     data: msgspec.Raw = _NULL
     data_base64: str | None = None
@@ -107,8 +109,14 @@ class S3Notification(msgspec.Struct):
 
 
 class S3Mark(msgspec.Struct):
+    """What shows that a record is one of S3's, or of a server that speaks as S3 does."""
+
     source: str = field(name="eventSource", default="")
     s3: msgspec.Raw = msgspec.Raw()
+
+    @property
+    def is_there(self) -> bool:
+        return self.source.endswith(":s3") or bool(self.s3)
 
 
 class S3Pointer(msgspec.Struct):
@@ -119,20 +127,23 @@ class S3Pointer(msgspec.Struct):
 Fields = dict[str, msgspec.Raw]
 Content = TypeVar("Content")
 _fields = msgspec.json.Decoder(Fields).decode
-_s3_marks = msgspec.json.Decoder(list[S3Mark]).decode
+_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_s3_mark = msgspec.json.Decoder(S3Mark).decode
 _pair = msgspec.json.Decoder(tuple[str, msgspec.Raw]).decode
 
 
-def fields_of(text: str | bytes) -> Fields:
-    """The fields of a JSON object; none where the text is something else."""
+def fields_of(text: str | bytes) -> Fields | None:
+    """The fields of a JSON object; None where the text is something else."""
     try:
         return _fields(text)
     except UNREADABLE_JSON:
-        return {}
+        return None
 
 
-def kind_of(fields: Fields) -> EnvelopeKind:
-    """Whose envelope has these fields; "none" where they are no marks of any."""
+def kind_of(fields: Fields | None) -> EnvelopeKind:
+    """Whose envelope has these fields; "none" where they are the marks of no envelope."""
+    if fields is None:
+        return "none"
     if _type_of_sns(fields) in (_NOTIFICATION, *_CONFIRMATIONS) or {"TopicArn", "MessageId"} <= fields.keys():
         return "sns"
     if "detail-type" in fields:
@@ -147,13 +158,17 @@ def _type_of_sns(fields: Fields) -> str:
 
 
 def _is_s3(fields: Fields) -> bool:
-    if bytes(fields.get("Event", b"")) == f'"{S3_TEST_EVENT}"'.encode():
+    if _is_s3_test(fields):
         return True
     try:
-        marks = _s3_marks(fields["Records"])
+        records = _list(fields["Records"])
+        return not records or _s3_mark(records[0]).is_there
     except (KeyError, *UNREADABLE_JSON):
         return False
-    return not marks or marks[0].source.endswith(":s3") or bool(marks[0].s3)
+
+
+def _is_s3_test(fields: Fields) -> bool:
+    return "Records" not in fields and bytes(fields.get("Event", b"")) == f'"{S3_TEST_EVENT}"'.encode()
 
 
 def pointer_in(parcel: Parcel) -> Pointer | None:
@@ -176,6 +191,8 @@ def open_sns(parcel: Parcel, fields: Fields) -> Parcel:
     if kind in _CONFIRMATIONS:
         raise Undecodable(f"SNS asks to confirm a subscription ({kind}): open its SubscribeURL, or delete it")
     found = _read(SnsNotification, parcel.text, "SNS notification")
+    if found.type != _NOTIFICATION:
+        raise Undecodable(f"the body is no complete SNS notification: its `Type` is not {_NOTIFICATION}")
     attributes = _around({name: _sns_attribute(name, one) for name, one in found.attributes.items()}, parcel.attributes)
     inner = msgspec.structs.replace(parcel.within(found.message), place=f"{parcel.place}.Message", kind="auto")
     return msgspec.structs.replace(inner, event_id=found.message_id or parcel.event_id, attributes=attributes)
@@ -184,7 +201,7 @@ def open_sns(parcel: Parcel, fields: Fields) -> Parcel:
 def _sns_attribute(name: str, given: SnsAttribute) -> Attribute:
     if not given.data_type.startswith("Binary"):
         return Attribute(given.data_type, given.value)
-    return Attribute(given.data_type, _from_base64(given.value, f"MessageAttributes.{name}"))
+    return Attribute(given.data_type, _from_base64(given.value, f"MessageAttributes.{shown(name)}"))
 
 
 def open_eventbridge(parcel: Parcel, fields: Fields) -> Unwrapped:
@@ -197,7 +214,7 @@ def open_eventbridge(parcel: Parcel, fields: Fields) -> Unwrapped:
 
 def open_s3(parcel: Parcel, fields: Fields) -> Unwrapped:
     """The records of a notification, each by the name of its event."""
-    if "Records" not in fields and bytes(fields.get("Event", b"")) == f'"{S3_TEST_EVENT}"'.encode():
+    if _is_s3_test(fields):
         return Unwrapped(S3_TEST_EVENT, parcel.raw, parcel.event_id, place=parcel.place, attributes=parcel.attributes)
     raws = _read(S3Notification, parcel.text, "S3 notification").records
     if not raws:
@@ -237,7 +254,8 @@ def open_cloudevents(parcel: Parcel, fields: Fields) -> Unwrapped:
     traces = {TRACEPARENT: found.traceparent, TRACESTATE: found.tracestate}
     own = {key: Attribute("String", value) for key, value in traces.items() if isinstance(value, str) and value}
     place, event_id = f"{parcel.place}.{name}", found.id or parcel.event_id
-    return Unwrapped(found.type, payload, event_id, place=place, attributes=_around(parcel.attributes, own))
+    attributes = _around(parcel.attributes, own)
+    return Unwrapped(found.type, payload, event_id, place=place, attributes=attributes, source=found.source)
 
 
 def _around(first: Mapping[str, Attribute], then: Mapping[str, Attribute]) -> dict[str, Attribute]:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from millpond.engine.claiming import Claiming
-from millpond.engine.delivery import SETTLING, Delivery
+from millpond.engine.delivery import Delivery
+from millpond.engine.delivery_state import SETTLING
 from millpond.engine.outcomes import VISIBLE_AGAIN
 from millpond.engine.own_claim import CLOSING, OURS, TAKEN, ClaimLapsed, ClaimLost, OwnClaim
 from millpond.errors import ClaimStoreError

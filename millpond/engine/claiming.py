@@ -9,7 +9,8 @@ from typing import cast
 
 from millpond.app.envelope import Envelope
 from millpond.claims.claim import Answer, Busy, Claimed, ClaimStore, Done, digest_of, key_of
-from millpond.engine.delivery import SETTLING, Delivery
+from millpond.engine.delivery import Delivery
+from millpond.engine.delivery_state import SETTLING
 from millpond.engine.outcomes import FAILURES, LEASE_LOST, RELEASED, unavailable
 from millpond.engine.own_claim import OURS, TAKEN, OwnClaim
 from millpond.engine.store_trouble import StoreTrouble
@@ -135,7 +136,8 @@ class Claiming:
 
 def _claim_of(delivery: Delivery) -> OwnClaim:
     envelope = cast("Envelope", delivery.envelope)  # it has a route
-    return OwnClaim(key_of(envelope.event_type, str(envelope.event_id)), digest_of(envelope.payload))
+    event_id = f"{envelope.source} {envelope.event_id}" if envelope.source else str(envelope.event_id)
+    return OwnClaim(key_of(envelope.event_type, event_id), digest_of(envelope.payload))
 
 
 def _refusal(answer: Answer, now: float) -> Outcome:

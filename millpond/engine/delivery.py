@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
-from enum import Enum
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, cast
 
 import msgspec
@@ -13,6 +12,7 @@ from gevent import getcurrent
 
 from millpond.app.envelope import Envelope
 from millpond.engine.attempts import Attempts
+from millpond.engine.delivery_state import HANDLED, INTERRUPTED, RUNNING, SETTLING, WAITING, DeliveryState
 from millpond.engine.lease import Lease
 from millpond.engine.own_claim import OwnClaim
 from millpond.errors import Interrupt, TimeLimitExceeded
@@ -23,37 +23,10 @@ from millpond.hub.countdown import Countdown
 from millpond.hub.interruption import Interruption
 from millpond.message import FollowUp, LargeMessage, Message, Outcome
 from millpond.observe import log
-from millpond.sqs.queue import Received
+from millpond.sqs.queue import Attribute, Received
 
 #: What is below it in a stack is the handler's.
 _CALL_FILE = os.path.join(os.path.dirname(__file__), "handler_call.py")
-
-
-class DeliveryState(Enum):
-    """How far a delivery is.
-
-    | from                 | to          | when |
-    |----------------------|-------------|------|
-    |                      | WAITING     | `InHand._deliver`: a receive has brought the message |
-    | WAITING, HANDLED     | RUNNING     | `Delivery.enter`: a slot goes into the handler |
-    | WAITING, HANDLED     | ON_HOLD     | `Hold._park`: it may not begin yet |
-    | ON_HOLD              | WAITING     | `Hold.take`: it may begin, or it ends |
-    | RUNNING              | INTERRUPTED | `Delivery.throw`: the time limit, the drain, or a lost lease |
-    | RUNNING, INTERRUPTED | HANDLED     | `Delivery.leave`: the handler is over, or its slot is written off |
-    | WAITING, HANDLED     | SETTLING    | `Endings.end`: its outcome is queued for settling, once for all |
-
-    What is held after its handler has run goes into it again.
-    """
-
-    WAITING = "waiting"
-    ON_HOLD = "on hold"
-    RUNNING = "running"
-    INTERRUPTED = "interrupted"
-    HANDLED = "handled"
-    SETTLING = "settling"
-
-
-WAITING, ON_HOLD, RUNNING, INTERRUPTED, HANDLED, SETTLING = DeliveryState
 
 
 class Line(Protocol):
@@ -183,7 +156,7 @@ class Delivery(msgspec.Struct, eq=False):
             received.sent_ms,
             self.received_time,
             received.group_id,
-            {name: attribute.value for name, attribute in (envelope.attributes or received.attributes).items()},
+            {name: attribute.value for name, attribute in self.attributes.items()},
             self.seconds_left,
             self.owner.max_bytes,
             self.left_behind,
@@ -212,12 +185,17 @@ class Delivery(msgspec.Struct, eq=False):
 
     def attribute_texts(self) -> dict[str, str]:
         """The attributes of its message that are texts, those of its envelopes included."""
-        attributes = (self.envelope.attributes if self.envelope is not None else None) or self.received.attributes
-        return {name: one.value for name, one in attributes.items() if isinstance(one.value, str)}
+        return {name: one.value for name, one in self.attributes.items() if isinstance(one.value, str)}
 
     def queue_url(self) -> str:
         """The URL of its queue."""
         return self.owner.url
+
+    @property
+    def attributes(self) -> Mapping[str, Attribute]:
+        """The attributes of its message, and those that stood in its envelopes."""
+        own = self.envelope.attributes if self.envelope is not None else None
+        return own or self.received.attributes
 
     @property
     def follow_ups(self) -> tuple[FollowUp, ...]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from millpond.engine.books import Books
-from millpond.engine.delivery import ON_HOLD, SETTLING, Delivery, DeliveryKeeper
+from millpond.engine.delivery import Delivery, DeliveryKeeper
+from millpond.engine.delivery_state import ON_HOLD, SETTLING
 from millpond.engine.gate import IN_LINE
 from millpond.engine.groups import Groups
 from millpond.engine.held_back import HeldBack

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 
-from millpond.engine.delivery import ON_HOLD, SETTLING, Delivery, DeliveryKeeper
+from millpond.engine.delivery import Delivery, DeliveryKeeper
+from millpond.engine.delivery_state import ON_HOLD, SETTLING
 from millpond.message import Outcome
 
 BEHIND_FAILED = Outcome("released", reason="an earlier message of its group failed")

@@ -7,7 +7,8 @@ from collections import Counter
 from typing import NamedTuple
 
 from millpond.app.config import QueueSettings
-from millpond.engine.delivery import ON_HOLD, WAITING, Delivery, DeliveryKeeper, Line
+from millpond.engine.delivery import Delivery, DeliveryKeeper, Line
+from millpond.engine.delivery_state import ON_HOLD, WAITING
 from millpond.engine.gate import MAX_HELD, no_room
 from millpond.engine.groups import Groups
 from millpond.engine.intake import Intake

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import msgspec
 
 from millpond.app.envelope import Envelope, Unwrapped
-from millpond.engine.delivery import SETTLING, Delivery
+from millpond.engine.delivery import Delivery
+from millpond.engine.delivery_state import SETTLING
 from millpond.engine.desk import Desk
 from millpond.engine.handler_call import only_decode
 from millpond.engine.outcomes import FAILURES, RELEASED, SUCCEEDED, joined

@@ -11,7 +11,8 @@ import msgspec
 from millpond.app.config import QueueSettings
 from millpond.engine.books import Books
 from millpond.engine.claim_keeper import ClaimKeeper, ClaimOwner, unless_lost
-from millpond.engine.delivery import ON_HOLD, Delivery
+from millpond.engine.delivery import Delivery
+from millpond.engine.delivery_state import ON_HOLD
 from millpond.engine.held_back import HeldBack
 from millpond.engine.lease import LeaseOwner
 from millpond.engine.lease_keeper import DENIED_SECONDS, FLUSHERS, LeaseKeeper

@@ -9,7 +9,7 @@ from typing import Any
 import gevent
 
 from millpond.engine.consumer import Consumer
-from millpond.engine.delivery import SETTLING
+from millpond.engine.delivery_state import SETTLING
 from millpond.errors import FINISHED, QueueError
 from millpond.foreign.number import number_within
 from millpond.observe import log

@@ -20,7 +20,7 @@ from millpond.app.routing import Route
 from millpond.engine.ask import ATTEMPT_SECONDS
 from millpond.engine.books import Books
 from millpond.engine.consumer import Consumer
-from millpond.engine.delivery import SETTLING, WAITING
+from millpond.engine.delivery_state import SETTLING, WAITING
 from millpond.engine.groups import Groups
 from millpond.engine.permits import Permits
 from millpond.engine.processor import Processor

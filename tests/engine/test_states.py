@@ -8,14 +8,14 @@ import pytest
 
 import millpond.engine
 from millpond.engine.breaker import BreakerState
-from millpond.engine.delivery import DeliveryState
+from millpond.engine.delivery_state import DeliveryState
 from millpond.engine.intake import IntakeState
 from millpond.engine.lease_state import LeaseState
 
 ENGINE = Path(millpond.engine.__file__).parent
 HOMES = {
     BreakerState: "millpond.engine.breaker",
-    DeliveryState: "millpond.engine.delivery",
+    DeliveryState: "millpond.engine.delivery_state",
     IntakeState: "millpond.engine.intake",
     LeaseState: "millpond.engine.lease_state",
 }
