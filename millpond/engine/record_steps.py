@@ -12,7 +12,7 @@ from millpond.engine.delivery import Delivery
 from millpond.engine.delivery_state import SETTLING
 from millpond.engine.desk import Desk
 from millpond.engine.handler_call import only_decode
-from millpond.engine.outcomes import FAILURES, RELEASED, SUCCEEDED, joined
+from millpond.engine.outcomes import FAILURES, RELEASED, SUCCEEDED
 from millpond.message import FollowUp, Outcome
 
 
@@ -57,7 +57,8 @@ def _only_decoding(step: Step) -> Step:
 def _of_one(outcome: Outcome, index: int, steps: Sequence[Step], before: Sequence[Outcome]) -> Outcome:
     """The outcome of the message where this is the one of a record."""
     if outcome.cause in FAILURES:
-        reason = joined(outcome.reason, f"record {index + 1} of {len(steps)}")
+        which = f"record {index + 1} of {len(steps)}"
+        reason = f"{which}: {outcome.reason}" if outcome.reason else which
         outcome = msgspec.structs.replace(outcome, reason=reason)
     if outcome.cause == "rejected":
         outcome = msgspec.structs.replace(outcome, follow_ups=_follow_ups([*before, outcome]))

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from millpond import Message, around, handler
-from millpond.app.routing import DEFAULT_TIMEOUT_SECONDS, Route, routes
+from millpond.app.routing import DEFAULT_TIMEOUT_SECONDS, Route, name_of_route, routes
 from millpond.errors import ConfigError
 
 _numbers = itertools.count(1)
@@ -437,3 +437,43 @@ def test_an_around_that_is_no_context_manager_is_a_finding(module):
     [finding] = module.findings()
     assert finding.startswith(f"{module.name}.bare: ")
     assert "@contextmanager" in finding
+
+
+# --- prefixes
+
+
+@pytest.mark.parametrize(
+    ("event_type", "name"),
+    [
+        ("s3:ObjectCreated:Put", "s3:ObjectCreated:Put"),
+        ("s3:ObjectCreated:Copy", "s3:ObjectCreated:*"),
+        ("s3:ObjectCreated:", "s3:ObjectCreated:*"),
+        ("s3:ObjectCreated", "s3:*"),
+        ("s3:ObjectCreated:*", "s3:ObjectCreated:*"),
+        ("s3", None),
+        ("", None),
+        ("invoice.created.again", None),
+        ("s3:TestEvent", None),
+    ],
+)
+def test_a_type_has_its_own_handler_or_that_of_its_longest_prefix(event_type, name):
+    assert name_of_route(event_type, ["s3:*", "s3:ObjectCreated:*", "s3:ObjectCreated:Put", "invoice.created"]) == name
+
+
+def test_a_star_alone_takes_every_type_but_the_test_of_s3():
+    assert [name_of_route(one, ["*", "a"]) for one in ("a", "b", "", "s3:TestEvent")] == ["a", "*", "*", None]
+    assert name_of_route("s3:TestEvent", ["*", "s3:TestEvent"]) == "s3:TestEvent"
+
+
+@pytest.mark.parametrize("event_type", ["a*b", "**", "*a", "a.*.*"])
+def test_a_star_stands_only_at_the_end_of_a_type(module, event_type):
+    module.handler(good, event_type)
+    assert module.findings() == [
+        f"{module.name}.good: {event_type!r}: a * stands at the end of a type, for every ending"
+    ]
+
+
+@pytest.mark.parametrize("event_type", ["*", "a*", "s3:ObjectCreated:*"])
+def test_a_type_may_end_in_a_star(module, event_type):
+    module.handler(good, event_type)
+    assert list(module.routes()) == [event_type]
