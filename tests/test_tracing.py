@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from pathlib import Path
 
+import gevent
 import pytest
 
+from millpond.foreign import spans
+from millpond.invocations import function
 from tests.foreign.test_trace_context import HEADER, PARENT, ROOT_ID, SPAN_ID, TRACE_ID
+from tests.invocations import runtime_api
+from tests.invocations.runtime_api import EventSourceMapping, Lambda
 from tests.worker_process import LocalQueues, WorkerProcess, local_sqs, write_project
 
 pytestmark = pytest.mark.slow
@@ -141,9 +147,55 @@ def test_one_trace_leads_from_queue_to_queue_and_no_span_is_lost_at_the_end(tmp_
     assert {line["trace_id"] for line in worker.lines if "message_id" in line} == {TRACE_ID}
 
 
+#: As above, and each span is in the log when it is sent: by itself that is after five seconds.
+TRACED_FUNCTION = """
+import msgspec
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
+
+
+class Settings(msgspec.Struct):
+    pass
+
+
+def setup(settings: Settings) -> None:
+    exporter = ConsoleSpanExporter(formatter=lambda span: f"span: {span.name}\\n")
+    trace.set_tracer_provider(TracerProvider())
+    trace.get_tracer_provider().add_span_processor(BatchSpanProcessor(exporter))
+"""
+
+
+def test_the_spans_of_a_lambda_function_are_sent_before_it_is_frozen(tmp_path, queues):
+    carts, orders = queues.create("carts-of-lambda"), queues.create("orders-of-lambda")
+    project = write_project(tmp_path / "project", HANDLERS + TRACED_FUNCTION, CONFIG)
+    environ = {"CARTS": carts, "ORDERS": orders, "AWS_EXECUTION_ENV": "AWS_Lambda_python3.13"}
+    with runtime_api.running() as api, Lambda(project, api, **environ) as process:
+        queues.send("carts-of-lambda", "cart.closed", {"cents": 100})
+        assert EventSourceMapping(queues, "carts-of-lambda", api, 30.0).poll() == []
+        process.expect("lambda.answered")
+        lines = [line["message"] if line["event"] == "" else line["event"] for line in process.lines]
+    assert lines.index("span: process carts-of-lambda") < lines.index("lambda.answered")
+
+
 def test_without_opentelemetry_the_header_of_x_ray_leads_from_queue_to_queue_and_nothing_is_loaded(tmp_path, queues):
     worker = run(tmp_path, queues, UNTRACED, AWSTraceHeader=HEADER)
     of_messages = [line for line in worker.lines if "message_id" in line]
     assert len(of_messages) == 6
     assert {line.get("trace_id") for line in of_messages} == {ROOT_ID}
     assert "loaded: []" in [line["message"] for line in worker.lines]
+
+
+@pytest.mark.parametrize("seconds_left", [0.05, 0.0, -1.0])
+def test_a_collector_that_does_not_answer_holds_up_no_answer_of_a_function(monkeypatch, seconds_left):
+    calls = []
+
+    def flush():
+        calls.append("begun")
+        gevent.sleep(60)
+
+    monkeypatch.setattr(spans, "flush", flush)
+    began = time.monotonic()
+    function._flush_spans(seconds_left)
+    assert time.monotonic() - began < 10
+    assert calls == (["begun"] if seconds_left > 0 else [])

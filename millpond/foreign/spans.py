@@ -70,6 +70,13 @@ def created(event_type: str, event_id: str) -> TraceContext:
         return trace
 
 
+def flush() -> None:
+    """Have the SDK send the spans that it keeps back, before this process is frozen."""
+    found = spans()
+    if found is not None:
+        found.flush()
+
+
 class Spans:
     """Makes spans by the semantic conventions for messaging, with a tracer of this provider.
 
@@ -85,6 +92,14 @@ class Spans:
 
         self.context, self.propagate, self.trace = context, propagate, trace
         self.tracer = provider.get_tracer("millpond", __version__)
+        self._provider = provider
+
+    def flush(self) -> None:
+        """Have the SDK send what it keeps back; it decides for how long that may take."""
+        try:
+            self._provider.force_flush()
+        except Exception as error:  # the API alone has no such method
+            _log_trouble(error)
 
     def process(self, url: str, came: TraceContext, fields: Mapping[str, str], attributes: SpanAttributes) -> OpenSpan:
         """A run of a handler. `came`, `fields`: the trace of its message, and all its attributes that are texts."""

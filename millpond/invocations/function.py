@@ -15,6 +15,7 @@ from millpond.claims.claim import ClaimStore
 from millpond.engine.books import Books
 from millpond.engine.processor import Processor
 from millpond.errors import ConfigError
+from millpond.foreign import spans
 from millpond.foreign.text import shown
 from millpond.hub.clock import SystemClock
 from millpond.hub.signals import ExitSignals
@@ -34,6 +35,9 @@ from millpond.process.wiring import make_processor
 ASK_SECONDS = 5.0
 #: Of the function's time this is kept for the answer's way to Lambda.
 ANSWER_WAY_SECONDS = 0.2
+
+#: Spans are sent before the process is frozen, where that takes no longer than this.
+SPANS_SECONDS = 1.0
 
 ItemFailures = dict[str, list[dict[str, str]]]
 
@@ -106,6 +110,7 @@ class LambdaFunction:
             log.event(logging.CRITICAL, "lambda.refused", f"no message of this event begins: {error}")
             raise
         done = self._run(source, records, seconds)
+        _flush_spans(seconds - (self._clock.now() - began))
         failed = [one for one in dict.fromkeys(record.message_id for record in records) if one not in done]
         self._log_answer(source, context, len(records), len(failed), self._clock.now() - began)
         return {"batchItemFailures": [{"itemIdentifier": one} for one in failed]}
@@ -153,6 +158,12 @@ class LambdaFunction:
         )
         source.books.log_left_out()
         self._metrics.flush()
+
+
+def _flush_spans(seconds_left: float) -> None:
+    """Let no span wait for the next invocation, which may never come."""
+    if seconds_left > 0:
+        gevent.with_timeout(min(SPANS_SECONDS, seconds_left), spans.flush, timeout_value=None)
 
 
 def _metrics(settings: AllSettings) -> Metrics:

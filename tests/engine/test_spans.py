@@ -414,6 +414,7 @@ class Broken(SpanProcessor, Sampler, TextMapPropagator):
             raise RuntimeError("broken")
 
     def on_start(self, span, parent_context=None):
+        logging.getLogger("sdk").warning("a span begins")
         self._fail("on_start")
 
     def on_end(self, span):
@@ -465,6 +466,13 @@ def test_what_fails_in_opentelemetry_fails_no_message_and_is_logged_once_a_minut
     [line] = [line for line in json_lines if line["event"] == "tracing.failed"]
     assert line["level"] == "warning"
     assert "broken" in line["message"]
+
+
+def test_what_the_sdk_logs_in_a_run_has_the_fields_of_its_message(run, json_lines):
+    with broken("nowhere"):
+        run(nothing)
+    [line] = json_lines
+    assert (line["message"], line["message_id"]) == ("a span begins", "m1")
 
 
 def test_a_provider_that_is_none_of_opentelemetrys_is_logged_and_messages_go_on(run, json_lines, monkeypatch):

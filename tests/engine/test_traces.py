@@ -216,7 +216,14 @@ def test_a_tracestate_does_not_go_with_the_traceparent_of_another(clock, wrap):
 
 @pytest.mark.parametrize("odd", [None, 5, ["x"], {"a": 1}, "x"])
 def test_a_cloudevent_whose_trace_is_none_is_handled_all_the_same(clock, odd):
-    rig = put_body(clock, CLOUD | {"traceparent": odd, "tracestate": odd})
+    seen = []
+
+    def handle(payload, message):
+        seen.append(message.attributes)
+        leave_one_behind(payload, message)
+
+    rig = put_body(clock, CLOUD | {"traceparent": odd, "tracestate": odd}, handle)
+    assert seen[0] == ({"traceparent": odd, "tracestate": odd} if isinstance(odd, str) else {})
     assert [outcome.name for _, outcome in rig.ended] == ["succeeded"] * 2
     [entry] = entries_of(rig.queue)
     assert entry.attributes == {}
