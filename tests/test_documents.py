@@ -200,7 +200,7 @@ def test_each_key_that_is_named_is_in_config_toml(page):
     tables = {**content, **content["queues"], **content["handlers"]}
     keys = {key for table in tables.values() for key in table}
     text = page.read_text()
-    others = OF_HANDLERS.union(re.findall(r"def (\w+_seconds)\(", CODE))
+    others = OF_HANDLERS.union(re.findall(r"def (\w+_seconds)\(", CODE), OF_TERRAFORM)
     assert {key for key in re.findall(r"`(\w+_seconds)\b", text) if key not in keys | others} == set()
     of_tables = re.findall(r"\[(?:handlers\.)?(\w+)\]`? `?([a-z]+_[a-z_]+)\b", text)
     assert [(table, key) for table, key in of_tables if key not in tables.get(table, ())] == []
@@ -208,6 +208,11 @@ def test_each_key_that_is_named_is_in_config_toml(page):
 
 #: What a handler finds on its message and gives to its Breaker, a test in an outcome, and a reader in the log.
 OF_HANDLERS = {name for name in (*dir(Message), *dir(Outcome), *dir(Breaker)) if name.endswith("_seconds")}
+OF_TERRAFORM = {
+    name
+    for path in ROOT.glob("deploy/terraform/*/variables.tf")
+    for name in re.findall(r'^variable "(\w+)"', path.read_text(), re.MULTILINE)
+}
 
 
 @pytest.mark.slow

@@ -229,7 +229,7 @@ def _templates(block: Block, stage: Stage) -> Iterator[str]:
         if not path.exists():
             yield f"there is no {path.name} in policies/"
             continue
-        wanted = {*re.findall(r"\$\{(?:jsonencode\()?(\w+)\)?\}", path.read_text())}
+        wanted = {*re.findall(r"\$\{(\w+)\}", path.read_text())}
         yield from (f"{name} needs {missing}, which it is not given" for missing in sorted(wanted - {*given}))
         yield from (f"{name} is given {more}, which it does not need" for more in sorted({*given} - wanted))
 
@@ -238,14 +238,9 @@ def policy_file(stage: Stage, name: str) -> Path:
     return stage.folder.parents[1] / "policies" / name
 
 
-def rendered(path: Path, values: Mapping[str, Any]) -> Any:
+def rendered(path: Path, values: Mapping[str, str]) -> Any:
     """A policy of deploy/policies/ with these values; what has none is its own name."""
-
-    def value_of(match: re.Match[str]) -> str:
-        value = values.get(match[2], match[2])
-        return json.dumps(value) if match[1] else str(value)
-
-    return json.loads(re.sub(r"\$\{(jsonencode\()?(\w+)\)?\}", value_of, path.read_text()))
+    return json.loads(re.sub(r"\$\{(\w+)\}", lambda match: values.get(match[1], match[1]), path.read_text()))
 
 
 def policies(block: Block, stage: Stage) -> Iterator[Any]:

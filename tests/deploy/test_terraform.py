@@ -271,8 +271,8 @@ def test_each_action_of_a_policy_is_a_call_that_aws_knows(path):
 
 @pytest.mark.parametrize("path", POLICIES, ids=lambda path: path.stem)
 def test_no_policy_allows_what_it_does_not_name(path):
-    text = re.sub(r"\$\{jsonencode\(\w+\)\}", '["one"]', path.read_text())
-    assert [*wildcards(json.loads(text))] == []
-    for one in json.loads(text)["Statement"]:
+    policy = json.loads(path.read_text())
+    assert [*wildcards(policy)] == []
+    for one in policy["Statement"]:
         assert {*one} <= {"Sid", "Effect", "Action", "Resource", "Condition"}
         assert all(re.fullmatch(r"[A-Za-z0-9]+", sid) for sid in as_list(one["Sid"]))

@@ -63,7 +63,7 @@ resource "aws_iam_role_policy" "worker_secrets" {
   role  = aws_iam_role.worker.id
 
   policy = templatefile("${local.policies}/worker-secrets.json", {
-    secret_arns = var.config_secret_arns
+    secret_arns = join("\", \"", var.config_secret_arns)
   })
 }
 
@@ -73,7 +73,7 @@ resource "aws_iam_role_policy" "worker_secret_keys" {
   role  = aws_iam_role.worker.id
 
   policy = templatefile("${local.policies}/secret-keys.json", {
-    key_arns = var.secret_key_arns
+    key_arns = join("\", \"", var.secret_key_arns)
   })
 }
 
@@ -83,7 +83,7 @@ resource "aws_iam_role_policy" "worker_large_bodies" {
   role  = aws_iam_role.worker.id
 
   policy = templatefile("${local.policies}/worker-large-bodies.json", {
-    objects = [for bucket in var.large_body_buckets : "${local.arn_prefix}:s3:::${bucket}/*"]
+    objects = join("\", \"", [for bucket in var.large_body_buckets : "${local.arn_prefix}:s3:::${bucket}/*"])
   })
 }
 
@@ -121,7 +121,7 @@ resource "aws_iam_role_policy" "execution_secrets" {
 
   policy = templatefile("${local.policies}/execution-secrets.json", {
     # What stands behind the name, ":key::", picks a field of a secret: it is no part of its ARN.
-    secret_arns = [for arn in values(var.secrets) : join(":", slice(split(":", arn), 0, min(7, length(split(":", arn)))))]
+    secret_arns = join("\", \"", [for arn in values(var.secrets) : join(":", slice(split(":", arn), 0, min(7, length(split(":", arn)))))])
   })
 }
 
@@ -131,6 +131,6 @@ resource "aws_iam_role_policy" "execution_secret_keys" {
   role  = aws_iam_role.execution[0].id
 
   policy = templatefile("${local.policies}/secret-keys.json", {
-    key_arns = var.secret_key_arns
+    key_arns = join("\", \"", var.secret_key_arns)
   })
 }
