@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import stat
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -21,6 +23,7 @@ import yaml
 
 from tests.image.building import ROOT, Image
 from tests.image.container import Container, built_image
+from tests.platforms import messages
 from tests.smtp_server import ScriptedServer
 from tests.worker_process import LocalQueues, WorkerProcess
 
@@ -177,6 +180,35 @@ def test_check_and_send_work_beside_the_running_worker(image, names, compose):
         process.expect("message.succeeded")
         assert process.stop() == 0, process.output()
     assert len(compose.mails.taken) == 1
+
+
+@pytest.fixture
+def jobs(image: Image) -> Iterator[dict[str, Path]]:
+    """The handlers and the config.toml that every platform runs, as mounts."""
+    with tempfile.TemporaryDirectory() as folder:
+        project, place = Path(folder), image.files / "app/jobs"
+        project.chmod(0o755)
+        (project / "config.toml").write_text(messages.CONFIG)
+        shutil.copytree(messages.HANDLERS, project / "jobs", ignore=shutil.ignore_patterns("__pycache__"))
+        place.mkdir()
+        yield {"/app/config.toml": project / "config.toml", "/app/jobs": project / "jobs"}
+        place.rmdir()
+
+
+def test_the_200_messages_of_every_platform_end_in_the_image_as_they_do_elsewhere(image, names, compose, jobs):
+    url, settings = compose.queues.create("orders", messages.MAX_RECEIVE_COUNT), SERVICES["worker"]["environment"]
+    ids = messages.send(compose.queues, "orders")
+    with Container(image, mounts=names | jobs, **settings | {"SQS_QUEUE_URL": url}) as process:
+        wait_until(lambda: messages.is_over(process.lines) or not process.running, 60)
+        assert process.stop() == 0, process.output()
+        stories = messages.stories(process.lines, ids)
+    assert messages.unexpected(stories) == []
+    assert compose.queues.counts("orders") == (0, 0, 0)
+    dead = {number for number, sample in enumerate(messages.SAMPLES) if sample.story[-1].startswith("dead_lettered")}
+    letters = messages.letters(compose.queues, "orders-dead", ids)
+    assert {number: body for number, (body, _) in letters.items()} == {
+        number: messages.SAMPLES[number].body for number in dead
+    }
 
 
 def wait_until(holds, seconds: float = 20.0) -> None:
