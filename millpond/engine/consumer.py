@@ -35,6 +35,10 @@ from millpond.sqs.sqs_queue import SqsQueue
 LEAST_FOR_RATE = 100
 
 
+def _nothing() -> None:
+    """Nobody asks."""
+
+
 class Consumer(DeliveryKeeper, Receiver, Traffic):
     """One queue, wired.
 
@@ -67,6 +71,7 @@ class Consumer(DeliveryKeeper, Receiver, Traffic):
         self.name = name
         self.in_memory = settings.is_local  # what is in it ends with the process
         self.books = books
+        self.on_busy: Callable[[], object] = _nothing  # called before the first message is in hand
         self.ready = 0  # deliveries that no slot has taken yet
         self.queue = queue
         self.gates = processor.gates  # of all types of the process
@@ -118,6 +123,8 @@ class Consumer(DeliveryKeeper, Receiver, Traffic):
         was stopped or the hub stood still: its messages may be another worker's by now. One that was asked for after
         that is new: a worker that woke up lost 227 messages in 30 ms, as fast as it could receive them.
         """
+        if not self.hand.number:
+            self.on_busy()
         since = min(self._unread_since(self._clock.now()), latest)
         self._let_in(self.hand.take(messages, max(since, earliest)))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import os
 from collections.abc import Callable
 from functools import partial
 
@@ -17,7 +18,6 @@ from millpond.app.discovery import Handlers
 from millpond.app.redrive_advice import good_count, longest_policy
 from millpond.engine.processor import end_with_the_handler
 from millpond.errors import ConfigError
-from millpond.http.http_server import HttpServer
 from millpond.hub import asyncio_run, forked
 from millpond.hub.clock import Clock, SystemClock
 from millpond.hub.signals import ExitSignals
@@ -26,8 +26,7 @@ from millpond.observe import log
 from millpond.observe.metrics import Metrics
 from millpond.process.claim_store import check_store, open_store
 from millpond.process.core import Core
-from millpond.process.follower import Follower
-from millpond.process.health import Health
+from millpond.process.follower import start_followers
 from millpond.process.refusals import Refusals
 from millpond.process.service import Service
 from millpond.process.wiring import Queues, Wiring
@@ -58,22 +57,10 @@ def build(
     core = Core(worker.concurrency, worker.drain_limit, clock or SystemClock(), signals or ExitSignals())
     core.install_signals()
     prepare_process()
-    followers = _followers(settings, core)
+    followers = start_followers(settings, core, os.environ)
     teardowns = core.boot(partial(set_up, handlers)) or ()
     queues = core.boot(partial(_wire, settings, core, handlers, metrics)) or Queues((), Refusals(core))
     return Service(core, metrics, queues, teardowns=teardowns, until_empty=until_empty, followers=followers)
-
-
-def _followers(settings: AllSettings, core: Core) -> list[Follower]:
-    """Start what tells the platform of this process: before setup(), so that a long boot is seen as one."""
-    health = Health(core)
-    if not settings.http.listen:
-        return []
-    server = HttpServer(settings.http.address, health.routes, f'[http] listen = "{settings.http.listen}"')
-    server.start()
-    text = f"/healthz and /readyz are answered on port {server.port}"
-    log.event(logging.INFO, "http.ready", text, port=server.port)
-    return [health]
 
 
 def _for_until_empty(settings: AllSettings) -> AllSettings:

@@ -1,21 +1,68 @@
-"""Follower: who follows the life of a process, and tells the platform of it."""
+"""Follower: who follows the life of a process, and tells its platform of it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from millpond.app.config import AllSettings
+from millpond.app.http_settings import HttpSettings
+from millpond.app.platform import PlatformSettings
 from millpond.engine.consumer import Consumer
+from millpond.errors import ConfigError
+from millpond.foreign.text import shown
+from millpond.http.http_server import HttpServer
+from millpond.observe import log
+from millpond.process.core import Core
+from millpond.process.ecs_agent import EcsAgent
+from millpond.process.health import Health
+from millpond.process.systemd import SystemdNotifier, notify_socket, watchdog_seconds
+from millpond.process.task_protection import TaskProtection
 
 
 class Follower(Protocol):
-    """What stands between a process and its platform; each call must return at once."""
+    """What stands between a process and its platform. Nothing waits for what it does, but for a moment at the end."""
 
     def ready(self, consumers: Sequence[Consumer]) -> object:
-        """The worker receives from these queues; not called where a signal came before."""
+        """The boot is over, and these queues are received from; not called where a signal came before."""
 
     def draining(self) -> object:
         """The drain begins."""
 
     def ended(self) -> object:
         """Nothing is in hand any more, or nothing more can be done; the exit follows."""
+
+
+def start_followers(settings: AllSettings, core: Core, environ: Mapping[str, str]) -> list[Follower]:
+    """Start what this platform needs. Raises ConfigError. Call it before setup(): a long boot is seen as one then."""
+    health = Health(core)
+    followers: list[Follower] = [health]
+    if settings.http.listen:
+        _serve(settings.http, health)
+    if (place := notify_socket(environ)) is not None:
+        followers.append(notifier := SystemdNotifier(core, health, place, watchdog_seconds(environ)))
+        notifier.start()
+    if not settings.http.listen and place is None:
+        followers.clear()  # nobody asks how it fares
+    if protection := _protection(settings.platform, core, environ):
+        followers.append(protection)
+        protection.start()
+    return followers
+
+
+def _serve(settings: HttpSettings, health: Health) -> None:
+    server = HttpServer(settings.address, health.routes, f'[http] listen = "{settings.listen}"')
+    server.start()
+    text = f"/healthz and /readyz are answered on port {server.port}"
+    log.event(logging.INFO, "http.ready", text, port=server.port)
+
+
+def _protection(settings: PlatformSettings, core: Core, environ: Mapping[str, str]) -> TaskProtection | None:
+    uri = environ.get("ECS_AGENT_URI")
+    if settings.task_protection == "off" or not uri:
+        return None
+    try:
+        return TaskProtection(core, EcsAgent(uri))
+    except ValueError as error:
+        raise ConfigError(f'[platform] task_protection = "auto": {shown(error)}') from None

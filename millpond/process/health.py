@@ -21,7 +21,7 @@ class Stage(Enum):
 
     | from | to | when |
     |---|---|---|
-    | BOOTING | READY | it receives (`worker.ready`) |
+    | BOOTING | READY | it begins to receive (`worker.ready`) |
     | BOOTING, READY | DRAINING | a signal, `--until-empty`, a refusal or a crash: `Core.stop` |
     """
 
@@ -56,7 +56,7 @@ class Health:
 
     def ready(self, consumers: Sequence[Consumer]) -> None:
         """Begin to look at these queues: the worker receives."""
-        self._is_ready, self._consumers = True, consumers
+        self._consumers, self._is_ready = consumers, True
         self._core.spawn(self._keep_looking)
 
     def draining(self) -> None:

@@ -71,14 +71,16 @@ class Service:
             drain.tear_down(self._teardowns)
         if watchdog:
             watchdog.stop()
-        code = log_end(core, self.consumers, self._queues.refusals, self._until_empty)
-        self._metrics.close()
         for follower in self._followers:
             follower.ended()
+        code = log_end(core, self.consumers, self._queues.refusals, self._until_empty)
+        self._metrics.close()
         log.flush()
         return code
 
     def _start_pollers(self) -> None:
+        for follower in self._followers:
+            follower.ready(self.consumers)
         for consumer in self.consumers:
             consumer.pollers.start()
         text, names = "waiting for messages", [consumer.name for consumer in self.consumers]
@@ -86,8 +88,6 @@ class Service:
             text = f"started, but SQS has not answered yet for {', '.join(unanswered)}: the worker keeps asking"
         text += "; Ctrl-C or SIGTERM finishes what is in hand and stops"
         log.event(logging.INFO, "worker.ready", text, queues=names)
-        for follower in self._followers:
-            follower.ready(self.consumers)
 
     def _step(self) -> bool:
         if self._until_empty and self._is_empty():
