@@ -113,7 +113,7 @@ def line_stands_still(original: Any) -> Any:
     return let_next_in
 
 
-@mutant("none is held past max_hold_seconds", (Hold, "_sweep"))
+@mutant("none is held past max_hold_seconds", (Hold, "sweep"))
 def held_past_its_time(original: Any) -> Any:
     return lambda self: None
 
