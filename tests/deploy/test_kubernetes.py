@@ -185,10 +185,13 @@ def _misfits_of_scaling(kinds: dict[str, Any], settings: dict[str, str]) -> Iter
     if scaled["scaleTargetRef"] != {"name": deployment["metadata"]["name"]}:
         yield "KEDA scales another Deployment"
     labels = deployment["spec"]["template"]["metadata"]["labels"]
-    for selector in (deployment["spec"]["selector"], kinds["PodDisruptionBudget"]["spec"]["selector"]):
+    budget, policy = kinds["PodDisruptionBudget"]["spec"], kinds["NetworkPolicy"]["spec"]
+    for selector in (deployment["spec"]["selector"], budget["selector"], policy["podSelector"]):
         if not selector["matchLabels"].items() <= labels.items():
             yield "a selector does not find the pods"
     (trigger,) = scaled["triggers"]
+    if policy.get("policyTypes") != ["Ingress"] or "ingress" in policy:
+        yield "others than its node may connect to a worker, or it may not go out"
     if trigger["type"] != "aws-sqs-queue":
         yield "KEDA does not look at an SQS queue"
     if trigger["authenticationRef"] != {"name": kinds["TriggerAuthentication"]["metadata"]["name"]}:
@@ -242,6 +245,9 @@ MISFITS = {
         "scaleTargetRef:\n    name: worker",
     ),
     "a budget for nobody": ("pod-disruption-budget.yaml", "app.kubernetes.io/name: millpond", "app: millpond"),
+    "a policy for nobody": ("network-policy.yaml", "app.kubernetes.io/name: millpond", "app: millpond"),
+    "a way in": ("network-policy.yaml", "policyTypes: [Ingress]", "policyTypes: [Ingress]\n  ingress: [{}]"),
+    "no way out": ("network-policy.yaml", "policyTypes: [Ingress]", "policyTypes: [Ingress, Egress]"),
     "another authentication": (
         "scaled-object.yaml",
         "authenticationRef:\n        name: millpond",
