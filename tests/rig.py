@@ -10,6 +10,7 @@ import gevent
 import msgspec
 
 from millpond.app.config import MAX_BYTES_IN_FLIGHT, QueueSettings, RetrySettings
+from millpond.app.envelope import EnvelopeKind
 from millpond.app.routing import Route
 from millpond.claims.claim import ClaimStore
 from millpond.engine.books import Books
@@ -115,6 +116,8 @@ class Rig:
         thread: bool = False,
         max_bytes: int = MAX_BYTES_IN_FLIGHT,
         options: dict[str, dict[str, Any]] | None = None,
+        envelope: EnvelopeKind = "auto",
+        event_type: str = "",
     ) -> None:
         self.clock = clock
         self.queue = queue or FakeQueue(clock)
@@ -155,6 +158,8 @@ class Rig:
                 visibility_seconds=visibility_seconds,
                 pollers=pollers,
                 max_hold_seconds=hold_seconds,
+                envelope=envelope,
+                event_type=event_type,
             ),
             Limited(self.queue, clock),
             Limited(self.dead, clock) if self.dead else None,

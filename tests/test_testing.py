@@ -112,6 +112,29 @@ def test_a_handler_in_a_thread_may_start_processes(project, tmp_path, patched, c
     assert ("returned non-zero exit status 3" in ended.stdout) is bool(code)
 
 
+def test_a_type_that_a_prefix_takes_has_its_module_set_up(project):
+    name = project(
+        pictures="""
+        import msgspec
+        from millpond import Message, handler
+
+        class Settings(msgspec.Struct): ...
+
+        def setup(settings: Settings):
+            seen.append("set up")
+
+        @handler("s3:ObjectCreated:*")
+        def picture(record: dict, message: Message) -> None:
+            seen.append(message.event_type)
+
+        seen = []
+        """
+    )
+    assert deliver("s3:ObjectCreated:Put", {}) == Outcome("succeeded")
+    assert sys.modules[f"{name}.pictures"].seen == ["set up", "s3:ObjectCreated:Put"]
+    assert deliver("s3:ObjectRemoved:Delete", {}).cause == "undecodable"
+
+
 def test_the_message_is_what_the_test_says(project):
     name = project(greet=GREET)
     deliver("greet", {"to": []}, attempt=3, event_id="order-7", attributes={"tenant": "a", "key": b"\0"})

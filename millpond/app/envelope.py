@@ -18,6 +18,8 @@ EnvelopeKind = Literal["auto", "millpond", "sns", "eventbridge", "s3", "cloudeve
 
 #: Milliseconds since the epoch up to the year 5138.
 MAX_MOMENT_MS = 10**14
+#: The attribute of an envelope of our own in a queue whose bodies are payloads (`envelope = "none"`).
+OWN_ATTRIBUTE = "millpond_envelope"
 #: The type of what S3 sends once to the queue of each new notification; there is no record in it.
 S3_TEST_EVENT = "s3:TestEvent"
 
@@ -75,6 +77,11 @@ class Pointer(Unwrapped):
     bucket: str = ""
     key: str = ""
     opened: Callable[[str | bytes], Envelope] = None  # type: ignore[assignment]  # the opener gives it
+
+
+def marks_of(kind: EnvelopeKind) -> Mapping[str, Attribute]:
+    """The attributes that show an envelope of our own, in a queue of this kind of bodies."""
+    return {OWN_ATTRIBUTE: Attribute("String", "millpond")} if kind == "none" else NO_ATTRIBUTES
 
 
 def early_seconds(envelope: Envelope, received: Received, now: float) -> int:

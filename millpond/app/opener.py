@@ -9,7 +9,7 @@ from functools import partial
 
 import msgspec
 
-from millpond.app.envelope import Envelope, EnvelopeKind, Pointer, Undecodable, Unwrapped
+from millpond.app.envelope import OWN_ATTRIBUTE, Envelope, EnvelopeKind, Pointer, Undecodable, Unwrapped
 from millpond.app.vendors import OPENERS, UNREADABLE_JSON, Parcel, fields_of, kind_of, pointer_in
 from millpond.sqs.queue import Received
 
@@ -31,7 +31,7 @@ class Opener:
     4. SNS, EventBridge, S3 and CloudEvents are known by their marks; then what base64 hides is looked at.
 
     `kind` pins the envelope: no other is looked for then, and what does not fit is Undecodable. With "none" every body
-    is the payload.
+    is the payload, but for what OWN_ATTRIBUTE marks.
     """
 
     def __init__(self, default_type: str = "", kind: EnvelopeKind = "auto") -> None:
@@ -51,6 +51,8 @@ class Opener:
         return envelope
 
     def _open_bare(self, received: Received) -> Envelope:
+        if OWN_ATTRIBUTE in received.attributes:
+            return self._open(received)
         return self._open_text(self._parcel(received))
 
     def _parcel(self, received: Received) -> Parcel:
@@ -72,6 +74,8 @@ class Opener:
 
     def _open_foreign(self, parcel: Parcel, error: Exception) -> Envelope:
         """A body that is no envelope of our own: `error` says why."""
+        if parcel.kind == "none":
+            return self._pointer(parcel) or self._bare(parcel, error)
         if (text := _without_mark(parcel.text)) != parcel.text:
             return self._open_text(msgspec.structs.replace(parcel, text=text))
         if (pointer := self._pointer(parcel)) is not None:

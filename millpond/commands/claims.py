@@ -52,11 +52,13 @@ def _keys(settings: AllSettings, wanted: str, event_type: str) -> Sequence[str]:
     if event_type:
         return [key_of(event_type, wanted)]
     handlers = discovery.handlers_of(settings)
-    keys = [key_of(name, wanted) for name in idempotent_types(handlers.routes)]
+    types = idempotent_types(handlers.routes)
+    keys = [key_of(name, wanted) for name in types if not name.endswith("*")]  # claims go by a message's own type
     if " " in wanted:
         keys.insert(0, wanted)
     if not keys:
-        raise ConfigError("no handler is idempotent: name the message type by --type, or the whole key, 'TYPE ID'")
+        why = f"{', '.join(types)} takes many types" if types else "no handler is idempotent"
+        raise ConfigError(f"{why}: name the message's type by --type, or the whole key, 'TYPE ID'")
     return keys
 
 

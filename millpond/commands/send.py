@@ -13,7 +13,8 @@ from uuid import uuid4
 import msgspec
 from gevent.pool import Pool
 
-from millpond.app.config import AllSettings
+from millpond.app.config import AllSettings, QueueSettings
+from millpond.app.envelope import marks_of
 from millpond.errors import FINISHED, LEFT, AccessDenied, ConfigError, QueueError, QueueMissing, Unreachable
 from millpond.foreign.text import shown
 from millpond.local.attributes import ACCOUNT_ID
@@ -36,7 +37,7 @@ def run(settings: AllSettings, options: Namespace) -> int:
     """Send what the command line says; return the exit code. Raises ConfigError where nothing can be sent at all."""
     name = _queue_name(settings, options.queue)
     ids = [uuid4().hex for _ in range(options.count)]
-    entries = _entries(options, ids, settings.queues[name].is_fifo)
+    entries = _entries(options, ids, settings.queues[name])
     results: dict[int, Failure | None] = {}
     why = ""
     try:
@@ -106,7 +107,8 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a JSON value")
 
 
-def _entries(options: Namespace, ids: Sequence[str], fifo: bool) -> list[Entry]:
+def _entries(options: Namespace, ids: Sequence[str], queue: QueueSettings) -> list[Entry]:
+    fifo = queue.is_fifo
     if not options.type.strip():
         raise ConfigError("TYPE is empty: give the type of the message, such as email.send")
     if fifo and not options.group:
@@ -117,7 +119,7 @@ def _entries(options: Namespace, ids: Sequence[str], fifo: bool) -> list[Entry]:
         text = f"--delay {options.delay}: SQS delays a message by 0 to {MAX_DELAY_SECONDS} seconds"
         raise ConfigError(f"{text}; EventBridge Scheduler sends to a queue at any later time")
     payload = msgspec.Raw(read_payload(options.payload).encode())
-    attributes = _attributes(options.attribute)
+    attributes = {**_attributes(options.attribute), **marks_of(queue.envelope)}
     dedup_ids = [dedup_id_of(event_id) if fifo else "" for event_id in ids]
     bodies = [envelope_text(options.type, event_id, payload) for event_id in ids]
     entries = [

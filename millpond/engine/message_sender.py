@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from millpond.app.config import QueueSettings
 from millpond.app.dead_letter import is_bare
+from millpond.app.envelope import marks_of
 from millpond.engine.books import Books
 from millpond.engine.delivery import Delivery
 from millpond.engine.processor import Processor
@@ -71,7 +72,7 @@ class MessageSender:
         self.dead_letters = dead_letters
         self._queue = queue
         self._processor = processor
-        self._entries = EntryWriter(name, processor.where, clock, settings.is_fifo)
+        self._entries = EntryWriter(name, processor.where, clock, settings.is_fifo, marks_of(settings.envelope))
         self._books = books
         self._owner = owner
         self._clock = clock

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -12,7 +12,7 @@ from millpond.foreign.trace_context import NO_TRACE, TraceContext
 from millpond.hub.clock import Clock
 from millpond.message import FollowUp, Outcome, delayed
 from millpond.sqs.limits import MAX_BYTES, MAX_DELAY_SECONDS
-from millpond.sqs.queue import Entry, Failure, Received, dedup_id_of
+from millpond.sqs.queue import NO_ATTRIBUTES, Attribute, Entry, Failure, Received, dedup_id_of
 
 NO_ANSWER = Failure("", "it has not answered")
 
@@ -59,13 +59,24 @@ class Unsent(msgspec.Struct, eq=False):
 
 
 class EntryWriter:
-    """Writes what one queue's deliveries leave behind. `where` gives the place of a delivery's handler."""
+    """Writes what one queue's deliveries leave behind. `where` gives the place of a delivery's handler.
 
-    def __init__(self, queue: str, where: Callable[[Delivery], str], clock: Clock, fifo: bool) -> None:
+    `marks`: the attributes of a follow-up by which its own queue knows its envelope.
+    """
+
+    def __init__(
+        self,
+        queue: str,
+        where: Callable[[Delivery], str],
+        clock: Clock,
+        fifo: bool,
+        marks: Mapping[str, Attribute] = NO_ATTRIBUTES,
+    ) -> None:
         self._queue = queue
         self._where = where
         self._clock = clock
         self._fifo = fifo
+        self._marks = marks
 
     def follow_up(self, delivery: Delivery, follow_up: FollowUp, after_seconds: int) -> Entry:
         """A follow-up as its own queue takes it. A FIFO queue delays none: the body says when its time has come."""
@@ -74,9 +85,10 @@ class EntryWriter:
         if self._fifo:
             moment = round((self._clock.time() + after_seconds) * 1000)
             body = delayed(follow_up.body, moment) if after_seconds else follow_up.body
-            entry = Entry(body, 0, group, dedup_id=follow_up.dedup_id(delivery.received.message_id))
+            dedup_id = follow_up.dedup_id(delivery.received.message_id)
+            entry = Entry(body, 0, group, attributes=self._marks, dedup_id=dedup_id)
         else:
-            entry = Entry(follow_up.body, after_seconds, group)
+            entry = Entry(follow_up.body, after_seconds, group, attributes=self._marks)
         trace = _trace_of(delivery, follow_up)
         return entry if trace is NO_TRACE else entry.with_trace(trace, delivery.owner.max_bytes)
 
@@ -86,7 +98,7 @@ class EntryWriter:
         return copy(delivery.received, reason, dedup_id_of(delivery.received.message_id) if self._fifo else "")
 
     def letter_of_follow_up(self, delivery: Delivery, follow_up: FollowUp, why: str) -> Entry:
-        entry = Entry(follow_up.body).with_trace(_trace_of(delivery, follow_up), MAX_BYTES)
+        entry = Entry(follow_up.body, attributes=self._marks).with_trace(_trace_of(delivery, follow_up), MAX_BYTES)
         group, header = delivery.received.group_id, entry.trace_header
         received = Received("", "", follow_up.body, 1, 0, group, header, entry.attributes)
         dedup_id = follow_up.dedup_id(delivery.received.message_id) if self._fifo else ""

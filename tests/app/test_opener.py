@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from millpond.app.envelope import Envelope, Pointer, Records, Undecodable, Unwrapped
+from millpond.app.envelope import Envelope, Pointer, Records, Undecodable, Unwrapped, marks_of
 from millpond.app.opener import MAX_LAYERS, Opener
 from millpond.sqs.queue import NO_ATTRIBUTES, Attribute, Received
 
@@ -403,6 +403,14 @@ def test_no_reason_quotes_a_value_of_the_body():
         with pytest.raises(Undecodable) as raised:
             opened(body)
         assert "4711" not in str(raised.value)
+
+
+def test_in_a_queue_of_payloads_a_mark_shows_our_own_envelope_and_means_nothing_beside_another_body():
+    marked = {**NAMED, **marks_of("none")}
+    assert marks_of("auto") == marks_of("millpond") == {}
+    assert of(opened(OWN, marked, kind="none")) == ("job", "e1", "$.payload")
+    for body in ("plain", golden("sns"), '{"event_type": "job"}', in_base64(OWN)):
+        assert of(opened(body, marked, kind="none")) == ("named", "m1", "$")
 
 
 def test_a_bare_payload_is_unwrapped_from_nothing():

@@ -195,3 +195,15 @@ def test_without_a_table_there_is_nothing_to_see(claims, tmp_path):
     code, _, err = claims("show", "7")
     assert code == 3
     assert "[idempotency] table is empty: claims are in a worker's own memory then" in err
+
+
+def test_the_claims_of_a_prefix_are_found_by_the_type_that_came(claims, store, tmp_path):
+    [jobs] = [path for path in tmp_path.glob("*/*.py") if "@handler" in path.read_text()]
+    jobs.write_text(
+        'from millpond import handler\n@handler("s3:*", idempotent=True)\ndef one(payload: dict) -> None: ...\n'
+    )
+    begin(store, key_of("s3:ObjectCreated:Put", "7"))
+    code, _, err = claims("show", "7")
+    assert (code, "s3:* takes many types: name the message's type by --type" in err) == (3, True)
+    code, out, _ = claims("show", "7", "--type", "s3:ObjectCreated:Put")
+    assert (code, "held" in out) == (0, True)

@@ -432,3 +432,32 @@ def test_a_denied_send_is_told_with_its_remedy_and_its_end(clock, caplog):
         1,
     )
     assert "allow sqs:SendMessage" in told[0]["msg"]
+
+
+@pytest.mark.parametrize("fifo", [False, True])
+def test_a_follow_up_is_known_in_a_queue_whose_bodies_are_payloads_and_so_is_its_dead_letter(clock, fifo):
+    seen = []
+
+    def handle(payload, message):
+        seen.append((payload, message.event_id))
+        if len(seen) == 1:
+            message.follow_up({"left": "behind"}, after=5)
+            message.follow_up({"left": "behind"}, reject="no")
+
+    more = {"queue": SendingQueue(clock)} if fifo else {}
+    rig = Rig(clock, {"job": handle}, fifo=fifo, envelope="none", event_type="job", **more)
+    body = '{"event_type":"of others","payload":1}'
+    rig.queue.put(body, **({"group_id": "a"} if fifo else {}))
+    rig.consumer.pollers.start()
+    clock.advance(30)
+    (first, first_id), (second, second_id) = seen
+    assert (first, second, second_id) == (json.loads(body), {"left": "behind"}, f"{first_id}/1")
+    [letter] = [one.entry for one in rig.dead.messages.values()]
+    redriven = Received("m", "h", letter.body, attributes=letter.attributes)
+    envelope = Opener("job", "none").open(redriven)
+    assert (envelope.event_type, envelope.event_id, bytes(envelope.payload)) == (
+        "job",
+        f"{first_id}/2",
+        b'{"left":"behind"}',
+    )
+    assert rig.crashes == []

@@ -331,7 +331,7 @@ def test_an_outage_is_logged_at_its_beginning_and_end_and_once_a_minute_between(
     opened, *_, closed = (one for one in caplog.records if getattr(one, "event", "").startswith("breaker."))
     assert opened.levelname == "WARNING"
     assert (opened.fields["reason"], opened.fields["type"]) == ("mail server down", "job")
-    assert 290 <= closed.fields["seconds"] <= 305
+    assert 285 <= closed.fields["seconds"] <= 305  # it opened with the first failure, and a probe was on its way at 290
 
 
 def test_a_run_of_ordinary_failures_opens_it_and_no_attempts_are_burned(clock):

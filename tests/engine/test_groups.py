@@ -205,7 +205,9 @@ class FifoQueue(FakeQueue):
         one.receives += 1
         one.handle = f"{one.id}#{one.receives}"
         self._hide(one, visibility_seconds)
-        return Received(one.id, one.handle, one.entry.body, one.receives, one.sent_ms, one.entry.group_id)
+        entry = one.entry
+        more = entry.group_id, entry.trace_header, entry.attributes
+        return Received(one.id, one.handle, entry.body, one.receives, one.sent_ms, *more)
 
     def send(self, entries: Sequence[Entry]) -> list[Failure | None]:
         """Written down only."""
