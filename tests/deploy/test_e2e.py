@@ -67,7 +67,8 @@ class Tried:
     """A run of e2e.py in a process of its own, with a pipe for the log."""
 
     def __init__(self, queues: LocalQueues, *arguments: str) -> None:
-        reading, self.log = os.pipe()
+        reading, writing = os.pipe()
+        self.log = os.fdopen(writing, "wb")  # gevent's own os.close closes later
         program = [sys.executable, str(ROOT / "deploy/e2e.py"), "--queue-url", queues.url("q"), "--type", "e2e.ping"]
         self.process = subprocess.Popen(
             [*program, "--settle", "1", *arguments],
@@ -88,35 +89,30 @@ class Tried:
         return re.findall(r"e2e-\w+-00001", line)[0]
 
     def result(self) -> tuple[int, str]:
-        os.close(self.log)
+        self.log.close()
         text, _ = self.process.communicate(timeout=SECONDS * 2)
         return self.process.returncode, text
 
 
 @contextmanager
-def worker(folder: Path, config: str, log: int) -> Iterator[None]:
+def worker(folder: Path, config: str, log: IO[bytes], *options: str) -> Iterator[subprocess.Popen[bytes]]:
     """A worker whose standard output is this pipe."""
     write_project(folder, HANDLERS, config)
     environ = {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen([sys.executable, ROOT / "worker.py"], cwd=folder, env=environ, stdout=log)
+    process = subprocess.Popen([sys.executable, ROOT / "worker.py", *options], cwd=folder, env=environ, stdout=log)
     try:
-        yield
+        yield process
     finally:
         process.terminate()
         process.wait(SECONDS)
 
 
-def run(queues: LocalQueues, folder: Path, *arguments: str, per_second: int = MANY) -> tuple[int, str]:
-    """e2e.py beside a worker, whose log it reads as it comes."""
-    tried = Tried(queues, *arguments)
-    with worker(folder / "app", config(queues, per_second), tried.log):
-        tried.process.wait(SECONDS * 2)
-    return tried.result()
-
-
 @pytest.mark.slow
 def test_each_job_is_done_once_and_the_times_are_printed(queues: LocalQueues, tmp_path: Path) -> None:
-    code, text = run(queues, tmp_path, "--jobs", "500", "--payload", '{"again": true}')
+    tried = Tried(queues, "--jobs", "500", "--payload", '{"again": true}')
+    with worker(tmp_path / "app", config(queues), tried.log):
+        tried.process.wait(SECONDS * 2)
+    code, text = tried.result()
     assert code == 0, text
     assert "500 jobs e2e.ping sent to q" in text
     assert re.search(r"500 of 500 done in \d+\.\d s, \d+\.\d a second", text)
@@ -128,13 +124,12 @@ def test_each_job_is_done_once_and_the_times_are_printed(queues: LocalQueues, tm
 
 @pytest.mark.slow
 def test_one_lost_one_doubled_and_one_dead_letter_are_each_named(queues: LocalQueues, tmp_path: Path) -> None:
-    arguments = ("--jobs", "50", "--timeout", "4", "--payload", '{"reject": true}')
-    tried = Tried(queues, *arguments)
+    tried = Tried(queues, "--jobs", "50", "--payload", '{"reject": true}')
     first = tried.wait_until_sent()
     lost, doubled = plant_a_loss_and_a_double(queues, {f"{first[:-5]}00004"})
-    with worker(tmp_path / "app", config(queues), tried.log):
-        tried.process.wait(SECONDS)
-    code, text = tried.result()
+    with worker(tmp_path / "app", config(queues), tried.log, "--until-empty") as process:
+        process.wait(SECONDS * 2)
+    code, text = tried.result()  # the log has ended: nothing more is to be waited for
     assert code == 1
     assert f"missing: {lost}: no line of the log says that it is done\n" in text
     assert re.search(rf"doubled: {doubled}: it succeeded 2 times, within \d+\.\d s\n", text)
@@ -157,7 +152,11 @@ def plant_a_loss_and_a_double(queues: LocalQueues, not_these: set[str]) -> tuple
 
 @pytest.mark.slow
 def test_a_log_that_only_counts_successes_is_named_as_the_reason(queues: LocalQueues, tmp_path: Path) -> None:
-    code, text = run(queues, tmp_path, "--jobs", "30", "--timeout", "2.5", per_second=3)
+    tried = Tried(queues, "--jobs", "30")
+    tried.wait_until_sent()
+    with worker(tmp_path / "app", config(queues, per_second=3), tried.log, "--until-empty") as process:
+        process.wait(SECONDS * 2)
+    code, text = tried.result()
     assert code == 1
     hidden = int(re.findall(r"the log only counts (\d+) successes", text)[0])
     missing = int(re.findall(r"FAILED: (\d+) missing", text)[0])
