@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import gevent
 import pytest
 from opentelemetry import baggage, trace
+from opentelemetry.propagators.aws import AwsXRayPropagator
 from opentelemetry.propagators.textmap import TextMapPropagator
 from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased, Sampler
@@ -20,6 +21,7 @@ from millpond.foreign.trace_context import delivery
 from millpond.producer import Producer
 from millpond.sqs.queue import Attribute, Failure
 from tests.engine.test_traces import NAMED, OTHER, entries_of
+from tests.fakes import FakeQueue
 from tests.foreign.test_trace_context import HEADER, PARENT, ROOT_ID, SPAN_ID, TRACE_ID
 from tests.rig import Rig
 from tests.tracing import tracing
@@ -69,6 +71,16 @@ def producer(monkeypatch):
     producer = Producer(URL)
     producer.to = queue
     return producer
+
+
+def test_a_queue_without_a_url_as_in_the_test_kit_has_no_place(clock, traced):
+    rig = Rig(clock, {"job": nothing}, queue=FakeQueue(clock, url=""))
+    rig.put("job")
+    rig.consumer.pollers.start()
+    clock.advance(1)
+    span = traced.span("process")
+    assert span.name == "process"
+    assert {"messaging.destination.name", "aws.sqs.queue.url", "server.address"} & {*span.attributes} == set()
 
 
 def nothing(payload, message):
@@ -151,31 +163,12 @@ def test_a_header_of_another_trace_is_a_second_link(run, traced):
     assert [link.context.trace_flags.sampled for link in traced.span("process").links] == [True, True]
 
 
-class XRay(TextMapPropagator):
-    """What OpenTelemetry's propagator of X-Ray reads and writes, in short."""
-
-    fields = frozenset({spans.XRAY_FIELD})
-
-    def extract(self, carrier, context=None, getter=None):
-        found = spans.parent_of(carrier.get(spans.XRAY_FIELD, ""))
-        if found is None:
-            return context
-        flags = trace.TraceFlags(found.sampled)
-        remote = trace.SpanContext(found.trace_id, found.span_id, is_remote=True, trace_flags=flags)
-        return trace.set_span_in_context(trace.NonRecordingSpan(remote), context)
-
-    def inject(self, carrier, context=None, setter=None):
-        found = trace.get_current_span(context).get_span_context()
-        root, span_id = format(found.trace_id, "032x"), format(found.span_id, "016x")
-        carrier[spans.XRAY_FIELD] = f"Root=1-{root[:8]}-{root[8:]};Parent={span_id};Sampled=1"
-
-
 def test_with_the_propagator_of_x_ray_the_header_is_the_parent_and_goes_on_anew(run):
     def handle(payload, message):
         if payload is None:
             message.follow_up("more")
 
-    with tracing(propagator=XRay()) as traced:
+    with tracing(propagator=AwsXRayPropagator()) as traced:
         rig = run(handle, trace_header=HEADER)
     [entry] = entries_of(rig.queue)
     first, second = traced.spans("process")
@@ -344,6 +337,16 @@ def test_a_send_in_a_handler_is_a_producer_span_below_its_run(run, traced, produ
         "millpond.event_type": "order",
         "millpond.event_id": "o-1",
     }
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_greenlet_of_a_handlers_own_is_below_its_run_where_it_has_the_context(run, traced, producer, copied):
+    def handle(payload, message):
+        run_it = contextvars.copy_context().run if copied else lambda call, *args: call(*args)
+        gevent.spawn(run_it, producer.send, "order", 1).join()
+
+    run(handle, attributes=NAMED)
+    assert parent_of(traced.span("send")) == (ids(traced.span("process")) if copied else None)
 
 
 def test_a_send_of_a_web_request_is_below_its_span_which_goes_on_after_it(traced, producer):
