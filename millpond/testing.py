@@ -125,6 +125,11 @@ class _Owner:
     def number_inside(self, line: Line) -> int:
         return 0
 
+    def take_bytes(self, size: int) -> bool:
+        return True
+
+    def leave_bytes(self, size: int) -> None: ...
+
 
 class _Project:
     """The settings and handlers of one folder."""

@@ -11,16 +11,21 @@ import msgspec
 
 from millpond.app.config import MAX_BYTES_IN_FLIGHT, QueueSettings, RetrySettings
 from millpond.app.envelope import EnvelopeKind
+from millpond.app.large_body_settings import LargeBodySettings
 from millpond.app.routing import Route
 from millpond.claims.claim import ClaimStore
+from millpond.engine.body_remover import BodyRemover
 from millpond.engine.books import Books
+from millpond.engine.bucket_bodies import BucketBodies
 from millpond.engine.claiming import Claiming
 from millpond.engine.consumer import Consumer
 from millpond.engine.intake import Intake
+from millpond.engine.large_body import NO_LARGE_BODIES
 from millpond.engine.permits import Permits
 from millpond.engine.poller import Pollers
 from millpond.engine.processor import Processor
 from millpond.hub.pool import Pool
+from millpond.large_bodies.body_store import BodyStore
 from millpond.observe import log
 from millpond.observe.metrics import Metrics
 from millpond.sqs.limits import MAX_BYTES
@@ -118,6 +123,8 @@ class Rig:
         options: dict[str, dict[str, Any]] | None = None,
         envelope: EnvelopeKind = "auto",
         event_type: str = "",
+        bodies: BodyStore | None = None,
+        large_bodies: LargeBodySettings = LargeBodySettings(),  # noqa: B008  it is frozen
     ) -> None:
         self.clock = clock
         self.queue = queue or FakeQueue(clock)
@@ -147,7 +154,10 @@ class Rig:
             self.pool._wake_later = self.pool._wake_soon  # type: ignore[method-assign]
         self.permits = Permits(concurrency + prefetch, 1, clock, max_bytes)
         claiming = Claiming(store, clock) if store is not None else None
-        self.processor = Processor(routes, RetrySettings(max_attempts, *back_off), clock, threads, claiming)
+        retry = RetrySettings(max_attempts, *back_off)
+        large = BucketBodies(large_bodies, bodies, clock, clock) if bodies is not None else NO_LARGE_BODIES
+        self.processor = Processor(routes, retry, clock, threads, claiming, large_bodies=large)
+        self.remover = BodyRemover(bodies, clock, self.spawn) if bodies and large_bodies.delete_after_success else None
         metrics = metrics or Metrics("", 0, "millpond", "test")
         books = Books("q", routes, metrics, log.Allowance(0), clock)
         self.consumer = Consumer(
@@ -171,6 +181,7 @@ class Rig:
             first_receive_failed=self.first_failures.append,
             clock=clock,
             spawn=self.spawn,
+            on_settled=self.remover.settled if self.remover else None,
         )
         self.consumer.learn(max_receive_count, MAX_BYTES)
         self.books = books

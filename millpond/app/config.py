@@ -17,6 +17,8 @@ import msgspec
 from millpond.app.claim_settings import IdempotencySettings
 from millpond.app.envelope import EnvelopeKind
 from millpond.app.http_settings import HttpSettings
+from millpond.app.large_body_settings import LargeBodySettings
+from millpond.app.output_settings import LogSettings, StatsdSettings
 from millpond.app.platform import PLATFORM_VARIABLES, PlatformSettings
 from millpond.app.secret_references import place_of_reference
 from millpond.app.secret_values import Fetch, fetch_secrets
@@ -27,15 +29,12 @@ from millpond.app.setting_types import (
     DelaySeconds,
     DrainSeconds,
     Folders,
-    Host,
     InHandBytes,
     MaxMessages,
     Places,
-    Port,
     PortOrAny,
     Positive,
     QueuePlace,
-    Rate,
     Seconds,
     Text,
     ThreadNumber,
@@ -133,22 +132,6 @@ class RetrySettings(Unshown, msgspec.Struct, frozen=True):
     max_seconds: DelaySeconds = 1_800.0
 
 
-class StatsdSettings(Unshown, msgspec.Struct, frozen=True):
-    """[statsd]: metrics; off where host is empty."""
-
-    host: Host = ""
-    port: Port = 8125
-    prefix: Text = "millpond"
-
-
-class LogSettings(Unshown, msgspec.Struct, frozen=True):
-    """[log]: standard output."""
-
-    level: Literal["debug", "info", "warning", "error", "critical"] = "info"
-    format: Literal["auto", "text", "json"] = "auto"
-    succeeded_per_second: Rate = 10.0
-
-
 class LocalSettings(Unshown, msgspec.Struct, frozen=True):
     """[local]: the local SQS, for queues with url = "local"."""
 
@@ -167,6 +150,7 @@ class AllSettings(Unshown, msgspec.Struct, frozen=True):
     retry: RetrySettings
     types: dict[str, TypeSettings]
     idempotency: IdempotencySettings
+    large_bodies: LargeBodySettings
     statsd: StatsdSettings
     log: LogSettings
     local: LocalSettings
@@ -199,6 +183,7 @@ def load(path: Path, environ: Mapping[str, str], fetch: Fetch = fetch_secrets) -
         retry=retry.read(RetrySettings),
         types=read_types(file.tables("types"), worker, process.concurrency),
         idempotency=file.table("idempotency").read(IdempotencySettings),
+        large_bodies=file.table("large_bodies").read(LargeBodySettings),
         statsd=file.table("statsd").read(StatsdSettings),
         log=file.table("log").read(LogSettings),
         local=file.table("local").read(LocalSettings),

@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from millpond.app import discovery
-from millpond.app.config import AllSettings, RetrySettings, StatsdSettings
+from millpond.app.config import AllSettings, RetrySettings
+from millpond.app.output_settings import StatsdSettings
 from millpond.app.retry_policy import Span, policy_of
 from millpond.app.routing import Route
 from millpond.commands.check_claims import check_claims

@@ -130,6 +130,15 @@ class QueueBytes:
         self._all.add(size)
         self.mean = mean_after(self.mean, size // len(messages) if messages else 0)
 
+    def take(self, size: int) -> bool:
+        """Count a body that is fetched for a message in hand. False: it does not fit beside the others."""
+        if self.number and size > self._all.left_for(self):
+            self._all.log_full()
+            return False
+        self.number += size
+        self._all.add(size)
+        return True
+
     def remove(self, size: int) -> None:
         """These bytes are not in hand any more."""
         self.number -= size

@@ -45,12 +45,12 @@ class Claiming:
 
     def begin(self, delivery: Delivery) -> Outcome | None:
         """Claim the event of a delivery. None: it is ours, its handler may run; else the outcome says why not."""
-        delivery.is_claiming = True
+        delivery.is_asking = True
         try:
             refusal = None if self._goes_on(delivery) else self._ask(delivery)
         except ClaimStoreError as error:
             refusal = unavailable(str(error))
-        delivery.is_claiming = False
+        delivery.is_asking = False
         if delivery.state is SETTLING:  # the drain could wait no longer, and has given it back
             return RELEASED
         if refusal is None and delivery.lease.is_lost(self._clock.now()):

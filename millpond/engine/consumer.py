@@ -48,7 +48,7 @@ class Consumer(DeliveryKeeper, Receiver, Traffic):
     4. `drain` stops receiving; what is not started is held back, and given back by `give_back_held`.
 
     `unread_since` is the one of Pulse. `max_waiting` bounds what may wait to be settled. `first_receive_failed` gets
-    the error of each receive that fails before any has come back.
+    the error of each receive that fails before any has come back. `on_settled` gets what is settled; it must not block.
     """
 
     def __init__(
@@ -67,6 +67,7 @@ class Consumer(DeliveryKeeper, Receiver, Traffic):
         clock: Clock,
         spawn: Callable[..., Any],
         unread_since: Callable[[float], float] = lambda now: now,
+        on_settled: Callable[[list[Delivery]], object] | None = None,
     ) -> None:
         self.name = name
         self.in_memory = settings.is_local  # what is in it ends with the process
@@ -97,7 +98,9 @@ class Consumer(DeliveryKeeper, Receiver, Traffic):
         settler = partial(
             Settler, name, settings, queue, dead_letters, processor, books, held, max_waiting, clock, spawn
         )
-        self.endings = Endings(settler, self, books, share, self.hold, self._last_receive, held, self._groups, clock)
+        self.endings = Endings(
+            settler, self, books, share, self.hold, self._last_receive, held, self._groups, clock, on_settled
+        )
         self.hand, self._settler = self.endings.hand, self.endings.settler
 
     # What SQS says of the queue: known at the boot, or later
@@ -209,6 +212,12 @@ class Consumer(DeliveryKeeper, Receiver, Traffic):
     def number_inside(self, line: Line) -> int:
         return sum(one.desk is not None and one.desk.gate is line and one.is_inside() for one in self.hand)
 
+    def take_bytes(self, size: int) -> bool:
+        return self._share.bytes.take(size)
+
+    def leave_bytes(self, size: int) -> None:
+        self._share.settled(size)
+
     def taken(self) -> int:
         return self.books.received - self.ready
 
@@ -259,9 +268,9 @@ class Consumer(DeliveryKeeper, Receiver, Traffic):
             self.endings.end(delivery, RELEASED)
 
     def interrupt(self, kind: Callable[[], Interrupt]) -> None:
-        """Throw into each handler that runs; what waits for the store of claims goes back without its answer."""
+        """Throw into each handler that runs; what waits for the store of claims or for its body goes back."""
         for delivery in self.hand:
-            if delivery.is_claiming:
+            if delivery.is_asking:
                 self.end_soon(delivery, RELEASED)
             delivery.interrupt(kind)
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol, cast
 import msgspec
 from gevent import getcurrent
 
-from millpond.app.envelope import Envelope
+from millpond.app.envelope import Envelope, Pointer
 from millpond.engine.attempts import Attempts
 from millpond.engine.delivery_state import HANDLED, INTERRUPTED, RUNNING, SETTLING, WAITING, DeliveryState
 from millpond.engine.lease import Lease
@@ -67,6 +67,13 @@ class DeliveryOwner(Protocol):
         """How many messages whose line this is are in their handlers."""
         ...
 
+    def take_bytes(self, size: int) -> bool:
+        """Count a body that is fetched beside its message. False: there is no memory for it now."""
+        ...
+
+    def leave_bytes(self, size: int) -> object:
+        """A body that was counted is not in hand."""
+
 
 class DeliveryKeeper(DeliveryOwner, Protocol):
     """Who makes deliveries ready and ends them: the consumer, for its InHand, Groups and Hold."""
@@ -111,10 +118,11 @@ class Delivery(msgspec.Struct, eq=False):
     attempts: Attempts | None = None  # where this one has failed
     thread: int = 0  # the real one in which its handler runs now; 0: in its slot
     stood_at: str = ""  # where its handler stood as it was interrupted; "" where that is not known
-    is_claiming: bool = False  # its slot waits for the store of claims
+    is_asking: bool = False  # its slot waits for the store of claims, or for its body in S3
     claim: OwnClaim | None = None  # of its event, where its handler is idempotent
     desk: Any = None  # the Desk of its type, once that is known
     was_held: bool = False
+    bodies: tuple[Pointer, ...] = ()  # where its body was found in S3
     left_behind: list[FollowUp] | None = None  # by this run of its handler, so far
     span: TraceContext | None = None  # of the last run of its handler, where OpenTelemetry traces it
     _limit: Countdown[Delivery] | None = None  # the time limits that this one's is among

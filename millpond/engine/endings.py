@@ -38,6 +38,7 @@ class Endings(SettlerOwner):
         held_back: HeldBack,
         groups: Groups | None,
         clock: Clock,
+        on_settled: Callable[[list[Delivery]], object] | None = None,
     ) -> None:
         self.settler = settler(self)
         self.hand = InHand(owner, self.settler.leases, books, share, clock)
@@ -49,6 +50,7 @@ class Endings(SettlerOwner):
         self._held_back = held_back
         self._groups = groups
         self._clock = clock
+        self._on_settled = on_settled
         self._ended = 0  # deliveries with an outcome, in this turn of the hub
         self._succeeded: list[Delivery] = []  # of these
         self._owed = 0  # permits that wait until what is to be settled falls below the limit
@@ -141,6 +143,8 @@ class Endings(SettlerOwner):
             for delivery in deliveries:
                 (self._groups.leave if delivery.outcome.name in DONE else self._groups.fail)(delivery)
         self.hand.finish(deliveries)
+        if self._on_settled is not None:
+            self._on_settled(deliveries)
 
     def abandoned(self, delivery: Delivery, error: str) -> None:
         self._books.abandon(delivery, error)

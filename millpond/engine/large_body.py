@@ -26,7 +26,13 @@ class NoLargeBodies:
     """Fulfils LargeBodies where no bucket may be read."""
 
     def fetch(self, delivery: Delivery, pointer: Pointer) -> Outcome:
-        return undecodable(f"the body is in S3, and the bucket {shown(pointer.bucket)!r} is not one to read from")
+        return unlisted(pointer)
 
 
 NO_LARGE_BODIES = NoLargeBodies()
+
+
+def unlisted(pointer: Pointer) -> Outcome:
+    """The outcome of a message whose body is in a bucket that may not be read."""
+    bucket = shown(pointer.bucket)
+    return undecodable(f"the body is in S3, in the bucket {bucket!r}, which is not in [large_bodies] buckets")

@@ -27,6 +27,7 @@ from millpond.observe.metrics import Metrics
 from millpond.observe.screen import counted
 from millpond.process import boot
 from millpond.process.attribute_lookup import AttributeLookup
+from millpond.process.body_buckets import open_body_store
 from millpond.process.claim_store import check_store, open_store
 from millpond.process.core import Core
 from millpond.process.wiring import make_processor
@@ -66,6 +67,7 @@ class LambdaFunction:
         boot.prepare_process()
         boot.set_up(self._handlers)
         self._store = _claim_store(settings, self._handlers)
+        self._bodies = open_body_store(settings)
         self._processor = self._make_processor()
         types, succeeded = frozenset(self._handlers.routes), log.Allowance(settings.log.succeeded_per_second)
         self._sources = {
@@ -75,10 +77,13 @@ class LambdaFunction:
         self._lookups = {name: self._lookup(source) for name, source in self._sources.items()}
         self._ask()
         boot.quiet_the_collector()
+        if settings.large_bodies.names and settings.large_bodies.delete_after_success:
+            text = "no body is deleted from S3 here: Lambda deletes a message when the function has answered"
+            log.event(logging.WARNING, "lambda.keeps_bodies", f"{text}; give the bucket a lifecycle rule instead")
         log.event(logging.INFO, "lambda.ready", "waiting for batches of messages", queues=list(self._sources))
 
     def _make_processor(self) -> Processor:
-        return make_processor(self._settings, self._handlers, self._store, self._clock, self._clock)
+        return make_processor(self._settings, self._handlers, self._store, self._clock, self._clock, self._bodies)
 
     def _lookup(self, source: EventSource) -> AttributeLookup:
         return AttributeLookup(

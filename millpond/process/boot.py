@@ -60,7 +60,9 @@ def build(
     followers = start_followers(settings, core, os.environ)
     teardowns = core.boot(partial(set_up, handlers)) or ()
     queues = core.boot(partial(_wire, settings, core, handlers, metrics)) or Queues((), Refusals(core))
-    return Service(core, metrics, queues, teardowns=teardowns, until_empty=until_empty, followers=followers)
+    return Service(
+        core, metrics, queues, teardowns=[*teardowns, *queues.closing], until_empty=until_empty, followers=followers
+    )
 
 
 def _for_until_empty(settings: AllSettings) -> AllSettings:

@@ -14,10 +14,13 @@ from millpond.app.config import AllSettings, QueueSettings
 from millpond.app.discovery import Handlers
 from millpond.app.redrive_advice import longest_policy
 from millpond.claims.claim import ClaimStore
+from millpond.engine.body_remover import BodyRemover
 from millpond.engine.books import Books
+from millpond.engine.bucket_bodies import BucketBodies
 from millpond.engine.claiming import Claiming
 from millpond.engine.consumer import Consumer
 from millpond.engine.handler_call import HANDLER_CODE
+from millpond.engine.large_body import NO_LARGE_BODIES, LargeBodies
 from millpond.engine.lease_keeper import FLUSHERS
 from millpond.engine.permits import Permits
 from millpond.engine.processor import Processor
@@ -25,9 +28,11 @@ from millpond.errors import ConfigError, Unreachable
 from millpond.foreign.text import shown
 from millpond.hub.clock import Clock
 from millpond.hub.countdown import Time
+from millpond.large_bodies.body_store import BodyStore
 from millpond.observe import log
 from millpond.observe.metrics import Metrics
 from millpond.process.attribute_lookup import AttributeLookup
+from millpond.process.body_buckets import open_body_store
 from millpond.process.core import Core
 from millpond.process.refusals import Refusals
 from millpond.process.watchdog import GuardedQueue, Watchdog
@@ -40,13 +45,17 @@ LEARN_SECONDS = 15.0
 
 
 class Queues(NamedTuple):
-    """The queues of one process, wired. `unanswered`: the names of those for which SQS has not answered yet."""
+    """The queues of one process, wired. `unanswered`: the names of those for which SQS has not answered yet.
+
+    `closing`: what is called at the end of the drain, as each teardown() is.
+    """
 
     consumers: Sequence[Consumer]
     refusals: Refusals
     watchdog: Watchdog | None = None
     close_local_polls: Callable[[], object] = lambda: None
     unanswered: Sequence[str] = ()
+    closing: Sequence[Callable[[], object]] = ()
 
 
 class Wiring:
@@ -66,7 +75,10 @@ class Wiring:
         self._metrics = metrics
         self._urls = urls
         self._refusals = Refusals(core)
-        self._processor = make_processor(settings, handlers, store, core.pulse, core.clock)
+        bodies = open_body_store(settings)
+        self._processor = make_processor(settings, handlers, store, core.pulse, core.clock, bodies)
+        deletes = bodies is not None and settings.large_bodies.delete_after_success
+        self._remover = BodyRemover(bodies, core.clock, core.spawn) if bodies is not None and deletes else None
         self._types = frozenset(handlers.routes)
         self._longest_policy = longest_policy(handlers.routes, settings.retry)
         self._succeeded = log.Allowance(settings.log.succeeded_per_second)
@@ -89,7 +101,8 @@ class Wiring:
             for (name, lookup), greenlet in zip(self._lookups.items(), asking, strict=True)
             if not greenlet.ready() or isinstance(lookup.error, Unreachable)
         ]
-        return Queues(consumers, self._refusals, self._watchdog(), close_local_polls, unanswered)
+        closing = [self._remover.close] if self._remover is not None else []
+        return Queues(consumers, self._refusals, self._watchdog(), close_local_polls, unanswered, closing)
 
     def _check_missing(self) -> None:
         """Raise ConfigError where no queue exists; where some do, the receives of a missing one say so."""
@@ -119,6 +132,7 @@ class Wiring:
             clock=core.clock,
             spawn=core.spawn,
             unread_since=core.pulse.unread_since,
+            on_settled=self._remover.settled if self._remover is not None else None,
         )
         self._lookups[name] = AttributeLookup(core, sqs.queue(self._urls[name]), consumer, self._longest_policy)
         if not settings.is_local:  # the local queue is blocked with the hub: it could not answer
@@ -146,11 +160,19 @@ class Wiring:
 
 
 def make_processor(
-    settings: AllSettings, handlers: Handlers, store: ClaimStore | None, time: Time, clock: Clock
+    settings: AllSettings,
+    handlers: Handlers,
+    store: ClaimStore | None,
+    time: Time,
+    clock: Clock,
+    body_store: BodyStore | None = None,
 ) -> Processor:
-    """The processor of all queues. `time`: of time limits; `store`: of claims."""
+    """The processor of all queues. `time`: of time limits; `store`: of claims; `body_store`: where large bodies are."""
     claiming = Claiming(store, clock) if store is not None else None
-    return Processor(handlers.routes, settings.retry, time, settings.worker.threads, claiming, clock)
+    bodies: LargeBodies = NO_LARGE_BODIES
+    if body_store is not None:
+        bodies = BucketBodies(settings.large_bodies, body_store, time, clock)
+    return Processor(handlers.routes, settings.retry, time, settings.worker.threads, claiming, clock, bodies)
 
 
 def connect_queue(settings: AllSettings, name: str, url: str) -> Sqs:

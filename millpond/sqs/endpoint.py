@@ -52,19 +52,19 @@ def find_endpoint(queue_url: str, region: str, endpoint_url: str) -> Endpoint:
         raise ConfigError(f"[sqs] cannot connect: {error}") from None
 
 
-def service_endpoint(service: str, call: str, region: str) -> Endpoint:
-    """The endpoint of another service of AWS, as botocore finds it: in this region, or in the process's own.
+def service_endpoint(service: str, call: str, region: str, endpoint_url: str = "") -> Endpoint:
+    """The endpoint of another service: `endpoint_url`, or as botocore finds it, in this region or the process's own.
 
     Its region is "" where there is none: an emulator on this machine needs none. `call`: one that needs no parameter.
     Raises BotoCoreError, and ValueError, where the AWS configuration is wrong.
     """
     session = botocore.session.get_session()
     region = region or os.environ.get("AWS_REGION") or session.get_config_variable("region") or ""
-    if not region and is_loopback(_own_endpoint(session, service)):
+    if not region and is_loopback(endpoint_url or _own_endpoint(session, service)):
         region = EMULATOR_REGION
     if not region:
         return Endpoint("", "", "", proxied=False)
-    return endpoint_at(called_by_sdk(session, service, call, region), region, session)
+    return endpoint_at(endpoint_url or called_by_sdk(session, service, call, region), region, session)
 
 
 def _own_endpoint(session: Any, service: str) -> str:
@@ -129,4 +129,4 @@ def called_by_sdk(session: Any, service: str, call: str, region: str, *, variant
 
 class _Nothing:
     def stream(self) -> tuple[bytes]:
-        return (b"{}",)
+        return (b"",)

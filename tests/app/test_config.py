@@ -325,7 +325,8 @@ def test_an_ipv6_address_is_a_host(read):
 
 
 def test_a_key_before_all_tables_is_a_finding(findings):
-    tables = "worker, sqs, queues, retry, types, idempotency, statsd, log, local, http, platform, handlers"
+    tables = "worker, sqs, queues, retry, types, idempotency, large_bodies, "
+    tables += "statsd, log, local, http, platform, handlers"
     assert findings("pollers = 3\n" + ONE_QUEUE) == [f"config.toml: [pollers]: no such table; there are: {tables}"]
 
 
