@@ -40,7 +40,7 @@ SpanAttributes = Mapping[str, str | int]
 def spans() -> Spans | None:
     """Spans, where the application has loaded OpenTelemetry and set a tracer provider."""
     trace = sys.modules.get("opentelemetry.trace")
-    if trace is None or not hasattr(trace, "ProxyTracerProvider"):  # another thread may be about to load it
+    if trace is None or not hasattr(trace, "get_tracer_provider"):  # another thread is about to load it
         return None
     try:
         provider = trace.get_tracer_provider()
@@ -154,7 +154,7 @@ class OpenSpan(AbstractContextManager[TraceContext]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        span, token, failed = self._span, self._token, error or self._error
+        span, token, failed = self._span, self._token, self._error if error is None else error
         self._span = self._token = self._error = None
         try:
             if token is not None:

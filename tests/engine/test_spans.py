@@ -3,7 +3,9 @@
 import contextvars
 import json
 import logging
+import sys
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import gevent
 import pytest
@@ -261,6 +263,33 @@ def test_an_exception_is_in_the_span_without_mail_addresses(run, traced):
     everything = [span.status.description, *event.attributes.values()]
     assert "no mail to" in event.attributes["exception.message"]
     assert not any("ann@example.com" in text for text in everything)
+
+
+class Hostile(Exception):
+    """Nothing can be asked of it."""
+
+    def __bool__(self):
+        raise SystemExit("no")
+
+    __str__ = __len__ = __eq__ = __bool__
+    __hash__ = Exception.__hash__
+
+
+def test_an_exception_of_which_nothing_can_be_asked_is_an_error_as_any_other(run, traced):
+    def handle(payload, message):
+        raise Hostile
+
+    rig = run(handle)
+    assert traced.span("process").attributes["error.type"] == "Hostile"
+    assert len(rig.queue.messages) == 1
+    assert rig.consumer.books.causes == {"failed": 1}
+
+
+@pytest.mark.parametrize("loaded", [{}, {"ProxyTracerProvider": object}])
+def test_an_opentelemetry_that_another_thread_is_about_to_load_is_none_yet(monkeypatch, loaded, json_lines):
+    monkeypatch.setitem(sys.modules, "opentelemetry.trace", SimpleNamespace(**loaded))
+    assert spans.spans() is None
+    assert json_lines == []
 
 
 def test_a_payload_that_does_not_fit_is_an_error_of_its_run(clock, traced):
