@@ -39,11 +39,18 @@ def image() -> Image:
 
 
 @pytest.fixture(scope="module")
-def names(tmp_path_factory: pytest.TempPathFactory, image: Image) -> dict[str, Path]:
+def folder() -> Iterator[Path]:
+    """A folder whose files the image's user may read, unlike those of pytest."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o755)
+        yield Path(name)
+
+
+@pytest.fixture(scope="module")
+def names(folder: Path) -> dict[str, Path]:
     """compose's names of its services, as a mount: here each is this machine."""
-    file = image.files.parent / f"{image.files.name}.hosts"
-    file.write_text("".join(f"127.0.0.1 {name}\n" for name in ("localhost", *SERVICES)))
-    return {"/etc/hosts": file}
+    (folder / "hosts").write_text("".join(f"127.0.0.1 {name}\n" for name in ("localhost", *SERVICES)))
+    return {"/etc/hosts": folder / "hosts"}
 
 
 class Compose(NamedTuple):
@@ -183,16 +190,14 @@ def test_check_and_send_work_beside_the_running_worker(image, names, compose):
 
 
 @pytest.fixture
-def jobs(image: Image) -> Iterator[dict[str, Path]]:
+def jobs(image: Image, folder: Path) -> Iterator[dict[str, Path]]:
     """The handlers and the config.toml that every platform runs, as mounts."""
-    with tempfile.TemporaryDirectory() as folder:
-        project, place = Path(folder), image.files / "app/jobs"
-        project.chmod(0o755)
-        (project / "config.toml").write_text(messages.CONFIG)
-        shutil.copytree(messages.HANDLERS, project / "jobs", ignore=shutil.ignore_patterns("__pycache__"))
-        place.mkdir()
-        yield {"/app/config.toml": project / "config.toml", "/app/jobs": project / "jobs"}
-        place.rmdir()
+    place = image.files / "app/jobs"
+    (folder / "config.toml").write_text(messages.CONFIG)
+    shutil.copytree(messages.HANDLERS, folder / "jobs", ignore=shutil.ignore_patterns("__pycache__"))
+    place.mkdir()
+    yield {"/app/config.toml": folder / "config.toml", "/app/jobs": folder / "jobs"}
+    place.rmdir()
 
 
 def test_the_200_messages_of_every_platform_end_in_the_image_as_they_do_elsewhere(image, names, compose, jobs):
