@@ -32,6 +32,8 @@ HOLD_SECONDS = 10
 SOONER_SECONDS = 0.1
 #: A lease is believed in for longer than the function can run: it is never lost, and no beat is due.
 LEASE_MARGIN_SECONDS = 2
+#: What is held is looked at when its time is surely over.
+SWEEP_SLACK_SECONDS = 0.01
 #: What of the engine still waits at the end has this long to end.
 CLOSE_SECONDS = 0.1
 
@@ -99,7 +101,7 @@ class Invocation:
     def _work(self) -> None:
         self._processor.begin_invocation(self._cut_at - self._began - SOONER_SECONDS)
         self._consumer.accept_last(self._messages)
-        self._wait(min(self._began + HOLD_SECONDS, self._cut_at))
+        self._wait(min(self._clock.now() + HOLD_SECONDS + SWEEP_SLACK_SECONDS, self._cut_at))
         self._consumer.hold.sweep()
         self._wait(self._cut_at)
         if self._consumer.in_hand and not self.crashed:

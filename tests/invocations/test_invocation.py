@@ -157,7 +157,7 @@ def test_a_thread_that_runs_on_keeps_no_answer_waiting(batches):
     began = time.monotonic()
     assert one.run("blocks", "ok", seconds=0.8) == {1}
     assert time.monotonic() - began < 0.9
-    assert one.run("ok", seconds=5.0) == {0}  # threads begin again
+    assert one.run(*["ok"] * 8, seconds=10.0) == set(range(8))  # more than there are threads: some stand in line
 
 
 # --- what may not begin yet
@@ -237,6 +237,15 @@ def test_a_part_of_the_engine_that_fails_loses_nothing_that_is_done(batches, lin
     assert one.invocation.crashed
     (line,) = [line for line in lines if line["event"] == "lambda.crashed"]
     assert "RuntimeError: a bug" in line["message"]
+
+
+def test_a_batch_that_cannot_even_begin_comes_again(batches, lines, monkeypatch):
+    def breaks(*args):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("millpond.engine.consumer.Consumer.accept_last", breaks)
+    assert batches(ALL).run("ok") == set()
+    assert [line["event"] for line in lines if line["level"] == "critical"] == ["lambda.crashed"]
 
 
 def test_a_right_that_is_missing_does_not_use_up_the_functions_time(batches, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -17,7 +18,7 @@ from tests.worker_process import LocalQueues, local_sqs, write_project
 pytestmark = pytest.mark.slow
 
 HANDLERS = """
-import time
+import gc, time
 import gevent, msgspec
 from millpond import Message, Reject, handler
 
@@ -40,6 +41,13 @@ def reject(job: Job) -> None:
 def slow(job: Job) -> None:
     time.sleep(30)
 
+@handler("kills")
+def kills(job: Job) -> None:
+    time.sleep(0.1)
+    for one in gc.get_objects():
+        if isinstance(one, gevent.Greenlet) and one is not gevent.getcurrent():
+            one.kill(block=False)
+
 @handler("leaves")
 def leaves(job: Job, message: Message) -> None:
     if job.n == 0:
@@ -48,6 +56,16 @@ def leaves(job: Job, message: Message) -> None:
 #: The runtimes of today poll in a thread: see lambda_config.py of awslambdaric.
 ENVIRON = {"AWS_EXECUTION_ENV": "AWS_Lambda_python3.13"}
 
+CONFIG = """
+[worker]
+handlers = ["jobs"]
+[statsd]
+host = "127.0.0.1"
+port = "${STATSD_PORT}"
+[log]
+succeeded_per_second = 1
+"""
+
 
 class Stage(NamedTuple):
     """One function, and the queues that are mapped to it."""
@@ -55,6 +73,7 @@ class Stage(NamedTuple):
     function: Lambda
     queues: LocalQueues
     api: RuntimeApi
+    metrics: socket.socket
 
     def mapping(self, name: str, timeout: float = 30.0) -> EventSourceMapping:
         return EventSourceMapping(self.queues, name, self.api, timeout)
@@ -65,12 +84,27 @@ def stage(tmp_path_factory) -> Iterator[Stage]:
     folder = tmp_path_factory.mktemp("function")
     with local_sqs(folder) as queues, runtime_api.running() as api:
         tables = "".join(f'[queues.{name.partition(".")[0]}]\nurl = "{create(queues, name)}"\n' for name in QUEUES)
-        project = write_project(folder / "project", HANDLERS, f'[worker]\nhandlers = ["jobs"]\n{tables}')
-        with Lambda(project, api, **ENVIRON) as function:
-            yield Stage(function, queues, api)
+        project = write_project(folder / "project", HANDLERS, CONFIG + tables)
+        metrics = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        metrics.bind(("127.0.0.1", 0))
+        metrics.settimeout(5)
+        port = str(metrics.getsockname()[1])
+        with metrics, Lambda(project, api, STATSD_PORT=port, **ENVIRON) as function:
+            yield Stage(function, queues, api, metrics)
 
 
-QUEUES = ("ten", "ordered.fifo", "letters", "leaves", "slow", "refused", "other", "frozen")  # a test's own each
+QUEUES = (
+    "ten",
+    "ordered.fifo",
+    "letters",
+    "leaves",
+    "slow",
+    "refused",
+    "other",
+    "frozen",
+    "many",
+    "killed",
+)  # a test's own each
 
 
 def create(queues: LocalQueues, name: str) -> str:
@@ -103,6 +137,7 @@ def test_a_batch_of_ten_with_failures_at_3_and_7_returns_just_those(stage):
         assert stage.function.expect("message.retried", cause="failed")["delay_seconds"] > 0
     answered = stage.function.expect("lambda.answered", queue="ten")
     assert (answered["records"], answered["failures"]) == (10, 2)
+    assert stage.function.all("") == []  # what Lambda's own log handler would write beside each line
 
 
 def test_of_a_fifo_queue_3_and_all_after_it_of_its_group_are_returned(stage):
@@ -174,7 +209,29 @@ def test_an_environment_that_was_frozen_goes_on_with_the_next_batch(stage):
     began = time.monotonic()
     assert mapping.poll() == []
     assert time.monotonic() - began < 1
-    assert not [line for line in stage.function.lines if line["event"] in ("message.lease_lost", "lambda.crashed")]
+    assert stage.function.all("message.lease_lost") == []
+
+
+def test_with_the_answer_all_that_was_counted_is_out(stage):
+    """The environment is frozen then: a second later would be at the next batch, or never."""
+    put(stage, "many", *["ok"] * 10)
+    assert stage.mapping("many").poll() == []
+    stage.function.expect("lambda.answered", queue="many")
+    assert stage.function.expect("message.succeeded", queue="many", seconds=1)["more"] >= 9
+    counted = b""
+    while b"millpond.many.succeeded:10|c" not in counted:
+        counted = stage.metrics.recv(65_536)
+
+
+def test_a_handler_that_kills_the_engine_costs_the_others_of_its_batch_nothing(stage):
+    put(stage, "killed", "ok", "kills", "slow", "ok")
+    mapping = stage.mapping("killed")
+    began = time.monotonic()
+    assert numbers(mapping, mapping.poll()) == [1, 2]
+    assert time.monotonic() - began < 3
+    assert stage.function.expect("lambda.crashed")["level"] == "critical"
+    put(stage, "killed", "ok", "ok")
+    assert mapping.poll() == []
 
 
 @pytest.mark.parametrize(
