@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import enum
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from random import Random
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, get_args
 
 import msgspec
 
 from millpond import Message, Reject, handler
+from millpond.app.envelope import EnvelopeKind
+from millpond.app.opener import Opener
 from millpond.app.routing import routes
 from millpond.foreign.secrets import conceal
 from millpond.sqs.queue import Attribute, Received
@@ -119,6 +122,16 @@ def of_colours(payload: list[Colour]) -> None: ...
 
 @handler("model")
 def of_model(payload: Model) -> None: ...
+
+
+@handler("s3:*")
+def of_records(payload: dict, message: Message) -> None:  # type: ignore[type-arg]
+    if payload.get("follow"):
+        message.follow_up(payload)
+
+
+@handler("s3:Strict:*")
+def of_strict_records(payload: Strict) -> None: ...
 
 
 TYPES = ("struct", "amount", "data", "typed", "dict", "text", "bytes", "choice", "colours", "model", "nobody's", SECRET)
@@ -271,10 +284,103 @@ def damaged(chance: Random, text: str) -> str:
     return text
 
 
+def text_of(chance: Random, text: str) -> str:
+    """A text as a JSON string; half characters are escaped, as whoever sends JSON does it."""
+    return json.dumps(damaged(chance, text) if chance.random() < 0.1 else text)
+
+
+def base64_of(text: str) -> str:
+    return base64.b64encode(text.encode("utf-8", "surrogatepass")).decode()
+
+
+def kept(chance: Random, fields: dict[str, str]) -> str:
+    """An object of fields, of which one may be missing, and one something else."""
+    if chance.random() < 0.15:
+        fields.pop(chance.choice(list(fields)))
+    if chance.random() < 0.1 and fields:
+        fields[chance.choice(list(fields))] = tree(chance)
+    return "{" + ",".join(f'"{key}":{value}' for key, value in fields.items()) + "}"
+
+
+def of_sns(chance: Random) -> str:
+    kind = "Notification" if chance.random() < 0.95 else chance.choice(("SubscriptionConfirmation", SECRET))
+    value = kept(chance, {"Type": chance.choice(('"String"', '"Binary"')), "Value": f'"{chance.choice(TEXTS)}"'})
+    named = chance.choice(("event_type", "traceparent", "a", SECRET))
+    fields = {
+        "Type": f'"{kind}"',
+        "MessageId": chance.choice(('"n1"', '""', f'"{SECRET}"')),
+        "Message": text_of(chance, body(chance)),
+        "MessageAttributes": f'{{"{named}":{value}}}' if chance.random() < 0.3 else "{}",
+    }
+    return kept(chance, fields)
+
+
+def of_eventbridge(chance: Random) -> str:
+    event_type = chance.choice(TYPES)
+    return kept(
+        chance, {"detail-type": f'"{event_type}"', "id": chance.choice(IDS), "detail": shaped(chance, event_type)}
+    )
+
+
+def record(chance: Random) -> str:
+    sequencer = chance.choice(("", "01", SECRET))
+    place = f'{{"bucket":{{"name":"b"}},"object":{{"key":"k","sequencer":"{sequencer}"}}}}'
+    name = chance.choice(("ObjectCreated:Put", "Strict:Put", "s3:Other", "*", SECRET))
+    fields = {"eventSource": '"aws:s3"', "eventName": f'"{name}"', "s3": place, "colour": leaf(chance), "follow": "1"}
+    return kept(chance, fields)
+
+
+def of_s3(chance: Random) -> str:
+    if chance.random() < 0.05:
+        return '{"Service":"Amazon S3","Event":"s3:TestEvent"}'
+    return f'{{"Records":[{",".join(record(chance) for _ in range(chance.randrange(4)))}]}}'
+
+
+def of_cloudevents(chance: Random) -> str:
+    event_type = chance.choice(TYPES)
+    data = shaped(chance, event_type)
+    fields = {
+        "specversion": '"1.0"',
+        "type": f'"{event_type}"',
+        "id": chance.choice(IDS),
+        "traceparent": tree(chance, 1),
+    }
+    given = {"data": data} if chance.random() < 0.6 else {"data_base64": f'"{base64_of(data)}"'}
+    return kept(chance, fields | given)
+
+
+def of_pointer(chance: Random) -> str:
+    place = kept(chance, {"s3BucketName": f'"{chance.choice(TEXTS)}"', "s3Key": '"k"'})
+    return f'["software.amazon.payloadoffloading.PayloadS3Pointer",{place}]'
+
+
+OF_OTHERS = (of_sns, of_sns, of_eventbridge, of_s3, of_s3, of_cloudevents, of_pointer)
+
+
 def body(chance: Random) -> str:
     odds = chance.random()
-    text = envelope(chance) if odds < 0.8 else payload(chance) if odds < 0.95 else "".join(chance.choices(ODD, k=9))
-    return damaged(chance, text) if chance.random() < 0.4 else text
+    if odds < 0.3:
+        text = chance.choice(OF_OTHERS)(chance)
+    elif odds < 0.35:
+        text = base64_of(body(chance)) if odds < 0.33 else "\ufeff" + body(chance)
+    elif odds < 0.85:
+        text = envelope(chance)
+    else:
+        text = payload(chance) if odds < 0.96 else "".join(chance.choices(ODD, k=9))
+    return damaged(chance, text) if chance.random() < 0.3 else text
+
+
+def opener(chance: Random) -> Opener:
+    kind = chance.choice(get_args(EnvelopeKind)) if chance.random() < 0.2 else "auto"
+    return Opener(chance.choice(("", "", "", *TYPES)), kind)
+
+
+def names_of(delivery: Any) -> str:
+    """The types and ids of a message, and its bucket, which a line and a reason may have."""
+    told = delivery.envelope
+    if told is None:
+        return ""
+    return "".join(f"{one.event_type}{one.event_id}" for one in (told, *told.records)) + getattr(told, "bucket", "")
 
 
 def attributes(chance: Random) -> dict[str, Attribute]:
@@ -293,12 +399,8 @@ def open_bodies() -> Iterator[TryOne]:
 
         def try_one(chance: Random) -> None:
             received = Received("m1", "r", body(chance), chance.randrange(1, 5), 1, attributes=attributes(chance))
-            default_type = chance.choice(("", "", *TYPES))
-            delivery, outcome, lines = trial.take(received, chance.choice(STYLES), default_type)
-            told: Any = delivery.envelope
-            if (
-                told is None or VALUE[1:] not in f"{told.event_type}{told.event_id}"
-            ):  # its first letter may be a \\t now
+            delivery, outcome, lines = trial.take(received, chance.choice(STYLES), opener(chance))
+            if VALUE[1:] not in names_of(delivery):  # its first letter may be a \\t now
                 assert VALUE not in lines, lines
                 assert VALUE not in outcome.reason + outcome.error, outcome.reason
 

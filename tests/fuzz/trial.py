@@ -16,7 +16,7 @@ from millpond.app.opener import Opener
 from millpond.app.routing import Route
 from millpond.engine.books import Books
 from millpond.engine.delivery import Delivery
-from millpond.engine.processor import Processor
+from millpond.engine.processor import OPENER, Processor
 from millpond.engine.unsent import EntryWriter
 from millpond.hub.clock import SystemClock
 from millpond.message import Outcome
@@ -49,13 +49,13 @@ class Trial:
             log.setup("debug", style, self._stream)
             self._outputs[style] = logging.getLogger().handlers[-1]
 
-    def take(self, received: Received, style: str, default_type: str = "") -> tuple[Delivery, Outcome, str]:
+    def take(self, received: Received, style: str, opener: Opener = OPENER) -> tuple[Delivery, Outcome, str]:
         """The outcome, and all lines. Raises AssertionError for any that is not right."""
         logging.getLogger().handlers[:] = [self._outputs[style]]
         self._stream.seek(0)
         self._stream.truncate()
         delivery = Delivery(received, self, self._clock, self._clock.time())
-        outcome = self._processor.process(delivery, Opener(default_type))
+        outcome = self._processor.process(delivery, opener)
         assert type(outcome) is Outcome, outcome
         assert not delivery.is_inside(), "nobody is inside any more"
         for text in (outcome.reason, outcome.error, outcome.traceback):
