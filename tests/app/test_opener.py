@@ -411,6 +411,7 @@ def test_in_a_queue_of_payloads_a_mark_shows_our_own_envelope_and_means_nothing_
     assert of(opened(OWN, marked, kind="none")) == ("job", "e1", "$.payload")
     for body in ("plain", golden("sns"), '{"event_type": "job"}', in_base64(OWN)):
         assert of(opened(body, marked, kind="none")) == ("named", "m1", "$")
+    assert isinstance(opened(POINTER, marked, kind="none"), Pointer)
 
 
 def test_a_bare_payload_is_unwrapped_from_nothing():

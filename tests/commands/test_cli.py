@@ -28,6 +28,7 @@ import pytest
 from gevent.server import StreamServer
 
 import millpond
+from millpond.app.config import QueueSettings
 from millpond.commands import cli, sample_mails, send
 from millpond.errors import ConfigError, Throttled
 from millpond.hub import patch
@@ -566,6 +567,13 @@ def test_ctrl_c_in_the_middle_tells_how_many_were_sent(main, project, capsys, mo
     sent = int(re.findall(r"emails: (\d+) messages", out)[0])
     assert 10 <= sent < 500
     assert f"{500 - sent} of 500 were not sent: interrupted" in err
+
+
+@pytest.mark.parametrize(("envelope", "marks"), [("auto", set()), ("s3", set()), ("none", {"millpond_envelope"})])
+def test_send_marks_an_envelope_of_ours_where_the_queue_takes_every_body_for_a_payload(envelope, marks):
+    options = cli._parser().parse_args(["send", "job", "1", "--attribute", "tenant=a"])
+    [entry] = send._entries(options, ["e1"], QueueSettings(envelope=envelope))
+    assert set(entry.attributes) == {"tenant", *marks}
 
 
 def test_send_all_tells_what_became_of_each_entry():

@@ -15,11 +15,13 @@ from millpond.app.envelope import S3_TEST_EVENT
 from millpond.app.routing import Route
 from millpond.claims.claim import key_of
 from millpond.claims.memory import MemoryClaims
+from millpond.engine.delivery_state import SETTLING
 from millpond.engine.processor import Processor
 from millpond.errors import Discard, Reject, Retry, Stopped, Unavailable
 from millpond.hub.clock import SystemClock
 from millpond.observe import log
 from millpond.observe.metrics import Metrics
+from millpond.sqs.queue import Attribute
 from tests.engine.test_processor import delivery_of
 from tests.observe.test_metrics import Server
 from tests.rig import Rig
@@ -262,6 +264,50 @@ def test_each_record_of_a_handler_with_a_thread_has_it_for_itself(raises):
     assert (outcome.name, outcome.reason) == (("retried", "record 2 of 3: not yet") if raises else ("succeeded", ""))
     assert [key for _, key in threads] == ["a", "b", "c"][: 2 if raises else 3]
     assert threading.get_native_id() not in {thread for thread, _ in threads}
+
+
+def test_a_message_whose_slot_was_written_off_begins_no_further_record(clock):
+    calls: list[str] = []
+
+    def write_off(record: Any, message: Any) -> None:
+        calls.append(record["s3"]["object"]["key"])
+        delivery.state = SETTLING
+
+    delivery = delivery_of(body(PUT, PUT), clock=clock)
+    processor = Processor({PUT: Route(PUT, "tests.put", msgspec.json.decode, write_off)}, RetrySettings(), clock)
+    assert (processor.process(delivery).name, calls) == ("released", ["a"])
+
+
+# --- what others put around a payload
+
+
+def test_the_handler_has_the_attributes_of_sns_and_the_body_as_it_came_and_the_dead_letter_has_it_too(clock):
+    messages: list[Any] = []
+    rig = Rig(clock, {"job": lambda payload, message: messages.append(message), "no": lambda payload, message: 1 / 0})
+    for event_type in ("job", "no"):
+        own = json.dumps({"event_type": event_type, "payload": 1})
+        attributes = {"tenant": {"Type": "String", "Value": "north"}, "key": {"Type": "Binary", "Value": "AAE="}}
+        text = json.dumps({"Type": "Notification", "Message": own, "MessageAttributes": attributes})
+        rig.queue.put(text, attributes={"shard": Attribute("String", "3")})
+    rig.consumer.pollers.start()
+    clock.advance(200)
+    [message] = messages
+    assert message.attributes == {"shard": "3", "tenant": "north", "key": b"\0\x01"}
+    assert json.loads(message.body)["MessageAttributes"] == attributes
+    [letter] = rig.dead.messages.values()
+    assert (letter.entry.body, set(letter.entry.attributes)) == (text, {"shard", "millpond"})
+
+
+def test_the_id_of_a_cloudevent_is_its_sources_own_and_events_of_two_sources_both_run(clock):
+    messages: list[Any] = []
+    rig = Rig(clock, {"opened": lambda payload, message: messages.append(message)}, store=MemoryClaims(1_000))
+    event = {"specversion": "1.0", "type": "opened", "id": "1"}
+    for source in ("/shops/7", "/shops/8", "/shops/7"):
+        rig.queue.put(json.dumps({**event, "source": source}))
+    rig.consumer.pollers.start()
+    clock.advance(60)
+    assert [message.event_id for message in messages] == ["1", "1"]
+    assert sorted(rig.outcomes().values()) == ["discarded", "succeeded", "succeeded"]
 
 
 # --- types
