@@ -72,7 +72,7 @@ def _request(stream: io.BufferedReader) -> bytes:
     while (line := stream.readline()) not in (b"", b"\r\n"):
         head += line
     length = re.search(rb"(?im)^content-length: (\d+)", head)
-    return head + b"\r\n" + stream.read(int(length[1])) if head and length else b""
+    return head + b"\r\n" + stream.read(int(length[1]) if length else 0) if head else b""
 
 
 def HANG_UP() -> None:  # noqa: N802

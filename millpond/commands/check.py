@@ -13,6 +13,7 @@ from millpond.app.config import AllSettings, RetrySettings
 from millpond.app.output_settings import StatsdSettings
 from millpond.app.retry_policy import Span, policy_of
 from millpond.app.routing import Route
+from millpond.commands.check_bodies import check_bodies
 from millpond.commands.check_claims import check_claims
 from millpond.commands.check_platform import check_platform
 from millpond.commands.check_queue import Finding, check_queue, queue_at
@@ -55,6 +56,7 @@ def preflight(settings: AllSettings, environ: Mapping[str, str], root: Path = Pa
         except ConfigError as error:
             yield from _errors(f"queues.{name}", error)
     yield from check_claims(settings, routes)
+    yield from check_bodies(settings)
     yield from _local(settings)
     yield _statsd(settings.statsd)
     yield from check_platform(settings, environ, root)
