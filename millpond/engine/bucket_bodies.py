@@ -92,7 +92,6 @@ class BucketBodies:
             bucket.read += 1
         self._denied.pop(delivery.received.message_id, None)
         bucket.desk.gate.succeeded(delivery)  # S3 has answered
-        delivery.desk = None
         return found
 
     def _is_denied_alone(self, bucket: _Bucket, delivery: Delivery) -> bool:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from collections.abc import Iterator
+from itertools import pairwise
+from types import SimpleNamespace
 
 import boto3
 import pytest
@@ -17,6 +20,7 @@ from millpond.app.secret_values import fetch_secrets
 from millpond.commands.check import preflight
 from millpond.errors import ConfigError
 from millpond.foreign.text import shown
+from millpond.hub.home import Errand
 from tests.dynamo_server import KEYS, OneAtATime, listen
 from tests.http_server import HANG_UP, Server
 from tests.worker_process import WorkerProcess, local_queues, write_project
@@ -344,6 +348,24 @@ def test_a_server_that_hangs_up_or_never_answers_is_given_up_in_time(fetch, monk
     assert str(values["secretsmanager:a"]).startswith(
         "secretsmanager:a cannot be read: Secrets Manager gives no answer"
     )
+
+
+def test_all_references_together_have_one_deadline(monkeypatch):
+    waits: list[float] = []
+
+    class Silent(Errand):
+        def __init__(self, call, home):
+            super().__init__(lambda: None, home)
+
+        def result(self, seconds):
+            waits.append(seconds)
+            time.sleep(0.01)
+            raise TimeoutError
+
+    monkeypatch.setattr(secret_values, "Errand", Silent)
+    monkeypatch.setattr(secret_values, "SecretReader", lambda places: SimpleNamespace(read=None))
+    fetch_secrets([f"ssm:/{number}" for number in range(5)])
+    assert all(later <= before - 0.01 for before, later in pairwise(waits))
 
 
 def test_without_a_region_an_arn_is_needed(fetch, monkeypatch, tmp_path):
