@@ -26,8 +26,8 @@ def fetch_secrets(references: Collection[str]) -> dict[str, str | ConfigError]:
     """Read each secret once, all side by side, within SECRETS_SECONDS. What is a secret is concealed from now on."""
     found = {text: place_of_reference(text) for text in references}
     places = {place for place, _ in filter(None, found.values())}
-    reading = _read_side_by_side(places) if places else {}
     end = monotonic() + SECRETS_SECONDS
+    reading = _read_side_by_side(places) if places else {}
     return {
         text: _value(text, reading[one[0]], one[1], end) if one else ConfigError(ALLOWED_REFERENCES)
         for text, one in found.items()
