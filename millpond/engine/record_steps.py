@@ -57,7 +57,9 @@ def _only_decoding(step: Step) -> Step:
 def _of_one(outcome: Outcome, index: int, steps: Sequence[Step], before: Sequence[Outcome]) -> Outcome:
     """The outcome of the message where this is the one of a record."""
     if outcome.cause in FAILURES:
-        which = f"record {index + 1} of {len(steps)}"
+        desk, which = steps[index].desk, f"record {index + 1} of {len(steps)}"
+        if desk is not steps[0].desk:  # a dead letter names the handler of the first
+            which = f"{which} ({desk.route.where})"
         reason = f"{which}: {outcome.reason}" if outcome.reason else which
         outcome = msgspec.structs.replace(outcome, reason=reason)
     if outcome.cause == "rejected":

@@ -108,7 +108,7 @@ def test_no_handler_is_called_before_all_payloads_fit(clock):
     take(rig, clock, body(PUT, PUT, REMOVED))
     assert handler.calls == []
     [reason] = rig.letters()
-    assert reason.startswith("record 3 of 3: the payload does not fit: ValueError")
+    assert reason.startswith(f"record 3 of 3 (tests.{REMOVED}): the payload does not fit: ValueError")
 
 
 def test_no_handler_is_called_where_a_record_has_none(clock):
