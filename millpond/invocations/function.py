@@ -77,9 +77,6 @@ class LambdaFunction:
         self._lookups = {name: self._lookup(source) for name, source in self._sources.items()}
         self._ask()
         boot.quiet_the_collector()
-        if settings.large_bodies.names and settings.large_bodies.delete_after_success:
-            text = "no body is deleted from S3 here: Lambda deletes a message when the function has answered"
-            log.event(logging.WARNING, "lambda.keeps_bodies", f"{text}; give the bucket a lifecycle rule instead")
         log.event(logging.INFO, "lambda.ready", "waiting for batches of messages", queues=list(self._sources))
 
     def _make_processor(self) -> Processor:
@@ -137,7 +134,9 @@ class LambdaFunction:
         if not messages:
             return set()
         size = min(source.settings.concurrency or self._settings.worker.concurrency, self._settings.worker.concurrency)
-        invocation = Invocation(source, self._processor, messages, size, seconds)
+        deletes_bodies = self._settings.large_bodies.delete_after_success
+        to_delete = self._bodies if deletes_bodies else None
+        invocation = Invocation(source, self._processor, messages, size, seconds, to_delete)
         self._clock.on_error = invocation.crash
         lookup = self._lookups[source.name]
         if lookup.error is not None:

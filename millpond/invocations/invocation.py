@@ -10,6 +10,7 @@ import gevent
 import msgspec
 
 from millpond.app.config import QueueSettings
+from millpond.engine.body_remover import BodyRemover
 from millpond.engine.consumer import Consumer
 from millpond.engine.delivery import Delivery
 from millpond.engine.permits import Permits
@@ -18,8 +19,10 @@ from millpond.foreign.trace import describe, traceback_of
 from millpond.hub.backoff import whole_seconds
 from millpond.hub.clock import Event
 from millpond.hub.pool import Pool, watch
+from millpond.invocations.done_bodies import DoneBodies
 from millpond.invocations.event_source import EventSource
 from millpond.invocations.records_queue import RecordsQueue
+from millpond.large_bodies.body_store import BodyStore
 from millpond.observe import log
 from millpond.process.drain import give_back_running, reserve_seconds
 from millpond.sqs.limits import MAX_BATCH
@@ -46,11 +49,19 @@ class Invocation:
     3. Before the function's time is over handlers that run are interrupted, and their messages given back.
     4. `done` has the ids of the messages that are settled for good; all others are to be reported as failed.
 
+    5. Bodies in S3 that are to be deleted after a success are, in `body_store`: see DoneBodies.
+
     `seconds`: until the answer must be on its way.
     """
 
     def __init__(
-        self, source: EventSource, processor: Processor, messages: Sequence[Received], size: int, seconds: float
+        self,
+        source: EventSource,
+        processor: Processor,
+        messages: Sequence[Received],
+        size: int,
+        seconds: float,
+        body_store: BodyStore | None = None,
     ) -> None:
         self.crashed = False
         self._source = source
@@ -65,11 +76,14 @@ class Invocation:
         self._greenlets: list[gevent.Greenlet] = []
         self._closed = False
         self._over: Event = clock.event()  # a part of the engine has failed
+        self._bodies: DoneBodies | None = None
+        if body_store is not None:
+            self._bodies = DoneBodies(self._queue, BodyRemover(body_store, clock, self.spawn))
         self._consumer = self._make_consumer(_for_seconds(source.settings, seconds))
 
     def _make_consumer(self, settings: QueueSettings) -> Consumer:
         source = self._source
-        permits = Permits(len(self._messages), 1, self._clock)
+        permits = Permits(len(self._messages), 1, self._clock, source.max_bytes_in_flight)
         consumer = Consumer(
             source.name,
             settings,
@@ -83,6 +97,7 @@ class Invocation:
             first_receive_failed=lambda error: None,
             clock=self._clock,
             spawn=self.spawn,
+            on_settled=self._bodies.settled if self._bodies is not None else None,
         )
         consumer.learn(source.max_receive_count, source.max_bytes)
         consumer.hand.seen = source.seen
@@ -106,6 +121,10 @@ class Invocation:
         self._wait(self._cut_at)
         if self._consumer.in_hand and not self.crashed:
             self._cut_off()
+        if self._bodies is not None:
+            deleting = gevent.spawn(self._bodies.delete)
+            self._greenlets.append(deleting)
+            deleting.join(max(0.0, self._deadline - self._clock.now()))
 
     def _wait(self, until: float) -> None:
         """Until nothing is in hand, but no longer than that."""

@@ -22,3 +22,7 @@ class RecordsQueue(SqsQueue):
     def delete(self, receipt_handles: Sequence[str]) -> list[Failure | None]:
         self.done.update(self._ids[handle] for handle in receipt_handles)
         return [None] * len(receipt_handles)
+
+    def delete_now(self, receipt_handles: Sequence[str]) -> list[Failure | None]:
+        """Delete them at SQS, before Lambda does."""
+        return super().delete(receipt_handles)

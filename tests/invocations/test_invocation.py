@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 import gevent
 import msgspec
@@ -12,7 +13,9 @@ from gevent.monkey import get_original
 
 from millpond.engine import lease_keeper
 from millpond.errors import AccessDenied, Discard, Interrupt, Reject, Retry, Unavailable
+from millpond.hub import threads
 from millpond.invocations import invocation
+from millpond.invocations.records_queue import RecordsQueue
 from millpond.sqs.queue import Entry
 from millpond.sqs.sqs_queue import SqsQueue
 
@@ -152,12 +155,16 @@ def test_a_handler_that_swallows_its_interrupts_keeps_no_answer_waiting(batches,
     assert one.books.outcomes == {"succeeded": 3, "retried": 1}
 
 
-def test_a_thread_that_runs_on_keeps_no_answer_waiting(batches):
-    one = batches({"blocks": lambda payload: native_sleep(1.5), "ok": ok}, options={"thread": True})
+def test_a_thread_that_runs_on_keeps_no_answer_waiting(batches, monkeypatch):
+    monkeypatch.setattr(threads, "TURN_LOOK_SECONDS", 0.05)
+    waits = partial(native_sleep, 0.2)
+    one = batches(
+        {"blocks": lambda payload: native_sleep(1.5), "ok": lambda payload: waits()}, options={"thread": True}
+    )
     began = time.monotonic()
     assert one.run("blocks", "ok", seconds=0.8) == {1}
     assert time.monotonic() - began < 0.9
-    assert one.run(*["ok"] * 8, seconds=10.0) == set(range(8))  # more than there are threads: some stand in line
+    assert one.run(*["ok"] * 6, seconds=10.0) == set(range(6))  # more than there are threads: some stand in line
 
 
 # --- what may not begin yet
@@ -259,6 +266,58 @@ def test_a_right_that_is_missing_does_not_use_up_the_functions_time(batches, mon
     assert one.run("fail", "ok") == {1}
     assert time.monotonic() - began < 3
     assert one.books.abandoned == 1
+
+
+# --- bodies in S3
+
+
+class Bodies:
+    """Fulfils LargeBodies and BodyStore: the same body behind every pointer. `log` has what happens, in order."""
+
+    def __init__(self, log):
+        self.log = log
+
+    def fetch(self, delivery, pointer):
+        delivery.bodies = (pointer,)
+        return b'{"event_type": "%s", "payload": 0}' % pointer.key.encode()
+
+    def remove(self, bucket, key):
+        self.log.append(f"body of {key}")
+
+
+@pytest.fixture
+def with_bodies(batches, monkeypatch):
+    """with_bodies(key, ...) -> what is deleted in one batch of pointers to these types of bodies, in order."""
+
+    def run(*keys, deletes=True):
+        deleted, delete = [], SqsQueue.delete
+        one = batches(ALL)
+        bodies = one.processor._large_bodies = Bodies(deleted)
+        one.queue.send([Entry(POINTER.replace('"k"', f'"{key}"')) for key in keys])
+        monkeypatch.setattr(
+            SqsQueue, "delete", lambda self, handles: deleted.append(len(handles)) or delete(self, handles)
+        )
+        messages = one.receive()
+        done = invocation.Invocation(one.source, one.processor, messages, 10, 1.0, bodies if deletes else None).run()
+        return len(done), deleted
+
+    return run
+
+
+def test_a_body_goes_after_its_message(with_bodies):
+    assert with_bodies("ok", "fail", "ok", "reject", "slow") == (3, [3, "body of ok", "body of ok"])
+
+
+def test_a_body_stays_where_nobody_asked_for_its_end(with_bodies):
+    assert with_bodies("ok", "fail", deletes=False) == (1, [])
+
+
+def test_a_body_stays_where_its_message_may_come_again(with_bodies, monkeypatch):
+    def refuses(self, handles):
+        raise AccessDenied("not authorized to perform: sqs:DeleteMessage", "AccessDenied")
+
+    monkeypatch.setattr(RecordsQueue, "delete_now", refuses)
+    assert with_bodies("ok", "ok") == (2, [])
 
 
 # --- from one batch to the next
