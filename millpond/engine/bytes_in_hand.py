@@ -85,11 +85,11 @@ class BytesInHand:
         return min(self.most - self.number - expected, self._most_of_one - queue.number - queue.expected)
 
     def log_full(self) -> None:
-        """Log once a minute that receives wait for memory."""
+        """Log once a minute that receives, or bodies in S3, wait for memory."""
         if self._lines.take(self._clock.now()):
             text = (
-                f"messages of {self.number:,} bytes are in hand, and open polls may bring more than is left of "
-                f"max_bytes_in_flight = {self.most:,}: receives wait; raise it where there is memory, which can be "
+                f"messages of {self.number:,} bytes are in hand, and the next ones may bring more than is left of "
+                f"max_bytes_in_flight = {self.most:,}: they wait; raise it where there is memory, which can be "
                 "five times as much"
             )
             log.event(logging.INFO, "worker.full", text, bytes=self.number, max_bytes=self.most)

@@ -152,7 +152,7 @@ def test_that_the_bytes_limit_is_logged_once_a_minute(clock, caplog):
     assert len(lines) == 3
     assert lines[-1].fields["max_bytes"] == 5 * LARGE
     assert 0 < lines[-1].fields["bytes"] <= 5 * LARGE
-    assert f"max_bytes_in_flight = {5 * LARGE:,}: receives wait" in lines[-1].getMessage()
+    assert f"max_bytes_in_flight = {5 * LARGE:,}: they wait" in lines[-1].getMessage()
 
 
 def test_nothing_is_counted_any_more_once_nothing_is_in_hand_however_it_ended(clock):

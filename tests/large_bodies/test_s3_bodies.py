@@ -256,6 +256,20 @@ def job(payload: dict) -> None:
 """
 
 
+def worker_config(url: str, s3: str) -> str:
+    return f"""
+[worker]
+handlers = ["jobs"]
+[queues.q]
+url = "{url}"
+wait_seconds = 1
+[large_bodies]
+buckets = ["{BUCKET}"]
+endpoint_url = "{s3}"
+delete_after_success = true
+"""
+
+
 @pytest.mark.slow
 def test_a_worker_reads_bodies_in_s3_and_deletes_them_after_their_messages(s3, tmp_path):
     client = boto3.client("s3", endpoint_url=s3, **KEYS)
@@ -270,18 +284,7 @@ def test_a_worker_reads_bodies_in_s3_and_deletes_them_after_their_messages(s3, t
                 QueueUrl=url, MessageBody=json.dumps(pointer), MessageAttributes={"ExtendedPayloadSize": size}
             )
         queues.sqs.send_message(QueueUrl=url, MessageBody=json.dumps([CLASS, {"s3BucketName": "x", "s3Key": "y"}]))
-        config = f"""
-[worker]
-handlers = ["jobs"]
-[queues.q]
-url = "{url}"
-wait_seconds = 1
-[large_bodies]
-buckets = ["{BUCKET}"]
-endpoint_url = "{s3}"
-delete_after_success = true
-"""
-        folder = write_project(tmp_path / "p", HANDLERS, config)
+        folder = write_project(tmp_path / "p", HANDLERS, worker_config(url, s3))
         with WorkerProcess(folder, "--until-empty", AWS_REGION="us-east-1") as worker:
             assert worker.exit_code() == 1  # some are dead letters
             done = sorted(line["event_id"] for line in worker.all("message.succeeded"))
@@ -290,3 +293,39 @@ delete_after_success = true
         assert sorted(letters) == ["worker/2", "y"]
     left = client.list_objects_v2(Bucket=BUCKET, Prefix="worker/")
     assert [one["Key"] for one in left["Contents"]] == ["worker/2"]  # its dead letter leads to it
+
+
+FUNCTION = """
+import json
+from millpond.lambda_ import entry
+
+class Context:
+    aws_request_id = "1"
+    def get_remaining_time_in_millis(self):
+        return 20_000
+
+def record(n, key):
+    body = json.dumps([CLASS, {"s3BucketName": BUCKET, "s3Key": key}])
+    return {"messageId": n, "receiptHandle": n, "body": body, "attributes": {}, "messageAttributes": {}}
+
+print(json.dumps(entry("config.toml")({"Records": [record("1", "function"), record("2", "gone")]}, Context())))
+"""
+
+
+@pytest.mark.slow
+def test_a_lambda_function_reads_bodies_and_deletes_none(s3, tmp_path):
+    """Lambda deletes the message after the answer: until then its body may be needed again."""
+    client = boto3.client("s3", endpoint_url=s3, **KEYS)
+    body = {"event_type": "job", "payload": {"n": 1, "text": "x"}}
+    client.put_object(Bucket=BUCKET, Key="function", Body=json.dumps(body).encode())
+    with local_sqs(tmp_path) as queues:
+        folder = write_project(tmp_path / "p", HANDLERS, worker_config(queues.create("q"), s3))
+        script = f"CLASS, BUCKET = {CLASS!r}, {BUCKET!r}\n{FUNCTION}"
+        with WorkerProcess(folder, program=("-c", script), AWS_REGION="us-east-1") as function:
+            assert function.exit_code() == 0
+            assert "worked on 1" in function.output()
+            assert '{"batchItemFailures": []}' in [line["message"] for line in function.lines]
+            function.expect("lambda.keeps_bodies")
+        [letter] = queues.receive("q-dead", 1)
+    assert json.loads(letter["Body"])[1]["s3Key"] == "gone"
+    assert client.get_object(Bucket=BUCKET, Key="function")["ContentLength"]
