@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -59,6 +60,36 @@ def platform_of(environ: Mapping[str, str], root: Path) -> Platform | None:
         if environ.get(variable):
             return platform
     return DOCKER if any((root / name).exists() for name in _CONTAINER_FILES) else None
+
+
+class Grace(NamedTuple):
+    """When a worker is killed. `is_sure`: its owner has said so, or nobody can change it."""
+
+    seconds: float
+    text: str
+    is_sure: bool
+
+    def shortfall(self, drain_seconds: float) -> str:
+        """What is wrong with a drain of this length, which may be infinite; "" where it fits."""
+        most = max(1.0, self.seconds - END_SECONDS)
+        if math.isinf(drain_seconds):
+            return f'drain_seconds = "until done": {self.text}; what is killed runs again a visibility time-out later'
+        if drain_seconds <= most:
+            return ""
+        text = f"{self.text}: drain_seconds = {drain_seconds:g} may be too long, {most:g} leaves room for the end"
+        return text if self.is_sure else f"{text}; [platform] grace_seconds says what it is, where it is longer"
+
+
+def grace_of(platform: Platform | None, own_seconds: float) -> Grace | None:
+    """By `own_seconds`, [platform] grace_seconds, or else by the platform's default; None where neither is known."""
+    if own_seconds:
+        name = platform.name if platform is not None else "the platform"
+        return Grace(own_seconds, f"{name} kills {own_seconds:g} s after SIGTERM", is_sure=True)
+    if platform is None:
+        return None
+    text = f"{platform.name} kills {platform.grace_seconds:g} s after SIGTERM"
+    text += f", or later by {platform.longer}" if platform.longer else ", always"
+    return Grace(platform.grace_seconds, text, is_sure=not platform.longer)
 
 
 def memory_bytes(environ: Mapping[str, str], root: Path) -> int:

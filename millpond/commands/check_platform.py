@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from millpond.app.config import AllSettings
-from millpond.app.platform import DOCKER, END_SECONDS, Platform, memory_bytes, platform_of
+from millpond.app.platform import DOCKER, Platform, grace_of, memory_bytes, platform_of
 from millpond.commands.check_queue import Finding
 from millpond.commands.send import is_listened_to
 from millpond.foreign.number import number_within
@@ -26,27 +25,16 @@ def check_platform(settings: AllSettings, environ: Mapping[str, str], root: Path
 
 
 def _grace(settings: AllSettings, platform: Platform | None, environ: Mapping[str, str]) -> Finding:
-    drain_seconds, own = settings.worker.drain_limit, settings.platform.grace_seconds
     if environ.get("NOTIFY_SOCKET"):
         text = "systemd waits as long as the drain takes, since the worker asks for more time (EXTEND_TIMEOUT_USEC)"
         return Finding("ok", "platform", text)
-    if platform is None and not own:
+    grace, drain_seconds = grace_of(platform, settings.platform.grace_seconds), settings.worker.drain_limit
+    if grace is None:
         return Finding("note", "platform", "this is neither Heroku nor ECS nor Kubernetes nor systemd nor Docker")
-    name = platform.name if platform is not None else "the platform"
-    kill_seconds = own or (platform.grace_seconds if platform is not None else 0.0)
-    kills = f"{name} kills {kill_seconds:g} s after SIGTERM"
-    if platform is not None and not own:
-        kills += f", or later by {platform.longer}" if platform.longer else ", always"
-    most = max(1.0, kill_seconds - END_SECONDS)
-    if math.isinf(drain_seconds):
-        text = f'drain_seconds = "until done": {kills}; what is killed runs again a visibility time-out later'
-        return Finding("warning", "platform", text)
-    if drain_seconds > most:
-        text = f"{kills}: drain_seconds = {drain_seconds:g} may be too long, {most:g} leaves room for the end"
-        if not own and platform is not None and platform.longer:
-            text += "; [platform] grace_seconds says what it is, where it is longer"
-        return Finding("note" if platform is DOCKER else "warning", "platform", text)  # what runs Docker is not known
-    return Finding("ok", "platform", f"{kills}; drain_seconds = {drain_seconds:g} fits into that")
+    if text := grace.shortfall(drain_seconds):
+        is_guess = platform is DOCKER and not grace.is_sure  # what runs Docker is not known
+        return Finding("note" if is_guess else "warning", "platform", text)
+    return Finding("ok", "platform", f"{grace.text}; drain_seconds = {drain_seconds:g} fits into that")
 
 
 def _memory(settings: AllSettings, limit: int) -> Iterator[Finding]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from millpond.app.config import AllSettings
 from millpond.app.http_settings import HttpSettings
-from millpond.app.platform import PlatformSettings
+from millpond.app.platform import PlatformSettings, grace_of, platform_of
 from millpond.engine.consumer import Consumer
 from millpond.errors import ConfigError
 from millpond.foreign.text import shown
@@ -36,6 +37,7 @@ class Follower(Protocol):
 
 def start_followers(settings: AllSettings, core: Core, environ: Mapping[str, str]) -> list[Follower]:
     """Start what this platform needs. Raises ConfigError. Call it before setup(): a long boot is seen as one then."""
+    _log_short_grace(settings, environ)
     health = Health(core)
     followers: list[Follower] = [health]
     if settings.http.listen:
@@ -49,6 +51,13 @@ def start_followers(settings: AllSettings, core: Core, environ: Mapping[str, str
         followers.append(protection)
         protection.start()
     return followers
+
+
+def _log_short_grace(settings: AllSettings, environ: Mapping[str, str]) -> None:
+    """Log a drain that will be cut short; what may be so alone, `check` says."""
+    grace = grace_of(platform_of(environ, Path("/")), settings.platform.grace_seconds)
+    if grace is not None and grace.is_sure and (text := grace.shortfall(settings.worker.drain_limit)):
+        log.event(logging.WARNING, "platform.short", text)
 
 
 def _serve(settings: HttpSettings, health: Health) -> None:

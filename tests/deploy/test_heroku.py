@@ -31,11 +31,21 @@ def queues(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalQueues]:
         yield queues
 
 
-def dyno(*processes: str, **environ: str) -> WorkerProcess:
+class Dyno(WorkerProcess):
+    """honcho with its processes, which would outlive a SIGKILL of honcho."""
+
+    def __exit__(self, *exception: object) -> None:
+        if self.running:
+            self.signal(SIGTERM)
+            self.exit_code()
+        super().__exit__(*exception)
+
+
+def dyno(*processes: str, **environ: str) -> Dyno:
     """Processes of the Procfile, as on a dyno: what they get is their environment alone."""
     keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}
     python = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "SQS_CLIENT": CLIENT}
-    return WorkerProcess(ROOT, *processes, program=HONCHO, **keys, **python, DYNO="worker.1", **environ)
+    return Dyno(ROOT, *processes, program=HONCHO, **keys, **python, DYNO="worker.1", **environ)
 
 
 @pytest.mark.slow

@@ -201,6 +201,7 @@ def nap(seconds: float) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("manager", ["abstract"], indirect=True)
 def test_a_real_worker_is_ready_feeds_the_watchdog_and_stops(tmp_path, manager):
     with local_sqs(tmp_path) as queues:
         config = f"""

@@ -251,9 +251,10 @@ def test_the_agent_is_asked_as_ecs_documents_it_over_one_connection(agent, stand
 def test_a_connection_that_the_agent_has_closed_is_opened_again_at_the_next_look(agent, stand_in):
     stand_in.script += [[state(True), HANG_UP], state(False)]
     agent.protect(60)
-    stand_in.wait_until_open(0)
-    agent.keep_open()
-    stand_in.wait_until_open(1)
+    with gevent.Timeout(5):
+        stand_in.wait_until_open(0)
+        agent.keep_open()
+        stand_in.wait_until_open(1)
     agent.give_up()
     assert len(stand_in.requests) == stand_in.connections == 2
 
