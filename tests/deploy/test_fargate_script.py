@@ -200,6 +200,7 @@ def test_changed_files_are_another_image(world, file):
 def test_a_change_of_other_files_is_no_other_image(world):
     world.run("build")
     (world.root / "notes.txt").write_text("of no image\n")
+    (world.root / "deploy/e2e.py").write_text("# nor this\n")
     world.run("build")
     assert world.calls("docker") == []
 
@@ -260,6 +261,7 @@ def test_e2e_gets_what_was_made_and_what_the_user_says(world):
     world.write("cluster", "arn:cluster")
     done = world.run("e2e", "--type", "invoice.created", "--payload", '{"a": 1}', "--no-cleanup")
     assert done.returncode == 0, done.stderr
+    assert world.calls("aws") == []  # what e2e.py calls is boto3's
     assert world.calls("python") == [
         "python deploy/e2e.py --queue-url the-queue_url --dead-letter-url the-dead_letter_url --log-group the-log_group"
         " --region eu-west-1 --cluster-arn arn:cluster --service-name the-service_name"
