@@ -45,6 +45,10 @@ def setup(settings: Settings) -> None:
 def once(payload: dict) -> None:
     pass
 
+@handler("large")
+def large(payload: str) -> None:
+    pass
+
 @handler("retry")
 def retry(payload: dict, message: Message) -> None:
     if message.attempt == 1:
@@ -82,6 +86,10 @@ def allowed(name: str, **values: Any) -> set[tuple[str, str]]:
     return found
 
 
+#: What a pointer of the extended client begins with.
+CLASS = "software.amazon.payloadoffloading.PayloadS3Pointer"
+
+
 class Aws:
     """What is not SQS, by moto, and the right that each call needs."""
 
@@ -99,6 +107,11 @@ def moto() -> Iterator[Aws]:
     lock = threading.Lock()
 
     def record(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if environ["PATH_INFO"] == "/task-protection/v1/state":
+            aws.called.add(
+                {"PUT": "ecs:UpdateTaskProtection", "GET": "ecs:GetTaskProtection"}[environ["REQUEST_METHOD"]]
+            )
+            return _as_the_agent(environ, start_response)
         aws.called.add(_right(environ))
         with lock:  # moto is not made for calls side by side
             return [b"".join(application(environ, start_response))]
@@ -114,6 +127,13 @@ def moto() -> Iterator[Aws]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def _as_the_agent(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    wish = json.loads(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))
+    answer = json.dumps({"protection": {"ProtectionEnabled": wish["ProtectionEnabled"]}}).encode()
+    start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(answer)))])
+    return [answer]
 
 
 class _Quiet(WSGIRequestHandler):
@@ -155,14 +175,16 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
     with local_sqs(folder) as queues, between(queues.endpoint) as proxy, moto() as aws:
         queues.create("q", max_receive_count=17)
         _prepare(aws)
-        config = _config(f"{proxy.url}/000000000000/q")
+        config = _config(f"{proxy.url}/000000000000/q", aws.url)
         project = write_project(folder / "project", HANDLERS, config)
-        environ = {**ENVIRON, "AWS_ENDPOINT_URL": aws.url, "AWS_ENDPOINT_URL_SQS": ""}
+        environ = {**ENVIRON, "AWS_ENDPOINT_URL": aws.url, "AWS_ENDPOINT_URL_SQS": "", "ECS_AGENT_URI": aws.url}
         aws.called.clear()
         with WorkerProcess(project, "-c", "config.toml", **environ) as worker:
             worker.expect("worker.ready")
             for name in ("retry", "reject", "discard", "leave", "wait"):
                 queues.send("q", name, {})
+            pointer = [CLASS, {"s3BucketName": "large-bodies", "s3Key": "one"}]
+            queues.sqs.send_message(QueueUrl=queues.url("q"), MessageBody=json.dumps(pointer))
             body = json.dumps({"event_type": "once", "event_id": "the-event", "payload": {}})
             queues.sqs.send_message(QueueUrl=queues.url("q"), MessageBody=body)
             _wait_for_all(worker)
@@ -194,10 +216,13 @@ def _prepare(aws: Aws) -> None:
     wanted = {"Enabled": True, "AttributeName": "expires"}
     dynamodb.update_time_to_live(TableName="claims", TimeToLiveSpecification=wanted)
     aws.client("secretsmanager").create_secret(Name="smtp", SecretString=json.dumps({"password": "hidden"}))
+    s3 = aws.client("s3")
+    s3.create_bucket(Bucket="large-bodies")
+    s3.put_object(Bucket="large-bodies", Key="one", Body=b'{"event_type": "large", "payload": "x"}')
     aws.client("ssm").put_parameter(Name="/smtp/host", Value="mail.example.com", Type="SecureString")
 
 
-def _config(url: str) -> str:
+def _config(url: str, s3: str) -> str:
     return f"""
         [worker]
         handlers = ["jobs"]
@@ -209,6 +234,12 @@ def _config(url: str) -> str:
         heartbeat_seconds = 1
         [idempotency]
         table = "claims"
+        [large_bodies]
+        buckets = ["large-bodies"]
+        endpoint_url = "{s3}"
+        delete_after_success = true
+        [platform]
+        task_protection = "auto"
         [handlers.work]
         password = "secretsmanager:smtp#password"
         host = "ssm:/smtp/host"
@@ -217,7 +248,7 @@ def _config(url: str) -> str:
 
 def _wait_for_all(worker: WorkerProcess) -> None:
     wanted = {
-        *(("message.succeeded", name) for name in ("once", "retry", "leave")),
+        *(("message.succeeded", name) for name in ("once", "retry", "leave", "large")),
         *(("message.retried", "retry"), ("message.dead_lettered", "reject"), ("message.discarded", "discard")),
     }
     until(lambda: wanted <= {(line["event"], line.get("event_type", line.get("type"))) for line in worker.lines})
@@ -235,8 +266,18 @@ def test_what_it_calls_for_its_secrets_is_what_its_role_allows(runs):
     assert runs["worker"].of("secretsmanager", "ssm") == {action for action, _ in allowed("worker-secrets")}
 
 
+def test_what_it_calls_for_large_bodies_is_what_its_role_allows(runs):
+    policies = allowed("worker-large-bodies") | allowed("worker-large-bodies-delete")
+    # No call needs s3:ListBucket: without it S3 refuses what is gone, and its message would wait.
+    assert runs["worker"].of("s3") == {action for action, _ in policies} - {"s3:ListBucket"}
+
+
+def test_what_it_calls_for_its_protection_is_what_its_role_allows(runs):
+    assert runs["worker"].of("ecs") == {action for action, _ in allowed("worker-task-protection")}
+
+
 def test_it_calls_nothing_else(runs):
-    assert runs["worker"].elsewhere == runs["worker"].of("dynamodb", "secretsmanager", "ssm")
+    assert runs["worker"].elsewhere == runs["worker"].of("dynamodb", "secretsmanager", "ssm", "s3", "ecs")
 
 
 def test_check_asks_for_one_right_more_and_warns_without_it(runs):

@@ -257,7 +257,7 @@ def actions(path: Path) -> set[str]:
 
 
 #: Rights of S3 are not named as its calls are.
-OWN_NAMES = {"s3:GetObject", "s3:DeleteObject"}
+OWN_NAMES = {"s3:ListBucket"}
 SERVICES = {"dynamodb": "dynamodb", "ecs": "ecs", "ecr": "ecr", "kms": "kms", "logs": "logs", "sqs": "sqs"}
 
 

@@ -22,6 +22,10 @@ data "aws_iam_policy_document" "of_tasks" {
   }
 }
 
+locals {
+  bucket_arns = [for bucket in var.large_body_buckets : "${local.arn_prefix}:s3:::${bucket}"]
+}
+
 resource "aws_iam_role" "worker" {
   name               = "${var.name}-worker"
   assume_role_policy = data.aws_iam_policy_document.of_tasks.json
@@ -48,7 +52,7 @@ resource "aws_iam_role_policy" "worker_idempotency" {
 }
 
 resource "aws_iam_role_policy" "worker_task_protection" {
-  count = local.on_fargate
+  count = var.task_protection ? local.on_fargate : 0
   name  = "task-protection"
   role  = aws_iam_role.worker.id
 
@@ -83,7 +87,18 @@ resource "aws_iam_role_policy" "worker_large_bodies" {
   role  = aws_iam_role.worker.id
 
   policy = templatefile("${local.policies}/worker-large-bodies.json", {
-    objects = join("\", \"", [for bucket in var.large_body_buckets : "${local.arn_prefix}:s3:::${bucket}/*"])
+    buckets = join("\", \"", local.bucket_arns)
+    objects = join("\", \"", [for arn in local.bucket_arns : "${arn}/*"])
+  })
+}
+
+resource "aws_iam_role_policy" "worker_large_bodies_delete" {
+  count = length(var.large_body_buckets) > 0 && var.delete_large_bodies ? 1 : 0
+  name  = "large-bodies-delete"
+  role  = aws_iam_role.worker.id
+
+  policy = templatefile("${local.policies}/worker-large-bodies-delete.json", {
+    objects = join("\", \"", [for arn in local.bucket_arns : "${arn}/*"])
   })
 }
 

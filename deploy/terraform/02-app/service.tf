@@ -22,6 +22,8 @@ locals {
     AWS_REGION              = var.aws_region # Lambda has it by itself, and refuses it here
     HTTP_LISTEN             = "127.0.0.1:8080"
     WORKER_SHUTDOWN_TIMEOUT = tostring(var.drain_seconds)
+    GRACE_SECONDS           = "120" # stopTimeout below, which a task cannot read
+    TASK_PROTECTION         = var.task_protection ? "auto" : "off"
   })
 }
 

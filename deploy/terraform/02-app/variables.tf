@@ -197,6 +197,12 @@ variable "large_body_buckets" {
   default     = []
 }
 
+variable "delete_large_bodies" {
+  type        = bool
+  description = "Whether the worker may delete them: [large_bodies] delete_after_success of config.toml."
+  default     = false
+}
+
 variable "idempotency_table" {
   type        = bool
   description = "Whether to make the table that handlers with idempotent=True need: $1.25 for a million of their messages."
@@ -230,6 +236,12 @@ variable "architecture" {
     condition     = contains(["X86_64", "ARM64"], var.architecture)
     error_message = "architecture must be X86_64 or ARM64."
   }
+}
+
+variable "task_protection" {
+  type        = bool
+  description = "Whether ECS leaves a task alone while it has messages in hand: for handlers that take longer than drain_seconds."
+  default     = true
 }
 
 variable "drain_seconds" {
