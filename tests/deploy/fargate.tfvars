@@ -6,3 +6,4 @@ config_secret_arns  = ["arn:aws:secretsmanager:eu-west-1:123456789012:secret:smt
 large_body_buckets  = ["large-bodies"]
 secrets             = { SMTP_PASSWORD = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:smtp-AbCdEf" }
 delete_large_bodies = true
+task_protection     = true

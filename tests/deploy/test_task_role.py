@@ -88,6 +88,8 @@ def allowed(name: str, **values: Any) -> set[tuple[str, str]]:
 
 #: What a pointer of the extended client begins with.
 CLASS = "software.amazon.payloadoffloading.PayloadS3Pointer"
+#: What the agent of ECS calls in the place of the task, by the task's role.
+OF_THE_AGENT = {"PUT": "ecs:UpdateTaskProtection", "GET": "ecs:GetTaskProtection"}
 
 
 class Aws:
@@ -108,9 +110,7 @@ def moto() -> Iterator[Aws]:
 
     def record(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         if environ["PATH_INFO"] == "/task-protection/v1/state":
-            aws.called.add(
-                {"PUT": "ecs:UpdateTaskProtection", "GET": "ecs:GetTaskProtection"}[environ["REQUEST_METHOD"]]
-            )
+            aws.called.add(OF_THE_AGENT[environ["REQUEST_METHOD"]])
             return _as_the_agent(environ, start_response)
         aws.called.add(_right(environ))
         with lock:  # moto is not made for calls side by side

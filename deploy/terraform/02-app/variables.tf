@@ -240,8 +240,8 @@ variable "architecture" {
 
 variable "task_protection" {
   type        = bool
-  description = "Whether ECS leaves a task alone while it has messages in hand: for handlers that take longer than drain_seconds."
-  default     = true
+  description = "Whether ECS leaves a task alone while it has messages in hand: for handlers that take longer than drain_seconds. A task that is never idle then holds up each deploy."
+  default     = false
 }
 
 variable "drain_seconds" {
