@@ -7,7 +7,6 @@ import importlib.util
 import os
 import re
 import shlex
-import signal
 import subprocess
 import sys
 import tomllib
@@ -23,10 +22,9 @@ from chaos.simulation.rules import RULES
 from millpond import Breaker, Message, errors
 from millpond.commands.cli import EXAMPLES
 from millpond.message import Outcome, OutcomeName
-from tests.between import between
 from tests.fuzz.test_fuzz import CASES
 from tests.test_imports import MAY_IMPORT
-from tests.worker_process import CLIENT, WorkerProcess, local_queues, local_sqs, write_project
+from tests.worker_process import CLIENT, WorkerProcess, local_queues
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -357,45 +355,6 @@ def output_of(folder: Path, *arguments: str) -> str:
     with WorkerProcess(folder, *program, program=()) as process:
         assert process.exit_code() == 0, process.output()
         return "\n".join(line["message"] for line in process.lines if not line["event"])
-
-
-FOLLOWED = """
-from millpond import Message, Reject, Retry, handler
-
-@handler("job")
-def job(payload: dict, message: Message) -> None:
-    if payload["last"]:
-        raise Reject("never")
-    if message.attempt == 1:
-        raise Retry("later", after=1)
-    message.follow_up({"last": True})
-"""
-#: A batch needs the right to its single call.
-RIGHTS = {f"{call}Batch": call for call in ("SendMessage", "DeleteMessage", "ChangeMessageVisibility")}
-
-
-@pytest.mark.slow
-def test_the_rights_that_readme_names_are_those_that_a_worker_uses(tmp_path):
-    config = """
-        [worker]
-        handlers = ["jobs"]
-        [queues.q]
-        url = "{}/000000000000/q"
-        visibility_seconds = 3
-    """
-    with local_sqs(tmp_path) as queues, between(queues.endpoint) as proxy:
-        queues.create("q")
-        write_project(tmp_path / "worker", FOLLOWED, config.format(proxy.url))
-        environ = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_REGION": "us-east-1"}
-        with WorkerProcess(tmp_path / "worker", **environ) as worker:
-            queues.send("q", "job", {"last": False})
-            worker.expect("message.dead_lettered")
-            worker.signal(signal.SIGTERM)
-            assert worker.exit_code() == 0, worker.output()
-    used = {(RIGHTS.get(call, call), queue) for call, queue in proxy.calls}
-    own, dead = re.findall(r"Rights on [^:]*: ([^.]*)\.", README)
-    for queue, text in (("q", own), ("q-dead", dead)):
-        assert {call for call, its in used if its == queue} == set(re.findall(r"`(?:sqs:)?(\w+)`", text))
 
 
 # --- what reliability.md counts
