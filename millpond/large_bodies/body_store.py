@@ -24,7 +24,7 @@ class BodyStore(Protocol):
     """The bodies in some buckets. Each call ends within its time."""
 
     def get(self, bucket: str, key: str, take: Callable[[int], object]) -> bytes:
-        """The body. `take` gets its size before it is read: what that raises comes out, and nothing is read.
+        """The body. `take` gets its size before it is read: a MillpondError of it comes out, and nothing is read.
 
         Raises BodyGone, and BodyStoreError.
         """

@@ -9,7 +9,7 @@ import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from millpond.errors import ConfigError, QueueError
+from millpond.errors import ConfigError, MillpondError, QueueError
 from millpond.foreign.text import shown
 from millpond.foreign.trace import describe
 from millpond.hub.home import within
@@ -105,11 +105,12 @@ class S3Bodies:
             raise BodyStoreError(f"S3 has not answered for {bucket} in {seconds:g} s ({right})") from None
         except ClientError as error:
             self._refuse(error, bucket, right)
-        except (BotoCoreError, OSError, ValueError, KeyError, AttributeError, TypeError, LookupError) as error:
-            # botocore stumbles over garbage with all of these
-            raise BodyStoreError(f"S3 cannot be reached for {bucket} ({right}): {describe(error)}") from error
         except QueueError as error:  # credentials: there are none, or their provider does not answer
             raise BodyStoreError(f"S3 cannot be asked for {bucket}: {shown(error)}") from None
+        except MillpondError:  # of `take`, and our own
+            raise
+        except Exception as error:  # botocore stumbles over garbage with KeyError, AttributeError and worse
+            raise BodyStoreError(f"S3 cannot be reached for {bucket} ({right}): {describe(error)}") from error
 
     def _refuse(self, error: ClientError, bucket: str, right: str) -> NoReturn:
         code, said = _code(error), shown(error.response.get("Error", {}).get("Message") or error)

@@ -12,7 +12,7 @@ import pytest
 
 from millpond.app.config import load
 from millpond.commands.check_bodies import check_bodies
-from millpond.errors import ConfigError
+from millpond.errors import ConfigError, MillpondError
 from millpond.large_bodies import s3_bodies
 from millpond.large_bodies.body_store import BodyDenied, BodyGone, BodyStoreError
 from millpond.large_bodies.s3_bodies import S3Bodies
@@ -24,7 +24,7 @@ BUCKET = "large-bodies"
 CLASS = "software.amazon.payloadoffloading.PayloadS3Pointer"
 
 
-class Stop(Exception):
+class Stop(MillpondError):
     pass
 
 
@@ -93,6 +93,17 @@ def test_what_take_raises_comes_out_and_nothing_is_read(server):
         bodies.get(BUCKET, "a", take)
     assert caught.traceback  # so nothing is closed for want of a reference
     server.wait_until_open(0)  # the connection is not kept: its body would come over it
+
+
+def test_an_answer_for_which_there_is_no_memory_may_come_later(s3, monkeypatch):
+    bodies = bodies_at(s3)
+
+    def fail(**_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(bodies._client, "get_object", fail)
+    with pytest.raises(BodyStoreError, match="MemoryError"):
+        bodies.get(BUCKET, "a", ignore)
 
 
 def test_a_body_is_deleted_and_one_that_is_not_there_is_no_error(s3):
@@ -297,6 +308,7 @@ def test_a_worker_reads_bodies_in_s3_and_deletes_them_after_their_messages(s3, t
 
 FUNCTION = """
 import json
+from pathlib import Path
 from millpond.lambda_ import entry
 
 class Context:
@@ -304,28 +316,31 @@ class Context:
     def get_remaining_time_in_millis(self):
         return 20_000
 
-def record(n, key):
-    body = json.dumps([CLASS, {"s3BucketName": BUCKET, "s3Key": key}])
-    return {"messageId": n, "receiptHandle": n, "body": body, "attributes": {}, "messageAttributes": {}}
-
-print(json.dumps(entry("config.toml")({"Records": [record("1", "function"), record("2", "gone")]}, Context())))
+print(json.dumps(entry("config.toml")(json.loads(Path("event.json").read_text()), Context())))
 """
 
 
 @pytest.mark.slow
-def test_a_lambda_function_reads_bodies_and_deletes_none(s3, tmp_path):
-    """Lambda deletes the message after the answer: until then its body may be needed again."""
+def test_a_lambda_function_deletes_a_body_after_its_message(s3, tmp_path):
     client = boto3.client("s3", endpoint_url=s3, **KEYS)
     body = {"event_type": "job", "payload": {"n": 1, "text": "x"}}
     client.put_object(Bucket=BUCKET, Key="function", Body=json.dumps(body).encode())
     with local_sqs(tmp_path) as queues:
-        folder = write_project(tmp_path / "p", HANDLERS, worker_config(queues.create("q"), s3))
-        script = f"CLASS, BUCKET = {CLASS!r}, {BUCKET!r}\n{FUNCTION}"
-        with WorkerProcess(folder, program=("-c", script), AWS_REGION="us-east-1") as function:
+        url = queues.create("q")
+        for key in ("function", "gone"):
+            pointer = json.dumps([CLASS, {"s3BucketName": BUCKET, "s3Key": key}])
+            queues.sqs.send_message(QueueUrl=url, MessageBody=pointer)
+        records = [
+            {"messageId": one["MessageId"], "receiptHandle": one["ReceiptHandle"], "body": one["Body"]}
+            for one in queues.receive("q", 1)
+        ]
+        folder = write_project(tmp_path / "p", HANDLERS, worker_config(url, s3))
+        (folder / "event.json").write_text(json.dumps({"Records": records}))
+        with WorkerProcess(folder, program=("-c", FUNCTION), AWS_REGION="us-east-1") as function:
             assert function.exit_code() == 0
             assert "worked on 1" in function.output()
             assert '{"batchItemFailures": []}' in [line["message"] for line in function.lines]
-            function.expect("lambda.keeps_bodies")
         [letter] = queues.receive("q-dead", 1)
+        assert queues.counts("q")[1] == 1  # the other one is Lambda's to delete
     assert json.loads(letter["Body"])[1]["s3Key"] == "gone"
-    assert client.get_object(Bucket=BUCKET, Key="function")["ContentLength"]
+    assert client.list_objects_v2(Bucket=BUCKET, Prefix="function")["KeyCount"] == 0
