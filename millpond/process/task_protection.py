@@ -1,4 +1,4 @@
-"""Task protection: while messages are in hand, ECS is asked not to stop this task, by scale-in or by a deployment."""
+"""Task protection: ECS is asked not to stop this task while it works, neither by scale-in nor by a deployment."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from millpond.observe import log
 from millpond.process.core import Core
 from millpond.process.ecs_agent import ProtectionRefused
 
-#: What is asked for. After half of it, it is asked for again.
-PROTECTED_MINUTES = 60
+#: What is asked for. After half of it, it is asked for again, where a handler runs longer than a drain would wait: only
+#: then, or a worker that is never idle would hold up each deployment for ever.
+PROTECTED_MINUTES = 10
 RENEW_SECONDS = PROTECTED_MINUTES * 60 / 2
 #: Without a message for this long, protection is given up: so there are two calls a minute at most.
 IDLE_SECONDS = 60.0
+#: Fargate waits for a drain no longer than this (stopTimeout).
+MOST_DRAIN_SECONDS = 120.0
 #: After a call that failed the next one waits: twice as long each time, to a minute.
 FIRST_WAIT_SECONDS, MOST_WAIT_SECONDS = 5.0, 60.0
 #: While there is something to look at, it is looked at this often; the connection is looked at as often when idle.
@@ -43,25 +46,35 @@ class Protection(NamedTuple):
     until: float = 0.0  # protected so long; 0.0: not
     next_call: float = 0.0
     failures: int = 0  # in a row
+    covered: bool = False  # since the last idle minute it has been protected once
 
-    def wish(self, in_hand: int, idle_since: float, ending: bool, now: float) -> bool | None:
-        """What to ask for now: True, protect (also: for longer); False, give it up; None, nothing."""
+    def wish(self, in_hand: int, is_long: bool, idle_since: float, ending: bool, now: float) -> bool | None:
+        """What to ask for now: True, protect (also: for longer); False, give it up; None, nothing.
+
+        `is_long`: a handler has run for longer than a drain would wait.
+        """
         if in_hand and not ending:
-            return True if now >= max(self.next_call, self.until - RENEW_SECONDS) else None
+            is_due = now >= self.until - RENEW_SECONDS and (is_long or not self.covered)
+            return True if is_due and now >= self.next_call else None
         if now >= self.until:
             return None
         return False if ending or now >= max(self.next_call, idle_since + IDLE_SECONDS) else None
+
+    def idle(self, idle_since: float, now: float) -> Protection:
+        """What it is while nothing is in hand: after a minute of that the next message is the first one again."""
+        return self._replace(covered=False) if now >= max(self.until, idle_since + IDLE_SECONDS) else self
 
     def after(self, protect: bool, failed: bool, now: float) -> Protection:
         """What it is after a call."""
         if failed:
             wait = min(MOST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2**self.failures)
             return self._replace(next_call=now + wait, failures=self.failures + 1)
-        return Protection(now + PROTECTED_MINUTES * 60 if protect else 0.0)
+        return Protection(now + PROTECTED_MINUTES * 60, covered=True) if protect else Protection()
 
 
 class TaskProtection:
-    """Asks for protection when the first message comes, renews it, and gives it up after a while without any.
+    """Asks for protection when the first message comes, renews it for long handlers, and gives it up after a while
+    without a message.
 
     A greenlet of its own makes the calls, and no message waits for one. It is woken before the deliveries of a receive
     are made ready, so that the call is on its way before their handlers begin.
@@ -105,7 +118,9 @@ class TaskProtection:
         ending = self._ended
         if in_hand:
             self._idle_since = now
-        wish = self._protection.wish(in_hand, self._idle_since, ending, now)
+        else:
+            self._protection = self._protection.idle(self._idle_since, now)
+        wish = self._protection.wish(in_hand, self._is_long(now), self._idle_since, ending, now)
         if wish is not None:
             self._ask(wish)
         elif not ending:
@@ -114,6 +129,10 @@ class TaskProtection:
             self._edge.wait(PROTECTION_LOOK_SECONDS)
             self._edge.clear()
         return not ending
+
+    def _is_long(self, now: float) -> bool:
+        since = now - min(self._core.drain_seconds, MOST_DRAIN_SECONDS)
+        return any(0 < delivery.started <= since for consumer in self._consumers for delivery in consumer.hand)
 
     def _ask(self, protect: bool) -> None:
         error = ""

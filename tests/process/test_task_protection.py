@@ -35,31 +35,46 @@ JOB_SECONDS = float(os.environ.get("TASK_JOB_SECONDS", "1"))
 # The decision
 
 
-PROTECTED = Protection(until=1_000.0 + 2 * RENEW_SECONDS)
+PROTECTED = Protection(until=1_000.0 + 2 * RENEW_SECONDS, covered=True)
 
 
 @pytest.mark.parametrize(
-    ("protection", "in_hand", "idle_for", "ending", "after", "wish"),
+    ("protection", "in_hand", "is_long", "idle_for", "ending", "after", "wish"),
     [
-        (Protection(), 0, 0, False, 0, None),
-        (Protection(), 1, 0, False, 0, True),
-        (PROTECTED, 1, 0, False, RENEW_SECONDS - 1, None),
-        (PROTECTED, 1, 0, False, RENEW_SECONDS, True),
-        (PROTECTED, 0, IDLE_SECONDS - 1, False, 100, None),
-        (PROTECTED, 0, IDLE_SECONDS, False, 100, False),
-        (PROTECTED, 0, 0, True, 100, False),
-        (PROTECTED, 3, 0, True, 100, False),
-        (Protection(), 3, 0, True, 100, None),
-        (PROTECTED, 0, 1e6, False, 2 * RENEW_SECONDS, None),  # it has run out
-        (Protection(next_call=1_005.0, failures=1), 1, 0, False, 4, None),
-        (Protection(next_call=1_005.0, failures=1), 1, 0, False, 5, True),
-        (PROTECTED._replace(next_call=1_105.0, failures=1), 0, 1e6, False, 100, None),
-        (PROTECTED._replace(next_call=1_105.0, failures=1), 0, 1e6, True, 100, False),
+        (Protection(), 0, False, 0, False, 0, None),
+        (Protection(), 1, False, 0, False, 0, True),
+        (PROTECTED, 1, True, 0, False, RENEW_SECONDS - 1, None),
+        (PROTECTED, 1, True, 0, False, RENEW_SECONDS, True),
+        (PROTECTED, 1, True, 0, False, 9 * RENEW_SECONDS, True),  # it has run out, and one takes long
+        (PROTECTED, 1, False, 0, False, RENEW_SECONDS, None),  # a drain waits for it
+        (PROTECTED, 1, False, 0, False, 9 * RENEW_SECONDS, None),
+        (PROTECTED, 0, False, IDLE_SECONDS - 1, False, 100, None),
+        (PROTECTED, 0, False, IDLE_SECONDS, False, 100, False),
+        (PROTECTED, 0, False, 0, True, 100, False),
+        (PROTECTED, 3, True, 0, True, 100, False),
+        (Protection(), 3, True, 0, True, 100, None),
+        (PROTECTED, 0, False, 1e6, False, 2 * RENEW_SECONDS, None),  # it has run out
+        (Protection(next_call=1_005.0, failures=1), 1, False, 0, False, 4, None),
+        (Protection(next_call=1_005.0, failures=1), 1, False, 0, False, 5, True),
+        (PROTECTED._replace(next_call=1_105.0, failures=1), 0, False, 1e6, False, 100, None),
+        (PROTECTED._replace(next_call=1_105.0, failures=1), 0, False, 1e6, True, 100, False),
     ],
 )
-def test_protection_is_asked_for_renewed_and_given_up(protection, in_hand, idle_for, ending, after, wish):
+def test_protection_is_asked_for_renewed_and_given_up(protection, in_hand, is_long, idle_for, ending, after, wish):
     now = 1_000.0 + after
-    assert protection.wish(in_hand, now - idle_for, ending, now) is wish
+    assert protection.wish(in_hand, is_long, now - idle_for, ending, now) is wish
+
+
+@pytest.mark.parametrize(
+    ("after", "idle_for", "covered"),
+    [
+        (100, IDLE_SECONDS, True),  # it is given up first
+        (2 * RENEW_SECONDS, IDLE_SECONDS - 1, True),
+        (2 * RENEW_SECONDS, IDLE_SECONDS, False),
+    ],
+)
+def test_after_an_idle_minute_the_next_message_is_the_first_one_again(after, idle_for, covered):
+    assert PROTECTED.idle(1_000.0 + after - idle_for, 1_000.0 + after).covered is covered
 
 
 def test_calls_that_fail_are_made_again_after_growing_waits_and_change_nothing_else():
@@ -70,7 +85,7 @@ def test_calls_that_fail_are_made_again_after_growing_waits_and_change_nothing_e
     assert waits == [FIRST_WAIT_SECONDS, 10.0, 20.0, 40.0, MOST_WAIT_SECONDS, MOST_WAIT_SECONDS]
     assert protection.until == PROTECTED.until
     assert protection.after(False, False, 1_000.0) == Protection()
-    assert Protection().after(True, False, 1_000.0) == Protection(1_000.0 + PROTECTED_MINUTES * 60)
+    assert Protection().after(True, False, 1_000.0) == Protection(1_000.0 + PROTECTED_MINUTES * 60, covered=True)
 
 
 # A whole process on a virtual clock
@@ -140,7 +155,7 @@ def test_what_comes_within_the_while_costs_no_call_and_so_it_is_two_calls_a_minu
     for _ in range(100):
         one.rig.put("job")
         clock.advance(IDLE_SECONDS / 2)
-    assert [minutes for _, minutes in one.agent.calls] == [PROTECTED_MINUTES] * 2  # the second one renews
+    assert [minutes for _, minutes in one.agent.calls] == [PROTECTED_MINUTES]
     for _ in range(10):
         clock.advance(3 * IDLE_SECONDS)
         one.rig.put("job")
@@ -154,6 +169,24 @@ def test_protection_is_renewed_while_a_message_is_in_hand(protected, clock):
     one.rig.put("job")
     clock.advance(3 * RENEW_SECONDS + 60)
     assert [round(when / RENEW_SECONDS) for when, minutes in one.agent.calls if minutes] == [0, 1, 2, 3]
+
+
+def test_a_worker_that_is_never_idle_holds_up_a_deployment_for_ten_minutes_and_as_long_as_a_long_handler(
+    protected, clock
+):
+    gate = Gate()
+    one = protected({"job": fine, "long": gate}, timeout=1e6, drain_seconds=30.0)
+    for minute in range(40):
+        if minute == 20:
+            one.rig.put("long")
+        if minute == 35:
+            gate.event.set()
+        one.rig.put("job")
+        clock.advance(60 - 1)
+        one.rig.put("job")
+        clock.advance(1)
+    assert {minutes for _, minutes in one.agent.calls} == {PROTECTED_MINUTES}
+    assert [int(when / 60) for when, _ in one.agent.calls] == [0, 20, 25, 30]  # each five minutes after 20.5
 
 
 def test_a_drain_is_protected_and_its_end_is_not(protected, clock):
