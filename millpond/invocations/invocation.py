@@ -107,7 +107,7 @@ class Invocation:
         """Work on the batch, and give the ids of what is done."""
         try:
             self._work()
-        except Exception as error:
+        except BaseException as error:  # a gevent.Timeout that setup() has left running, too
             self.crash(error)
         finally:
             self._close()

@@ -255,6 +255,15 @@ def test_a_batch_that_cannot_even_begin_comes_again(batches, lines, monkeypatch)
     assert [line["event"] for line in lines if line["level"] == "critical"] == ["lambda.crashed"]
 
 
+def test_a_timeout_that_is_left_running_ends_no_answer(batches, lines):
+    timeout = gevent.Timeout.start_new(0.1)  # as a setup() can, which runs in this greenlet
+    try:
+        assert batches(ALL).run("ok", "slow") == {0}
+    finally:
+        timeout.close()
+    assert [line["event"] for line in lines if line["level"] == "critical"] == ["lambda.crashed"]
+
+
 def test_a_right_that_is_missing_does_not_use_up_the_functions_time(batches, monkeypatch):
     def denied(self, changes):
         raise AccessDenied("not authorized to perform: sqs:ChangeMessageVisibility", "AccessDenied")
