@@ -128,7 +128,8 @@ class Pool(Generic[Item]):
 
     def end(self, timeout_seconds: float) -> None:
         """End by force the slots that have not ended; one inside a handler is to be written off before."""
-        gevent.killall(list(self._slots), timeout=timeout_seconds)
+        gevent.killall(list(self._slots), block=False)
+        self._slots.join(timeout_seconds)
 
     def serve(self) -> None:
         """The life of a slot: do what is ready, for a turn, then wait for more.

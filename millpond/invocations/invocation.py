@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import gevent
@@ -137,9 +138,7 @@ class Invocation:
             "back: raise its timeout, or lower the batch size of its event source mapping"
         )
         log.event(logging.WARNING, "lambda.cut_off", text, queue=self._source.name, in_hand=self._consumer.in_hand)
-        self._consumer.drain(self._deadline)
-        for work, delivery in self._pool.take_ready():
-            work(delivery)  # a consumer that drains holds it back
+        self._hold_back()
         give_back_running([self._consumer], self._deadline - self._clock.now(), self._clock)
 
     # The end
@@ -147,9 +146,19 @@ class Invocation:
     def _close(self) -> None:
         """Let nothing run on: what is not settled by now is reported as failed, whatever its call would still give."""
         self._closed = True
+        if self.crashed:
+            with suppress(Exception):  # the part that has failed may be in the way
+                self._hold_back()
         self._pool.close(0.0)
         self._pool.end(CLOSE_SECONDS)  # one may still ask S3, or the store of claims: its handler must not begin
-        gevent.killall(self._greenlets, timeout=CLOSE_SECONDS)
+        gevent.killall(self._greenlets, block=False)
+        gevent.joinall(self._greenlets, timeout=CLOSE_SECONDS)  # with a time-out of its own, killall would raise
+
+    def _hold_back(self) -> None:
+        """Let no message begin any more: one may stand in a line behind one that ends now."""
+        self._consumer.drain(self._deadline)
+        for work, delivery in self._pool.take_ready():
+            work(delivery)  # a consumer that drains holds it back
 
     def spawn(self, function: Callable[..., object], *args: Any) -> gevent.Greenlet | None:
         """Start a greenlet of the engine: it ends with the invocation."""

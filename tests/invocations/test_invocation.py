@@ -162,8 +162,10 @@ def test_a_thread_that_runs_on_keeps_no_answer_waiting(batches, monkeypatch):
         {"blocks": lambda payload: native_sleep(1.5), "ok": lambda payload: waits()}, options={"thread": True}
     )
     began = time.monotonic()
-    assert one.run("blocks", "ok", seconds=0.8) == {1}
+    assert one.run(*["blocks"] * 4, "ok", "ok", seconds=0.8) == set()  # those that stand in line do not begin
     assert time.monotonic() - began < 0.9
+    assert one.books.outcomes == {"retried": 4, "released": 2}
+    assert one.visible() == [4, 5]
     assert one.run(*["ok"] * 6, seconds=10.0) == set(range(6))  # more than there are threads: some stand in line
 
 
@@ -178,6 +180,11 @@ def test_what_a_limit_holds_up_for_too_long_comes_again_later(batches, monkeypat
     assert time.monotonic() - began < 1.5
     assert one.books.causes == {"no_room": 2}
     assert one.visible() == []  # they come after a delay
+    one.put("half", "half")
+    made = one.make(20.0)
+    gevent.sleep(0.05)  # the batch began a while ago when its messages are taken in hand
+    assert len(made.run()) == 1
+    assert one.visible() == []
 
 
 def test_while_the_other_side_is_down_no_attempt_is_used_up_and_the_next_batch_knows(batches, monkeypatch):
@@ -236,11 +243,21 @@ def test_a_part_of_the_engine_that_fails_loses_nothing_that_is_done(batches, lin
     def breaks(*args):
         raise RuntimeError("a bug")
 
-    one = batches({**ALL, "later": later})
+    alone = []
+
+    def takes_long(payload):
+        alone.append(payload)
+        try:
+            gevent.sleep(30)
+        except BaseException:
+            gevent.sleep(0.5)  # nothing waits for it
+
+    one = batches({**ALL, "later": later, "alone": takes_long}, options={"concurrency": 4})
     monkeypatch.setattr("millpond.engine.message_sender.MessageSender.send", breaks)
     began = time.monotonic()
-    assert one.run("ok", "later", "slow") == {0}
+    assert one.run("ok", "later", *["alone"] * 6) == {0}
     assert time.monotonic() - began < 2
+    assert alone == [2, 3, 4, 5]  # what stood in line behind these did not begin when they ended
     assert one.invocation.crashed
     (line,) = [line for line in lines if line["event"] == "lambda.crashed"]
     assert "RuntimeError: a bug" in line["message"]
