@@ -125,9 +125,9 @@ def protected(process, clock):
     def make(*handlers, **settings):
         one = process(*handlers, start=False, **settings)
         one.agent = Agent(clock)
-        protection = TaskProtection(one.core, one.agent)
-        protection.start()
-        one.start(followers=[protection])
+        one.protection = TaskProtection(one.core, one.agent)
+        one.protection.start()
+        one.start(followers=[one.protection])
         return one
 
     return make
@@ -187,6 +187,16 @@ def test_a_worker_that_is_never_idle_holds_up_a_deployment_for_ten_minutes_and_a
         clock.advance(1)
     assert {minutes for _, minutes in one.agent.calls} == {PROTECTED_MINUTES}
     assert [int(when / 60) for when, _ in one.agent.calls] == [0, 20, 25, 30]  # each five minutes after 20.5
+
+
+def test_what_waits_for_a_slot_has_not_run_for_long(protected, clock):
+    one = protected({"job": Gate()}, concurrency=1, prefetch=5, timeout=1e6, drain_seconds=30.0)
+    one.rig.put("job", {}, 3)
+    clock.advance(20)
+    assert (one.rig.consumer.in_hand, one.rig.consumer.ready) == (3, 2)
+    assert not one.protection._is_long(clock.now())
+    clock.advance(11)
+    assert one.protection._is_long(clock.now())
 
 
 def test_a_drain_is_protected_and_its_end_is_not(protected, clock):
