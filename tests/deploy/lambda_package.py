@@ -31,7 +31,8 @@ def test_a_mail_is_sent_by_the_packed_function(tmp_path: Path) -> None:
     with local_sqs(tmp_path) as queues, runtime_api.running() as api:
         environ |= {"AWS_LAMBDA_RUNTIME_API": api.address, "SQS_QUEUE_URL": queues.create("emails")}
         relay = {"SMTP_HOST": "127.0.0.1", "SMTP_PORT": "9", "SMTP_SECURITY": "none"}  # nobody listens: it waits
-        code = "import millpond, awslambdaric.__main__ as m; print(millpond.__file__); m.main(['', 'main.handler'])"
+        code = "import millpond, awslambdaric.__main__ as m; print(millpond.__file__, flush=True)"
+        code += "; m.main(['', 'main.handler'])"
         program = ("-c", code)
         with WorkerProcess(task, program=program, **environ, **relay) as function:
             queues.send("emails", "email.send", MAIL)
