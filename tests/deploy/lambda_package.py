@@ -1,4 +1,4 @@
-"""The package as Lambda gets it: really made, unpacked, and run by awslambdaric with nothing else beside it.
+"""The package as Lambda gets it: really made, unpacked, and run from its own folder by awslambdaric.
 
     make lambda
 

@@ -106,7 +106,7 @@ KEYS = sorted(EVENTS["standard"]["Records"][0])
 RECORD = st.fixed_dictionaries({}, optional={key: JSON | st.just("aws:sqs") for key in KEYS})
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(JSON | st.fixed_dictionaries({"Records": st.lists(RECORD | JSON, max_size=3)}))
 def test_every_event_is_refused_or_every_record_of_it_has_its_id(event):
     try:
@@ -120,9 +120,9 @@ def test_every_event_is_refused_or_every_record_of_it_has_its_id(event):
 # --- whose records they are
 
 
-@pytest.fixture
-def sources(tmp_path):
-    config = tmp_path / "config.toml"
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    config = tmp_path_factory.mktemp("sources") / "config.toml"
     config.write_text("".join(f'[queues.{name}]\nurl = "{url}"\n' for name, url in URLS.items()))
     read = load(config, {"AWS_REGION": "eu-west-1"})
     books = Books("q", [], Metrics("", 0, "millpond", "test"), log.Allowance(0), SystemClock())
