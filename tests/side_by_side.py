@@ -1,8 +1,8 @@
 """All tests, some pytests at a time: `python -m tests.side_by_side` (`make test`), with `--quick` (`make quick`).
 
 Most tests wait, for processes, sockets and timers: one after the other they take ten minutes, of which four are work.
-(pytest-xdist cannot: its workers stop where gevent has patched the process.) Each file has a process of its own; the
-quick ones, which are not marked slow, are dealt out to a few, since half a second is what a pytest takes to begin.
+(pytest-xdist cannot: its workers stop where gevent has patched the process.) A file with slow tests has a process of
+its own; the others are dealt out to a few, since a second is what a pytest takes to begin where coverage is measured.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).parent.parent
 #: Processes at a time, on two cores.
 AT_A_TIME = 4
-#: What `--quick` deals its files out to.
+#: What files without slow tests are dealt out to; those of `--quick` are all.
 HANDS = 8
 #: What a test that is not marked slow may take.
 QUICK_SECONDS = 3.0
@@ -33,7 +33,9 @@ QUICK_SECONDS = 3.0
 UNMEASURED = (
     *("chaos/", "tests/fuzz/", "tests/test_dead_letter_queue", "tests/test_documents", "tests/test_end_to_end"),
     *("tests/test_reference", "tests/test_secrets", "tests/test_wheel", "tests/process/test_signals"),
-    "tests/engine/test_lease_model",
+    *("tests/engine/test_lease_model", "tests/engine/test_permits", "tests/engine/test_interrupts"),
+    *("tests/local/test_fifo.py", "tests/local/test_local_queue.py", "tests/mail/test_mailer"),
+    "tests/hub/test_threads",
     *("tests/test_cost", "tests/hub/test_forked"),
 )
 
@@ -64,28 +66,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _files() -> list[str]:
     """Those with slow tests first, and large ones, or they would run alone in the end."""
     found = [*ROOT.glob("tests/**/test_*.py"), *ROOT.glob("chaos/**/test_*.py")]
-    found.sort(key=lambda path: (not _SLOW.search(path.read_text()), -path.stat().st_size))
+    found.sort(key=lambda path: (not _has_slow(str(path.relative_to(ROOT))), -path.stat().st_size))
     return [str(path.relative_to(ROOT)) for path in found]
 
 
 def _run_all(arguments: Sequence[str], coverage: bool) -> int:
+    """Files that can be measured together, first those that take long, or they would run alone in the end."""
     with tempfile.TemporaryDirectory(prefix="coverage-") as folder, ThreadPoolExecutor(AT_A_TIME) as pool:
         environ = {**os.environ, "COVERAGE_FILE": f"{folder}/data"}
 
-        def run(file: str) -> Result:
-            measured = coverage and not file.startswith(UNMEASURED)
-            return _run(file, [file, *arguments], measured, environ)
+        def run(files: Sequence[str]) -> Result:
+            measured = coverage and not files[0].startswith(UNMEASURED)
+            return _run(_name(files), [*files, *arguments], measured, environ)
 
-        code = _summary(list(pool.map(run, _files())))
+        files = _files()
+        slow = [[file] for file in files if _has_slow(file)]
+        quick = [file for file in files if not _has_slow(file)]
+        measured = [file for file in quick if not file.startswith(UNMEASURED)]
+        others = [file for file in quick if file.startswith(UNMEASURED)]
+        hands = [hand for hand in (*_dealt(measured, HANDS), *_dealt(others, 1)) if hand]
+        code = _summary(list(pool.map(run, [*slow, *hands])))
         return (_coverage(environ) if coverage else 0) or code
 
 
+def _dealt(files: Sequence[str], hands: int) -> list[Sequence[str]]:
+    return [files[number::hands] for number in range(hands)]
+
+
+def _name(files: Sequence[str]) -> str:
+    return files[0] if len(files) == 1 else f"{len(files)} quick files"
+
+
+def _has_slow(file: str) -> bool:
+    return bool(_SLOW.search((ROOT / file).read_text()))
+
+
 def _run_quick(arguments: Sequence[str]) -> int:
-    files = _files()
-    hands = [files[number::HANDS] for number in range(HANDS)]
+    hands = _dealt(_files(), HANDS)
     durations = ["-m", "not slow", "--durations=5", f"--durations-min={QUICK_SECONDS}"]
     with ThreadPoolExecutor(AT_A_TIME) as pool:
-        results = list(pool.map(lambda hand: _run(f"{len(hand)} files", [*hand, *durations, *arguments]), hands))
+        results = list(pool.map(lambda hand: _run(_name(hand), [*hand, *durations, *arguments]), hands))
     found = [(float(seconds), test) for result in results for seconds, _, test in _LONG.findall(result.output)]
     for seconds, test in sorted(found, reverse=True)[:5]:
         print(f"{seconds:.0f} s for {test}: if this machine had nothing else to do, mark it slow")

@@ -55,18 +55,27 @@ def start(tmp_path: Path, queues: LocalQueues) -> Iterator[Start]:
     with ExitStack() as stack:
 
         def start(
-            endpoint: str, name: str, *arguments: str, queue: str = "", handlers: str = HANDLERS
+            endpoint: str,
+            name: str,
+            *arguments: str,
+            queue: str = "",
+            handlers: str = HANDLERS,
+            more: tuple[str, ...] = (),
         ) -> WorkerProcess:
+            tables = "".join(
+                f'[queues.{one}]\nurl = "{endpoint}/000000000000/{one}"\nwait_seconds = 1\n' for one in more
+            )
             config = f"""
                 [worker]
                 handlers = ["jobs"]
-                concurrency = 10
+                concurrency = {10 + 2 * len(more)}
                 drain_seconds = 20
                 [queues.q]
                 url = "{endpoint}/000000000000/{name}"
                 wait_seconds = 1
                 visibility_seconds = 60
                 {queue}
+                {tables}
             """
             folder = write_project(tmp_path / str(len(list(tmp_path.iterdir()))), handlers, config)
             return stack.enter_context(WorkerProcess(folder, *arguments, program=WORKER))
@@ -110,28 +119,42 @@ REFUSALS = {
 }
 
 
-@pytest.mark.parametrize("answer", REFUSALS.values(), ids=REFUSALS)
-def test_a_dead_letter_queue_that_cannot_be_written_stops_nothing_and_is_told(start, queues, name, proxy, answer):
-    queues.create(name, max_receive_count=100)
-    proxy.rule = sends_to(f"{name}-dead", answer)
-    worker = start(proxy.url, name)
+def test_a_dead_letter_queue_that_cannot_be_written_stops_nothing_and_is_told(start, queues, name, proxy):
+    """One worker with a queue for each way in which it cannot: they have nothing to do with each other."""
+    answers = {f"{name}-{number}": answer for number, answer in enumerate(REFUSALS.values())}
+    for one in answers:
+        queues.create(one, max_receive_count=100)
+    proxy.rule = lambda call, said: (
+        answers.get(said["QueueUrl"].rpartition("/")[2].removesuffix("-dead")) if call == "SendMessageBatch" else None
+    )
+    first, *others = answers
+    worker = start(proxy.url, first, more=tuple(others))
     worker.expect("worker.ready")
-    queues.send(name, "reject", number=30)
-    told = worker.expect("settle.failed")
-    assert told["call"] == "sqs:SendMessage"
-    assert told["target"].endswith(f"{name}-dead")
-    assert told["level"] == "warning"
-    if answer is DENIED:
-        assert "allow sqs:SendMessage" in told["message"]
-    queues.send(name, "ok", number=50)
-    until(lambda: worker.all("message.retried") != [] and sum(queues.counts(name)) == 30)
+    for one in answers:
+        queues.send(one, "reject", number=20)
+        queues.send(one, "ok", number=20)
+    for one, answer in answers.items():
+        until(lambda one=one: of(worker, "settle.failed", one) != [])
+        told = of(worker, "settle.failed", one)[0]
+        assert told["call"] == "sqs:SendMessage"
+        assert told["level"] == "warning"
+        if answer is DENIED:
+            assert "allow sqs:SendMessage" in told["message"]
+        until(lambda one=one: sum(queues.counts(one)) == 20)
+    until(lambda: len({line["queue"] for line in worker.all("message.retried")}) == len(answers))
     worker.signal(SIGTERM)
     begun = time.monotonic()
     assert worker.exit_code() == 0
     assert time.monotonic() - begun < 8
-    assert worker.expect("worker.stopped")["in_hand"] == 0
-    assert len(worker.all("settle.failed")) <= 2
-    assert queues.counts(name)[1] <= 30
+    assert [line["in_hand"] for line in worker.all("worker.stopped")] == [0] * len(answers)
+    for one in answers:
+        assert len(of(worker, "settle.failed", one)) <= 2
+        assert sum(queues.counts(one)) == 20
+
+
+def of(worker: WorkerProcess, event: str, name: str) -> list[dict[str, Any]]:
+    """Its lines about the dead-letter queue of the queue of this name."""
+    return [line for line in worker.all(event) if str(line.get("target")).endswith(f"/{name}-dead")]
 
 
 def test_a_body_that_leaves_no_room_for_its_reason_in_a_smaller_queue_runs_once(start, queues, name):
@@ -298,19 +321,26 @@ POLICIES = [
 ]
 
 
-@pytest.mark.parametrize("policy", POLICIES, ids=range(len(POLICIES)))
-def test_no_redrive_policy_whatever_it_says_ends_the_boot_or_the_check(start, queues, name, proxy, policy):
-    queues.create(name)
+def test_no_redrive_policy_whatever_it_says_ends_the_boot_or_the_check(start, queues, name, proxy):
+    """One worker with a queue for each."""
+    policies = {f"{name}-{number}": policy for number, policy in enumerate(POLICIES)}
+    for one in policies:
+        queues.create(one)
 
     def change(call: str, answer: dict[str, Any]) -> None:
         if call == "GetQueueAttributes" and "RedrivePolicy" in answer.get("Attributes", {}):
-            answer["Attributes"]["RedrivePolicy"] = policy.replace("NAME", name)
+            target = json.loads(answer["Attributes"]["RedrivePolicy"])["deadLetterTargetArn"]
+            one = target.rpartition(":")[2].removesuffix("-dead")
+            answer["Attributes"]["RedrivePolicy"] = policies[one].replace("NAME", one)
 
     proxy.change = change
-    check, worker = start(proxy.url, name, "check"), start(proxy.url, name)
-    queues.send(name, "reject" if "arn:" in policy else "ok")
-    until(lambda: sum(queues.counts(name)) == 0)
-    assert queues.counts(f"{name}-dead")[0] == ("arn:" in policy)
+    first, *others = policies
+    check, worker = (start(proxy.url, first, *command, more=tuple(others)) for command in (["check"], []))
+    for one, policy in policies.items():
+        queues.send(one, "reject" if "arn:" in policy else "ok")
+    for one, policy in policies.items():
+        until(lambda one=one: sum(queues.counts(one)) == 0)
+        assert queues.counts(f"{one}-dead")[0] == ("arn:" in policy)
     assert check.exit_code() in (0, 3), check.output()
     assert "Traceback" not in check.output()
     worker.signal(SIGTERM)
