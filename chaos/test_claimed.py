@@ -1,4 +1,4 @@
-"""A few hundred schedules of idempotent handlers keep every rule, and planted bugs of the protocol are found."""
+"""Some schedules of idempotent handlers keep every rule, and planted bugs of the protocol are found."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from chaos.claimed.runner import run_claimed
 from chaos.mutants import hunt
 from chaos.planted import MUTANTS
 
-SCHEDULES = 150
+SCHEDULES = 75
 #: Seeds that have found something once: a claim that was asked for twice, held messages that ran after their end.
 FOUND_ONCE = (79, 704, 783)
 #: The bugs that the issue of stale owners is about; all of them are found within a few schedules.
@@ -25,7 +25,7 @@ SOME = (
 
 
 @pytest.mark.slow
-def test_a_few_hundred_schedules_break_no_rule() -> None:
+def test_no_schedule_breaks_a_rule() -> None:
     results = [run_claimed(seed) for seed in range(1, 1 + SCHEDULES)]
 
     assert not {result.seed: result.violations for result in results if result.violations}
