@@ -11,7 +11,6 @@ from millpond.app.envelope import Pointer
 from millpond.app.large_body_settings import LargeBodySettings
 from millpond.app.routing import Route
 from millpond.engine.delivery import Delivery
-from millpond.engine.delivery_state import SETTLING
 from millpond.engine.desk import Desk
 from millpond.engine.gate import Gate
 from millpond.engine.large_body import unlisted
@@ -60,8 +59,7 @@ class BucketBodies:
         room = _Room(delivery, self._max_bytes, self._clock)
         delivery.is_asking = True
         found = self._get(bucket, delivery, pointer, room)
-        delivery.is_asking = False
-        if delivery.state is SETTLING:  # the drain could wait no longer, and has given it back
+        if not delivery.stop_asking():
             found = RELEASED
         elif delivery.lease.is_lost(self._clock.now()):
             found = LEASE_LOST

@@ -10,7 +10,6 @@ from typing import cast
 from millpond.app.envelope import Envelope
 from millpond.claims.claim import Answer, Busy, Claimed, ClaimStore, Done, digest_of, key_of
 from millpond.engine.delivery import Delivery
-from millpond.engine.delivery_state import SETTLING
 from millpond.engine.outcomes import FAILURES, LEASE_LOST, RELEASED, unavailable
 from millpond.engine.own_claim import OURS, TAKEN, OwnClaim
 from millpond.engine.store_trouble import StoreTrouble
@@ -50,8 +49,7 @@ class Claiming:
             refusal = None if self._goes_on(delivery) else self._ask(delivery)
         except ClaimStoreError as error:
             refusal = unavailable(str(error))
-        delivery.is_asking = False
-        if delivery.state is SETTLING:  # the drain could wait no longer, and has given it back
+        if not delivery.stop_asking():
             return RELEASED
         if refusal is None and delivery.lease.is_lost(self._clock.now()):
             return LEASE_LOST

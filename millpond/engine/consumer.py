@@ -270,7 +270,7 @@ class Consumer(DeliveryKeeper, Receiver, Traffic):
     def interrupt(self, kind: Callable[[], Interrupt]) -> None:
         """Throw into each handler that runs; what waits for the store of claims or for its body goes back."""
         for delivery in self.hand:
-            if delivery.is_asking:
+            if delivery.stop_asking():  # its answer may come before the outcome does
                 self.end_soon(delivery, RELEASED)
             delivery.interrupt(kind)
 

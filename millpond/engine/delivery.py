@@ -101,7 +101,7 @@ class Delivery(msgspec.Struct, eq=False):
 
     received: Received
     owner: DeliveryOwner
-    _clock: Clock
+    clock: Clock
     received_time: float  # since the epoch
     lease: Lease = None  # type: ignore[assignment]  # taken at once, by the consumer
     outcome: Outcome = None  # type: ignore[assignment]  # given when it is settled
@@ -118,9 +118,10 @@ class Delivery(msgspec.Struct, eq=False):
     attempts: Attempts | None = None  # where this one has failed
     thread: int = 0  # the real one in which its handler runs now; 0: in its slot
     stood_at: str = ""  # where its handler stood as it was interrupted; "" where that is not known
-    is_asking: bool = False  # its slot waits for the store of claims, or for its body in S3
+    is_asking: bool = False  # its slot waits for the store of claims, for its body in S3, or between two records
     claim: OwnClaim | None = None  # of its event, where its handler is idempotent
     desk: Any = None  # the Desk of its type, once that is known
+    record_desk: Any = None  # the Desk of the record that is handled now, where its message has several
     was_held: bool = False
     bodies: tuple[Pointer, ...] = ()  # where its body was found in S3
     left_behind: list[FollowUp] | None = None  # by this run of its handler, so far
@@ -210,10 +211,6 @@ class Delivery(msgspec.Struct, eq=False):
         """All that its handler has left behind."""
         return tuple(self.left_behind) if self.left_behind else ()
 
-    def wall_time(self) -> float:
-        """Seconds since the epoch, now."""
-        return self._clock.time()
-
     def is_last(self) -> bool:
         """Whether this is the last receive that its queue permits (maxReceiveCount)."""
         return self.owner.is_last(self)
@@ -232,13 +229,18 @@ class Delivery(msgspec.Struct, eq=False):
 
         `limit`: as in `start_limit`; None where its time does not count yet.
         """
-        self.started = self._clock.now()
+        self.started = self.clock.now()
         self.state = RUNNING
         self.greenlet = greenlet = getcurrent()
         if limit is not None:
             self._limit = limit
             limit.add(self)
         return greenlet
+
+    def stop_asking(self) -> bool:
+        """Its slot waits no longer. False: the drain could not wait, and has given it back meanwhile."""
+        was_asking, self.is_asking = self.is_asking, False
+        return was_asking and self.state is not SETTLING
 
     def begin_anew(self) -> None:
         """It was held, and is to begin: nothing counts of what its handler did before."""
@@ -259,7 +261,7 @@ class Delivery(msgspec.Struct, eq=False):
             self._limit.remove(self)
         if self.interruption is not None:
             self.interruption.end()
-        self.ended = self._clock.now()
+        self.ended = self.clock.now()
 
     def exceed_limit(self) -> None:
         """Interrupt its handler, in the hub: it has had its time."""
@@ -268,19 +270,20 @@ class Delivery(msgspec.Struct, eq=False):
     @property
     def finishes(self) -> bool:
         """Whether its handler may end where the lease is lost."""
-        return self.desk is not None and self.desk.route.finishes
+        desk = self.record_desk or self.desk
+        return desk is not None and desk.route.finishes
 
     def interrupt(self, kind: Callable[[], Interrupt]) -> None:
         """Throw into the handler, if it still runs by then. From any greenlet, or the hub; returns at once."""
         if self.state is RUNNING:
-            self._clock.soon(lambda: self.throw(kind))
+            self.clock.soon(lambda: self.throw(kind))
 
     def throw(self, kind: Callable[[], Interrupt]) -> None:
         """Throw into the handler, in the hub, if it runs and was not interrupted before."""
         if self.state is RUNNING:
             self.state = INTERRUPTED
             self.stood_at = self.stands_at()
-            self.interruption = Interruption(self.greenlet, kind, self._clock, lambda: self.owner.stuck(self))
+            self.interruption = Interruption(self.greenlet, kind, self.clock, lambda: self.owner.stuck(self))
             self.interruption.throw()
 
     def stands_at(self) -> str:

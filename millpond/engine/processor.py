@@ -112,7 +112,7 @@ class Processor:
             except Undecodable as error:
                 return undecodable(str(error))
             delivery.envelope = envelope
-            if envelope.not_before and (seconds := early_seconds(envelope, received, delivery.wall_time())):
+            if envelope.not_before and (seconds := early_seconds(envelope, received, delivery.clock.time())):
                 return Outcome("released", reason="its time has not come", delay_seconds=seconds)
         if envelope.records:
             return self._process_records(delivery, envelope)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from time import thread_time
 from typing import NamedTuple
 
 import msgspec
@@ -12,7 +13,8 @@ from millpond.engine.delivery import Delivery
 from millpond.engine.delivery_state import SETTLING
 from millpond.engine.desk import Desk
 from millpond.engine.handler_call import only_decode
-from millpond.engine.outcomes import FAILURES, RELEASED, SUCCEEDED
+from millpond.engine.outcomes import FAILURES, LEASE_LOST, RELEASED, SUCCEEDED
+from millpond.hub.pool import LET_OTHERS_SECONDS, TURN_SECONDS
 from millpond.message import FollowUp, Outcome
 
 
@@ -29,22 +31,31 @@ def handle_records(
     """The outcome of a message whose records are handled one after another, each within its own time limit.
 
     No handler is called before all payloads fit. A record that is discarded is done; any other outcome than success
-    ends the message: it is retried, or a dead letter, as a whole.
+    ends the message: it is retried, or a dead letter, as a whole. So does a lease that was lost meanwhile: other
+    workers may have begun with the message.
     """
-    started = 0.0
+    clock, started, turn_ends = delivery.clock, 0.0, thread_time() + TURN_SECONDS
     outcomes: list[Outcome] = []
     try:
         for number, step in enumerate([*map(_only_decoding, steps), *steps]):
+            if thread_time() >= turn_ends:
+                delivery.is_asking = True
+                clock.sleep(LET_OTHERS_SECONDS)
+                if not delivery.stop_asking():
+                    return RELEASED
+                turn_ends = thread_time() + TURN_SECONDS
             if delivery.state is SETTLING:  # its slot was written off meanwhile
                 return RELEASED
-            delivery.envelope, delivery.left_behind = step.record, None
+            if delivery.lease.is_lost(clock.now()):
+                return LEASE_LOST
+            delivery.envelope, delivery.record_desk, delivery.left_behind = step.record, step.desk, None
             outcome = handle(delivery, step.desk)
             started = started or delivery.started
             if outcome.name not in ("succeeded", "discarded"):
                 return _of_one(outcome, number % len(steps), steps, outcomes)
             outcomes.append(outcome)
     finally:
-        delivery.envelope, delivery.started = whole, started
+        delivery.envelope, delivery.record_desk, delivery.started = whole, None, started
     return _of_all(outcomes[len(steps) :])
 
 

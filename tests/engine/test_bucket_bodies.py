@@ -249,6 +249,23 @@ def test_a_drain_gives_back_what_still_waits_for_its_body(clock, rig):
     assert one.permits.bytes.number == 0
 
 
+def test_a_body_that_comes_in_the_moment_of_the_give_back_runs_no_handler(clock, rig):
+    one, answered = rig(), clock.event()
+    one.bodies.get = lambda bucket, key, take: [answered.wait(), body("large")][1]
+    put(one, "a")
+    clock.advance(1)
+    drain(one, clock, 20)
+
+    def give_back():
+        answered.set()  # the slot runs before the greenlet that ends the delivery
+        one.consumer.interrupt(Stopped)
+
+    clock.soon(give_back)
+    clock.advance(5)
+    assert [outcome.name for _, outcome in one.ended] == ["released"]
+    assert one.work.payloads == []
+
+
 def test_a_drain_gives_back_what_waits_for_s3(clock, rig):
     one = rig()
     one.bodies.wrong[""] = BodyStoreError(DOWN)

@@ -63,10 +63,20 @@ class Owner:
         return False
 
 
+class Kept:
+    """A lease that is never lost."""
+
+    def is_lost(self, now: float) -> bool:
+        return False
+
+
+KEPT: Any = Kept()
+
+
 def delivery_of(body: str = "", *, attempt: int = 1, clock: Any = None, **more: Any) -> Delivery:
     body = body or '{"event_type": "job", "event_id": "e1", "payload": null}'
     clock = clock or VirtualClock()
-    return Delivery(Received("m1", "r1", body, attempt, **more), Owner(), clock, clock.time())
+    return Delivery(Received("m1", "r1", body, attempt, **more), Owner(), clock, clock.time(), lease=KEPT)
 
 
 def process(call: Callable[..., object], body: str = "", *, attempt: int = 1, **more: Any) -> Outcome:

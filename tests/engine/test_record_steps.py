@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
+from time import thread_time
 from typing import Any
 
 import msgspec
@@ -19,6 +20,7 @@ from millpond.engine.delivery_state import SETTLING
 from millpond.engine.processor import Processor
 from millpond.errors import Discard, Reject, Retry, Stopped, Unavailable
 from millpond.hub.clock import SystemClock
+from millpond.hub.pool import TURN_SECONDS
 from millpond.observe import log
 from millpond.observe.metrics import Metrics
 from millpond.sqs.queue import Attribute
@@ -82,6 +84,15 @@ def take(rig: Rig, clock: VirtualClock, text: str, seconds: float = 200.0) -> st
     clock.advance(seconds)
     assert rig.crashes == []
     return message_id
+
+
+def take_once(rig: Rig, clock: VirtualClock, text: str, seconds: float) -> None:
+    """The same, but the queue does not bring it again."""
+    rig.queue.put(text)
+    rig.consumer.pollers.start()
+    clock.advance(0)
+    rig.queue.messages.clear()
+    clock.advance(seconds)
 
 
 def test_each_record_is_one_call_in_order_and_the_message_is_deleted_when_all_have_returned(clock):
@@ -276,6 +287,76 @@ def test_a_message_whose_slot_was_written_off_begins_no_further_record(clock):
     delivery = delivery_of(body(PUT, PUT), clock=clock)
     processor = Processor({PUT: Route(PUT, "tests.put", msgspec.json.decode, write_off)}, RetrySettings(), clock)
     assert (processor.process(delivery).name, calls) == ("released", ["a"])
+
+
+def without_beats(clock: VirtualClock, handler: Any, *kinds: str) -> Rig:
+    """A rig whose leases are lost after ten seconds; `kinds`: what PUT and COPY are to do then."""
+    rig = Rig(clock, {PUT: handler, COPY: handler}, visibility_seconds=10)
+    rig.queue.on_call = lambda name: clock.sleep(1_000) if name == "change_visibility" else None
+    for event_type, kind in zip((PUT, COPY), kinds, strict=True):
+        rig.reroute(event_type, on_lease_lost=kind)
+    return rig
+
+
+@pytest.mark.parametrize("kind", ["finish", "interrupt"])
+def test_where_the_lease_is_lost_while_a_record_finishes_no_further_one_begins(clock, kind):
+    handler = Handler(clock, seconds=15)
+    rig = without_beats(clock, handler, "finish", kind)
+    take_once(rig, clock, body(PUT, COPY), seconds=40)
+    assert handler.calls == ["a"]
+    assert [outcome.name for _, outcome in rig.ended] == ["lease_lost"]
+
+
+@pytest.mark.parametrize(("kinds", "ended"), [(("finish", "interrupt"), "a"), (("interrupt", "finish"), "ab")])
+def test_whether_a_record_may_finish_is_said_by_its_own_handler(clock, kinds, ended):
+    done: list[str] = []
+
+    def work(record: Any, message: Any) -> None:
+        clock.sleep(7)
+        done.append(record["s3"]["object"]["key"])
+
+    rig = without_beats(clock, work, *kinds)
+    take_once(rig, clock, body(PUT, COPY), seconds=19)
+    assert "".join(done) == ended
+
+
+def spin() -> None:
+    """Take a slot's turn, without a wait."""
+    until = thread_time() + 1.2 * TURN_SECONDS
+    while thread_time() < until:
+        pass
+
+
+def test_others_have_their_turn_between_records_that_never_wait():
+    clock, turns = SystemClock(), []
+
+    def compute(record: Any, message: Any) -> None:
+        spin()
+        turns.append("record")
+
+    clock.timer(0.001, lambda: turns.append("other"))
+    delivery = delivery_of(body(PUT, PUT, PUT), clock=clock)
+    processor = Processor({PUT: Route(PUT, "tests.put", msgspec.json.decode, compute)}, RetrySettings(), clock)
+    assert processor.process(delivery).name == "succeeded"
+    assert turns == ["record", "other", "record", "record"]
+
+
+def test_a_message_that_is_given_back_between_two_records_begins_no_further_one(clock):
+    handler = Handler(clock)
+
+    def compute(record: Any, message: Any) -> None:
+        handler(record, message)
+        clock.soon(drain)
+        spin()
+
+    def drain() -> None:
+        rig.consumer.drain(clock.now() + 20)
+        rig.consumer.interrupt(Stopped)
+
+    rig = Rig(clock, {PUT: compute})
+    take_once(rig, clock, body(PUT, PUT), seconds=5)
+    assert handler.calls == ["a"]
+    assert [outcome.name for _, outcome in rig.ended] == ["released"]
 
 
 # --- what others put around a payload
