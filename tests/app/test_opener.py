@@ -12,6 +12,7 @@ import pytest
 
 from millpond.app.envelope import Envelope, Pointer, Records, Undecodable, Unwrapped, marks_of
 from millpond.app.opener import MAX_LAYERS, Opener
+from millpond.app.vendors import MAX_S3_RECORDS
 from millpond.sqs.queue import NO_ATTRIBUTES, Attribute, Received
 
 FOLDER = Path(__file__).parent / "envelopes"
@@ -167,6 +168,15 @@ def test_each_record_is_an_envelope_of_its_own_and_the_whole_has_the_type_of_the
         ("s3:ObjectCreated:Put", "m1#3", "$.Records[2]"),
     ]
     assert [payload(record)["n"] for record in whole.records] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("around", [lambda body: body, sns])
+def test_more_records_than_one_message_can_work_off_are_undecodable_before_any_is_opened(around):
+    assert len(opened(around(s3(*["x"] * MAX_S3_RECORDS))).records) == MAX_S3_RECORDS
+    with pytest.raises(
+        Undecodable, match=f"has {MAX_S3_RECORDS + 1:,} records: {MAX_S3_RECORDS:,} are handled at most"
+    ):
+        opened(around(s3(*["x"] * MAX_S3_RECORDS, "")))
 
 
 def test_an_event_that_s3_sends_twice_has_one_id_and_each_write_of_a_key_another():
