@@ -34,6 +34,8 @@ from millpond.process.wiring import make_processor
 
 #: Queues are asked for their attributes side by side, for this long: Lambda gives the whole boot 10 s.
 ASK_SECONDS = 5.0
+#: Before a batch a queue that has not answered is asked again for this long: a dead letter needs its place.
+ASK_AGAIN_SECONDS = 1.0
 #: Of the function's time this is kept for the answer's way to Lambda.
 ANSWER_WAY_SECONDS = 0.2
 
@@ -88,7 +90,7 @@ class LambdaFunction:
         )
 
     def _ask(self) -> None:
-        """Learn what SQS says of each queue. What it does not answer in time is asked for again beside a batch."""
+        """Learn what SQS says of each queue. What it does not answer in time is asked for again before each batch."""
         asking = [gevent.spawn(lookup.ask) for lookup in self._lookups.values()]
         gevent.joinall(asking, timeout=ASK_SECONDS)
         gevent.killall(asking)
@@ -133,18 +135,25 @@ class LambdaFunction:
             log.event(logging.WARNING, "lambda.incomplete", text, queue=source.name)
         if not messages:
             return set()
+        seconds -= self._ask_again(self._lookups[source.name], seconds)
         size = min(source.settings.concurrency or self._settings.worker.concurrency, self._settings.worker.concurrency)
         deletes_bodies = self._settings.large_bodies.delete_after_success
         to_delete = self._bodies if deletes_bodies else None
         invocation = Invocation(source, self._processor, messages, size, seconds, to_delete)
         self._clock.on_error = invocation.crash
-        lookup = self._lookups[source.name]
-        if lookup.error is not None:
-            invocation.spawn(lookup.ask)
         done = invocation.run()
         if invocation.crashed:  # its gates may count messages that are not there any more
             self._processor = self._make_processor()
         return done
+
+    def _ask_again(self, lookup: AttributeLookup, seconds_left: float) -> float:
+        """Ask for what is not known of a queue; how long that took. Beside a short batch no answer would come."""
+        began = self._clock.now()
+        if lookup.error is not None:
+            asking = gevent.spawn(lookup.ask)
+            asking.join(min(ASK_AGAIN_SECONDS, seconds_left / 10))
+            asking.kill()
+        return self._clock.now() - began
 
     def _log_answer(
         self, source: EventSource, context: LambdaContext, records: int, failed: int, seconds: float

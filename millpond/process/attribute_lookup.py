@@ -7,7 +7,7 @@ from typing import Protocol
 
 from millpond.app.config import RetrySettings
 from millpond.app.redrive_advice import good_count, redrive_shortfall, set_count_command
-from millpond.errors import QueueError, QueueMissing
+from millpond.errors import QueueError, QueueMissing, Unreachable
 from millpond.foreign.number import number_within
 from millpond.foreign.text import shown
 from millpond.hub.backoff import call_back_off_seconds
@@ -42,7 +42,7 @@ class AttributeLookup:
         self._consumer = consumer
         self._policy = policy  # the one with the most attempts
         self._lines: dict[str, log.Allowance] = {}  # of each thing that is not known: one a minute
-        self.error: QueueError | None = None  # why not all of it is known
+        self.error: QueueError | None = Unreachable("SQS has not answered yet")  # why not all of it is known
         self.is_missing = False  # there is no such queue; its receives say so
 
     def learn(self) -> None:

@@ -240,6 +240,35 @@ def test_a_handler_that_kills_the_engine_costs_the_others_of_its_batch_nothing(s
     assert time.monotonic() - began < 3
 
 
+#: SQS does not answer the first question, and the boot waits no longer than this for it.
+HANGS_AT_BOOT = """
+from millpond.lambda_ import entry
+
+import gevent
+from millpond.invocations import function
+from millpond.sqs.sqs_queue import SqsQueue
+
+attributes, function.ASK_SECONDS = SqsQueue.attributes, 0.2
+
+def hangs(self):
+    SqsQueue.attributes = attributes
+    gevent.sleep(60)
+
+SqsQueue.attributes = hangs
+handler = entry()
+"""
+
+
+def test_a_queue_that_did_not_answer_at_the_boot_is_asked_again_before_a_batch(stage, tmp_path):
+    config = f'[worker]\nhandlers = ["jobs"]\n[queues.q]\nurl = "{stage.queues.create("late")}"\n'
+    project = write_project(tmp_path / "project", HANDLERS, config)
+    with runtime_api.running() as api, Lambda(project, api, app=HANGS_AT_BOOT, **ENVIRON):
+        mapping = EventSourceMapping(stage.queues, "late", api)
+        put(stage, "late", "reject")
+        assert mapping.poll() == []
+    assert len(stage.queues.receive("late-dead")) == 1
+
+
 @pytest.mark.parametrize(
     ("app", "found"),
     [
