@@ -36,7 +36,14 @@ main() {
   approve=()
   rest=()
   for argument in "$@"; do
-    if [ "$argument" = --yes ]; then approve=(-auto-approve); else rest+=("$argument"); fi
+    case $argument in
+      --yes) approve=(-auto-approve) ;;
+      -h | --help)
+        usage
+        exit 0
+        ;;
+      *) rest+=("$argument") ;;
+    esac
   done
   case $step in
     build | apply | destroy)
@@ -210,8 +217,12 @@ stage() {
   terraform -chdir="$folder" "$command" -input=false "$@" || fail "terraform $command failed in $folder: nothing after it was begun"
 }
 
+# Without any output terraform prints a warning of several lines, and exits with 0.
 output() {
-  terraform -chdir="$(folder_of "$1")" output -raw "$2" || fail "stage $1 has no output $2: run the steps before this one"
+  local value
+  value=$(terraform -chdir="$(folder_of "$1")" output -raw "$2") && [[ $value != *$'\n'* ]] ||
+    fail "stage $1 has no output $2: run the steps before this one"
+  echo "$value"
 }
 
 stage_has() {
