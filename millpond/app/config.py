@@ -20,7 +20,7 @@ from millpond.app.http_settings import HttpSettings
 from millpond.app.large_body_settings import LargeBodySettings
 from millpond.app.output_settings import LogSettings, StatsdSettings
 from millpond.app.platform import PLATFORM_VARIABLES, PlatformSettings
-from millpond.app.secret_references import place_of_reference
+from millpond.app.secret_references import is_no_secret
 from millpond.app.secret_values import Fetch, fetch_secrets
 from millpond.app.setting_types import (
     WHERE_QUEUES_ARE,
@@ -171,7 +171,7 @@ def load(path: Path, environ: Mapping[str, str], fetch: Fetch = fetch_secrets) -
     environment is left out (its variable is named), and so is a secret. `fetch` reads those that are kept elsewhere.
     """
     # A reference is no secret: findings name it.
-    conceal_environment({name: value for name, value in environ.items() if not place_of_reference(value)})
+    conceal_environment({name: value for name, value in environ.items() if not is_no_secret(value)})
     file = TomlFile(path, environ, TABLES, fetch)
     worker, retry = file.table("worker"), file.table("retry")
     queues = file.tables("queues")

@@ -15,6 +15,8 @@ ALLOWED_REFERENCES = (
     "and #key behind it for a field of JSON"
 )
 
+_STARTS = ("secretsmanager:", "ssm:")
+
 
 class SecretPlace(NamedTuple):
     """One secret or parameter. `region`: "" where its name has none."""
@@ -33,7 +35,12 @@ class Fetched(NamedTuple):
 
 def is_reference(text: str) -> bool:
     """Whether this text stands for a value that is kept elsewhere."""
-    return text.startswith(("secretsmanager:", "ssm:"))
+    return text.startswith(_STARTS)
+
+
+def is_no_secret(text: str) -> bool:
+    """Whether it may be shown: a reference, or one whose name is empty, as where a variable in it is not set."""
+    return text in _STARTS or place_of_reference(text) is not None
 
 
 def place_of_reference(text: str) -> tuple[SecretPlace, str] | None:

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from millpond.app.secret_references import is_reference, place_of_reference
+from millpond.app.secret_references import is_no_secret, is_reference
 from millpond.app.secret_values import Fetch
 from millpond.errors import ConfigError
 from millpond.foreign.secrets import conceal_value
@@ -150,7 +150,7 @@ class Table:
         if not isinstance(value, str):
             return value
         text = self._text(key, value)
-        if not place_of_reference(text):  # one that could not be read: its finding names it
+        if not is_no_secret(text):  # one that could not be read: its finding names it
             conceal_value(inner_key or key, text)
         return text
 

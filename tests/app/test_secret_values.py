@@ -19,6 +19,7 @@ from millpond.app.secret_references import ALLOWED_REFERENCES, SecretPlace, plac
 from millpond.app.secret_values import fetch_secrets
 from millpond.commands.check import preflight
 from millpond.errors import ConfigError
+from millpond.foreign.scrub import scrubbed
 from millpond.foreign.text import shown
 from millpond.hub.home import Errand
 from tests.dynamo_server import KEYS, OneAtATime, listen
@@ -77,6 +78,21 @@ def test_what_is_none_has_no_place_and_its_text_is_in_no_finding(tmp_path, text)
     with pytest.raises(ConfigError) as caught:
         load(path, {})
     assert caught.value.findings == (f"{path}: [handlers.email] password: {ALLOWED_REFERENCES}",)
+
+
+@pytest.mark.parametrize(
+    ("password", "environ"),
+    [
+        ("secretsmanager:${SMTP_SECRET:-}", {}),
+        ("${SMTP_PASSWORD}", {"SMTP_PASSWORD": "secretsmanager:"}),
+    ],
+)
+def test_a_reference_whose_name_is_empty_does_not_hide_the_advice(tmp_path, password, environ):
+    path = tmp_path / "config.toml"
+    path.write_text(f"{QUEUE}[handlers.email]\npassword = {json.dumps(password)}\n")
+    with pytest.raises(ConfigError) as caught:
+        load(path, environ)
+    assert scrubbed(caught.value.findings[0], 1000).endswith(ALLOWED_REFERENCES)
 
 
 # --- where a reference may stand
