@@ -93,6 +93,8 @@ class Opener:
             raise Undecodable(
                 f"the body is no envelope of {parcel.kind}, as its queue's `envelope` says: {_why(error)}"
             )
+        if fields is not None and "event_type" in fields:
+            raise Undecodable(f"the body is no complete envelope with event_type and payload: {error}")
         return self._bare(parcel, error)
 
     def _pointer(self, parcel: Parcel) -> Pointer | None:

@@ -428,3 +428,16 @@ def test_a_bare_payload_is_unwrapped_from_nothing():
     found = opened("plain", NAMED)
     assert type(found) is Unwrapped
     assert found.attributes == NAMED
+
+
+@pytest.mark.parametrize(
+    ("body", "wrong"),
+    [
+        ('{"event_type": "a"}', "Object missing required field `payload`"),
+        ('{"event_type": 7, "payload": {}}', "Expected `str`, got `int` - at `$.event_type`"),
+    ],
+)
+def test_an_envelope_of_our_own_that_is_not_whole_is_not_said_to_name_no_type(body, wrong):
+    with pytest.raises(Undecodable) as caught:
+        opened(json.loads(body))
+    assert str(caught.value) == f"the body is no complete envelope with event_type and payload: {wrong}"
