@@ -39,7 +39,8 @@ def main(arguments: Sequence[str]) -> int:
         print(f"{url} does not answer within {SECONDS:g} s: a handler may block the worker", file=sys.stderr)
         return 1
     except (OSError, ValueError) as error:
-        print(f"cannot ask {url}: {error}; [http] listen in config.toml says where it is", file=sys.stderr)
+        text = "the worker answers where [http] listen (HTTP_LISTEN) says, and nowhere while that is empty"
+        print(f"cannot ask {url}: {error}; {text}", file=sys.stderr)
         return 1
     print(text)
     return 0 if status == 200 else 1

@@ -214,7 +214,7 @@ def test_the_health_check_sees_a_boot_a_worker_at_work_a_drain_and_its_end(tmp_p
             assert worker.exit_code() == 0
             code, text = check(HTTP_LISTEN=f"127.0.0.1:{port}")
             assert (code, worker.stderr) == (1, "")
-            assert re.fullmatch(r"cannot ask http://127.0.0.1:\d+/healthz: .*refused; \[http\] listen .*\n", text)
+            assert re.fullmatch(r"cannot ask http://127.0.0.1:\d+/healthz: .*refused; .* \(HTTP_LISTEN\) .*\n", text)
 
 
 @pytest.mark.slow
