@@ -158,11 +158,12 @@ class LambdaFunction:
     def _log_answer(
         self, source: EventSource, context: LambdaContext, records: int, failed: int, seconds: float
     ) -> None:
+        are = "is" if records == 1 else "are"
         again = f"; {counted(failed, 'message')} will come again" if failed else ""
         log.event(
             logging.INFO,
             "lambda.answered",
-            f"{source.name}: {records - failed} of {counted(records, 'record')} are done{again}",
+            f"{source.name}: {records - failed} of {counted(records, 'record')} {are} done{again}",
             queue=source.name,
             records=records,
             failures=failed,

@@ -220,11 +220,17 @@ def test_with_the_answer_all_that_was_counted_is_out(stage):
     """The environment is frozen then: a second later would be at the next batch, or never."""
     put(stage, "many", *["ok"] * 10)
     assert stage.mapping("many").poll() == []
-    stage.function.expect("lambda.answered", queue="many")
+    assert stage.function.expect("lambda.answered", queue="many")["message"] == "many: 10 of 10 records are done"
     assert stage.function.expect("message.succeeded", queue="many", seconds=1)["more"] >= 9
     counted = b""
     while b"millpond.many.succeeded:10|c" not in counted:
         counted = stage.metrics.recv(65_536)
+
+
+def test_one_record_is_done_and_more_are(stage):
+    put(stage, "many", "ok")
+    assert stage.mapping("many").poll() == []
+    assert stage.function.expect("lambda.answered", records=1)["message"] == "many: 1 of 1 record is done"
 
 
 def test_a_handler_that_kills_the_engine_costs_the_others_of_its_batch_nothing(stage):
