@@ -19,6 +19,9 @@ from millpond.process.health import Health, Stage
 STATUS_SECONDS = 10.0
 #: While the drain lasts, systemd is asked for this much more time, again and again: TimeoutStopSec cuts nothing short.
 EXTEND_SECONDS = 60
+#: These are said once. Without the first systemd ends the worker after TimeoutStartSec, so what finds a full socket
+#: goes with the next lines.
+SAID_ONCE = ("READY=1", "STOPPING=1")
 #: More is no time-out of a watchdog.
 _MAX_USEC = 10**15
 
@@ -32,8 +35,8 @@ class NotifySocket:
         self._socket.settimeout(0.0)  # a full socket must not hold the worker up
         self._failed = False
 
-    def send(self, *lines: str) -> None:
-        """Send these lines as one datagram; the first of a run of failures is logged."""
+    def send(self, *lines: str) -> bool:
+        """Send these lines as one datagram. False: it did not go out; the first of a run of failures is logged."""
         try:
             self._socket.sendto("\n".join(lines).encode(), self._address)
             self._failed = False
@@ -42,6 +45,7 @@ class NotifySocket:
                 text = f"cannot reach systemd by NOTIFY_SOCKET: {error.strerror or error}; the work goes on"
                 log.event(logging.WARNING, "systemd.failed", text)
             self._failed = True
+        return not self._failed
 
 
 class SystemdNotifier:
@@ -59,22 +63,23 @@ class SystemdNotifier:
         self._step_seconds = min(STATUS_SECONDS, watchdog_seconds / 2 or STATUS_SECONDS)
         self._consumers: Sequence[Consumer] = ()
         self._status = ""
+        self._unsent: list[str] = []
         self._ended = False
 
     def start(self) -> None:
-        self._socket.send(f"STATUS={Stage.BOOTING.value}")
+        self._send(f"STATUS={Stage.BOOTING.value}")
 
     def ready(self, consumers: Sequence[Consumer]) -> None:
         self._consumers = consumers
-        self._socket.send("READY=1", *self._watchdog)
+        self._send("READY=1", *self._watchdog)
         self._core.spawn(self._run)
 
     def draining(self) -> None:
-        self._socket.send("STOPPING=1", *self._more_time(), *self._news())
+        self._send("STOPPING=1", *self._more_time(), *self._news())
 
     def ended(self) -> None:
         self._ended = True
-        self._socket.send("STATUS=stopped")
+        self._send("STATUS=stopped")
 
     def _run(self) -> None:
         while not self._ended:
@@ -83,8 +88,17 @@ class SystemdNotifier:
 
     def _step(self) -> None:
         well = self._health.healthz().status is HTTPStatus.OK
-        if lines := [*(self._watchdog if well else ()), *self._more_time(), *self._news()]:
-            self._socket.send(*lines)
+        lines = [*(self._watchdog if well else ()), *self._more_time(), *self._news()]
+        if lines or self._unsent:
+            self._send(*lines)
+
+    def _send(self, *lines: str) -> None:
+        """Send these lines, and what could not be sent before."""
+        lines = (*self._unsent, *lines)
+        sent = self._socket.send(*lines)
+        self._unsent = [] if sent else [line for line in lines if line in SAID_ONCE]
+        if not sent:
+            self._status = ""  # the next step sends it again
 
     def _more_time(self) -> list[str]:
         return [f"EXTEND_TIMEOUT_USEC={EXTEND_SECONDS * 1_000_000}"] if self._core.stopping else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import suppress
 from pathlib import Path
 from signal import SIGTERM
 from typing import Any
@@ -106,6 +107,23 @@ def test_it_is_ready_and_stops_and_its_status_says_what_it_does(notified, manage
     clock.advance(21)
     assert one.exit_code == 0
     assert manager.heard()[-1] == "STATUS=stopped"
+
+
+def test_what_finds_a_full_socket_is_sent_later(notified, manager, clock):
+    """systemd would end a worker of which it never hears that it is ready."""
+    other = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    other.settimeout(0.0)
+    address = f"\0{manager.name[1:]}" if manager.name.startswith("@") else manager.name
+    with other, suppress(BlockingIOError):
+        while True:
+            other.sendto(b"STATUS=of another", address)
+    one = notified({"job": Gate()}, drain_seconds=LONG, timeout=1e6)
+    assert "READY=1" not in manager.heard()
+    clock.advance(STATUS_SECONDS + 1)
+    assert manager.heard() == ["READY=1", "STATUS=ready: 0 in hand, 0 succeeded, 0 dead-lettered"]
+    clock.advance(STATUS_SECONDS + 1)
+    assert manager.heard() == []
+    assert one.exit_code is None
 
 
 def test_while_it_drains_it_asks_for_more_time_again_and_again(notified, manager, clock):
