@@ -32,11 +32,15 @@ class Opener:
 
     `kind` pins the envelope: no other is looked for then, and what does not fit is Undecodable. With "none" every body
     is the payload, but for what OWN_ATTRIBUTE marks.
+
+    `follows`: some bucket may be read. Else a pointer is as any other body: where its type is named its handler follows
+    it, as it did before we could.
     """
 
-    def __init__(self, default_type: str = "", kind: EnvelopeKind = "auto") -> None:
+    def __init__(self, default_type: str = "", kind: EnvelopeKind = "auto", follows: bool = True) -> None:
         self._default_type = default_type
         self._kind = kind
+        self._follows = follows
         #: The envelope of a message. Raises Undecodable.
         self.open: Callable[[Received], Envelope] = self._open_bare if kind == "none" else self._open
 
@@ -98,6 +102,8 @@ class Opener:
         return self._bare(parcel, error)
 
     def _pointer(self, parcel: Parcel) -> Pointer | None:
+        if not self._follows and parcel.kind in ("auto", "none") and self._type_named(parcel):
+            return None
         found = pointer_in(parcel)
         if found is not None:
             found.opened = partial(self._open_fetched, parcel)

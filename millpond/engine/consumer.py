@@ -81,7 +81,7 @@ class Consumer(DeliveryKeeper, Receiver, Traffic):
         self._settings = settings
         self._dead_letters = dead_letters
         self._processor = processor
-        self._opener = Opener(settings.event_type, settings.envelope)
+        self._opener = Opener(settings.event_type, settings.envelope, processor.follows_pointers)
         self._share = share
         self._pool = pool
         self._first_receive_failed = first_receive_failed

@@ -66,6 +66,7 @@ class Processor:
     ) -> None:
         self.claiming = claiming
         self._large_bodies = large_bodies
+        self.follows_pointers = large_bodies is not NO_LARGE_BODIES
         mixed = any(not route.thread for route in routes.values())
         self.threads = Threads(threads, time, shared=mixed)
         limits = {

@@ -234,6 +234,25 @@ def test_a_lease_that_is_lost_meanwhile_runs_no_handler(clock, rig):
     assert one.permits.bytes.number == 0
 
 
+@pytest.mark.parametrize("kind", ["auto", "none"])
+@pytest.mark.parametrize("text", [pointer("a"), json.dumps([CLASS, 5])])
+def test_where_no_bucket_may_be_read_a_handler_can_follow_pointers_itself(clock, kind, text):
+    payloads = []
+    rig = run(clock, {"job": lambda payload, message: payloads.append(payload)}, event_type="job", envelope=kind)
+    rig.queue.put(text)
+    clock.advance(1)
+    assert payloads == [json.loads(text)]
+    assert [outcome.name for _, outcome in rig.ended] == ["succeeded"]
+
+
+def test_where_no_bucket_may_be_read_and_no_type_is_named_a_pointer_is_a_dead_letter(clock):
+    rig = run(clock, {"job": lambda payload, message: None})
+    rig.queue.put(pointer("a"))
+    clock.advance(1)
+    [reason] = rig.letters()
+    assert reason == f"the body is in S3, in the bucket '{BUCKET}', which is not in [large_bodies] buckets"
+
+
 def test_a_drain_gives_back_what_still_waits_for_its_body(clock, rig):
     one = rig()
     one.bodies.seconds = 5.0
