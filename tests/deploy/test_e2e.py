@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
@@ -162,6 +163,27 @@ def test_a_log_that_only_counts_successes_is_named_as_the_reason(queues: LocalQu
     missing = int(re.findall(r"FAILED: (\d+) missing", text)[0])
     assert hidden >= missing >= 1
     assert "set LOG_SUCCEEDED_PER_SECOND=100000" in text
+
+
+def success(name: str, **more: object) -> str:
+    """A line of the log."""
+    line = {"event": "message.succeeded", "event_id": name, "ts": datetime.now(UTC).isoformat(), **more}
+    return json.dumps(line)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("counted_at", "passes"), [("of the run", False), ("before it", True)])
+def test_doubles_may_be_among_successes_that_are_only_counted(
+    queues: LocalQueues, counted_at: str, passes: bool
+) -> None:
+    tried = Tried(queues, "--jobs", "1")
+    name = tried.wait_until_sent()
+    old = {} if counted_at == "of the run" else {"ts": "2026-01-01T00:00:00+00:00"}
+    for line in (success("", more=2, **old), success(name)):
+        tried.log.write(f"{line}\n".encode())
+    code, text = tried.result()
+    assert (code, "passed: each job was done once" in text) == (0 if passes else 1, passes)
+    assert ("the log only counts 2 successes, and doubles may be among them: set" in text) is not passes
 
 
 class Group:
