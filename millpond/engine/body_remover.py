@@ -17,6 +17,8 @@ from millpond.observe import log
 
 #: Deletes under way at once, at most: as many as the backlog needs.
 REMOVERS, BACKLOG_OF_ONE = 8, 10
+#: Bodies that wait to be deleted, at most: about 15 MB of memory.
+MAX_REMOVALS = 10_000
 #: Outcomes after which nothing needs the body any more: a dead letter has only the pointer to it.
 _NEED_NO_BODY = frozenset({"succeeded", "discarded"})
 
@@ -39,11 +41,18 @@ class BodyRemover:
         """SQS has confirmed what the outcomes of these needed. Never blocks."""
         for delivery in deliveries:
             if delivery.bodies and delivery.outcome.name in _NEED_NO_BODY:
-                self._waiting.extend(delivery.bodies)
+                self._add(delivery.bodies)
         while self._waiting and self._removers < min(REMOVERS, 1 + len(self._waiting) // BACKLOG_OF_ONE):
             self._removers += 1
             self._idle.clear()
             self._spawn(self._remove_all)
+
+    def _add(self, bodies: Sequence[Pointer]) -> None:
+        for body in bodies:
+            if len(self._waiting) < MAX_REMOVALS:
+                self._waiting.append(body)
+            else:
+                self._leave(body, "S3 deletes more slowly than messages are done")
 
     def close(self) -> None:
         """Wait until what is done has no body any more; the caller limits that."""
@@ -60,9 +69,12 @@ class BodyRemover:
         try:
             self._store.remove(body.bucket, body.key)
         except BodyStoreError as error:
-            self._left += 1
-            if self._lines.take(self._clock.now()):
-                where = f"{body.bucket}/{shown(body.key)}"
-                text = f"{error}; {self._left:,} bodies of messages that are done stay in S3, the last one is {where}"
-                log.event(logging.WARNING, "bodies.left", text, number=self._left)
-                self._left = 0
+            self._leave(body, str(error))
+
+    def _leave(self, body: Pointer, why: str) -> None:
+        self._left += 1
+        if self._lines.take(self._clock.now()):
+            where = f"{body.bucket}/{shown(body.key)}"
+            text = f"{why}; {self._left:,} bodies of messages that are done stay in S3, the last one is {where}"
+            log.event(logging.WARNING, "bodies.left", text, number=self._left)
+            self._left = 0

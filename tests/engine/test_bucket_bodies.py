@@ -404,3 +404,18 @@ def test_a_body_that_cannot_be_deleted_stays_and_is_logged_once_a_minute(clock, 
     assert [line["number"] for line in lines] == [1, 3]
     assert lines[0]["message"].startswith("S3 refuses s3:DeleteObject on bodies; 1 bodies of messages that are done")
     one.remover.close()
+
+
+def test_where_s3_deletes_more_slowly_than_messages_are_done_the_backlog_has_an_end(
+    clock, rig, json_lines, monkeypatch
+):
+    monkeypatch.setattr("millpond.engine.body_remover.MAX_REMOVALS", 20)
+    one = rig(large={"delete_after_success": True})
+    one.bodies.remove = lambda bucket, key: [clock.sleep(10), one.bodies.removed.append(key)]
+    for number in range(50):
+        put(one, f"{number}")
+    clock.advance(120)
+    lines = [line for line in json_lines if line["event"] == "bodies.left"]
+    assert 20 <= len(one.bodies.removed) < 50
+    assert lines[0]["message"].startswith("S3 deletes more slowly than messages are done; 1 bodies of messages that")
+    one.remover.close()
