@@ -275,6 +275,31 @@ def test_a_queue_that_did_not_answer_at_the_boot_is_asked_again_before_a_batch(s
     assert len(stage.queues.receive("late-dead")) == 1
 
 
+#: No name server answers.
+NO_NAMES = """
+from millpond.lambda_ import entry
+
+import gevent
+from millpond.observe.statsd_packets import StatsdSocket
+
+StatsdSocket._resolve = lambda self: gevent.sleep(60)
+handler = entry()
+"""
+
+
+def test_metrics_that_find_no_address_cost_no_batch_its_answer(stage, tmp_path):
+    config = f'{CONFIG}[queues.q]\nurl = "{stage.queues.create("nameless")}"\n'
+    project = write_project(tmp_path / "project", HANDLERS, config)
+    with runtime_api.running() as api, Lambda(project, api, app=NO_NAMES, STATSD_PORT="8125", **ENVIRON):
+        mapping = EventSourceMapping(stage.queues, "nameless", api, timeout=1.0)
+        put(stage, "nameless", "ok")
+        assert mapping.poll() == []  # it has booted
+        put(stage, "nameless", "ok", "slow")
+        began = time.monotonic()
+        assert numbers(mapping, mapping.poll()) == [1]
+        assert time.monotonic() - began < 1.0
+
+
 @pytest.mark.parametrize(
     ("app", "found"),
     [
