@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -38,6 +39,13 @@ def source_of(records: list[EventRecord]) -> str:
     if len(sources) != 1:
         raise EventError(f"the records of one event come from one queue, and these come from {shown(sorted(sources))}")
     return sources.pop()
+
+
+def messages_of(records: list[EventRecord], is_fifo: bool) -> list[Received]:
+    """Those that can begin. A record without receipt handle cannot: on a FIFO queue all behind it wait for it, as its
+    group cannot be known for sure."""
+    can_begin = itertools.takewhile(lambda one: one.received is not None, records) if is_fifo else records
+    return [record.received for record in can_begin if record.received is not None]
 
 
 def _record(index: int, record: object) -> EventRecord:

@@ -19,7 +19,7 @@ from millpond.foreign import spans
 from millpond.foreign.text import shown
 from millpond.hub.clock import SystemClock
 from millpond.hub.signals import ExitSignals
-from millpond.invocations.event import EventError, EventRecord, read_records, source_of
+from millpond.invocations.event import EventError, EventRecord, messages_of, read_records, source_of
 from millpond.invocations.event_source import EventSource, named_by
 from millpond.invocations.invocation import Invocation
 from millpond.observe import log
@@ -130,9 +130,9 @@ class LambdaFunction:
 
     def _run(self, source: EventSource, records: list[EventRecord], seconds: float) -> set[str]:
         """Work on the batch, and give the ids of what is done."""
-        messages = [record.received for record in records if record.received is not None]
-        if len(messages) < len(records):
-            without = counted(len(records) - len(messages), "record")
+        messages = messages_of(records, source.settings.is_fifo)
+        if number := sum(record.received is None for record in records):
+            without = counted(number, "record")
             text = f"{without} of the event without a receipt handle: Lambda brings that again"
             log.event(logging.WARNING, "lambda.incomplete", text, queue=source.name)
         if not messages:

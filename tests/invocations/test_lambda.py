@@ -100,6 +100,7 @@ def stage(tmp_path_factory) -> Iterator[Stage]:
 QUEUES = (
     "ten",
     "ordered.fifo",
+    "broken.fifo",
     "letters",
     "leaves",
     "slow",
@@ -192,6 +193,15 @@ def test_an_event_that_cannot_be_answered_for_begins_nothing_and_comes_again(sta
             stage.api.invoke(event)
         assert stage.function.expect("lambda.refused")["level"] == "critical"
     assert mapping.hand_over(messages) == []
+
+
+def test_what_stands_behind_a_record_that_cannot_begin_on_a_fifo_queue_does_not_begin(stage):
+    put(stage, "broken.fifo", *["ok"] * 4, groups="abab")
+    records = [record(message, "broken.fifo") for message in stage.queues.receive("broken.fifo")]
+    del records[1]["receiptHandle"]
+    failed = [one["itemIdentifier"] for one in stage.api.invoke({"Records": records})["batchItemFailures"]]
+    assert failed == [one["messageId"] for one in records[1:]]
+    assert stage.function.expect("lambda.incomplete")["queue"] == "broken"
 
 
 def test_each_record_of_a_queue_is_settled_there(stage):
