@@ -213,3 +213,12 @@ def test_grafana_finds_the_dashboard_and_its_data():
     assert volumes["../../dashboards"] == provider["options"]["path"]
     assert (source["type"], source["url"]) == (variable["query"], "http://graphite:80")
     assert f"http://127.0.0.1:3000/d/{dashboard['uid']}" in COMPOSE
+
+
+def test_a_copy_of_env_example_does_not_take_the_health_check_from_a_worker_of_the_page():
+    """`--env-file` sets what is empty there, over what the image says; `--env` counts before both."""
+    page = (ROOT / "docs/deploy/docker.md").read_text().replace("\\\n", " ")
+    started = re.findall(r"^docker run -d .*--env-file .*$", page, re.MULTILINE)
+    assert "HTTP_LISTEN=\n" in (ROOT / ".env.example").read_text()
+    assert started
+    assert [line for line in started if "--env HTTP_LISTEN=127.0.0.1:8080 " not in line] == []
