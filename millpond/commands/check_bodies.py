@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from millpond.app.config import AllSettings
 from millpond.commands.check_queue import Finding
 from millpond.errors import ConfigError
-from millpond.large_bodies.body_store import BodyDenied, BodyGone, BodyStore, BodyStoreError
+from millpond.large_bodies.body_store import BodyDenied, BodyGone, BodyStore, BodyStoreError, BodyUnreadable
 from millpond.process.body_buckets import open_body_store
 
 SECTION = "large_bodies"
@@ -29,7 +29,7 @@ def check_bodies(settings: AllSettings) -> Iterator[Finding]:
 def _check(store: BodyStore, bucket: str) -> Finding:
     try:
         store.get(bucket, ABSENT_KEY, lambda size: None)
-    except BodyGone:
+    except (BodyGone, BodyUnreadable):
         pass
     except BodyDenied as error:
         text = (

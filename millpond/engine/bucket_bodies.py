@@ -19,7 +19,7 @@ from millpond.errors import MillpondError
 from millpond.foreign.text import shown
 from millpond.hub.clock import Clock
 from millpond.hub.countdown import Countdown, Time
-from millpond.large_bodies.body_store import BodyDenied, BodyGone, BodyStore, BodyStoreError
+from millpond.large_bodies.body_store import BodyDenied, BodyGone, BodyStore, BodyStoreError, BodyUnreadable
 from millpond.message import Outcome
 
 #: A body waits this long in its slot until there is memory for it, and is looked for again after another while.
@@ -37,7 +37,7 @@ class BucketBodies:
     1. Each bucket has a gate, as a message type has one: where it cannot be read, its messages wait in hand, and one of
        them is the probe. So an outage, or a right that is missing, uses up neither attempts nor receives.
     2. Bodies in hand count in max_bytes_in_flight: one that does not fit waits until others are done.
-    3. Gone, too large, or in another bucket: it never fits, and its message is a dead letter.
+    3. Gone, archived, too large, or in another bucket: it never fits, and its message is a dead letter.
     """
 
     def __init__(self, settings: LargeBodySettings, store: BodyStore, time: Time, clock: Clock) -> None:
@@ -76,6 +76,8 @@ class BucketBodies:
             found: bytes | Outcome = self._store.get(pointer.bucket, pointer.key, room.take)
         except BodyGone:
             found = undecodable(f"the body is not in S3 any more: {where}")
+        except BodyUnreadable as error:
+            found = undecodable(f"{error}: {where}")
         except _TooLarge as error:
             allowed = f"[large_bodies] max_bytes = {self._max_bytes:,}"
             found = undecodable(f"the body in S3 is too large, {error.size:,} bytes ({allowed}): {where}")

@@ -20,13 +20,17 @@ class BodyGone(MillpondError):
     """There is no such body."""
 
 
+class BodyUnreadable(MillpondError):
+    """It is there, and the store cannot give it, now or later, as it is kept (it is archived). Its text says why."""
+
+
 class BodyStore(Protocol):
     """The bodies in some buckets. Each call ends within its time."""
 
     def get(self, bucket: str, key: str, take: Callable[[int], object]) -> bytes:
         """The body. `take` gets its size before it is read: a MillpondError of it comes out, and nothing is read.
 
-        Raises BodyGone, and BodyStoreError.
+        Raises BodyGone, BodyUnreadable, and BodyStoreError.
         """
         ...
 

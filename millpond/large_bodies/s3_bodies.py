@@ -13,7 +13,7 @@ from millpond.errors import ConfigError, MillpondError, QueueError
 from millpond.foreign.text import shown
 from millpond.foreign.trace import describe
 from millpond.hub.home import within
-from millpond.large_bodies.body_store import BodyDenied, BodyGone, BodyStoreError
+from millpond.large_bodies.body_store import BodyDenied, BodyGone, BodyStoreError, BodyUnreadable
 from millpond.sqs.codes import DENIED_CODES, KEY_CODES
 from millpond.sqs.credentials import Credentials, SdkKeys, credentials_loader
 from millpond.sqs.endpoint import service_endpoint
@@ -25,6 +25,10 @@ REMOVE_SECONDS = 20.0
 BODY_CONNECT_SECONDS, BODY_ANSWER_SECONDS = 3.0, 10.0
 #: How often one call is sent: botocore waits 1 s at most before the second time, 2 s before the third.
 BODY_ATTEMPTS = 3
+#: What S3 says of one body, which says nothing of its bucket: it is archived; no object can have such a key.
+UNREADABLE_CODES = frozenset({"InvalidObjectState", "KeyTooLongError"})
+#: What it may say of one body (it has an encryption key of its own) or of all (the worker is set up wrongly).
+DOUBTFUL_CODES = frozenset({"InvalidRequest", "InvalidArgument", "InvalidURI", "MethodNotAllowed"})
 GONE_CODES = frozenset({"NoSuchKey", "NoSuchVersion"})
 MISSING_BUCKET_CODES = frozenset({"NoSuchBucket", "PermanentRedirect"})
 #: HTTP's own, where an answer has no body with S3's.
@@ -116,6 +120,10 @@ class S3Bodies:
         code, said = _code(error), shown(error.response.get("Error", {}).get("Message") or error)
         if code in GONE_CODES:
             raise BodyGone(said) from None
+        if code in UNREADABLE_CODES:
+            raise BodyUnreadable(f"S3 cannot give it as it is kept ({code}: {said})") from None
+        if code in DOUBTFUL_CODES:
+            raise BodyDenied(f"S3 refuses {right} on {bucket}: {code}: {said}") from None
         if code in MISSING_BUCKET_CODES:
             text = f"the bucket {bucket} is not there in {self.region}: create it, or correct [large_bodies] region"
             raise BodyStoreError(f"{text} ({code})") from None

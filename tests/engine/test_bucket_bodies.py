@@ -9,7 +9,7 @@ import pytest
 from millpond.app.large_body_settings import LargeBodySettings
 from millpond.engine.bucket_bodies import MAX_DENIALS, ROOM_SECONDS
 from millpond.errors import Discard, Reject, Stopped, Unavailable
-from millpond.large_bodies.body_store import BodyDenied, BodyGone, BodyStoreError
+from millpond.large_bodies.body_store import BodyDenied, BodyGone, BodyStoreError, BodyUnreadable
 from tests.engine.wired import GONE, drain, run
 
 pytestmark = pytest.mark.usefixtures("no_core_greenlet_died")
@@ -221,6 +221,17 @@ def test_a_body_that_alone_is_denied_becomes_a_dead_letter_and_where_all_are_the
     assert ended[message_id].name == "dead_lettered"
     assert "it may be gone (S3 says so only with the right s3:ListBucket)" in ended[message_id].reason
     assert len(ended) == 1 + MAX_DENIALS
+
+
+def test_a_body_that_s3_cannot_give_is_a_dead_letter_at_once_and_its_bucket_stays_open(clock, rig):
+    one = rig()
+    one.bodies.wrong["archived"] = BodyUnreadable("S3 cannot give it as it is kept (InvalidObjectState)")
+    put(one, *["archived"] * 20)
+    put(one, "a")
+    clock.advance(1)
+    assert one.work.payloads == ["large"]
+    assert set(one.letters()) == {"S3 cannot give it as it is kept (InvalidObjectState): bodies/archived"}
+    assert [outcome.name for _, outcome in one.ended].count("dead_lettered") == 20
 
 
 def test_a_lease_that_is_lost_meanwhile_runs_no_handler(clock, rig):

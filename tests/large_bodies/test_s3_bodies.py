@@ -14,7 +14,7 @@ from millpond.app.config import load
 from millpond.commands.check_bodies import check_bodies
 from millpond.errors import ConfigError, MillpondError
 from millpond.large_bodies import s3_bodies
-from millpond.large_bodies.body_store import BodyDenied, BodyGone, BodyStoreError
+from millpond.large_bodies.body_store import BodyDenied, BodyGone, BodyStoreError, BodyUnreadable
 from millpond.large_bodies.s3_bodies import S3Bodies
 from tests.dynamo_server import KEYS, listen
 from tests.http_server import HANG_UP, Server
@@ -135,6 +135,17 @@ def s3_error(status: bytes, code: str, message: str = "so") -> bytes:
             BodyDenied,
             "S3 refuses s3:GetObject on large-bodies: give the worker's role this right (not authorized)",
         ),
+        (
+            s3_error(b"403 Forbidden", "InvalidObjectState", "not valid for its storage class"),
+            BodyUnreadable,
+            "S3 cannot give it as it is kept (InvalidObjectState: not valid for its storage class)",
+        ),
+        (s3_error(b"400 Bad Request", "KeyTooLongError"), BodyUnreadable, "S3 cannot give it"),
+        (
+            s3_error(b"400 Bad Request", "InvalidRequest", "stored with another key"),
+            BodyDenied,
+            "S3 refuses s3:GetObject on large-bodies: InvalidRequest: stored with another key",
+        ),
         (s3_error(b"403 Forbidden", "SignatureDoesNotMatch"), BodyDenied, "S3 refuses s3:GetObject"),
         (b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n", BodyDenied, "S3 refuses s3:GetObject"),
         (
@@ -170,10 +181,10 @@ def s3_error(status: bytes, code: str, message: str = "so") -> bytes:
         (HANG_UP, BodyStoreError, "S3 cannot be reached for large-bodies (s3:GetObject)"),
     ],
 )
-def test_each_bad_answer_is_one_of_three_errors(server, answer, kind, text):
+def test_each_bad_answer_is_one_of_four_errors(server, answer, kind, text):
     ends = answer is HANG_UP or b"short" in answer or b"garbage" in answer
     server.script.append([answer, HANG_UP] if ends and answer is not HANG_UP else [answer])
-    with pytest.raises((BodyGone, BodyStoreError)) as caught:
+    with pytest.raises((BodyGone, BodyUnreadable, BodyStoreError)) as caught:
         bodies_at(server.url).get(BUCKET, "a", ignore)
     assert type(caught.value) is kind
     assert text in str(caught.value)
