@@ -69,12 +69,15 @@ class S3Bodies:
         return self._call(BODY_SECONDS, bucket, "s3:GetObject", lambda: self._read(bucket, key, take))
 
     def remove(self, bucket: str, key: str) -> None:
-        self._call(
-            REMOVE_SECONDS,
-            bucket,
-            "s3:DeleteObject",
-            lambda: self._signed(lambda: self._client.delete_object(Bucket=bucket, Key=key)),
-        )
+        def delete() -> object:
+            return self._signed(lambda: self._client.delete_object(Bucket=bucket, Key=key))
+
+        try:
+            self._call(REMOVE_SECONDS, bucket, "s3:DeleteObject", delete)
+        except BodyGone:  # S3 itself answers 204; others that speak as it does do not
+            pass
+        except BodyUnreadable as error:
+            raise BodyStoreError(f"S3 refuses s3:DeleteObject on {bucket}: {error}") from None
 
     def _read(self, bucket: str, key: str, take: Callable[[int], object]) -> bytes:
         answer = self._signed(lambda: self._client.get_object(Bucket=bucket, Key=key))

@@ -190,6 +190,14 @@ def test_each_bad_answer_is_one_of_four_errors(server, answer, kind, text):
     assert text in str(caught.value)
 
 
+def test_a_delete_of_a_body_that_is_gone_is_no_error_and_any_other_answer_is_one_that_the_remover_knows(server):
+    server.script.append([s3_error(b"404 Not Found", "NoSuchKey")])  # Google's S3 says so
+    bodies_at(server.url).remove(BUCKET, "a")
+    server.script.append([s3_error(b"403 Forbidden", "InvalidObjectState", "not valid for its storage class")])
+    with pytest.raises(BodyStoreError, match="InvalidObjectState: not valid"):
+        bodies_at(server.url).remove(BUCKET, "a")
+
+
 def test_a_server_that_never_answers_or_trickles_is_given_up_in_time(server, monkeypatch):
     monkeypatch.setattr(s3_bodies, "BODY_SECONDS", 0.2)
     monkeypatch.setattr(s3_bodies, "REMOVE_SECONDS", 0.2)
