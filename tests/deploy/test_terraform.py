@@ -11,7 +11,8 @@ from typing import Any
 import botocore.session
 import pytest
 
-from millpond.app.config import RetrySettings
+from millpond import healthcheck
+from millpond.app.config import RetrySettings, load
 from millpond.app.redrive_advice import good_count
 from tests.deploy.provider_schema import EXTRACT, used
 from tests.deploy.terraform_check import as_list, encoded, findings, policies, wildcards
@@ -190,6 +191,24 @@ def test_the_container_is_stopped_in_time_and_may_write_nothing():
         "millpond.healthcheck",
     ]
     assert APP.block("var.drain_seconds").arguments["default"] < found["stopTimeout"]
+
+
+def test_ecs_gives_a_handler_that_computes_as_long_as_the_worker_does():
+    check = container()["healthCheck"]
+    # The first check can come as the handler begins; each next one an interval after the end of the one before it.
+    stopped_after = check["interval"] * (check["retries"] - 1) + healthcheck.SECONDS * check["retries"]
+    assert stopped_after > load(ROOT / "config.toml", {}).worker.max_block_seconds
+    assert check["timeout"] > healthcheck.SECONDS
+
+
+@pytest.mark.parametrize("address", ["aws_ecs_service.worker", "aws_lambda_function.worker"])
+def test_what_runs_begins_once_its_role_has_all_its_rights(address):
+    of_role = {block.address for block in APP.blocks if block.type == "aws_iam_role_policy"}
+    if "lambda" in address:
+        wanted = {one for one in of_role if ".execution" not in one and "task_protection" not in one}
+    else:
+        wanted = {one for one in of_role if ".lambda" not in one}
+    assert wanted - {re.sub(r"[${}]", "", one) for one in APP.block(address).arguments["depends_on"]} == set()
 
 
 def test_each_variable_of_the_container_is_one_of_config_toml():

@@ -25,7 +25,18 @@ resource "aws_lambda_function" "worker" {
     mode = "PassThrough"
   }
 
-  depends_on = [aws_cloudwatch_log_group.worker, aws_iam_role_policy.worker]
+  # What the boot is refused, a batch pays for with one of its receives.
+  depends_on = [
+    aws_cloudwatch_log_group.worker,
+    aws_iam_role_policy.lambda_log,
+    aws_iam_role_policy.worker,
+    aws_iam_role_policy.worker_idempotency,
+    aws_iam_role_policy.worker_key,
+    aws_iam_role_policy.worker_large_bodies,
+    aws_iam_role_policy.worker_large_bodies_delete,
+    aws_iam_role_policy.worker_secret_keys,
+    aws_iam_role_policy.worker_secrets,
+  ]
 }
 
 resource "aws_iam_role_policy" "lambda_log" {

@@ -65,11 +65,12 @@ resource "aws_ecs_task_definition" "worker" {
     environment            = [for name, value in local.of_task : { name = name, value = value }]
     secrets                = [for name, arn in var.secrets : { name = name, valueFrom = arn }]
 
+    # A handler that computes keeps it waiting for 5 s each time: 145 s in all, and max_block_seconds is 120.
     healthCheck = {
       command     = ["CMD", "python", "-m", "millpond.healthcheck"]
       interval    = 30
       timeout     = 10
-      retries     = 3
+      retries     = 5
       startPeriod = 60
     }
 
@@ -117,7 +118,19 @@ resource "aws_ecs_service" "worker" {
   }
 
   # Without its rights a task starts and is refused: they are there before it.
-  depends_on = [aws_iam_role_policy.worker, aws_iam_role_policy.execution, aws_iam_role_policy.execution_secrets]
+  depends_on = [
+    aws_iam_role_policy.worker,
+    aws_iam_role_policy.worker_idempotency,
+    aws_iam_role_policy.worker_key,
+    aws_iam_role_policy.worker_large_bodies,
+    aws_iam_role_policy.worker_large_bodies_delete,
+    aws_iam_role_policy.worker_secret_keys,
+    aws_iam_role_policy.worker_secrets,
+    aws_iam_role_policy.worker_task_protection,
+    aws_iam_role_policy.execution,
+    aws_iam_role_policy.execution_secret_keys,
+    aws_iam_role_policy.execution_secrets,
+  ]
 }
 
 resource "aws_appautoscaling_target" "worker" {
