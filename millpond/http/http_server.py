@@ -19,8 +19,9 @@ from millpond.observe import log
 
 #: Connections at once; who comes then waits to be accepted.
 MAX_HTTP_CLIENTS = 50
-#: A connection is closed after this, whatever it does: a client that sends nothing keeps its place no longer.
-CONNECTION_SECONDS = 10.0
+#: A connection is closed after this, whatever it does. A health check has 5 s: so it is answered in time even where all
+#: places are taken, and as many wait before it, by clients that send nothing.
+CONNECTION_SECONDS = 2.0
 
 
 class PlainAnswer(NamedTuple):

@@ -8,6 +8,7 @@ from http import HTTPStatus
 import gevent
 import pytest
 
+from millpond import healthcheck
 from millpond.errors import ConfigError
 from millpond.http import http_server
 from millpond.http.http_server import HttpServer, PlainAnswer
@@ -103,6 +104,17 @@ def test_clients_that_send_nothing_keep_nobody_out_for_long(server, monkeypatch,
     for one in idle:
         one.close()
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.slow
+def test_a_full_house_with_as_many_before_its_door_is_no_reason_to_kill_a_worker(server, capfd):
+    """Clients that send nothing: a health check that comes after them has its answer in its own time."""
+    places = 2 * http_server.MAX_HTTP_CLIENTS
+    idle = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(places)]
+    assert healthcheck.main([f"http://127.0.0.1:{server.port}/fine"]) == 0
+    for one in idle:
+        one.close()
+    assert capfd.readouterr().err == ""
 
 
 def test_a_client_that_goes_away_is_no_error(server, capfd):
