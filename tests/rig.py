@@ -9,10 +9,11 @@ from typing import Any
 import gevent
 import msgspec
 
-from millpond.app.config import MAX_BYTES_IN_FLIGHT, QueueSettings, RetrySettings
+from millpond.app.config import QueueSettings, RetrySettings
 from millpond.app.envelope import EnvelopeKind
 from millpond.app.large_body_settings import LargeBodySettings
 from millpond.app.routing import Route
+from millpond.app.worker_settings import MAX_BYTES_IN_FLIGHT
 from millpond.claims.claim import ClaimStore
 from millpond.engine.body_remover import BodyRemover
 from millpond.engine.books import Books

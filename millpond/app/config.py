@@ -5,7 +5,6 @@ Each key stands here once, with its type, its limits, what is allowed in words, 
 
 from __future__ import annotations
 
-import math
 import socket
 from collections.abc import Mapping
 from functools import partial
@@ -24,12 +23,7 @@ from millpond.app.secret_references import is_no_secret
 from millpond.app.secret_values import Fetch, fetch_secrets
 from millpond.app.setting_types import (
     WHERE_QUEUES_ARE,
-    BlockSeconds,
-    Concurrency,
     DelaySeconds,
-    DrainSeconds,
-    Folders,
-    InHandBytes,
     MaxMessages,
     Places,
     PortOrAny,
@@ -37,13 +31,14 @@ from millpond.app.setting_types import (
     QueuePlace,
     Seconds,
     Text,
-    ThreadNumber,
     Url,
     VisibilitySeconds,
     WaitSeconds,
+    Weight,
 )
 from millpond.app.toml import SettingsType, Table, TomlFile, decode, toml_key
 from millpond.app.type_settings import TypeSettings, read_types
+from millpond.app.worker_settings import WorkerSettings
 from millpond.errors import ConfigError
 from millpond.foreign.secrets import Unshown, conceal_environment
 from millpond.foreign.text import shown
@@ -54,25 +49,6 @@ from millpond.sqs.sqs_queue import Sqs
 
 #: A beat's own call takes at least this: a lease must outlast both.
 BEAT_CALL_SECONDS = 1.0
-#: What messages in hand may take: 100 of 256 KiB. With one emoji each they take five times as much in memory at work.
-MAX_BYTES_IN_FLIGHT = 32 * 1024 * 1024
-
-
-class WorkerSettings(Unshown, msgspec.Struct, frozen=True):
-    """[worker]: this process. `load` puts DYNO or the host name where name is empty."""
-
-    name: Text = ""
-    handlers: Folders = ("handlers",)
-    concurrency: Concurrency = 100
-    drain_seconds: DrainSeconds = 25.0
-    max_block_seconds: BlockSeconds = 120.0
-    threads: ThreadNumber = 4
-    max_bytes_in_flight: InHandBytes = MAX_BYTES_IN_FLIGHT
-
-    @property
-    def drain_limit(self) -> float:
-        """drain_seconds as a number: infinite for "until done"."""
-        return math.inf if isinstance(self.drain_seconds, str) else self.drain_seconds
 
 
 class SqsSettings(Unshown, msgspec.Struct, frozen=True):
@@ -107,6 +83,7 @@ class QueueSettings(Unshown, msgspec.Struct, frozen=True):
     event_type: Text = ""
     envelope: EnvelopeKind = "auto"
     pause_seconds: Seconds = 0.0
+    weight: Weight = 1.0
 
     @property
     def is_local(self) -> bool:

@@ -33,6 +33,7 @@ InHandBytes = Annotated[int, Meta(ge=1, description="a whole number, 1 or more")
 # SQS: at most 120,000 messages of a standard queue are in flight.
 Concurrency = Annotated[int, Meta(ge=1, le=120_000, description="1 to 120000, a whole number")]
 Places = Annotated[int, Meta(ge=0, le=120_000, description="0 to 120000, a whole number")]
+Weight = Annotated[float, Meta(gt=0, le=1_000, description="a number above 0, 1000 at most")]
 # SQS: WaitTimeSeconds, a whole number. 0 would be a short poll, which asks a part of the servers and misses messages.
 WaitSeconds = Annotated[int, Meta(ge=1, le=20, description="1 to 20 seconds, a whole number")]
 # SQS: MaxNumberOfMessages.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from millpond.app.config import MAX_BYTES_IN_FLIGHT
+from millpond.app.worker_settings import MAX_BYTES_IN_FLIGHT
 from millpond.engine.bytes_in_hand import BytesInHand
 from millpond.hub.clock import Clock, Event, Timer
 
@@ -20,24 +20,32 @@ class Permits:
     A message that is held has given its permit back. When it begins it takes one, though none may be free: `free` is
     below zero then, and no receive begins until enough are done.
 
-    1. Of the queues that wait, the one that holds least is served first. While it is hungry the others leave a
-       twentieth free for it. So of two busy queues each has half, even where the handlers of one are slow. (If the
-       first to ask were served first, the slow one would end up with nearly all.)
-    2. One queue cannot hold them all: a tenth is kept for the others, or one whose handlers or deletes hang would stop
+    1. Of the queues that wait, the one that holds least for its weight is served first. While it is hungry the others
+       leave a twentieth free for it. So of two busy queues with the same weight each has half, even where the handlers
+       of one are slow. (If the first to ask were served first, the slow one would end up with nearly all.)
+    2. Where the weights differ, each busy queue has its part of all permits, by its weight. Past that it takes only
+       what the hungry ones do not lack. `strict`: the heaviest is served first, whatever it holds, and while it is
+       hungry no lighter one is, but for one receive in QUIET_WAIT_SECONDS: none starves.
+    3. One queue cannot hold them all: a tenth is kept for the others, or one whose handlers or deletes hang would stop
        them too. Its open polls hold half of all at the most.
-    3. The polls of quiet queues come last, for each holds its permit as long as a long poll takes. While a queue is
+    4. The polls of quiet queues come last, for each holds its permit as long as a long poll takes. While a queue is
        hungry they have that tenth together and take turns in it, by shorter waits; none waits longer than
        QUIET_WAIT_SECONDS.
        (Of a hundred quiet queues each then asks once in ten seconds, else once in twenty.)
     """
 
-    def __init__(self, total: int, queues: int, clock: Clock, max_bytes: int = MAX_BYTES_IN_FLIGHT) -> None:
+    def __init__(
+        self, total: int, queues: int, clock: Clock, max_bytes: int = MAX_BYTES_IN_FLIGHT, strict: bool = False
+    ) -> None:
         self.clock = clock
         self.bytes = BytesInHand(max_bytes, queues, clock)
         self.free = total
         self.queues = queues
         self.polls_most = total // min(queues, 2)
         self._reserve = max(1, total // 10) if queues > 1 else 0
+        self._total = total
+        self._strict = strict
+        self._shares: list[Share] = []
         self._spare = total // 20
         self._most = total - self._reserve
         self._least: int  # permits that the most modest waiter waits for
@@ -46,9 +54,11 @@ class Permits:
         self._quiet = 0  # permits with open polls of quiet queues
         self._hungry: dict[Share, float] = {}  # those that had to wait, and until when they count as hungry
 
-    def share(self, cap: int) -> Share:
+    def share(self, cap: int, weight: float = 1.0) -> Share:
         """One queue's access. `cap`: the most it may hold; 0 for no cap of its own."""
-        return Share(self, min(cap or self._most, self._most))
+        share = Share(self, min(cap or self._most, self._most), weight)
+        self._shares.append(share)
+        return share
 
     def wait(self, waiter: Waiter) -> None:
         """Queue up, and return when served or dismissed."""
@@ -91,28 +101,55 @@ class Permits:
 
     def _serve(self, waiters: list[Waiter]) -> None:
         for waiter in list(waiters):
-            # What a queue leaves free, where one that holds less is hungry.
-            spares = self._hungry and any(other.held < waiter.share.held for other in self._hungry)
-            left = self._spare if spares else 0
-            if (waiter.enough <= self.free - left or waiter.dismissed) and waiter.try_serve():
-                self._waiters.remove(waiter)
+            if waiter.dismissed or waiter.enough <= self.free:
+                most = self._room_beside_others(waiter.share) if self._hungry else self.free
+                if (waiter.enough <= most or waiter.dismissed) and waiter.try_serve(most):
+                    self._waiters.remove(waiter)
 
     # Several queues
 
     def _grant_in_turn(self, now: float) -> None:
         self._hungry = {share: until for share, until in self._hungry.items() if until > now}
         self._look([waiter for waiter in self._quiet_waiters if now - waiter.since >= QUIET_WAIT_SECONDS], self.free)
-        self._serve(sorted(self._waiters, key=lambda waiter: waiter.share.held))
+        if self._strict:
+            self._serve_overdue(now)
+        self._serve(sorted(self._waiters, key=lambda waiter: self._turn(waiter.share)))
         for waiter in self._waiters:
             own_cap = waiter.share.cap < self._most and waiter.share.held >= waiter.share.cap
             if waiter.enough > self.free and not own_cap:
                 self._hungry[waiter.share] = now + HUNGRY_SECONDS
         self._look(self._quiet_waiters, self._reserve - self._quiet if self._hungry else self.free)
 
+    def _serve_overdue(self, now: float) -> None:
+        for waiter in [waiter for waiter in self._waiters if now - waiter.since >= QUIET_WAIT_SECONDS]:
+            if self.free > 0 and waiter.try_serve(self.free):
+                self._waiters.remove(waiter)
+
+    def _turn(self, share: Share) -> tuple[float, float]:
+        """Where it stands in line: the least is served first."""
+        return -share.weight if self._strict else 0.0, share.held / share.weight
+
+    def _room_beside_others(self, share: Share) -> int:
+        """How many of the free permits a queue may take, while others are hungry."""
+        others = [other for other in self._hungry if other is not share]
+        if self._strict:
+            return 0 if any(other.weight > share.weight and other.held < other.cap for other in others) else self.free
+        if len({one.weight for one in self._shares}) == 1:
+            spares = any(other.held < share.held for other in others)
+            return self.free - self._spare if spares else self.free
+        lacking = sum(max(0, self._part(other) - other.held) for other in others)
+        return max(self.free - lacking, min(self.free, self._part(share) - share.held))
+
+    def _part(self, share: Share) -> int:
+        """What a queue has of all permits while those that are busy now stay so, by its weight; 1 at the least."""
+        busy = [one for one in self._shares if one.held > one.polling or one in self._hungry]
+        weights = sum(one.weight for one in busy if one is not share) + share.weight
+        return min(share.cap, max(1, round(self._total * share.weight / weights)))
+
     def _look(self, waiters: list[Waiter], number: int) -> None:
         """Begin up to `number` polls of quiet queues."""
         for waiter in list(waiters):
-            if ((number > 0 and self.free > 0) or waiter.dismissed) and waiter.try_serve():
+            if ((number > 0 and self.free > 0) or waiter.dismissed) and waiter.try_serve(self.free):
                 number -= 1
                 self._quiet += waiter.granted
                 self._quiet_waiters.remove(waiter)
@@ -131,10 +168,14 @@ class Permits:
 
 
 class Share:
-    """One queue's permits: `polling` are with its open polls, `held` in all."""
+    """One queue's permits: `polling` are with its open polls, `held` in all.
 
-    def __init__(self, permits: Permits, cap: int) -> None:
+    `weight` may change at any time; it counts from the next permit on.
+    """
+
+    def __init__(self, permits: Permits, cap: int, weight: float = 1.0) -> None:
         self.permits = permits
+        self.weight = weight
         self.alone = permits.queues == 1  # whatever it holds takes nothing from anybody
         self.cap = cap
         self.polling = 0
@@ -230,9 +271,9 @@ class Waiter:
         self.enough = 1
         self.share.permits.grant()
 
-    def try_serve(self) -> bool:
-        """Take what there is, where that is enough."""
-        room = self.share.room()
+    def try_serve(self, most: int) -> bool:
+        """Take what there is, `most` at the most, where that is enough."""
+        room = min(most, self.share.room())
         if room < self.enough and not self.dismissed:
             return False
         if not self.dismissed:

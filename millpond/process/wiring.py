@@ -84,7 +84,9 @@ class Wiring:
         self._succeeded = log.Allowance(settings.log.succeeded_per_second)
         prefetch = sum(queue.prefetch for queue in settings.queues.values())
         total, queues = settings.worker.concurrency + prefetch, len(settings.queues)
-        self._permits = Permits(total, queues, core.clock, settings.worker.max_bytes_in_flight)
+        worker = settings.worker
+        strict = worker.priorities == "strict"
+        self._permits = Permits(total, queues, core.clock, worker.max_bytes_in_flight, strict)
         metrics.gauge("worker.bytes_in_hand", partial(getattr, self._permits.bytes, "number"))
         self._guards: list[GuardedQueue] = []
         self._lookups: dict[str, AttributeLookup] = {}
@@ -116,7 +118,8 @@ class Wiring:
 
     def _wire_queue(self, name: str, settings: QueueSettings) -> Consumer:
         sqs = connect_queue(self._settings, name, self._urls[name])
-        share = self._permits.share(settings.concurrency + settings.prefetch if settings.concurrency else 0)
+        cap = settings.concurrency + settings.prefetch if settings.concurrency else 0
+        share = self._permits.share(cap, settings.weight)
         core = self._core
         consumer = Consumer(
             name,

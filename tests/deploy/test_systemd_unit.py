@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from millpond.app.config import WorkerSettings
 from millpond.app.platform import END_SECONDS
+from millpond.app.worker_settings import WorkerSettings
 from millpond.errors import MISCONFIGURED
 from tests.worker_process import ROOT
 

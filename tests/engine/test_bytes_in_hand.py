@@ -7,7 +7,7 @@ from itertools import cycle
 
 import pytest
 
-from millpond.app.config import MAX_BYTES_IN_FLIGHT
+from millpond.app.worker_settings import MAX_BYTES_IN_FLIGHT
 from millpond.engine.bytes_in_hand import LEAST_BYTES, TRIM_SECONDS, mean_after
 from millpond.engine.permits import Permits
 from millpond.errors import Reject, Retry, Unavailable, Unreachable

@@ -44,10 +44,12 @@ class Process:
     A queue that hangs (`hang`) gives no permit back.
     """
 
-    def __init__(self, queues: int, total: int, caps: dict[int, int] | None = None, **settings: object) -> None:
+    def __init__(
+        self, queues: int, total: int, caps: dict[int, int] | None = None, strict: bool = False, **settings: object
+    ) -> None:
         self.clock = VirtualClock()
         self.total = total
-        self.permits = Permits(total, queues, self.clock)
+        self.permits = Permits(total, queues, self.clock, strict=strict)
         self.asked = Counter[int]()
         self.held = Counter[int]()
         self.done = Counter[int]()

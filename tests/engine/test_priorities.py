@@ -1,0 +1,106 @@
+"""Priorities: what each queue has of a process that is saturated, by its weight, on a clock that the test moves."""
+
+from __future__ import annotations
+
+import gevent
+import pytest
+
+from millpond.engine.permits import QUIET_WAIT_SECONDS, Permits
+from tests.engine.test_permits import Process, taken, waiting
+from tests.virtual import VirtualClock, settle
+
+
+def weighted(*weights: float, total: int = 100, strict: bool = False, number: int = 4_000) -> Process:
+    """A process whose queues have these weights, and enough messages for some ten seconds."""
+    process = Process(len(weights), total, strict=strict)
+    for index, weight in enumerate(weights):
+        process.shares[index].weight = weight
+        process.put(index, number)
+    process.clock.advance(5)
+    return process
+
+
+def parts(process: Process, seconds: float = 4) -> list[float]:
+    """What each queue has of all messages that are done from now on, in %."""
+    before = process.done.copy()
+    process.clock.advance(seconds)
+    done = [process.done[index] - before[index] for index in range(len(process.queues))]
+    assert all(queue.visible() for index, queue in enumerate(process.queues) if done[index]), "saturated to the end"
+    return [100 * number / sum(done) for number in done]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("total", "number"), [(10, 400), (100, 4_000), (300, 9_000)])
+def test_three_queues_at_six_three_and_one_have_that_of_a_saturated_process(total, number):
+    assert parts(weighted(6, 3, 1, total=total, number=number)) == pytest.approx([60, 30, 10], abs=3)
+
+
+def test_a_weight_that_is_changed_counts_at_once():
+    process = weighted(1, 3, total=40)
+    assert parts(process, 2) == pytest.approx([25, 75], abs=3)
+    process.shares[0].weight, process.shares[1].weight = 3.0, 1.0
+    process.clock.advance(1)
+    assert parts(process, 2) == pytest.approx([75, 25], abs=3)
+
+
+def test_what_a_heavy_queue_does_not_need_the_light_ones_have():
+    process = Process(3, 100)
+    for index, weight in enumerate((6, 3, 1)):
+        process.shares[index].weight = weight
+    process.put(2, 10_000)
+    process.clock.advance(12)
+    assert process.rate(2, 4) >= 0.85 * 0.9 * 100 / 0.2
+    process.put(0, 6_000)
+    process.clock.advance(QUIET_WAIT_SECONDS)
+    assert parts(process, 4)[0] == pytest.approx(6 / 7 * 100, abs=3)
+
+
+def test_slow_handlers_of_a_light_queue_take_no_more_than_its_places():
+    process = Process(2, 50)
+    process.work[1] = 10.0
+    process.shares[0].weight = 4
+    for index in range(2):
+        process.put(index, 3_000)
+    process.clock.advance(15)
+    assert process.held[1] <= 11
+
+
+def test_in_strict_order_the_heaviest_has_all_but_the_last_tenth_and_no_lighter_one_starves():
+    process = weighted(6, 3, 1, strict=True, number=8_000)
+    first, second, _ = parts(process, 2)
+    assert first >= 89
+    assert second >= 8
+    before = len(process.begun[2])
+    process.clock.advance(3 * QUIET_WAIT_SECONDS / 2)
+    assert len(process.begun[2]) > before
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_what_a_hungry_queue_lacks_of_its_part_is_left_for_it(strict):
+    """Of forty the heavy one has thirty, and holds twenty: four that come back are too few for a receive."""
+    permits = Permits(40, 2, VirtualClock(), strict=strict)
+    heavy, light = permits.share(0, 3.0), permits.share(0, 1.0)
+    taken(heavy, 20)
+    taken(light, 20)
+    patient = gevent.spawn(heavy.acquire, 10, patient=True)
+    settle()
+    next_one = waiting(light)
+    light.release(4)
+    settle()
+    assert (patient.ready(), next_one.ready()) == (False, False)
+    light.release(1)
+    settle()
+    assert (patient.ready(), next_one.ready()) == (True, False)
+
+
+def test_a_queue_below_its_part_is_served_though_a_heavier_one_is_hungry():
+    permits = Permits(40, 2, VirtualClock())
+    heavy, light = permits.share(0, 3.0), permits.share(0, 1.0)
+    taken(heavy, 35)
+    taken(light, 5)
+    patient = gevent.spawn(heavy.acquire, 10, patient=True)
+    settle()
+    heavy.release(2)
+    settle()
+    assert not patient.ready()
+    assert waiting(light).ready()
