@@ -164,6 +164,18 @@ def test_the_follow_ups_of_all_records_are_sent_and_each_has_the_id_of_its_recor
     assert rig.queue.deleted[message_id] == 1
 
 
+def test_the_follow_ups_of_two_records_of_one_event_have_ids_of_their_own(clock):
+    handler = Handler(clock)
+    handler.leaves_behind = "a"
+    rig = Rig(clock, {PUT: handler})
+    record = json.loads(body(PUT))["Records"][0]
+    message_id = take(rig, clock, json.dumps({"Records": [record] * 3}), seconds=0.05)
+    [outcome] = [outcome for one, outcome in rig.ended if one == message_id]
+    assert len(outcome.follow_ups) == 3
+    assert len({follow_up.event_id for follow_up in outcome.follow_ups}) == 3
+    assert len({follow_up.dedup_id(message_id) for follow_up in outcome.follow_ups}) == 3
+
+
 def test_what_is_rejected_is_a_dead_letter_at_once_and_no_further_record_begins(clock):
     handler = Handler(clock)
     handler.raises = {"b": [Reject("no such customer")]}
