@@ -26,6 +26,7 @@ from millpond.invocations.records_queue import RecordsQueue
 from millpond.large_bodies.body_store import BodyStore
 from millpond.observe import log
 from millpond.process.drain import give_back_running, reserve_seconds
+from millpond.process.report import log_what_is_unsettled
 from millpond.sqs.limits import MAX_BATCH
 from millpond.sqs.queue import Received
 
@@ -153,6 +154,7 @@ class Invocation:
         self._pool.end(CLOSE_SECONDS)  # one may still ask S3, or the store of claims: its handler must not begin
         gevent.killall(self._greenlets, block=False)
         gevent.joinall(self._greenlets, timeout=CLOSE_SECONDS)  # with a time-out of its own, killall would raise
+        log_what_is_unsettled(self._consumer, "the function answered")
 
     def _hold_back(self) -> None:
         """Let no message begin any more: one may stand in a line behind one that ends now."""

@@ -50,7 +50,7 @@ def log_end(core: Core, consumers: Sequence[Consumer], refusals: Refusals, until
         numbers = _numbers(consumer)
         done = f"{numbers.get('succeeded', 0):,} of {consumer.books.received:,} messages succeeded"
         text = f"{consumer.name}: stopped ({core.why}); {done}"
-        _log_what_is_unsettled(consumer)
+        log_what_is_unsettled(consumer, "the worker ended")
         log.event(logging.INFO, "worker.stopped", text, **numbers, **requests, **end)
         _log_what_is_gone(consumer)
     if not consumers:
@@ -73,12 +73,12 @@ def _log_what_is_left(core: Core, consumer: Consumer, refusals: Refusals) -> boo
     return bool(found)
 
 
-def _log_what_is_unsettled(consumer: Consumer) -> None:
+def log_what_is_unsettled(consumer: Consumer, end: str) -> None:
     """Name what has ended and is left in hand: where it was done, only this line says whose effect may come twice."""
     ended = [delivery for delivery in consumer.hand.deliveries.values() if delivery.state is SETTLING]
     for delivery in ended[:MOST_NAMED]:
         name = delivery.outcome.name
-        text = f"its outcome ({name}) could not be settled before the worker ended: it comes back, and may run again"
+        text = f"its outcome ({name}) could not be settled before {end}: it comes back, and may run again"
         log.event(logging.ERROR, "message.unsettled", text, **delivery.identity(), outcome=name)
 
 

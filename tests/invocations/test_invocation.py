@@ -294,6 +294,16 @@ def test_a_right_that_is_missing_does_not_use_up_the_functions_time(batches, mon
     assert one.books.abandoned == 1
 
 
+def test_what_could_not_be_settled_in_time_is_named_in_the_log(batches, lines, monkeypatch):
+    """Where it had succeeded, only this line says whose effect may come twice."""
+    monkeypatch.setattr(SqsQueue, "change_visibility", lambda self, changes: gevent.sleep(60))
+    one = batches(ALL)
+    assert one.run("fail", "ok", seconds=0.6) == {1}
+    (line,) = [line for line in lines if line["event"] == "message.unsettled"]
+    assert (line["event_id"], line["outcome"]) == ("e0", "retried")
+    assert "before the function answered" in line["message"]
+
+
 # --- bodies in S3
 
 
