@@ -20,6 +20,8 @@ import boto3
 import pytest
 
 from deploy import e2e
+from millpond.engine.outcomes import SUCCEEDED
+from millpond.engine.settler import _late
 from tests.dynamo_server import KEYS, listen
 from tests.worker_process import ROOT, SECONDS, LocalQueues, local_sqs, write_project
 
@@ -184,6 +186,16 @@ def test_doubles_may_be_among_successes_that_are_only_counted(
     code, text = tried.result()
     assert (code, "passed: each job was done once" in text) == (0 if passes else 1, passes)
     assert ("the log only counts 2 successes, and doubles may be among them: set" in text) is not passes
+
+
+def test_a_success_that_came_too_late_beside_another_is_a_double() -> None:
+    """Its handler ran to its end, and SQS had the message delivered again by then."""
+    books = e2e.Books()
+    books.jobs["e"] = e2e.Job(time.time())
+    assert books.read(json.dumps({"event": "message.lease_lost", "event_id": "e", "reason": _late(SUCCEEDED).reason}))
+    assert not books.are_settled
+    assert books.read(success("e"))
+    assert "e: it succeeded 2 times" in books.failures()["doubled"][0]
 
 
 class Group:
