@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "claims": "errors foreign observe message hub sqs",
     "large_bodies": "errors foreign hub sqs",
     "app": "errors foreign observe message hub sqs claims",
+    "dead_letters": "errors foreign observe message hub sqs claims app",
     "engine": "errors foreign observe message hub sqs claims large_bodies app",
     "local": "",
     "http": "errors foreign observe",
@@ -37,7 +38,8 @@ MAY_IMPORT = {
     "lambda_": "errors hub app observe invocations",
     "producer": "errors foreign message hub sqs",
     "testing": "errors foreign observe message hub sqs claims large_bodies app engine",
-    "commands": "errors foreign observe message hub sqs claims large_bodies app engine local http process producer",
+    "commands": "errors foreign observe message hub sqs claims large_bodies app dead_letters engine local http process "
+    "producer",
     "mail": "errors",
     "__main__": "commands",
 }

@@ -1,4 +1,4 @@
-"""The command line: `worker.py [options] [check | send | claims]`."""
+"""The command line: `worker.py [options] [check | send | claims | dlq]`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import gevent
 
 from millpond import __version__
 from millpond.app.config import AllSettings, load
+from millpond.commands.dlq_options import DLQ_EXAMPLES, add_options
 from millpond.errors import CRASHED, FINISHED, LEFT, MISCONFIGURED, ConfigError
 from millpond.foreign.number import number_within
 from millpond.foreign.text import shown
@@ -108,6 +109,10 @@ def _obey(options: argparse.Namespace, signals: ExitSignals) -> int:
         from millpond.commands import claims
 
         return claims.run(settings, options)
+    if options.command == "dlq":
+        from millpond.commands import dlq
+
+        return dlq.run(settings, options, signals)
     return _run(settings, options, signals)
 
 
@@ -208,6 +213,8 @@ def _parser() -> argparse.ArgumentParser:
     claims.add_argument("id", metavar="ID", help="the event id, or the whole key, 'TYPE ID'")
     claims.add_argument("--type", default="", metavar="TYPE", help="the message type, where several have this id")
     claims.add_argument("--force", action="store_true", help="release it although a worker has it")
+    help_text = "dead letters: list, show, send back, delete, export, import"
+    add_options(commands.add_parser("dlq", help=help_text, epilog=DLQ_EXAMPLES, parents=[common]), _number)
     return parser
 
 

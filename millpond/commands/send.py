@@ -35,7 +35,7 @@ MAX_NAMED_FAILURES = 10
 
 def run(settings: AllSettings, options: Namespace) -> int:
     """Send what the command line says; return the exit code. Raises ConfigError where nothing can be sent at all."""
-    name = _queue_name(settings, options.queue)
+    name = queue_name(settings, options.queue)
     ids = [uuid4().hex for _ in range(options.count)]
     entries = _entries(options, ids, settings.queues[name])
     results: dict[int, Failure | None] = {}
@@ -143,7 +143,8 @@ def _attributes(pairs: Sequence[str]) -> dict[str, Attribute]:
     return attributes
 
 
-def _queue_name(settings: AllSettings, name: str) -> str:
+def queue_name(settings: AllSettings, name: str) -> str:
+    """The queue that --queue names, or the only one. Raises ConfigError."""
     names = ", ".join(settings.queues)
     if not name and len(settings.queues) > 1:
         raise ConfigError(f"--queue is needed, since there are several queues: {names}")
@@ -154,7 +155,7 @@ def _queue_name(settings: AllSettings, name: str) -> str:
 
 def _send(settings: AllSettings, name: str, entries: Sequence[Entry]) -> Iterator[tuple[int, Failure | None]]:
     try:
-        yield from send_all(_connect(settings, name), entries)
+        yield from send_all(connect_queue(settings, name), entries)
     except Unreachable as error:
         if not settings.queues[name].is_local:
             raise
@@ -178,7 +179,8 @@ def is_listened_to(port: int) -> bool:
     return True
 
 
-def _connect(settings: AllSettings, name: str) -> SqsQueue:
+def connect_queue(settings: AllSettings, name: str) -> SqsQueue:
+    """A queue of the settings; the local one as the running worker has it. Raises ConfigError."""
     url, sqs = settings.queues[name].url, settings.sqs
     if settings.queues[name].is_local:
         if not settings.local.port:

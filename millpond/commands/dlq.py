@@ -1,0 +1,250 @@
+"""`worker.py dlq`: dead letters are listed, shown, sent back, deleted, exported and imported."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from millpond.app import discovery
+from millpond.app.config import AllSettings
+from millpond.app.opener import Opener
+from millpond.commands.dlq_editor import editor_of
+from millpond.commands.dlq_options import selection_of
+from millpond.commands.dlq_pages import group_rows, letter_fields, letter_page, letter_rows
+from millpond.commands.send import connect_queue, queue_name, send_all
+from millpond.dead_letters.dead_letter_queue import LOOK_LETTERS, DeadLetterQueue, dead_letters_of
+from millpond.dead_letters.error_groups import normalised
+from millpond.dead_letters.letter_lines import entries_of, line_of
+from millpond.dead_letters.mover import Moved
+from millpond.dead_letters.selection import Selection
+from millpond.dead_letters.sweep import Stop
+from millpond.errors import FINISHED, LEFT, ConfigError, QueueError
+from millpond.foreign.text import shown
+from millpond.hub.signals import ExitSignals
+from millpond.observe import screen
+from millpond.sqs.queue_url import is_fifo
+from millpond.sqs.sqs_queue import SqsQueue
+
+#: More letters than SQS can have in flight, so that a look ends by itself.
+ALL = 10**9
+#: A move has this long after a signal: the batch in the air is sent, and deleted.
+END_SECONDS = 60.0
+#: Letters that are named one by one.
+MAX_LISTED, MAX_IDS = 10, 3
+
+
+def run(settings: AllSettings, options: Namespace, signals: ExitSignals) -> int:
+    """Do what the command line says; return the exit code. Raises ConfigError where nothing can be begun."""
+    selection, stop = selection_of(options), Stop()
+    _stop_by(signals, stop)
+    try:
+        return _ACTIONS[options.action](_Dlq(settings, options, stop), selection)
+    except QueueError as error:
+        raise ConfigError(f"dead letters of {queue_name(settings, options.queue)}: {error}") from None
+
+
+def _stop_by(signals: ExitSignals, stop: Stop) -> None:
+    """A signal ends a move after the batch in the air; a second one ends it at once."""
+
+    def act(number: int) -> None:
+        if stop.asked:
+            raise KeyboardInterrupt
+        stop.asked = True
+
+    signals.allow(END_SECONDS, LEFT)
+    signals.on_signal(act)
+
+
+class _Dlq:
+    """The dead-letter queue that the command line names, and what it says beside that."""
+
+    def __init__(self, settings: AllSettings, options: Namespace, stop: Stop) -> None:
+        name = queue_name(settings, options.queue)
+        self.settings, self.options, self.stop = settings, options, stop
+        own = settings.queues[name]
+        queue = connect_queue(settings, name)
+        url = own.dead_letter_url
+        dead = settings.sqs.connect(url, wait_seconds=1, polls=1, settles=1).queue(url) if url else None
+        self.opener = Opener(own.event_type, own.envelope)
+        self.letters = DeadLetterQueue(dead or dead_letters_of(queue), self._sources(name, queue), self.opener)
+
+    def _sources(self, name: str, queue: SqsQueue) -> dict[str, SqsQueue]:
+        """This queue, and the others of the settings that a letter may have come from."""
+        others = {one: connect_queue(self.settings, one) for one in self.settings.queues if one != name}
+        return {name: queue, **others}
+
+    def destination(self) -> SqsQueue | None:
+        """The queue of --to; None where it is not given. Raises ConfigError."""
+        if not (to := self.options.to):
+            return None
+        if to in self.settings.queues:
+            return connect_queue(self.settings, to)
+        if "://" not in to:
+            raise ConfigError(f"--to {to}: no such queue; there are: {', '.join(self.settings.queues)}, or give a URL")
+        return self.settings.sqs.connect(to, wait_seconds=1, polls=1, settles=1).queue(to)
+
+
+def _ls(dlq: _Dlq, selection: Selection) -> int:
+    options, now = dlq.options, time.time()
+    most = options.limit or (ALL if options.all else LOOK_LETTERS)
+    look = dlq.letters.look(selection, most, options.force, dlq.stop)
+    letters = sorted(look.letters, key=lambda letter: -letter.failed_at)
+    if options.json:
+        rows: Any = group_rows(letters, now)[2] if options.group else [letter_fields(one, now) for one in letters]
+        print("\n".join(json.dumps(row) for row in rows), end="\n" if rows else "", flush=True)
+    elif letters:
+        columns, lines, _ = group_rows(letters, now) if options.group else letter_rows(letters, now)
+        screen.table(columns, lines)
+    print(f"{screen.counted(len(letters), 'dead letter')}; {look.summary}", file=sys.stderr)
+    if look.hidden:
+        print(f"{look.hidden} of them stay hidden for up to 30 s: giving them back failed", file=sys.stderr)
+    return LEFT if dlq.stop.asked else FINISHED
+
+
+def _show(dlq: _Dlq, selection: Selection) -> int:
+    look = dlq.letters.look(selection, dlq.options.limit or ALL, dlq.options.force, dlq.stop)
+    for letter in look.letters:
+        print(letter_page(letter, time.time(), dlq.options.reveal), flush=True)
+    missing = [one for one in selection.ids if not any(letter.matches_id(one) for letter in look.letters)]
+    for one in missing:
+        print(f"{shown(one)}: there is no such dead letter; {look.summary}", file=sys.stderr)
+    return LEFT if missing else FINISHED
+
+
+def _replay(dlq: _Dlq, selection: Selection) -> int:
+    options = dlq.options
+    if options.dry_run:
+        return _dry_run(dlq, selection, "replayed")
+    edit = editor_of(discovery.handlers_of(dlq.settings).routes, dlq.opener, os.environ) if options.edit else None
+    to = dlq.destination()
+
+    def move(advance: Callable[[int], object]) -> Moved:
+        return dlq.letters.replay(selection, to, options.limit, options.rate, options.force, edit, dlq.stop, advance)
+
+    return _move(dlq, move, "replayed", shows_bar=edit is None)
+
+
+def _discard(dlq: _Dlq, selection: Selection) -> int:
+    options = dlq.options
+    if options.dry_run:
+        return _dry_run(dlq, selection, "deleted")
+    if not options.yes and not _is_sure(dlq, selection):
+        print("nothing was deleted", file=sys.stderr)
+        return LEFT
+    return _move(
+        dlq, lambda advance: dlq.letters.discard(selection, options.limit, options.force, dlq.stop, advance), "deleted"
+    )
+
+
+def _is_sure(dlq: _Dlq, selection: Selection) -> bool:
+    if not sys.stdin.isatty():
+        raise ConfigError("discard deletes for good and asks first: where nobody can answer, add --yes")
+    look = dlq.letters.look(selection, LOOK_LETTERS, dlq.options.force, dlq.stop)
+    sample = f"{len(look.letters)} of them are meant ({look.summary})"
+    return input(f"{sample}. Delete all that are meant, for good? Type yes: ").strip() == "yes"
+
+
+def _dry_run(dlq: _Dlq, selection: Selection, what: str) -> int:
+    look = dlq.letters.look(selection, dlq.options.limit or ALL, dlq.options.force, dlq.stop)
+    columns, lines, _ = letter_rows(look.letters, time.time())
+    if lines:
+        screen.table(columns, lines)
+    print(f"{screen.counted(len(lines), 'letter')} would be {what}; {look.summary}; nothing was moved", file=sys.stderr)
+    return FINISHED
+
+
+def _move(dlq: _Dlq, move: Callable[[Callable[[int], object]], Moved], what: str, shows_bar: bool = True) -> int:
+    total = dlq.options.limit or len(dlq.options.ids) or dlq.letters.count()
+    if shows_bar:
+        with screen.progress(what, total) as advance:
+            done = move(advance)
+    else:
+        done = move(bool)
+    print(_as_json(done) if dlq.options.json else f"{screen.counted(done.moved, 'letter')} {what}", flush=True)
+    _say_rest(done, what)
+    return FINISHED if done.is_whole and (done.moved or not dlq.options.ids) else LEFT
+
+
+def _as_json(done: Moved) -> str:
+    fields = {"moved": done.moved, "looked": done.looked, "newer": done.newer, "refused": done.refused}
+    kept = [{"id": one, "why": shown(why)} for one, why in done.kept]
+    return json.dumps({**fields, "kept": kept, "uncertain": done.uncertain, "left": done.left, "stopped": done.stopped})
+
+
+def _say_rest(done: Moved, what: str) -> None:
+    """Print what was not done, and why."""
+    whys: dict[str, list[tuple[str, str]]] = {}
+    for one, why in done.kept:
+        whys.setdefault(normalised(why), []).append((one, why))
+    for kept in list(whys.values())[:MAX_LISTED]:
+        ids = ", ".join(shown(one) for one, _ in kept[:MAX_IDS]) + (", ..." if len(kept) > MAX_IDS else "")
+        print(f"{screen.counted(len(kept), 'letter')} not {what}: {shown(kept[0][1])} ({ids})", file=sys.stderr)
+    if done.refused > len(done.kept):
+        print(f"and {done.refused - len(done.kept)} more were not {what}", file=sys.stderr)
+    for ids, text in (
+        (done.uncertain, "sent without an answer: still dead letters, and perhaps sent as well"),
+        (done.left, f"{what}, but could not be deleted here: still dead letters as well"),
+    ):
+        if ids:
+            more = f" and {len(ids) - MAX_LISTED} more" if len(ids) > MAX_LISTED else ""
+            print(f"{text}: {', '.join(map(shown, ids[:MAX_LISTED]))}{more}", file=sys.stderr)
+    if done.newer:
+        print(f"{screen.counted(done.newer, 'letter')} came after the start and stayed", file=sys.stderr)
+    if done.stopped:
+        print(f"stopped before the end: {shown(done.stopped)}; the rest are dead letters as before", file=sys.stderr)
+
+
+def _export(dlq: _Dlq, selection: Selection) -> int:
+    number = 0
+    try:
+        out = open(dlq.options.file, "xb") if dlq.options.file else sys.stdout.buffer  # noqa: SIM115  closed below
+    except OSError as error:
+        raise ConfigError(f"--file {dlq.options.file}: cannot be made: {error.strerror}") from None
+    try:
+        for letter in dlq.letters.read(selection, dlq.options.force, dlq.stop):
+            if dlq.options.limit and number >= dlq.options.limit:
+                break
+            out.write(line_of(letter))
+            number += 1
+        out.flush()
+    finally:
+        if dlq.options.file:
+            out.close()
+    print(f"{screen.counted(number, 'letter')} exported; each is still in the queue", file=sys.stderr)
+    return LEFT if dlq.stop.asked else FINISHED
+
+
+def _import(dlq: _Dlq, selection: Selection) -> int:
+    path = dlq.options.file
+    try:
+        lines = Path(path).read_bytes().splitlines() if path else sys.stdin.buffer.read().splitlines()
+    except OSError as error:
+        raise ConfigError(f"--file {path}: cannot be read: {error.strerror}") from None
+    target = dlq.destination() or dlq.letters.queue
+    entries = entries_of(lines, is_fifo(target.url))
+    failures: list[str] = []
+    sent = 0
+    if entries:
+        for index, failure in send_all(target, entries):
+            sent += failure is None
+            failures += [] if failure is None else [f"line {index + 1}: {failure.summary}"]
+    for text in failures[:MAX_LISTED]:
+        print(f"not imported: {text}", file=sys.stderr)
+    print(f"{screen.counted(sent, 'letter')} imported", flush=True)
+    return LEFT if failures else FINISHED
+
+
+_ACTIONS: dict[str, Callable[[_Dlq, Selection], int]] = {
+    "ls": _ls,
+    "show": _show,
+    "replay": _replay,
+    "discard": _discard,
+    "export": _export,
+    "import": _import,
+}

@@ -1,0 +1,269 @@
+"""DeadLetterQueue: looks at dead letters, sends them back, deletes them. The command and the live page stand on it.
+
+from millpond.dead_letters.dead_letter_queue import DeadLetterQueue
+from millpond.dead_letters.selection import Selection
+
+letters = DeadLetterQueue.of({"emails": "https://sqs.eu-west-1.amazonaws.com/123456789012/emails"})
+print(letters.replay(Selection(types=["email.send"], reason="timed out")))
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from threading import Event, Thread
+from uuid import uuid4
+
+import msgspec
+
+from millpond.app.opener import Opener
+from millpond.dead_letters.letter import Letter, Origin
+from millpond.dead_letters.mover import Moved, Mover, Parcel
+from millpond.dead_letters.replays import MAX_ALIKE, is_looping, replay_entry
+from millpond.dead_letters.selection import Selection
+from millpond.dead_letters.sweep import LOOK_SECONDS, MOVE_SECONDS, Stop, Sweep
+from millpond.errors import AccessDenied, ConfigError, QueueError
+from millpond.foreign.number import number_within
+from millpond.sqs.clients import connect
+from millpond.sqs.limits import MAX_BATCH
+from millpond.sqs.queue_url import is_fifo
+from millpond.sqs.redrive import read_redrive
+from millpond.sqs.sqs_queue import SqsQueue
+
+#: Letters that a look receives where it is asked for no other number.
+LOOK_LETTERS = 300
+#: Numbers of SQS: more than any queue has.
+MAX_COUNT = 10**12
+#: How often the leases are looked at while a person edits.
+KEEP_SECONDS = 5.0
+
+Edit = Callable[[Letter], str | None]
+
+
+class Look(msgspec.Struct):
+    """What a look has found: the letters that are meant, of all that were `looked` at. `about`: None is unknown."""
+
+    letters: list[Letter]
+    looked: int
+    about: int | None
+    hidden: int = 0
+
+    @property
+    def summary(self) -> str:
+        """How much of the queue was seen."""
+        about = "an unknown number" if self.about is None else f"about {self.about:,}"
+        return f"looked at {self.looked:,} of {about}"
+
+
+class DeadLetterQueue:
+    """One dead-letter queue. `sources`: by their names in config.toml, the queues whose dead letters it has."""
+
+    def __init__(self, queue: SqsQueue, sources: Mapping[str, SqsQueue], opener: Opener | None = None) -> None:
+        self.queue = queue
+        self.sources = sources
+        self._opener = opener or Opener()
+
+    @classmethod
+    def of(cls, sources: Mapping[str, str], url: str = "") -> DeadLetterQueue:
+        """The dead-letter queue of these queues (name -> URL): the one at `url`, or else of the first one's policy.
+
+        Raises ConfigError where there is none, and QueueError where the queue cannot be asked.
+        """
+        queues = {name: connect(one, wait_seconds=1, polls=1, settles=1).queue(one) for name, one in sources.items()}
+        first = next(iter(queues.values()))
+        return cls(first.sqs.queue(url) if url else dead_letters_of(first), queues)
+
+    def look(
+        self,
+        selection: Selection = Selection(),  # noqa: B008  it is frozen
+        most: int = LOOK_LETTERS,
+        force: bool = False,
+        stop: Stop | None = None,
+        advance: Callable[[int], object] = bool,
+    ) -> Look:
+        """Receive up to this many letters under a short lease, and give them back. Raises QueueError, ConfigError."""
+        about, stop = self._about(force), stop or Stop()
+        sweep = Sweep(self.queue, self._opener, LOOK_SECONDS, about)
+        look = Look([], 0, about)
+        try:
+            while not (sweep.ended or stop.asked) and sweep.seen < most:
+                fresh = sweep.step(min(MAX_BATCH, most - sweep.seen))
+                look.letters += [letter for letter in fresh if selection.takes(letter, time.time())]
+                advance(len(fresh))
+                sweep.keep()
+        finally:
+            look.looked, look.hidden = sweep.seen, sweep.give_back()
+        return look
+
+    def replay(
+        self,
+        selection: Selection,
+        to: SqsQueue | None = None,
+        most: int = 0,
+        rate: float = 0.0,
+        force: bool = False,
+        edit: Edit | None = None,
+        stop: Stop | None = None,
+        advance: Callable[[int], object] = bool,
+    ) -> Moved:
+        """Send letters back to where they came from, or to this queue. `most`, `rate` (a second): 0 is no limit.
+
+        Raises QueueError and ConfigError where nothing can be moved at all.
+        """
+        run = uuid4().hex[:8]
+        if to is not None and to.url == self.queue.url:
+            raise ConfigError("the destination is the dead-letter queue itself: name another one")
+        if to is not None and (why := _wrong_with_place(to)):
+            raise ConfigError(f"the destination cannot be used: {why}")
+        places: dict[str, str] = {}
+
+        def parcel(letter: Letter, sweep: Sweep) -> Parcel | str:
+            target = to or self.home_of(letter)
+            if target is None:
+                whose = letter.reason.queue or letter.source or "its source is not known"
+                return f"it came from no queue of these settings ({whose}): name the destination by --to"
+            if target.url not in places:
+                places[target.url] = _wrong_with_place(target)
+            if why := places[target.url] or _wrong_with(letter, is_fifo(target.url), force):
+                return why
+            entry = partial(replay_entry, letter, run, is_fifo(target.url))
+            if edit is None:
+                return Parcel(letter, target, entry())
+            with _kept(sweep):
+                body = edit(letter)
+            return "it was not edited" if body is None else Parcel(letter, target, entry(body))
+
+        return self._move(selection, parcel, most, rate, force, stop, advance, run)
+
+    def discard(
+        self,
+        selection: Selection,
+        most: int = 0,
+        force: bool = False,
+        stop: Stop | None = None,
+        advance: Callable[[int], object] = bool,
+    ) -> Moved:
+        """Delete letters for good. Raises as `replay`."""
+        return self._move(selection, lambda letter, sweep: Parcel(letter), most, 0.0, force, stop, advance)
+
+    def read(self, selection: Selection, force: bool = False, stop: Stop | None = None) -> Iterator[Letter]:
+        """Yield every letter that is meant, as it comes; all are given back at the end. Raises as `look`."""
+        sweep, stop = Sweep(self.queue, self._opener, MOVE_SECONDS, self._about(force)), stop or Stop()
+        try:
+            while not (sweep.ended or stop.asked):
+                yield from (letter for letter in sweep.step() if selection.takes(letter, time.time()))
+                sweep.keep()
+        finally:
+            sweep.give_back()
+
+    def count(self) -> int:
+        """About how many letters it has; 0 where that may not be asked."""
+        return self._about(force=True) or 0
+
+    def home_of(self, letter: Letter) -> SqsQueue | None:
+        """The queue that it came from: by its reason, or by what SQS knows; None where neither says it."""
+        if letter.origin is Origin.WORKER:
+            return self.sources.get(letter.reason.queue)
+        name = letter.source.rpartition(":")[2]
+        named = (queue for queue in self.sources.values() if queue.url.rstrip("/").rpartition("/")[2] == name)
+        return next(named, None) if name else None
+
+    def _move(
+        self,
+        selection: Selection,
+        parcel_of: Callable[[Letter, Sweep], Parcel | str],
+        most: int,
+        rate: float,
+        force: bool,
+        stop: Stop | None,
+        advance: Callable[[int], object],
+        run: str = "",
+    ) -> Moved:
+        about, started, stop = self._about(force), time.time() * 1000, stop or Stop()
+        sweep = Sweep(self.queue, self._opener, MOVE_SECONDS, about, started)
+        mover = Mover(sweep, stop, rate, advance)
+        taken = 0
+        try:
+            while not sweep.ended and not mover.is_over and not (most and taken >= most):
+                for letter in sweep.step():
+                    if (most and taken >= most) or not selection.takes(letter, time.time()):
+                        continue
+                    if run and letter.mark is not None and letter.mark.run == run:  # it has failed again since
+                        continue
+                    taken += 1
+                    parcel = parcel_of(letter, sweep)
+                    mover.refuse(letter, parcel) if isinstance(parcel, str) else mover.add(parcel)
+                sweep.keep()
+            mover.finish()
+        except QueueError as error:
+            if not sweep.seen:
+                raise
+            mover.done.stopped = str(error)
+        finally:
+            sweep.give_back()
+        mover.done.looked, mover.done.newer = sweep.seen, sweep.newer
+        return mover.done
+
+    def _about(self, force: bool) -> int | None:
+        """How many letters SQS counts; None: it may not be asked. Raises ConfigError where a look could lose one."""
+        try:
+            attributes = self.queue.attributes()
+        except AccessDenied:
+            return None
+        redrive = read_redrive(attributes)
+        if redrive.max_receive_count and not force:
+            text = f"the dead-letter queue has a redrive policy of its own: after {redrive.max_receive_count} receives"
+            raise ConfigError(
+                f"{text} SQS moves a letter to {redrive.name}, and each look is one; --force looks anyway"
+            )
+        counts = (attributes.get(f"ApproximateNumberOfMessages{end}") for end in ("", "NotVisible", "Delayed"))
+        return sum(number_within(count, 0, MAX_COUNT, 0) for count in counts)
+
+
+def dead_letters_of(queue: SqsQueue) -> SqsQueue:
+    """The dead-letter queue that its redrive policy names. Raises ConfigError where there is none, and QueueError."""
+    redrive = read_redrive(queue.attributes())
+    found = queue.dead_letters(redrive)
+    if found is None:
+        raise ConfigError(f"{queue.url}: {redrive.nameless}")
+    return found
+
+
+def _wrong_with(letter: Letter, fifo: bool, force: bool) -> str:
+    """Why it cannot be sent to a queue that is there; "" where it can."""
+    if letter.received.flaw:
+        return f"it cannot be read whole ({letter.received.flaw})"
+    if not force and is_looping(letter):
+        return f"it was replayed {MAX_ALIKE} times and failed the same way again: mend that, or say --force"
+    return "it has no message group, which a FIFO queue needs" if fifo and not letter.received.group_id else ""
+
+
+def _wrong_with_place(target: SqsQueue) -> str:
+    """Why nothing can be sent there; "" where it is there. Who may send need not have the right to ask."""
+    try:
+        target.attributes()
+    except AccessDenied:
+        return ""
+    except QueueError as error:
+        return str(error)
+    return ""
+
+
+@contextmanager
+def _kept(sweep: Sweep) -> Iterator[None]:
+    """Keep the leases while a person edits, however long that takes."""
+    is_over = Event()
+
+    def keep() -> None:
+        while not is_over.wait(KEEP_SECONDS):
+            sweep.keep()
+
+    keeper = Thread(target=keep, daemon=True)
+    keeper.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        keeper.join()

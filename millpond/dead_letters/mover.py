@@ -1,0 +1,262 @@
+"""Mover: sends letters somewhere and deletes them where they were, so that none is lost, and none goes twice unsaid.
+
+One batch is in the air at a time. A process that is killed leaves at most this one both sent and not deleted.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from enum import Enum
+from typing import Any
+
+import msgspec
+
+from millpond.dead_letters.letter import Letter
+from millpond.dead_letters.sweep import Stop, Sweep, tens
+from millpond.errors import QueueError, Throttled, Unanswered, Unreachable
+from millpond.foreign.secrets import Unshown
+from millpond.sqs.entries import batches, results_of
+from millpond.sqs.limits import MAX_BATCH
+from millpond.sqs.queue import MISSING, Entry, Failure
+from millpond.sqs.queue_url import is_fifo
+from millpond.sqs.sqs_queue import SqsQueue
+
+#: What SQS refuses without a fault of ours is offered again this often, after growing waits of at most these seconds.
+TRIES, FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 8, 0.1, 5.0
+#: So many batches in a row of which nothing was taken end the move: the other side is down.
+FAILED_BATCHES = 2
+#: Letters that are named one by one.
+MAX_NAMED = 1_000
+#: How long a wait lasts until a stop is seen.
+SLICE_SECONDS = 0.1
+
+
+class LetterState(Enum):
+    """Where a letter stands in a move.
+
+    HELD -> SENT       the destination has confirmed it
+    HELD -> KEPT       refused for good, or not ours any more: it stays a dead letter
+    HELD -> UNCERTAIN  it was sent and no answer came: it stays a dead letter, and may have gone as well
+    SENT -> MOVED      its delete is confirmed
+    SENT -> LEFT       it could not be deleted: it has gone, and is a dead letter as well
+    """
+
+    HELD = "held"
+    SENT = "sent"
+    MOVED = "moved"
+    KEPT = "kept"
+    UNCERTAIN = "uncertain"
+    LEFT = "left"
+
+
+class Parcel(Unshown, msgspec.Struct):
+    """A letter on its way, `entry` as it is sent to `target`. Without a target it is deleted only."""
+
+    letter: Letter
+    target: SqsQueue | None = None
+    entry: Entry | None = None
+    state: LetterState = LetterState.HELD
+    why: str = ""
+    for_now: bool = False  # refused through no fault of its own
+
+
+class Moved(msgspec.Struct):
+    """What a move has done. `kept` pairs ids with reasons; `stopped`: why it ended before its end."""
+
+    moved: int = 0
+    looked: int = 0
+    newer: int = 0
+    kept: list[tuple[str, str]] = msgspec.field(default_factory=list)
+    uncertain: list[str] = msgspec.field(default_factory=list)
+    left: list[str] = msgspec.field(default_factory=list)
+    refused: int = 0
+    stopped: str = ""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all that was meant has been moved, and nothing else was."""
+        return not (self.refused or self.uncertain or self.left or self.stopped)
+
+
+class Mover:
+    """Moves the letters that `add` takes, in batches; `finish` moves the rest.
+
+    1. The leases of a batch are extended first. What is not ours any more is left alone.
+    2. Each is sent, and only what the destination has confirmed is deleted.
+    3. In a FIFO queue one letter of a group goes at a time, and none overtakes one that was refused.
+    """
+
+    def __init__(self, sweep: Sweep, stop: Stop, rate: float = 0.0, advance: Callable[[int], object] = bool) -> None:
+        self.done = Moved()
+        self._sweep = sweep
+        self._stop = stop
+        self._rate = rate
+        self._batch = max(1, min(MAX_BATCH, int(rate))) if rate else MAX_BATCH
+        self._advance = advance
+        self._waiting: list[Parcel] = []
+        self._sent = 0
+        self._began = time.monotonic()
+        self._failed_in_a_row = 0
+        self._behind: set[str] = set()  # groups of which one was refused
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more is begun."""
+        if self._stop.asked and not self.done.stopped:
+            self.done.stopped = "interrupted"
+        return bool(self.done.stopped)
+
+    def add(self, parcel: Parcel) -> None:
+        """Move it as soon as a batch is full."""
+        self._waiting.append(parcel)
+        if len(self._waiting) >= self._batch:
+            self.finish()
+
+    def finish(self) -> None:
+        """Move all that waits, and delete again what has come back since its delete."""
+        waiting, self._waiting = self._waiting, []
+        again, self._sweep.again = self._sweep.again, []
+        for some in tens(again):
+            results_of(self._sweep.queue.delete, [one.received.receipt_handle for one in some])
+        for parcels in _by_place(waiting):
+            if self.is_over:
+                return
+            self._pace(len(parcels))
+            self._move(parcels)
+
+    def refuse(self, letter: Letter, why: str) -> None:
+        """Say that it stays where it is."""
+        self.done.refused += 1
+        if len(self.done.kept) < MAX_NAMED:
+            self.done.kept.append((letter.id, why))
+
+    def _move(self, parcels: list[Parcel]) -> None:
+        self._sweep.keep()
+        for parcel in parcels:
+            if not self._sweep.is_held(parcel.letter):
+                _end(parcel, LetterState.KEPT, "its lease was lost: somebody else looks at it")
+            elif parcel.letter.received.group_id in self._behind:
+                _end(parcel, LetterState.KEPT, "one before it in its group was refused")
+        self._send([parcel for parcel in parcels if parcel.state is LetterState.HELD])
+        self._delete([parcel for parcel in parcels if parcel.state is LetterState.SENT])
+        self._count(parcels)
+
+    def _send(self, parcels: list[Parcel]) -> None:
+        """Send until each is confirmed, refused for good, or uncertain."""
+        for wait in _waits():
+            if not parcels:
+                return
+            target = parcels[0].target
+            if target is None:  # there is nothing to be sent
+                for parcel in parcels:
+                    parcel.state = LetterState.SENT
+                return
+            results = self._results(target, parcels)
+            for parcel, failure in zip(parcels, results, strict=True):
+                self._judge(parcel, failure, is_fifo(target.url))
+            parcels = [parcel for parcel in parcels if parcel.state is LetterState.HELD]
+            if not parcels or self._stop.asked:
+                break
+            self._wait(wait)
+            self._sweep.keep()
+        for parcel in parcels:
+            _end(parcel, LetterState.KEPT, parcel.why)
+
+    def _results(self, target: SqsQueue, parcels: Sequence[Parcel]) -> list[Failure | None]:
+        entries = [parcel.entry for parcel in parcels if parcel.entry is not None]
+        try:
+            return target.send(entries)
+        except Unanswered as error:
+            return [Failure(MISSING.code, str(error))] * len(entries)
+        except (Throttled, Unreachable) as error:
+            return [Failure(error.code, str(error))] * len(entries)
+        except QueueError as error:
+            self.done.stopped = str(error)
+            return [Failure(error.code, str(error), denied=True)] * len(entries)
+
+    def _judge(self, parcel: Parcel, failure: Failure | None, is_safe_twice: bool) -> None:
+        """`is_safe_twice`: a FIFO queue knows a letter again by its deduplication id."""
+        if failure is None:
+            parcel.state = LetterState.SENT
+        elif (failure.code == MISSING.code or failure.code.startswith("call:")) and not is_safe_twice:
+            _end(parcel, LetterState.UNCERTAIN, failure.summary)
+            parcel.for_now = True
+        elif failure.sender_fault or failure.denied:
+            _end(parcel, LetterState.KEPT, failure.summary)
+        else:
+            parcel.why, parcel.for_now = failure.summary, True
+
+    def _delete(self, parcels: list[Parcel]) -> None:
+        """Delete what was sent, until SQS has confirmed it. What then comes again is deleted by its new handle."""
+        for wait in _waits():
+            if not parcels:
+                return
+            results = results_of(self._sweep.queue.delete, [self._sweep.handle(parcel.letter) for parcel in parcels])
+            for parcel, failure in zip(parcels, results, strict=True):
+                if failure is None:
+                    parcel.state = LetterState.MOVED
+                else:
+                    parcel.why = failure.summary
+            parcels = [parcel for parcel in parcels if parcel.state is LetterState.SENT]
+            if parcels:
+                time.sleep(wait)  # a stop does not end this: these have gone already
+        for parcel in parcels:
+            _end(parcel, LetterState.LEFT, parcel.why)
+
+    def _count(self, parcels: Sequence[Parcel]) -> None:
+        gone = [parcel for parcel in parcels if parcel.state in (LetterState.MOVED, LetterState.LEFT)]
+        self._sweep.settled(parcel.letter for parcel in gone)
+        self._sent += len(gone)
+        self.done.moved += len(gone)
+        self.done.left += [parcel.letter.id for parcel in gone if parcel.state is LetterState.LEFT]
+        for parcel in parcels:
+            if parcel.state is LetterState.UNCERTAIN:
+                self.done.uncertain.append(parcel.letter.id)
+            elif parcel.state is LetterState.KEPT:
+                self.refuse(parcel.letter, parcel.why)
+            if parcel not in gone and parcel.target is not None and is_fifo(parcel.target.url):
+                self._behind.add(parcel.letter.received.group_id)
+        is_down = not gone and all(parcel.for_now for parcel in parcels)
+        self._failed_in_a_row = self._failed_in_a_row + 1 if is_down else 0
+        if self._failed_in_a_row >= FAILED_BATCHES and not self.done.stopped:
+            self.done.stopped = f"nothing was taken of {FAILED_BATCHES} batches in a row: {parcels[-1].why}"
+        self._advance(len(gone))
+
+    def _pace(self, number: int) -> None:
+        """Wait until so many more may go."""
+        if self._rate:
+            self._wait(self._began + (self._sent + number - 1) / self._rate - time.monotonic())
+
+    def _wait(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0 and not self._stop.asked:
+            time.sleep(min(left, SLICE_SECONDS))
+            self._sweep.keep()
+
+
+def _end(parcel: Parcel, state: LetterState, why: str) -> None:
+    parcel.state, parcel.why = state, why
+
+
+def _waits() -> Iterator[float]:
+    return (min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2**tried) for tried in range(TRIES))
+
+
+def _by_place(parcels: Sequence[Parcel]) -> Iterator[list[Parcel]]:
+    """Batches of one destination each, as large as SQS takes; of a FIFO queue with one letter of each group."""
+    places: dict[Any, list[Parcel]] = {}
+    for parcel in parcels:
+        url = "" if parcel.target is None else parcel.target.url
+        key: tuple[Any, ...] = (url,)
+        if is_fifo(url):
+            group = parcel.letter.received.group_id
+            earlier = (one for key, all_of in places.items() if key[0] == url for one in all_of)
+            key = url, sum(one.letter.received.group_id == group for one in earlier)
+        places.setdefault(key, []).append(parcel)
+    for some in places.values():
+        if some[0].entry is None:
+            yield some
+            continue
+        for indexes in batches([parcel.entry for parcel in some if parcel.entry is not None]):
+            yield [some[index] for index in indexes]

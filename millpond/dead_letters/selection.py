@@ -1,0 +1,66 @@
+"""Selection: which letters are meant."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+import msgspec
+
+from millpond.dead_letters.letter import Letter
+from millpond.errors import ConfigError
+
+_AGE = re.compile(r"([0-9]{1,9})\s*([smhd]?)")
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+
+class Selection(msgspec.Struct, frozen=True, kw_only=True):
+    """Letters by id, or by all of these filters together. An empty one is every letter.
+
+    `types`: exact, or with `*`. `reason` and `text` are looked for without regard to case: in reason and error, and
+    anywhere in the letter. `older` and `newer`: than this many seconds, by when it failed.
+    """
+
+    ids: Sequence[str] = ()
+    types: Sequence[str] = ()
+    reason: str = ""
+    text: str = ""
+    older: float | None = None
+    newer: float | None = None
+
+    @property
+    def is_all(self) -> bool:
+        """Whether it takes every letter."""
+        return self == Selection()
+
+    def takes(self, letter: Letter, now: float) -> bool:
+        """Whether this letter is meant, at `now` (since the epoch)."""
+        age = now - letter.failed_at
+        return (
+            (not self.ids or any(map(letter.matches_id, self.ids)))
+            and (not self.types or any(fnmatchcase(letter.event_type, name) for name in self.types))
+            and (not self.reason or self.reason.casefold() in _why(letter))
+            and (not self.text or self._is_in(letter))
+            and (self.older is None or age > self.older)
+            and (self.newer is None or age <= self.newer)
+        )
+
+    def _is_in(self, letter: Letter) -> bool:
+        wanted, received = self.text.casefold(), letter.received
+        if any(wanted in text.casefold() for text in (received.text, letter.event_id, letter.event_type, letter.id)):
+            return True
+        values = (one.value for one in received.attributes.values())
+        return wanted in _why(letter) or any(isinstance(one, str) and wanted in one.casefold() for one in values)
+
+
+def _why(letter: Letter) -> str:
+    return f"{letter.reason.reason}\n{letter.reason.error}\n{letter.problem}".casefold()
+
+
+def age_seconds(text: str) -> float:
+    """Seconds of a written age: 90, 90s, 15m, 2h, 3d. Raises ConfigError."""
+    found = _AGE.fullmatch(text.strip().lower())
+    if found is None:
+        raise ConfigError(f"{text}: an age is a whole number and s, m, h or d: 90s, 15m, 2h, 3d")
+    return float(int(found[1]) * _UNITS[found[2]])
