@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "claims": "errors foreign observe message hub sqs",
     "large_bodies": "errors foreign hub sqs",
     "app": "errors foreign observe message hub sqs claims",
-    "dead_letters": "errors foreign observe message hub sqs claims app",
+    "dead_letters": "errors foreign observe message hub sqs app",
     "engine": "errors foreign observe message hub sqs claims large_bodies app",
     "local": "",
     "http": "errors foreign observe",

@@ -168,23 +168,26 @@ def _move(dlq: _Dlq, move: Callable[[Callable[[int], object]], Moved], what: str
         done = move(bool)
     print(_as_json(done) if dlq.options.json else f"{screen.counted(done.moved, 'letter')} {what}", flush=True)
     _say_rest(done, what)
-    return FINISHED if done.is_whole and (done.moved or not dlq.options.ids) else LEFT
+    return FINISHED if done.is_whole else LEFT
 
 
 def _as_json(done: Moved) -> str:
     fields = {"moved": done.moved, "looked": done.looked, "newer": done.newer, "refused": done.refused}
     kept = [{"id": one, "why": shown(why)} for one, why in done.kept]
-    return json.dumps({**fields, "kept": kept, "uncertain": done.uncertain, "left": done.left, "stopped": done.stopped})
+    ids = {"missing": done.missing, "uncertain": done.uncertain, "left": done.left}
+    return json.dumps({**fields, "kept": kept, **ids, "stopped": shown(done.stopped)})
 
 
 def _say_rest(done: Moved, what: str) -> None:
     """Print what was not done, and why."""
-    whys: dict[str, list[tuple[str, str]]] = {}
+    for one in done.missing:
+        print(f"{shown(one)}: there is no such dead letter", file=sys.stderr)
+    kept_by: dict[str, list[tuple[str, str]]] = {}
     for one, why in done.kept:
-        whys.setdefault(normalised(why), []).append((one, why))
-    for kept in list(whys.values())[:MAX_LISTED]:
-        ids = ", ".join(shown(one) for one, _ in kept[:MAX_IDS]) + (", ..." if len(kept) > MAX_IDS else "")
-        print(f"{screen.counted(len(kept), 'letter')} not {what}: {shown(kept[0][1])} ({ids})", file=sys.stderr)
+        kept_by.setdefault(normalised(why), []).append((one, why))
+    for kept in list(kept_by.values())[:MAX_LISTED]:
+        named = ", ".join(shown(one) for one, _ in kept[:MAX_IDS]) + (", ..." if len(kept) > MAX_IDS else "")
+        print(f"{screen.counted(len(kept), 'letter')} not {what}: {shown(kept[0][1])} ({named})", file=sys.stderr)
     if done.refused > len(done.kept):
         print(f"and {done.refused - len(done.kept)} more were not {what}", file=sys.stderr)
     for ids, text in (

@@ -184,7 +184,7 @@ class DeadLetterQueue:
         about, started, stop = self._about(force), time.time() * 1000, stop or Stop()
         sweep = Sweep(self.queue, self._opener, MOVE_SECONDS, about, started)
         mover = Mover(sweep, stop, rate, advance)
-        taken = 0
+        taken, missing = 0, dict.fromkeys(selection.ids)
         try:
             while not sweep.ended and not mover.is_over and not (most and taken >= most):
                 for letter in sweep.step():
@@ -193,6 +193,7 @@ class DeadLetterQueue:
                     if run and letter.mark is not None and letter.mark.run == run:  # it has failed again since
                         continue
                     taken += 1
+                    missing = {one: None for one in missing if not letter.matches_id(one)}
                     parcel = parcel_of(letter, sweep)
                     mover.refuse(letter, parcel) if isinstance(parcel, str) else mover.add(parcel)
                 sweep.keep()
@@ -203,7 +204,7 @@ class DeadLetterQueue:
             mover.done.stopped = str(error)
         finally:
             sweep.give_back()
-        mover.done.looked, mover.done.newer = sweep.seen, sweep.newer
+        mover.done.looked, mover.done.newer, mover.done.missing = sweep.seen, sweep.newer, [*missing]
         return mover.done
 
     def _about(self, force: bool) -> int | None:

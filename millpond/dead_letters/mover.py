@@ -62,7 +62,8 @@ class Parcel(Unshown, msgspec.Struct):
 
 
 class Moved(msgspec.Struct):
-    """What a move has done. `kept` pairs ids with reasons; `stopped`: why it ended before its end."""
+    """What a move has done. `kept` pairs ids with reasons; `missing`: ids that name no letter; `stopped`: why it ended
+    before its end."""
 
     moved: int = 0
     looked: int = 0
@@ -70,13 +71,14 @@ class Moved(msgspec.Struct):
     kept: list[tuple[str, str]] = msgspec.field(default_factory=list)
     uncertain: list[str] = msgspec.field(default_factory=list)
     left: list[str] = msgspec.field(default_factory=list)
+    missing: list[str] = msgspec.field(default_factory=list)
     refused: int = 0
     stopped: str = ""
 
     @property
     def is_whole(self) -> bool:
         """Whether all that was meant has been moved, and nothing else was."""
-        return not (self.refused or self.uncertain or self.left or self.stopped)
+        return not (self.refused or self.uncertain or self.left or self.missing or self.stopped)
 
 
 class Mover:
