@@ -17,7 +17,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
-import boto3
 import msgspec
 import pytest
 
@@ -280,17 +279,29 @@ def test_each_key_of_a_dead_letters_reason_is_listed():
 def test_dead_letters_are_seen_and_sent_back_as_its_page_says(tmp_path, monkeypatch, capsys):
     with local_sqs(tmp_path) as queues:
         queues.create("emails")
-        monkeypatch.setattr(boto3, "client", lambda name: queues.sqs)
-        mark = {ATTRIBUTE: {"DataType": "String", "StringValue": "why"}}
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"):
+            monkeypatch.setenv(name, "test-1")
+        reason = {
+            "reason": "timed out",
+            "error": "",
+            "attempt": 7,
+            "queue": "emails",
+            "failed_at": "2026-11-26T12:00:00Z",
+        }
+        mark = {ATTRIBUTE: {"DataType": "String", "StringValue": json.dumps(reason)}}
         kept = {"tenant": {"DataType": "String", "StringValue": "acme"}}
+        body = '{"event_type": "email.send", "event_id": "1", "payload": {}}'
         queues.sqs.send_message(
-            QueueUrl=queues.url("emails-dead"), MessageBody="the body", MessageAttributes={**mark, **kept}
+            QueueUrl=queues.url("emails-dead"), MessageBody=body, MessageAttributes={**mark, **kept}
         )
-        exec(python_of("dead-letters.md", "How to look"), {})
-        assert capsys.readouterr().out == "why the body\n"
-        exec(python_of("dead-letters.md", "How to send them back"), {})
+        code = python_of("dead-letters.md", "Look, mend, send back")
+        exec(code.replace("https://sqs.eu-west-1.amazonaws.com/123456789012/emails", queues.url("emails")), {})
+        seen = capsys.readouterr().out
+        assert "email.send timed out" in seen
+        assert "moved=1" in seen
         [message] = queues.sqs.receive_message(QueueUrl=queues.url("emails"), MessageAttributeNames=["All"])["Messages"]
-        assert (message["Body"], [*message["MessageAttributes"]]) == ("the body", ["tenant"])
+        assert message["Body"] == body
+        assert message["MessageAttributes"]["tenant"]["StringValue"] == "acme"
         assert queues.counts("emails-dead") == (0, 0, 0)
 
 
@@ -563,6 +574,7 @@ PROGRAMS = {
     "check": "worker.py check",
     "send": "worker.py send",
     "claims": "worker.py claims",
+    "dlq": "worker.py dlq",
     "millpond.local": "-m millpond.local",
     "millpond.healthcheck": "-m millpond.healthcheck",
 }

@@ -34,7 +34,7 @@ from millpond.sqs.sqs_queue import SqsQueue
 #: More letters than SQS can have in flight, so that a look ends by itself.
 ALL = 10**9
 #: A move has this long after a signal: the batch in the air is sent, and deleted.
-END_SECONDS = 60.0
+MOVE_END_SECONDS = 60.0
 #: Letters that are named one by one.
 MAX_LISTED, MAX_IDS = 10, 3
 
@@ -57,7 +57,7 @@ def _stop_by(signals: ExitSignals, stop: Stop) -> None:
             raise KeyboardInterrupt
         stop.asked = True
 
-    signals.allow(END_SECONDS, LEFT)
+    signals.allow(MOVE_END_SECONDS, LEFT)
     signals.on_signal(act)
 
 

@@ -20,10 +20,10 @@ from millpond.foreign.text import escaped, shown
 SHORT_ID, MAX_ERROR = 8, 120
 ORIGINS = {Origin.WORKER: "a worker", Origin.SQS: "SQS, by its redrive policy", Origin.OTHER: "another program"}
 
-Rows = tuple[Sequence[str], list[list[str]], list[dict[str, Any]]]
+TableParts = tuple[Sequence[str], list[list[str]], list[dict[str, Any]]]
 
 
-def letter_rows(letters: Sequence[Letter], now: float) -> Rows:
+def letter_rows(letters: Sequence[Letter], now: float) -> TableParts:
     """Columns, and a line for each."""
     columns = ["id", "type", "attempts", "age", "reason", "error"]
     rows = [
@@ -33,7 +33,7 @@ def letter_rows(letters: Sequence[Letter], now: float) -> Rows:
     return columns, rows, []
 
 
-def group_rows(letters: Sequence[Letter], now: float) -> Rows:
+def group_rows(letters: Sequence[Letter], now: float) -> TableParts:
     """Columns, and a line for each type and error; the same as fields."""
     groups = groups_of(letters)
     columns = ["count", "type", "first", "last", "example", "error"]

@@ -20,10 +20,10 @@ import msgspec
 
 from millpond.app.opener import Opener
 from millpond.dead_letters.letter import Letter, Origin
-from millpond.dead_letters.mover import Moved, Mover, Parcel
+from millpond.dead_letters.mover import Moved, Mover, MovingLetter
 from millpond.dead_letters.replays import MAX_ALIKE, is_looping, replay_entry
 from millpond.dead_letters.selection import Selection
-from millpond.dead_letters.sweep import LOOK_SECONDS, MOVE_SECONDS, Stop, Sweep
+from millpond.dead_letters.sweep import LOOK_LEASE_SECONDS, MOVE_LEASE_SECONDS, Stop, Sweep
 from millpond.errors import AccessDenied, ConfigError, QueueError
 from millpond.foreign.number import number_within
 from millpond.sqs.clients import connect
@@ -37,7 +37,7 @@ LOOK_LETTERS = 300
 #: Numbers of SQS: more than any queue has.
 MAX_COUNT = 10**12
 #: How often the leases are looked at while a person edits.
-KEEP_SECONDS = 5.0
+EDIT_KEEP_SECONDS = 5.0
 
 Edit = Callable[[Letter], str | None]
 
@@ -85,7 +85,7 @@ class DeadLetterQueue:
     ) -> Look:
         """Receive up to this many letters under a short lease, and give them back. Raises QueueError, ConfigError."""
         about, stop = self._about(force), stop or Stop()
-        sweep = Sweep(self.queue, self._opener, LOOK_SECONDS, about)
+        sweep = Sweep(self.queue, self._opener, LOOK_LEASE_SECONDS, about)
         look = Look([], 0, about)
         try:
             while not (sweep.ended or stop.asked) and sweep.seen < most:
@@ -119,7 +119,7 @@ class DeadLetterQueue:
             raise ConfigError(f"the destination cannot be used: {why}")
         places: dict[str, str] = {}
 
-        def parcel(letter: Letter, sweep: Sweep) -> Parcel | str:
+        def parcel(letter: Letter, sweep: Sweep) -> MovingLetter | str:
             target = to or self.home_of(letter)
             if target is None:
                 whose = letter.reason.queue or letter.source or "its source is not known"
@@ -130,10 +130,10 @@ class DeadLetterQueue:
                 return why
             entry = partial(replay_entry, letter, run, is_fifo(target.url))
             if edit is None:
-                return Parcel(letter, target, entry())
+                return MovingLetter(letter, target, entry())
             with _kept(sweep):
                 body = edit(letter)
-            return "it was not edited" if body is None else Parcel(letter, target, entry(body))
+            return "it was not edited" if body is None else MovingLetter(letter, target, entry(body))
 
         return self._move(selection, parcel, most, rate, force, stop, advance, run)
 
@@ -146,11 +146,11 @@ class DeadLetterQueue:
         advance: Callable[[int], object] = bool,
     ) -> Moved:
         """Delete letters for good. Raises as `replay`."""
-        return self._move(selection, lambda letter, sweep: Parcel(letter), most, 0.0, force, stop, advance)
+        return self._move(selection, lambda letter, sweep: MovingLetter(letter), most, 0.0, force, stop, advance)
 
     def read(self, selection: Selection, force: bool = False, stop: Stop | None = None) -> Iterator[Letter]:
         """Yield every letter that is meant, as it comes; all are given back at the end. Raises as `look`."""
-        sweep, stop = Sweep(self.queue, self._opener, MOVE_SECONDS, self._about(force)), stop or Stop()
+        sweep, stop = Sweep(self.queue, self._opener, MOVE_LEASE_SECONDS, self._about(force)), stop or Stop()
         try:
             while not (sweep.ended or stop.asked):
                 yield from (letter for letter in sweep.step() if selection.takes(letter, time.time()))
@@ -173,7 +173,7 @@ class DeadLetterQueue:
     def _move(
         self,
         selection: Selection,
-        parcel_of: Callable[[Letter, Sweep], Parcel | str],
+        parcel_of: Callable[[Letter, Sweep], MovingLetter | str],
         most: int,
         rate: float,
         force: bool,
@@ -182,7 +182,7 @@ class DeadLetterQueue:
         run: str = "",
     ) -> Moved:
         about, started, stop = self._about(force), time.time() * 1000, stop or Stop()
-        sweep = Sweep(self.queue, self._opener, MOVE_SECONDS, about, started)
+        sweep = Sweep(self.queue, self._opener, MOVE_LEASE_SECONDS, about, started)
         mover = Mover(sweep, stop, rate, advance)
         taken, missing = 0, dict.fromkeys(selection.ids)
         try:
@@ -258,7 +258,7 @@ def _kept(sweep: Sweep) -> Iterator[None]:
     is_over = Event()
 
     def keep() -> None:
-        while not is_over.wait(KEEP_SECONDS):
+        while not is_over.wait(EDIT_KEEP_SECONDS):
             sweep.keep()
 
     keeper = Thread(target=keep, daemon=True)

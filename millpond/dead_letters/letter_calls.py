@@ -28,7 +28,7 @@ class KnownMessages(msgspec.Struct, rename="pascal"):
 def receive_letters(
     queue: SqsQueue, most: int, wait_seconds: int, visibility_seconds: int, opener: Opener
 ) -> list[Letter]:
-    """At most so many letters, up to ten. Raises QueueError."""
+    """At most this many letters, up to ten. Raises QueueError."""
     request = requests.receive(queue.url, most, wait_seconds, visibility_seconds, "")
     request = request | {"MessageSystemAttributeNames": ["All"], "AttributeNames": ["All"]}
     seconds = wait_seconds + POLL_GRACE_SECONDS

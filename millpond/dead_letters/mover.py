@@ -22,12 +22,13 @@ from millpond.sqs.queue import MISSING, Entry, Failure
 from millpond.sqs.queue_url import is_fifo
 from millpond.sqs.sqs_queue import SqsQueue
 
-#: What SQS refuses without a fault of ours is offered again this often, after growing waits of at most these seconds.
-TRIES, FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 8, 0.1, 5.0
-#: So many batches in a row of which nothing was taken end the move: the other side is down.
-FAILED_BATCHES = 2
+#: What is refused through no fault of its own is sent this often. Where nothing of a batch was taken the next one waits
+#: this long; twice as long each time in a row, up to the longest; and after this many the move is given up.
+TRIES, RESEND_SECONDS, MAX_RESEND_SECONDS = 8, 0.1, 5.0
+#: This many batches in a row without an answer end the move: each leaves ten letters that may be in both queues.
+LOST_BATCHES = 2
 #: Letters that are named one by one.
-MAX_NAMED = 1_000
+MAX_KEPT_NAMED = 1_000
 #: How long a wait lasts until a stop is seen.
 SLICE_SECONDS = 0.1
 
@@ -50,7 +51,7 @@ class LetterState(Enum):
     LEFT = "left"
 
 
-class Parcel(Unshown, msgspec.Struct):
+class MovingLetter(Unshown, msgspec.Struct):
     """A letter on its way, `entry` as it is sent to `target`. Without a target it is deleted only."""
 
     letter: Letter
@@ -58,7 +59,7 @@ class Parcel(Unshown, msgspec.Struct):
     entry: Entry | None = None
     state: LetterState = LetterState.HELD
     why: str = ""
-    for_now: bool = False  # refused through no fault of its own
+    tries: int = 0
 
 
 class Moved(msgspec.Struct):
@@ -96,10 +97,11 @@ class Mover:
         self._rate = rate
         self._batch = max(1, min(MAX_BATCH, int(rate))) if rate else MAX_BATCH
         self._advance = advance
-        self._waiting: list[Parcel] = []
+        self._waiting: list[MovingLetter] = []
+        self._later: list[MovingLetter] = []  # refused for now: they go again when all others have gone
         self._sent = 0
         self._began = time.monotonic()
-        self._failed_in_a_row = 0
+        self._refused_in_a_row = self._lost_in_a_row = 0
         self._behind: set[str] = set()  # groups of which one was refused
 
     @property
@@ -109,63 +111,75 @@ class Mover:
             self.done.stopped = "interrupted"
         return bool(self.done.stopped)
 
-    def add(self, parcel: Parcel) -> None:
+    def add(self, parcel: MovingLetter) -> None:
         """Move it as soon as a batch is full."""
         self._waiting.append(parcel)
         if len(self._waiting) >= self._batch:
-            self.finish()
+            self._move_waiting()
 
     def finish(self) -> None:
         """Move all that waits, and delete again what has come back since its delete."""
-        waiting, self._waiting = self._waiting, []
+        while (self._waiting or self._later) and not self.is_over:
+            self._move_waiting()
+            self._waiting, self._later = self._later, []
         again, self._sweep.again = self._sweep.again, []
         for some in tens(again):
             results_of(self._sweep.queue.delete, [one.received.receipt_handle for one in some])
+
+    def refuse(self, letter: Letter, why: str) -> None:
+        """Say that it stays where it is."""
+        self.done.refused += 1
+        if len(self.done.kept) < MAX_KEPT_NAMED:
+            self.done.kept.append((letter.id, why))
+
+    def _move_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, []
         for parcels in _by_place(waiting):
             if self.is_over:
                 return
             self._pace(len(parcels))
             self._move(parcels)
 
-    def refuse(self, letter: Letter, why: str) -> None:
-        """Say that it stays where it is."""
-        self.done.refused += 1
-        if len(self.done.kept) < MAX_NAMED:
-            self.done.kept.append((letter.id, why))
-
-    def _move(self, parcels: list[Parcel]) -> None:
+    def _move(self, parcels: list[MovingLetter]) -> None:
         self._sweep.keep()
         for parcel in parcels:
             if not self._sweep.is_held(parcel.letter):
                 _end(parcel, LetterState.KEPT, "its lease was lost: somebody else looks at it")
             elif parcel.letter.received.group_id in self._behind:
                 _end(parcel, LetterState.KEPT, "one before it in its group was refused")
-        self._send([parcel for parcel in parcels if parcel.state is LetterState.HELD])
+        ready = [parcel for parcel in parcels if parcel.state is LetterState.HELD]
+        if ready:
+            self._send(ready)
         self._delete([parcel for parcel in parcels if parcel.state is LetterState.SENT])
         self._count(parcels)
 
-    def _send(self, parcels: list[Parcel]) -> None:
-        """Send until each is confirmed, refused for good, or uncertain."""
-        for wait in _waits():
-            if not parcels:
+    def _send(self, parcels: Sequence[MovingLetter]) -> None:
+        """Send a batch. What is refused for now is HELD still, and goes again; in a FIFO queue at once."""
+        target = parcels[0].target
+        if target is None:  # there is nothing to be sent
+            for parcel in parcels:
+                parcel.state = LetterState.SENT
+            return
+        fifo, ready = is_fifo(target.url), list(parcels)
+        while ready:
+            for parcel, failure in zip(ready, self._results(target, ready), strict=True):
+                self._judge(parcel, failure, fifo)
+            held = [parcel for parcel in ready if parcel.state is LetterState.HELD]
+            self._back_off(len(held) == len(ready))
+            if not fifo or self.is_over:
                 return
-            target = parcels[0].target
-            if target is None:  # there is nothing to be sent
-                for parcel in parcels:
-                    parcel.state = LetterState.SENT
-                return
-            results = self._results(target, parcels)
-            for parcel, failure in zip(parcels, results, strict=True):
-                self._judge(parcel, failure, is_fifo(target.url))
-            parcels = [parcel for parcel in parcels if parcel.state is LetterState.HELD]
-            if not parcels or self._stop.asked:
-                break
-            self._wait(wait)
+            ready = held
             self._sweep.keep()
-        for parcel in parcels:
-            _end(parcel, LetterState.KEPT, parcel.why)
 
-    def _results(self, target: SqsQueue, parcels: Sequence[Parcel]) -> list[Failure | None]:
+    def _back_off(self, is_refused: bool) -> None:
+        """Wait where nothing of a batch was taken; each time in a row longer, until the move is given up."""
+        self._refused_in_a_row = self._refused_in_a_row + 1 if is_refused else 0
+        if self._refused_in_a_row >= TRIES:
+            self.done.stopped = self.done.stopped or f"nothing was taken {TRIES} times in a row"
+        elif is_refused:
+            self._wait(min(MAX_RESEND_SECONDS, RESEND_SECONDS * 2 ** (self._refused_in_a_row - 1)))
+
+    def _results(self, target: SqsQueue, parcels: Sequence[MovingLetter]) -> list[Failure | None]:
         entries = [parcel.entry for parcel in parcels if parcel.entry is not None]
         try:
             return target.send(entries)
@@ -177,21 +191,19 @@ class Mover:
             self.done.stopped = str(error)
             return [Failure(error.code, str(error), denied=True)] * len(entries)
 
-    def _judge(self, parcel: Parcel, failure: Failure | None, is_safe_twice: bool) -> None:
+    def _judge(self, parcel: MovingLetter, failure: Failure | None, is_safe_twice: bool) -> None:
         """`is_safe_twice`: a FIFO queue knows a letter again by its deduplication id."""
+        parcel.tries += 1
         if failure is None:
             parcel.state = LetterState.SENT
         elif (failure.code == MISSING.code or failure.code.startswith("call:")) and not is_safe_twice:
             _end(parcel, LetterState.UNCERTAIN, failure.summary)
-            parcel.for_now = True
-        elif failure.sender_fault or failure.denied:
+        elif failure.sender_fault or failure.denied or parcel.tries >= TRIES:
             _end(parcel, LetterState.KEPT, failure.summary)
-        else:
-            parcel.why, parcel.for_now = failure.summary, True
 
-    def _delete(self, parcels: list[Parcel]) -> None:
+    def _delete(self, parcels: list[MovingLetter]) -> None:
         """Delete what was sent, until SQS has confirmed it. What then comes again is deleted by its new handle."""
-        for wait in _waits():
+        for tried in range(TRIES):
             if not parcels:
                 return
             results = results_of(self._sweep.queue.delete, [self._sweep.handle(parcel.letter) for parcel in parcels])
@@ -201,32 +213,33 @@ class Mover:
                 else:
                     parcel.why = failure.summary
             parcels = [parcel for parcel in parcels if parcel.state is LetterState.SENT]
-            if parcels:
-                time.sleep(wait)  # a stop does not end this: these have gone already
+            if parcels:  # a stop does not end this: these have gone already
+                time.sleep(min(MAX_RESEND_SECONDS, RESEND_SECONDS * 2**tried))
         for parcel in parcels:
             _end(parcel, LetterState.LEFT, parcel.why)
 
-    def _count(self, parcels: Sequence[Parcel]) -> None:
+    def _count(self, parcels: Sequence[MovingLetter]) -> None:
+        """Count what has ended, and let what was refused for now wait for the end."""
         gone = [parcel for parcel in parcels if parcel.state in (LetterState.MOVED, LetterState.LEFT)]
         self._sweep.settled(parcel.letter for parcel in gone)
         self._sent += len(gone)
         self.done.moved += len(gone)
         self.done.left += [parcel.letter.id for parcel in gone if parcel.state is LetterState.LEFT]
+        uncertain = [parcel for parcel in parcels if parcel.state is LetterState.UNCERTAIN]
+        self.done.uncertain += [parcel.letter.id for parcel in uncertain]
         for parcel in parcels:
-            if parcel.state is LetterState.UNCERTAIN:
-                self.done.uncertain.append(parcel.letter.id)
-            elif parcel.state is LetterState.KEPT:
+            if parcel.state is LetterState.KEPT:
                 self.refuse(parcel.letter, parcel.why)
-            if parcel not in gone and parcel.target is not None and is_fifo(parcel.target.url):
-                self._behind.add(parcel.letter.received.group_id)
-        is_down = not gone and all(parcel.for_now for parcel in parcels)
-        self._failed_in_a_row = self._failed_in_a_row + 1 if is_down else 0
-        if self._failed_in_a_row >= FAILED_BATCHES and not self.done.stopped:
-            self.done.stopped = f"nothing was taken of {FAILED_BATCHES} batches in a row: {parcels[-1].why}"
+                if parcel.target is not None and is_fifo(parcel.target.url):
+                    self._behind.add(parcel.letter.received.group_id)
+        self._later += [parcel for parcel in parcels if parcel.state is LetterState.HELD]
+        self._lost_in_a_row = self._lost_in_a_row + 1 if len(uncertain) == len(parcels) else 0
+        if self._lost_in_a_row >= LOST_BATCHES and not self.done.stopped:
+            self.done.stopped = f"no answer came to {LOST_BATCHES} batches in a row: {uncertain[0].why}"
         self._advance(len(gone))
 
     def _pace(self, number: int) -> None:
-        """Wait until so many more may go."""
+        """Wait until this many more may go."""
         if self._rate:
             self._wait(self._began + (self._sent + number - 1) / self._rate - time.monotonic())
 
@@ -237,17 +250,13 @@ class Mover:
             self._sweep.keep()
 
 
-def _end(parcel: Parcel, state: LetterState, why: str) -> None:
+def _end(parcel: MovingLetter, state: LetterState, why: str) -> None:
     parcel.state, parcel.why = state, why
 
 
-def _waits() -> Iterator[float]:
-    return (min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2**tried) for tried in range(TRIES))
-
-
-def _by_place(parcels: Sequence[Parcel]) -> Iterator[list[Parcel]]:
+def _by_place(parcels: Sequence[MovingLetter]) -> Iterator[list[MovingLetter]]:
     """Batches of one destination each, as large as SQS takes; of a FIFO queue with one letter of each group."""
-    places: dict[Any, list[Parcel]] = {}
+    places: dict[Any, list[MovingLetter]] = {}
     for parcel in parcels:
         url = "" if parcel.target is None else parcel.target.url
         key: tuple[Any, ...] = (url,)

@@ -17,7 +17,7 @@ from millpond.sqs.sqs_queue import SqsQueue
 
 #: How long SQS hides a letter from others at a time: while it is looked at, and while it is moved, where a whole batch
 #: of calls must fit into what is left. After a kill -9 letters are back within this.
-LOOK_SECONDS, MOVE_SECONDS = 30, 60
+LOOK_LEASE_SECONDS, MOVE_LEASE_SECONDS = 30, 60
 #: The wait of a receive: a long poll asks all servers of SQS, a short one only some.
 WAIT_SECONDS = 1
 #: Empty receives in a row that are the end; one is enough where as many letters were seen as SQS counted.
@@ -79,7 +79,7 @@ class Sweep:
         return len(self._held)
 
     def step(self, most: int = MAX_BATCH) -> list[Letter]:
-        """The letters of one receive of at most so many that were not seen before. Raises QueueError."""
+        """The letters of one receive, `most` at the most, that were not seen before. Raises QueueError."""
         before = self._clock()
         letters = self._receive(most)
         fresh = [letter for letter in letters if self._take(letter, before)]

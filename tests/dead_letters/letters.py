@@ -99,5 +99,6 @@ class Letters:
         return list(answer.get("Messages", []))
 
     def event_ids(self, url: str) -> list[str]:
-        """The event ids of all messages of a queue, which are gone then."""
-        return sorted(json.loads(message["Body"])["event_id"] for message in self.take(url))
+        """The event ids of all messages of a queue, whether they are visible or not."""
+        queue = self.server._account._find(url.rpartition("/")[2], "")
+        return sorted(json.loads(message.body)["event_id"] for message in queue._messages.values())

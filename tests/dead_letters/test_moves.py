@@ -19,7 +19,7 @@ ALL = Selection()
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(mover, "FIRST_WAIT_SECONDS", 0.001)
+    monkeypatch.setattr(mover, "RESEND_SECONDS", 0.001)
     monkeypatch.setattr(sweep, "WAIT_SECONDS", 0)
 
 
@@ -101,7 +101,7 @@ def test_a_queue_that_takes_nothing_ends_the_move(letters, refusals):
     refusals.every_call = 1
     done = letters.queue.replay(ALL)
     assert done.moved == 0
-    assert "nothing was taken of 2 batches in a row" in done.stopped
+    assert done.stopped == "nothing was taken 8 times in a row"
     assert letters.event_ids(letters.dead_url) == ids
 
 
@@ -225,7 +225,7 @@ def test_a_lease_that_is_lost_before_the_send_moves_nothing(letters, monkeypatch
 
 def test_leases_are_kept_while_the_move_waits(letters, monkeypatch):
     letters.put(3)
-    monkeypatch.setattr(dead_letter_queue, "MOVE_SECONDS", 1)
+    monkeypatch.setattr(dead_letter_queue, "MOVE_LEASE_SECONDS", 1)
     monkeypatch.setattr(sweep, "CALL_SECONDS", 0.2)
     assert letters.queue.replay(ALL, rate=1).moved == 3
     assert letters.counts(letters.dead_url) == (0, 0)
@@ -243,7 +243,7 @@ def test_a_delete_that_fails_is_made_again_and_a_letter_that_comes_again_is_not_
         return delete(self, handles)
 
     monkeypatch.setattr(SqsQueue, "delete", failing)
-    monkeypatch.setattr(mover, "LONGEST_WAIT_SECONDS", 0.001)
+    monkeypatch.setattr(mover, "MAX_RESEND_SECONDS", 0.001)
     done = letters.queue.replay(ALL)
     assert (done.moved, len(done.left)) == (20, 10)
     assert letters.event_ids(letters.url) == ids

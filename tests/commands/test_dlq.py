@@ -1,0 +1,271 @@
+"""`worker.py dlq`: what it prints, what it does, its exit codes."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import stat
+import sys
+
+import pytest
+
+from millpond.commands import cli, dlq
+from millpond.commands.dlq_editor import payload_of, with_payload
+from millpond.commands.dlq_pages import age, letter_page
+from millpond.local import LocalSqs
+from millpond.sqs.queue import Attribute
+from tests.dead_letters.letters import Letters, body_of, letter
+from tests.worker_process import write_project
+
+NUMBERS = itertools.count()
+JOBS = """
+import msgspec
+from millpond import handler
+
+class Mail(msgspec.Struct):
+    to: str
+
+@handler("email.send")
+def send(mail: Mail) -> None:
+    pass
+"""
+
+
+@pytest.fixture
+def letters(monkeypatch, tmp_path):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"):
+        monkeypatch.setenv(name, "test-1")
+    monkeypatch.delenv("DYNO", raising=False)
+    server = LocalSqs(port=0)
+    server.start()
+    letters = Letters(server)
+    monkeypatch.chdir(tmp_path)
+    package = f"dlq_jobs{next(NUMBERS)}"
+    write_project(
+        tmp_path, JOBS, f'[worker]\nhandlers = ["{package}"]\n[queues.emails]\nurl = "{letters.url}"\n', package
+    )
+    yield letters
+    server.stop()
+
+
+@pytest.fixture
+def run(capsys, letters):
+    def run(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        try:
+            code = cli.main(["dlq", *arguments])
+        except SystemExit as ended:  # argparse's
+            code = ended.code
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run
+
+
+@pytest.fixture
+def editor(monkeypatch, tmp_path):
+    """Makes $EDITOR a program that does this with the `text` of its file."""
+
+    def editor(step: str) -> None:
+        path = tmp_path / "editor.py"
+        code = f"import sys; p = sys.argv[1]; text = open(p).read(); {step}; open(p, 'w').write(text)"
+        path.write_text(f"#!{sys.executable}\n{code}\n")
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+        monkeypatch.setenv("EDITOR", str(path))
+        monkeypatch.delenv("VISUAL", raising=False)
+
+    return editor
+
+
+def test_ls_has_type_attempts_age_reason_and_the_first_line_of_the_error(run, letters):
+    letters.put(2, error="ValueError: no ann@example.com\nsecond line")
+    code, out, err = run("ls")
+    assert code == 0
+    assert out.split()[:6] == ["id", "type", "attempts", "age", "reason", "error"]
+    assert "email.send  7         0 s  failed 7 times  ValueError: no ***" in out
+    assert "second line" not in out
+    assert err == "2 dead letters; looked at 2 of about 2\n"
+
+
+def test_ls_counts_groups_and_says_how_much_it_saw(run, letters):
+    letters.put(12, error="KeyError: 'x'")
+    letters.put(3, first=100, error="timed out after 3 s")
+    _, out, err = run("ls", "--group", "--limit", "13")
+    assert [line.split()[0] for line in out.splitlines()] == ["count", "12", "1"]
+    assert "KeyError: <text>" in out
+    assert err == "13 dead letters; looked at 13 of about 15\n"
+
+
+def test_ls_prints_json_for_scripts_and_nothing_where_there_is_nothing(run, letters):
+    assert run("ls", "--json")[:2] == (0, "")
+    letters.put(1)
+    found = json.loads(run("ls", "--json")[1])
+    assert (found["type"], found["event_id"], found["attempts"], found["queue"]) == ("email.send", "e0000", 7, "emails")
+    assert json.loads(run("ls", "--json", "--group")[1])["count"] == 1
+
+
+def test_show_has_all_of_one_and_hides_secrets_unless_asked(run, letters):
+    letters.put_bare(
+        body_of("e1", to="ann@example.com", api_key="k-1234567890", amount=12345678901234567890),
+        MessageAttributes={"auth_token": {"DataType": "String", "StringValue": "t-secret-1"}},
+    )
+    code, out, _ = run("show", "e1")
+    assert code == 0
+    assert '"amount": 12345678901234567890' in out
+    assert "put here by           another program" in out
+    assert not [secret for secret in ("ann@example.com", "k-1234567890", "t-secret-1") if secret in out]
+    revealed = run("show", "e1", "--reveal")[1]
+    assert all(secret in revealed for secret in ("ann@example.com", "k-1234567890", "t-secret-1"))
+
+
+def test_a_letter_can_do_nothing_to_the_terminal():
+    one = letter("e1", error="\x1b[2J", attributes={"na\x1bme": Attribute("String", "v\x1b]0;x\x07")})
+    for reveal in (False, True):
+        assert "\x1b" not in letter_page(one, 0.0, reveal)
+
+
+@pytest.mark.parametrize("arguments", [["show", "nosuch"], ["replay", "nosuch"], ["discard", "nosuch", "--yes"]])
+def test_an_id_that_is_none_is_exit_code_1(run, letters, arguments):
+    letters.put(1)
+    code, _, err = run(*arguments)
+    assert code == 1
+    assert "nosuch: there is no such dead letter" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["replay"], "replay: which letters? Name ids, a filter such as --type TYPE, or --all"),
+        (["discard"], "discard: which letters?"),
+        (["replay", "--all", "--type", "x"], "--all means every letter"),
+        (["show"], "show: name the ID of a letter"),
+        (["ls", "--older", "soon"], "soon: an age is a whole number"),
+        (["replay", "--all", "--to", "nowhere"], "--to nowhere: no such queue; there are: emails"),
+        (["discard", "--all"], "asks first: where nobody can answer, add --yes"),
+        (["ls", "--queue", "others"], "--queue others: no such queue"),
+        (["bury"], "invalid choice"),
+        (["ls", "--limit", "0"], "0: a whole number, 1 or more"),
+        (["import", "--file", "nosuch"], "--file nosuch: cannot be read"),
+        (["export", "--all", "--file", "config.toml"], "--file config.toml: cannot be made: File exists"),
+    ],
+)
+def test_what_cannot_be_begun_is_exit_code_3_and_moves_nothing(run, letters, arguments, said):
+    letters.put(3)
+    code, _, err = run(*arguments)
+    assert code == 3
+    assert said in err
+    assert letters.counts(letters.dead_url) == (3, 0)
+
+
+def test_a_replay_to_a_queue_that_is_gone_deletes_nothing(run, letters):
+    letters.put(3)
+    code, _, err = run("replay", "--all", "--to", f"{letters.url}-gone")
+    assert (code, letters.counts(letters.dead_url)) == (3, (3, 0))
+    assert "the destination cannot be used: GetQueueAttributes: The specified queue does not exist" in err
+
+
+def test_replay_sends_what_is_meant_and_says_what_stays(run, letters):
+    letters.put(3)
+    letters.put_bare("of another program")
+    assert run("replay", "e0001") == (0, "1 letter replayed\n", "")
+    code, out, err = run("replay", "--all")
+    assert (code, out) == (1, "2 letters replayed\n")
+    assert "1 letter not replayed: it came from no queue of these settings" in err
+    counts = json.loads(run("replay", "--all", "--json", "--to", "emails")[1])
+    assert (counts["moved"], counts["kept"], counts["stopped"]) == (1, [], "")
+
+
+def test_a_dry_run_moves_nothing(run, letters):
+    letters.put(3)
+    for action in ("replay", "discard"):
+        code, out, err = run(action, "--type", "email.*", "--dry-run")
+        assert (code, len(out.splitlines())) == (0, 4)
+        assert "3 letters would be" in err
+    assert letters.counts(letters.dead_url) == (3, 0)
+
+
+@pytest.mark.parametrize(("answer", "left", "code"), [("yes", 0, 0), ("y", 3, 1), ("", 3, 1)])
+def test_discard_asks_first(run, letters, monkeypatch, answer, left, code):
+    letters.put(3)
+    monkeypatch.setattr(dlq.sys.stdin, "isatty", lambda: True, raising=False)
+    asked = []
+    monkeypatch.setattr("builtins.input", lambda text: asked.append(text) or answer)
+    assert run("discard", "--all")[0] == code
+    assert asked == ["3 of them are meant (looked at 3 of about 3). Delete all that are meant, for good? Type yes: "]
+    assert letters.counts(letters.dead_url) == (left, 0)
+
+
+def test_discard_with_yes_does_not_ask(run, letters):
+    letters.put(3)
+    assert run("discard", "--all", "--yes")[:2] == (0, "3 letters deleted\n")
+
+
+def test_an_edited_payload_is_sent_and_the_rest_of_the_envelope_is_kept(run, letters, editor):
+    letters.put(1)
+    editor("""text = '{"to": "bo@example.com"}'""")
+    assert run("replay", "e0000", "--edit")[0] == 0
+    [message] = letters.take(letters.url)
+    assert json.loads(message["Body"]) == {
+        "event_type": "email.send",
+        "event_id": "e0000",
+        "payload": {"to": "bo@example.com"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [
+        ("text = '{}'", "Object missing required field `to` - at `$.payload`"),
+        ("text = 'no JSON'", "the message names no type"),
+        ("sys.exit(1)", "it was not edited"),
+    ],
+)
+def test_what_does_not_fit_its_type_is_not_sent(run, letters, editor, step, said):
+    letters.put(1)
+    editor(step)
+    code, _, err = run("replay", "e0000", "--edit")
+    assert code == 1
+    assert said in err
+    assert letters.counts(letters.dead_url) == (1, 0)
+
+
+def test_no_editor_is_exit_code_3(run, letters, monkeypatch):
+    monkeypatch.delenv("EDITOR", raising=False)
+    monkeypatch.delenv("VISUAL", raising=False)
+    assert "set EDITOR" in run("replay", "--all", "--edit")[2]
+
+
+def test_what_is_edited_keeps_numbers_as_they_are():
+    body = '{"event_type":"t","payload":{"n":12345678901234567890123,"x":1.10},"event_id":"e"}'
+    text = payload_of(body)
+    assert json.loads(text)["n"] == 12345678901234567890123
+    assert '"n":12345678901234567890123,"x":1.10' in with_payload(body, text)
+    assert payload_of("no JSON") == "no JSON"
+    assert with_payload("no JSON", "other") == "other"
+
+
+def test_an_export_comes_back_by_an_import(run, letters, tmp_path):
+    letters.put(12)
+    letters.put_bare("x", MessageAttributes={"b": {"DataType": "Binary", "BinaryValue": b"\x00\xff"}})
+    code, _, err = run("export", "--all", "--file", "letters.jsonl")
+    assert (code, err) == (0, "13 letters exported; each is still in the queue\n")
+    assert letters.counts(letters.dead_url) == (13, 0)
+    before = {one["Body"]: one.get("MessageAttributes") for one in letters.take(letters.dead_url)}
+    assert run("import", "--file", "letters.jsonl")[:2] == (0, "13 letters imported\n")
+    after = {one["Body"]: one.get("MessageAttributes") for one in letters.take(letters.dead_url)}
+    assert before == after
+
+
+def test_an_import_with_a_bad_line_sends_nothing(run, letters, tmp_path):
+    (tmp_path / "l.jsonl").write_text('{"id": "1", "body": "b"}\n{"id": 1}\n\nno JSON\n{"id": "2", "body": ""}\n')
+    code, _, err = run("import", "--file", "l.jsonl")
+    assert code == 3
+    assert [line.partition(":")[0] for line in err.splitlines()] == ["line 2", "line 4", "line 5"]
+    assert letters.counts(letters.dead_url) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(-3, "0 s"), (119, "119 s"), (120, "2 min"), (7_200, "2 h"), (9e5, "10 d")]
+)
+def test_an_age_has_one_unit(seconds, text):
+    assert age(seconds) == text
