@@ -107,7 +107,7 @@ def places_not_counted(original: Any) -> Any:
 @mutant("the line goes on when a message ends", (Gate, "_let_next_in"))
 def line_stands_still(original: Any) -> Any:
     def let_next_in(self: Gate) -> None:
-        if not self._line or self.is_shut:
+        if not self.line or self.is_shut:
             original(self)
 
     return let_next_in

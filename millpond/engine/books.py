@@ -92,6 +92,13 @@ class Books:
                 sums[name] += metrics.counter.total
         return sums
 
+    def outcomes_by_type(self) -> dict[str, Counter[str]]:
+        """The outcomes of each registered type, and of "unknown" ones."""
+        found: dict[str, Counter[str]] = {}
+        for (kind, outcome, _), metrics in self._outcome_metrics.items():
+            found.setdefault(kind, Counter())[outcome] += metrics.counter.total
+        return found
+
     def succeeded_of(self, types: Container[str]) -> int:
         """How many of these types have succeeded so far."""
         found = self._outcome_metrics.items()

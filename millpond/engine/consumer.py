@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,6 +11,7 @@ from millpond.app.config import QueueSettings
 from millpond.app.opener import Opener
 from millpond.engine.books import Books
 from millpond.engine.delivery import Delivery, DeliveryKeeper, Line
+from millpond.engine.desk import Desk
 from millpond.engine.endings import Endings
 from millpond.engine.groups import Groups
 from millpond.engine.held_back import HOLDING, WORKING, HeldBack
@@ -237,6 +238,21 @@ class Consumer(DeliveryKeeper, Receiver, Traffic):
     def in_hand(self) -> int:
         """Messages received and not yet settled."""
         return self.hand.number
+
+    @property
+    def share(self) -> Share:
+        """Its permits."""
+        return self._share
+
+    @property
+    def desks(self) -> Sequence[Desk]:
+        """Of all types of the process."""
+        return self._processor.desks
+
+    @property
+    def under_way(self) -> dict[str, int]:
+        """What waits to be settled, or is on its way to SQS: deletes, changes of visibility, sends."""
+        return self._settler.under_way
 
     @property
     def requests(self) -> int:

@@ -53,10 +53,10 @@ class Gate:
         self.event_type = route.event_type
         self.breaker = CircuitBreaker(route.breaker)
         self.rate = TypeRate(route.rate)
-        self._concurrency = route.concurrency or 0
+        self.concurrency = route.concurrency or 0
         self._always_watches = bool(route.rate or route.concurrency)
         self._time = time
-        self._line: OrderedDict[Delivery, None] = OrderedDict()
+        self.line: OrderedDict[Delivery, None] = OrderedDict()
         self._begun: set[Delivery] = set()  # let in, and not ended; with a concurrency all, else those of the line
         self._on_way: set[Delivery] = set()  # let in from the line, and not yet in a slot
         self._timer: Timer | None = None
@@ -79,7 +79,7 @@ class Gate:
         """How many in line are enough for one queue."""
         if self.is_shut or not self._is_limited:
             return MAX_HELD
-        by_concurrency = 2 * self._concurrency if self._concurrency else MAX_HELD
+        by_concurrency = 2 * self.concurrency if self.concurrency else MAX_HELD
         by_rate = HELD_SECONDS * self.rate.per_second + HELD_BESIDE if self._has_rate else MAX_HELD
         return int(min(by_concurrency, by_rate, MAX_HELD))
 
@@ -94,7 +94,7 @@ class Gate:
 
     @property
     def _is_limited(self) -> bool:
-        return bool(self._concurrency) or self._has_rate
+        return bool(self.concurrency) or self._has_rate
 
     @property
     def reason(self) -> str:
@@ -112,7 +112,7 @@ class Gate:
             if self.breaker.lets(delivery):
                 return None
             self._begun.discard(delivery)  # it was let in, and then the breaker has opened
-        elif not (self._line and self._is_in_order) and not self._seconds_left():
+        elif not (self.line and self._is_in_order) and not self._seconds_left():
             self._let_in(delivery, from_line=False)
             return None
         return self._hold(delivery)
@@ -135,7 +135,7 @@ class Gate:
         """0.0: the next one begins now. Else the seconds until it may; infinite where another has to end first."""
         if self.breaker.state is not CLOSED and (seconds := self.breaker.seconds_left(self._time.now())):
             return seconds
-        if self._concurrency and len(self._begun) >= self._concurrency:
+        if self.concurrency and len(self._begun) >= self.concurrency:
             return math.inf
         return 0.0 if self.rate.state is RateState.UNLIMITED else self.rate.take(self._time.now())
 
@@ -145,7 +145,7 @@ class Gate:
             text = f"{self.event_type}: a message tries again"
             log.event(logging.DEBUG, "breaker.probing", text, type=self.event_type, reason=self._reason)
             from_line = True
-        if from_line or self._concurrency:
+        if from_line or self.concurrency:
             self._begun.add(delivery)
 
     # In line
@@ -153,31 +153,31 @@ class Gate:
     def _hold(self, delivery: Delivery) -> Outcome:
         if not delivery.owner.hold_in_line(delivery, self):
             return no_room(delivery, f"no more messages are held: {self.reason}", self._line_seconds)
-        self._line[delivery] = None
+        self.line[delivery] = None
         self._let_next_in()
         return IN_LINE
 
     @property
     def _line_seconds(self) -> float:
         """How long the line lasts by the rate: where all came back later it would be empty meanwhile."""
-        return math.inf if self.is_shut else len(self._line) / self.rate.per_second
+        return math.inf if self.is_shut else len(self.line) / self.rate.per_second
 
     def leave_line(self, delivery: Delivery) -> None:
         """It waits no longer: its queue has taken it out."""
-        self._line.pop(delivery, None)
+        self.line.pop(delivery, None)
 
     def _let_next_in(self) -> None:
         """Let in what may begin now, and look again when more may."""
         seconds = math.inf
-        while self._line and not self._is_way_full and (self._is_in_order or len(self._begun) < BEGIN_AT_ONCE):
+        while self.line and not self._is_way_full and (self._is_in_order or len(self._begun) < BEGIN_AT_ONCE):
             if seconds := self._seconds_left():
                 break
-            delivery, _ = self._line.popitem(last=False)
+            delivery, _ = self.line.popitem(last=False)
             self._on_way.add(delivery)
             self._let_in(delivery, from_line=True)
             delivery.owner.run_again(delivery)
-        self._look_again_in(seconds if self._line and seconds else math.inf)
-        self.watches = bool(self._is_limited or self._line or self._begun) or not self.breaker.is_quiet
+        self._look_again_in(seconds if self.line and seconds else math.inf)
+        self.watches = bool(self._is_limited or self.line or self._begun) or not self.breaker.is_quiet
 
     def _look_again_in(self, seconds: float) -> None:
         due = self._time.now() + seconds
@@ -202,7 +202,7 @@ class Gate:
         self._begun.discard(delivery)
         breaker, rate = self.breaker, self.rate
         is_quiet = breaker.state is CLOSED and not breaker.failures and rate.state is not RateState.LOWERED
-        if not (is_quiet and self._always_watches) or self._refusals or (self._line and self._concurrency):
+        if not (is_quiet and self._always_watches) or self._refusals or (self.line and self.concurrency):
             self.ended(delivery, SUCCEEDED)
 
     def ended(self, delivery: Delivery, outcome: Outcome) -> Outcome:
@@ -284,7 +284,7 @@ class Gate:
             self._log(logging.WARNING, "breaker.opened", text, why, seconds)
         elif now >= self._logged_at + LOG_SECONDS:
             self._logged_at = now
-            text = f"still {why}; {len(self._line)} messages are held, the next one tries again in {seconds:g} s"
+            text = f"still {why}; {len(self.line)} messages are held, the next one tries again in {seconds:g} s"
             self._log(logging.INFO, "breaker.probing", text, why, seconds)
 
     def _log(self, level: int, event: str, text: str, reason: str, seconds: float) -> None:

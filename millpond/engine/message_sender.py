@@ -87,6 +87,11 @@ class MessageSender:
         self._letters = batcher(self._send_letters, **options)
 
     @property
+    def under_way(self) -> int:
+        """Dead letters and follow-ups that are not sent yet."""
+        return self._letters.count + self._follow_ups.count
+
+    @property
     def is_full(self) -> bool:
         """Whether more waits to be sent than `max_waiting`."""
         return self._letters.is_full or self._follow_ups.is_full

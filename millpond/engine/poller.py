@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from enum import Enum, auto
 from typing import Any, Protocol
-
-import msgspec
 
 from millpond.app.config import QueueSettings
 from millpond.engine.ask import Asks
 from millpond.engine.intake import Intake
 from millpond.engine.permits import Share
+from millpond.engine.poller_state import Poller, PollerState
+from millpond.engine.receiving import QUIET, RECEIVING, STOPPED, Receiving
 from millpond.engine.trouble import EARLY, EARLY_IN_A_ROW
 from millpond.errors import QueueError, Unreachable
 from millpond.hub.backoff import call_back_off_seconds
@@ -40,33 +39,6 @@ class Receiver(Protocol):
 
     def receives_work(self) -> object:
         """Report that a receive came back as it should, after others that did not."""
-
-
-class PollerState(Enum):
-    """See the table of Poller."""
-
-    WAITING = auto()
-    OPEN = auto()
-    OVERDUE = auto()
-    RESTING = auto()
-
-
-class Poller(msgspec.Struct, eq=False):
-    """A greenlet that makes one receive after another.
-
-    | from | to | when |
-    |---|---|---|
-    | WAITING (for permits, for a look) | OPEN | it has permits, and its receive begins |
-    | OPEN | OVERDUE | SQS has not answered in time: another poller takes its place |
-    | OPEN, OVERDUE | WAITING | SQS has answered, or the call has failed |
-    | WAITING | RESTING | that failed, or was empty long before its time: it backs off |
-    | RESTING | WAITING | its time is over |
-
-    It leaves from WAITING or RESTING: where others are enough, and after `Pollers.stop`.
-    """
-
-    state: PollerState = PollerState.WAITING
-    until: float = 0.0  # OPEN, OVERDUE: the end of its wait; RESTING: of its rest
 
 
 class Pollers:
@@ -100,13 +72,13 @@ class Pollers:
         self._pollers: dict[Poller, None] = {}  # in the order in which they joined
         self._overdue: Countdown[Poller] = Countdown(settings.wait_seconds + OVERDUE_SECONDS, self._miss, clock)
         self._lost_until = -math.inf  # SQS takes messages for a poll whose connection was lost until its wait is over
-        self._failures = 0  # in a row
+        self.failures = 0  # in a row
         self._early = 0  # empty answers in a row that came long before their time
-        self._stopping: Event = clock.event()
+        self.receiving = Receiving(clock)
         self.intake = intake
         self.empty_in_a_row = 0
         self.empty_since = 0.0  # when the last receive that came back empty was asked for
-        self.ever_received = False
+        self.received_at = -math.inf  # when the last receive was asked for that came back
         self.ended: Event = clock.event()  # stopped, and no poller is left
 
     def start(self) -> None:
@@ -114,12 +86,33 @@ class Pollers:
         self._pollers[poller] = None
         self._spawn(self._run, poller)
 
+    def quiet(self) -> bool:
+        """Begin no receive until `resume`; the open ones are left to return. False: nothing has changed."""
+        changed = self.receiving.quiet()
+        self._share.dismiss()
+        return changed
+
+    def resume(self) -> bool:
+        """Receive again. False: nothing has changed."""
+        self.empty_in_a_row = 0  # of before: messages may have come since
+        return self.receiving.resume()
+
     def stop(self) -> None:
-        self._stopping.set()
+        self.receiving.stop()
         self.intake.stop()
         self._share.dismiss()
         if not self._pollers:
             self.ended.set()
+
+    @property
+    def ever_received(self) -> bool:
+        """Whether any receive has come back."""
+        return self.received_at > -math.inf
+
+    @property
+    def open_number(self) -> int:
+        """How many receives are open at SQS."""
+        return sum(poller.state in (PollerState.OPEN, PollerState.OVERDUE) for poller in self._pollers)
 
     @property
     def active(self) -> int:
@@ -136,7 +129,7 @@ class Pollers:
         """Until when nothing need happen here: a receive is open, a poller rests, or none may begin (now). Where that
         is long past, a poll is due."""
         may_begin = self._share.polling or self._share.room() > 0
-        if self.intake.is_narrow or not may_begin:
+        if self.intake.is_narrow or self.receiving.state is QUIET or not may_begin:
             return now
         return max((poller.until for poller in self._pollers), default=-math.inf) + self._settings.pause_seconds
 
@@ -146,21 +139,23 @@ class Pollers:
                 pass
         finally:
             del self._pollers[poller]
-            if self._stopping.is_set() and not self._pollers:
+            if self.receiving.state is STOPPED and not self._pollers:
                 self.ended.set()
 
     def _step(self, poller: Poller) -> bool:
         """Permits, one receive, and what it brought handed on. False: this poller leaves."""
+        if not self.receiving.may_begin():
+            return False
         narrow = self.intake.is_narrow
         if narrow:
             if self._at_work() > 1:
                 return False
             if not self.intake.wait_for_look():
-                return not self._stopping.is_set()
+                return self.receiving.state is not STOPPED
         quiet = not (self._asks.brought or self._share.alone)
         permits = self._acquire(quiet, narrow)
         if permits == 0:
-            return not self._stopping.is_set()
+            return self.receiving.state is not STOPPED
         started, wait_seconds = self._clock.now(), self._wait_seconds(quiet)
         answer = self._receive(poller, permits, wait_seconds)
         if isinstance(answer, QueueError):
@@ -170,21 +165,21 @@ class Pollers:
         if self._share.bytes.mean or (got and answer[0].size):  # before the permits go back: others wait for both
             self._share.bytes.add(answer)
         self._share.polled(permits, got, quiet)
-        if self._failures:
-            self._failures = 0
+        if self.failures:
+            self.failures = 0
             self._receiver.receives_work()
-        self.ever_received = True
+        self.received_at = started
         self._receiver.accept(answer, started + wait_seconds, started)
         if narrow:
             self.intake.looked(got)
         return self._after(poller, permits, got, started, wait_seconds)
 
     def _acquire(self, quiet: bool, narrow: bool) -> int:
-        if self._stopping.is_set():
+        if self.receiving.state is not RECEIVING:
             return 0
         number = 1 if narrow else self._asks.number(self._share.alone, self._clock.now())
         permits = self._share.acquire(number, self.empty_in_a_row == 0, quiet)
-        if permits and self._stopping.is_set():
+        if permits and self.receiving.state is not RECEIVING:
             self._share.polled(permits, 0, quiet)
             return 0
         return permits
@@ -213,7 +208,8 @@ class Pollers:
     def _miss(self, poller: Poller) -> None:
         """In the hub: this poller is overdue. Where no other is at work one more joins, or nobody would receive."""
         poller.state = PollerState.OVERDUE
-        if self._at_work() == 0 and len(self._pollers) < self._settings.pollers and not self._stopping.is_set():
+        may_join = len(self._pollers) < self._settings.pollers and self.receiving.state is not STOPPED
+        if may_join and self._at_work() == 0:
             self.start()
 
     def _at_work(self) -> int:
@@ -221,11 +217,11 @@ class Pollers:
         return sum(poller.state in (PollerState.WAITING, PollerState.OPEN) for poller in self._pollers)
 
     def _failed(self, poller: Poller, error: QueueError) -> bool:
-        self._failures += 1
+        self.failures += 1
         if isinstance(error, Unreachable) and error.code != TOO_LARGE:  # then SQS has answered: nothing is open there
             self._lost_until = max(self._lost_until, poller.until)
-        self._receiver.receive_failed(error, self._failures)
-        return self._back_off(poller, call_back_off_seconds(self._failures, error))
+        self._receiver.receive_failed(error, self.failures)
+        return self._back_off(poller, call_back_off_seconds(self.failures, error))
 
     def _back_off(self, poller: Poller, seconds: float) -> bool:
         """In an outage one poller alone asks: another that rests, and will be back sooner, is enough."""
@@ -233,11 +229,11 @@ class Pollers:
         if any(other.state is PollerState.RESTING and other.until <= until for other in self._pollers):
             return False
         self._rest(poller, seconds)
-        return self._at_work() == 1 and not self._stopping.is_set()
+        return self._at_work() == 1 and self.receiving.state is not STOPPED
 
     def _rest(self, poller: Poller, seconds: float) -> None:
         poller.state, poller.until = PollerState.RESTING, self._clock.now() + seconds
-        self._stopping.wait(seconds)
+        self.receiving.rest(seconds)
         poller.state = PollerState.WAITING
 
     def _after(self, poller: Poller, asked: int, got: int, started: float, wait_seconds: int) -> bool:
@@ -249,8 +245,8 @@ class Pollers:
         if got and self._early:
             self._end_early()
         if self._settings.pause_seconds:  # the gap between two polls
-            self._stopping.wait(self._settings.pause_seconds)
-        return self._after_empty(poller, started, wait_seconds) if got == 0 else not self._stopping.is_set()
+            self.receiving.rest(self._settings.pause_seconds)
+        return self._after_empty(poller, started, wait_seconds) if got == 0 else self.receiving.state is not STOPPED
 
     def _is_one_too_few(self) -> bool:
         """The last receive came back full: another poller would have permits, and no larger receive would do."""
@@ -265,12 +261,12 @@ class Pollers:
             return False
         if self._clock.now() - started >= wait_seconds / 2:
             self._end_early()
-            return not self._stopping.is_set()
+            return self.receiving.state is not STOPPED
         self._early += 1
         if self._early >= EARLY_IN_A_ROW:
             self._receiver.receive_failed(EARLY, self._early)
         self._rest(poller, call_back_off_seconds(self._early, None))
-        return not self._stopping.is_set()
+        return self.receiving.state is not STOPPED
 
     def _end_early(self) -> None:
         if self._early >= EARLY_IN_A_ROW:

@@ -89,6 +89,11 @@ class Processor:
         self._reader = RaisedReader()
         self._call = handler_call()
 
+    @property
+    def desks(self) -> list[Desk]:
+        """Of all types."""
+        return list(self._desks.values())
+
     def begin_invocation(self, most_seconds: float) -> None:
         """An invocation of a Lambda function begins: none of its handlers has longer than this."""
         self.threads.resume()

@@ -174,6 +174,11 @@ class Settler(LeaseOwner, SenderOwner, ClaimOwner):
         is_full = self.deletes.is_full or self.leases.changes.is_full or self.sender.is_full
         return is_full or (self.claims is not None and self.claims.is_full)
 
+    @property
+    def under_way(self) -> dict[str, int]:
+        """How much waits to be settled, or is with a call to SQS, by kind."""
+        return {"deletes": self.deletes.count, "changes": self.leases.changes.count, "sends": self.sender.under_way}
+
     def nothing_follows(self) -> None:
         """Let no delete and no change of visibility wait for others; give up soon what only a person can mend."""
         self.deletes.hurry()

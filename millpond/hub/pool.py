@@ -99,6 +99,11 @@ class Pool(Generic[Item]):
         """How much work waits for a slot."""
         return len(self._ready)
 
+    @property
+    def busy(self) -> int:
+        """How many slots are at work."""
+        return len(self._slots) - len(self._parked)
+
     def write_off(self, slot: Any) -> None:
         """Give up a stuck slot: if it ever comes back, it ends. What is ready gets another in its place."""
         self.written_off += 1

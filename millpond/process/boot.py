@@ -27,6 +27,7 @@ from millpond.observe.metrics import Metrics
 from millpond.process.claim_store import check_store, open_store
 from millpond.process.core import Core
 from millpond.process.follower import start_followers
+from millpond.process.observer import Observer
 from millpond.process.refusals import Refusals
 from millpond.process.service import Service
 from millpond.process.wiring import Queues, Wiring
@@ -57,12 +58,12 @@ def build(
     core = Core(worker.concurrency, worker.drain_limit, clock or SystemClock(), signals or ExitSignals())
     core.install_signals()
     prepare_process()
+    observer = Observer(core, worker.name)
     followers = start_followers(settings, core, os.environ)
     teardowns = core.boot(partial(set_up, handlers)) or ()
     queues = core.boot(partial(_wire, settings, core, handlers, metrics)) or Queues((), Refusals(core))
-    return Service(
-        core, metrics, queues, teardowns=[*teardowns, *queues.closing], until_empty=until_empty, followers=followers
-    )
+    teardowns = [*teardowns, *queues.closing]
+    return Service(core, metrics, queues, observer, teardowns=teardowns, until_empty=until_empty, followers=followers)
 
 
 def _for_until_empty(settings: AllSettings) -> AllSettings:

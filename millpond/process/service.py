@@ -13,6 +13,7 @@ from millpond.observe.metrics import Metrics
 from millpond.process.core import Core
 from millpond.process.drain import Drain
 from millpond.process.follower import Follower
+from millpond.process.observer import Observer
 from millpond.process.report import log_end, log_progress
 from millpond.process.watchdog import Watchdog
 from millpond.process.wiring import Queues
@@ -27,7 +28,8 @@ EMPTY_POLLS = 2
 class Service:
     """Runs until a signal, until its queues are empty (`until_empty`), or until it cannot work; then it drains.
 
-    `teardowns` are called at the end of the drain. `followers` tell the platform how the process fares.
+    `observer` sees the queues from here on. `teardowns` are called at the end of the drain. `followers` tell the
+    platform how the process fares.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class Service:
         core: Core,
         metrics: Metrics,
         queues: Queues,
+        observer: Observer,
         *,
         teardowns: Sequence[Callable[[], object]] = (),
         until_empty: bool = False,
@@ -44,6 +47,7 @@ class Service:
         self.consumers = queues.consumers
         self._metrics = metrics
         self._queues = queues
+        observer.queues = queues
         self._teardowns = teardowns
         self._until_empty = until_empty
         self._followers = followers

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gevent
 import msgspec
@@ -56,6 +56,7 @@ class Queues(NamedTuple):
     close_local_polls: Callable[[], object] = lambda: None
     unanswered: Sequence[str] = ()
     closing: Sequence[Callable[[], object]] = ()
+    permits: Permits | None = None
 
 
 class Wiring:
@@ -104,7 +105,8 @@ class Wiring:
             if not greenlet.ready() or isinstance(lookup.error, Unreachable)
         ]
         closing = [self._remover.close] if self._remover is not None else []
-        return Queues(consumers, self._refusals, self._watchdog(), close_local_polls, unanswered, closing)
+        known: Any = {"unanswered": unanswered, "closing": closing, "permits": self._permits}
+        return Queues(consumers, self._refusals, self._watchdog(), close_local_polls, **known)
 
     def _check_missing(self) -> None:
         """Raise ConfigError where no queue exists; where some do, the receives of a missing one say so."""

@@ -11,6 +11,7 @@ from millpond.errors import (
 )
 from millpond.observe.metrics import Metrics
 from millpond.process.core import Core
+from millpond.process.observer import Observer
 from millpond.process.refusals import Refusals
 from millpond.process.service import Service
 from millpond.process.wiring import Queues
@@ -50,7 +51,8 @@ class Process:
         self.refusals.watch(consumers)
         queues = Queues(consumers, self.refusals, **queues)
         options = {"teardowns": teardowns, "until_empty": until_empty, "followers": followers}
-        self.service = Service(self.core, self.metrics, queues, **options)
+        self.observer = Observer(self.core, "test")
+        self.service = Service(self.core, self.metrics, queues, self.observer, **options)
         self.core.install_signals()
         gevent.spawn(self._run)
         settle()

@@ -18,6 +18,7 @@ from millpond.errors import FINISHED, Interrupt, Unreachable
 from millpond.hub.signals import ExitSignals
 from millpond.observe.metrics import Metrics
 from millpond.process.core import Core
+from millpond.process.observer import Observer
 from millpond.process.refusals import Refusals
 from millpond.process.service import Service
 from millpond.process.wiring import Queues
@@ -62,7 +63,9 @@ class Process:
         self.torn_down: list[float] = []
         queues = Queues([self.rig.consumer], Refusals(self.core))
         teardowns = [lambda: self.torn_down.append(clock.now())]
-        self.service = Service(self.core, Metrics("", 0, "millpond", "test"), queues, teardowns=teardowns)
+        self.service = Service(
+            self.core, Metrics("", 0, "millpond", "test"), queues, Observer(self.core, "t"), teardowns=teardowns
+        )
         gevent.spawn(self._run)
         settle()
 

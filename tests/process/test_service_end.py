@@ -12,6 +12,7 @@ from millpond.hub.clock import SystemClock
 from millpond.hub.signals import ExitSignals
 from millpond.observe.metrics import Metrics
 from millpond.process.core import Core
+from millpond.process.observer import Observer
 from millpond.process.refusals import Refusals
 from millpond.process.service import Service
 from millpond.process.wiring import Queues
@@ -38,7 +39,7 @@ def service_of(rig, clock, drain_seconds, until_empty=False):
     core = Core(10, drain_seconds, clock, ExitSignals())
     core.pool = rig.pool
     queues = Queues([rig.consumer], Refusals(core))
-    return Service(core, Metrics("", 0, "millpond", "t"), queues, until_empty=until_empty)
+    return Service(core, Metrics("", 0, "millpond", "t"), queues, Observer(core, "t"), until_empty=until_empty)
 
 
 def stuck(clock, **settings):
