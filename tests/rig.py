@@ -159,7 +159,7 @@ class Rig:
         large = BucketBodies(large_bodies, bodies, clock, clock) if bodies is not None else NO_LARGE_BODIES
         self.processor = Processor(routes, retry, clock, threads, claiming, large_bodies=large)
         self.remover = BodyRemover(bodies, clock, self.spawn) if bodies and large_bodies.delete_after_success else None
-        metrics = metrics or Metrics("", 0, "millpond", "test")
+        metrics = metrics or Metrics()
         books = Books("q", routes, metrics, log.Allowance(0), clock)
         self.consumer = Consumer(
             "q",

@@ -22,6 +22,7 @@ from chaos.simulation.rules import RULES
 from millpond import Breaker, Message, errors
 from millpond.commands.cli import EXAMPLES
 from millpond.message import Outcome, OutcomeName
+from millpond.observe.metric_table import METRICS
 from tests.fuzz.test_fuzz import CASES
 from tests.test_imports import MAY_IMPORT
 from tests.worker_process import CLIENT, WorkerProcess, local_queues
@@ -75,7 +76,17 @@ BANNED = {
 }
 #: SQS's own count of messages that are in flight, as the places that read it and the pages call it.
 SQS_OWN = {
-    r"(?<!max_bytes_)in_flight": ("millpond/local/", "check_queue.py", "report.py", "snapshot.py", "log-events.md")
+    r"(?<!max_bytes_)in_flight": (
+        "millpond/local/",
+        "check_queue.py",
+        "report.py",
+        "snapshot.py",
+        "log-events.md",
+        "depths.py",
+        "gauges.py",
+        "gauge_metrics.py",
+        "metrics.md",
+    )
 }
 SPOKEN = [path for path in PROSE if path.name != "CHANGELOG.md"]
 
@@ -200,7 +211,7 @@ def test_each_key_that_is_named_is_in_config_toml(page):
     tables = {**content, **content["queues"], **content["handlers"]}
     keys = {key for table in tables.values() for key in table}
     text = page.read_text()
-    others = OF_HANDLERS.union(re.findall(r"def (\w+_seconds)\(", CODE), OF_TERRAFORM)
+    others = OF_HANDLERS.union(re.findall(r"def (\w+_seconds)\(", CODE), OF_TERRAFORM, OF_METRICS)
     assert {key for key in re.findall(r"`(\w+_seconds)\b", text) if key not in keys | others} == set()
     of_tables = re.findall(r"\[(?:handlers\.)?(\w+)\]`? `?([a-z]+_[a-z_]+)\b", text)
     assert [(table, key) for table, key in of_tables if key not in tables.get(table, ())] == []
@@ -208,6 +219,7 @@ def test_each_key_that_is_named_is_in_config_toml(page):
 
 #: What a handler finds on its message and gives to its Breaker, a test in an outcome, and a reader in the log.
 OF_HANDLERS = {name for name in (*dir(Message), *dir(Outcome), *dir(Breaker)) if name.endswith("_seconds")}
+OF_METRICS = {name for row in METRICS.values() for name in (row.name, row.short_name, row.prometheus_name)}
 OF_TERRAFORM = {
     name
     for path in ROOT.glob("deploy/terraform/*/variables.tf")

@@ -32,6 +32,10 @@ from millpond.hub import signals
 from millpond.mail import Attachment, Email
 from millpond.mail import Settings as EmailSettings
 from millpond.message import Cause, Outcome, OutcomeName
+from millpond.observe.metric_table import METRICS
+from millpond.process.gauges import reading_of
+from tests import metrics_page
+from tests.process.snapshots import FULL
 from tests.worker_process import local_sqs
 
 ROOT = Path(__file__).parent.parent
@@ -347,21 +351,32 @@ def test_each_public_name_is_on_a_page():
 # --- metrics
 
 
-def test_each_metric_is_listed_with_its_type():
-    assert {name: row["type"] for name, row in by_name(rows("metrics.md")).items()} == dict(metrics_sent())
+def test_the_page_of_metrics_is_made_from_their_table():
+    made = metrics_page.page()
+    assert metrics_page.PAGE.read_text() == made, "write it anew: python -m tests.metrics_page"
+    assert all(key == row.name for key, row in METRICS.items())
+    assert len({row.prometheus_name for row in METRICS.values()}) == len(METRICS)
+
+
+def test_each_metric_that_is_counted_timed_or_read_is_in_the_table_with_its_type_and_no_other():
+    assert dict(metrics_sent()) == {name: row.kind for name, row in METRICS.items()}
 
 
 def metrics_sent() -> Iterator[tuple[str, str]]:
-    """Each name of a metric that the source counts, times or reads, less prefix, queue and process; and its type."""
+    """Each name of a metric that the source counts, times or reads; and its type."""
+    reading = reading_of(FULL)
+    yield from ((key.name, "gauge") for key in reading.gauges)
+    yield from ((key.name, "counter") for key in reading.totals)
     for name in (*get_args(OutcomeName), *filter(None, get_args(Cause))):
         yield name, "counter"
-    kinds = {"count": "counter", "counter": "counter", "timer": "timer", "gauge": "gauge"}
-    for path in SOURCES:
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in kinds:
-                for text in _texts(node.args[:1]):
-                    if re.fullmatch(r"(\{\}\.)?(worker\.)?[a-z][a-z0-9_]+", text):
-                        yield text.removeprefix("{}."), kinds[node.func.attr]
+    for name in ("duration", "latency"):  # of Books
+        yield name, "timer"
+    for node in (node for path in SOURCES for node in ast.walk(ast.parse(path.read_text()))):
+        if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            if _called(node) == "count" and isinstance(node.args[0].value, str):
+                yield node.args[0].value, "counter"
+            elif _called(node) == "MetricKey":
+                yield node.args[0].value, METRICS[node.args[0].value].kind
 
 
 def _texts(expressions: list[ast.expr]) -> Iterator[str]:
@@ -373,13 +388,11 @@ def _texts(expressions: list[ast.expr]) -> Iterator[str]:
             yield node.value
 
 
-def test_each_metric_of_the_dashboard_is_on_the_page_and_each_of_the_page_on_the_dashboard_or_said_not_to_be():
-    listed = by_name(rows("metrics.md"))
+def test_each_metric_of_the_dashboard_is_in_the_table_and_each_with_a_panel_is_on_it():
     shown = {name for target in _targets(DASHBOARD) for name in _metrics_of(target)}
-    assert shown - set(listed) == set()
-    assert {name for name, row in listed.items() if row["panel"] != "none"} == shown
+    assert shown == {name for name, row in METRICS.items() if row.panel}
     titles = {panel["title"] for panel in DASHBOARD["panels"]}
-    assert {row["panel"] for row in listed.values()} - titles - {"none"} == set()
+    assert {row.panel for row in METRICS.values() if row.panel} - titles == set()
 
 
 def _targets(dashboard: Any) -> Iterator[str]:

@@ -126,7 +126,7 @@ class Worker:
     def _consumer(self, link: Link, letters: Link) -> RecordedConsumer:
         plan, clock = self.plan, self.clock
         routes = {"work": self._route()}
-        self.books = Books("q", routes, Metrics("", 0, "millpond", "test"), log.Allowance(0), clock)
+        self.books = Books("q", routes, Metrics(), log.Allowance(0), clock)
         consumer = RecordedConsumer(
             "q",
             self._settings(),

@@ -17,7 +17,7 @@ from millpond.app.claim_settings import IdempotencySettings
 from millpond.app.envelope import EnvelopeKind
 from millpond.app.http_settings import HttpSettings
 from millpond.app.large_body_settings import LargeBodySettings
-from millpond.app.output_settings import LogSettings, StatsdSettings
+from millpond.app.output_settings import CloudwatchSettings, LogSettings, StatsdSettings
 from millpond.app.platform import PLATFORM_VARIABLES, PlatformSettings
 from millpond.app.secret_references import is_no_secret
 from millpond.app.secret_values import Fetch, fetch_secrets
@@ -42,6 +42,7 @@ from millpond.app.worker_settings import WorkerSettings
 from millpond.errors import ConfigError
 from millpond.foreign.secrets import Unshown, conceal_environment
 from millpond.foreign.text import shown
+from millpond.observe.metric_table import METRICS
 from millpond.sqs.clients import connect
 from millpond.sqs.limits import lease_seconds
 from millpond.sqs.queue_url import NAMELESS, has_name, is_fifo
@@ -129,6 +130,7 @@ class AllSettings(Unshown, msgspec.Struct, frozen=True):
     idempotency: IdempotencySettings
     large_bodies: LargeBodySettings
     statsd: StatsdSettings
+    cloudwatch: CloudwatchSettings
     log: LogSettings
     local: LocalSettings
     http: HttpSettings
@@ -150,7 +152,7 @@ def load(path: Path, environ: Mapping[str, str], fetch: Fetch = fetch_secrets) -
     # A reference is no secret: findings name it.
     conceal_environment({name: value for name, value in environ.items() if not is_no_secret(value)})
     file = TomlFile(path, environ, TABLES, fetch)
-    worker, retry = file.table("worker"), file.table("retry")
+    worker, retry, cloudwatch = file.table("worker"), file.table("retry"), file.table("cloudwatch")
     queues = file.tables("queues")
     process = _named(worker.read(WorkerSettings), environ)
     settings = AllSettings(
@@ -162,6 +164,7 @@ def load(path: Path, environ: Mapping[str, str], fetch: Fetch = fetch_secrets) -
         idempotency=file.table("idempotency").read(IdempotencySettings),
         large_bodies=file.table("large_bodies").read(LargeBodySettings),
         statsd=file.table("statsd").read(StatsdSettings),
+        cloudwatch=cloudwatch.read(CloudwatchSettings),
         log=file.table("log").read(LogSettings),
         local=file.table("local").read(LocalSettings),
         http=file.table("http").read(HttpSettings),
@@ -171,6 +174,7 @@ def load(path: Path, environ: Mapping[str, str], fetch: Fetch = fetch_secrets) -
         references=tuple(file.references),
     )
     _check_process(file, worker, retry, settings)
+    _check_metrics(cloudwatch, settings.cloudwatch)
     _check_queues(file, queues, worker, settings)
     for name, table in queues.items():
         _check_urls(table, settings.queues[name], environ)
@@ -213,6 +217,11 @@ def _check_process(file: TomlFile, worker: Table, retry: Table, settings: AllSet
         worker.wrong("concurrency", f"{queues} or more, since each of the {queues} queues needs one message in hand")
     if retry.sound("base_seconds", "max_seconds") and settings.retry.base_seconds > settings.retry.max_seconds:
         retry.wrong("base_seconds", f"not more than {retry.named('max_seconds')}")
+
+
+def _check_metrics(table: Table, settings: CloudwatchSettings) -> None:
+    if table.sound("metrics") and (strange := [name for name in settings.metrics if name not in METRICS]):
+        table.wrong("metrics", f"names of docs/reference/metrics.md; {strange[0]} is none")
 
 
 def _check_queues(file: TomlFile, tables: dict[str, Table], worker: Table, settings: AllSettings) -> None:

@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from millpond.app.setting_types import Host, Port, Rate, Text
+from millpond.app.setting_types import Host, MetricNames, Namespace, Port, Rate, Text
 from millpond.foreign.secrets import Unshown
 
 
@@ -16,6 +16,22 @@ class StatsdSettings(Unshown, msgspec.Struct, frozen=True):
     host: Host = ""
     port: Port = 8125
     prefix: Text = "millpond"
+    format: Literal["graphite", "datadog"] = "graphite"
+
+
+#: What an alarm or a scaling rule needs. CloudWatch bills each metric of each queue.
+CLOUDWATCH_METRICS = (
+    *("succeeded", "retried", "dead_lettered", "lease_lost", "duration", "latency", "in_hand", "error_percent"),
+    *("oldest_seconds", "dead_letters", "backlog_per_worker", "worker.hub_blocked"),
+)
+
+
+class CloudwatchSettings(Unshown, msgspec.Struct, frozen=True):
+    """[cloudwatch]: metrics as lines of the log, each minute; off where namespace is empty."""
+
+    namespace: Namespace = ""
+    metrics: MetricNames = CLOUDWATCH_METRICS
+    by_type: bool = False
 
 
 class LogSettings(Unshown, msgspec.Struct, frozen=True):

@@ -14,6 +14,7 @@ from millpond.engine.outcomes import FAILURES, attempts_of
 from millpond.hub.clock import Clock
 from millpond.message import FollowUp, Outcome
 from millpond.observe import log
+from millpond.observe.metric_row import MetricKey
 from millpond.observe.metrics import MetricCounter, Metrics, MetricTimer
 
 LEVELS = {
@@ -51,6 +52,7 @@ class OutcomeMetrics(NamedTuple):
     cause: str
     counter: MetricCounter
     duration: MetricTimer
+    latency: MetricTimer
 
 
 class Books:
@@ -71,7 +73,6 @@ class Books:
         self._types = types
         self._outcome_metrics: dict[tuple[str, str, str], OutcomeMetrics] = {}
         self._metrics = metrics
-        self._latency = metrics.timer(f"{queue}.latency")
         self._succeeded = succeeded
         self._no_room = log.Allowance(1)
         self._clock = clock
@@ -116,7 +117,7 @@ class Books:
 
     def count(self, name: str, number: int = 1) -> None:
         """Add to a counter of this queue."""
-        self._metrics.counter(f"{self.queue}.{name}").total += number
+        self._metrics.counter(MetricKey(name, self.queue)).total += number
 
     def finish(self, deliveries: Sequence[Delivery]) -> None:
         now, unlogged = self._clock.now(), 0
@@ -134,7 +135,7 @@ class Books:
                 metrics.duration.add((delivery.ended - started) * 1000)
                 received = delivery.received
                 if received.receive_count == 1 and received.sent_ms:  # how long it had waited for its handler
-                    self._latency.add(started * 1000 + fraction_ms - (received.sent_ms - epoch_ms))
+                    metrics.latency.add(started * 1000 + fraction_ms - (received.sent_ms - epoch_ms))
             if outcome.name == "succeeded" and (unlogged or not self._succeeded.take(now)):
                 unlogged += 1
             elif outcome.cause != "no_room" or self._no_room.take(now):  # these are many, and queue.full says why
@@ -179,9 +180,9 @@ class Books:
         return self._outcome_metrics[key]
 
     def _make_metrics(self, kind: str, outcome: str, cause: str) -> OutcomeMetrics:
-        places = (self.queue, f"{self.queue}.type.{kind.replace('.', '_')}")
-        counter = self._metrics.counter(*(f"{place}.{name}" for name in (outcome, cause) if name for place in places))
-        return OutcomeMetrics(outcome, cause, counter, self._metrics.timer(*(f"{place}.duration" for place in places)))
+        counter = self._metrics.counter(*(MetricKey(name, self.queue, kind) for name in (outcome, cause) if name))
+        duration, latency = (self._metrics.timer(MetricKey(name, self.queue, kind)) for name in ("duration", "latency"))
+        return OutcomeMetrics(outcome, cause, counter, duration, latency)
 
     def _log(self, delivery: Delivery, outcome: Outcome) -> None:
         fields = delivery.identity()

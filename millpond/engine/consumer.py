@@ -115,6 +115,11 @@ class Consumer(DeliveryKeeper, Receiver, Traffic):
     def has_dead_letters(self) -> bool:
         return self._dead_letters is not None
 
+    @property
+    def dead_letters(self) -> SqsQueue | None:
+        """Its dead-letter queue, once it is known."""
+        return self._dead_letters
+
     def send_dead_letters_to(self, dead_letters: SqsQueue) -> None:
         self._dead_letters = self._settler.sender.dead_letters = dead_letters
 

@@ -23,13 +23,13 @@ from millpond.invocations.event import EventError, EventRecord, messages_of, rea
 from millpond.invocations.event_source import EventSource, named_by
 from millpond.invocations.invocation import Invocation
 from millpond.observe import log
-from millpond.observe.metrics import Metrics
 from millpond.observe.screen import counted
 from millpond.process import boot
 from millpond.process.attribute_lookup import AttributeLookup
 from millpond.process.body_buckets import open_body_store
 from millpond.process.claim_store import check_store, open_store
 from millpond.process.core import Core
+from millpond.process.process_metrics import ProcessMetrics
 from millpond.process.wiring import make_processor
 
 #: Queues are asked for their attributes side by side, for this long: Lambda gives the whole boot 10 s.
@@ -64,7 +64,7 @@ class LambdaFunction:
         self._settings = settings
         self._clock = SystemClock()
         self._handlers = discovery.handlers_of(settings)
-        self._metrics = _metrics(settings)
+        self._metrics = ProcessMetrics(settings).metrics
         self._core = Core(settings.worker.concurrency, settings.worker.drain_limit, self._clock, ExitSignals())
         boot.prepare_process()
         boot.set_up(self._handlers)
@@ -179,11 +179,6 @@ def _flush_spans(seconds_left: float) -> None:
     """Let no span wait for the next invocation, which may never come."""
     if seconds_left > 0:
         gevent.with_timeout(min(SPANS_SECONDS, seconds_left), spans.flush, timeout_value=None)
-
-
-def _metrics(settings: AllSettings) -> Metrics:
-    statsd = settings.statsd
-    return Metrics(statsd.host, statsd.port, statsd.prefix, settings.worker.name)
 
 
 def _claim_store(settings: AllSettings, handlers: Handlers) -> ClaimStore | None:

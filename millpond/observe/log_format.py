@@ -41,6 +41,19 @@ def record_of(level: int, event: str, message: str, fields: dict[str, Any]) -> l
     return record
 
 
+class LogDocument(dict[str, Any]):
+    """Fields of an event that stand in its JSON line as they are: none is a text of others, or needs to be cut.
+
+    As text the line is not written: no machine reads it there.
+    """
+
+
+def document_in(record: logging.LogRecord) -> LogDocument | None:
+    """The document that a record is made of; None, as a rule."""
+    fields = record.__dict__.get("fields")
+    return fields if type(fields) is LogDocument else None
+
+
 def as_json(char: str) -> str:
     """A character as JSON escapes it."""
     return json.dumps(char)[1:-1]
@@ -59,6 +72,8 @@ class JsonFormat(logging.Formatter):
         }
         if "event" not in record.__dict__:
             head["logger"] = _encodable(clean(record.name, WIRE_TEXT_LENGTH))
+        if (document := document_in(record)) is not None:
+            return _encoder.encode(head | document).decode()
         fields = {key: _json_value(value) for key, value in _fields(record)}
         if trace := _traceback(record):
             fields["traceback"] = _encodable(trace)

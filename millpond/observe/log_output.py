@@ -10,7 +10,7 @@ from gevent.monkey import get_original
 
 from millpond.errors import Interrupt
 from millpond.foreign.text import type_name
-from millpond.observe.log_format import as_json, record_of
+from millpond.observe.log_format import JsonFormat, as_json, document_in, record_of
 from millpond.observe.standard_output import StandardOutput, standard_output
 
 _NativeRLock: Any = get_original("_thread", "RLock")
@@ -37,6 +37,8 @@ class LogOutput(logging.Handler):
         self.lock = _NativeRLock()
 
     def emit(self, record: logging.LogRecord) -> None:
+        if not isinstance(self.formatter, JsonFormat) and document_in(record) is not None:
+            return
         with suppress(Exception):
             self._write(self._line(record) + "\n")
 

@@ -1,149 +1,177 @@
-"""Metrics: counters, timers and gauges, gathered in memory and sent to StatsD once a second."""
+"""Metrics: counters, timers and gauges, gathered in memory, and handed once a second to whoever sends or shows them."""
 
 from __future__ import annotations
 
 import logging
 import math
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from typing import NamedTuple, Protocol
 
 import gevent
 
 from millpond.foreign.trace import describe, traceback_of
 from millpond.observe import log
-from millpond.observe.statsd_packets import Packer, StatsdSocket, Times, metric_name
+from millpond.observe.last_minute import LastMinute
+from millpond.observe.metric_row import MetricKey
 
 FLUSH_SECONDS = 1.0
-#: The part of a second over which its packets are spread: in a trial, a burst of them lost 39 % of the lines.
-SPREAD_SECONDS = 0.8
-#: The number of bursts: each wakes the process up, which at a low load costs more than the packet.
-BURSTS = 10
 #: The longest that flush() and close() wait for an address: a process that drains has no more to give.
 LAST_FLUSH_SECONDS = 0.5
 
 
+class MetricReading(NamedTuple):
+    """What a process says of itself now: gauges, and totals that it counts by itself."""
+
+    gauges: Mapping[MetricKey, float]
+    totals: Mapping[MetricKey, int]
+
+
+class MetricSecond(NamedTuple):
+    """What is new since the last time: what was counted, the times in milliseconds, and the gauges now."""
+
+    counts: Mapping[MetricKey, int]
+    times: Mapping[MetricKey, list[float]]
+    gauges: Mapping[MetricKey, float]
+
+
+class MetricSink(Protocol):
+    """Sends metrics, or shows them."""
+
+    def take(self, second: MetricSecond) -> object:
+        """Take what is new; it is called once a second, and at the end."""
+
+    def send(self, spread: bool) -> object:
+        """Send what is due; `spread` over the second, or at once, because nothing may follow."""
+
+    def close(self) -> object:
+        """Nothing more is sent."""
+
+
 class Metrics:
-    """The metrics of one process. Nothing here raises or sends before the next flush; without a host, nothing does.
+    """The metrics of one process. Nothing here raises or sends before the next flush; without a sink, nothing does.
 
-    What is counted for each message is counted in a MetricCounter and a MetricTimer that were asked for once.
-
-    `process` tells this process's gauges from those of others. `clock` and `sleep`: seconds.
+    What is counted for each message is counted in a MetricCounter and a MetricTimer that were asked for once. `clock`
+    and `sleep`: seconds.
     """
 
     def __init__(
         self,
-        host: str,
-        port: int,
-        prefix: str,
-        process: str,
-        *,
+        *sinks: MetricSink,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] = gevent.sleep,
     ) -> None:
-        self._on = bool(host)
-        self._socket = StatsdSocket(host, port)
-        self._packer = Packer(metric_name(prefix))
-        self._process = metric_name(process).replace(".", "_")  # one node of the path: dashboards ask for <name>.*
+        self._sinks = sinks
         self._clock = clock
         self._sleep = sleep
-        self._counters: dict[tuple[str, ...], MetricCounter] = {}
-        self._timers: dict[tuple[str, ...], MetricTimer] = {}
-        self._gauges: dict[str, Callable[[], float]] = {}
-        self._packets: deque[str] = deque()
-        self._sender: gevent.Greenlet | None = None
+        self._counters: dict[tuple[MetricKey, ...], MetricCounter] = {}
+        self._timers: dict[MetricKey, MetricTimer] = {}
+        self._gauges: dict[MetricKey, Callable[[], float]] = {}
+        self._readers: list[Callable[[], MetricReading]] = []
+        self._greenlet: gevent.Greenlet | None = None
+        self._last_minute = LastMinute()
 
-    def counter(self, *names: str) -> MetricCounter:
-        """The counter `<prefix>.<name>`, of each of these names."""
-        return self._counters.setdefault(names, MetricCounter())
+    @property
+    def is_on(self) -> bool:
+        """Whether anybody sees them."""
+        return bool(self._sinks)
 
-    def timer(self, *names: str) -> MetricTimer:
-        """The timer `<prefix>.<name>`, of each of these names."""
-        return self._timers.setdefault(names, MetricTimer(self._on))
+    def counter(self, *keys: MetricKey) -> MetricCounter:
+        """The counter of each of these keys."""
+        return self._counters.setdefault(keys, MetricCounter())
 
-    def gauge(self, name: str, read: Callable[[], float]) -> None:
-        """Send what `read` returns, at each flush, as the gauge `<prefix>.<name>.<process>`."""
-        self._gauges[name] = read
+    def timer(self, key: MetricKey) -> MetricTimer:
+        """The timer of this key."""
+        return self._timers.setdefault(key, MetricTimer(self.is_on))
+
+    def gauge(self, key: MetricKey, read: Callable[[], float]) -> None:
+        """Read this gauge once a second."""
+        self._gauges[key] = read
+
+    def reader(self, read: Callable[[], MetricReading]) -> None:
+        """Read all these once a second."""
+        self._readers.append(read)
 
     def start(self) -> None:
-        """Start the greenlet that sends."""
-        if self._on and self._sender is None:
-            self._sender = gevent.spawn(self._run)
+        """Start the greenlet that gathers and sends."""
+        if self._sinks and self._greenlet is None:
+            self._greenlet = gevent.spawn(self._run)
 
     def flush(self) -> None:
         """Send what there is, at once and unspread."""
-        if not self._on:
-            return
-        with suppress(Exception), gevent.Timeout(LAST_FLUSH_SECONDS, False):
-            if self._socket.address or self._socket.ready(self._clock()):
-                self._gather()
-                self._send(spread_seconds=0)
+        if self._sinks:
+            with suppress(Exception), gevent.Timeout(LAST_FLUSH_SECONDS, False):
+                self._step(spread=False)
 
     def close(self) -> None:
-        """Stop the sender and send what is left. What is counted later is lost."""
-        if self._sender is not None:
-            self._sender.kill()
+        """Stop, and send what is left. What is counted later is lost."""
+        if self._greenlet is not None:
+            self._greenlet.kill()
         self.flush()
-        self._socket.close()
+        for sink in self._sinks:
+            sink.close()
+
+    def waited_seconds(self, queue: str) -> float | None:
+        """How long the last messages of this queue have waited in it; None: that is not known."""
+        return self._last_minute.waited_seconds(queue, self._clock())
+
+    def totals(self) -> dict[MetricKey, int]:
+        """All that was counted since the start."""
+        totals: dict[MetricKey, int] = {}
+        for keys, counter in list(self._counters.items()):
+            for key in keys:
+                totals[key] = totals.get(key, 0) + counter.total
+        return totals
 
     def _run(self) -> None:
         while True:
             started = self._clock()
             try:
-                if self._socket.ready(started):
-                    self._gather()
-                    self._send(SPREAD_SECONDS)
-                else:
-                    self._drop_times()
+                self._step(spread=True)
             except Exception as error:
                 text = f"the metrics of one second are lost: {describe(error)}"
-                log.event(logging.WARNING, "statsd.failed", text, traceback=traceback_of(error))
+                log.event(logging.WARNING, "metrics.failed", text, traceback=traceback_of(error))
             self._sleep(max(0.0, started + FLUSH_SECONDS - self._clock()))
 
-    def _gather(self) -> None:
-        """Turn what was counted since the last time into packets. Until there is an address, it goes on counting."""
-        counts = self._take_counts()
-        timings = {name: Times.of(times) for name, times in self._take_times().items()}
-        gauges = {f"{metric_name(name)}.{self._process}": value for name, value in self._read_gauges().items()}
-        self._packets += self._packer.packets(counts, gauges, timings)
+    def _step(self, spread: bool) -> None:
+        second = self._gather()
+        for sink in self._sinks:
+            sink.take(second)
+        for sink in self._sinks:
+            sink.send(spread)
 
-    def _drop_times(self) -> None:
-        """Counters can wait for an address; times would fill the memory."""
-        for timer in list(self._timers.values()):
-            timer.take()
+    def _gather(self) -> MetricSecond:
+        gauges: dict[MetricKey, float] = {}
+        for read in self._readers:
+            with suppress(Exception):
+                reading = read()
+                gauges |= reading.gauges
+                for key, total in reading.totals.items():
+                    self.counter(key).total = total
+        counts, times = self._take_counts(), self._take_times()
+        self._last_minute.add(self._clock(), counts, times)
+        gauges |= self._read_gauges() | self._last_minute.gauges()
+        rounded = {key: round(float(value), 3) for key, value in gauges.items() if math.isfinite(value)}
+        return MetricSecond(counts, times, rounded)
 
-    def _take_counts(self) -> dict[str, int]:
-        counts: dict[str, int] = {}
-        for names, counter in list(self._counters.items()):
+    def _take_counts(self) -> dict[MetricKey, int]:
+        counts: dict[MetricKey, int] = {}
+        for keys, counter in list(self._counters.items()):
             if n := counter.take():
-                counts |= {name: counts.get(name, 0) + n for name in names}
+                counts |= {key: counts.get(key, 0) + n for key in keys}
         return counts
 
-    def _take_times(self) -> dict[str, list[float]]:
-        taken: dict[str, list[float]] = {}
-        for names, timer in list(self._timers.items()):
-            if times := timer.take():
-                for name in names:
-                    taken.setdefault(name, []).extend(times)
-        return taken
+    def _take_times(self) -> dict[MetricKey, list[float]]:
+        taken = {key: timer.take() for key, timer in list(self._timers.items())}
+        return {key: times for key, times in taken.items() if times}
 
-    def _read_gauges(self) -> dict[str, float]:
+    def _read_gauges(self) -> dict[MetricKey, float]:
         values = {}
-        for name, read in list(self._gauges.items()):
+        for key, read in list(self._gauges.items()):
             with suppress(Exception):  # a gauge that cannot be read now is left out
-                value = round(float(read()), 3)
-                if math.isfinite(value):
-                    values[name] = value
+                values[key] = float(read())
         return values
-
-    def _send(self, spread_seconds: float) -> None:
-        at_once = -(-len(self._packets) // BURSTS)
-        while self._packets:
-            for _ in range(min(at_once, len(self._packets))):
-                self._socket.send(self._packets.popleft())
-            if spread_seconds:
-                self._sleep(spread_seconds / BURSTS)
 
 
 class MetricCounter:

@@ -28,6 +28,7 @@ from millpond.process.claim_store import check_store, open_store
 from millpond.process.core import Core
 from millpond.process.follower import start_followers
 from millpond.process.observer import Observer
+from millpond.process.process_metrics import ProcessMetrics
 from millpond.process.refusals import Refusals
 from millpond.process.service import Service
 from millpond.process.wiring import Queues, Wiring
@@ -53,8 +54,7 @@ def build(
     """
     settings = _for_until_empty(settings) if until_empty else settings
     handlers = discovery.handlers_of(settings)
-    statsd, worker = settings.statsd, settings.worker
-    metrics = Metrics(statsd.host, statsd.port, statsd.prefix, worker.name)
+    metrics, worker = ProcessMetrics(settings).metrics, settings.worker
     core = Core(worker.concurrency, worker.drain_limit, clock or SystemClock(), signals or ExitSignals())
     core.install_signals()
     prepare_process()

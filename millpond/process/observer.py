@@ -45,8 +45,8 @@ class Observer:
         self._name = name
         self._started = core.clock.time()
 
-    def take(self) -> Snapshot:
-        """The process now."""
+    def take(self, most_running: int = MAX_RUNNING) -> Snapshot:
+        """The process now, with at most this many of the handlers that run."""
         clock, consumers = self._core.clock, self.queues.consumers if self.queues is not None else ()
         now, wall_time = clock.now(), clock.time()
         running = [one for consumer in consumers for one in consumer.hand if one.is_inside()]
@@ -55,7 +55,7 @@ class Observer:
             worker=self._worker(),
             queues=[queue_of(consumer, now, wall_time, self.depths.get(consumer.name)) for consumer in consumers],
             types=types_of(consumers, running, now),
-            running=[running_of(one, now) for one in heapq.nsmallest(MAX_RUNNING, running, key=_started)],
+            running=[running_of(one, now) for one in heapq.nsmallest(most_running, running, key=_started)],
         )
 
     @property

@@ -11,18 +11,16 @@ import gevent
 from millpond.engine.consumer import Consumer
 from millpond.engine.delivery_state import SETTLING
 from millpond.errors import FINISHED, QueueError
-from millpond.foreign.number import number_within
 from millpond.observe import log
 from millpond.observe.screen import counted
 from millpond.process.core import Core
+from millpond.process.depths import counts_in
 from millpond.process.refusals import Refusals
 
 #: SQS's counts lag behind: what they say is left is asked for again this often.
 LEFT_CHECKS, LEFT_CHECK_SECONDS = 3, 0.5
 #: The most messages of a queue that are named, of what is left in hand.
 MOST_NAMED = 100
-#: More than that in one queue is no number of messages.
-MAX_MESSAGES = 10**15
 
 
 def log_progress(consumer: Consumer) -> None:
@@ -121,6 +119,4 @@ def _counts(consumer: Consumer) -> dict[str, int]:
         attributes = consumer.queue.attributes()
     except QueueError:
         return {}
-    names = {"visible": "", "in_flight": "NotVisible", "delayed": "Delayed"}
-    found = {name: attributes.get(f"ApproximateNumberOfMessages{part}") for name, part in names.items()}
-    return {name: number_within(count, 0, MAX_MESSAGES, 0) for name, count in found.items()}
+    return counts_in(attributes)

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from functools import partial
 
 from millpond.engine.consumer import Consumer
 from millpond.errors import CRASHED, LEFT
 from millpond.observe import log
+from millpond.observe.metric_row import MetricKey
 from millpond.observe.metrics import Metrics
 from millpond.process.core import Core
+from millpond.process.depths import Depths
 from millpond.process.drain import Drain
 from millpond.process.follower import Follower
+from millpond.process.gauges import SnapshotGauges
 from millpond.process.observer import Observer
 from millpond.process.report import log_end, log_progress
 from millpond.process.watchdog import Watchdog
 from millpond.process.wiring import Queues
 
 PROGRESS_SECONDS, EMPTY_LOOK_SECONDS = 30.0, 0.1
-#: How often the watchdog's counts are read, and its keys renewed.
+#: How often the watchdog's keys are renewed.
 KEEP_SECONDS = 10.0
 #: Two long polls that come back empty: only then --until-empty believes it.
 EMPTY_POLLS = 2
@@ -47,6 +49,7 @@ class Service:
         self.consumers = queues.consumers
         self._metrics = metrics
         self._queues = queues
+        self._observer = observer
         observer.queues = queues
         self._teardowns = teardowns
         self._until_empty = until_empty
@@ -56,7 +59,7 @@ class Service:
         """Receive and work until something ends it, drain, and return the exit code."""
         core = self.core
         core.signals.allow(core.limit_seconds, LEFT)
-        self._register_gauges()
+        self._start_reading()
         core.pulse.start()
         if watchdog := self._queues.watchdog:
             watchdog.start()
@@ -107,24 +110,18 @@ class Service:
         return all(refuses(consumer) or _is_empty(consumer) for consumer in self.consumers)
 
     def _keep_watchdog(self, watchdog: Watchdog) -> None:
-        """Do what the watchdog's threads may not do themselves: count, and ask for keys."""
-        blocked, rescued = self._metrics.counter("worker.hub_blocked"), self._metrics.counter("worker.leases_rescued")
+        """Ask for keys, which the watchdog's threads may not do themselves."""
         while True:
             watchdog.hand_over_keys()
-            blocked.total, rescued.total = watchdog.hub_blocked, watchdog.leases_rescued
             self.core.clock.sleep(KEEP_SECONDS)
 
-    def _register_gauges(self) -> None:
-        self._metrics.gauge("worker.hub_lag_ms", self.core.pulse.take_lag_ms)
-        for consumer in self.consumers:
-            self._metrics.gauge(f"{consumer.name}.in_hand", partial(getattr, consumer, "in_hand"))
-            self._metrics.gauge(f"{consumer.name}.ready", partial(getattr, consumer, "ready"))
-            self._metrics.gauge(f"{consumer.name}.held", partial(getattr, consumer.hold, "number"))
-            self._metrics.gauge(f"{consumer.name}.requests_per_1000", partial(getattr, consumer, "requests_per_1000"))
-        for gate in self.consumers[0].gates if self.consumers else ():  # they are of the process
-            place = f"worker.type.{gate.event_type.replace('.', '_')}"
-            self._metrics.gauge(f"{place}.breaker", partial(getattr, gate, "is_shut"))
-            self._metrics.gauge(f"{place}.rate", partial(getattr, gate, "rate_now"))
+    def _start_reading(self) -> None:
+        """Read the gauges each second, and ask for the depths each minute, where anybody sees them."""
+        core, metrics = self.core, self._metrics
+        metrics.gauge(MetricKey("worker.hub_lag_ms"), core.pulse.take_lag_ms)
+        metrics.reader(SnapshotGauges(self._observer, core.clock).read)
+        if metrics.is_on:
+            core.spawn(Depths(core, self._observer.depths, metrics.waited_seconds).run, self.consumers)
 
 
 def _is_empty(consumer: Consumer) -> bool:

@@ -48,6 +48,7 @@ class QueueDepth(SnapshotPart, frozen=True, kw_only=True):
     delayed: int | None = None
     oldest_seconds: float | None = None
     dead_letters: int | None = None
+    backlog_per_worker: float | None = None
 
 
 class QueueSnapshot(SnapshotPart, frozen=True, kw_only=True):

@@ -88,7 +88,6 @@ class Wiring:
         worker = settings.worker
         strict = worker.priorities == "strict"
         self._permits = Permits(total, queues, core.clock, worker.max_bytes_in_flight, strict)
-        metrics.gauge("worker.bytes_in_hand", partial(getattr, self._permits.bytes, "number"))
         self._guards: list[GuardedQueue] = []
         self._lookups: dict[str, AttributeLookup] = {}
 

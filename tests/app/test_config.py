@@ -326,7 +326,7 @@ def test_an_ipv6_address_is_a_host(read):
 
 def test_a_key_before_all_tables_is_a_finding(findings):
     tables = "worker, sqs, queues, retry, types, idempotency, large_bodies, "
-    tables += "statsd, log, local, http, platform, handlers"
+    tables += "statsd, cloudwatch, log, local, http, platform, handlers"
     assert findings("pollers = 3\n" + ONE_QUEUE) == [f"config.toml: [pollers]: no such table; there are: {tables}"]
 
 
@@ -347,7 +347,7 @@ def test_a_default_in_the_file_is_shown(findings):
 def test_a_secret_is_not_shown(findings):
     assert findings("[statsd]\nprefix = 12345\napi_key = 12345\n" + ONE_QUEUE) == [
         "config.toml: [statsd] prefix: a text in quotes",
-        "config.toml: [statsd] api_key: no such key; there are: host, port, prefix",
+        "config.toml: [statsd] api_key: no such key; there are: host, port, prefix, format",
     ]
 
 

@@ -8,8 +8,7 @@ import pytest
 from gevent.event import Event
 
 from millpond.errors import Discard, Retry
-from millpond.observe.metrics import Metrics
-from tests.observe.test_metrics import Server
+from tests.observe.test_metrics import Server, metrics_to
 from tests.rig import Rig
 from tests.virtual import VirtualClock
 
@@ -21,7 +20,7 @@ def clock():
 
 def test_a_delivery_is_timed_in_milliseconds_its_handler_alone_and_what_it_waited_before(clock):
     server = Server()
-    metrics = Metrics("127.0.0.1", server.port, "mill", "worker.1")
+    metrics = metrics_to(server)
     rig = Rig(clock, {"email.send": lambda payload, message: clock.sleep(2.5)}, metrics=metrics)
     rig.put("email.send")
     clock.advance(4)
@@ -34,6 +33,7 @@ def test_a_delivery_is_timed_in_milliseconds_its_handler_alone_and_what_it_waite
         "mill.q.duration:2500.000|ms",
         "mill.q.latency:4000.000|ms",
         "mill.q.type.email_send.duration:2500.000|ms",
+        "mill.q.type.email_send.latency:4000.000|ms",
     ]
     assert {"mill.q.received:1|c", "mill.q.succeeded:1|c", "mill.q.type.email_send.succeeded:1|c"} <= {*lines}
 
@@ -44,7 +44,7 @@ def told(caplog, event):
 
 def test_the_wait_of_a_message_is_that_before_its_first_handling_and_of_no_later_one(clock):
     server = Server()
-    metrics = Metrics("127.0.0.1", server.port, "mill", "worker.1")
+    metrics = metrics_to(server)
 
     def handle(payload, message):
         if message.attempt == 1:
@@ -58,7 +58,7 @@ def test_the_wait_of_a_message_is_that_before_its_first_handling_and_of_no_later
     lines = server.lines()
     server.close()
     assert len([line for line in lines if line.startswith("mill.q.duration:")]) == 2
-    assert [line for line in lines if "latency" in line] == ["mill.q.latency:0.000|ms"]
+    assert [line for line in lines if "q.latency" in line] == ["mill.q.latency:0.000|ms"]
     assert "mill.q.retried:1|c" in lines
 
 
@@ -94,7 +94,7 @@ def test_what_is_left_out_of_the_log_is_told_a_second_later_and_counted_anew_eac
 
 def test_those_that_one_delete_confirms_are_told_apart_by_type_and_outcome(clock):
     server, gate = Server(), Event()
-    metrics = Metrics("127.0.0.1", server.port, "mill", "worker.1")
+    metrics = metrics_to(server)
 
     def handle(payload, message):
         gate.wait()
@@ -117,7 +117,7 @@ def test_those_that_one_delete_confirms_are_told_apart_by_type_and_outcome(clock
 def test_no_fraction_of_a_millisecond_of_a_wait_is_cut_off(clock):
     """SQS's whole milliseconds are subtracted from a time that has a fraction."""
     server = Server()
-    metrics = Metrics("127.0.0.1", server.port, "mill", "worker.1")
+    metrics = metrics_to(server)
     time = clock.time
     clock.time = lambda: time() + 0.0009
     rig = Rig(clock, {"job": lambda payload, message: None}, metrics=metrics)
@@ -128,4 +128,4 @@ def test_no_fraction_of_a_millisecond_of_a_wait_is_cut_off(clock):
     metrics.close()
     lines = server.lines()
     server.close()
-    assert [line for line in lines if "latency" in line] == ["mill.q.latency:999.900|ms"]
+    assert [line for line in lines if "q.latency" in line] == ["mill.q.latency:999.900|ms"]

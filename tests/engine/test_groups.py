@@ -247,7 +247,7 @@ class Fifo:
         routes = {"job": Route("job", "tests.job", msgspec.json.decode, self._work, on_lease_lost=option)}
         self.pool: Pool[Any] = Pool(concurrency, self._crashed)
         self.pool._wake_later = self.pool._wake_soon  # type: ignore[method-assign]  # no real timers here
-        books = Books("q", routes, Metrics("", 0, "millpond", "test"), log.Allowance(0), self.clock)
+        books = Books("q", routes, Metrics(), log.Allowance(0), self.clock)
         self.consumer = Consumer(
             "q",
             queue_settings(fifo, wait_seconds=wait_seconds, visibility_seconds=VISIBILITY, pollers=pollers),

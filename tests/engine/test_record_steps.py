@@ -22,10 +22,9 @@ from millpond.errors import Discard, Reject, Retry, Stopped, Unavailable
 from millpond.hub.clock import SystemClock
 from millpond.hub.pool import TURN_SECONDS
 from millpond.observe import log
-from millpond.observe.metrics import Metrics
 from millpond.sqs.queue import Attribute
 from tests.engine.test_processor import delivery_of
-from tests.observe.test_metrics import Server
+from tests.observe.test_metrics import Server, metrics_to
 from tests.rig import Rig
 from tests.virtual import VirtualClock
 
@@ -215,7 +214,7 @@ def test_each_record_has_the_time_limit_of_its_handler_and_the_message_the_time_
 
 def test_the_books_have_the_time_from_the_first_record_to_the_last(clock):
     server = Server()
-    metrics = Metrics("127.0.0.1", server.port, "mill", "worker.1")
+    metrics = metrics_to(server)
     rig = Rig(clock, {PUT: Handler(clock, seconds=2)}, metrics=metrics)
     take(rig, clock, body(PUT, PUT, PUT))
     metrics.close()
@@ -416,7 +415,7 @@ def test_the_longest_prefix_takes_a_type_and_its_own_handler_comes_before_any(cl
 
 def test_metrics_gates_and_settings_go_by_the_handlers_own_name_and_claims_by_the_type(clock):
     server, store = Server(), MemoryClaims(1_000)
-    metrics = Metrics("127.0.0.1", server.port, "mill", "worker.1")
+    metrics = metrics_to(server)
     handler = Handler(clock, seconds=5)
     rig = Rig(clock, {"s3:Object*": handler}, metrics=metrics, store=store, options={"s3:Object*": {"concurrency": 1}})
     rig.queue.put(body(PUT))

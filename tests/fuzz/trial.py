@@ -39,7 +39,7 @@ class Trial:
     def __init__(self, routes: Mapping[str, Route], secret: str) -> None:
         self._clock = SystemClock()
         self._processor = Processor(routes, RetrySettings(max_attempts=3), self._clock)
-        metrics = Metrics("", 0, "millpond", "test")
+        metrics = Metrics()
         self._books = Books("q", routes, metrics, log.Allowance(1_000_000), self._clock)
         self._entries = EntryWriter("q", self._processor.where, self._clock, fifo=False)
         self._secret = secret

@@ -69,7 +69,7 @@ class Batches:
         store = MemoryClaims(60) if idempotent else None
         claiming = Claiming(store, self.clock) if store is not None else None
         self.processor = Processor(routes, self.settings.retry, self.clock, 4, claiming, self.clock)
-        self.books = Books("q", routes, Metrics("", 0, "millpond", "test"), log.Allowance(0), self.clock)
+        self.books = Books("q", routes, Metrics(), log.Allowance(0), self.clock)
         self.source = EventSource("q", self.settings, self.books, self.clock)
         self.source.learn(max_receive_count, 1_048_576)
         self.dead = self.source.sqs.queue(dead)

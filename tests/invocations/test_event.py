@@ -125,7 +125,7 @@ def sources(tmp_path_factory):
     config = tmp_path_factory.mktemp("sources") / "config.toml"
     config.write_text("".join(f'[queues.{name}]\nurl = "{url}"\n' for name, url in URLS.items()))
     read = load(config, {"AWS_REGION": "eu-west-1"})
-    books = Books("q", [], Metrics("", 0, "millpond", "test"), log.Allowance(0), SystemClock())
+    books = Books("q", [], Metrics(), log.Allowance(0), SystemClock())
     return {name: EventSource(name, read, books, SystemClock()) for name in URLS}
 
 

@@ -290,7 +290,7 @@ NO_NAMES = """
 from millpond.lambda_ import entry
 
 import gevent
-from millpond.observe.statsd_packets import StatsdSocket
+from millpond.observe.statsd_sender import StatsdSocket
 
 StatsdSocket._resolve = lambda self: gevent.sleep(60)
 handler = entry()

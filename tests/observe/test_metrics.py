@@ -15,8 +15,11 @@ from gevent.event import Event
 
 from millpond import message
 from millpond.observe import metrics as module
+from millpond.observe import statsd_packets as packets_module
+from millpond.observe.metric_row import MetricKey
 from millpond.observe.metrics import Metrics
-from millpond.observe.statsd_packets import metric_name
+from millpond.observe.statsd_packets import DatadogNaming, GraphiteNaming, Naming, metric_name
+from millpond.observe.statsd_sender import StatsdSender
 
 
 class Server:
@@ -58,13 +61,18 @@ def server() -> Iterator[Server]:
     server.close()
 
 
+def metrics_to(server: Server, host: str = "127.0.0.1", naming: Naming | None = None, **times) -> Metrics:
+    """Metrics that send to the server."""
+    return Metrics(StatsdSender(host, server.port, naming or GraphiteNaming("mill", "worker.1"), **times), **times)
+
+
 @pytest.fixture
 def make(server):
     """Metrics that send to the server; closed after the test."""
     made = []
 
-    def make(host: str = "127.0.0.1", prefix: str = "mill", process: str = "worker.1", **times) -> Metrics:
-        made.append(Metrics(host, server.port, prefix, process, **times))
+    def make(host: str = "127.0.0.1", naming: Naming | None = None, **times) -> Metrics:
+        made.append(metrics_to(server, host, naming, **times))
         return made[-1]
 
     yield make
@@ -97,7 +105,7 @@ class VirtualTime:
 def run(metrics: Metrics) -> None:
     """The sender, until its virtual time is over."""
     metrics.start()
-    metrics._sender.join()
+    metrics._greenlet.join()
 
 
 @pytest.fixture
@@ -127,9 +135,9 @@ def lookups(monkeypatch, server):
 
 def test_a_counter_is_summed_and_sent_once(server, make):
     metrics = make()
-    metrics.counter("emails.succeeded").total += 1
-    metrics.counter("emails.succeeded").total += 4
-    metrics.counter("emails.retried").total += 1
+    metrics.counter(MetricKey("succeeded", "emails")).total += 1
+    metrics.counter(MetricKey("succeeded", "emails")).total += 4
+    metrics.counter(MetricKey("retried", "emails")).total += 1
     metrics.flush()
     assert server.packets() == ["mill.emails.succeeded:5|c\nmill.emails.retried:1|c"]
     metrics.flush()
@@ -138,16 +146,16 @@ def test_a_counter_is_summed_and_sent_once(server, make):
 
 def test_a_timer_sends_each_time_in_milliseconds(server, make):
     metrics = make()
-    metrics.timer("emails.duration").add(12.34567)
-    metrics.timer("emails.duration").add(3)
+    metrics.timer(MetricKey("duration", "emails")).add(12.34567)
+    metrics.timer(MetricKey("duration", "emails")).add(3)
     metrics.flush()
     assert server.lines() == ["mill.emails.duration:12.346|ms", "mill.emails.duration:3.000|ms"]
 
 
 def test_a_time_below_zero_is_zero(server, make):
     metrics = make()
-    metrics.timer("emails.latency").add(-5.0)
-    metrics.timer("emails.latency").add(float("nan"))
+    metrics.timer(MetricKey("latency", "emails")).add(-5.0)
+    metrics.timer(MetricKey("latency", "emails")).add(float("nan"))
     metrics.flush()
     assert server.lines() == ["mill.emails.latency:0.000|ms"] * 2
 
@@ -155,7 +163,7 @@ def test_a_time_below_zero_is_zero(server, make):
 def test_a_gauge_is_read_at_each_flush_and_names_its_process(server, make):
     values = iter([3, 4.25])
     metrics = make()
-    metrics.gauge("emails.in_hand", lambda: next(values))
+    metrics.gauge(MetricKey("in_hand", "emails"), lambda: next(values))
     metrics.flush()
     metrics.flush()
     assert server.lines() == ["mill.emails.in_hand.worker_1:3.0|g", "mill.emails.in_hand.worker_1:4.25|g"]
@@ -163,30 +171,31 @@ def test_a_gauge_is_read_at_each_flush_and_names_its_process(server, make):
 
 def test_a_negative_gauge_is_set_and_not_subtracted(server, make):
     metrics = make()
-    metrics.gauge("level", lambda: -7)
+    metrics.gauge(MetricKey("worker.level"), lambda: -7)
     metrics.flush()
-    assert server.packets() == ["mill.level.worker_1:0|g\nmill.level.worker_1:-7.0|g"]
+    assert server.packets() == ["mill.worker.level.worker_1:0|g\nmill.worker.level.worker_1:-7.0|g"]
 
 
 def test_a_gauge_that_cannot_be_read_is_left_out_and_takes_no_other_with_it(server, make):
     metrics = make()
-    metrics.gauge("broken", lambda: 1 / 0)
-    metrics.gauge("text", lambda: "many")
-    metrics.gauge("endless", lambda: float("inf"))
-    metrics.gauge("good", lambda: 1)
+    metrics.gauge(MetricKey("worker.broken"), lambda: 1 / 0)
+    metrics.gauge(MetricKey("worker.text"), lambda: "many")
+    metrics.gauge(MetricKey("worker.endless"), lambda: float("inf"))
+    metrics.gauge(MetricKey("worker.good"), lambda: 1)
     metrics.flush()
-    assert server.lines() == ["mill.good.worker_1:1.0|g"]
+    assert server.lines() == ["mill.worker.good.worker_1:1.0|g"]
 
 
-def test_counters_go_first_and_no_packet_mixes_or_is_too_large(server, make):
-    metrics = make(prefix="p" * 200, process="q" * 200)
+@pytest.mark.parametrize("naming", [GraphiteNaming, DatadogNaming])
+def test_counters_go_first_and_no_packet_mixes_or_is_too_large(server, make, naming):
+    metrics = make(naming=naming("p" * 200, "q" * 200))
     for number in range(60):
-        metrics.timer(f"emails.type.{'t' * 200}.duration").add(number)
-        metrics.gauge(f"gauge.{number}", lambda: 5)
-        metrics.counter(f"emails.type.number_{number}.succeeded").total += 1
+        metrics.timer(MetricKey("duration", "emails", "t" * 200)).add(number)
+        metrics.gauge(MetricKey(f"worker.gauge_{number}"), lambda: 5)
+        metrics.counter(MetricKey("succeeded", "emails", f"number_{number}")).total += 1
     metrics.flush()
     packets = server.packets()
-    kinds = [{line.rpartition("|")[2] for line in packet.split("\n")} for packet in packets]
+    kinds = [{line.split("|")[1] for line in packet.split("\n")} for packet in packets]
     assert all(len(kind) == 1 for kind in kinds)
     order = [kind.pop() for kind in kinds]
     assert order == sorted(order)  # c, g, ms
@@ -197,9 +206,9 @@ def test_counters_go_first_and_no_packet_mixes_or_is_too_large(server, make):
 def test_of_many_times_of_one_name_two_hundred_are_sent_with_their_rate(server, make):
     metrics = make()
     for number in range(1000):
-        metrics.timer("emails.duration").add(number)
+        metrics.timer(MetricKey("duration", "emails")).add(number)
     for number in range(200):
-        metrics.timer("emails.latency").add(number)
+        metrics.timer(MetricKey("latency", "emails")).add(number)
     metrics.flush()
     lines = server.lines()
     sampled = [line for line in lines if "duration" in line]
@@ -212,7 +221,7 @@ def test_of_many_times_of_one_name_two_hundred_are_sent_with_their_rate(server, 
 def test_early_and_late_times_have_equal_chances(make, server):
     metrics = make()
     for number in range(20_000):
-        metrics.timer("emails.duration").add(number)
+        metrics.timer(MetricKey("duration", "emails")).add(number)
     metrics.flush()
     values = [float(re.search(r":([\d.]+)\|", line).group(1)) for line in server.lines()]
     mean = sum(values) / len(values)
@@ -231,10 +240,10 @@ def test_early_and_late_times_have_equal_chances(make, server):
 )
 def test_a_name_is_made_fit_for_statsd(server, make, name, sent):
     assert metric_name(name) == sent
-    metrics = make(prefix="")
-    metrics.counter(name).total += 1
+    metrics = make(naming=GraphiteNaming("", "one"))
+    metrics.counter(MetricKey("x", name)).total += 1
     metrics.flush()
-    assert server.lines() == [f"{sent}:1|c"]
+    assert server.lines() == [f"{metric_name(sent + '.x')}:1|c"]
 
 
 # --- the sender
@@ -244,7 +253,7 @@ def test_the_sender_sends_by_itself(server, make):
     metrics = make()
     metrics.start()
     metrics.start()  # one sender, whatever is called
-    metrics.counter("emails.succeeded").total += 1
+    metrics.counter(MetricKey("succeeded", "emails")).total += 1
     assert server.packet() == "mill.emails.succeeded:1|c"
 
 
@@ -253,7 +262,7 @@ def test_the_packets_of_a_second_are_spread_over_it_in_ten_bursts_at_the_most(se
     time = VirtualTime(until=0.999)
     metrics = make(**time.times)
     for number in range(names):
-        metrics.counter(f"emails.number_{number}").total += 1
+        metrics.counter(MetricKey(f"number_{number}", "emails")).total += 1
     run(metrics)
     packets = server.packets()
     assert len(packets) >= bursts
@@ -270,18 +279,18 @@ def test_a_quiet_second_is_one_sleep(server, make):
 def test_the_sender_survives_any_error(server, make, monkeypatch, caplog):
     time = VirtualTime(until=1.5)
     metrics = make(**time.times)
-    metrics.counter("emails.succeeded").total += 1
-    packets = module.Packer.packets
+    metrics.counter(MetricKey("succeeded", "emails")).total += 1
+    packets = packets_module.Packer.packets
 
     def fail_once(*arguments):
-        monkeypatch.setattr(module.Packer, "packets", packets)
-        metrics.counter("emails.retried").total += 1
+        monkeypatch.setattr(packets_module.Packer, "packets", packets)
+        metrics.counter(MetricKey("retried", "emails")).total += 1
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(module.Packer, "packets", fail_once)
+    monkeypatch.setattr(packets_module.Packer, "packets", fail_once)
     run(metrics)
-    assert server.lines() == ["mill.emails.retried:1|c"]
-    assert [(record.event, record.levelname) for record in caplog.records] == [("statsd.failed", "WARNING")]
+    assert server.lines() == ["mill.emails.succeeded:1|c", "mill.emails.retried:1|c"]
+    assert [(record.event, record.levelname) for record in caplog.records] == [("metrics.failed", "WARNING")]
 
 
 # --- the address
@@ -294,11 +303,11 @@ def test_a_name_that_cannot_be_resolved_delays_and_loses_nothing(server, make, l
     def at_each_second(seconds: float) -> None:
         time.sleep(seconds)
         if time.now == 15:
-            metrics.counter("emails.succeeded").total += 3
+            metrics.counter(MetricKey("succeeded", "emails")).total += 3
             lookups.answer = None
 
     metrics = make("statsd.example", clock=time.clock, sleep=at_each_second)
-    metrics.counter("emails.succeeded").total += 2
+    metrics.counter(MetricKey("succeeded", "emails")).total += 2
     run(metrics)
     assert lookups.calls == 3  # at 0, 10 and 20 seconds
     assert server.lines() == ["mill.emails.succeeded:5|c"]
@@ -309,7 +318,7 @@ def test_a_name_that_cannot_be_resolved_delays_and_loses_nothing(server, make, l
 
 def test_a_name_that_no_dns_can_hold_is_no_error(make, caplog):
     metrics = make("a" * 300 + ".example")
-    metrics.counter("emails.succeeded").total += 1
+    metrics.counter(MetricKey("succeeded", "emails")).total += 1
     metrics.flush()
     assert "cannot resolve" in caplog.text
 
@@ -322,7 +331,7 @@ def test_a_name_is_looked_up_again_each_minute_and_a_failure_keeps_the_address(s
         lookups.answer = socket.gaierror(-3, "Temporary failure in name resolution") if time.now > 30 else None
 
     metrics = make("statsd.example", clock=time.clock, sleep=fail_later)
-    metrics.gauge("one", lambda: 1)
+    metrics.gauge(MetricKey("worker.one"), lambda: 1)
     run(metrics)
     assert lookups.calls == 3  # at 0, 60 and 70 seconds
     assert len(server.lines()) == 76
@@ -333,13 +342,13 @@ def test_a_new_address_is_used_from_then_on(server, make, lookups):
     other = Server()
     time = VirtualTime(until=119.5)
     metrics = make("statsd.example", **time.times)
-    metrics.gauge("one", lambda: 1)
+    metrics.gauge(MetricKey("worker.one"), lambda: 1)
 
     def move(seconds: float) -> None:
         time.sleep(seconds)
-        metrics._socket._port = other.port
+        metrics._sinks[0]._socket._port = other.port
 
-    metrics._sleep = move
+    metrics._sleep = metrics._sinks[0]._sleep = move
     run(metrics)
     assert len(server.lines()) == 60
     assert len(other.lines()) == 60
@@ -349,15 +358,15 @@ def test_a_new_address_is_used_from_then_on(server, make, lookups):
 def test_a_failing_send_is_no_error_and_looks_the_name_up_sooner(make, lookups, monkeypatch):
     time = VirtualTime(until=11.5)
     metrics = make("statsd.example", **time.times)
-    monkeypatch.setattr(metrics._socket, "_port", 0)  # sendto() to port 0: Invalid argument
-    metrics.gauge("one", lambda: 1)
+    monkeypatch.setattr(metrics._sinks[0]._socket, "_port", 0)  # sendto() to port 0: Invalid argument
+    metrics.gauge(MetricKey("worker.one"), lambda: 1)
     run(metrics)
     assert lookups.calls == 2  # at 0 and 10 seconds
 
 
 def test_the_server_is_asked_for_on_ipv4_first(server, make, lookups):
     metrics = make("localhost")
-    metrics.counter("emails.succeeded").total += 1
+    metrics.counter(MetricKey("succeeded", "emails")).total += 1
     metrics.flush()
     assert server.lines() == ["mill.emails.succeeded:1|c"]
 
@@ -366,11 +375,11 @@ def test_the_server_is_asked_for_on_ipv4_first(server, make, lookups):
 
 
 def test_without_a_host_nothing_is_sent(make, lookups):
-    metrics = make("")
+    metrics = Metrics()
     metrics.start()
-    metrics.counter("emails.succeeded").total += 1
-    metrics.timer("emails.duration").add(5)
-    metrics.gauge("one", lambda: 1 / 0)
+    metrics.counter(MetricKey("succeeded", "emails")).total += 1
+    metrics.timer(MetricKey("duration", "emails")).add(5)
+    metrics.gauge(MetricKey("worker.one"), lambda: 1 / 0)
     metrics.flush()
     metrics.close()
     assert lookups.calls == 0
@@ -388,11 +397,11 @@ def test_close_sends_what_is_left_at_once(server, make):
 
     metrics = make(sleep=sleep)
     for number in range(100):
-        metrics.counter(f"emails.number_{number}").total += 1
+        metrics.counter(MetricKey(f"number_{number}", "emails")).total += 1
     metrics.start()
     asleep.wait()  # the first of the packets is out, the others are to be spread
     assert len(server.packets()) == 1
-    metrics.counter("emails.late").total += 1
+    metrics.counter(MetricKey("late", "emails")).total += 1
     metrics.close()
     assert ended.is_set()
     lines = server.lines()
@@ -404,8 +413,8 @@ def test_after_close_nothing_raises_and_nothing_is_sent(server, make):
     metrics = make()
     metrics.start()
     metrics.close()
-    metrics.counter("emails.succeeded").total += 1
-    metrics.timer("emails.duration").add(5)
+    metrics.counter(MetricKey("succeeded", "emails")).total += 1
+    metrics.timer(MetricKey("duration", "emails")).add(5)
     metrics.flush()
     metrics.close()
     assert server.packets() == []

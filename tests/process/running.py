@@ -39,7 +39,7 @@ class Process:
 
     def __init__(self, clock, drain_seconds, concurrency):
         self.clock = clock
-        self.metrics = Metrics("", 0, "millpond", "test")
+        self.metrics = Metrics()
         self.core = Core(concurrency, drain_seconds, clock, self)
         self.refusals = Refusals(self.core)
         self.exit_code = None

@@ -63,9 +63,7 @@ class Process:
         self.torn_down: list[float] = []
         queues = Queues([self.rig.consumer], Refusals(self.core))
         teardowns = [lambda: self.torn_down.append(clock.now())]
-        self.service = Service(
-            self.core, Metrics("", 0, "millpond", "test"), queues, Observer(self.core, "t"), teardowns=teardowns
-        )
+        self.service = Service(self.core, Metrics(), queues, Observer(self.core, "t"), teardowns=teardowns)
         gevent.spawn(self._run)
         settle()
 

@@ -9,6 +9,8 @@ from millpond.errors import (
     FINISHED,
     Retry,
 )
+from millpond.observe.metric_row import MetricKey
+from millpond.process.gauges import SnapshotGauges
 from tests.handlers import Gate, fine
 from tests.process.running import LONG
 
@@ -145,7 +147,8 @@ def test_what_the_watchdog_has_seen_and_done_is_counted_once(process, clock):
     one = process({"job": lambda payload, message: None}, start=False)
     watchdog = Recorded()
     one.start(watchdog=watchdog)
-    counted = lambda name: one.metrics.counter(f"worker.{name}").total  # noqa: E731
+    gauges = SnapshotGauges(one.observer, clock)
+    counted = lambda name: gauges.read().totals[MetricKey(f"worker.{name}")]  # noqa: E731
     assert (counted("hub_blocked"), counted("leases_rescued")) == (0, 0)
     for blocked, rescued in ((2, 30), (3, 31)):
         watchdog.hub_blocked, watchdog.leases_rescued = blocked, rescued

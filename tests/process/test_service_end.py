@@ -39,7 +39,7 @@ def service_of(rig, clock, drain_seconds, until_empty=False):
     core = Core(10, drain_seconds, clock, ExitSignals())
     core.pool = rig.pool
     queues = Queues([rig.consumer], Refusals(core))
-    return Service(core, Metrics("", 0, "millpond", "t"), queues, Observer(core, "t"), until_empty=until_empty)
+    return Service(core, Metrics(), queues, Observer(core, "t"), until_empty=until_empty)
 
 
 def stuck(clock, **settings):

@@ -1,0 +1,43 @@
+"""ProcessMetrics: the metrics of one process, and whoever sends or shows them, as the settings want it."""
+
+from __future__ import annotations
+
+from millpond import __version__
+from millpond.app.config import AllSettings
+from millpond.app.output_settings import StatsdSettings
+from millpond.observe.cloudwatch_lines import CloudwatchLines
+from millpond.observe.histograms import MetricHistograms
+from millpond.observe.metrics import Metrics, MetricSink
+from millpond.observe.prometheus import prometheus_text
+from millpond.observe.statsd_packets import DatadogNaming, GraphiteNaming
+from millpond.observe.statsd_sender import StatsdSender
+from millpond.process.process_name import ProcessName
+
+
+class ProcessMetrics:
+    """The `metrics` of a process. CloudWatch comes before StatsD, whose packets take a part of each second."""
+
+    def __init__(self, settings: AllSettings) -> None:
+        sinks: list[MetricSink] = []
+        self._name = settings.worker.name
+        self._histograms = MetricHistograms()
+        if settings.http.listen:
+            sinks.append(self._histograms)
+        if settings.cloudwatch.namespace:
+            wanted = settings.cloudwatch
+            sinks.append(CloudwatchLines(wanted.namespace, frozenset(wanted.metrics), wanted.by_type))
+        if settings.statsd.host:
+            self._process = ProcessName(settings.worker.name)
+            sinks.append(statsd_sender(settings.statsd, self._process.text))
+        self.metrics = Metrics(*sinks)
+
+    def prometheus_text(self) -> str:
+        """What GET /metrics answers, where [http] listens."""
+        worker = {"name": self._name, "version": __version__}
+        return prometheus_text(self.metrics.totals(), self._histograms, worker)
+
+
+def statsd_sender(settings: StatsdSettings, process: str) -> StatsdSender:
+    """What sends to the StatsD server of these settings, in its format."""
+    naming = GraphiteNaming if settings.format == "graphite" else DatadogNaming
+    return StatsdSender(settings.host, settings.port, naming(settings.prefix, process))
