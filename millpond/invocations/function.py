@@ -94,13 +94,16 @@ class LambdaFunction:
         asking = [gevent.spawn(lookup.ask) for lookup in self._lookups.values()]
         gevent.joinall(asking, timeout=ASK_SECONDS)
         gevent.killall(asking)
-        missing = [
-            f"[queues.{name}] url = {shown(self._sources[name].url)}: {shown(lookup.error)}"
-            for name, lookup in self._lookups.items()
-            if lookup.is_missing
-        ]
-        if missing:
-            raise ConfigError(*missing)
+        missing = {name: lookup.error for name, lookup in self._lookups.items() if lookup.is_missing}
+        if len(missing) == len(self._lookups):
+            raise ConfigError(*(f"{self._place_of(name)}: {shown(error)}" for name, error in missing.items()))
+        for name, error in missing.items():  # the batches of the others are no worse for it
+            code = error.code if error is not None else ""
+            text = f"{self._place_of(name)}: {shown(error)}; the other queues are worked on"
+            log.event(logging.WARNING, "queue.unknown", text, queue=name, code=code)
+
+    def _place_of(self, name: str) -> str:
+        return f"[queues.{name}] url = {shown(self._sources[name].url)}"
 
     def __call__(self, event: object, context: LambdaContext) -> ItemFailures:
         began = self._clock.now()

@@ -285,6 +285,18 @@ def test_a_queue_that_did_not_answer_at_the_boot_is_asked_again_before_a_batch(s
     assert len(stage.queues.receive("late-dead")) == 1
 
 
+def test_a_queue_that_is_gone_keeps_no_other_from_its_work(stage, tmp_path):
+    tables = "".join(
+        f'[queues.{name}]\nurl = "{url}"\n'
+        for name, url in {"stays": stage.queues.create("stays"), "gone": stage.queues.url("ten") + "-gone"}.items()
+    )
+    project = write_project(tmp_path / "project", HANDLERS, f'[worker]\nhandlers = ["jobs"]\n{tables}')
+    with runtime_api.running() as api, Lambda(project, api, **ENVIRON) as function:
+        put(stage, "stays", "reject")
+        assert EventSourceMapping(stage.queues, "stays", api).poll() == []
+        assert "NonExistentQueue" in function.expect("queue.unknown", queue="gone")["code"]
+
+
 #: No name server answers.
 NO_NAMES = """
 from millpond.lambda_ import entry
