@@ -44,6 +44,8 @@ def queue_settings(fifo: bool = False, **keys: Any) -> QueueSettings:
 class Polling:
     """The pollers of one queue, and what they brought. Of the permits another queue has `taken`."""
 
+    name = "q"
+
     def __init__(
         self,
         clock: Any,

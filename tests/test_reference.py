@@ -27,6 +27,7 @@ from millpond.app.dead_letter import ATTRIBUTE, MAX_VALUE_BYTES, ReasonAttribute
 from millpond.app.routing import routes
 from millpond.app.type_settings import TypeSettings
 from millpond.commands.cli import EXAMPLES
+from millpond.commands.steer_options import STEERING_COMMANDS
 from millpond.engine import books
 from millpond.hub import signals
 from millpond.mail import Attachment, Email
@@ -457,8 +458,10 @@ def _events_of(
     """The events of a call: the name, what says its level, and the fields."""
     called = _called(call)
     given = {keyword.arg: keyword.value for keyword in call.keywords}
-    if called in ("event", "from_thread") and len(call.args) >= 2:
+    if called in ("event", "from_thread", "on_demand") and len(call.args) >= 2:
         yield from ((name, call.args[0], call.keywords) for name in _names(call.args[1], function, tree))
+    elif called == "dump_line":
+        yield call.args[0].value, _Level("info"), call.keywords
     elif isinstance(extra := given.get("extra"), ast.Dict):
         fields = _as_keywords(extra)
         yield from ((one.value.value, _Level(called), fields) for one in fields if one.arg == "event")
@@ -588,6 +591,7 @@ PROGRAMS = {
     "send": "worker.py send",
     "claims": "worker.py claims",
     "dlq": "worker.py dlq",
+    **{name: f"worker.py {name}" for name in ("run", *STEERING_COMMANDS)},
     "millpond.local": "-m millpond.local",
     "millpond.healthcheck": "-m millpond.healthcheck",
 }
@@ -617,4 +621,4 @@ def test_each_exit_code_is_listed():
 
 def test_each_signal_is_listed():
     listed = {name for row in tables("commands.md")["Signals"] for name in named(row["signal"])}
-    assert listed == {number.name for number in signals.NUMBERS}
+    assert listed == {number.name for number in (*signals.NUMBERS, *signals.STEERING_NUMBERS)}

@@ -9,6 +9,8 @@ import msgspec
 from millpond.app.setting_types import Host, MetricNames, Namespace, Port, Rate, Text
 from millpond.foreign.secrets import Unshown
 
+LogLevel = Literal["debug", "info", "warning", "error", "critical"]
+
 
 class StatsdSettings(Unshown, msgspec.Struct, frozen=True):
     """[statsd]: metrics; off where host is empty."""
@@ -37,6 +39,6 @@ class CloudwatchSettings(Unshown, msgspec.Struct, frozen=True):
 class LogSettings(Unshown, msgspec.Struct, frozen=True):
     """[log]: standard output."""
 
-    level: Literal["debug", "info", "warning", "error", "critical"] = "info"
+    level: LogLevel = "info"
     format: Literal["auto", "text", "json"] = "auto"
     succeeded_per_second: Rate = 10.0

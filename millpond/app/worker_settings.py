@@ -32,6 +32,7 @@ class WorkerSettings(Unshown, msgspec.Struct, frozen=True):
     max_block_seconds: BlockSeconds = 120.0
     threads: ThreadNumber = 4
     max_bytes_in_flight: InHandBytes = MAX_BYTES_IN_FLIGHT
+    control: bool = True
     priorities: Literal["weighted", "strict"] = "weighted"
 
     @property

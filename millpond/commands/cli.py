@@ -17,6 +17,8 @@ import gevent
 from millpond import __version__
 from millpond.app.config import AllSettings, load
 from millpond.commands.dlq_options import DLQ_EXAMPLES, add_options
+from millpond.commands.reload import RELOAD_WAIT_SECONDS, RELOADED
+from millpond.commands.steer_options import STEERING_COMMANDS, add_steering_commands
 from millpond.errors import CRASHED, FINISHED, LEFT, MISCONFIGURED, ConfigError
 from millpond.foreign.number import number_within
 from millpond.foreign.text import shown
@@ -75,10 +77,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Until the service takes them over, nothing is in hand: a signal ends the process at once, without a traceback.
         # Not by KeyboardInterrupt, which gevent prints, and which an import of the user's can swallow.
         signals.on_signal(lambda number: _end(FINISHED))
+        signals.on_steering(lambda number, frame: None)  # there is nothing to steer yet; by itself they end a process
         sys.stdout, sys.stderr = unblocked(sys.stdout), unblocked(sys.stderr)
     log.setup("info", "auto", sys.stderr)
     try:
-        code = _obey(options, signals)
+        code = _obey(options, sys.argv[1:] if argv is None else argv, signals)
     except ConfigError as error:
         code = _refuse(error.findings)
     except KeyboardInterrupt:
@@ -91,7 +94,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def _obey(options: argparse.Namespace, signals: ExitSignals) -> int:
+def _obey(options: argparse.Namespace, argv: Sequence[str], signals: ExitSignals) -> int:
+    if options.command in STEERING_COMMANDS:  # they ask workers that run, which have settings of their own
+        from millpond.commands import steer
+
+        return steer.run(options)
     settings = load(options.config, os.environ)
     # What a command prints for people stands alone on standard output.
     log.setup(settings.log.level, settings.log.format, sys.stderr if options.command else None)
@@ -113,6 +120,14 @@ def _obey(options: argparse.Namespace, signals: ExitSignals) -> int:
         from millpond.commands import dlq
 
         return dlq.run(settings, options, signals)
+    if options.command == "run":
+        from millpond.commands import run_one
+
+        return run_one.run(settings, options)
+    if options.reload:
+        from millpond.commands import reload
+
+        return reload.run(settings, argv, signals)
     return _run(settings, options, signals)
 
 
@@ -121,7 +136,8 @@ def _run(settings: AllSettings, options: argparse.Namespace, signals: ExitSignal
     from millpond.process import boot
 
     demo = Demo(settings, options.demo) if options.demo else None
-    service = boot.build(settings, until_empty=options.until_empty, signals=signals)
+    longest = RELOAD_WAIT_SECONDS if RELOADED in os.environ else boot.LONGEST_POLL_SECONDS
+    service = boot.build(settings, until_empty=options.until_empty, longest_wait_seconds=longest, signals=signals)
     if demo is not None:
         demo.put(service)
     code = service.run()
@@ -181,8 +197,8 @@ class _Parser(argparse.ArgumentParser):
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = _parser()
     options = parser.parse_args(argv, argparse.Namespace(config=Path("config.toml")))
-    if options.command and (options.until_empty or options.demo):
-        parser.error(f"--until-empty and --demo are for running, not for {options.command}")
+    if options.command and (options.until_empty or options.demo or options.reload):
+        parser.error(f"--until-empty, --demo and --reload are for running, not for {options.command}")
     return options
 
 
@@ -191,11 +207,12 @@ def _parser() -> argparse.ArgumentParser:
     common = _Parser(add_help=False)
     help_text = "the settings (default: config.toml)"
     common.add_argument("-c", "--config", type=Path, metavar="PATH", default=argparse.SUPPRESS, help=help_text)
-    program = "python -m millpond" if Path(sys.argv[0]).name == "__main__.py" else None
-    parser = _Parser(prog=program, description=DESCRIPTION, epilog=EXAMPLES, parents=[common])
+    parser = _Parser(prog=_program(), description=DESCRIPTION, epilog=EXAMPLES, parents=[common])
     parser.add_argument("--until-empty", action="store_true", help="stop when the queues are empty")
     parser.add_argument("--version", action="version", version=f"millpond {__version__}", help="print it and exit")
     parser.add_argument("--demo", type=_number, metavar="N", help="first put N sample e-mails into the local queue")
+    help_text = "for development: start again when a file of the project changes"
+    parser.add_argument("--reload", action="store_true", help=help_text)
     commands = parser.add_subparsers(dest="command", metavar="command")
     commands.add_parser("check", help="find what is wrong before it matters", parents=[common])
     send = commands.add_parser("send", help="put messages into a queue", epilog=SEND_EXAMPLES, parents=[common])
@@ -207,6 +224,12 @@ def _parser() -> argparse.ArgumentParser:
     send.add_argument("--group", default="", metavar="ID", help="its MessageGroupId")
     help_text = "a message attribute (String); can be repeated"
     send.add_argument("--attribute", action="append", default=[], metavar="NAME=VALUE", help=help_text)
+    one = commands.add_parser("run", help="run one message by hand, without a queue", parents=[common])
+    one.add_argument("type", metavar="TYPE", help="the message type, such as email.send")
+    one.add_argument("payload", metavar="PAYLOAD", help="JSON, @file, or - for standard input")
+    one.add_argument("--attempt", type=_number, default=1, metavar="N", help="which attempt it is (default: 1)")
+    one.add_argument("--event-id", default="", metavar="ID", help="its event id (default: a new one)")
+    add_steering_commands(commands, common)
     help_text = "what is known of an event of an idempotent handler"
     claims = commands.add_parser("claims", help=help_text, epilog=CLAIMS_EXAMPLES, parents=[common])
     claims.add_argument("action", metavar="ACTION", choices=["show", "release"], help="show, or release: remove it")
@@ -216,6 +239,14 @@ def _parser() -> argparse.ArgumentParser:
     help_text = "dead letters: list, show, send back, delete, export, import"
     add_options(commands.add_parser("dlq", help=help_text, epilog=DLQ_EXAMPLES, parents=[common]), _number)
     return parser
+
+
+def _program() -> str:
+    """What was typed before the arguments: `python worker.py`, `.venv/bin/python -m millpond`."""
+    script = Path(sys.argv[0])
+    if script.name == "__main__.py":
+        return f"{sys.orig_argv[0]} -m millpond"
+    return f"{sys.orig_argv[0]} {sys.argv[0]}" if script.suffix == ".py" else script.name
 
 
 def _number(text: str) -> int:

@@ -72,6 +72,7 @@ class Consumer(DeliveryKeeper, Receiver, Traffic):
     ) -> None:
         self.name = name
         self.in_memory = settings.is_local  # what is in it ends with the process
+        self.at_loopback = False  # at an emulator on this machine
         self.books = books
         self.on_busy: Callable[[], object] = _nothing  # called before the first message is in hand
         self.ready = 0  # deliveries that no slot has taken yet

@@ -8,9 +8,10 @@ from typing import Any
 from millpond.app.config import QueueSettings
 from millpond.engine.lease import LIMIT_SECONDS, Change, Lease, LeaseOwner, LeaseTerms, end_all
 from millpond.engine.lease_state import LETTING_GO
-from millpond.engine.trouble import Trouble, is_denied
+from millpond.engine.trouble import Trouble, is_denied, log_call
 from millpond.hub.clock import Clock
 from millpond.hub.countdown import Countdown
+from millpond.observe import log
 from millpond.sqs.batcher import Batcher
 from millpond.sqs.entries import results_of
 from millpond.sqs.limits import lease_seconds
@@ -58,6 +59,7 @@ class LeaseKeeper:
             self.changes,
         )
         self._clock = clock
+        self._name = name
         self._queue = queue
         self._trouble = Trouble("sqs:ChangeMessageVisibility", name, clock)
         self._drain_began: float | None = None
@@ -93,6 +95,9 @@ class LeaseKeeper:
             return marked
         started = self._clock.now()
         results = results_of(self._queue.change_visibility, [call for _, call in sent])
+        if log.is_debug:
+            failed, seconds = len(results) - results.count(None), self._clock.now() - started
+            log_call(self._name, "change of visibility", failed, len(results), seconds)
         if self._trouble.since or any(results):
             self._trouble.read(self._queue.url, results, started, self.changes.count)
         return marked + [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -17,6 +18,7 @@ from millpond.errors import QueueError, Unreachable
 from millpond.hub.backoff import call_back_off_seconds
 from millpond.hub.clock import Clock, Event
 from millpond.hub.countdown import Countdown
+from millpond.observe import log
 from millpond.sqs.http_connection import TOO_LARGE
 from millpond.sqs.queue import Queue, Received
 
@@ -29,7 +31,9 @@ BRIEF_SECONDS = 2
 
 
 class Receiver(Protocol):
-    """Who the pollers receive for: the consumer."""
+    """Who the pollers receive for: the consumer. `name`: of its queue."""
+
+    name: str
 
     def accept(self, messages: list[Received], latest: float, earliest: float) -> object:
         """Take what a receive brought. SQS has handed it out between these two moments."""
@@ -86,16 +90,15 @@ class Pollers:
         self._pollers[poller] = None
         self._spawn(self._run, poller)
 
-    def quiet(self) -> bool:
-        """Begin no receive until `resume`; the open ones are left to return. False: nothing has changed."""
-        changed = self.receiving.quiet()
+    def quiet(self) -> None:
+        """Begin no receive until `resume`; the open ones are left to return."""
+        self.receiving.quiet()
         self._share.dismiss()
-        return changed
 
-    def resume(self) -> bool:
-        """Receive again. False: nothing has changed."""
+    def resume(self) -> None:
+        """Receive again."""
         self.empty_in_a_row = 0  # of before: messages may have come since
-        return self.receiving.resume()
+        self.receiving.resume()
 
     def stop(self) -> None:
         self.receiving.stop()
@@ -103,6 +106,10 @@ class Pollers:
         self._share.dismiss()
         if not self._pollers:
             self.ended.set()
+
+    def abandon(self) -> None:
+        """Wait for no open receive any more, after `stop`: what one still brings comes back by its time-out."""
+        self.ended.set()
 
     @property
     def ever_received(self) -> bool:
@@ -162,6 +169,8 @@ class Pollers:
             self._share.polled(permits, 0, quiet)
             return self._failed(poller, answer)
         got = len(answer)
+        if log.is_debug:
+            self._log_receive(permits, got, started)
         if self._share.bytes.mean or (got and answer[0].size):  # before the permits go back: others wait for both
             self._share.bytes.add(answer)
         self._share.polled(permits, got, quiet)
@@ -204,6 +213,11 @@ class Pollers:
         finally:
             poller.state = PollerState.WAITING
             self._overdue.remove(poller)
+
+    def _log_receive(self, asked: int, got: int, started: float) -> None:
+        seconds = round(self._clock.now() - started, 3)
+        text = f"a receive of {asked} brought {got} in {seconds:g} s; {self.active} pollers"
+        log.event(logging.DEBUG, "poll.done", text, queue=self._receiver.name, asked=asked, got=got, seconds=seconds)
 
     def _miss(self, poller: Poller) -> None:
         """In the hub: this poller is overdue. Where no other is at work one more joins, or nobody would receive."""

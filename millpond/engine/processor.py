@@ -31,12 +31,13 @@ from millpond.engine.outcomes import (
 )
 from millpond.engine.raised import Raised, RaisedReader
 from millpond.engine.record_steps import Step, handle_records
-from millpond.engine.traced_call import handler_call
+from millpond.engine.traced_call import handler_call, logged_call
 from millpond.hub.backoff import in_upper_half, retry_seconds, whole_seconds
 from millpond.hub.countdown import Countdown, Time
 from millpond.hub.interruption import Interruption
 from millpond.hub.threads import NoThread, NotStarted, Threads
 from millpond.message import Outcome
+from millpond.observe import log
 
 #: Threads for handlers that ask for one.
 THREADS = 4
@@ -87,7 +88,12 @@ class Processor:
         }
         self.gates = [desk.gate for desk in self._desks.values()]
         self._reader = RaisedReader()
-        self._call = handler_call()
+        self._plain_call = handler_call()
+        self.log_starts(log.is_debug)
+
+    def log_starts(self, wanted: bool) -> None:
+        """Whether each message that begins has a debug line. Where it has none, none costs anything."""
+        self._call = logged_call(self._plain_call) if wanted else self._plain_call
 
     @property
     def desks(self) -> list[Desk]:

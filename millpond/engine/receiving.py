@@ -34,21 +34,17 @@ class Receiving:
         self._changed.set()
         self._stopped: Event = clock.event()
 
-    def quiet(self) -> bool:
-        """Let no receive begin. False: nothing has changed."""
-        if self.state is not RECEIVING:
-            return False
-        self.state = QUIET
-        self._changed.clear()
-        return True
+    def quiet(self) -> None:
+        """Let no receive begin until `resume`. Once it is stopped, nothing changes that."""
+        if self.state is RECEIVING:
+            self.state = QUIET
+            self._changed.clear()
 
-    def resume(self) -> bool:
-        """Let receives begin again. False: nothing has changed."""
-        if self.state is not QUIET:
-            return False
-        self.state = RECEIVING
-        self._changed.set()
-        return True
+    def resume(self) -> None:
+        """Let receives begin again."""
+        if self.state is QUIET:
+            self.state = RECEIVING
+            self._changed.set()
 
     def stop(self) -> None:
         """Let no receive begin any more: the drain begins."""

@@ -19,10 +19,11 @@ from millpond.engine.lease_keeper import DENIED_SECONDS, FLUSHERS, LeaseKeeper
 from millpond.engine.message_sender import NO_PLACE, MessageSender, SenderOwner
 from millpond.engine.outcomes import SUCCEEDED, VISIBLE_AGAIN
 from millpond.engine.processor import Processor
-from millpond.engine.trouble import Trouble, is_denied
+from millpond.engine.trouble import Trouble, is_denied, log_call
 from millpond.errors import LeaseLost
 from millpond.hub.clock import Clock
 from millpond.message import Outcome
+from millpond.observe import log
 from millpond.sqs.batcher import Batcher
 from millpond.sqs.entries import results_of
 from millpond.sqs.queue import Failure, Queue
@@ -78,6 +79,7 @@ class Settler(LeaseOwner, SenderOwner, ClaimOwner):
         owner: SettlerOwner,
     ) -> None:
         self.leases = LeaseKeeper(name, settings, queue, max_waiting, self, clock, spawn)
+        self._name = name
         self._queue = queue
         self._processor = processor
         self._held_back = held_back
@@ -222,6 +224,10 @@ class Settler(LeaseOwner, SenderOwner, ClaimOwner):
         handles = [delivery.lease.handle for delivery in ready]
         started = self._clock.now()
         results = results_of(self._queue.delete, handles) if handles else []
+        if log.is_debug and handles:
+            log_call(
+                self._name, "delete", len(results) - results.count(None), len(results), self._clock.now() - started
+            )
         if self._deleting.since or any(results):
             self._deleting.read(self._queue.url, results, started, self.deletes.count)
         gone = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from typing import cast
 
@@ -17,6 +18,18 @@ def handler_call() -> HandlerCall:
     """What calls a handler, for the life of the process: OpenTelemetry is set up before the first message, or never."""
     found = spans()
     return call_handler if found is None else partial(_call_in_span, found)
+
+
+def logged_call(call: HandlerCall) -> HandlerCall:
+    """The same call, with a debug line first."""
+
+    def call_logged(route: Route, delivery: Delivery) -> object:
+        if route.call is not only_decode:
+            text = f"{route.where} begins, with {delivery.limit_seconds:g} s of time"
+            log.event(logging.DEBUG, "message.started", text, **delivery.identity())
+        return call(route, delivery)
+
+    return call_logged
 
 
 def _call_in_span(spans: Spans, route: Route, delivery: Delivery) -> object:

@@ -166,3 +166,9 @@ class ReceiveTrouble(Trouble):
         if failure.name in ("", EARLY.code):
             return "look at the network, and at what stands between the worker and SQS (a proxy, a host name)"
         return super()._remedy(failure)
+
+
+def log_call(queue: str, what: str, failed: int, number: int, seconds: float) -> None:
+    """A debug line for a call that settles messages, or keeps them."""
+    text = f"a call has made {number - failed} of {number} entries ({what}) in {seconds:.3f} s"
+    log.event(logging.DEBUG, "batch.done", text, queue=queue, what=what, number=number, failed=failed)

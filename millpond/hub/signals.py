@@ -1,4 +1,4 @@
-"""The signals that ask a process to end, and the thread that ends it by force where it takes too long."""
+"""The signals of a process: those that ask it to end, a thread that ends it by force, and those that steer it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from types import FrameType
 from typing import Any
 
 from gevent.monkey import get_original
@@ -24,6 +25,8 @@ _get_ident: Callable[[], int] = get_original("_thread", "get_ident")
 _sleep: Callable[[float], None] = get_original("time", "sleep")
 
 NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+#: Quiet, resume, dump: they end nothing.
+STEERING_NUMBERS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT)
 #: Until something can be in hand (imports, setup(), the first calls) a process has this long after a signal.
 BEFORE_WORK_SECONDS = 3.0
 #: How often the thread looks whether the limit has changed.
@@ -58,6 +61,12 @@ class ExitSignals:
         for number in NUMBERS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, lambda number, frame: act(number))
+
+    def on_steering(self, act: Callable[[int, FrameType | None], object]) -> None:
+        """The same for the signals that steer; `act` gets the frame in which the main thread stands, too."""
+        for number in STEERING_NUMBERS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, act)
 
     def allow(self, seconds: float, code: int) -> None:
         """Let the process go on for this long after the first signal; `code`: its exit code if it is ended by force."""
@@ -94,6 +103,6 @@ class ExitSignals:
 def begin_child() -> None:
     """In a forked child: its signals are its own, and the thread of its parent sees none of them."""
     signal.set_wakeup_fd(-1)
-    for number in NUMBERS:
+    for number in (*NUMBERS, *STEERING_NUMBERS):
         if callable(signal.getsignal(number)):
             signal.signal(number, signal.SIG_DFL)

@@ -20,6 +20,8 @@ from millpond.observe.log_format import WIRE_TEXT_LENGTH, JsonFormat, TextFormat
 from millpond.observe.log_output import LogOutput, outputs
 
 _engine = logging.getLogger("millpond")
+#: Whether debug lines are written: whoever has one on the way of each message looks here, before it makes its text.
+is_debug = False
 
 
 def setup(level: str, format: str, stream: TextIO | None = None) -> None:  # noqa: A002  the key's name in [log]
@@ -29,16 +31,23 @@ def setup(level: str, format: str, stream: TextIO | None = None) -> None:  # noq
     """
     out = stream or sys.stdout  # None where the process was started without one
     text = format == "text" or (format == "auto" and out is not None and out.isatty())
-    threshold = logging.getLevelNamesMapping()[level.upper()]
     root = logging.getLogger()
     for old in outputs():
         root.removeHandler(old)
     root.addHandler(LogOutput(out, TextFormat() if text else JsonFormat()))
-    root.setLevel(threshold)
-    for name in ("boto3", "botocore", "urllib3"):  # at info and below they log each call, bodies included
-        logging.getLogger(name).setLevel(max(logging.WARNING, threshold))
+    set_level(level)
     # No line shows them, and threading.current_thread() makes an object for each greenlet that logs.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+
+
+def set_level(level: str) -> None:
+    """Write what has this level, or a higher one; `level` as in `setup`."""
+    threshold = logging.getLevelNamesMapping()[level.upper()]
+    global is_debug
+    is_debug = threshold <= logging.DEBUG
+    logging.getLogger().setLevel(threshold)
+    for name in ("boto3", "botocore", "urllib3"):  # at info and below they log each call, bodies included
+        logging.getLogger(name).setLevel(max(logging.WARNING, threshold))
 
 
 def take_failures() -> None:
@@ -81,6 +90,13 @@ def _not_handled(record: logging.LogRecord, error: BaseException) -> None:
     for output in outputs():
         for one in records:
             output.handle(one)
+
+
+def on_demand(level: int, name: str, message: str, /, **fields: Any) -> None:
+    """Log an event that an operator has asked for just now: it is written whatever the level of the log is."""
+    record = record_of(level, name, message, fields)
+    for output in outputs():
+        output.handle(record)
 
 
 def from_thread(level: int, name: str, message: str, /, **fields: Any) -> None:

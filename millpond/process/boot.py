@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import gevent
 import msgspec
@@ -25,18 +26,22 @@ from millpond.local import LocalSqs
 from millpond.observe import log
 from millpond.observe.metrics import Metrics
 from millpond.process.claim_store import check_store, open_store
+from millpond.process.control import ControlServer
 from millpond.process.core import Core
 from millpond.process.follower import start_followers
 from millpond.process.observer import Observer
 from millpond.process.process_metrics import ProcessMetrics
 from millpond.process.refusals import Refusals
 from millpond.process.service import Service
+from millpond.process.steering import Steering
 from millpond.process.wiring import Queues, Wiring
 
 #: The account of the local SQS.
 LOCAL_ARN = "arn:aws:sqs:us-east-1:000000000000"
 #: Objects made before the collector looks for cycles: messages leave hardly any behind (Python's own is 700 to 2,000).
 GC_ALLOCATIONS = 20_000
+#: The longest that SQS lets a poll wait.
+LONGEST_POLL_SECONDS = 20
 #: --until-empty believes two empty long polls, and need not wait 20 s for each.
 UNTIL_EMPTY_WAIT_SECONDS = 2
 
@@ -45,6 +50,7 @@ def build(
     settings: AllSettings,
     *,
     until_empty: bool = False,
+    longest_wait_seconds: int = LONGEST_POLL_SECONDS,
     clock: Clock | None = None,
     signals: ExitSignals | None = None,
 ) -> Service:
@@ -52,23 +58,29 @@ def build(
 
     A signal meanwhile ends that: the service that is returned is stopping then, and has nothing in hand.
     """
-    settings = _for_until_empty(settings) if until_empty else settings
+    settings = _with_polls_of(
+        min(longest_wait_seconds, UNTIL_EMPTY_WAIT_SECONDS) if until_empty else longest_wait_seconds, settings
+    )
     handlers = discovery.handlers_of(settings)
     metrics, worker = ProcessMetrics(settings).metrics, settings.worker
     core = Core(worker.concurrency, worker.drain_limit, clock or SystemClock(), signals or ExitSignals())
     core.install_signals()
     prepare_process()
     observer = Observer(core, worker.name)
-    followers = start_followers(settings, core, os.environ)
+    steering = Steering(core, observer)
+    steering.install_signals(core.signals)
+    followers = start_followers(settings, core, os.environ, ControlServer(steering, observer))
     teardowns = core.boot(partial(set_up, handlers)) or ()
     queues = core.boot(partial(_wire, settings, core, handlers, metrics)) or Queues((), Refusals(core))
     teardowns = [*teardowns, *queues.closing]
-    return Service(core, metrics, queues, observer, teardowns=teardowns, until_empty=until_empty, followers=followers)
+    options: Any = {"teardowns": teardowns, "until_empty": until_empty, "followers": followers}
+    return Service(core, metrics, queues, observer, steering, **options)
 
 
-def _for_until_empty(settings: AllSettings) -> AllSettings:
+def _with_polls_of(seconds: int, settings: AllSettings) -> AllSettings:
+    """The settings, with polls that wait no longer than this."""
     queues = {
-        name: msgspec.structs.replace(queue, wait_seconds=min(queue.wait_seconds, UNTIL_EMPTY_WAIT_SECONDS))
+        name: msgspec.structs.replace(queue, wait_seconds=min(queue.wait_seconds, seconds))
         for name, queue in settings.queues.items()
     }
     return msgspec.structs.replace(settings, queues=queues)

@@ -15,6 +15,7 @@ from millpond.errors import ConfigError
 from millpond.foreign.text import shown
 from millpond.http.http_server import HttpServer
 from millpond.observe import log
+from millpond.process.control import ControlServer
 from millpond.process.core import Core
 from millpond.process.ecs_agent import EcsAgent
 from millpond.process.health import Health
@@ -35,7 +36,9 @@ class Follower(Protocol):
         """Nothing is in hand any more, or nothing more can be done; the exit follows."""
 
 
-def start_followers(settings: AllSettings, core: Core, environ: Mapping[str, str]) -> list[Follower]:
+def start_followers(
+    settings: AllSettings, core: Core, environ: Mapping[str, str], control: ControlServer | None = None
+) -> list[Follower]:
     """Start what this platform needs. Raises ConfigError. Call it before setup(): a long boot is seen as one then."""
     _log_short_grace(settings, environ)
     health = Health(core)
@@ -47,6 +50,9 @@ def start_followers(settings: AllSettings, core: Core, environ: Mapping[str, str
         notifier.start()
     if not settings.http.listen and place is None:
         followers.clear()  # nobody asks how it fares
+    if control is not None and settings.worker.control:
+        followers.append(control)
+        control.start()
     if protection := _protection(settings.platform, core, environ):
         followers.append(protection)
         protection.start()

@@ -49,14 +49,27 @@ class Observer:
         """The process now, with at most this many of the handlers that run."""
         clock, consumers = self._core.clock, self.queues.consumers if self.queues is not None else ()
         now, wall_time = clock.now(), clock.time()
-        running = [one for consumer in consumers for one in consumer.hand if one.is_inside()]
+        running = self._running()
         return Snapshot(
             taken=wall_time,
             worker=self._worker(),
             queues=[queue_of(consumer, now, wall_time, self.depths.get(consumer.name)) for consumer in consumers],
             types=types_of(consumers, running, now),
             running=[running_of(one, now) for one in heapq.nsmallest(most_running, running, key=_started)],
+            running_number=len(running),
         )
+
+    def now(self) -> float:
+        """The moment on the clock by which deliveries count."""
+        return self._core.clock.now()
+
+    def longest_running(self) -> list[Delivery]:
+        """The deliveries that are inside their handlers: those that have been for longest, MAX_RUNNING at most."""
+        return heapq.nsmallest(MAX_RUNNING, self._running(), key=_started)
+
+    def _running(self) -> list[Delivery]:
+        consumers = self.queues.consumers if self.queues is not None else ()
+        return [one for consumer in consumers for one in consumer.hand if one.is_inside()]
 
     @property
     def state(self) -> WorkerState:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from millpond.engine.consumer import Consumer
 from millpond.errors import CRASHED, LEFT
+from millpond.hub.process_title import ProcessTitle
 from millpond.observe import log
 from millpond.observe.metric_row import MetricKey
 from millpond.observe.metrics import Metrics
@@ -17,12 +18,15 @@ from millpond.process.follower import Follower
 from millpond.process.gauges import SnapshotGauges
 from millpond.process.observer import Observer
 from millpond.process.report import log_end, log_progress
+from millpond.process.steering import Steering
 from millpond.process.watchdog import Watchdog
 from millpond.process.wiring import Queues
 
 PROGRESS_SECONDS, EMPTY_LOOK_SECONDS = 30.0, 0.1
 #: How often the watchdog's keys are renewed.
 KEEP_SECONDS = 10.0
+#: How often the title of the process is renewed.
+TITLE_SECONDS = 2.0
 #: Two long polls that come back empty: only then --until-empty believes it.
 EMPTY_POLLS = 2
 
@@ -40,6 +44,7 @@ class Service:
         metrics: Metrics,
         queues: Queues,
         observer: Observer,
+        steering: Steering | None = None,
         *,
         teardowns: Sequence[Callable[[], object]] = (),
         until_empty: bool = False,
@@ -51,6 +56,7 @@ class Service:
         self._queues = queues
         self._observer = observer
         observer.queues = queues
+        self._steering = steering or Steering(core, observer)
         self._teardowns = teardowns
         self._until_empty = until_empty
         self._followers = followers
@@ -64,6 +70,7 @@ class Service:
         if watchdog := self._queues.watchdog:
             watchdog.start()
             core.spawn(self._keep_watchdog, watchdog)
+        core.spawn(self._keep_title)
         if not core.stopping:
             self._start_pollers()
         while self._step():
@@ -89,6 +96,8 @@ class Service:
         for follower in self._followers:
             follower.ready(self.consumers)
         for consumer in self.consumers:
+            if self._steering.is_quiet:
+                consumer.pollers.quiet()
             consumer.pollers.start()
         text, names = "waiting for messages", [consumer.name for consumer in self.consumers]
         if unanswered := self._queues.unanswered:
@@ -114,6 +123,14 @@ class Service:
         while True:
             watchdog.hand_over_keys()
             self.core.clock.sleep(KEEP_SECONDS)
+
+    def _keep_title(self) -> None:
+        """Show in `ps` how many slots are at work, and what the process does where it does not just run."""
+        title, pool = ProcessTitle(), self.core.pool
+        while True:
+            state = "" if self._observer.state == "running" else f" {self._observer.state}"
+            title.show(f"[{pool.busy}/{pool.size}]{state}")
+            self.core.clock.sleep(TITLE_SECONDS)
 
     def _start_reading(self) -> None:
         """Read the gauges each second, and ask for the depths each minute, where anybody sees them."""

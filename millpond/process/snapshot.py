@@ -113,13 +113,16 @@ class RunningSnapshot(SnapshotPart, frozen=True, kw_only=True):
 
 
 class Snapshot(SnapshotPart, frozen=True, kw_only=True):
-    """One process, `taken` at (seconds since the epoch). `running`: those that have run for longest, at most 100."""
+    """One process, `taken` at (seconds since the epoch). `running`: those that have run for longest, at most 100 of
+    `running_number`.
+    """
 
     taken: float
     worker: WorkerSnapshot
     queues: list[QueueSnapshot]
     types: list[TypeSnapshot]
     running: list[RunningSnapshot]
+    running_number: int
 
 
 def snapshot_json(snapshot: Snapshot) -> bytes:

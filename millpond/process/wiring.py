@@ -38,6 +38,7 @@ from millpond.process.refusals import Refusals
 from millpond.process.watchdog import GuardedQueue, Watchdog
 from millpond.sqs.lifeline import rescue
 from millpond.sqs.limits import MAX_BATCH
+from millpond.sqs.queue_url import is_loopback
 from millpond.sqs.sqs_queue import Sqs, SqsQueue
 
 #: Queues are asked for their attributes side by side; the polls wait no longer for those that do not answer.
@@ -57,6 +58,7 @@ class Queues(NamedTuple):
     unanswered: Sequence[str] = ()
     closing: Sequence[Callable[[], object]] = ()
     permits: Permits | None = None
+    processor: Processor | None = None
 
 
 class Wiring:
@@ -104,7 +106,12 @@ class Wiring:
             if not greenlet.ready() or isinstance(lookup.error, Unreachable)
         ]
         closing = [self._remover.close] if self._remover is not None else []
-        known: Any = {"unanswered": unanswered, "closing": closing, "permits": self._permits}
+        known: Any = {
+            "unanswered": unanswered,
+            "closing": closing,
+            "permits": self._permits,
+            "processor": self._processor,
+        }
         return Queues(consumers, self._refusals, self._watchdog(), close_local_polls, **known)
 
     def _check_missing(self) -> None:
@@ -139,6 +146,7 @@ class Wiring:
             on_settled=self._remover.settled if self._remover is not None else None,
         )
         self._lookups[name] = AttributeLookup(core, sqs.queue(self._urls[name]), consumer, self._longest_policy)
+        consumer.at_loopback = is_loopback(sqs.endpoint_url)
         if not settings.is_local:  # the local queue is blocked with the hub: it could not answer
             self._guard(name, consumer, sqs)
         return consumer

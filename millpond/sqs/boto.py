@@ -42,7 +42,7 @@ class BotoSqs(Sqs):
         self, queue_url: str, region: str, endpoint_url: str, wait_seconds: int, polls: int, settles: int
     ) -> None:
         endpoint = find_endpoint(queue_url, region, endpoint_url)
-        url = endpoint.url.rstrip("/")
+        self.endpoint_url = url = endpoint.url.rstrip("/")
         self.credentials = Credentials(credentials_loader(endpoint))
         try:
             core = botocore.session.get_session()

@@ -29,6 +29,7 @@ class Sqs(ABC):
 
     client: str  # wire or boto3
     credentials: Keyring
+    endpoint_url: str
 
     @abstractmethod
     def call(self, name: str, request: Request, seconds: float, read: Callable[[bytes | bytearray], Read]) -> Read:

@@ -207,7 +207,7 @@ def test_a_reader_that_leaves_changes_no_exit_code_and_nothing_is_said(project, 
         (["fly"], "invalid choice: 'fly'"),
         (["send", "ok"], "the following arguments are required: PAYLOAD"),
         (["send", "ok", "1", "--count", "0"], "argument --count: 0: a whole number, 1 or more"),
-        (["--demo", "3", "check"], "--until-empty and --demo are for running, not for check"),
+        (["--demo", "3", "check"], "--until-empty, --demo and --reload are for running, not for check"),
         (["--until-empty", "send", "ok", "1"], "are for running, not for send"),
     ],
 )

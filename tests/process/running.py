@@ -14,6 +14,7 @@ from millpond.process.core import Core
 from millpond.process.observer import Observer
 from millpond.process.refusals import Refusals
 from millpond.process.service import Service
+from millpond.process.steering import Steering
 from millpond.process.wiring import Queues
 from tests.handlers import fine
 from tests.rig import Rig
@@ -42,6 +43,8 @@ class Process:
         self.metrics = Metrics()
         self.core = Core(concurrency, drain_seconds, clock, self)
         self.refusals = Refusals(self.core)
+        self.observer = Observer(self.core, "test")
+        self.steering = Steering(self.core, self.observer)
         self.exit_code = None
         self.ended_at = None
 
@@ -51,8 +54,7 @@ class Process:
         self.refusals.watch(consumers)
         queues = Queues(consumers, self.refusals, **queues)
         options = {"teardowns": teardowns, "until_empty": until_empty, "followers": followers}
-        self.observer = Observer(self.core, "test")
-        self.service = Service(self.core, self.metrics, queues, self.observer, **options)
+        self.service = Service(self.core, self.metrics, queues, self.observer, self.steering, **options)
         self.core.install_signals()
         gevent.spawn(self._run)
         settle()

@@ -1,0 +1,103 @@
+"""`worker.py run`: one message by hand, to its handler, without any queue."""
+
+from __future__ import annotations
+
+import sys
+import time
+from argparse import Namespace
+from uuid import uuid4
+
+import gevent
+import msgspec
+
+from millpond.app import discovery
+from millpond.app.config import AllSettings
+from millpond.app.routing import name_of_route
+from millpond.commands.send import read_payload
+from millpond.engine.delivery import Delivery, Line
+from millpond.engine.processor import Processor
+from millpond.errors import FINISHED, LEFT, ConfigError
+from millpond.foreign.text import lines, shown
+from millpond.hub.clock import SystemClock
+from millpond.message import Outcome, envelope_text
+from millpond.observe import screen
+from millpond.process.boot import prepare_process, set_up
+from millpond.process.drain import TEARDOWN_SECONDS
+from millpond.sqs.limits import MAX_BYTES
+from millpond.sqs.queue import Received
+
+#: Characters of the reason or the error that is printed.
+MAX_PRINTED = 2_000
+
+
+def run(settings: AllSettings, options: Namespace) -> int:
+    """Run the handler of a type with this payload, print its outcome, and return the exit code: 0 where it succeeded.
+
+    Claims are not asked: what is done by hand is done although it was done before. Raises ConfigError.
+    """
+    handlers = discovery.handlers_of(settings)
+    payload = msgspec.Raw(read_payload(options.payload).encode())
+    if name_of_route(options.type, handlers.routes) is None:
+        types = ", ".join(sorted(handlers.routes)) or "none at all"
+        raise ConfigError(f"no handler takes {shown(options.type)}; there are handlers for {types}")
+    prepare_process()
+    teardowns = set_up(handlers)
+    try:
+        clock = SystemClock()
+        processor = Processor(handlers.routes, settings.retry, clock, settings.worker.threads)
+        received = Received(
+            message_id=str(uuid4()),
+            receipt_handle="",
+            body=envelope_text(options.type, options.event_id or uuid4().hex, payload),
+            receive_count=options.attempt,
+            sent_ms=int(time.time() * 1000),
+        )
+        delivery = Delivery(received, NoQueue(), clock, clock.time())
+        outcome = gevent.spawn(processor.process, delivery).get()
+    finally:
+        gevent.joinall([gevent.spawn(teardown) for teardown in teardowns], timeout=TEARDOWN_SECONDS)
+    print_outcome(options.type, delivery, outcome)
+    return FINISHED if outcome.name == "succeeded" else LEFT
+
+
+def print_outcome(event_type: str, delivery: Delivery, outcome: Outcome) -> None:
+    """Print what became of it, and what its handler would leave behind."""
+    seconds = delivery.ended - delivery.started if delivery.started else 0.0
+    cause = f" ({outcome.cause})" if outcome.cause else ""
+    print(f"{shown(event_type)}: {outcome.name}{cause} in {seconds:.3f} s")
+    for name, text in (("reason", outcome.reason), ("error", outcome.error)):
+        if text:
+            print(f"{name}: {shown(text, MAX_PRINTED)}")
+    if outcome.name == "retried":
+        print(f"a worker would make it visible again in {screen.counted(outcome.delay_seconds, 'second')}")
+    for follow_up in outcome.follow_ups:
+        print(f"follow-up, which is not sent: {shown(follow_up.body, MAX_PRINTED)}")
+    if outcome.traceback:
+        print(lines(outcome.traceback), file=sys.stderr)
+    sys.stdout.flush()
+
+
+class NoQueue:
+    """The owner of a delivery that came from no queue: nothing is given back, and nothing is held."""
+
+    name = "none"
+    url = ""
+    max_bytes = MAX_BYTES
+
+    def stuck(self, delivery: Delivery) -> None: ...
+
+    def is_last(self, delivery: Delivery) -> bool:
+        return False
+
+    def hold_in_line(self, delivery: Delivery, line: Line) -> bool:
+        return False
+
+    def run_again(self, delivery: Delivery) -> None: ...
+
+    def number_inside(self, line: Line) -> int:
+        return 0
+
+    def take_bytes(self, size: int) -> bool:
+        return True
+
+    def leave_bytes(self, size: int) -> None: ...

@@ -1,0 +1,92 @@
+"""The text of `worker.py status` and `top`: one snapshot as a sentence and three tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from millpond.observe.screen import plain_table
+from millpond.process.dump import worker_line
+from millpond.process.snapshot import QueueSnapshot, RunningSnapshot, Snapshot, TypeSnapshot
+
+#: Handlers that are listed one by one.
+MAX_LISTED = 20
+
+
+def status_page(now: Snapshot, before: Snapshot | None = None) -> list[str]:
+    """Its lines. `before`: an earlier snapshot of the same process, from which rates are reckoned."""
+    lines = [worker_line(now.worker).text]
+    if now.queues:
+        lines += ["", *plain_table(QUEUE_COLUMNS, [_queue_row(queue, now, before) for queue in now.queues])]
+    if now.types:
+        lines += ["", *plain_table(TYPE_COLUMNS, [_type_row(kind) for kind in now.types])]
+    if now.running:
+        lines += ["", *plain_table(RUNNING_COLUMNS, [_running_row(one) for one in now.running[:MAX_LISTED]])]
+        if (left := now.running_number - MAX_LISTED) > 0:
+            lines.append(f"and {left} more")
+    return lines
+
+
+QUEUE_COLUMNS = (
+    *("queue", "state", "in hand", "ready", "held", "oldest"),
+    *("done/s", "succeeded", "failed", "waiting", "dead"),
+)
+TYPE_COLUMNS = ("type", "handler", "running", "held", "succeeded", "retried", "dead-lettered", "limits", "breaker")
+RUNNING_COLUMNS = ("running", "queue", "event id", "attempt", "seconds", "lease left", "stands at")
+
+
+def _queue_row(queue: QueueSnapshot, now: Snapshot, before: Snapshot | None) -> Sequence[str]:
+    outcomes, depth = queue.outcomes, queue.depth
+    failed = sum(number for cause, number in queue.causes.items() if cause in ("failed", "timed_out"))
+    return (
+        queue.name,
+        queue.state,
+        f"{queue.in_hand:,}",
+        f"{queue.ready:,}",
+        f"{queue.held:,}",
+        f"{queue.oldest_in_hand_seconds:.0f} s",
+        _rate(queue, now, before),
+        f"{outcomes.get('succeeded', 0):,}",
+        f"{failed:,}",
+        _count(depth.visible if depth is not None else None),
+        _count(depth.dead_letters if depth is not None else None),
+    )
+
+
+def _count(number: int | None) -> str:
+    return "?" if number is None else f"{number:,}"
+
+
+def _rate(queue: QueueSnapshot, now: Snapshot, before: Snapshot | None) -> str:
+    """Messages that ended in a second, since the earlier snapshot; over the whole life where there is none."""
+    earlier = next((one for one in before.queues if one.name == queue.name), None) if before is not None else None
+    seconds = now.taken - before.taken if before is not None else now.worker.uptime_seconds
+    ended = sum(queue.outcomes.values()) - (sum(earlier.outcomes.values()) if earlier is not None else 0)
+    return f"{ended / seconds:,.1f}" if seconds > 0 else "?"
+
+
+def _type_row(kind: TypeSnapshot) -> Sequence[str]:
+    limits = [f"{kind.rate:g}/s"] if kind.rate else []
+    limits += [f"{kind.concurrency} at once"] if kind.concurrency else []
+    breaker = f"{kind.breaker}: {kind.breaker_reason}" if kind.breaker_reason else kind.breaker
+    outcomes = kind.outcomes
+    return (
+        kind.event_type,
+        kind.handler,
+        f"{kind.running:,}",
+        f"{kind.held:,}",
+        *(f"{outcomes.get(name, 0):,}" for name in ("succeeded", "retried", "dead_lettered")),
+        ", ".join(limits) or "-",
+        breaker,
+    )
+
+
+def _running_row(one: RunningSnapshot) -> Sequence[str]:
+    return (
+        one.event_type,
+        one.queue,
+        one.event_id,
+        f"{one.attempt}",
+        f"{one.seconds:.1f}",
+        f"{one.lease_seconds_left:.0f} s",
+        one.stands_at,
+    )

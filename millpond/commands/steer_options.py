@@ -1,0 +1,37 @@
+"""The arguments of the commands that look at workers which run, and steer them: `status`, `top`, `quiet` ..."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+from millpond.app.output_settings import LogLevel
+
+#: Every command here: the verb, what --help says, and its own arguments.
+STEERING_COMMANDS = {
+    "status": "show what the workers on this machine do",
+    "top": "the same, again and again, with rates",
+    "quiet": "receive nothing more; what is in hand goes on",
+    "resume": "receive again",
+    "level": "change the level of the log",
+    "weight": "change the weight of a queue",
+    "dump": "write every running handler, with its stack, into the log of the worker",
+}
+
+
+def add_steering_commands(commands: Any, common: Any) -> None:
+    """Add the parsers of these commands."""
+    made = {name: commands.add_parser(name, help=text, parents=[common]) for name, text in STEERING_COMMANDS.items()}
+    for name in ("quiet", "resume"):
+        made[name].add_argument("queue", metavar="QUEUE", nargs="?", default="", help="this one alone; else all")
+    made["level"].add_argument("value", metavar="LEVEL", choices=get_args(LogLevel), help=", ".join(get_args(LogLevel)))
+    made["weight"].add_argument("queue", metavar="QUEUE", help="its name in config.toml")
+    made["weight"].add_argument("value", metavar="WEIGHT", help="its share beside those of the other queues")
+    for parser in made.values():
+        parser.add_argument("--worker", default="", metavar="ID", help="this one alone: its process id, or its name")
+    for name in ("status", "top"):
+        help_text = "ask a worker elsewhere, by its page; can be repeated"
+        made[name].add_argument("--url", action="append", default=[], metavar="URL", help=help_text)
+    made["status"].add_argument("--json", action="store_true", help="print it as JSON, a line a worker")
+    made["top"].add_argument("--seconds", type=float, default=2.0, metavar="S", help="between two looks (default: 2)")
+    for name in ("quiet", "resume", "level", "weight", "dump"):
+        made[name].add_argument("--all", action="store_true", help="every worker that runs on this machine")
