@@ -127,7 +127,7 @@ def queue_of(consumer: Consumer, now: float, wall_time: float, depth: QueueDepth
         last_receive_seconds=None if last is None else round(last, 1),
         failing_receives=pollers.failures,
         intake=pollers.intake.state.value,
-        weight=getattr(consumer.share, "weight", 1.0),
+        weight=consumer.share.weight,
         received=books.received,
         outcomes=dict(books.outcomes),
         causes=dict(books.causes),

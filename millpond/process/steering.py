@@ -106,10 +106,9 @@ class Steering:
 
     def set_weight(self, queue: str, text: str, by: str = "an operator") -> str:
         """Give a queue this weight until the process ends. Gives what is logged. Raises SteeringRefused."""
-        [consumer] = self._consumers(queue) if queue else [None]
-        weight = _weight_of(text)
-        if consumer is None or not hasattr(consumer.share, "weight"):
+        if not queue:
             raise SteeringRefused("name the queue whose weight is to change")
+        [consumer], weight = self._consumers(queue), _weight_of(text)
         before, consumer.share.weight = consumer.share.weight, weight
         said = f"{by} changed the weight of {queue} from {before:g} to {weight:g}, until the process ends"
         log.event(logging.INFO, "queue.weight", said, queue=queue, before=before, now=weight)

@@ -191,6 +191,14 @@ def test_what_is_no_weight_is_refused(process, text):
         one.steering.set_weight("q", text)
 
 
+def test_the_weight_of_a_queue_changes_while_it_runs(process):
+    one = process({"job": fine})
+    assert "from 1 to 2.5" in one.steering.set_weight("q", "2.5")
+    assert (one.rig.consumer.share.weight, one.observer.take().queues[0].weight) == (2.5, 2.5)
+    with pytest.raises(SteeringRefused, match="name the queue"):
+        one.steering.set_weight("", "2")
+
+
 # --- the dump
 
 
