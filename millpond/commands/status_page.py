@@ -9,7 +9,7 @@ from millpond.process.dump import worker_line
 from millpond.process.snapshot import QueueSnapshot, RunningSnapshot, Snapshot, TypeSnapshot
 
 #: Handlers that are listed one by one.
-MAX_LISTED = 20
+MAX_SHOWN_RUNNING = 20
 
 
 def status_page(now: Snapshot, before: Snapshot | None = None) -> list[str]:
@@ -20,8 +20,8 @@ def status_page(now: Snapshot, before: Snapshot | None = None) -> list[str]:
     if now.types:
         lines += ["", *plain_table(TYPE_COLUMNS, [_type_row(kind) for kind in now.types])]
     if now.running:
-        lines += ["", *plain_table(RUNNING_COLUMNS, [_running_row(one) for one in now.running[:MAX_LISTED]])]
-        if (left := now.running_number - MAX_LISTED) > 0:
+        lines += ["", *plain_table(RUNNING_COLUMNS, [_running_row(one) for one in now.running[:MAX_SHOWN_RUNNING]])]
+        if (left := now.running_number - MAX_SHOWN_RUNNING) > 0:
             lines.append(f"and {left} more")
     return lines
 

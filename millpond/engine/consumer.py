@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,6 @@ from millpond.app.config import QueueSettings
 from millpond.app.opener import Opener
 from millpond.engine.books import Books
 from millpond.engine.delivery import Delivery, DeliveryKeeper, Line
-from millpond.engine.desk import Desk
 from millpond.engine.endings import Endings
 from millpond.engine.groups import Groups
 from millpond.engine.held_back import HOLDING, WORKING, HeldBack
@@ -77,7 +76,7 @@ class Consumer(DeliveryKeeper, Receiver, Traffic):
         self.on_busy: Callable[[], object] = _nothing  # called before the first message is in hand
         self.ready = 0  # deliveries that no slot has taken yet
         self.queue = queue
-        self.gates = processor.gates  # of all types of the process
+        self.gates, self.desks = processor.gates, processor.desks  # of all types of the process
         self.url = queue.url
         self.max_bytes = MAX_BYTES  # of one message that the queue takes
         self._settings = settings
@@ -249,11 +248,6 @@ class Consumer(DeliveryKeeper, Receiver, Traffic):
     def share(self) -> Share:
         """Its permits."""
         return self._share
-
-    @property
-    def desks(self) -> Sequence[Desk]:
-        """Of all types of the process."""
-        return self._processor.desks
 
     @property
     def under_way(self) -> dict[str, int]:

@@ -62,4 +62,4 @@ TYPE = TypeSnapshot(
     breaker_seconds=1.0,
     outcomes={},
 )
-FULL = Snapshot(taken=1_000.0, worker=WORKER, queues=[QUEUE], types=[TYPE], running=[])
+FULL = Snapshot(taken=1_000.0, worker=WORKER, queues=[QUEUE], types=[TYPE], running=[], running_number=0)
