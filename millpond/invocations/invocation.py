@@ -111,8 +111,10 @@ class Invocation:
             self._work()
         except BaseException as error:  # a gevent.Timeout that setup() has left running, too
             self.crash(error)
-        finally:
+        with suppress(gevent.Timeout):  # so it can here, once: what is left then is closed all the same
             self._close()
+            return self._queue.done
+        self._close()
         return self._queue.done
 
     def _work(self) -> None:

@@ -281,6 +281,21 @@ def test_a_timeout_that_is_left_running_ends_no_answer(batches, lines):
     assert [line["event"] for line in lines if line["level"] == "critical"] == ["lambda.crashed"]
 
 
+def test_a_timeout_that_rings_as_the_invocation_closes_ends_no_answer_either(batches, monkeypatch):
+    rings, end = [gevent.Timeout(1)], invocation.Pool.end
+
+    def rung(pool, seconds):
+        if rings:
+            raise rings.pop()
+        end(pool, seconds)
+
+    monkeypatch.setattr(invocation.Pool, "end", rung)
+    one = batches(ALL)
+    assert one.run("ok", "slow", seconds=0.5) == {0}
+    assert all(greenlet.dead for greenlet in one.invocation._greenlets)
+    assert len(one.invocation._pool._slots) == 0
+
+
 def test_a_right_that_is_missing_does_not_use_up_the_functions_time(batches, monkeypatch):
     def denied(self, changes):
         raise AccessDenied("not authorized to perform: sqs:ChangeMessageVisibility", "AccessDenied")
