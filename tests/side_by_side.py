@@ -71,7 +71,7 @@ def _files() -> list[str]:
 
 
 def _run_all(arguments: Sequence[str], coverage: bool) -> int:
-    """Files that can be measured together, first those that take long, or they would run alone in the end."""
+    """The dealt ones first, for they take longest, and what is long would run alone in the end."""
     with tempfile.TemporaryDirectory(prefix="coverage-") as folder, ThreadPoolExecutor(AT_A_TIME) as pool:
         environ = {**os.environ, "COVERAGE_FILE": f"{folder}/data"}
 
@@ -85,7 +85,7 @@ def _run_all(arguments: Sequence[str], coverage: bool) -> int:
         measured = [file for file in quick if not file.startswith(UNMEASURED)]
         others = [file for file in quick if file.startswith(UNMEASURED)]
         hands = [hand for hand in (*_dealt(measured, HANDS), *_dealt(others, 1)) if hand]
-        code = _summary(list(pool.map(run, [*slow, *hands])))
+        code = _summary(list(pool.map(run, [*hands, *slow])))
         return (_coverage(environ) if coverage else 0) or code
 
 

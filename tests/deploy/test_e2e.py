@@ -206,9 +206,9 @@ class Group:
         self.logs.create_log_group(logGroupName="/ecs/app")
         self.ecs = boto3.client("ecs", endpoint_url=url, **KEYS)
 
-    def write(self, stream: str, lines: list[str]) -> None:
+    def write(self, stream: str, lines: list[str], age_ms: int = 0) -> None:
         self.logs.create_log_stream(logGroupName="/ecs/app", logStreamName=stream)
-        now = int(time.time() * 1000)
+        now = int(time.time() * 1000) - age_ms
         events = [{"timestamp": now, "message": line} for line in lines]
         self.logs.put_log_events(logGroupName="/ecs/app", logStreamName=stream, logEvents=events)
 
@@ -295,6 +295,16 @@ def test_what_cannot_be_tried_sends_nothing_and_says_why(
     assert queues.counts("q") == (0, 0, 0)
 
 
+@pytest.mark.slow
+def test_a_line_that_reaches_cloudwatch_late_is_read_once_and_so_is_every_other(group: Group) -> None:
+    log = e2e.CloudWatch("/ecs/app", "us-east-1", "e2e-1")
+    group.write("worker/1", ["first"])
+    assert [*log.new_lines()] == ["first"]
+    group.write("worker/2", ["late"], age_ms=30_000)
+    assert [*log.new_lines()] == ["late"]
+    assert [*log.new_lines()] == []
+
+
 def test_only_the_runs_own_leftovers_are_removed_and_none_where_that_is_asked(
     queues: LocalQueues, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -310,6 +320,26 @@ def test_only_the_runs_own_leftovers_are_removed_and_none_where_that_is_asked(
     shown = capsys.readouterr()
     assert shown.out.count("was still in the queue: deleted") == 12
     assert "the log has ended" in shown.err
+
+
+class Script:
+    """A log that brings these lines, some at each look; it goes on without an end."""
+
+    look_seconds = 0.01
+    has_ended = False
+
+    def __init__(self, *looks: list[str]) -> None:
+        self._looks = list(looks)
+
+    def new_lines(self) -> list[str]:
+        return self._looks.pop(0) if self._looks else []
+
+
+def test_a_double_that_comes_after_all_are_done_is_seen() -> None:
+    found = books()
+    options = e2e._parse(["--queue-url", "u", "--type", "t", "--log-group", "g", "--settle", "0.5"])
+    e2e._follow(Script([line()], [], [], [], [line()]), found, options)
+    assert [*found.failures()] == ["doubled"]
 
 
 # --- the log's lines
