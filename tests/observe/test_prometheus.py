@@ -1,0 +1,100 @@
+"""GET /metrics: what Prometheus reads, with its own parser's rules, and the same numbers as StatsD gets."""
+
+from __future__ import annotations
+
+import re
+
+from millpond.observe.histograms import BOUNDS_MS, MetricHistogram, MetricHistograms
+from millpond.observe.metric_row import MetricKey
+from millpond.observe.metric_table import METRICS
+from millpond.observe.metrics import Metrics
+from millpond.observe.prometheus import prometheus_text
+
+LINE = re.compile(r'([a-z_:][a-z0-9_:]*)(?:\{((?:[a-z_]+="(?:[^"\\\n]|\\[\\"n])*",?)*)\})? (-?[0-9.e+-]+|\+Inf|NaN)')
+WORKER = {"name": "web.1", "version": "1.0"}
+
+
+def text_of(fill) -> str:
+    kept = MetricHistograms()
+    metrics = Metrics(kept)
+    fill(metrics)
+    metrics.flush()
+    return prometheus_text(metrics.totals(), kept, WORKER)
+
+
+def values_in(text: str) -> dict[str, float]:
+    """Each line by its name and labels; every one is read."""
+    found = {}
+    for line in text.splitlines():
+        if not line.startswith("# "):
+            matched = LINE.fullmatch(line)
+            assert matched, line
+            name = line.rpartition(" ")[0]
+            assert name not in found, "a name stands there twice"
+            found[name] = float(matched[3])
+    return found
+
+
+def fill(metrics: Metrics) -> None:
+    metrics.counter(MetricKey("succeeded", "emails", "email.send")).total += 3
+    metrics.counter(
+        MetricKey("retried", "emails", "email.send"), MetricKey("failed", "emails", "email.send")
+    ).total += 1
+    metrics.counter(MetricKey("received", "emails")).total += 4
+    metrics.gauge(MetricKey("in_hand", "emails"), lambda: 7)
+    metrics.gauge(MetricKey("worker.hub_lag_ms"), lambda: 250)
+    for ms in (0.5, 3, 3, 200, 99_999_999):
+        metrics.timer(MetricKey("duration", "emails", "email.send")).add(ms)
+
+
+def test_counters_gauges_and_times_are_read_with_their_labels_and_in_base_units():
+    values = values_in(text_of(fill))
+    labels = 'queue="emails",type="email.send"'
+    assert values[f"millpond_succeeded_total{{{labels}}}"] == 3
+    assert values[f"millpond_failed_total{{{labels}}}"] == values[f"millpond_retried_total{{{labels}}}"] == 1
+    assert values['millpond_received_total{queue="emails"}'] == 4
+    assert values['millpond_in_hand{queue="emails"}'] == 7
+    assert values["millpond_worker_hub_lag_seconds"] == 0.25
+    assert values['millpond_error_percent{queue="emails"}'] == 25
+    assert values['millpond_worker_info{name="web.1",version="1.0"}'] == 1
+    bucket = "millpond_duration_seconds_bucket"
+    assert [
+        values[f'{bucket}{{{labels},le="{le}"}}'] for le in ("0.001", "0.0025", "0.005", "0.25", "36000", "+Inf")
+    ] == [
+        *(1, 1, 3, 4, 4),
+        5,
+    ]
+    assert values[f"millpond_duration_seconds_count{{{labels}}}"] == 5
+    assert values[f"millpond_duration_seconds_sum{{{labels}}}"] == 100_000.2055
+
+
+def test_each_metric_has_its_help_and_its_type_once_and_before_its_values():
+    lines = text_of(fill).splitlines()
+    heads = [line.split(" ", 3)[2] for line in lines if line.startswith("# TYPE ")]
+    assert sorted(heads) == sorted(set(heads))
+    known = {row.prometheus_name for row in METRICS.values()} | {"millpond_worker_info"}
+    assert set(heads) <= known
+    last = ""
+    for line in lines:
+        if line.startswith("# TYPE "):
+            last = line.split(" ")[2]
+        elif not line.startswith("#"):
+            assert re.fullmatch(rf"{last}(_bucket|_sum|_count)?", re.split(r"[{ ]", line)[0])
+
+
+def test_what_a_name_holds_ends_no_label():
+    strange = 'a"b\\c\nd\ud800'
+    text = text_of(lambda metrics: setattr(metrics.counter(MetricKey("succeeded", "q", strange)), "total", 1))
+    text.encode()
+    assert 'type="a\\"b\\\\c\\nd\\\\ud800"' in text
+    values_in(text)
+
+
+def test_counters_go_on_and_times_are_kept_without_growing():
+    one = MetricHistogram()
+    for _ in range(1_000):
+        one.add([float(ms) for ms in range(0, 2_000, 7)])
+    assert len(one.numbers) == len(BOUNDS_MS) + 1
+    assert sum(one.numbers) == one.count == 286_000
+    one.add([-5.0])  # a clock behind SQS's
+    assert one.numbers[0] == 1_001
