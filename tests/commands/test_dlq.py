@@ -12,7 +12,9 @@ import pytest
 from millpond.commands import cli, dlq
 from millpond.commands.dlq_editor import payload_of, with_payload
 from millpond.commands.dlq_pages import age, letter_page
+from millpond.dead_letters import sweep
 from millpond.local import LocalSqs
+from millpond.local import server as local_server
 from millpond.sqs.queue import Attribute
 from tests.dead_letters.letters import Letters, body_of, letter
 from tests.worker_process import write_project
@@ -36,6 +38,8 @@ def letters(monkeypatch, tmp_path):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"):
         monkeypatch.setenv(name, "test-1")
     monkeypatch.delenv("DYNO", raising=False)
+    monkeypatch.setattr(sweep, "WAIT_SECONDS", 0)
+    monkeypatch.setattr(local_server, "STOP_SECONDS", 0)
     server = LocalSqs(port=0)
     server.start()
     letters = Letters(server)

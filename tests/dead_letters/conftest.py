@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from millpond.local import LocalSqs, api
+from millpond.local import server as local_server
 from millpond.local.account import Account
 from millpond.local.operations import BatchAnswer, Failed, SendMessageBatch
 from millpond.local.sqs_error import SqsError
@@ -15,7 +16,8 @@ from tests.dead_letters.letters import Letters
 
 
 @pytest.fixture
-def server() -> Iterator[LocalSqs]:
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalSqs]:
+    monkeypatch.setattr(local_server, "STOP_SECONDS", 0)
     server = LocalSqs(port=0)
     server.start()
     yield server
