@@ -125,9 +125,32 @@ def _replay(dlq: _Dlq, selection: Selection) -> int:
     to = dlq.destination()
 
     def move(advance: Callable[[int], object]) -> Moved:
+        if _fits_sqs(options) and (done := _by_sqs(dlq, advance)) is not None:
+            return done
         return dlq.letters.replay(selection, to, options.limit, options.rate, options.force, edit, dlq.stop, advance)
 
     return _move(dlq, move, "replayed", shows_bar=edit is None)
+
+
+def _fits_sqs(options: Namespace) -> bool:
+    """Whether every letter goes back to its own source, and SQS may set the pace: its own move does no more."""
+    return options.all and not (options.to or options.limit or options.edit or options.force)
+
+
+def _by_sqs(dlq: _Dlq, advance: Callable[[int], object]) -> Moved | None:
+    """What SQS's own move has done, where all letters of a sample are its own; None where it moved not all."""
+    try:
+        if not dlq.letters.suits_sqs():
+            return None
+        done, has_failed = dlq.letters.replay_by_sqs(dlq.options.rate, dlq.stop, advance)
+    except QueueError as error:
+        print(f"SQS's own move is not used: {shown(error)}", file=sys.stderr)
+        return None
+    if has_failed and not dlq.stop.asked:
+        print(f"{screen.counted(done.moved, 'letter')} replayed by SQS itself; {shown(done.stopped)}", file=sys.stderr)
+        return None
+    print("moved by SQS itself (StartMessageMoveTask): all were letters that it had put there", file=sys.stderr)
+    return done
 
 
 def _discard(dlq: _Dlq, selection: Selection) -> int:

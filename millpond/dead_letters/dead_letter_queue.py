@@ -20,6 +20,7 @@ import msgspec
 
 from millpond.app.opener import Opener
 from millpond.dead_letters.letter import Letter, Origin
+from millpond.dead_letters.move_task import follow_task, start_task
 from millpond.dead_letters.mover import Moved, Mover, MovingLetter
 from millpond.dead_letters.replays import MAX_ALIKE, is_looping, replay_entry
 from millpond.dead_letters.selection import Selection
@@ -136,6 +137,21 @@ class DeadLetterQueue:
             return "it was not edited" if body is None else MovingLetter(letter, target, entry(body))
 
         return self._move(selection, parcel, most, rate, force, stop, advance, run)
+
+    def replay_by_sqs(
+        self, rate: int = 0, stop: Stop | None = None, advance: Callable[[int], object] = bool
+    ) -> tuple[Moved, bool]:
+        """Let SQS itself move all letters, each to the queue that it moved it from.
+
+        It marks nothing, and takes what comes meanwhile too. Returns what was moved, and whether it ended as FAILED, as
+        it does at a letter that SQS did not put there itself. Raises QueueError where it does not begin.
+        """
+        return follow_task(self.queue, start_task(self.queue, rate), stop or Stop(), advance)
+
+    def suits_sqs(self) -> bool:
+        """Whether all letters of a sample are SQS's own, and were never replayed. Raises as `look`."""
+        found = self.look().letters
+        return bool(found) and all(letter.origin is Origin.SQS and letter.mark is None for letter in found)
 
     def discard(
         self,
