@@ -23,9 +23,21 @@ def prometheus_text(totals: Mapping[MetricKey, int], kept: MetricHistograms, wor
         *_head("millpond_worker_info", "gauge", "The process; its value is always 1."),
         _line("millpond_worker_info", tuple(worker.items()), 1),
     ]
+    totals = with_zeros(totals)
     for row in METRICS.values():
         lines += _rows_of(row, totals, kept)
     return "\n".join(lines) + "\n"
+
+
+def with_zeros(totals: Mapping[MetricKey, int]) -> dict[MetricKey, int]:
+    """The totals, and 0 for what was not counted yet of a queue, or of a type that it has brought: increase() does not
+    see the first one of a counter that begins with 1."""
+    queues = {key.queue for key in totals if key.queue}
+    of_types = {(key.queue, key.event_type) for key in totals if key.event_type}
+    counters = [row for row in METRICS.values() if row.kind == "counter" and row.scope == "queue"]
+    plain = [MetricKey(row.name, queue) for row in counters if not row.by_type for queue in queues]
+    typed = [MetricKey(row.name, *place) for row in counters if row.by_type for place in of_types]
+    return dict.fromkeys([*plain, *typed], 0) | {**totals}
 
 
 def _rows_of(row: MetricRow, totals: Mapping[MetricKey, int], kept: MetricHistograms) -> list[str]:

@@ -62,14 +62,15 @@ def build(
         min(longest_wait_seconds, UNTIL_EMPTY_WAIT_SECONDS) if until_empty else longest_wait_seconds, settings
     )
     handlers = discovery.handlers_of(settings)
-    metrics, worker = ProcessMetrics(settings).metrics, settings.worker
+    kept, worker = ProcessMetrics(settings), settings.worker
+    metrics = kept.metrics
     core = Core(worker.concurrency, worker.drain_limit, clock or SystemClock(), signals or ExitSignals())
     core.install_signals()
     prepare_process()
     observer = Observer(core, worker.name)
     steering = Steering(core, observer)
     steering.install_signals(core.signals)
-    followers = start_followers(settings, core, os.environ, ControlServer(steering, observer))
+    followers = start_followers(settings, core, os.environ, ControlServer(steering, observer), kept.pages)
     teardowns = core.boot(partial(set_up, handlers)) or ()
     queues = core.boot(partial(_wire, settings, core, handlers, metrics)) or Queues((), Refusals(core))
     teardowns = [*teardowns, *queues.closing]

@@ -13,7 +13,7 @@ from millpond.app.platform import PlatformSettings, grace_of, platform_of
 from millpond.engine.consumer import Consumer
 from millpond.errors import ConfigError
 from millpond.foreign.text import shown
-from millpond.http.http_server import HttpServer
+from millpond.http.http_server import HttpServer, Routes
 from millpond.observe import log
 from millpond.process.control import ControlServer
 from millpond.process.core import Core
@@ -37,14 +37,21 @@ class Follower(Protocol):
 
 
 def start_followers(
-    settings: AllSettings, core: Core, environ: Mapping[str, str], control: ControlServer | None = None
+    settings: AllSettings,
+    core: Core,
+    environ: Mapping[str, str],
+    control: ControlServer | None = None,
+    pages: Routes | None = None,
 ) -> list[Follower]:
-    """Start what this platform needs. Raises ConfigError. Call it before setup(): a long boot is seen as one then."""
+    """Start what this platform needs. Raises ConfigError. Call it before setup(): a long boot is seen as one then.
+
+    `pages`: what [http] answers beside the health of the process.
+    """
     _log_short_grace(settings, environ)
     health = Health(core)
     followers: list[Follower] = [health]
     if settings.http.listen:
-        _serve(settings.http, health)
+        _serve(settings.http, {**health.routes, **(pages or {})})
     if (place := notify_socket(environ)) is not None:
         followers.append(notifier := SystemdNotifier(core, health, place, watchdog_seconds(environ)))
         notifier.start()
@@ -66,10 +73,10 @@ def _log_short_grace(settings: AllSettings, environ: Mapping[str, str]) -> None:
         log.event(logging.WARNING, "platform.short", text)
 
 
-def _serve(settings: HttpSettings, health: Health) -> None:
-    server = HttpServer(settings.address, health.routes, f'[http] listen = "{settings.listen}"')
+def _serve(settings: HttpSettings, routes: Routes) -> None:
+    server = HttpServer(settings.address, routes, f'[http] listen = "{settings.listen}"')
     server.start()
-    text = f"/healthz and /readyz are answered on port {server.port}"
+    text = f"{', '.join(routes)} are answered on port {server.port}"
     log.event(logging.INFO, "http.ready", text, port=server.port)
 
 

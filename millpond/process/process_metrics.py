@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
+
 from millpond import __version__
 from millpond.app.config import AllSettings
 from millpond.app.output_settings import StatsdSettings
+from millpond.http.http_server import PlainAnswer, Routes
 from millpond.observe.cloudwatch_lines import CloudwatchLines
 from millpond.observe.histograms import MetricHistograms
 from millpond.observe.metrics import Metrics, MetricSink
@@ -31,10 +34,15 @@ class ProcessMetrics:
             sinks.append(statsd_sender(settings.statsd, self._process.text))
         self.metrics = Metrics(*sinks)
 
+    @property
+    def pages(self) -> Routes:
+        """GET /metrics, where [http] listens."""
+        return {"/metrics": lambda: PlainAnswer(HTTPStatus.OK, self.prometheus_text())}
+
     def prometheus_text(self) -> str:
-        """What GET /metrics answers, where [http] listens."""
+        """The metrics now, as Prometheus reads them."""
         worker = {"name": self._name, "version": __version__}
-        return prometheus_text(self.metrics.totals(), self._histograms, worker)
+        return prometheus_text(self.metrics.totals(), self._histograms, worker).rstrip("\n")
 
 
 def statsd_sender(settings: StatsdSettings, process: str) -> StatsdSender:

@@ -82,6 +82,13 @@ def test_each_metric_has_its_help_and_its_type_once_and_before_its_values():
             assert re.fullmatch(rf"{last}(_bucket|_sum|_count)?", re.split(r"[{ ]", line)[0])
 
 
+def test_what_was_not_counted_yet_of_a_queue_or_a_type_is_zero():
+    values = values_in(text_of(fill))
+    assert values['millpond_dead_lettered_total{queue="emails",type="email.send"}'] == 0
+    assert values['millpond_receive_failed_total{queue="emails"}'] == 0
+    assert 'millpond_dead_lettered_total{queue="emails"}' not in values  # it would be counted beside the types
+
+
 def test_what_a_name_holds_ends_no_label():
     strange = 'a"b\\c\nd\ud800'
     text = text_of(lambda metrics: setattr(metrics.counter(MetricKey("succeeded", "q", strange)), "total", 1))
