@@ -196,7 +196,12 @@ class _Parser(argparse.ArgumentParser):
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = _parser()
-    options = parser.parse_args(argv, argparse.Namespace(config=Path("config.toml")))
+    options, rest = parser.parse_known_args(argv, argparse.Namespace(config=Path("config.toml")))
+    if options.command == "dlq":  # argparse takes a list of ids only where no option stands within it
+        options.ids += [one for one in rest if not one.startswith("-")]
+        rest = [one for one in rest if one.startswith("-")]
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if options.command and (options.until_empty or options.demo or options.reload):
         parser.error(f"--until-empty, --demo and --reload are for running, not for {options.command}")
     return options

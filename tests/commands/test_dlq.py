@@ -179,6 +179,14 @@ def test_replay_sends_what_is_meant_and_says_what_stays(run, letters):
     assert (counts["moved"], counts["kept"], counts["stopped"]) == (1, [], "")
 
 
+def test_ids_may_stand_behind_options(run, letters):
+    letters.put(3)
+    assert run("replay", "e0000", "--queue", "emails", "e0001")[:2] == (0, "2 letters replayed\n")
+    assert run("show", "--queue", "emails", "e0002")[0] == 0
+    code, _, err = run("replay", "--all", "--nosuch")
+    assert (code, "unrecognized arguments: --nosuch" in err) == (3, True)
+
+
 def test_a_dry_run_moves_nothing(run, letters):
     letters.put(3)
     for action in ("replay", "discard"):

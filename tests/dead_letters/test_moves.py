@@ -243,10 +243,14 @@ def test_a_delete_that_fails_is_made_again_and_a_letter_that_comes_again_is_not_
         return delete(self, handles)
 
     monkeypatch.setattr(SqsQueue, "delete", failing)
-    monkeypatch.setattr(mover, "MAX_RESEND_SECONDS", 0.001)
+    monkeypatch.setattr(mover, "RESEND_SECONDS", 0.2)  # eight times, while the lease lasts for one second
+    monkeypatch.setattr(mover, "MAX_RESEND_SECONDS", 0.2)
+    monkeypatch.setattr(dead_letter_queue, "MOVE_LEASE_SECONDS", 1)
+    monkeypatch.setattr(sweep, "CALL_SECONDS", 0.1)
     done = letters.queue.replay(ALL)
     assert (done.moved, len(done.left)) == (20, 10)
     assert letters.event_ids(letters.url) == ids
+    assert letters.event_ids(letters.dead_url) == []  # by their new handles
 
 
 def test_discard_deletes_what_is_meant_and_nothing_else(letters):
