@@ -33,7 +33,13 @@ QUICK_SECONDS = 3.0
 UNMEASURED = (
     *("chaos/", "tests/fuzz/", "tests/test_dead_letter_queue", "tests/test_documents", "tests/test_end_to_end"),
     *("tests/test_reference", "tests/test_secrets", "tests/test_wheel", "tests/process/test_signals"),
-    *("tests/engine/test_lease_model", "tests/engine/test_permits", "tests/engine/test_interrupts"),
+    *(
+        "tests/engine/test_gate.py",
+        "tests/engine/test_gate_rate",
+        "tests/engine/test_hold",
+        "tests/engine/test_interrupts",
+    ),
+    *("tests/engine/test_lease_model", "tests/engine/test_permits"),
     *("tests/local/test_fifo.py", "tests/local/test_local_queue.py", "tests/mail/test_mailer"),
     "tests/hub/test_threads",
     *("tests/test_cost", "tests/hub/test_forked"),

@@ -555,13 +555,18 @@ def _compute(seconds):
     while time.monotonic() < end:
         sum(range(1_000))
 
+@handler("hang")
+def hang(seconds: float) -> None:
+    log.info("hanging")
+    get_original("time", "sleep")(seconds)  # as long as a computing one, for none of the tests' CPU
+
 @handler("sleep")
 def native_sleep(seconds: float) -> None:
     get_original("time", "sleep")(seconds)
 
 class Slow:
     def __str__(self):
-        _compute(6)
+        get_original("time", "sleep")(6)
         return "a slow text"
 
 @handler("text")
@@ -710,8 +715,8 @@ def test_max_block_seconds_are_kept_also_where_no_extension_is_answered(start, q
         queues.send(name, "wait", number=number)
         for _ in range(number):
             worker.expect("log", message="waiting")
-        queues.send(name, "burn", 3_600.0)
-        worker.expect("log", message="burning")
+        queues.send(name, "hang", 3_600.0)
+        worker.expect("log", message="hanging")
         began = time.monotonic()
         hole.open = True
         assert worker.exit_code(60) == 2
