@@ -139,6 +139,11 @@ class AllSettings(Unshown, msgspec.Struct, frozen=True):
     folder: Path
     references: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def has_local(self) -> bool:
+        """True where a queue is in the memory of this process."""
+        return any(queue.is_local for queue in self.queues.values())
+
 
 TABLES = tuple(name for name in AllSettings.__struct_fields__ if name not in ("folder", "references"))
 
@@ -215,6 +220,12 @@ def _check_process(file: TomlFile, worker: Table, retry: Table, settings: AllSet
         file.wrong("[queues]", "there is no queue: add [queues.emails] and its url")
     if worker.sound("concurrency") and settings.worker.concurrency < queues:
         worker.wrong("concurrency", f"{queues} or more, since each of the {queues} queues needs one message in hand")
+    if settings.has_local and worker.sound("processes") and settings.worker.process_number(1) > 1:
+        worker.wrong("processes", '1 with a queue of url = "local", which is in the memory of one process')
+    if settings.has_local and settings.worker.max_memory_mb:
+        worker.wrong("max_memory_mb", '0 with a queue of url = "local", which would be lost with the process')
+    if settings.worker.processes != 1 and settings.platform.task_protection != "off":
+        worker.wrong("processes", "1 with [platform] task_protection, which each worker would give up for all")
     if retry.sound("base_seconds", "max_seconds") and settings.retry.base_seconds > settings.retry.max_seconds:
         retry.wrong("base_seconds", f"not more than {retry.named('max_seconds')}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -97,6 +98,20 @@ def memory_bytes(environ: Mapping[str, str], root: Path) -> int:
     found = [number_within(environ.get("DYNO_RAM"), 1, _MOST_BYTES // _MEBIBYTE, 0) * _MEBIBYTE]
     found += _cgroup_limits(root)
     return min(filter(None, found), default=0)
+
+
+def usable_cores(root: Path) -> int:
+    """The cores that this process may use, by its affinity and its cgroup's quota, rounded down; 1 at the least."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quotas = [_quota(line) for line in _lines(root / "sys/fs/cgroup/cpu.max")]
+    return max(1, min([allowed, *filter(None, quotas)]))
+
+
+def _quota(line: str) -> int:
+    """Of "200000 100000": 2; 0 where there is none ("max 100000")."""
+    quota, period = (*line.split(), "", "")[:2]
+    every = number_within(period, 1, _MOST_BYTES, 0)
+    return max(1, number_within(quota, 1, _MOST_BYTES, 0) // every) if every and quota.isdigit() else 0
 
 
 def _cgroup_limits(root: Path) -> Iterator[int]:

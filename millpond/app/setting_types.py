@@ -32,6 +32,10 @@ DrainSeconds = Annotated[
 ]
 BlockSeconds = Annotated[float, Meta(ge=5, description="5 seconds or more")]
 ThreadNumber = Annotated[int, Meta(ge=1, le=1_000, description="1 to 1000, a whole number")]
+ProcessNumber = Annotated[
+    Annotated[int, Meta(ge=1, le=1_000)] | Literal["cores"], Meta(description='1 to 1000, a whole number, or "cores"')
+]
+Megabytes = Annotated[int, Meta(ge=0, description="a whole number, 0 or more")]
 InHandBytes = Annotated[int, Meta(ge=1, description="a whole number, 1 or more")]
 # SQS: at most 120,000 messages of a standard queue are in flight.
 Concurrency = Annotated[int, Meta(ge=1, le=120_000, description="1 to 120000, a whole number")]

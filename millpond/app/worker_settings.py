@@ -13,6 +13,8 @@ from millpond.app.setting_types import (
     DrainSeconds,
     Folders,
     InHandBytes,
+    Megabytes,
+    ProcessNumber,
     Text,
     ThreadNumber,
 )
@@ -33,9 +35,15 @@ class WorkerSettings(Unshown, msgspec.Struct, frozen=True):
     threads: ThreadNumber = 4
     max_bytes_in_flight: InHandBytes = MAX_BYTES_IN_FLIGHT
     control: bool = True
+    processes: ProcessNumber = 1
+    max_memory_mb: Megabytes = 0
     priorities: Literal["weighted", "strict"] = "weighted"
 
     @property
     def drain_limit(self) -> float:
         """drain_seconds as a number: infinite for "until done"."""
         return math.inf if isinstance(self.drain_seconds, str) else self.drain_seconds
+
+    def process_number(self, cores: int) -> int:
+        """How many workers; `cores`: those that this process may use."""
+        return cores if isinstance(self.processes, str) else self.processes

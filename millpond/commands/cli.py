@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import atexit
 import logging
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -133,17 +134,38 @@ def _obey(options: argparse.Namespace, argv: Sequence[str], signals: ExitSignals
 
 def _run(settings: AllSettings, options: argparse.Namespace, signals: ExitSignals) -> int:
     from millpond.commands.demo import Demo
-    from millpond.process import boot
+    from millpond.process import boot, parent_link
 
+    seat = parent_link.seat_of(os.environ)
+    if seat is not None:
+        settings = seat.settle(settings)
+    elif signals.has_thread:  # the process is ours
+        _leave_it_to_a_parent(settings, options)
+
+    link = parent_link.ParentLink(seat.descriptor) if seat is not None else None
     demo = Demo(settings, options.demo) if options.demo else None
     longest = RELOAD_WAIT_SECONDS if RELOADED in os.environ else boot.LONGEST_POLL_SECONDS
-    service = boot.build(settings, until_empty=options.until_empty, longest_wait_seconds=longest, signals=signals)
+    until_empty = options.until_empty
+    service = boot.build(settings, until_empty=until_empty, longest_wait_seconds=longest, signals=signals, link=link)
     if demo is not None:
         demo.put(service)
     code = service.run()
     if demo is not None and options.until_empty:
         demo.print_table(service)
     return code
+
+
+def _leave_it_to_a_parent(settings: AllSettings, options: argparse.Namespace) -> None:
+    """Become the parent of workers, where there are to be several, or where one is to be replaced once it is large."""
+    from millpond.app.platform import usable_cores
+    from millpond.process.parent_plan import ParentPlan, become_parent
+
+    worker = settings.worker
+    number = 1 if settings.has_local else worker.process_number(usable_cores(Path("/")))
+    if number > 1 or worker.max_memory_mb:
+        drain_seconds = None if math.isinf(worker.drain_limit) else worker.drain_limit
+        log_as = settings.log.level, settings.log.format
+        become_parent(ParentPlan(number, sys.orig_argv[1:], drain_seconds, options.until_empty, *log_as))
 
 
 def _leave(code: int, signals: ExitSignals) -> NoReturn:

@@ -56,6 +56,11 @@ class ExitSignals:
         signal.set_wakeup_fd(self._wakeup, warn_on_full_buffer=False)
         _start_thread(self._run, (reading,))
 
+    @property
+    def has_thread(self) -> bool:
+        """True where the process is ours alone: the command line has started it."""
+        return self._wakeup >= 0
+
     def on_signal(self, act: Callable[[int], object]) -> None:
         """Call `act` with the number of each signal, between any two steps of the main thread."""
         for number in NUMBERS:

@@ -30,6 +30,7 @@ from millpond.process.control import ControlServer
 from millpond.process.core import Core
 from millpond.process.follower import start_followers
 from millpond.process.observer import Observer
+from millpond.process.parent_link import ParentLink
 from millpond.process.process_metrics import ProcessMetrics
 from millpond.process.refusals import Refusals
 from millpond.process.service import Service
@@ -53,6 +54,7 @@ def build(
     longest_wait_seconds: int = LONGEST_POLL_SECONDS,
     clock: Clock | None = None,
     signals: ExitSignals | None = None,
+    link: ParentLink | None = None,
 ) -> Service:
     """Install the signals, call each setup(), wire everything. Raises ConfigError.
 
@@ -70,7 +72,8 @@ def build(
     observer = Observer(core, worker.name)
     steering = Steering(core, observer)
     steering.install_signals(core.signals)
-    followers = start_followers(settings, core, os.environ, ControlServer(steering, observer), kept.pages)
+    control = ControlServer(steering, observer)
+    followers = start_followers(settings, core, os.environ, control, kept.pages, link)
     teardowns = core.boot(partial(set_up, handlers)) or ()
     queues = core.boot(partial(_wire, settings, core, handlers, metrics)) or Queues((), Refusals(core))
     teardowns = [*teardowns, *queues.closing]
@@ -102,7 +105,7 @@ def _wire(settings: AllSettings, core: Core, handlers: Handlers, metrics: Metric
         check_store(store)
     urls = {name: queue.url for name, queue in settings.queues.items()}
     close_polls: Callable[[], object] = lambda: None  # noqa: E731
-    if any(queue.is_local for queue in settings.queues.values()):
+    if settings.has_local:
         count = good_count(longest_policy(handlers.routes, settings.retry))
         server = _start_local(settings, count, urls)
         close_polls = server.close_polls

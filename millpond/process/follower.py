@@ -19,6 +19,8 @@ from millpond.process.control import ControlServer
 from millpond.process.core import Core
 from millpond.process.ecs_agent import EcsAgent
 from millpond.process.health import Health
+from millpond.process.memory_limit import MemoryLimit
+from millpond.process.parent_link import ParentLink
 from millpond.process.systemd import SystemdNotifier, notify_socket, watchdog_seconds
 from millpond.process.task_protection import TaskProtection
 
@@ -42,6 +44,7 @@ def start_followers(
     environ: Mapping[str, str],
     control: ControlServer | None = None,
     pages: Routes | None = None,
+    link: ParentLink | None = None,
 ) -> list[Follower]:
     """Start what this platform needs. Raises ConfigError. Call it before setup(): a long boot is seen as one then.
 
@@ -60,6 +63,11 @@ def start_followers(
     if control is not None and settings.worker.control:
         followers.append(control)
         control.start()
+    if link is not None:
+        followers.append(link)
+        link.start()
+    if settings.worker.max_memory_mb:
+        followers.append(MemoryLimit(core, settings.worker.max_memory_mb << 20))
     if protection := _protection(settings.platform, core, environ):
         followers.append(protection)
         protection.start()

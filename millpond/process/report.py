@@ -26,7 +26,7 @@ MOST_NAMED = 100
 def log_progress(consumer: Consumer) -> None:
     """Log the numbers of a queue that has something in hand."""
     if consumer.in_hand:
-        numbers, name = _numbers(consumer), consumer.name
+        numbers, name = numbers_of(consumer), consumer.name
         done = f"{numbers.get('succeeded', 0):,} succeeded"
         ready, held = consumer.ready, consumer.hold.number
         of_them = f"{ready:,} of them ready, {held:,} held" if held else f"{ready:,} of them ready"
@@ -45,7 +45,7 @@ def log_end(core: Core, consumers: Sequence[Consumer], refusals: Refusals, until
     end |= {"stuck": core.pool.written_off, "exit_code": core.exit_code}
     for consumer in consumers:
         requests = {"requests": consumer.requests, "requests_per_1000": consumer.requests_per_1000}
-        numbers = _numbers(consumer)
+        numbers = numbers_of(consumer)
         done = f"{numbers.get('succeeded', 0):,} of {consumer.books.received:,} messages succeeded"
         text = f"{consumer.name}: stopped ({core.why}); {done}"
         log_what_is_unsettled(consumer, "the worker ended")
@@ -101,7 +101,8 @@ def _log_what_is_gone(consumer: Consumer) -> None:
         log.event(logging.WARNING, "local.gone", text, queue=consumer.name)
 
 
-def _numbers(consumer: Consumer) -> dict[str, Any]:
+def numbers_of(consumer: Consumer) -> dict[str, Any]:
+    """The books of a queue, and what is in hand of it."""
     books = consumer.books
     numbers = {"queue": consumer.name, "received": books.received, **books.outcomes, **books.causes}
     numbers |= {"follow_ups_dead_lettered": books.follow_ups_dead_lettered} if books.follow_ups_dead_lettered else {}

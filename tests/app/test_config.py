@@ -579,3 +579,30 @@ def test_a_heartbeat_that_comes_when_the_lease_is_over_is_refused_with_the_longe
 def test_the_longest_heartbeat_that_works_is_accepted(read, visibility, heartbeat):
     text = f"{ONE_QUEUE}visibility_seconds = {visibility}\nheartbeat_seconds = {heartbeat}"
     assert read(text).queues["emails"].visibility_seconds == visibility
+
+
+@pytest.mark.parametrize(
+    ("worker", "rest", "finding"),
+    [
+        ("processes = 2", '[queues.q]\nurl = "local"', '[worker] processes = 2: 1 with a queue of url = "local"'),
+        ("max_memory_mb = 300", '[queues.q]\nurl = "local"', "[worker] max_memory_mb = 300: 0 with a queue of url"),
+        (
+            'processes = "cores"',
+            f'{ONE_QUEUE}[platform]\ntask_protection = "auto"',
+            '[worker] processes = "cores": 1 with [platform] task_protection',
+        ),
+        ('processes = "many"', ONE_QUEUE, '[worker] processes = "many": 1 to 1000, a whole number, or "cores"'),
+        ("processes = 0", ONE_QUEUE, '[worker] processes = 0: 1 to 1000, a whole number, or "cores"'),
+    ],
+)
+def test_several_processes_need_queues_that_they_share(findings, worker, rest, finding):
+    (found,) = findings(f"[worker]\n{worker}\n{rest}")
+    assert found.removeprefix("config.toml: ").startswith(finding)
+
+
+def test_the_number_of_processes_is_a_number_or_that_of_the_cores(read):
+    def number(text: str) -> int:
+        return read(f"[worker]\nprocesses = {text}\n{ONE_QUEUE}", N="3").worker.process_number(4)
+
+    assert [number(text) for text in ("1", '"cores"', '"${N}"', '"${M:-2}"')] == [1, 4, 3, 2]
+    assert read('[worker]\nprocesses = "cores"\n[queues.q]\nurl = "local"').has_local

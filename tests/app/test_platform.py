@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from millpond.app.platform import DOCKER, PLATFORMS, memory_bytes, platform_of
+from millpond.app.platform import DOCKER, PLATFORMS, memory_bytes, platform_of, usable_cores
 
 
 @pytest.fixture
@@ -85,3 +85,22 @@ MIB = 2**20
 )
 def test_the_memory_is_the_lowest_of_all_limits_and_zero_where_there_is_none(machine, environ, files, mebibytes):
     assert memory_bytes(environ, machine(files)) == mebibytes * MIB
+
+
+@pytest.mark.parametrize(
+    ("text", "cores"),
+    [
+        ("", 64),
+        ("max 100000", 64),
+        ("200000 100000", 2),
+        ("50000 100000", 1),
+        ("990000 100000", 9),
+        ("x y", 64),
+        ("5 0", 64),
+    ],
+)
+def test_the_cores_are_those_that_the_process_may_use(tmp_path, monkeypatch, text, cores):
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {*range(64)}, raising=False)
+    (tmp_path / "sys/fs/cgroup").mkdir(parents=True)
+    (tmp_path / "sys/fs/cgroup/cpu.max").write_text(text)
+    assert usable_cores(tmp_path) == cores

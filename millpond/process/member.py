@@ -1,0 +1,127 @@
+"""Member: one of the workers of a parent: its process, what it says, and when it is started again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from enum import Enum, auto
+from typing import Any
+
+import msgspec
+
+from millpond.errors import CRASHED, FINISHED
+
+#: Tells a worker the descriptor of its link to the parent, and its number, from 1 on: "5 2".
+PARENT_VARIABLE = "MILLPOND_PARENT"
+#: After its end a worker is started again: the first time nearly at once, then twice as late each time, to a minute.
+FIRST_RESTART_SECONDS, MOST_RESTART_SECONDS = 0.5, 60.0
+#: One that has worked for this long was well: its end is the first one again.
+WELL_SECONDS = 60.0
+_LINK_BYTES = 65_536
+
+
+class MemberState(Enum):
+    """See the table of Member."""
+
+    RESTING = auto()
+    BOOTING = auto()
+    READY = auto()
+    OVER = auto()
+
+
+class Word(msgspec.Struct):
+    """What a worker says to its parent: that it receives, or (`books`) what became of its messages, by queue."""
+
+    ready: bool = False
+    books: dict[str, dict[str, Any]] | None = None
+
+
+def restart_seconds(ends: int) -> float:
+    """The wait before a worker is started again, after this many ends in a row."""
+    return min(MOST_RESTART_SECONDS, FIRST_RESTART_SECONDS * 2.0 ** min(ends - 1, 10))
+
+
+class Member:
+    """One worker of several.
+
+    | from | to | when |
+    |---|---|---|
+    | RESTING | BOOTING | its time has come: a process is started, by exec |
+    | BOOTING | READY | it says that it receives |
+    | BOOTING, READY | RESTING | its process has ended, and another takes its place |
+    | BOOTING, READY | OVER | its process has ended, and none takes its place |
+    | RESTING | OVER | the parent stops |
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.state = MemberState.RESTING
+        self.due = 0.0  # RESTING: when it is to be started
+        self.pid = 0
+        self.ends = 0  # in a row
+        self.books: dict[str, dict[str, Any]] | None = None  # of the process that runs, or ran last
+        self._since = 0.0
+        self.link: socket.socket | None = None
+        self._heard = b""
+
+    @property
+    def is_alive(self) -> bool:
+        return self.state in (MemberState.BOOTING, MemberState.READY)
+
+    def start(self, command: Sequence[str], now: float) -> None:
+        """Start its process, with a link that tells both sides of the other's end. Raises OSError."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            theirs.set_inheritable(True)
+            ours.setblocking(False)
+            environ = {**os.environ, PARENT_VARIABLE: f"{theirs.fileno()} {self.number}"}
+            self.pid = os.posix_spawn(sys.executable, [sys.executable, *command], environ, setsigmask=[])
+        self.state, self._since, self.link, self._heard, self.books = MemberState.BOOTING, now, ours, b"", None
+
+    def hear(self) -> bool:
+        """Read what it has said. True: it has just become ready."""
+        was = self.state
+        with suppress(OSError):
+            while self.link is not None:
+                more = self.link.recv(_LINK_BYTES)
+                self._heard += more
+                if not more:  # its end, or it has closed all that it had open
+                    self._close()
+        *lines, self._heard = self._heard.split(b"\n")
+        for line in lines:
+            word = msgspec.json.decode(line, type=Word)
+            self.books = word.books or self.books
+            self.state = MemberState.READY if word.ready else self.state
+        return self.state is not was
+
+    def _close(self) -> None:
+        if self.link is not None:
+            self.link.close()
+            self.link = None
+
+    def signal(self, number: int) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    def ended(self, now: float) -> None:
+        """Its process is no more, and all that it said is heard."""
+        self._close()
+        self.ends = 1 if self.state is MemberState.READY and now - self._since > WELL_SECONDS else self.ends + 1
+
+    def rest(self, now: float) -> float:
+        """Another process takes its place after a wait, which is returned."""
+        seconds = restart_seconds(self.ends)
+        self.state, self.due = MemberState.RESTING, now + seconds
+        return seconds
+
+
+def exit_code_of(status: int, asked: bool) -> int:
+    """The exit code of a process. `asked`: it was asked to end before anything could be in hand."""
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        return code
+    return FINISHED if asked and -code in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) else CRASHED

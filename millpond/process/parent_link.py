@@ -1,0 +1,94 @@
+"""ParentLink: what a worker among several says to their parent, and how it learns of the parent's end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+from collections.abc import MutableMapping, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import msgspec
+from gevent.monkey import get_original
+
+from millpond.app.config import AllSettings
+from millpond.engine.consumer import Consumer
+from millpond.observe import log
+from millpond.process.member import PARENT_VARIABLE, Word
+from millpond.process.report import numbers_of
+
+_start_thread: Any = get_original("_thread", "start_new_thread")
+_read: Any = get_original("os", "read")
+
+
+class Seat(NamedTuple):
+    """A worker's place among several: its link, and its number, from 1 on."""
+
+    descriptor: int
+    number: int
+
+    def settle(self, settings: AllSettings) -> AllSettings:
+        """The settings of this worker: a name and a port of its own."""
+        http, worker = settings.http, settings.worker
+        worker = msgspec.structs.replace(worker, name=f"{worker.name}-{self.number}")
+        if http.listen and http.address[1]:
+            host, _, port = http.listen.rpartition(":")
+            http = msgspec.structs.replace(http, listen=f"{host}:{min(65_535, int(port) + self.number - 1)}")
+        return msgspec.structs.replace(settings, worker=worker, http=http)
+
+
+def seat_of(environ: MutableMapping[str, str]) -> Seat | None:
+    """The seat of this process among several; None where it is alone. What it starts itself does not see it."""
+    text = environ.pop(PARENT_VARIABLE, "")
+    if not text:
+        return None
+    descriptor, number = map(int, text.split())
+    os.set_inheritable(descriptor, False)
+    return Seat(descriptor, number)
+
+
+class ParentLink:
+    """Says to the parent when this worker receives, and at the end what became of its messages.
+
+    A native thread waits for the parent's end, and then sends this process SIGTERM: it drains.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._consumers: Sequence[Consumer] = ()
+
+    def start(self) -> None:
+        _start_thread(self._wait_for_end, ())
+
+    def ready(self, consumers: Sequence[Consumer]) -> None:
+        self._consumers = consumers
+        self._say(Word(ready=True))
+
+    def draining(self) -> None:
+        """Nothing: the parent sees the end of this process."""
+
+    def ended(self) -> None:
+        self._say(Word(books={consumer.name: _counts_of(consumer) for consumer in self._consumers}))
+
+    def _say(self, word: Word) -> None:
+        with suppress(OSError):  # the parent is gone, or does not read: nothing waits for it
+            line = msgspec.json.encode(word) + b"\n"
+            with socket.socket(fileno=os.dup(self._descriptor)) as link:
+                link.send(line, socket.MSG_DONTWAIT)
+
+    def _wait_for_end(self) -> None:
+        with suppress(OSError):
+            while _read(self._descriptor, 64):
+                pass
+        text = "the parent of this worker has ended: the worker drains"
+        log.from_thread(logging.WARNING, "worker.orphaned", text)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _counts_of(consumer: Consumer) -> dict[str, Any]:
+    """The numbers of its books that can be added up."""
+    return {name: value for name, value in numbers_of(consumer).items() if isinstance(value, int)} | {
+        "requests": consumer.requests
+    }

@@ -1,0 +1,190 @@
+"""Several workers under a parent: real processes, by log lines and exit codes; and what is decided without one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from millpond.app.config import load
+from millpond.errors import CRASHED, FINISHED, MISCONFIGURED
+from millpond.process.member import Member, MemberState, exit_code_of, restart_seconds
+from millpond.process.memory_limit import MEMORY_LOOK_SECONDS, MemoryLimit, resident_bytes
+from millpond.process.parent_link import Seat, seat_of
+from tests.process.running import events
+from tests.worker_process import ROOT, WorkerProcess, local_sqs, write_project
+
+HANDLERS = """
+import os
+import msgspec
+from millpond import handler
+
+@handler("ok")
+def ok(payload: dict | None) -> None:
+    pass
+
+class Settings(msgspec.Struct):
+    pass
+
+def setup(settings: Settings) -> None:
+    if os.environ.get("BROKEN"):
+        raise OSError("no setup today")
+"""
+
+
+@pytest.fixture(scope="module")
+def queues(tmp_path_factory):
+    with local_sqs(tmp_path_factory.mktemp("sqs")) as queues:
+        queues.create("jobs")
+        yield queues
+
+
+@pytest.fixture
+def project(tmp_path, queues):
+    config = f"""
+[worker]
+handlers = ["jobs"]
+processes = 2
+drain_seconds = 10
+[queues.jobs]
+url = "{queues.url("jobs")}"
+wait_seconds = 1
+[log]
+format = "json"
+"""
+    return write_project(tmp_path / "project", HANDLERS, config)
+
+
+KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}
+
+
+def children(pid: int) -> list[int]:
+    """The processes that this one has started, and that still run."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent = entry.read_text().rpartition(")")[2].split()[:2]
+        except OSError:
+            continue
+        if int(parent) == pid and state != "Z":
+            found.append(int(entry.parent.name))
+    return sorted(found)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_replaced_and_signals_to_all_at_once_are_one_drain(project, queues):
+    queues.send("jobs", "ok", number=40)
+    with WorkerProcess(project, **KEYS) as parent:
+        for _ in range(2):
+            parent.expect("worker.ready")
+        while sum(queues.counts("jobs")):
+            time.sleep(0.05)
+        killed, other = children(parent.pid)
+        os.kill(killed, signal.SIGKILL)
+        died = time.monotonic()
+        assert parent.expect("workers.replaced")["exit_code"] == CRASHED
+        parent.expect("worker.ready")
+        assert time.monotonic() - died < 10  # 1 s on a machine that has nothing else to do
+        queues.send("jobs", "ok", number=20)
+        while sum(queues.counts("jobs")):
+            time.sleep(0.05)
+        fresh = {*children(parent.pid)} - {other}
+        for pid in (parent.pid, *fresh, other, parent.pid, *fresh, other):
+            os.kill(pid, signal.SIGTERM)
+        assert parent.exit_code() == FINISHED
+        assert [line["why"] for line in parent.all("worker.draining")] == ["SIGTERM"] * 2
+        own, (end,) = parent.all("worker.stopped"), parent.all("workers.stopped")
+        assert len(own) == end["workers"] == 2
+        assert end["succeeded"] == sum(line.get("succeeded", 0) for line in own) >= 20
+        assert end["received"] == sum(line["received"] for line in own)
+        assert [line["workers"] for line in parent.all("workers.uncounted")] == [1]
+
+
+@pytest.mark.slow
+def test_workers_drain_when_their_parent_is_killed(project):
+    with WorkerProcess(project, **KEYS) as parent:
+        for _ in range(2):
+            parent.expect("worker.ready")
+        workers = children(parent.pid)
+        parent.signal(signal.SIGKILL)
+        for _ in range(2):
+            parent.expect("worker.stopped", exit_code=FINISHED)
+        assert len(parent.all("worker.orphaned")) == 2
+        while any(Path(f"/proc/{pid}/environ").exists() for pid in workers):
+            time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_workers_that_cannot_boot_end_all_with_their_code_and_a_word_of_why(project):
+    with WorkerProcess(project, BROKEN="1", **KEYS) as parent:
+        assert parent.exit_code() == MISCONFIGURED
+        assert len(parent.all("workers.failed")) == 1
+        assert parent.all("workers.replaced") == []
+
+
+def test_the_parent_loads_neither_gevent_nor_an_sdk():
+    code = "import sys, millpond.process.parent\nassert not {'gevent', 'greenlet', 'boto3'} & {*sys.modules}"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=30)
+
+
+def test_a_worker_is_started_again_nearly_at_once_then_ever_later_to_a_minute():
+    assert [restart_seconds(ends) for ends in (1, 2, 3, 7, 8, 5_000)] == [0.5, 1, 2, 32, 60, 60]
+
+
+def test_a_worker_that_was_well_for_long_is_started_again_at_once():
+    member = Member(1)
+    waits = []
+    for lived in (1, 1, 1, 61, 1):
+        member.state, member._since = MemberState.READY, 0.0
+        member.ended(lived)
+        waits.append(member.rest(lived))
+    assert waits == [0.5, 1, 2, 0.5, 1]
+
+
+@pytest.mark.parametrize(
+    ("status", "asked", "code"),
+    [(0, False, 0), (3 << 8, False, 3), (9, False, CRASHED), (15, True, FINISHED), (15, False, CRASHED), (11, True, 2)],
+)
+def test_the_exit_code_of_a_worker(status, asked, code):
+    assert exit_code_of(status, asked) == code
+
+
+def test_each_worker_has_a_name_and_a_port_of_its_own(tmp_path):
+    text = '[worker]\nname = "web"\n[http]\nlisten = "[::1]:8080"\n[queues.q]\nurl = "https://sqs.eu-west-1.amazonaws.com/1/q"'
+    (tmp_path / "config.toml").write_text(text)
+    settings = load(tmp_path / "config.toml", {})
+    made = [Seat(5, number).settle(settings) for number in (1, 2)]
+    assert [one.worker.name for one in made] == ["web-1", "web-2"]
+    assert [one.http.listen for one in made] == ["[::1]:8080", "[::1]:8081"]
+
+
+def test_what_a_worker_starts_itself_does_not_take_itself_for_one_of_several():
+    reading, writing = os.pipe()
+    environ = {"MILLPOND_PARENT": f"{reading} 3"}
+    os.set_inheritable(reading, True)
+    assert seat_of(environ) == Seat(reading, 3)
+    assert environ == {}
+    assert not os.get_inheritable(reading)
+    assert seat_of(environ) is None
+    os.close(reading)
+    os.close(writing)
+
+
+def test_a_worker_that_is_too_large_drains(process, caplog):
+    one = process({})
+    sizes = iter([100 << 20, 200 << 20, (200 << 20) + 1])
+    MemoryLimit(one.core, 200 << 20, lambda: next(sizes)).ready(())
+    one.clock.advance(2 * MEMORY_LOOK_SECONDS)
+    assert not one.core.stopping
+    one.clock.advance(MEMORY_LOOK_SECONDS)
+    assert one.core.why == "memory"
+    assert "worker.large" in events(caplog)
+
+
+def test_the_memory_of_this_process_is_known():
+    assert 10 << 20 < resident_bytes() < 4 << 30
