@@ -39,6 +39,7 @@ examples:
   %(prog)s -c config.toml --demo 25       run, with 25 sample e-mails in the local queue
   %(prog)s -c config.toml check           find what is wrong before it matters
   %(prog)s -c config.toml send email.send '{"to": ["ann@example.com"], "subject": "Hello", "text": "Hi"}'
+  %(prog)s -c config.toml dlq ls --group  count the dead letters by what went wrong
 
 exit codes: 0 stopped in order, 1 some messages are left (they come back after their visibility time-out), 2 crash,
 3 bad configuration or boot, or all queues refused

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
@@ -18,6 +19,8 @@ from millpond.sqs.sqs_queue import SqsQueue
 #: How long SQS hides a letter from others at a time: while it is looked at, and while it is moved, where a whole batch
 #: of calls must fit into what is left. After a kill -9 letters are back within this.
 LOOK_LEASE_SECONDS, MOVE_LEASE_SECONDS = 30, 60
+#: A sweep looks this often within a lease which of them are half over.
+KEEPS = 10
 #: The wait of a receive: a long poll asks all servers of SQS, a short one only some.
 WAIT_SECONDS = 1
 #: Empty receives in a row that are the end; one is enough where as many letters were seen as SQS counted.
@@ -72,6 +75,7 @@ class Sweep:
         self._known: set[str] = set()
         self._settled: set[str] = set()
         self._empty = self._stale = 0
+        self._next_keep = -math.inf
 
     @property
     def holds(self) -> int:
@@ -92,6 +96,8 @@ class Sweep:
     def keep(self) -> None:
         """Extend every lease that is half over. One that cannot be extended is no longer held."""
         now = self._clock()
+        if now < self._next_keep:  # or 100,000 held letters would be looked at after each receive
+            return
         due = [one for one, (_, end) in self._held.items() if end - now < self._seconds / 2]
         for some in tens(due):
             began = self._clock()
@@ -101,6 +107,7 @@ class Sweep:
                     self._held[one] = self._held[one][0], began + self._seconds
                 elif failure.lease_lost:
                     del self._held[one]
+        self._next_keep = now + self._seconds / KEEPS
 
     def is_held(self, letter: Letter) -> bool:
         """Whether it is surely ours for as long as a call to SQS can take."""
