@@ -179,7 +179,7 @@ def load(path: Path, environ: Mapping[str, str], fetch: Fetch = fetch_secrets) -
         references=tuple(file.references),
     )
     _check_process(file, worker, retry, settings)
-    _check_metrics(cloudwatch, settings.cloudwatch)
+    _check_metrics(cloudwatch, settings)
     _check_queues(file, queues, worker, settings)
     for name, table in queues.items():
         _check_urls(table, settings.queues[name], environ)
@@ -230,9 +230,12 @@ def _check_process(file: TomlFile, worker: Table, retry: Table, settings: AllSet
         retry.wrong("base_seconds", f"not more than {retry.named('max_seconds')}")
 
 
-def _check_metrics(table: Table, settings: CloudwatchSettings) -> None:
-    if table.sound("metrics") and (strange := [name for name in settings.metrics if name not in METRICS]):
-        table.wrong("metrics", f"names of docs/reference/metrics.md; {strange[0]} is none")
+def _check_metrics(table: Table, settings: AllSettings) -> None:
+    wanted = settings.cloudwatch
+    if table.sound("metrics") and (strange := [name for name in wanted.metrics if name not in METRICS]):
+        table.wrong("metrics", f"names of docs/reference/metrics.md; {toml_key(strange[0])} is none")
+    if table.sound("namespace") and wanted.namespace and settings.log.format == "text":
+        table.wrong("namespace", 'nothing, unless [log] format is "json" or "auto": it is read from a JSON log')
 
 
 def _check_queues(file: TomlFile, tables: dict[str, Table], worker: Table, settings: AllSettings) -> None:

@@ -303,6 +303,16 @@ def test_the_url_of_no_queue_is_a_finding_that_says_what_is_missing(findings, ur
         ("[retry]\nmax_seconds = 43201", "[retry] max_seconds = 43201: 0 to 43200 seconds"),
         ("[retry]\nbase_seconds = 1801", "[retry] base_seconds = 1801: not more than max_seconds = 1800.0"),
         ("[statsd]\nport = 65536", "[statsd] port = 65536: 1 to 65535, a whole number"),
+        ('[statsd]\nformat = "influx"', '[statsd] format = "influx": graphite | datadog'),
+        (
+            '[cloudwatch]\nmetrics = ["succeeded", "sucks"]',
+            '[cloudwatch] metrics = ["succeeded", "sucks"]: names of docs/reference/metrics.md; sucks is none',
+        ),
+        (
+            '[cloudwatch]\nnamespace = "Mill"\n[log]\nformat = "text"',
+            '[cloudwatch] namespace = "Mill": nothing, unless [log] format is "json" or "auto": it is read from a JSON log',
+        ),
+        ('[cloudwatch]\nnamespace = "a b"', '[cloudwatch] namespace = "a b": 1 to 255 letters, digits, and ._-/#:'),
         (
             '[statsd]\nhost = "10.0.0.1:8125"',
             '[statsd] host = "10.0.0.1:8125": a host name or an address, without its port',
