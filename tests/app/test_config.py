@@ -310,7 +310,8 @@ def test_the_url_of_no_queue_is_a_finding_that_says_what_is_missing(findings, ur
         ),
         (
             '[cloudwatch]\nnamespace = "Mill"\n[log]\nformat = "text"',
-            '[cloudwatch] namespace = "Mill": nothing, unless [log] format is "json" or "auto": it is read from a JSON log',
+            '[cloudwatch] namespace = "Mill": nothing, unless [log] format is "json" or "auto": '
+            "it is read from a JSON log",
         ),
         ('[cloudwatch]\nnamespace = "a b"', '[cloudwatch] namespace = "a b": 1 to 255 letters, digits, and ._-/#:'),
         (
