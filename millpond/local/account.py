@@ -10,7 +10,9 @@ from millpond.local.attributes import FIFO_SUFFIX, SETTABLE, FifoSettings, Local
 from millpond.local.batches import MAX_BATCH
 from millpond.local.convert import attempt_id, check_fifo_batch, parcel
 from millpond.local.fifo import FifoQueue
-from millpond.local.local_queue import MAX_HOLD_SECONDS, Alarm, LocalPoll, LocalQueue
+from millpond.local.local_poll import LocalPoll
+from millpond.local.local_queue import MAX_HOLD_SECONDS, Alarm, LocalQueue
+from millpond.local.move_tasks import MoveTasks
 from millpond.local.sqs_error import SqsError, invalid_parameter, invalid_value, missing_parameter
 from millpond.local.stored import MAX_BYTES, size_bytes
 
@@ -36,6 +38,7 @@ class Account:
         self._clock = clock
         self._alarm = alarm
         self._queues: dict[str, LocalQueue] = {}
+        self._moves = MoveTasks(self._queues, clock, alarm)
         self._waits = True
 
     def create_queue(self, request: operations.CreateQueue) -> str:
@@ -73,6 +76,7 @@ class Account:
         gone = self._queue(request)
         del self._queues[gone.name]
         gone.close_polls()
+        self._moves.forget(gone)
         for queue in self._queues.values():
             if queue.dead_letters is gone:
                 queue.dead_letters = None
@@ -184,6 +188,15 @@ class Account:
             return operations.EntryDone(entry.id)
 
         return batches.each(request.entries, change)
+
+    def start_message_move_task(self, request: operations.StartMessageMoveTask) -> operations.TaskStarted:
+        return self._moves.start(request)
+
+    def list_message_move_tasks(self, request: operations.ListMessageMoveTasks) -> operations.TasksShown:
+        return self._moves.show(request)
+
+    def cancel_message_move_task(self, request: operations.CancelMessageMoveTask) -> operations.TaskCancelled:
+        return self._moves.cancel(request)
 
     def close_polls(self) -> None:
         """Answer every waiting poll now, and let no later one wait."""

@@ -11,7 +11,8 @@ from millpond.local import operations
 from millpond.local.account import Account
 from millpond.local.attributes import ACCOUNT_ID
 from millpond.local.convert import received
-from millpond.local.local_queue import LocalPoll, LocalQueue
+from millpond.local.local_poll import LocalPoll
+from millpond.local.local_queue import LocalQueue
 from millpond.local.sqs_error import SqsError
 
 #: What the header X-Amz-Target begins with.
@@ -74,16 +75,19 @@ def error_body(error: SqsError) -> bytes:
 
 
 _PLAIN: dict[str, Operation] = {
+    "CancelMessageMoveTask": Account.cancel_message_move_task,
     "ChangeMessageVisibility": Account.change_message_visibility,
     "ChangeMessageVisibilityBatch": Account.change_message_visibility_batch,
     "DeleteMessage": Account.delete_message,
     "DeleteMessageBatch": Account.delete_message_batch,
     "DeleteQueue": Account.delete_queue,
     "GetQueueAttributes": Account.get_queue_attributes,
+    "ListMessageMoveTasks": Account.list_message_move_tasks,
     "PurgeQueue": Account.purge_queue,
     "SendMessage": Account.send_message,
     "SendMessageBatch": Account.send_message_batch,
     "SetQueueAttributes": Account.set_queue_attributes,
+    "StartMessageMoveTask": Account.start_message_move_task,
 }
 _WITH_URLS = ("CreateQueue", "GetQueueUrl", "ListDeadLetterSourceQueues", "ListQueues")
 

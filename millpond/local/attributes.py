@@ -86,6 +86,12 @@ def arn(name: str) -> str:
     return f"arn:aws:sqs:{REGION}:{ACCOUNT_ID}:{name}"
 
 
+def queue_name(queue_arn: str) -> str:
+    """The name in the ARN of a queue of this account, "" if it is no such ARN."""
+    found = _ARN.fullmatch(queue_arn)
+    return found[1] if found else ""
+
+
 def parse(attributes: Mapping[str, str], base: LocalQueueSettings) -> LocalQueueSettings:
     """`base` with these attributes set; an empty text removes a policy. Raises SqsError for a wrong value."""
     changes: dict[str, Any] = {"fifo": _fifo(attributes, base.fifo)}

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from millpond.local import stored as content
 from millpond.local.attributes import FifoSettings, LocalQueueSettings
-from millpond.local.local_queue import LocalPoll, Receipt
+from millpond.local.local_poll import LocalPoll, Receipt
 from millpond.local.operations import ReceivedMessage, ReceivedMessages, ReceiveMessage, SendMessage, Sent
 from millpond.local.sqs_error import SqsError, invalid_parameter, invalid_value, missing_parameter
 from millpond.local.stored import StoredMessage, UserAttribute

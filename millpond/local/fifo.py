@@ -15,7 +15,8 @@ from typing import Generic, TypeVar
 import msgspec
 
 from millpond.local.attributes import LocalQueueSettings
-from millpond.local.local_queue import MAX_HOLD_SECONDS, MAX_IN_FLIGHT, Alarm, LocalPoll, LocalQueue, Receipt
+from millpond.local.local_poll import LocalPoll, Receipt
+from millpond.local.local_queue import MAX_HOLD_SECONDS, MAX_IN_FLIGHT, Alarm, LocalQueue
 from millpond.local.sqs_error import expired_handle, invalid_value
 from millpond.local.stored import StoredMessage
 
@@ -120,12 +121,14 @@ class FifoQueue(LocalQueue):
         for entries in (self._groups, self._ready, self._known, self._attempts):
             entries.clear()
 
+    def visible(self, key: int) -> StoredMessage | None:
+        """As in LocalQueue; one behind another of its group is not."""
+        message = super().visible(key)
+        return message if message is not None and next(iter(self._groups[message.group_id])) == key else None
+
     @property
     def _has_ready(self) -> bool:
         return bool(self._ready)
-
-    def _is_visible(self, key: int) -> bool:
-        return key in self._messages and key not in self._in_flight and key not in self._delayed
 
     def _sort(self, group_id: str | None) -> None:
         """Put the group last among those that can be received from, or take it out."""

@@ -10,10 +10,12 @@ import re
 import secrets
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
 
 import msgspec
 
 from millpond.local.attributes import LocalQueueSettings, arn
+from millpond.local.local_poll import LocalPoll, Receipt
 from millpond.local.schedule import Schedule
 from millpond.local.sqs_error import SqsError, expired_handle, invalid_value
 from millpond.local.stored import StoredMessage
@@ -25,42 +27,18 @@ MAX_IN_FLIGHT = 120_000
 #: Seconds between two purges of a queue.
 PURGE_SECONDS = 60
 
-#: Called with a queue and a time: it asks for `advance` at that time, when something becomes visible and a poll waits.
-Alarm = Callable[["LocalQueue", float], object]
+
+class Advancing(Protocol):
+    """What has something to do at a time: a queue where something becomes visible and a poll waits, or a move task."""
+
+    def advance(self, now: float) -> None: ...
+
+
+#: Asks for `advance` at that time; the same one's later alarm takes the place of its earlier one.
+Alarm = Callable[[Advancing, float], object]
 
 # How many keys of messages that are gone the line of visible ones may keep before it is rebuilt.
 _SLACK = 64
-
-
-class Receipt(msgspec.Struct, frozen=True):
-    """A message as one receive brings it, with the receipt handle and the count of this receive."""
-
-    message: StoredMessage
-    handle: str
-    receive_count: int
-
-
-class LocalPoll:
-    """One receive: answered at once, or waiting in its queue's line. `visibility_seconds`: None for the queue's own.
-
-    `attempt_id`: a FIFO queue gives the same messages to a receive with the same one.
-    """
-
-    def __init__(
-        self, max_messages: int, visibility_seconds: int | None, wait_seconds: int, attempt_id: str | None = None
-    ) -> None:
-        self.max_messages = max_messages
-        self.visibility_seconds = visibility_seconds
-        self.wait_seconds = wait_seconds
-        self.attempt_id = attempt_id
-        self.receipts: list[Receipt] | None = None
-        self.on_answer: Callable[[], object] | None = None
-
-    def answer(self, receipts: list[Receipt]) -> None:
-        """Give it its messages. Called once, by the queue."""
-        self.receipts = receipts
-        if self.on_answer:
-            self.on_answer()
 
 
 class Counts(msgspec.Struct, frozen=True):
@@ -195,6 +173,19 @@ class LocalQueue:
         self._reveal(self._in_flight.pop_due(now))
         self._serve(now)
 
+    def visible_keys(self, now: float) -> list[int]:
+        """The keys of the messages that are neither in flight nor delayed, the oldest in this queue first."""
+        self.advance(now)
+        return [key for key in self._messages if self._is_visible(key)]
+
+    def visible(self, key: int) -> StoredMessage | None:
+        """The message, if a receive could get it now."""
+        return self._messages[key] if self._is_visible(key) else None
+
+    def withdraw(self, key: int) -> None:
+        """Take out a message that is visible: a move task has it."""
+        self._forget(key)
+
     @property
     def _visible_count(self) -> int:
         return len(self._messages) - len(self._in_flight) - len(self._delayed)
@@ -203,6 +194,9 @@ class LocalQueue:
     def _has_ready(self) -> bool:
         """Whether a poll can get a message now."""
         return self._visible_count > 0
+
+    def _is_visible(self, key: int) -> bool:
+        return key in self._messages and key not in self._in_flight and key not in self._delayed
 
     def _forget(self, key: int) -> None:
         del self._messages[key]

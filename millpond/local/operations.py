@@ -94,6 +94,21 @@ class ChangeMessageVisibilityBatch(QueueRequest):
     entries: list[ChangeMessageVisibility] = []
 
 
+class StartMessageMoveTask(ApiRequest):
+    source_arn: str | None = None
+    destination_arn: str | None = None
+    max_number_of_messages_per_second: int | None = None
+
+
+class ListMessageMoveTasks(ApiRequest):
+    source_arn: str | None = None
+    max_results: int | None = None
+
+
+class CancelMessageMoveTask(ApiRequest):
+    task_handle: str = ""
+
+
 class ApiAnswer(msgspec.Struct, rename="pascal", omit_defaults=True):
     """What an SDK receives; SQS leaves out what is empty."""
 
@@ -159,6 +174,32 @@ class ReceivedMessage(ApiAnswer):
 
 class ReceivedMessages(ApiAnswer):
     messages: list[ReceivedMessage] = []
+
+
+class TaskStarted(ApiAnswer):
+    task_handle: str
+
+
+class TaskShown(ApiAnswer):
+    """One move task in a list; only one that is running shows its handle."""
+
+    source_arn: str
+    status: str
+    started_timestamp: int
+    approximate_number_of_messages_moved: int
+    approximate_number_of_messages_to_move: int
+    destination_arn: str | None = None
+    max_number_of_messages_per_second: int | None = None
+    task_handle: str = ""
+    failure_reason: str = ""
+
+
+class TasksShown(ApiAnswer):
+    results: list[TaskShown]
+
+
+class TaskCancelled(ApiAnswer):
+    approximate_number_of_messages_moved: int
 
 
 class Nothing(ApiAnswer):

@@ -24,7 +24,8 @@ from millpond.local.admission import HANDSHAKE_SECONDS, Admission, ServerConnect
 from millpond.local.api import TARGET_PREFIX, Api, error_body
 from millpond.local.attributes import ACCOUNT_ID
 from millpond.local.http_requests import HttpRequest, HttpRequests
-from millpond.local.local_queue import LocalPoll, LocalQueue
+from millpond.local.local_poll import LocalPoll
+from millpond.local.local_queue import Advancing, LocalQueue
 from millpond.local.operations import CreateQueue
 from millpond.local.sqs_error import SqsError, Unreadable
 
@@ -47,13 +48,13 @@ class LocalSqs:
 
     1. Speaks the JSON protocol to any SDK; signatures are not checked, `GET /health` answers 200.
     2. Lets long polls wait; one whose client has gone still takes messages, as on AWS.
-    3. Rings the queues' alarms.
+    3. Rings the alarms of queues and move tasks.
     """
 
     def __init__(self, port: int = DEFAULT_PORT, host: str = "127.0.0.1", tls: SSLContext | None = None) -> None:
         self._account = Account(time.time, self._set_alarm)
         self._api = Api(self._account, _wait)
-        self._alarms: dict[LocalQueue, Any] = {}
+        self._alarms: dict[Advancing, Any] = {}
         self._request_ids = count(1)
         self._listening: _Listening | None = None
         self._host = host
@@ -78,8 +79,8 @@ class LocalSqs:
         self.close_polls()
         if self._listening is not None:
             self._listening.stop(timeout=STOP_SECONDS)
-        for queue in list(self._alarms):
-            self._drop_alarm(queue)
+        for asker in list(self._alarms):
+            self._drop_alarm(asker)
 
     def create_queue(self, name: str, attributes: Mapping[str, str] | None = None) -> str:
         """The URL of a new queue, as by CreateQueue. Raises SqsError."""
@@ -152,25 +153,25 @@ class LocalSqs:
         headers["Content-Type"] = _JSON
         return http_requests.answer(status, headers, body, int(time.time()))
 
-    def _set_alarm(self, queue: LocalQueue, when: float) -> None:
-        self._drop_alarm(queue)
-        timer = self._alarms[queue] = get_hub().loop.timer(max(0.0, when - time.time()), ref=False)
-        timer.start(self._ring, queue, when)
+    def _set_alarm(self, asker: Advancing, when: float) -> None:
+        self._drop_alarm(asker)
+        timer = self._alarms[asker] = get_hub().loop.timer(max(0.0, when - time.time()), ref=False)
+        timer.start(self._ring, asker, when)
 
-    def _drop_alarm(self, queue: LocalQueue) -> None:
-        timer = self._alarms.pop(queue, None)
+    def _drop_alarm(self, asker: Advancing) -> None:
+        timer = self._alarms.pop(asker, None)
         if timer is not None:
             timer.stop()
             timer.close()
 
-    def _ring(self, queue: LocalQueue, when: float) -> None:
-        """Advance a queue. Called by the hub, so nothing here may wait."""
-        self._drop_alarm(queue)
+    def _ring(self, asker: Advancing, when: float) -> None:
+        """Let it advance. Called by the hub, so nothing here may wait."""
+        self._drop_alarm(asker)
         now = time.time()
         if now < when:  # the loop has another clock, which can be ahead of this one
-            self._set_alarm(queue, when)
+            self._set_alarm(asker, when)
         else:
-            queue.advance(now)
+            asker.advance(now)
 
 
 class _Listening(StreamServer):  # type: ignore[misc]  # gevent has no types

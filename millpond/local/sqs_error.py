@@ -28,6 +28,7 @@ _STATUSES = {
     "OverLimit": 403,
     "PurgeQueueInProgress": 403,
     "ReceiptHandleIsInvalid": 404,
+    "ResourceNotFoundException": 404,
     "RequestEntityTooLarge": 413,
     "RequestTimeout": 408,
     "InternalFailure": 500,

@@ -11,7 +11,8 @@ from millpond.local import operations
 from millpond.local.account import Account
 from millpond.local.attributes import FifoSettings, LocalQueueSettings, RedrivePolicy, arn
 from millpond.local.fifo import RECENT_SECONDS, FifoQueue
-from millpond.local.local_queue import MAX_HOLD_SECONDS, MAX_IN_FLIGHT, Counts, LocalPoll, LocalQueue, Receipt
+from millpond.local.local_poll import LocalPoll, Receipt
+from millpond.local.local_queue import MAX_HOLD_SECONDS, MAX_IN_FLIGHT, Counts, LocalQueue
 from millpond.local.sqs_error import SqsError
 from millpond.local.stored import StoredMessage
 

@@ -9,7 +9,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multip
 
 from millpond.local.attributes import FifoSettings, LocalQueueSettings
 from millpond.local.fifo import RECENT_SECONDS, FifoQueue
-from millpond.local.local_queue import LocalPoll, Receipt
+from millpond.local.local_poll import LocalPoll, Receipt
 from millpond.local.sqs_error import SqsError
 from millpond.local.stored import StoredMessage
 

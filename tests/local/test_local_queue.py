@@ -7,7 +7,8 @@ from time import process_time
 import pytest
 
 from millpond.local.attributes import LocalQueueSettings, RedrivePolicy, arn
-from millpond.local.local_queue import MAX_HOLD_SECONDS, MAX_IN_FLIGHT, Counts, LocalPoll, LocalQueue, Receipt
+from millpond.local.local_poll import LocalPoll, Receipt
+from millpond.local.local_queue import MAX_HOLD_SECONDS, MAX_IN_FLIGHT, Counts, LocalQueue
 from millpond.local.sqs_error import SqsError
 from millpond.local.stored import StoredMessage
 

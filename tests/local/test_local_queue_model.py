@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
 
 from millpond.local.attributes import LocalQueueSettings
-from millpond.local.local_queue import LocalPoll, LocalQueue, Receipt
+from millpond.local.local_poll import LocalPoll, Receipt
+from millpond.local.local_queue import LocalQueue
 from millpond.local.sqs_error import SqsError
 from millpond.local.stored import StoredMessage
 

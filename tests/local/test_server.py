@@ -14,7 +14,8 @@ from gevent.event import AsyncResult
 
 from millpond.local import LocalSqs
 from millpond.local.attributes import LocalQueueSettings
-from millpond.local.local_queue import LocalPoll, LocalQueue
+from millpond.local.local_poll import LocalPoll
+from millpond.local.local_queue import LocalQueue
 from tests.local.raw_client import RawClient, assert_closed
 
 
