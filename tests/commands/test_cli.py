@@ -155,7 +155,8 @@ def test_urllib3_between_the_patch_and_the_worker_is_fine():
 
 @pytest.mark.slow
 def test_python_m_millpond_is_the_same_command():
-    assert ended("-m", "millpond", "--nonsense")[1].startswith("usage: python -m millpond [-h]")
+    usage = ended("-m", "millpond", "--nonsense")[1]
+    assert usage.startswith(f"usage: {sys.executable} -m millpond [-h]")  # as it was typed
     code, said = ended("-m", "millpond", "-c", "nowhere.toml")
     assert (code, said) == (3, "nowhere.toml: cannot be read: No such file or directory\n")
 
@@ -536,7 +537,7 @@ def test_failed_entries_are_named_and_exit_1(main, project, capsys, monkeypatch)
     project()
     queue = FakeQueue(SystemClock())
     queue.script["send"] = [None, Failure("InternalError", "try later"), Throttled("slow down", "RequestThrottled")]
-    monkeypatch.setattr(send, "_connect", lambda settings, name: queue)
+    monkeypatch.setattr(send, "connect_queue", lambda settings, name: queue)
     assert main("send", "ok", "{}", "--count", "45") == 1
     out, err = capsys.readouterr()
     assert out.startswith("ok sent to emails: 25 messages, the first with event_id ")
@@ -550,7 +551,7 @@ def test_a_first_call_that_fails_ends_it_with_exit_1_and_nothing_sent(main, proj
     project(REAL)
     queue = FakeQueue(SystemClock())
     queue.script["send"] = [Throttled("slow down", "RequestThrottled")]
-    monkeypatch.setattr(send, "_connect", lambda settings, name: queue)
+    monkeypatch.setattr(send, "connect_queue", lambda settings, name: queue)
     assert main("send", "ok", "{}", "--count", "45") == 1
     assert capsys.readouterr() == ("", "45 of 45 were not sent: slow down\n")
     assert queue.calls["send"] == 1
@@ -561,7 +562,7 @@ def test_ctrl_c_in_the_middle_tells_how_many_were_sent(main, project, capsys, mo
     signal.signal(signal.SIGINT, signal.default_int_handler)  # as a process begins, whatever watched it here before
     queue = FakeQueue(SystemClock())
     queue.script["send"] = [None, lambda: signal.raise_signal(signal.SIGINT)]
-    monkeypatch.setattr(send, "_connect", lambda settings, name: queue)
+    monkeypatch.setattr(send, "connect_queue", lambda settings, name: queue)
     assert main("send", "ok", "{}", "--count", "500") == 1
     out, err = capsys.readouterr()
     sent = int(re.findall(r"emails: (\d+) messages", out)[0])

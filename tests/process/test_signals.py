@@ -140,6 +140,9 @@ def test_an_open_long_poll_of_20_seconds_outlasts_neither_the_drain_nor_the_loca
     outside = start(queues.create(name), wait_seconds=20, drain_seconds=2)
     for worker in (local, outside):
         worker.expect("worker.ready")
+    queues.send(name, "nap", 1.0)  # an idle worker waits for no poll at an emulator
+    outside.expect("log")
+    for worker in (local, outside):
         worker.signal(SIGTERM)
     assert "SQS may hold the worker's long poll open for" in outside.expect("worker.draining")["message"]
     began = local.expect("worker.draining")
