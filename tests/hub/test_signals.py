@@ -75,6 +75,12 @@ def test_a_signal_that_is_another_matter_ends_nothing(start):
     assert ended(process)[0] == 7
 
 
+def test_the_signals_that_steer_are_none_of_a_forked_childs(start):
+    process = start("from millpond.hub.signals import begin_child\nsignals.on_steering(print)\nbegin_child()")
+    process.send_signal(signal.SIGUSR2)
+    assert ended(process)[0] == -signal.SIGUSR2
+
+
 def test_an_end_that_was_begun_without_a_signal_has_its_time_too(start):
     process = start("signals.end_within(0.2, 9)")
     assert ended(process)[0] == 9

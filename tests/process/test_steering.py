@@ -78,6 +78,19 @@ def test_a_poller_that_waits_for_permits_begins_no_receive_once_it_is_quiet(proc
     assert len(one.rig.ended) == 8
 
 
+def test_a_permit_that_comes_in_the_same_moment_as_quiet_begins_no_receive(process, clock):
+    one = process({"job": lambda payload, message: clock.sleep(60.0)}, concurrency=1, wait_seconds=1)
+    one.rig.put("job", number=3)
+    settle()
+    calls = one.rig.queue.calls["receive"]
+    one.rig.consumer.share.release()  # the poller that waits has it, and has not had a turn yet
+    one.steering.quiet()
+    settle()
+    clock.advance(5.0)
+    assert one.rig.queue.calls["receive"] == calls
+    assert one.rig.permits.free == 1
+
+
 def test_a_quiet_queue_is_well(process, clock):
     one = process({"job": fine}, wait_seconds=1)
     one.steering.quiet()

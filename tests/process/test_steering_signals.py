@@ -39,6 +39,9 @@ def burn(seconds: float) -> None:
 SLOW_ENDS = """
 import msgspec
 
+print("importing", flush=True)
+time.sleep(0.5)
+
 class Settings(msgspec.Struct):
     pass
 
@@ -143,6 +146,9 @@ def test_sigquit_is_answered_at_once_while_a_handler_computes(start):
 
 def test_at_any_moment_the_three_signals_do_what_they_say_or_nothing(start):
     worker = start(HANDLERS + SLOW_ENDS)
+    worker.expect("", message="importing")
+    for number in (SIGQUIT, SIGUSR2, SIGUSR1):  # there is nothing to steer yet
+        worker.signal(number)
     worker.expect("", message="setting up")
     for number in (SIGQUIT, SIGUSR2, SIGUSR1):
         worker.signal(number)
@@ -169,6 +175,7 @@ def test_at_any_moment_the_three_signals_do_what_they_say_or_nothing(start):
     worker.expect("worker.stopped", succeeded=1)
     assert worker.exit_code() == 0
     assert worker.stderr == ""
+    assert worker.all("greenlet.failed") == []
 
 
 def test_under_nohup_sighup_stays_ignored(start):
