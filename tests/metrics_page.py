@@ -43,7 +43,8 @@ TEXTS = {
     "Causes": "Why deliveries did not succeed, counted beside their outcomes.",
     "What SQS says of a queue": """\
 Each worker asks once a minute (a call for the queue, one for its dead letters: 4 cents a month), and only where
-somebody sees its metrics. Where SQS denies that (`queue.depth_unknown` in the log) they are not sent.""",
+somebody sees its metrics, or types `worker.py status`. Where SQS denies that (`queue.depth_unknown` in the log) they
+are not sent.""",
     "The types": "Over all queues of the process.",
 }
 COLUMNS = ("name", "type", "unit", "what it tells", "what to do when it rises", "panel", "Prometheus")

@@ -114,7 +114,7 @@ class ControlServer:
     def _obey(self, order: Order) -> str:
         steering = self._steering
         obey: dict[Verb, Callable[[], str]] = {
-            "status": lambda: "",
+            "status": self._look,
             "quiet": lambda: steering.quiet(order.queue),
             "resume": lambda: steering.resume(order.queue),
             "level": lambda: steering.set_level(order.value),
@@ -122,6 +122,10 @@ class ControlServer:
             "dump": steering.dump,
         }
         return obey[order.do]()
+
+    def _look(self) -> str:
+        self._observer.on_look()
+        return ""
 
 
 def _new_address() -> str:

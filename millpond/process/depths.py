@@ -6,6 +6,8 @@ import logging
 import random
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 
+import gevent
+
 from millpond.engine.consumer import Consumer
 from millpond.errors import AccessDenied, QueueError
 from millpond.foreign.number import number_within
@@ -19,6 +21,8 @@ from millpond.sqs.sqs_queue import SqsQueue
 DEPTH_SECONDS = 60.0
 #: The first time comes within this: workers of one deploy do not ask at the same moment.
 FIRST_DEPTH_SECONDS = 10.0
+#: Who looks waits this long for SQS.
+DEPTH_LOOK_SECONDS = 2.0
 #: More than that in one queue is no number of messages.
 MAX_MESSAGES = 10**15
 
@@ -36,12 +40,30 @@ class Depths:
         self._found = found
         self._waited_seconds = waited_seconds
         self._denied: set[str] = set()
+        self._consumers: Sequence[Consumer] = ()
+        self._asking: gevent.Greenlet | None = None
 
-    def run(self, consumers: Sequence[Consumer]) -> None:
+    def watch(self, consumers: Sequence[Consumer]) -> None:
+        """These are the queues."""
+        self._consumers = consumers
+
+    def refresh(self) -> None:
+        """Somebody looks: ask now for what is older than a minute. What is not answered soon is not waited for."""
+        if self._asking is None or self._asking.ready():
+            self._asking = gevent.spawn(self._ask_all)
+        self._asking.join(DEPTH_LOOK_SECONDS)
+
+    def _ask_all(self) -> None:
+        oldest = self._core.clock.time() - DEPTH_SECONDS
+        for consumer in self._consumers:
+            if consumer.name not in self._found or self._found[consumer.name].asked <= oldest:
+                self._found[consumer.name] = self._ask(consumer)
+
+    def run(self) -> None:
         """Ask each minute, until the drain begins."""
         seconds = random.uniform(1.0, FIRST_DEPTH_SECONDS)
         while not self._core.wait(seconds):
-            for consumer in consumers:
+            for consumer in self._consumers:
                 self._found[consumer.name] = self._ask(consumer)
             seconds = DEPTH_SECONDS
 

@@ -6,7 +6,7 @@ import heapq
 import logging
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from millpond import __version__
 from millpond.engine.consumer import Consumer
@@ -32,6 +32,10 @@ MAX_RUNNING = 100
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
+def _nothing() -> None:
+    """Nobody asks SQS."""
+
+
 class Observer:
     """Takes snapshots from what the engine has anyway. Before `queues` are set, the process is booting.
 
@@ -41,6 +45,7 @@ class Observer:
     def __init__(self, core: Core, name: str) -> None:
         self.queues: Queues | None = None
         self.depths: dict[str, QueueDepth] = {}
+        self.on_look: Callable[[], object] = _nothing  # a person wants a snapshot: what is too old is asked for anew
         self._core = core
         self._name = name
         self._started = core.clock.time()

@@ -133,12 +133,15 @@ class Service:
             self.core.clock.sleep(TITLE_SECONDS)
 
     def _start_reading(self) -> None:
-        """Read the gauges each second, and ask for the depths each minute, where anybody sees them."""
+        """Read the gauges each second, and ask for the depths each minute, where anybody sees them; else on a look."""
         core, metrics = self.core, self._metrics
         metrics.gauge(MetricKey("worker.hub_lag_ms"), core.pulse.take_lag_ms)
         metrics.reader(SnapshotGauges(self._observer, core.clock).read)
+        depths = Depths(core, self._observer.depths, metrics.waited_seconds)
+        depths.watch(self.consumers)
+        self._observer.on_look = depths.refresh
         if metrics.is_on:
-            core.spawn(Depths(core, self._observer.depths, metrics.waited_seconds).run, self.consumers)
+            core.spawn(depths.run)
 
 
 def _is_empty(consumer: Consumer) -> bool:

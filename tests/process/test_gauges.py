@@ -134,6 +134,15 @@ def test_where_nobody_sees_it_sqs_is_not_asked(seen, clock):
     assert one.observer.take().queues[0].depth is None
 
 
+def test_somebody_who_looks_makes_it_ask_at_most_once_a_minute(seen, clock):
+    one, depth, letters = seen()
+    for _ in range(30):
+        one.observer.on_look()
+        clock.advance(10.0)
+    assert (depth.calls, letters.calls) == (5, 5)
+    assert one.observer.take().queues[0].depth.visible == 40
+
+
 def test_a_queue_that_denies_it_is_not_asked_again_and_the_log_says_what_to_allow(seen, clock, caplog):
     caplog.set_level(logging.INFO)
     one, depth, letters = seen(MetricHistograms())
