@@ -21,6 +21,13 @@ def setup(settings: Settings, local: bool = True) -> None:
     _mailer = Mailer(settings, local=local)
 
 
+def preflight() -> str:
+    """Greet the mail server, and send nothing: `worker.py check` calls it after setup()."""
+    if _mailer is None:
+        raise RuntimeError("email.send is not ready: call setup(Settings()) first")
+    return _mailer.preflight()
+
+
 def teardown() -> None:
     """Close the connections to the mail server."""
     global _mailer

@@ -193,6 +193,7 @@ def test_the_engine_never_imports_handlers_or_tests(name):
                 "app.secret_calls",
                 "claims.table_boto",
                 "claims.table_endpoint",
+                "commands.check_rights",
                 "large_bodies.s3_bodies",
                 "sqs.boto",
                 "sqs.credentials",

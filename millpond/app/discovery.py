@@ -28,7 +28,7 @@ from millpond.observe import log
 
 
 class Hook(msgspec.Struct, frozen=True):
-    """A setup() or a teardown() of the user's, with the name of its module. Calling it calls the user's."""
+    """A setup(), preflight() or teardown() of the user's, with its module's name. Calling it calls the user's."""
 
     module: str
     name: str
@@ -55,6 +55,7 @@ class Handlers(msgspec.Struct, frozen=True):
     routes: dict[str, Route]
     setups: Sequence[Hook]
     teardowns: Sequence[Hook]
+    preflights: Sequence[Hook] = ()
 
 
 def handlers_of(settings: AllSettings) -> Handlers:
@@ -102,7 +103,12 @@ def discover(
         for module in modules
         if callable(getattr(module, "teardown", None))
     ]
-    return Handlers(found[0], setups, teardowns)
+    preflights = [
+        Hook(module.__name__, "preflight", module.preflight)
+        for module in modules
+        if getattr(getattr(module, "preflight", None), "__module__", None) == module.__name__
+    ]
+    return Handlers(found[0], setups, teardowns, preflights)
 
 
 def _no_module(name: str, names: Mapping[str, ModuleType]) -> str:

@@ -55,6 +55,17 @@ _CONTAINER_FILES = (".dockerenv", "run/.containerenv")
 PLATFORM_VARIABLES = ("DYNO", "ECS_CONTAINER_METADATA_URI_V4", "KUBERNETES_SERVICE_HOST", "AWS_LAMBDA_FUNCTION_NAME")
 
 
+#: What `check --platform` takes, and the variable that is set there.
+PLATFORM_NAMES = dict(zip(("heroku", "ecs", "kubernetes", "lambda"), PLATFORM_VARIABLES, strict=True))
+
+
+def as_on(name: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment as it would be on the platform of this name, and on no other."""
+    others = (*PLATFORMS, *PLATFORM_VARIABLES, "DYNO_RAM", "ECS_AGENT_URI", "NOTIFY_SOCKET", "WATCHDOG_USEC")
+    kept = {variable: value for variable, value in environ.items() if variable not in others}
+    return kept | {PLATFORM_NAMES[name]: "check"}
+
+
 def platform_of(environ: Mapping[str, str], root: Path) -> Platform | None:
     """What runs this process; `root`: of the file system."""
     for variable, platform in PLATFORMS.items():

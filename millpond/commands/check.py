@@ -2,43 +2,68 @@
 
 from __future__ import annotations
 
-import socket
+import json
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from millpond.app import discovery
 from millpond.app.config import AllSettings, RetrySettings
-from millpond.app.output_settings import StatsdSettings
 from millpond.app.retry_policy import Span, policy_of
 from millpond.app.routing import Route
 from millpond.commands.check_bodies import check_bodies
 from millpond.commands.check_claims import check_claims
+from millpond.commands.check_host import check_host, check_statsd
+from millpond.commands.check_libraries import check_drain, check_libraries
 from millpond.commands.check_platform import check_platform
-from millpond.commands.check_queue import Finding, check_queue, queue_at
+from millpond.commands.check_queue import check_queue, queue_at
+from millpond.commands.finding import WORST_FIRST, Finding, Level, in_order
 from millpond.commands.send import is_listened_to
-from millpond.errors import FINISHED, MISCONFIGURED, ConfigError
-from millpond.hub.home import Errand, process
+from millpond.errors import FINISHED, MISCONFIGURED, ConfigError, Verdict
+from millpond.foreign.text import shown
+from millpond.foreign.trace import describe
+from millpond.hub.home import within
 from millpond.observe import screen
-from millpond.observe.screen import counted
+from millpond.observe.screen import MAX_CELL, counted
 from millpond.sqs.endpoint import find_endpoint
 from millpond.sqs.queue_url import place_of
 
 STYLES = {"ok": "green", "note": "dim", "warning": "yellow", "error": "bold red"}
-#: What a name server has for an answer.
-LOOKUP_SECONDS = 5
+#: What the preflight() of one handlers module may take.
+PREFLIGHT_SECONDS = 20.0
 
 
-def run(settings: AllSettings, environ: Mapping[str, str]) -> int:
-    """Draw every finding as a table; return the exit code."""
-    findings = list(preflight(settings, environ))
-    screen.table(["", "where", "finding"], [(one.level, one.where, one.text) for one in findings], STYLES)
+def run(settings: AllSettings, environ: Mapping[str, str], *, as_json: bool = False) -> int:
+    """Print every finding, the worst first, as a table or as JSON; return the exit code."""
+    findings = in_order(preflight(settings, environ))
+    if as_json:
+        return print_json(findings)
+    screen.table(["", "where", "finding"], [(one.level, one.where, one.sentence) for one in findings], STYLES)
     if commands := [one.command for one in findings if one.command]:
         print("to mend it:", *commands, sep="\n")
     counts = Counter(finding.level for finding in findings)
     verdict = "the worker cannot work" if counts["error"] else "the worker can work"
     print(f"{verdict}: {', '.join(counted(counts[level], level) for level in ('error', 'warning'))}", flush=True)
+    return MISCONFIGURED if counts["error"] else FINISHED
+
+
+def print_json(findings: Sequence[Finding]) -> int:
+    """Print the findings as one JSON object, for a program; return the exit code."""
+    counts = Counter(finding.level for finding in findings)
+    rows = [
+        {
+            "level": one.level,
+            "where": one.where,
+            "what": shown(one.text, MAX_CELL),
+            "why": shown(one.why, MAX_CELL),
+            "mend": shown(one.mend, MAX_CELL),
+            "command": one.command,
+        }
+        for one in findings
+    ]
+    counted_levels = {level: counts[level] for level in WORST_FIRST}
+    print(json.dumps({"can_work": not counts["error"], **counted_levels, "findings": rows}, indent=1), flush=True)
     return MISCONFIGURED if counts["error"] else FINISHED
 
 
@@ -58,8 +83,10 @@ def preflight(settings: AllSettings, environ: Mapping[str, str], root: Path = Pa
     yield from check_claims(settings, routes)
     yield from check_bodies(settings)
     yield from _local(settings)
-    yield _statsd(settings.statsd)
-    yield from check_platform(settings, environ, root)
+    yield check_statsd(settings.statsd)
+    yield from check_host(settings)
+    yield from check_platform(settings, environ, root, routes)
+    yield from _circles(settings)
 
 
 def _handlers(settings: AllSettings) -> Generator[Finding, None, Mapping[str, Route]]:
@@ -69,15 +96,21 @@ def _handlers(settings: AllSettings) -> Generator[Finding, None, Mapping[str, Ro
     except ConfigError as error:
         yield from _errors("handlers", error)
         return {}
-    wrong = list(_hooks(found))
-    yield from wrong or [Finding("ok", "handlers", f"types: {', '.join(sorted(found.routes))}")]
+    hooked = list(_hooks(found))
+    wrong = [one for one in hooked if one.level == "error"]
+    yield from hooked
+    if not wrong:
+        yield Finding("ok", "handlers", f"types: {', '.join(sorted(found.routes))}")
     own = settings.folder / "handlers"
     if own.is_dir() and own.resolve() not in [
         (settings.folder / entry).resolve() for entry in settings.worker.handlers
     ]:
         yield Finding("note", "handlers", f"the folder {own} is not in [worker] handlers, so it is not loaded")
-    if found.setups and not wrong:
-        yield Finding("note", "handlers", "the servers that handlers need, such as the mail server, are not tried")
+    tried = {hook.module for hook in found.preflights}
+    if any(hook.module not in tried for hook in found.setups) and not wrong:
+        yield Finding("note", "handlers", "the servers of handlers that have no preflight() are not tried")
+    yield from check_drain(settings, found.routes)
+    yield from check_libraries(found.routes)
     return found.routes
 
 
@@ -107,16 +140,42 @@ def _after(policy: RetrySettings) -> str:
 
 
 def _hooks(found: discovery.Handlers) -> Iterator[Finding]:
-    """Call each setup(), and the teardown() of each module that was set up."""
+    """Call each setup(), and the preflight() and the teardown() of each module that was set up."""
     failed = set()
-    for hook in (*found.setups, *found.teardowns):
-        if hook.module in failed:
-            continue
+    for hook in found.setups:
         try:
             hook.run()
         except ConfigError as error:
             failed.add(hook.module)
             yield from _errors("handlers", error)
+    yield from (_tried(hook) for hook in found.preflights if hook.module not in failed)
+    for hook in found.teardowns:
+        try:
+            if hook.module not in failed:
+                hook.run()
+        except ConfigError as error:
+            yield from _errors("handlers", error)
+
+
+def _tried(hook: discovery.Hook) -> Finding:
+    """What a preflight() of the user's says, in its own time: anything can come out of it."""
+    why, waits = "", "the messages of its types wait until that is over"
+    level: Level = "error"
+    try:
+        said = within(PREFLIGHT_SECONDS, hook)
+        return Finding(
+            "ok", "handlers", f"{hook.module}: {shown(said) if isinstance(said, str) else 'preflight() is content'}"
+        )
+    except ConfigError as error:
+        text = "; ".join(error.findings)
+    except Verdict as verdict:
+        text, why = verdict.reason, waits
+        level = "warning"
+    except TimeoutError:
+        text, level = f"preflight() has not ended within {PREFLIGHT_SECONDS:g} s", "warning"
+    except Exception as error:
+        text = f"preflight() failed: {describe(error)}"
+    return Finding(level, "handlers", f"{hook.module}: {text}", why=why)
 
 
 def _client(name: str, settings: AllSettings) -> Iterator[Finding]:
@@ -145,17 +204,15 @@ def _local(settings: AllSettings) -> Iterator[Finding]:
         yield Finding("note", "local", text)
 
 
+def _circles(settings: AllSettings) -> Iterator[Finding]:
+    """Yield an error for each queue of this worker that is another one's dead-letter queue."""
+    for name, queue in settings.queues.items():
+        for other, its in settings.queues.items():
+            if not queue.is_local and queue.url == its.dead_letter_url:
+                text = f"this is the dead-letter queue of queues.{other}"
+                why = "its dead letters would be received and handled again at once"
+                yield Finding("error", f"queues.{name}", text, why=why, mend=f"take [queues.{name}] out")
+
+
 def _errors(where: str, error: ConfigError) -> Iterator[Finding]:
     return (Finding("error", where, text) for text in error.findings)
-
-
-def _statsd(statsd: StatsdSettings) -> Finding:
-    if not statsd.host:
-        return Finding("note", "statsd", "host is empty, so no metrics are sent")
-    try:
-        Errand(lambda: socket.getaddrinfo(statsd.host, statsd.port), process).result(LOOKUP_SECONDS)
-    except (OSError, UnicodeError) as error:  # UnicodeError: a label that is too long
-        return Finding("warning", "statsd", f"host = {statsd.host} cannot be resolved, so no metrics are sent: {error}")
-    return Finding(
-        "ok", "statsd", f"metrics go to {statsd.host}:{statsd.port}; nothing shows whether a server listens there"
-    )

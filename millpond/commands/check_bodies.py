@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from millpond.app.config import AllSettings
-from millpond.commands.check_queue import Finding
+from millpond.commands.finding import Finding
 from millpond.errors import ConfigError
 from millpond.large_bodies.body_store import BodyDenied, BodyGone, BodyStore, BodyStoreError, BodyUnreadable
 from millpond.process.body_buckets import open_body_store

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from millpond.app.config import AllSettings
 from millpond.app.routing import Route
-from millpond.commands.check_queue import Finding
+from millpond.commands.finding import Finding
 from millpond.errors import ConfigError
 from millpond.process.claim_store import idempotent_types, open_store
 

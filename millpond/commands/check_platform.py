@@ -7,21 +7,44 @@ from pathlib import Path
 
 from millpond.app.config import AllSettings
 from millpond.app.platform import DOCKER, Platform, grace_of, memory_bytes, platform_of
-from millpond.commands.check_queue import Finding
+from millpond.app.routing import Route
+from millpond.commands.finding import Finding
 from millpond.commands.send import is_listened_to
 from millpond.foreign.number import number_within
 
+#: The longest time-out of a function of Lambda.
+LAMBDA_SECONDS = 900
 #: What a process takes without a message, and how much of a byte in hand: docs/reference/settings.md, "Memory".
 BASE_BYTES, BYTES_PER_BYTE = 50 * 2**20, 5
 
 
-def check_platform(settings: AllSettings, environ: Mapping[str, str], root: Path = Path("/")) -> Iterator[Finding]:
+def check_platform(
+    settings: AllSettings, environ: Mapping[str, str], root: Path = Path("/"), routes: Mapping[str, Route] = {}
+) -> Iterator[Finding]:
     """Yield every finding on what runs this process; `root`: of the file system."""
+    if environ.get("AWS_LAMBDA_FUNCTION_NAME"):
+        yield from _lambda(settings, routes)
+        return
     yield from _http(settings)
     yield from _memory(settings, memory_bytes(environ, root))
     yield from _watchdog(settings, environ)
     yield from _protection(settings, environ)
     yield _grace(settings, platform_of(environ, root), environ)
+
+
+def _lambda(settings: AllSettings, routes: Mapping[str, Route]) -> Iterator[Finding]:
+    """Yield what is different in a function: AWS polls, and ends it by its time-out."""
+    text = "Lambda polls the queue itself: pollers, prefetch, drain_seconds and [http] have no effect there"
+    yield Finding("note", "platform", text)
+    for name, route in sorted(routes.items()):
+        if route.timeout_seconds >= LAMBDA_SECONDS:
+            text = f"the time limit of {name} is {route.timeout_seconds:g} s, and a function ends after"
+            text += f" {LAMBDA_SECONDS} s at the latest"
+            why = "what it stops in the middle runs again from its beginning"
+            yield Finding("warning", "platform", text, why=why, mend="lower its timeout, or run it in a worker")
+    longest = max((route.timeout_seconds for route in routes.values()), default=0.0)
+    text = f"the function's time-out must be longer than {longest:g} s, the longest time limit"
+    yield Finding("note", "platform", text, mend=f"and VisibilityTimeout of the queue {6 * longest:g} s, six times it")
 
 
 def _grace(settings: AllSettings, platform: Platform | None, environ: Mapping[str, str]) -> Finding:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from typing import Literal
-
-import msgspec
 
 from millpond.app.config import AllSettings, QueueSettings, RetrySettings
 from millpond.app.redrive_advice import good_count, longest_policy, redrive_shortfall, set_count_command
 from millpond.app.retry_policy import Span
 from millpond.app.routing import Route
+from millpond.commands.check_attributes import (
+    aws_redrive,
+    check_attributes,
+    check_dead_attributes,
+    two_dead_letter_queues,
+)
+from millpond.commands.check_rights import key_right, mend_credentials, send_right
+from millpond.commands.finding import Finding, Level
 from millpond.errors import AccessDenied, QueueError
-from millpond.foreign.number import number_within
 from millpond.observe.screen import counted
 from millpond.process.drain import reserve_seconds
 from millpond.sqs.codes import DENIED_CODES
@@ -21,21 +26,8 @@ from millpond.sqs.queue import CALL_SECONDS, Failure
 from millpond.sqs.redrive import Redrive, read_redrive
 from millpond.sqs.sqs_queue import SqsQueue
 
-#: The longest MessageRetentionPeriod: 14 days.
-MAX_RETENTION_SECONDS = 1_209_600
 #: No queue gave out this handle: deleting or extending by it does nothing, but SQS checks the right first.
 MADE_UP_HANDLE = "made-up-by-millpond-check"
-
-Level = Literal["ok", "note", "warning", "error"]
-
-
-class Finding(msgspec.Struct, frozen=True):
-    """One line of a preflight. A worker with an `error` cannot work. `command`: what mends it, for a shell."""
-
-    level: Level
-    where: str
-    text: str
-    command: str = ""
 
 
 def check_queue(
@@ -60,8 +52,10 @@ def check_queue(
     yield _right(where, "sqs:ChangeMessageVisibility", lambda: remote.change_visibility(changes))
     yield _right(where, "sqs:DeleteMessage", lambda: remote.delete(handles))
     redrive = read_redrive(attributes)
+    yield from two_dead_letter_queues(where, queue, redrive)
     if attributes:
-        yield _redrive(where, queue.url, redrive, longest_policy(routes, settings.retry))
+        yield from check_attributes(where, attributes, longest_policy(routes, settings.retry))
+        yield _redrive(where, queue, redrive, longest_policy(routes, settings.retry))
     named = connect(queue.dead_letter_url) if queue.dead_letter_url else None
     yield from _dead_letters(where, attributes, remote, redrive, named)
 
@@ -116,7 +110,8 @@ def _reach(where: str, remote: SqsQueue) -> Generator[Finding, None, dict[str, s
             text = f"sqs:GetQueueAttributes is not allowed, so the redrive policy is not known ({error})"
             yield Finding("warning", where, text)
             return {}
-        yield Finding("error", where, f"cannot be reached: {error}")
+        mend = mend_credentials(error.code, os.environ) if isinstance(error, AccessDenied) else ""
+        yield Finding("error", where, f"cannot be reached: {error}", mend=mend)
         return None
     waiting, in_flight = (attributes.get(f"ApproximateNumberOfMessages{end}", "?") for end in ("", "NotVisible"))
     wait, fly = "waits" if waiting == "1" else "wait", "is" if in_flight == "1" else "are"
@@ -138,7 +133,7 @@ def _right(where: str, right: str, call: Callable[[], Sequence[Failure | None]])
     return Finding(level, where, f"{right}: {failure.code}: {failure.text}")
 
 
-def _redrive(where: str, url: str, redrive: Redrive, policy: RetrySettings) -> Finding:
+def _redrive(where: str, queue: QueueSettings, redrive: Redrive, policy: RetrySettings) -> Finding:
     count = redrive.max_receive_count
     if not count and redrive.name:
         text = (
@@ -147,9 +142,11 @@ def _redrive(where: str, url: str, redrive: Redrive, policy: RetrySettings) -> F
         return Finding("warning", where, text)
     if not count:
         text = "there is no redrive policy: a message that crashes the worker comes back until its retention ends"
-        return Finding("warning", where, text)
+        why = "" if queue.dead_letter_url else "what fails for good stays in the queue and is retried"
+        mend = "make a dead-letter queue, and set RedrivePolicy of this one"
+        return Finding("warning", where, text, why=why, mend=mend)
     if shortfall := redrive_shortfall(count, policy):
-        return Finding("warning", where, shortfall, set_count_command(url, redrive, good_count(policy)))
+        return Finding("warning", where, shortfall, set_count_command(queue.url, redrive, good_count(policy)))
     return Finding("ok", where, f"maxReceiveCount = {count}, well above max_attempts = {policy.max_attempts}")
 
 
@@ -162,18 +159,17 @@ def _dead_letters(
     except QueueError as error:
         yield Finding("error", where, f"the dead-letter queue of the redrive policy cannot be found: {error}")
         return
+    if dead is None and attributes and not redrive.policy:
+        return  # a queue without a redrive policy has its finding
     if dead is None:
         level: Level = "error" if redrive.policy else "warning"
         yield Finding(level, where, f"{redrive.nameless}: what fails for good stays in the queue and is retried")
         return
     theirs = yield from _reach_dead_letters(where, dead)
-    kept, kept_dead = (
-        number_within(one.get("MessageRetentionPeriod"), 1, MAX_RETENTION_SECONDS, 0) for one in (attributes, theirs)
-    )
-    if kept_dead and kept_dead < kept:
-        text = f"the dead-letter queue keeps messages for {kept_dead} s, less than the queue itself ({kept} s)"
-        yield Finding("warning", where, f"{text}: raise its MessageRetentionPeriod; 1209600 s (14 days) is the most")
-    yield Finding("note", where, "the right to send to the dead-letter queue is not tested: it would leave a message")
+    yield from check_dead_attributes(where, attributes, theirs, redrive)
+    yield send_right(where, dead)
+    yield from key_right(where, dead, theirs)
+    yield aws_redrive(where)
 
 
 def _reach_dead_letters(where: str, dead: SqsQueue) -> Generator[Finding, None, Mapping[str, str]]:

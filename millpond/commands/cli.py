@@ -8,7 +8,7 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,6 +17,7 @@ import gevent
 
 from millpond import __version__
 from millpond.app.config import AllSettings, load
+from millpond.app.platform import PLATFORM_NAMES, as_on
 from millpond.commands.dlq_options import DLQ_EXAMPLES, add_options
 from millpond.commands.reload import RELOAD_WAIT_SECONDS, RELOADED
 from millpond.commands.steer_options import STEERING_COMMANDS, add_steering_commands
@@ -101,7 +102,17 @@ def _obey(options: argparse.Namespace, argv: Sequence[str], signals: ExitSignals
         from millpond.commands import steer
 
         return steer.run(options)
-    settings = load(options.config, os.environ)
+    environ: Mapping[str, str] = os.environ
+    if options.command == "check" and options.platform:
+        environ = as_on(options.platform, environ)
+    try:
+        settings = load(options.config, environ)
+    except ConfigError as error:
+        if options.command != "check" or not options.json:
+            raise
+        from millpond.commands import check, finding
+
+        return check.print_json([finding.Finding("error", "settings", text) for text in error.findings])
     # What a command prints for people stands alone on standard output.
     log.setup(settings.log.level, settings.log.format, sys.stderr if options.command else None)
     log.take_failures()
@@ -109,7 +120,7 @@ def _obey(options: argparse.Namespace, argv: Sequence[str], signals: ExitSignals
     if options.command == "check":
         from millpond.commands import check
 
-        return check.run(settings, os.environ)
+        return check.run(settings, environ, as_json=options.json)
     if options.command == "send":
         from millpond.commands import send
 
@@ -242,7 +253,10 @@ def _parser() -> argparse.ArgumentParser:
     help_text = "for development: start again when a file of the project changes"
     parser.add_argument("--reload", action="store_true", help=help_text)
     commands = parser.add_subparsers(dest="command", metavar="command")
-    commands.add_parser("check", help="find what is wrong before it matters", parents=[common])
+    check = commands.add_parser("check", help="find what is wrong before it matters", parents=[common])
+    check.add_argument("--json", action="store_true", help="the findings as JSON, for a program")
+    help_text = f"as if it ran there: {', '.join(PLATFORM_NAMES)}"
+    check.add_argument("--platform", choices=PLATFORM_NAMES, default="", metavar="NAME", help=help_text)
     send = commands.add_parser("send", help="put messages into a queue", epilog=SEND_EXAMPLES, parents=[common])
     send.add_argument("type", metavar="TYPE", help="the message type, such as email.send")
     send.add_argument("payload", metavar="PAYLOAD", help="JSON, @file, or - for standard input")

@@ -18,6 +18,7 @@ from millpond.mail.domain_shares import DomainShares
 from millpond.mail.job import Email, Mailing, Remainder
 from millpond.mail.mail_server import MailServer
 from millpond.mail.outbox import Outbox
+from millpond.mail.preflight import greet_server
 from millpond.mail.refusal import ContentTooFast, Meaning, meaning
 from millpond.mail.reply import Reply
 from millpond.mail.settings import Settings, doubts, findings
@@ -50,6 +51,7 @@ class Mailer:
             self.transport = _transport(settings, local)
         except ConfigError as error:
             raise ConfigError(*(f"[{table}] {finding}" for finding in error.findings)) from error
+        self._table = table
         self._refused: Counter[str] = Counter()  # by the mail's name: refused for its pace after its recipients
         self._default_from = settings.from_ if settings.uses_smtp else settings.from_ or OUTBOX_SENDER
         for doubt in doubts(settings) if settings.uses_smtp else ():
@@ -58,6 +60,18 @@ class Mailer:
     def close(self) -> None:
         """Close the connections."""
         self.transport.close()
+
+    def preflight(self) -> str:
+        """Greet the mail server as for a mail, and send none; what was done, in words.
+
+        Raises ConfigError where mails cannot go out until a person changes something, Unavailable where they wait.
+        """
+        if isinstance(self.transport, Outbox):
+            return f"mails are written to {self.transport.folder}, and not sent"
+        try:
+            return greet_server(self.transport.server)
+        except ConfigError as error:
+            raise ConfigError(*(f"[{self._table}] {finding}" for finding in error.findings)) from error
 
     def send(self, email: Email, message: Message, mailing: Mailing | None = None) -> None:
         """Send one mail, the only one of its message. Recipients that are refused go on as follow-ups of the message.

@@ -32,7 +32,7 @@ class SmtpPool:
         mails_per_connection: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._server = server
+        self.server = server
         self._shares = shares
         self._mails_per_connection = mails_per_connection
         self._clock = clock
@@ -46,14 +46,14 @@ class SmtpPool:
         started = self._clock()
         connection: SmtpConnection | None = None
         try:
-            connection = self._kept() or SmtpConnection.open(self._server)
+            connection = self._kept() or SmtpConnection.open(self.server)
             try:
                 return connection.deliver(mail)
             except StaleError:
                 connection.close()
                 connection = None  # until there is a new one
                 self._close_kept()
-                connection = SmtpConnection.open(self._server)
+                connection = SmtpConnection.open(self.server)
                 return connection.deliver(mail)
         finally:
             # A mail that has met no server says nothing of how long mails take: those in hand would wait on after it.

@@ -16,11 +16,12 @@ from gevent.event import Event
 
 from millpond.app.config import AllSettings, load
 from millpond.app.routing import Route
-from millpond.commands import check, cli
-from millpond.commands.check_queue import MADE_UP_HANDLE, Finding, check_queue, queue_at
+from millpond.commands import check, check_host, cli
+from millpond.commands.check_queue import MADE_UP_HANDLE, check_queue, queue_at
+from millpond.commands.finding import Finding
 from millpond.errors import AccessDenied, ConfigError, QueueError, QueueMissing, Unreachable
 from millpond.local import LocalSqs
-from millpond.sqs.queue import Failure
+from millpond.sqs.queue import Entry, Failure
 from millpond.sqs.redrive import Redrive
 from tests.worker_process import ROOT, LocalQueues, WorkerProcess, write_project
 
@@ -47,12 +48,13 @@ class FakeSqs:
             "delete": INVALID,
             "dead_letters": DEAD,
             "dead": {"MessageRetentionPeriod": "1209600"},
+            "send": Failure("InvalidParameterValue", "Value 901 for parameter DelaySeconds is invalid.", True),
             **answers,
         }
         self.calls: list[tuple[str, Any]] = []
 
     def connect(self, url: str) -> FakeSqs:
-        return self if url == REAL else FakeSqs(attributes=self.answers["dead"])
+        return self if url == REAL else FakeSqs(attributes=self.answers["dead"], send=self.answers["send"])
 
     def _answer(self, name: str, given: object = None) -> Any:
         self.calls.append((name, given))
@@ -69,6 +71,11 @@ class FakeSqs:
 
     def delete(self, receipt_handles: Sequence[str]) -> list[Failure | None]:
         return [self._answer("delete", receipt_handles)]
+
+    url = REAL
+
+    def send(self, entries: Sequence[Entry]) -> list[Failure | None]:
+        return [self._answer("send", entries)]
 
     def dead_letters(self, redrive: Redrive) -> FakeSqs | None:
         url = str(self._answer("dead_letters")) if redrive.name else ""
@@ -121,7 +128,6 @@ def test_a_queue_that_is_as_it_should_be_has_no_warning(settings):
 def test_what_cannot_be_tested_without_a_message_is_said_to_be_untested(settings):
     texts = [finding.text for finding in findings(settings(), FakeSqs()) if finding.level == "note"]
     assert "the right to receive is not tested: a receive would take messages" in texts
-    assert "the right to send to the dead-letter queue is not tested: it would leave a message" in texts
 
 
 def test_no_call_names_a_real_message(settings):
@@ -229,7 +235,7 @@ def test_no_redrive_policy_is_a_warning(settings, policy):
     found = findings(settings(), FakeSqs(attributes=attributes))
     warnings = [finding.text for finding in found if finding.level == "warning"]
     assert warnings[0].startswith("there is no redrive policy")
-    assert warnings[1].startswith("this queue has no dead-letter queue")
+    assert len(warnings) == 1  # and what it means is said there, once
 
 
 @pytest.mark.parametrize("policy", ["{}", "[]", "nonsense"])
@@ -263,6 +269,22 @@ def test_a_dead_letter_queue_of_the_settings_is_the_one_that_is_reached(settings
 )
 def test_what_is_wrong_with_the_dead_letter_queue_is_found(settings, answers, level, said):
     assert the(findings(settings(), FakeSqs(**answers)), level).startswith(said)
+
+
+@pytest.mark.parametrize(
+    "denied",
+    [AccessDenied("User is not authorized", "AccessDenied"), Failure("AccessDenied", "User is not authorized", True)],
+)
+def test_a_dead_letter_queue_that_may_not_be_sent_to_is_an_error(settings, denied):
+    text = the(findings(settings(), FakeSqs(send=denied)), "error")
+    assert text == "the dead-letter queue: sqs:SendMessage is not allowed: User is not authorized"
+
+
+def test_a_queue_that_is_near_its_quota_of_messages_in_flight_is_a_warning(settings):
+    near = GOOD | {"ApproximateNumberOfMessagesNotVisible": "100000"}
+    assert the(findings(settings(), FakeSqs(attributes=near)), "warning").startswith("100000 messages are in flight")
+    below = GOOD | {"ApproximateNumberOfMessagesNotVisible": "99999"}
+    assert "warning" not in levels(findings(settings(), FakeSqs(attributes=below)))
 
 
 # --- settings against each other
@@ -362,13 +384,16 @@ def test_check_draws_every_finding_on_a_real_queue_and_takes_no_message(main, se
     queues = LocalQueues(server.url)
     url = queues.create("fine")
     queues.send("fine", "a.job")
-    assert main(f'[queues.fine]\nurl = "{url}"\n[statsd]\nhost = "127.0.0.1"\n') == 0
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as statsd:
+        statsd.bind(("127.0.0.1", 0))
+        port = statsd.getsockname()[1]
+        assert main(f'[queues.fine]\nurl = "{url}"\n[statsd]\nhost = "127.0.0.1"\nport = {port}\n') == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == "the worker can work: 0 errors, 0 warnings"
     assert any(line.split() == ["ok", "handlers", "types:", "a.job,", "b.job"] for line in lines)
     assert any("the queue is reachable; about 1 message waits, 0 are in flight" in line for line in lines)
-    assert sum(" is allowed" in line for line in lines) == 2
-    assert any("metrics go to 127.0.0.1:8125" in line for line in lines)
+    assert sum(" is allowed" in line for line in lines) == 3
+    assert any(f"metrics go to 127.0.0.1:{port}" in line for line in lines)
     assert queues.counts("fine") == (1, 0, 0)
 
 
@@ -428,7 +453,7 @@ def test_check_goes_on_with_the_queues_where_handlers_cannot_be_loaded(main, cap
 def test_check_calls_setup_as_the_worker_will_and_says_nothing_good_of_one_that_fails(main, capsys):
     assert main('[handlers.work]\nhost = "nowhere"\n[queues.emails]\nurl = "local"\n') == 3
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    [(level, _, module, *text)] = [line for line in lines if line[1:2] == ["handlers"]]
+    [(level, _, module, *text)] = [line for line in lines if line[:2] == ["error", "handlers"]]
     assert level == "error"
     assert module.endswith(".work:")
     assert " ".join(text).startswith("setup() failed: OSError: no route to it (")
@@ -436,7 +461,7 @@ def test_check_calls_setup_as_the_worker_will_and_says_nothing_good_of_one_that_
 
 def test_check_says_that_it_does_not_try_the_servers_of_handlers_that_have_a_setup(main, capsys):
     assert main('[handlers.work]\nhost = "here"\n[queues.emails]\nurl = "local"\n') == 0
-    note = "note handlers the servers that handlers need, such as the mail server, are not tried"
+    note = "note handlers the servers of handlers that have no preflight() are not tried"
     assert note in [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
 
 
@@ -477,7 +502,7 @@ def test_a_statsd_host_that_cannot_be_found_is_a_warning(local, host):
 
 def test_a_statsd_host_that_no_name_server_answers_for_is_a_warning_in_time(local, monkeypatch):
     answered = Event()
-    monkeypatch.setattr(check, "LOOKUP_SECONDS", 0.1)
+    monkeypatch.setattr(check_host, "LOOKUP_SECONDS", 0.1)
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answered.wait())
     with gevent.Timeout(10):
         finding = process_findings(local('[statsd]\nhost = "statsd.example"'))["statsd"]

@@ -10,7 +10,8 @@ import pytest
 from millpond.app.config import RetrySettings, load
 from millpond.app.redrive_advice import good_count, longest_policy, redrive_shortfall, set_count_command
 from millpond.commands import check
-from millpond.commands.check_queue import Finding, _fifo, check_queue
+from millpond.commands.check_queue import _fifo, check_queue
+from millpond.commands.finding import Finding
 from millpond.process.attribute_lookup import AttributeLookup
 from millpond.sqs.redrive import read_redrive
 from tests.commands.test_check import POLICY, REAL, route, with_policy
