@@ -12,7 +12,8 @@ import pytest
 from millpond.commands import cli, dlq
 from millpond.commands.dlq_editor import payload_of, with_payload
 from millpond.commands.dlq_pages import age, letter_page
-from millpond.dead_letters import sweep
+from millpond.dead_letters import move_task, sweep
+from millpond.dead_letters.dead_letter_queue import DeadLetterQueue
 from millpond.local import LocalSqs
 from millpond.local import server as local_server
 from millpond.sqs.queue import Attribute
@@ -39,6 +40,7 @@ def letters(monkeypatch, tmp_path):
         monkeypatch.setenv(name, "test-1")
     monkeypatch.delenv("DYNO", raising=False)
     monkeypatch.setattr(sweep, "WAIT_SECONDS", 0)
+    monkeypatch.setattr(move_task, "TASK_ASK_SECONDS", 0.05)
     monkeypatch.setattr(local_server, "STOP_SECONDS", 0)
     server = LocalSqs(port=0)
     server.start()
@@ -281,3 +283,43 @@ def test_an_import_with_a_bad_line_sends_nothing(run, letters, tmp_path):
 )
 def test_an_age_has_one_unit(seconds, text):
     assert age(seconds) == text
+
+
+def spent(letters, number, first=0):
+    """Messages that SQS itself moves to the dead letters: they were received too often."""
+    for index in range(first, first + number):
+        letters.sqs.send_message(QueueUrl=letters.url, MessageBody=body_of(f"s{index}"))
+    for _ in range(10):
+        letters.receive(letters.url, seconds=0)
+    while letters.counts(letters.url)[0]:
+        letters.receive(letters.url, seconds=0)
+
+
+def test_a_whole_queue_of_sqss_own_letters_goes_back_by_its_own_move(run, letters):
+    spent(letters, 12)
+    assert letters.counts(letters.dead_url) == (12, 0)
+    code, out, err = run("replay", "--all")
+    assert (code, out) == (0, "12 letters replayed\n")
+    assert "moved by SQS itself" in err
+    assert letters.event_ids(letters.url) == sorted(f"s{n}" for n in range(12))
+    [task] = letters.sqs.list_message_move_tasks(SourceArn="arn:aws:sqs:us-east-1:000000000000:emails-dead")["Results"]
+    assert task["Status"] == "COMPLETED"
+
+
+def test_letters_of_a_worker_among_them_are_moved_by_the_command(run, letters):
+    spent(letters, 3)
+    letters.put(4)
+    code, out, err = run("replay", "--all")
+    assert (code, out) == (0, "7 letters replayed\n")
+    assert "moved by SQS itself" not in err
+
+
+def test_what_sqs_cannot_move_after_all_is_moved_by_the_command(run, letters, monkeypatch):
+    spent(letters, 3)
+    letters.put(4)
+    monkeypatch.setattr(DeadLetterQueue, "suits_sqs", lambda self: True)  # the sample saw none of the workers'
+    code, _, err = run("replay", "--all")
+    assert code == 0
+    assert "CouldNotDetermineMessageSource" in err
+    assert letters.counts(letters.dead_url) == (0, 0)
+    assert len(letters.event_ids(letters.url)) == 7
