@@ -1,0 +1,170 @@
+"""`worker.py status`, `top` and the commands that steer: which workers they find, what they print, their exit codes."""
+
+import logging
+
+import gevent
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from millpond.commands import steer
+from millpond.commands.cli import main
+from millpond.commands.status_page import MAX_SHOWN_RUNNING, status_page
+from millpond.commands.steer import FoundWorker, fetch_snapshot
+from millpond.process.control import ControlAnswer
+from millpond.process.snapshot import RunningSnapshot, snapshot_json
+from tests.http_server import Server
+from tests.process.snapshots import FULL
+
+RUNNING = RunningSnapshot(
+    event_type="email.send",
+    event_id="e-1",
+    message_id="m-1",
+    queue="emails",
+    attempt=2,
+    seconds=12.3,
+    limit_seconds=60.0,
+    lease_seconds_left=48.0,
+    interrupted=False,
+    stands_at="handlers/email.py:12 in send_email",
+)
+
+
+@pytest.fixture(autouse=True)
+def same_log():
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def worker(pid, name):
+    return replace(FULL, worker=replace(FULL.worker, pid=pid, name=name))
+
+
+@pytest.fixture
+def workers(monkeypatch):
+    """Two workers that run, and what each was asked for: [(address, order)]."""
+    found = [FoundWorker("one", worker(11, "a")), FoundWorker("two", worker(22, "b"))]
+    orders = []
+
+    def ask(address, order):
+        orders.append((address, order.do, order.queue, order.value))
+        return ControlAnswer(done=order.queue != "nowhere", text=f"{address} says so")
+
+    monkeypatch.setattr(steer, "find_workers", lambda: list(found))
+    monkeypatch.setattr(steer, "ask", ask)
+    orders.append(found)
+    return found, orders
+
+
+def test_where_several_run_one_is_to_be_chosen(workers, capsys):
+    _, orders = workers
+    assert main(["quiet"]) == 3
+    err = capsys.readouterr().err
+    assert "2 workers run here: choose one by --worker ID, or all by --all" in err
+    assert "  11  a" in err
+    assert len(orders) == 1  # none was asked
+
+
+@pytest.mark.parametrize("which", ["22", "b"])
+def test_one_is_chosen_by_its_process_id_or_its_name(workers, capsys, which):
+    _, orders = workers
+    assert main(["level", "debug", "--worker", which]) == 0
+    assert orders[1:] == [("two", "level", "", "debug")]
+    assert capsys.readouterr().out == "pid 22: two says so\n"
+
+
+def test_all_are_asked_by_all_and_one_refusal_is_exit_1(workers):
+    found, orders = workers
+    assert main(["weight", "emails", "3", "--all"]) == 0
+    assert orders[1:] == [("one", "weight", "emails", "3"), ("two", "weight", "emails", "3")]
+    assert main(["quiet", "nowhere", "--all"]) == 1
+    del found[1]
+    assert main(["resume"]) == 0  # the only one need not be chosen
+
+
+def test_a_worker_that_has_just_ended_is_exit_1(workers, monkeypatch, capsys):
+    def gone(address, order):
+        raise ConnectionRefusedError("gone")
+
+    monkeypatch.setattr(steer, "ask", gone)
+    assert main(["dump", "--worker", "11"]) == 1
+    assert "pid 11 does not answer: gone" in capsys.readouterr().err
+
+
+def test_where_none_runs_it_says_what_it_needs(monkeypatch, capsys):
+    monkeypatch.setattr(steer, "find_workers", list)
+    for arguments in (["status"], ["quiet"], ["top"]):
+        assert main(arguments) == 1
+        assert "no worker of this user answers on this machine" in capsys.readouterr().err
+
+
+def test_status_is_a_sentence_and_tables_or_json(workers, capsys):
+    assert main(["status", "--worker", "a"]) == 0
+    text = capsys.readouterr().out
+    assert "a (pid 11, version 1) is running, up for 1000 s: 20 of 100 slots busy, 25 messages in hand" in text
+    assert main(["status", "--json"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [msgspec.json.decode(line)["worker"]["pid"] for line in lines] == [11, 22]
+
+
+def test_the_tables_have_what_waits_what_is_dead_the_breaker_and_what_runs():
+    lines = status_page(replace(FULL, running=[RUNNING], running_number=1))
+    by_word = {line.split()[0]: line for line in lines if line}
+    assert by_word["emails"].split()[-4:] == ["970", "0", "900", "3"]
+    assert "open: down" in "\n".join(lines)
+    assert lines[-1].split() == [
+        "email.send",
+        "emails",
+        "e-1",
+        "2",
+        "12.3",
+        "48",
+        "s",
+        "handlers/email.py:12",
+        "in",
+        "send_email",
+    ]
+
+
+def test_rates_are_of_the_time_between_two_looks():
+    later = replace(FULL, taken=FULL.taken + 2.0, queues=[replace(FULL.queues[0], outcomes={"succeeded": 990})])
+    [row] = [line for line in status_page(later, FULL) if line.startswith("emails")]
+    assert " 10.0 " in row
+
+
+def test_what_is_not_listed_is_counted():
+    many = replace(FULL, running=[RUNNING] * 50, running_number=60)
+    assert status_page(many)[-1] == f"and {60 - MAX_SHOWN_RUNNING} more"
+
+
+@pytest.fixture
+def page():
+    server = Server()
+    yield server
+    server.close()
+
+
+def answer(body):
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b" % (len(body), body)
+
+
+@pytest.mark.parametrize("end", ["", "/", "/status"])
+def test_a_worker_elsewhere_is_asked_by_its_page(page, end):
+    page.script.append(answer(snapshot_json(FULL)))
+    assert gevent.spawn(fetch_snapshot, page.url + end).get(timeout=5) == FULL
+    assert page.requests[0].startswith(b"GET /status HTTP/1.1")
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"{}", b"[]", b""])
+def test_what_is_no_page_of_a_worker_is_named_and_exit_1(page, capsys, body):
+    page.script.append(answer(body))
+    assert main(["status", "--url", page.url]) == 1
+    assert f"{page.url} does not answer as a worker does" in capsys.readouterr().err
+
+
+def test_a_url_of_another_scheme_is_not_opened(capsys):
+    assert main(["status", "--url", "file:///etc/passwd"]) == 1
+    assert "a URL begins with http:// or https://" in capsys.readouterr().err
