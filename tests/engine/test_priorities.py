@@ -5,7 +5,7 @@ from __future__ import annotations
 import gevent
 import pytest
 
-from millpond.engine.permits import QUIET_WAIT_SECONDS, Permits
+from millpond.engine.permits import HUNGRY_SECONDS, QUIET_WAIT_SECONDS, Permits, Share
 from tests.engine.test_permits import Process, taken, waiting
 from tests.virtual import VirtualClock, settle
 
@@ -93,14 +93,50 @@ def test_what_a_hungry_queue_lacks_of_its_part_is_left_for_it(strict):
     assert (patient.ready(), next_one.ready()) == (True, False)
 
 
-def test_a_queue_below_its_part_is_served_though_a_heavier_one_is_hungry():
-    permits = Permits(40, 2, VirtualClock())
-    heavy, light = permits.share(0, 3.0), permits.share(0, 1.0)
-    taken(heavy, 35)
-    taken(light, 5)
+def of_three(*held: int, strict: bool = False) -> tuple[VirtualClock, Permits, list[Share]]:
+    """Forty permits, all taken, of queues with the weights 3, 1 and 1: their parts are 24, 8 and 8."""
+    clock = VirtualClock()
+    permits = Permits(40, 3, clock, strict=strict)
+    shares = [permits.share(0, weight) for weight in (3.0, 1.0, 1.0)]
+    for share, number in zip(shares, held, strict=True):
+        taken(share, number)
+    return clock, permits, shares
+
+
+def test_of_two_that_lack_permits_the_one_that_holds_less_for_its_weight_is_served_first():
+    _, _, (heavy, light, third) = of_three(12, 6, 22)
+    waits = [waiting(light), waiting(heavy)]
+    third.release()
+    settle()
+    assert [one.ready() for one in waits] == [False, True]
+
+
+def test_a_queue_below_its_part_is_served_though_a_heavier_one_lacks_more():
+    _, _, (heavy, light, third) = of_three(20, 5, 15)
     patient = gevent.spawn(heavy.acquire, 10, patient=True)
     settle()
-    heavy.release(2)
+    third.release(2)
     settle()
     assert not patient.ready()
     assert waiting(light).ready()
+    assert not waiting(third).ready()
+
+
+def test_in_strict_order_the_heaviest_is_first_also_where_nothing_came_back_for_long():
+    clock, _, (heavy, light, third) = of_three(30, 4, 6, strict=True)
+    waits = [waiting(light), waiting(heavy)]
+    clock.advance(HUNGRY_SECONDS * 2)
+    third.release()
+    settle()
+    assert [one.ready() for one in waits] == [False, True]
+
+
+def test_in_strict_order_a_receive_that_has_waited_for_ten_seconds_is_served_before_a_heavier_one():
+    clock, _, (heavy, light, third) = of_three(20, 10, 10, strict=True)
+    late = waiting(light)
+    for seconds, served in ((QUIET_WAIT_SECONDS - 0.1, False), (0.1, True)):
+        waiting(heavy)
+        clock.advance(seconds)
+        third.release()
+        settle()
+        assert late.ready() is served
