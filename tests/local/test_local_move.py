@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from millpond.local.attributes import FifoSettings, LocalQueueSettings
+from millpond.local import operations
+from millpond.local.account import Account
+from millpond.local.attributes import FifoSettings, LocalQueueSettings, arn
 from millpond.local.fifo import FifoQueue
 from millpond.local.local_move import MAX_RATE, LocalMove, MoveStatus
 from millpond.local.local_poll import LocalPoll, Receipt
-from millpond.local.local_queue import Counts, LocalQueue
+from millpond.local.local_queue import Advancing, Counts, LocalQueue
 from millpond.local.sqs_error import SqsError
 from millpond.local.stored import StoredMessage
 
@@ -190,3 +192,44 @@ def test_5_000_letters_without_a_rate_are_moved_in_ten_seconds() -> None:
         now = again
     assert move.task.moved == 5_000
     assert now - START == pytest.approx(10, abs=0.2)
+
+
+# The account
+
+
+def an_account(alarms: list[tuple[Advancing, float]]) -> tuple[Account, str, str]:
+    """An account, the ARN of a dead-letter queue in it with three letters, and that of the queue that they go to."""
+    account = Account(lambda: START, lambda asker, when: alarms.append((asker, when)))
+    account.create_queue(operations.CreateQueue("dead"))
+    policy = f'{{"deadLetterTargetArn": "{arn("dead")}", "maxReceiveCount": 1}}'
+    account.create_queue(operations.CreateQueue("jobs", {"RedrivePolicy": policy}))
+    for body in "abc":
+        account.send_message(operations.SendMessage("dead", message_body=body))
+    return account, arn("dead"), arn("jobs")
+
+
+def test_a_task_that_is_cancelled_does_not_wait_for_its_next_letter() -> None:
+    alarms: list[tuple[Advancing, float]] = []
+    account, dead, jobs = an_account(alarms)
+    started = account.start_message_move_task(operations.StartMessageMoveTask(dead, jobs, 1))
+    asker, when = alarms.pop()
+    assert when == START
+    asker.advance(START)
+    assert alarms.pop() == (asker, START + 1)
+    cancelled = account.cancel_message_move_task(operations.CancelMessageMoveTask(started.task_handle))
+    assert cancelled.approximate_number_of_messages_moved == 1
+    assert alarms.pop() == (asker, START)
+    asker.advance(START)
+    assert not alarms
+    assert account.list_message_move_tasks(operations.ListMessageMoveTasks(dead)).results[0].status == "CANCELLED"
+
+
+def test_a_queue_that_is_deleted_leaves_no_task_behind() -> None:
+    alarms: list[tuple[Advancing, float]] = []
+    account, dead, jobs = an_account(alarms)
+    account.start_message_move_task(operations.StartMessageMoveTask(dead, jobs, 1))
+    account.delete_queue(operations.QueueRequest("dead"))
+    assert not account._moves._tasks
+    asker, _ = alarms.pop()
+    asker.advance(START)
+    assert not alarms

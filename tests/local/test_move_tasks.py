@@ -283,5 +283,8 @@ def test_a_wrong_handle_is_refused(sqs: Any, pair: Pair) -> None:
     assert error_of(sqs.cancel_message_move_task, TaskHandle="")["Code"] == "MissingParameter"
     gone = error_of(sqs.cancel_message_move_task, TaskHandle=a_handle(f"{pair.dead}-missing"))
     assert refused(gone) == ("ResourceNotFoundException", 404, MISSING.format("SourceArn"))
+    pair.fail("a", "b")
+    pair.start(MaxNumberOfMessagesPerSecond=1)
     unknown = error_of(sqs.cancel_message_move_task, TaskHandle=a_handle(pair.dead))
     assert refused(unknown) == ("ResourceNotFoundException", 404, "Task does not exist.")
+    assert pair.tasks()[0]["Status"] == "RUNNING"
