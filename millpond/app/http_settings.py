@@ -1,4 +1,4 @@
-"""[http]: the worker's own HTTP server, for health checks."""
+"""[http]: the worker's own HTTP server, for health checks, Prometheus and the live page."""
 
 from __future__ import annotations
 
@@ -19,11 +19,19 @@ ListenAddress = Annotated[
     ),
 ]
 
+HttpToken = Annotated[str, Meta(pattern=r"^(\S{16,})?\Z", description="16 characters or more, without a space")]
+HttpHosts = Annotated[tuple[str, ...], Meta(description='a list of names, ["worker.example.com"]')]
+PathPrefix = Annotated[str, Meta(pattern=r"^(/[\w.~-]+)*\Z", description='a path that begins with /, "/worker"')]
+
 
 class HttpSettings(Unshown, msgspec.Struct, frozen=True):
     """[http]: listen = "" is off."""
 
     listen: ListenAddress = ""
+    page: bool = True
+    token: HttpToken = ""
+    hosts: HttpHosts = ()
+    prefix: PathPrefix = ""
 
     @property
     def address(self) -> tuple[str, int]:

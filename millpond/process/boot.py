@@ -29,6 +29,7 @@ from millpond.process.claim_store import check_store, open_store
 from millpond.process.control import ControlServer
 from millpond.process.core import Core
 from millpond.process.follower import start_followers
+from millpond.process.live_page import LivePage
 from millpond.process.observer import Observer
 from millpond.process.parent_link import ParentLink
 from millpond.process.process_metrics import ProcessMetrics
@@ -72,8 +73,8 @@ def build(
     observer = Observer(core, worker.name)
     steering = Steering(core, observer)
     steering.install_signals(core.signals)
-    control = ControlServer(steering, observer)
-    followers = start_followers(settings, core, os.environ, control, kept.pages, link)
+    control, gated = ControlServer(steering, observer), LivePage(settings.http, core, observer).gated
+    followers = start_followers(settings, core, os.environ, control, kept.pages, link, gated)
     teardowns = core.boot(partial(set_up, handlers)) or ()
     queues = core.boot(partial(_wire, settings, core, handlers, metrics)) or Queues((), Refusals(core))
     teardowns = [*teardowns, *queues.closing]

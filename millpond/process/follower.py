@@ -13,6 +13,7 @@ from millpond.app.platform import PlatformSettings, grace_of, platform_of
 from millpond.engine.consumer import Consumer
 from millpond.errors import ConfigError
 from millpond.foreign.text import shown
+from millpond.http.gated_pages import NO_PAGES, GatedPages
 from millpond.http.http_server import HttpServer, Routes
 from millpond.observe import log
 from millpond.process.control import ControlServer
@@ -45,16 +46,17 @@ def start_followers(
     control: ControlServer | None = None,
     pages: Routes | None = None,
     link: ParentLink | None = None,
+    gated: GatedPages = NO_PAGES,
 ) -> list[Follower]:
     """Start what this platform needs. Raises ConfigError. Call it before setup(): a long boot is seen as one then.
 
-    `pages`: what [http] answers beside the health of the process.
+    `pages`: what [http] answers beside the health of the process; `gated`: what it answers to some only.
     """
     _log_short_grace(settings, environ)
     health = Health(core)
     followers: list[Follower] = [health]
     if settings.http.listen:
-        _serve(settings.http, {**health.routes, **(pages or {})})
+        _serve(settings.http, {**health.routes, **(pages or {})}, gated)
     if (place := notify_socket(environ)) is not None:
         followers.append(notifier := SystemdNotifier(core, health, place, watchdog_seconds(environ)))
         notifier.start()
@@ -81,10 +83,10 @@ def _log_short_grace(settings: AllSettings, environ: Mapping[str, str]) -> None:
         log.event(logging.WARNING, "platform.short", text)
 
 
-def _serve(settings: HttpSettings, routes: Routes) -> None:
-    server = HttpServer(settings.address, routes, f'[http] listen = "{settings.listen}"')
+def _serve(settings: HttpSettings, routes: Routes, gated: GatedPages) -> None:
+    server = HttpServer(settings.address, routes, f'[http] listen = "{settings.listen}"', gated)
     server.start()
-    text = f"{', '.join(routes)} are answered on port {server.port}"
+    text = f"{', '.join([*routes, *gated.pages])} are answered on port {server.port}"
     log.event(logging.INFO, "http.ready", text, port=server.port)
 
 

@@ -1,0 +1,63 @@
+"""GatedPages: pages that not everybody may see, behind one gate: who is refused by page_access reaches no page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from http import HTTPStatus
+from typing import Any, NamedTuple
+
+from gevent import Timeout
+
+from millpond.http.page_access import AccessRules, Purpose, denial_of
+from millpond.http.page_request import PageAnswer, PageRequest, request_of, with_body
+
+_ASK_FOR_TOKEN = (("WWW-Authenticate", 'Basic realm="the token of [http]", charset="UTF-8"'),)
+
+
+class Page(NamedTuple):
+    """One path: what it is for, and what it answers."""
+
+    purpose: Purpose
+    answer: Callable[[PageRequest], PageAnswer]
+
+
+class GatedPages(NamedTuple):
+    """Pages by their paths, and who may see them."""
+
+    pages: Mapping[str, Page]
+    rules: AccessRules
+
+
+NO_PAGES = GatedPages({}, AccessRules())
+
+
+def gated_answer(gated: GatedPages, environ: Mapping[str, Any]) -> PageAnswer:
+    """The answer of the page that is asked for, which must be there, or the refusal, without a detail."""
+    page = gated.pages[environ["PATH_INFO"]]
+    try:
+        request = request_of(environ)
+        if (status := denial_of(request, page.purpose, gated.rules)) is not None:
+            return _denied(status)
+        request = with_body(request, environ) if page.purpose is Purpose.CHANGE else request
+    except ValueError:
+        return _denied(HTTPStatus.BAD_REQUEST)
+    return page.answer(request)
+
+
+def _denied(status: HTTPStatus) -> PageAnswer:
+    headers = _ASK_FOR_TOKEN if status is HTTPStatus.UNAUTHORIZED else ()
+    return PageAnswer(status, f"{status.phrase}\n".encode(), headers=headers)
+
+
+def unhurried(parts: Iterator[bytes], limit: Timeout) -> Iterator[bytes]:
+    """These parts: each may be awaited for as long as it takes, and must be taken within the limit."""
+    try:
+        while True:
+            limit.cancel()
+            part = next(parts, None)
+            limit.start()
+            if part is None:
+                return
+            yield part
+    finally:
+        parts.close()  # type: ignore[attr-defined]  # it is a generator

@@ -1,0 +1,64 @@
+"""PageRequest and PageAnswer: what a page is asked, and what it answers, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from http import HTTPStatus
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl
+
+#: Bytes of a body that is read; of more nothing is.
+MAX_PAGE_BODY = 65_536
+#: Fields of a query that are read.
+MAX_QUERY_FIELDS = 50
+
+
+class PageRequest(NamedTuple):
+    """One request. Texts are as they came: nothing in them is to be trusted. A header that did not come is empty."""
+
+    method: str
+    path: str
+    host: str
+    peer: str  # the address of who has connected
+    query: Mapping[str, str] = {}
+    origin: str = ""
+    fetch_site: str = ""
+    authorization: str = ""
+    is_forwarded: bool = False  # a proxy says that it passes on what another one asks
+    content_type: str = ""
+    body: bytes = b""
+
+
+class PageAnswer(NamedTuple):
+    """What a page answers. A `body` that is no bytes is a stream: each part is sent as it comes."""
+
+    status: HTTPStatus
+    body: bytes | Iterator[bytes]
+    content_type: str = "text/plain; charset=utf-8"
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+def request_of(environ: Mapping[str, Any]) -> PageRequest:
+    """What a WSGI server was asked, without its body. Raises ValueError where its query has too many fields."""
+    peer = str(environ.get("REMOTE_ADDR", ""))
+    forwarded = ("HTTP_FORWARDED", "HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_HOST", "HTTP_X_REAL_IP")
+    return PageRequest(
+        method=environ["REQUEST_METHOD"],
+        path=environ["PATH_INFO"],
+        host=environ.get("HTTP_HOST", ""),
+        peer=peer.removeprefix("::ffff:"),
+        query=dict(parse_qsl(environ.get("QUERY_STRING", ""), max_num_fields=MAX_QUERY_FIELDS)),
+        origin=environ.get("HTTP_ORIGIN", ""),
+        fetch_site=environ.get("HTTP_SEC_FETCH_SITE", ""),
+        authorization=environ.get("HTTP_AUTHORIZATION", ""),
+        is_forwarded=any(name in environ for name in forwarded),
+        content_type=environ.get("CONTENT_TYPE", ""),
+    )
+
+
+def with_body(request: PageRequest, environ: Mapping[str, Any]) -> PageRequest:
+    """The request with its body; read only where the request is allowed. Raises ValueError where it is too long."""
+    length = int(environ.get("CONTENT_LENGTH") or 0)
+    if not 0 <= length <= MAX_PAGE_BODY:
+        raise ValueError(f"a body may have {MAX_PAGE_BODY} bytes")
+    return request._replace(body=environ["wsgi.input"].read(length) if length else b"")

@@ -1,0 +1,85 @@
+"""LivePage: one page that shows the process while it runs, by a stream of snapshots."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from http import HTTPStatus
+from importlib.resources import files
+from secrets import token_urlsafe
+
+from millpond.app.http_settings import HttpSettings
+from millpond.http.gated_pages import NO_PAGES, GatedPages, Page
+from millpond.http.page_access import AccessRules, Purpose
+from millpond.http.page_request import PageAnswer, PageRequest
+from millpond.process.core import Core
+from millpond.process.observer import Observer
+from millpond.process.snapshot import snapshot_json
+
+#: Streams at once, the gap between two snapshots of one, and how long one may last: a browser then asks again.
+MAX_VIEWERS, EVENT_SECONDS, STREAM_SECONDS = 4, 1.0, 300.0
+#: Handlers that run, in one snapshot of a stream: a page of a thousand rows helps nobody.
+MAX_STREAMED_RUNNING = 50
+_JSON = "application/json"
+_GUARDS = (
+    ("X-Content-Type-Options", "nosniff"),
+    ("X-Frame-Options", "DENY"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("Cross-Origin-Opener-Policy", "same-origin"),
+)
+_POLICY = (
+    "default-src 'none'; script-src 'nonce-{0}'; style-src 'nonce-{0}'; connect-src 'self'; img-src data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+class LivePage:
+    """Shows what `observer` sees. It reads only, and asks nobody."""
+
+    def __init__(self, settings: HttpSettings, core: Core, observer: Observer) -> None:
+        self._settings = settings
+        self._core = core
+        self._observer = observer
+        self._viewers = 0
+
+    @property
+    def gated(self) -> GatedPages:
+        """The pages, below the prefix, and who may see them."""
+        if not self._settings.page:
+            return NO_PAGES
+        pages = {"/": self._html, "/status": self._status, "/events": self._events}
+        hosts = frozenset(host.lower() for host in self._settings.hosts)
+        looks = {f"{self._settings.prefix}{path}": Page(Purpose.LOOK, answer) for path, answer in pages.items()}
+        return GatedPages(looks, AccessRules(hosts, self._settings.token))
+
+    def _html(self, request: PageRequest) -> PageAnswer:
+        nonce = token_urlsafe(18)
+        body = _template().replace("NONCE", nonce).encode()
+        policy = ("Content-Security-Policy", _POLICY.format(nonce))
+        return PageAnswer(HTTPStatus.OK, body, "text/html; charset=utf-8", (policy, *_GUARDS))
+
+    def _status(self, request: PageRequest) -> PageAnswer:
+        return PageAnswer(HTTPStatus.OK, snapshot_json(self._observer.take()), _JSON, _GUARDS)
+
+    def _events(self, request: PageRequest) -> PageAnswer:
+        if self._viewers >= MAX_VIEWERS:
+            text = f"{MAX_VIEWERS} viewers look at this worker already\n"
+            return PageAnswer(HTTPStatus.SERVICE_UNAVAILABLE, text.encode())
+        return PageAnswer(HTTPStatus.OK, self._stream(), "text/event-stream", _GUARDS)
+
+    def _stream(self) -> Iterator[bytes]:
+        self._viewers += 1
+        try:
+            end = self._core.clock.now() + STREAM_SECONDS
+            yield b"retry: 1000\n\n"
+            while self._core.clock.now() < end:
+                yield b"data: " + snapshot_json(self._observer.take(MAX_STREAMED_RUNNING)) + b"\n\n"
+                self._core.clock.sleep(EVENT_SECONDS)
+        finally:
+            self._viewers -= 1
+
+
+@cache
+def _template() -> str:
+    return files("millpond.http").joinpath("live_page.html").read_text("utf-8")

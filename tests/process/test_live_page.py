@@ -1,0 +1,197 @@
+"""The live page over real sockets: what is shown to whom, the stream, and its bounds."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+
+import gevent
+import pytest
+
+from millpond.app.http_settings import HttpSettings
+from millpond.http import http_server
+from millpond.http.http_server import HttpServer
+from millpond.process import live_page
+from millpond.process.live_page import MAX_VIEWERS, LivePage
+from millpond.process.snapshot import Snapshot, read_snapshot
+from tests.process.snapshots import FULL
+
+TOKEN = "a-token-of-this-test"
+HOST = "Host: localhost"
+
+
+class Clock:
+    """Real time."""
+
+    def now(self) -> float:
+        return gevent.get_hub().loop.now()
+
+    sleep = staticmethod(gevent.sleep)
+
+
+class Process:
+    """A process that is always the same: what LivePage needs of a Core and of an Observer."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.taken = 0
+
+    def take(self, most: int = 100) -> Snapshot:
+        self.taken += 1
+        return FULL
+
+
+@pytest.fixture
+def one(monkeypatch):
+    monkeypatch.setattr(live_page, "EVENT_SECONDS", 0.05)
+    servers = []
+
+    def start(**settings: object) -> HttpServer:
+        process = Process()
+        page = LivePage(HttpSettings(listen="127.0.0.1:0", **settings), process, process)
+        servers.append(server := HttpServer(("127.0.0.1", 0), {}, "[http]", page.gated))
+        server.start()
+        server.process = process
+        return server
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+def opened(server: HttpServer, line: str, *headers: str) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", server.port), 5)
+    connection.sendall("\r\n".join([f"{line} HTTP/1.1", "Connection: close", *headers, "", ""]).encode())
+    return connection
+
+
+def ask(server: HttpServer, line: str, *headers: str) -> tuple[int, dict[str, str], str]:
+    answer = b""
+    with opened(server, line, *headers) as connection:
+        while part := connection.recv(65_536):
+            answer += part
+    head, _, body = answer.partition(b"\r\n\r\n")
+    first, *lines = head.decode().split("\r\n")
+    return int(first.split()[1]), dict(one.lower().split(": ", 1) for one in lines), body.decode()
+
+
+def until(connection: socket.socket, wanted: bytes) -> bytes:
+    data = b""
+    while wanted not in data and (part := connection.recv(65_536)):
+        data += part
+    assert wanted in data
+    return data
+
+
+def test_the_page_asks_nobody_else_and_runs_only_its_own_script(one):
+    status, headers, body = ask(one(), "GET /", HOST)
+    assert (status, headers["content-type"]) == (200, "text/html; charset=utf-8")
+    policy = headers["content-security-policy"]
+    (nonce,) = set(re.findall(r'nonce="([^"]+)"', body))
+    assert f"script-src 'nonce-{nonce.lower()}'" in policy
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert "//" not in re.sub(r"(?m)^\s*// .*$", "", body).replace("<!doctype", "")
+    assert not re.search(r"innerHTML|insertAdjacent|document\.write|eval\(| on\w+=| style=", body)
+
+
+def test_each_page_has_a_nonce_of_its_own(one):
+    server = one()
+    assert ask(server, "GET /", HOST)[2] != ask(server, "GET /", HOST)[2]
+
+
+def test_status_is_the_snapshot_as_json(one):
+    status, headers, body = ask(one(), "GET /status", HOST)
+    assert (status, headers["content-type"]) == (200, "application/json")
+    assert read_snapshot(body.encode()) == FULL
+
+
+def test_head_has_no_body_and_opens_no_stream(one):
+    server = one()
+    for path in ("/", "/status", "/events"):
+        status, _, body = ask(server, f"HEAD {path}", HOST)
+        assert (status, body) == (200, "")
+    for _ in range(MAX_VIEWERS + 1):
+        assert ask(server, "HEAD /events", HOST)[0] == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/status", "/events"])
+def test_a_name_that_was_led_here_another_method_and_no_host_see_nothing(one, path):
+    server = one(token=TOKEN)
+    for line, header, wanted in (
+        ("GET", "Host: evil.example", 421),
+        ("GET", "X: y", 421),
+        ("POST", HOST, 405),
+        ("DELETE", HOST, 405),
+    ):
+        status, _, body = ask(server, f"{line} {path}", header)
+        assert (status, len(body) < 50) == (wanted, True)
+    assert server.process.taken == 0
+
+
+def test_what_comes_through_a_proxy_is_asked_for_the_token(one):
+    server, forwarded = one(token=TOKEN, hosts=("Worker.Example",)), "X-Forwarded-For: 10.0.0.1"
+    status, headers, _ = ask(server, "GET /status", HOST, forwarded)
+    assert (status, headers["www-authenticate"].startswith("basic ")) == (401, True)
+    assert ask(server, "GET /status", "Host: worker.example")[0] == 401
+    bearer = f"Authorization: Bearer {TOKEN}"
+    assert ask(server, "GET /status", HOST, forwarded, bearer)[0] == 200
+    assert ask(server, "GET /status", "Host: worker.example:443", bearer)[0] == 200
+    assert ask(one(), "GET /status", HOST, forwarded, bearer)[0] == 403
+
+
+def test_a_query_that_is_none_is_refused(one):
+    assert ask(one(), f"GET /status?{'a=b&' * 100}", HOST)[0] == 400
+
+
+def test_the_page_can_be_below_a_path_and_can_be_off(one):
+    below = one(prefix="/worker")
+    assert [ask(below, f"GET {path}", HOST)[0] for path in ("/worker/", "/worker/status", "/status")] == [200, 200, 404]
+    assert ask(one(page=False), "GET /", HOST)[0] == 404
+
+
+def test_a_stream_has_a_snapshot_each_second_and_outlives_the_limit_of_a_connection(one, monkeypatch):
+    monkeypatch.setattr(http_server, "CONNECTION_SECONDS", 0.12)
+    server = one()
+    with opened(server, "GET /events", HOST) as connection:
+        data = b""
+        while data.count(b"data: ") < 8:
+            data += connection.recv(65_536)
+    assert b"text/event-stream" in data
+    (first,) = re.findall(rb"data: (\{.*?\})\n\n", data)[:1]
+    assert json.loads(first)["worker"]["name"] == FULL.worker.name
+
+
+def test_a_viewer_that_reads_nothing_is_cut_off(one, monkeypatch):
+    monkeypatch.setattr(http_server, "CONNECTION_SECONDS", 0.2)
+    monkeypatch.setattr(live_page, "EVENT_SECONDS", 0.0)
+    server = one()
+    viewers = [opened(server, "GET /events", HOST) for _ in range(MAX_VIEWERS)]
+    with gevent.Timeout(5):
+        until(viewers[0], b"data: ")
+        assert ask(server, "HEAD /events", HOST)[0] == 503
+        while ask(server, "HEAD /events", HOST)[0] != 200:
+            gevent.sleep(0.05)
+    for viewer in viewers:
+        viewer.close()
+
+
+def test_the_streams_are_bounded_and_a_place_is_free_when_one_goes(one):
+    server = one()
+    viewers = [opened(server, "GET /events", HOST) for _ in range(MAX_VIEWERS)]
+    for viewer in viewers:
+        until(viewer, b"data: ")
+    assert ask(server, "GET /events", HOST)[0] == 503
+    viewers.pop().close()
+    with gevent.Timeout(5):
+        while ask(server, "HEAD /events", HOST)[0] != 200:
+            gevent.sleep(0.02)
+    for viewer in viewers:
+        viewer.close()
+
+
+def test_a_stream_ends_by_itself_and_the_browser_is_to_ask_again(one, monkeypatch):
+    monkeypatch.setattr(live_page, "STREAM_SECONDS", 0.1)
+    status, _, body = ask(one(), "GET /events", HOST)
+    assert (status, "retry: 1000" in body) == (200, True)
