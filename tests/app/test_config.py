@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from handlers import email
@@ -483,6 +483,7 @@ def load_or_findings(path: Path, **environ: str) -> AllSettings | list[str]:
         return list(error.findings)
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # on a machine that is busy
 @given(tables=TABLES_OF_LINES, value=TEXTS)
 def test_whatever_stands_in_the_file_it_is_settings_or_findings_of_one_line(tmp_path_factory, tables, value):
     path = tmp_path_factory.getbasetemp() / "any.toml"
