@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -230,6 +231,13 @@ def test_leases_are_kept_while_the_move_waits(letters, monkeypatch):
     assert letters.queue.replay(ALL, rate=1).moved == 3
     assert letters.counts(letters.dead_url) == (0, 0)
     assert len(letters.take(letters.url)) == 3
+
+
+def test_a_rate_is_kept(letters):
+    letters.put(11)
+    began = time.monotonic()
+    assert letters.queue.replay(ALL, rate=20).moved == 11
+    assert time.monotonic() - began >= 0.5
 
 
 def test_a_delete_that_fails_is_made_again_and_a_letter_that_comes_again_is_not_sent_again(letters, monkeypatch):
