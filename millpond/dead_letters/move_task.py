@@ -10,7 +10,7 @@ import msgspec
 
 from millpond.dead_letters.mover import SLICE_SECONDS, Moved
 from millpond.dead_letters.sweep import Stop
-from millpond.errors import QueueError, Throttled, Unreachable
+from millpond.errors import AccessDenied, QueueError, Throttled, Unreachable
 from millpond.foreign.number import number_within
 from millpond.foreign.text import shown
 from millpond.sqs.queue import CALL_SECONDS
@@ -64,7 +64,7 @@ def follow_task(
     while True:
         try:
             if stop.asked and not asked:
-                _call(queue, "CancelMessageMoveTask", {"TaskHandle": handle}, StartedTask)
+                _cancel(queue, handle)
                 asked = True
             task = _state(queue, arn)
             last_answer = time.monotonic()
@@ -82,6 +82,16 @@ def follow_task(
                 done.stopped = _why_stopped(task)
                 return done, task.status == "FAILED"
         _wait(stop, asked)
+
+
+def _cancel(queue: SqsQueue, handle: str) -> None:
+    """Ask SQS to stop it. SQS refuses that for a task that has just ended; then its state says how."""
+    try:
+        _call(queue, "CancelMessageMoveTask", {"TaskHandle": handle}, StartedTask)
+    except (AccessDenied, Throttled, Unreachable):
+        raise
+    except QueueError:
+        pass
 
 
 def _state(queue: SqsQueue, arn: str) -> TaskState:

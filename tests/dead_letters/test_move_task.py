@@ -9,7 +9,7 @@ import pytest
 from millpond.dead_letters import move_task
 from millpond.dead_letters.move_task import follow_task, start_task
 from millpond.dead_letters.sweep import Stop
-from millpond.errors import AccessDenied, Unreachable
+from millpond.errors import AccessDenied, QueueError, Unreachable
 from millpond.sqs.sqs_queue import SqsQueue
 
 
@@ -19,11 +19,14 @@ class ScriptedSqs:
     def __init__(self, *states):
         self.states = list(states)
         self.requests = []
+        self.refusal = None  # of the cancel
 
     def call(self, name, request, seconds, read):
         self.requests.append((name, request))
         if name == "GetQueueAttributes":
             return read(b'{"Attributes": {"QueueArn": "arn:dead"}}')
+        if name == "CancelMessageMoveTask" and self.refusal:
+            raise self.refusal
         if name != "ListMessageMoveTasks":
             return read(b'{"TaskHandle": "h"}')
         state = self.states.pop(0)
@@ -43,8 +46,9 @@ def quick(monkeypatch):
     monkeypatch.setattr(move_task, "TASK_ASK_SECONDS", 0)
 
 
-def followed(*states, stop=None):
+def followed(*states, stop=None, refusal=None):
     sqs, steps = ScriptedSqs(*states), []
+    sqs.refusal = refusal
     done, has_failed = follow_task(SqsQueue("http://q/1/dead", sqs), "h", stop or Stop(), steps.append)
     return done, has_failed, steps, [name for name, _ in sqs.requests[1:]]
 
@@ -76,6 +80,20 @@ def test_a_stop_cancels_it_once():
     done, has_failed, _, names = followed(("CANCELLING", 5), ("CANCELLED", 6), stop=stop)
     assert (done.moved, done.stopped, has_failed) == (6, "interrupted", False)
     assert names == ["CancelMessageMoveTask", "ListMessageMoveTasks", "ListMessageMoveTasks"]
+
+
+def test_a_stop_that_comes_when_it_has_just_ended_is_not_said_to_go_on():
+    stop = Stop()
+    stop.asked = True
+    refusal = QueueError("InvalidParameterValue: Only active tasks can be cancelled.")
+    done, has_failed, _, _ = followed(("COMPLETED", 100), stop=stop, refusal=refusal)
+    assert (done.moved, done.stopped, has_failed) == (100, "", False)
+
+
+def test_a_stop_that_may_not_cancel_it_says_that_it_goes_on():
+    stop = Stop()
+    stop.asked = True
+    assert "it may go on" in followed(("RUNNING", 1), stop=stop, refusal=AccessDenied("no"))[0].stopped
 
 
 def test_what_cannot_be_followed_is_said_to_go_on(monkeypatch):
