@@ -21,6 +21,7 @@ from millpond.errors import AccessDenied, QueueError
 from millpond.observe.screen import counted
 from millpond.process.drain import reserve_seconds
 from millpond.sqs.codes import DENIED_CODES
+from millpond.sqs.credentials import HINT
 from millpond.sqs.limits import MAX_RECEIVES
 from millpond.sqs.queue import CALL_SECONDS, Failure
 from millpond.sqs.redrive import Redrive, read_redrive
@@ -111,7 +112,7 @@ def _reach(where: str, remote: SqsQueue) -> Generator[Finding, None, dict[str, s
             yield Finding("warning", where, text)
             return {}
         mend = mend_credentials(error.code, os.environ) if isinstance(error, AccessDenied) else ""
-        yield Finding("error", where, f"cannot be reached: {error}", mend=mend)
+        yield Finding("error", where, f"cannot be reached: {str(error).removesuffix(f': {HINT}')}", mend=mend)
         return None
     waiting, in_flight = (attributes.get(f"ApproximateNumberOfMessages{end}", "?") for end in ("", "NotVisible"))
     wait, fly = "waits" if waiting == "1" else "wait", "is" if in_flight == "1" else "are"

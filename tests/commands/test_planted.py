@@ -440,6 +440,18 @@ def test_credentials_that_are_wrong_are_one_finding_of_all_queues_that_names_the
     assert found["mend"].startswith(mend)
 
 
+def test_where_there_are_no_credentials_what_mends_that_is_said_once(project, capsys, monkeypatch, tmp_path):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ROLE_ARN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setattr(check_host, "_date_of", lambda endpoint: time.time())  # no name server is asked
+    project.url = "https://sqs.eu-west-1.amazonaws.com/1/a"
+    found = project.check(capsys).the("no credentials")
+    assert found["what"] == "cannot be reached: GetQueueAttributes: no credentials"
+    assert found["mend"].startswith("set AWS_ACCESS_KEY_ID and")
+
+
 @pytest.mark.parametrize(
     ("environ", "mend"),
     [
