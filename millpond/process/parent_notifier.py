@@ -24,7 +24,9 @@ class ParentNotifier:
 
     def __init__(self, name: str, watchdog_usec: str) -> None:
         self._address = f"\0{name[1:]}" if name.startswith("@") else name
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) if name else None
+        self._socket: socket.socket | None = None
+        if name:
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         watchdog_seconds = number_within(watchdog_usec, 1, 10**15, 0) / 1e6
         self._watchdog = ["WATCHDOG=1"] if watchdog_seconds else []
         self._every = min(PARENT_LOOK_SECONDS, watchdog_seconds / 2 or PARENT_LOOK_SECONDS)
@@ -47,6 +49,12 @@ class ParentNotifier:
 
     def ended(self) -> None:
         self._send("STATUS=stopped")
+        self.close()
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
 
     def _send(self, *lines: str) -> None:
         if self._socket is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,7 +16,11 @@ from millpond.app.config import load
 from millpond.errors import CRASHED, FINISHED, MISCONFIGURED
 from millpond.process.member import Member, MemberState, exit_code_of, restart_seconds
 from millpond.process.memory_limit import MEMORY_LOOK_SECONDS, MemoryLimit, resident_bytes
+from millpond.process.parent import Parent
 from millpond.process.parent_link import Seat, seat_of
+from millpond.process.parent_log import ParentLog
+from millpond.process.parent_notifier import ParentNotifier
+from millpond.process.parent_plan import ParentPlan
 from tests.process.running import events
 from tests.worker_process import ROOT, WorkerProcess, local_sqs, write_project
 
@@ -188,3 +193,92 @@ def test_a_worker_that_is_too_large_drains(process, caplog):
 
 def test_the_memory_of_this_process_is_known():
     assert 10 << 20 < resident_bytes() < 4 << 30
+
+
+# What the parent sends on
+
+
+class Recorded(Parent):
+    """A parent of three: two are ready, one boots. `sent`: what goes to each."""
+
+    def __init__(self) -> None:
+        super().__init__(ParentPlan(3, []), ParentLog("critical", "json"), ParentNotifier("", ""))
+        self.sent: dict[int, list[int]] = {}
+        for member in self._members:
+            sent = self.sent[member.number] = []
+            member.signal = sent.append
+            member.state = MemberState.READY if member.number < 3 else MemberState.BOOTING
+
+    def get(self, *numbers: int, later: bool = False) -> None:
+        self._stopped_at -= 1 if later else 0
+        self._wakeup.send(bytes(numbers))
+        self._obey()
+
+
+@pytest.fixture
+def parent():
+    one = Recorded()
+    yield one
+    one._signals.close()
+    one._wakeup.close()
+
+
+def test_the_first_signal_goes_on_once_as_sigterm_and_a_later_ctrl_c_as_it_is(parent):
+    parent.get(signal.SIGINT, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    assert parent.sent == {1: [signal.SIGTERM], 2: [signal.SIGTERM], 3: [signal.SIGTERM]}
+    parent.get(signal.SIGTERM, later=True)
+    parent.get(signal.SIGINT)
+    assert parent.sent[1] == [signal.SIGTERM, signal.SIGINT]
+
+
+def test_quiet_goes_on_each_time_to_who_is_ready_and_to_who_becomes_so(parent):
+    for number, later in ((signal.SIGUSR1, True), (signal.SIGQUIT, True), (signal.SIGUSR2, False)):
+        parent.get(number)
+        parent.sent[3].clear()
+        parent._became_ready(parent._members[2])
+        assert parent.sent[3] == [signal.SIGUSR1] * later
+    assert parent.sent[1] == [signal.SIGUSR1, signal.SIGQUIT, signal.SIGUSR2]
+
+
+@pytest.mark.parametrize("code", [FINISHED, CRASHED, MISCONFIGURED])
+def test_while_another_is_ready_one_that_dies_at_boot_is_started_again(parent, code):
+    for _ in range(5):
+        parent._note_end(parent._members[2], code, 0.0)
+        assert parent._members[2].state is MemberState.RESTING
+        parent._members[2].state = MemberState.BOOTING
+
+
+def test_where_none_is_ready_the_third_that_crashes_at_its_boot_ends_all(parent):
+    for member in parent._members:
+        member.state = MemberState.BOOTING
+    states = []
+    for member in parent._members:
+        parent._note_end(member, CRASHED, 0.0)
+        states.append(member.state)
+    assert states == [MemberState.RESTING, MemberState.RESTING, MemberState.OVER]
+    assert (parent._why, parent._codes) == ("failed", [CRASHED])
+
+
+def test_systemd_learns_that_all_are_ready_and_that_they_drain(tmp_path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.setblocking(False)
+        notifier = ParentNotifier(str(tmp_path / "notify"), "20000000")
+        members = [Member(1), Member(2)]
+        sent = []
+        for second, ready, stopping in ((0, 0, False), (1, 1, False), (2, 2, False), (12, 2, False), (13, 2, True)):
+            for member in members:
+                member.state = MemberState.READY if member.number <= ready else MemberState.BOOTING
+            notifier.look(members, stopping, second)
+            notifier.look(members, stopping, second)  # nothing is new
+            sent.append(systemd.recv(4_096).decode().split("\n"))
+        with pytest.raises(BlockingIOError):
+            systemd.recv(4_096)
+        notifier.close()
+    assert sent == [
+        ["STATUS=0 of 2 workers are ready", "WATCHDOG=1"],
+        ["STATUS=1 of 2 workers are ready", "WATCHDOG=1"],
+        ["STATUS=2 of 2 workers are ready", "READY=1", "WATCHDOG=1"],
+        ["STATUS=2 of 2 workers are ready", "WATCHDOG=1"],
+        ["STATUS=2 of 2 workers are ready, and all drain", "STOPPING=1", "EXTEND_TIMEOUT_USEC=60000000", "WATCHDOG=1"],
+    ]
