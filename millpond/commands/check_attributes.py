@@ -66,6 +66,15 @@ def two_dead_letter_queues(where: str, queue: QueueSettings, redrive: Redrive) -
         yield Finding("warning", where, text, why=why, mend="leave dead_letter_url empty, or change the redrive policy")
 
 
+def forgotten_claims(where: str, attributes: Mapping[str, str], expires_seconds: float) -> Iterator[Finding]:
+    """Yield a warning where what an idempotent handler has done is forgotten while its message can still come."""
+    kept = number_of(attributes, "MessageRetentionPeriod")
+    if kept > expires_seconds:
+        text = f"the queue keeps messages for {kept} s, and what is done is remembered for {expires_seconds:g} s"
+        why = "a copy that comes later is done again, though its handler is idempotent"
+        yield Finding("warning", where, text, why=why, mend=f"set [idempotency] expires_seconds = {kept} or more")
+
+
 def aws_redrive(where: str) -> Finding:
     """What AWS's own way back out of a dead-letter queue does not take."""
     text = "AWS's redrive (StartMessageMoveTask) takes back only the dead letters that SQS moved itself"

@@ -13,6 +13,7 @@ from millpond.commands.check_attributes import (
     aws_redrive,
     check_attributes,
     check_dead_attributes,
+    forgotten_claims,
     two_dead_letter_queues,
 )
 from millpond.commands.check_rights import key_right, mend_credentials, send_right
@@ -56,6 +57,8 @@ def check_queue(
     yield from two_dead_letter_queues(where, queue, redrive)
     if attributes:
         yield from check_attributes(where, attributes, longest_policy(routes, settings.retry))
+        if any(route.idempotent for route in routes.values()):
+            yield from forgotten_claims(where, attributes, settings.idempotency.expires_seconds)
         yield _redrive(where, queue, redrive, longest_policy(routes, settings.retry))
     named = connect(queue.dead_letter_url) if queue.dead_letter_url else None
     yield from _dead_letters(where, attributes, remote, redrive, named)

@@ -229,6 +229,15 @@ PLANTS = {
     "own asyncio loop": Plant(handlers(LOOP), "warning", "runs an asyncio loop of its own", "call asyncio.run()"),
     "sqlite3": Plant(handlers(f"import sqlite3\n{JOB.format('')}"), "warning", "sqlite3 waits in C", "thread=True"),
     "missing handler": Plant(tables('[types."a.jop"]'), "error", "did you mean a.job?"),
+    "claims forgotten": Plant(
+        lambda project: (
+            handlers(JOB.format(", timeout=10, idempotent=True"))(project),
+            tables("[idempotency]\nexpires_seconds = 3600")(project),
+        ),
+        "warning",
+        "and what is done is remembered for 3600 s",
+        "expires_seconds = 345600",
+    ),
     "memory store": Plant(handlers(JOB.format(", idempotent=True")), "error", "[idempotency] table is empty"),
     "unresolved StatsD": Plant(tables('[statsd]\nhost = "nowhere.invalid"'), "warning", "cannot be resolved"),
 }
