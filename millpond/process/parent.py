@@ -1,7 +1,4 @@
-"""Parent: several workers on one machine: starts them, forwards signals, replaces those that end, adds up their books.
-
-The first process becomes it by exec, so that it has no gevent and no SDK in it: it takes a third of a worker's memory.
-"""
+"""Parent: starts several workers, forwards signals, replaces those that end, adds up their books. It has no gevent."""
 
 from __future__ import annotations
 
@@ -105,8 +102,7 @@ class Parent:
         except OSError as error:
             text = f"cannot start worker {member.number}: {error.strerror}"
             self._log.event(logging.ERROR, "workers.failed", text, number=member.number)
-            member.ended(now)
-            self._replace(member, CRASHED, now)
+            self._note_end(member, CRASHED, now)
 
     def _became_ready(self, member: Member) -> None:
         self._boot_deaths = 0
@@ -183,13 +179,13 @@ class Parent:
     def _report(self, code: int) -> None:
         end = {"why": self._why or "empty", "seconds": round(time.monotonic() - self._started, 1), "exit_code": code}
         workers = len(self._members)
+        who = f"all {workers} workers have" if workers > 1 else "the worker has"
         for queue, numbers in self._books.items():
             done = f"{numbers['succeeded']:,} of {numbers['received']:,} messages succeeded"
-            text = f"{queue}: all {workers} workers have stopped ({end['why']}); {done}"
+            text = f"{queue}: {who} stopped ({end['why']}); {done}"
             self._log.event(logging.INFO, "workers.stopped", text, queue=queue, workers=workers, **numbers, **end)
         if self._without_books:
-            text = f"{self._without_books} of the workers ended without books: what they had in hand comes back after"
-            text += " its visibility time-out, and is not in the numbers"
+            text = f"{self._without_books} workers ended without books: what they had in hand comes back, uncounted"
             self._log.event(logging.WARNING, "workers.uncounted", text, workers=self._without_books)
         self._notifier.ended()
 

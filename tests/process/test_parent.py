@@ -234,9 +234,10 @@ def test_the_first_signal_goes_on_once_as_sigterm_and_a_later_ctrl_c_as_it_is(pa
 def test_quiet_goes_on_each_time_to_who_is_ready_and_to_who_becomes_so(parent):
     for number, later in ((signal.SIGUSR1, True), (signal.SIGQUIT, True), (signal.SIGUSR2, False)):
         parent.get(number)
-        parent.sent[3].clear()
+        assert parent.sent[3] == []  # by default these signals end a process
         parent._became_ready(parent._members[2])
         assert parent.sent[3] == [signal.SIGUSR1] * later
+        parent.sent[3].clear()
     assert parent.sent[1] == [signal.SIGUSR1, signal.SIGQUIT, signal.SIGUSR2]
 
 
