@@ -58,3 +58,4 @@ def test_the_wheel_has_every_file_of_the_library(installed: Path) -> None:
     assert {path.relative_to(package) for path in package.rglob("*.py")} == ours
     assert (package / "mail" / "handler.py").read_text() == (ROOT / "handlers" / "email.py").read_text()
     assert (package / "py.typed").exists()
+    assert (package / "http" / "live_page.html").exists()
