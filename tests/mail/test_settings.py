@@ -50,10 +50,10 @@ def test_all_findings_come_at_once():
 def test_the_port_follows_from_security_where_it_is_not_set():
     for security, port in (("starttls", 587), ("tls", 465), ("none", 25)):
         setup(Settings(host="h", from_="me@a.org", security=security))
-        server = handlers.email._mailer.transport._server
+        server = handlers.email._mailer.transport.server
         assert (server.port, server.starttls, server.tls is None) == (port, security == "starttls", security == "none")
     setup(Settings(host="h", from_="me@a.org", port=2525))
-    assert handlers.email._mailer.transport._server.port == 2525
+    assert handlers.email._mailer.transport.server.port == 2525
 
 
 def test_credentials_in_the_clear_are_warned_of(caplog):
