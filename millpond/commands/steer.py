@@ -119,13 +119,22 @@ def _show(options: Namespace) -> int:
 def _top(options: Namespace) -> int:
     """Show them until Ctrl-C, or until none answers any more."""
     before: dict[tuple[str, int], Snapshot] = {}
-    while found := _snapshots(options):
+    output = _output()
+    while _output() == output and (found := _snapshots(options)):  # else its reader has left: it leads nowhere now
         pages = [status_page(one, before.get((one.worker.name, one.worker.pid))) for one in found]
         before = {(one.worker.name, one.worker.pid): one for one in found}
         lines = [line for page in pages for line in [*page, ""]]
         print(f"{_CLEAR}{_fitted(lines)}" if sys.stdout.isatty() else "\n".join(lines), flush=True)
         time.sleep(max(0.1, options.seconds))
     return FINISHED if before else LEFT if options.url else _nobody(options.worker)
+
+
+def _output() -> int:
+    """Which file standard output is."""
+    try:
+        return os.fstat(sys.stdout.fileno()).st_ino
+    except (OSError, ValueError):
+        return 0
 
 
 def _fitted(lines: Sequence[str]) -> str:

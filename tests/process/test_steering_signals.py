@@ -246,3 +246,18 @@ def test_top_shows_a_worker_until_it_ends(start):
     rest, _ = top.communicate(timeout=SECONDS)
     assert top.returncode == 0
     assert "done/s" in rest
+
+
+def test_top_ends_when_its_reader_leaves(start):
+    worker = start()
+    worker.expect("worker.ready")
+    command = [sys.executable, str(ROOT / "worker.py"), "top", "--seconds", "0.1", "--worker", str(worker.pid)]
+    top = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert top.stdout is not None
+    top.stdout.readline()
+    top.stdout.close()
+    try:
+        assert top.wait(SECONDS) == 0
+    finally:
+        top.kill()
+    assert worker.running
