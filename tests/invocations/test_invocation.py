@@ -12,6 +12,7 @@ from gevent.event import Event
 from gevent.monkey import get_original
 
 from millpond.engine import lease_keeper
+from millpond.engine.consumer import Consumer
 from millpond.errors import AccessDenied, Discard, Interrupt, Reject, Retry, Unavailable
 from millpond.hub import threads
 from millpond.invocations import invocation
@@ -272,12 +273,16 @@ def test_a_batch_that_cannot_even_begin_comes_again(batches, lines, monkeypatch)
     assert [line["event"] for line in lines if line["level"] == "critical"] == ["lambda.crashed"]
 
 
-def test_a_timeout_that_is_left_running_ends_no_answer(batches, lines):
-    timeout = gevent.Timeout.start_new(0.1)  # as a setup() can, which runs in this greenlet
-    try:
-        assert batches(ALL).run("ok", "slow") == {0}
-    finally:
-        timeout.close()
+def test_a_timeout_that_is_left_running_ends_no_answer(batches, lines, monkeypatch):
+    timeouts, accept_last = [], Consumer.accept_last
+
+    def begin_timeout(consumer, messages):  # as a setup() can, which runs in this greenlet
+        accept_last(consumer, messages)
+        timeouts.append(gevent.Timeout.start_new(0.3))
+
+    monkeypatch.setattr(Consumer, "accept_last", begin_timeout)
+    assert batches(ALL).run("ok", "slow") == {0}
+    timeouts.pop().close()
     assert [line["event"] for line in lines if line["level"] == "critical"] == ["lambda.crashed"]
 
 
