@@ -31,13 +31,13 @@ from millpond.app.discovery import by_table, load_modules, setup_calls
 from millpond.app.routing import name_of_route, routes
 from millpond.app.toml import unknown
 from millpond.app.type_settings import with_types
-from millpond.engine.delivery import Delivery, Line
+from millpond.engine.delivery import Delivery
+from millpond.engine.no_queue import NoQueue
 from millpond.engine.processor import Processor
 from millpond.errors import ConfigError
 from millpond.hub import child_exits
 from millpond.hub.clock import SystemClock
 from millpond.message import Outcome, envelope_text
-from millpond.sqs.limits import MAX_BYTES
 from millpond.sqs.queue import Attribute, Received
 
 #: Where config.toml is, or else handlers/. Read at the import, since a test may change the current directory.
@@ -76,7 +76,7 @@ def deliver(
         attributes={name: _attribute(value) for name, value in (attributes or {}).items()},
     )
     clock = SystemClock()
-    delivery = Delivery(received, _Owner(), clock, clock.time())
+    delivery = Delivery(received, NoQueue("test"), clock, clock.time())
     delivery.failures = attempt - 1  # none of its earlier attempts was given back
     return Processor(project.routes, project.retry, clock).process(delivery)
 
@@ -103,32 +103,6 @@ def local_queue(pytestconfig: pytest.Config) -> Iterator[str]:
     url = server.create_queue(f"test-{uuid4().hex}")
     yield url
     server.delete_queue(url)
-
-
-class _Owner:
-    """The owner of a delivery that is in no worker: there is no slot to write off."""
-
-    name = "test"
-    url = ""
-    max_bytes = MAX_BYTES
-
-    def stuck(self, delivery: Delivery) -> None: ...
-
-    def is_last(self, delivery: Delivery) -> bool:
-        return False
-
-    def hold_in_line(self, delivery: Delivery, line: Line) -> bool:
-        return False
-
-    def run_again(self, delivery: Delivery) -> None: ...
-
-    def number_inside(self, line: Line) -> int:
-        return 0
-
-    def take_bytes(self, size: int) -> bool:
-        return True
-
-    def leave_bytes(self, size: int) -> None: ...
 
 
 class _Project:

@@ -14,7 +14,8 @@ from millpond.app import discovery
 from millpond.app.config import AllSettings
 from millpond.app.routing import name_of_route
 from millpond.commands.send import read_payload
-from millpond.engine.delivery import Delivery, Line
+from millpond.engine.delivery import Delivery
+from millpond.engine.no_queue import NoQueue
 from millpond.engine.processor import Processor
 from millpond.errors import FINISHED, LEFT, ConfigError
 from millpond.foreign.text import lines, shown
@@ -23,7 +24,6 @@ from millpond.message import Outcome, envelope_text
 from millpond.observe import screen
 from millpond.process.boot import prepare_process, set_up
 from millpond.process.drain import TEARDOWN_SECONDS
-from millpond.sqs.limits import MAX_BYTES
 from millpond.sqs.queue import Received
 
 #: Characters of the reason or the error that is printed.
@@ -52,7 +52,7 @@ def run(settings: AllSettings, options: Namespace) -> int:
             receive_count=options.attempt,
             sent_ms=int(time.time() * 1000),
         )
-        delivery = Delivery(received, NoQueue(), clock, clock.time())
+        delivery = Delivery(received, NoQueue("none"), clock, clock.time())
         outcome = gevent.spawn(processor.process, delivery).get()
     finally:
         gevent.joinall([gevent.spawn(teardown) for teardown in teardowns], timeout=TEARDOWN_SECONDS)
@@ -75,29 +75,3 @@ def print_outcome(event_type: str, delivery: Delivery, outcome: Outcome) -> None
     if outcome.traceback:
         print(lines(outcome.traceback), file=sys.stderr)
     sys.stdout.flush()
-
-
-class NoQueue:
-    """The owner of a delivery that came from no queue: nothing is given back, and nothing is held."""
-
-    name = "none"
-    url = ""
-    max_bytes = MAX_BYTES
-
-    def stuck(self, delivery: Delivery) -> None: ...
-
-    def is_last(self, delivery: Delivery) -> bool:
-        return False
-
-    def hold_in_line(self, delivery: Delivery, line: Line) -> bool:
-        return False
-
-    def run_again(self, delivery: Delivery) -> None: ...
-
-    def number_inside(self, line: Line) -> int:
-        return 0
-
-    def take_bytes(self, size: int) -> bool:
-        return True
-
-    def leave_bytes(self, size: int) -> None: ...
