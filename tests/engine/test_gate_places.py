@@ -12,6 +12,19 @@ from tests.rig import Rig
 pytestmark = pytest.mark.usefixtures("no_core_greenlet_died")
 
 
+def until_all_are_held(clock, rigs, number):
+    """Until no probe is on its way: one that runs as a drain begins is not held, and ends as it ends."""
+    until(clock, lambda: sum(rig.consumer.hold.number for rig in rigs) == number)
+
+
+def until(clock, so):
+    for _ in range(600):
+        if so():
+            return
+        clock.advance(0.1)
+    raise AssertionError("not in a minute")
+
+
 # Concurrency
 
 
@@ -99,6 +112,7 @@ def test_what_is_held_in_a_drain_is_given_back_at_once(clock):
     rig = run(clock, {"job": server}, wait_seconds=1, concurrency=10)
     ids = rig.put("job", {}, 30)
     clock.advance(25)
+    until_all_are_held(clock, [rig], 30)
     drain(rig, clock, 25)
     clock.advance(1.5)
     rig.consumer.interrupt(Stopped)
@@ -110,6 +124,25 @@ def test_what_is_held_in_a_drain_is_given_back_at_once(clock):
     begun = len(server.tries)
     clock.advance(100)
     assert len(server.tries) == begun
+
+
+def test_what_tries_again_as_the_drain_begins_is_put_off_and_the_held_are_given_back(clock):
+    server = MailServer(clock)
+    server.up = False
+    rig = run(clock, {"job": server}, wait_seconds=1, concurrency=10)
+    ids = rig.put("job", {}, 30)
+    clock.advance(25)
+    until_all_are_held(clock, [rig], 30)
+    until(clock, lambda: rig.consumer.hold.number == 29)
+    _, trying = server.tries[-1]
+    drain(rig, clock, 25)
+    clock.advance(1.5)
+    rig.consumer.give_back_held()
+    clock.advance(2)
+    outcomes = rig.outcomes()
+    assert outcomes.pop(trying) == "retried"  # it has had its try: by back-off it finds the server up again
+    assert outcomes == dict.fromkeys(set(ids) - {trying}, "released")
+    assert rig.consumer.in_hand == 0
 
 
 # Two queues
@@ -129,6 +162,7 @@ def test_two_queues_that_share_a_type_share_its_gate_and_each_holds_its_own(cloc
     assert one.consumer.hold.number + other.consumer.hold.number >= 39  # one may be trying just now
     clock.advance(100)
     assert len(server.tries) - begun <= 25  # one probe of both
+    until_all_are_held(clock, [one, other], 40)
     drain(one, clock, 25)
     clock.advance(1.5)
     one.consumer.give_back_held()
