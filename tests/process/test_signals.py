@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.worker_process import LocalQueues, WorkerProcess, local_queues, local_sqs, write_project
+from tests.worker_process import SECONDS, LocalQueues, WorkerProcess, local_queues, local_sqs, write_project
 
 pytestmark = pytest.mark.slow
 
@@ -118,6 +118,14 @@ def seconds_between(first: dict[str, Any], second: dict[str, Any]) -> float:
     return (datetime.fromisoformat(second["ts"]) - datetime.fromisoformat(first["ts"])).total_seconds()
 
 
+def signal_until_the_end(worker: WorkerProcess, number: int) -> None:
+    end = time.monotonic() + SECONDS
+    while worker.running and not worker.all("worker.stopped"):
+        assert time.monotonic() < end, worker.output()
+        worker.signal(number)
+        time.sleep(0.05)
+
+
 # --- idle
 
 
@@ -164,9 +172,7 @@ def test_handlers_finish_within_the_drain_and_repeated_sigterms_change_nothing(s
         worker.expect("log", message="napping")
     worker.signal(SIGTERM)
     assert worker.expect("worker.draining")["in_hand"] == 5
-    while worker.running and not worker.all("worker.stopped"):  # also after the half second that a Ctrl-C has to wait
-        worker.signal(SIGTERM)
-        time.sleep(0.1)
+    signal_until_the_end(worker, SIGTERM)  # also after the half second that a Ctrl-C has to wait
     assert worker.expect("worker.stopped")["succeeded"] == 5
     assert worker.exit_code() == 0
     assert len(worker.all("worker.draining")) == 1
@@ -212,9 +218,7 @@ def test_a_second_ctrl_c_after_half_a_second_gives_everything_back_at_once(start
     queues.send(name, "nap", 60.0)
     worker = start(queues.url(name), drain_seconds=60)
     worker.expect("log", message="napping")
-    while worker.running:  # those of the first half second change nothing: a terminal can send one twice
-        worker.signal(SIGINT)
-        time.sleep(0.05)
+    signal_until_the_end(worker, SIGINT)  # those of the first half second change nothing: a terminal can send one twice
     began = worker.expect("worker.draining")
     released = worker.expect("message.released")
     assert 0.5 <= seconds_between(began, released) < 30
