@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import inspect
@@ -22,6 +21,7 @@ from millpond.app.config import AllSettings, handler_settings
 from millpond.app.routing import Route, routes
 from millpond.app.type_settings import TypeSettings, with_types
 from millpond.errors import ConfigError
+from millpond.foreign.nearest import did_you_mean
 from millpond.foreign.text import shown
 from millpond.foreign.trace import describe, raised_at, traceback_of
 from millpond.observe import log
@@ -112,8 +112,7 @@ def discover(
 
 
 def _no_module(name: str, names: Mapping[str, ModuleType]) -> str:
-    near = difflib.get_close_matches(name, names, n=1)
-    return f"[handlers.{name}]: there is no handlers module {name!r}" + (f"; did you mean {near[0]}?" if near else "")
+    return f"[handlers.{name}]: there is no handlers module {name!r}; {did_you_mean(name, names)}"
 
 
 def _place(module: ModuleType) -> str:

@@ -5,7 +5,6 @@ config.py knows what the settings mean.
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import re
@@ -20,6 +19,7 @@ import msgspec
 from millpond.app.secret_references import is_no_secret, is_reference
 from millpond.app.secret_values import Fetch
 from millpond.errors import ConfigError
+from millpond.foreign.nearest import did_you_mean
 from millpond.foreign.secrets import conceal_value
 from millpond.foreign.text import shown
 
@@ -218,9 +218,7 @@ def decode(
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """A sentence for a name that does not exist: with the nearest one that does, or else all of them."""
-    names = list(known)
-    near = difflib.get_close_matches(name, names, n=1)
-    return f"no such {kind}; " + (f"did you mean {near[0]}?" if near else f"there are: {', '.join(names) or 'none'}")
+    return f"no such {kind}; {did_you_mean(name, known)}"
 
 
 def toml_key(name: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -13,6 +12,7 @@ from millpond.app.handler_options import DEFAULT_BREAKER, RATE_EXAMPLES, Breaker
 from millpond.app.routing import Route
 from millpond.app.toml import Table, toml_key
 from millpond.errors import ConfigError
+from millpond.foreign.nearest import did_you_mean
 from millpond.foreign.secrets import Unshown
 
 RateText = Annotated[str, Meta(description=RATE_EXAMPLES)]
@@ -95,6 +95,4 @@ def _with(route: Route, own: TypeSettings) -> Route:
 
 
 def _no_type(name: str, routes: Mapping[str, Route]) -> str:
-    near = difflib.get_close_matches(name, routes, n=1)
-    text = f"[types.{toml_key(name)}]: no handler takes this type"
-    return f"{text}; did you mean {near[0]}?" if near else f"{text}; there are: {', '.join(sorted(routes)) or 'none'}"
+    return f"[types.{toml_key(name)}]: no handler takes this type; {did_you_mean(name, sorted(routes))}"

@@ -25,6 +25,7 @@ from millpond.dead_letters.mover import Moved
 from millpond.dead_letters.selection import Selection
 from millpond.dead_letters.sweep import Stop
 from millpond.errors import FINISHED, LEFT, ConfigError, QueueError
+from millpond.foreign.nearest import did_you_mean
 from millpond.foreign.text import shown
 from millpond.hub.signals import ExitSignals
 from millpond.observe import screen
@@ -86,7 +87,8 @@ class _Dlq:
         if to in self.settings.queues:
             return connect_queue(self.settings, to)
         if "://" not in to:
-            raise ConfigError(f"--to {to}: no such queue; there are: {', '.join(self.settings.queues)}, or give a URL")
+            text = f"--to {to}: no such queue, and no URL of one; {did_you_mean(to, self.settings.queues)}"
+            raise ConfigError(text)
         return self.settings.sqs.connect(to, wait_seconds=1, polls=1, settles=1).queue(to)
 
 

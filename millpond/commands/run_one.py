@@ -18,6 +18,7 @@ from millpond.engine.delivery import Delivery
 from millpond.engine.no_queue import NoQueue
 from millpond.engine.processor import Processor
 from millpond.errors import FINISHED, LEFT, ConfigError
+from millpond.foreign.nearest import did_you_mean
 from millpond.foreign.text import lines, shown
 from millpond.hub.clock import SystemClock
 from millpond.message import Outcome, envelope_text
@@ -38,8 +39,8 @@ def run(settings: AllSettings, options: Namespace) -> int:
     handlers = discovery.handlers_of(settings)
     payload = msgspec.Raw(read_payload(options.payload).encode())
     if name_of_route(options.type, handlers.routes) is None:
-        types = ", ".join(sorted(handlers.routes)) or "none at all"
-        raise ConfigError(f"no handler takes {shown(options.type)}; there are handlers for {types}")
+        text = did_you_mean(options.type, sorted(handlers.routes))
+        raise ConfigError(f"no handler takes {shown(options.type)}; {text}")
     prepare_process()
     teardowns = set_up(handlers)
     try:

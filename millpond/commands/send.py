@@ -16,6 +16,7 @@ from gevent.pool import Pool
 from millpond.app.config import AllSettings, QueueSettings
 from millpond.app.envelope import marks_of
 from millpond.errors import FINISHED, LEFT, AccessDenied, ConfigError, QueueError, QueueMissing, Unreachable
+from millpond.foreign.nearest import did_you_mean
 from millpond.foreign.text import shown
 from millpond.local.attributes import ACCOUNT_ID
 from millpond.message import envelope_text
@@ -149,7 +150,7 @@ def queue_name(settings: AllSettings, name: str) -> str:
     if not name and len(settings.queues) > 1:
         raise ConfigError(f"--queue is needed, since there are several queues: {names}")
     if name and name not in settings.queues:
-        raise ConfigError(f"--queue {name}: no such queue; there are: {names}")
+        raise ConfigError(f"--queue {name}: no such queue; {did_you_mean(name, settings.queues)}")
     return name or names
 
 

@@ -15,6 +15,7 @@ import gevent
 from millpond.app.output_settings import LogLevel
 from millpond.engine.consumer import Consumer
 from millpond.errors import MillpondError
+from millpond.foreign.nearest import did_you_mean
 from millpond.foreign.text import shown
 from millpond.hub.signals import ExitSignals
 from millpond.observe import log
@@ -95,7 +96,7 @@ class Steering:
     def set_level(self, level: str, by: str = "an operator") -> str:
         """Log what has this level from now on, until the process ends. Gives what is logged. Raises SteeringRefused."""
         if level not in get_args(LogLevel):
-            raise SteeringRefused(f"{shown(level)} is no level of the log: {', '.join(get_args(LogLevel))}")
+            raise SteeringRefused(f"{shown(level)} is no level of the log; {did_you_mean(level, get_args(LogLevel))}")
         before = logging.getLevelName(logging.getLogger().level).lower()
         log.set_level(level)
         if self._observer.queues is not None and self._observer.queues.processor is not None:
@@ -122,8 +123,8 @@ class Steering:
         consumers = queues.consumers if queues is not None else ()
         found = [consumer for consumer in consumers if queue in ("", consumer.name)]
         if queue and not found:
-            names = ", ".join(consumer.name for consumer in consumers) or "none yet: it boots"
-            raise SteeringRefused(f"there is no queue {shown(queue)} in this worker; its queues: {names}")
+            known = did_you_mean(queue, [consumer.name for consumer in consumers], none="none yet, it boots")
+            raise SteeringRefused(f"there is no queue {shown(queue)} in this worker; {known}")
         return found
 
 

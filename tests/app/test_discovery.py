@@ -366,7 +366,7 @@ def test_settings_that_do_not_fit_are_a_finding(application, table, finding):
 
 def test_a_table_for_a_module_that_does_not_exist_is_a_finding(application):
     application.write("a.py", SETTINGS)
-    assert application.findings(tables={"b": {}}) == ["[handlers.b]: there is no handlers module 'b'"]
+    assert application.findings(tables={"b": {}}) == ["[handlers.b]: there is no handlers module 'b'; there are: a"]
 
 
 def test_a_table_that_is_nearly_a_modules_name_is_told_the_name(application):
@@ -380,7 +380,7 @@ def test_a_module_may_name_its_table_itself(application):
     [setup] = application.discover(tables={"b": {"size": 5}}).setups
     setup()
     assert application.module("a").given[0].size == 5
-    assert application.findings(tables={"a": {}}) == ["[handlers.a]: there is no handlers module 'a'"]
+    assert application.findings(tables={"a": {}}) == ["[handlers.a]: there is no handlers module 'a'; there are: b"]
 
 
 @pytest.mark.parametrize("value", ["5", "''", "None"])

@@ -463,7 +463,7 @@ def test_where_there_are_several_queues_one_must_be_named(main, project, emails,
     assert main("send", "ok", "{}", "--queue", "mails") == 3
     assert capsys.readouterr().err.splitlines() == [
         "--queue is needed, since there are several queues: emails, other",
-        "--queue mails: no such queue; there are: emails, other",
+        "--queue mails: no such queue; did you mean emails?",
     ]
     assert main("send", "ok", "{}", "--queue", "emails") == 0
 

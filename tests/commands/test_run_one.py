@@ -115,7 +115,8 @@ def test_an_idempotent_handler_runs_without_a_claim_each_time(run):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("nothing", "1"), "no handler takes nothing; there are handlers for fails, follows, later"),
+        (("nothing", "1"), "no handler takes nothing; there are: fails, follows, later"),
+        (("folow", "1"), "no handler takes folow; did you mean follows?"),
         (("ok", "{"), "PAYLOAD is not valid JSON"),
         (("ok", "@nowhere.json"), "cannot be read"),
     ],

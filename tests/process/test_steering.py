@@ -146,7 +146,7 @@ def test_one_queue_can_be_quiet_and_a_name_that_is_none_is_refused(process, cloc
     clock.advance(5.0)
     assert [len(rig.ended) for rig in one.rigs] == [0, 1]
     assert one.observer.state == "running"
-    with pytest.raises(SteeringRefused, match="there is no queue c in this worker; its queues: a, b"):
+    with pytest.raises(SteeringRefused, match="there is no queue c in this worker; there are: a, b"):
         one.steering.quiet("c")
 
 
