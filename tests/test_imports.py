@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "local": "",
     "http": "errors foreign observe",
     "healthcheck": "",
-    "process": "errors foreign observe message hub sqs claims large_bodies app engine local http",
+    "process": "errors foreign observe message hub sqs claims large_bodies app dead_letters engine local http",
     "invocations": "errors foreign observe message hub sqs claims large_bodies app engine process",
     "lambda_": "errors hub app observe invocations",
     "producer": "errors foreign message hub sqs",

@@ -32,6 +32,7 @@ class HttpSettings(Unshown, msgspec.Struct, frozen=True):
     token: HttpToken = ""
     hosts: HttpHosts = ()
     prefix: PathPrefix = ""
+    show_bodies: bool = False
 
     @property
     def address(self) -> tuple[str, int]:

@@ -12,8 +12,8 @@ import msgspec
 from millpond.app.dead_letter import ATTRIBUTE
 from millpond.dead_letters.error_groups import groups_of
 from millpond.dead_letters.letter import Letter, Origin
-from millpond.foreign.scrub import HIDDEN, scrubbed
-from millpond.foreign.secrets import SECRET_NAME
+from millpond.foreign.body_text import hidden_value, without_secrets
+from millpond.foreign.scrub import scrubbed
 from millpond.foreign.text import escaped, shown
 
 #: Characters of an id, and of an error, in a table.
@@ -101,7 +101,7 @@ def letter_page(letter: Letter, now: float, reveal: bool) -> str:
         "trace": letter.received.trace_header,
         **{f"attribute {name}": one.value for name, one in letter.received.attributes.items() if name != ATTRIBUTE},
     }
-    values = {name: _hidden(name, value, reveal) for name, value in values.items()}
+    values = {name: value if reveal else hidden_value(name, value) for name, value in values.items()}
     width = max(map(len, values))
     lines = [f"{escaped(name).ljust(width)}  {show(value)}" for name, value in values.items() if value != ""]
     return "\n".join([*lines, "body", *_body_lines(letter.received.text, reveal)])
@@ -134,26 +134,7 @@ def _texts(letter: Letter) -> tuple[str, str]:
 def _body_lines(body: str, reveal: bool) -> list[str]:
     try:
         value = json.loads(body)
-        text = json.dumps(value if reveal else _without_secrets("", value), indent=2, ensure_ascii=False)
+        text = json.dumps(value if reveal else without_secrets("", value), indent=2, ensure_ascii=False)
     except (ValueError, RecursionError):
         text = body if reveal else scrubbed(body, len(body))
     return [f"  {escaped(line)}" for line in text.splitlines() or [""]]
-
-
-def _without_secrets(name: str, value: Any) -> Any:
-    """The same where every text is scrubbed, and every value of a name that says so is hidden."""
-    if name and SECRET_NAME.search(name) and value not in (None, True, False):
-        return HIDDEN
-    if isinstance(value, dict):
-        return {_hidden("", key, False): _without_secrets(key, one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_without_secrets("", one) for one in value]
-    return scrubbed(value, len(value)) if isinstance(value, str) else value
-
-
-def _hidden(name: str, value: Any, reveal: bool) -> Any:
-    if reveal:
-        return value
-    if SECRET_NAME.search(name):
-        return HIDDEN
-    return scrubbed(value, len(value)) if isinstance(value, str) else value

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
 from http import HTTPStatus
-from importlib.resources import files
 from secrets import token_urlsafe
 
 from millpond.app.http_settings import HttpSettings
 from millpond.http.gated_pages import NO_PAGES, GatedPages, Page
 from millpond.http.page_access import AccessRules, Purpose
+from millpond.http.page_frame import page_html
 from millpond.http.page_request import PageAnswer, PageRequest
 from millpond.process.core import Core
 from millpond.process.observer import Observer
@@ -55,12 +54,14 @@ class LivePage:
 
     def _html(self, request: PageRequest) -> PageAnswer:
         nonce = token_urlsafe(18)
-        body = _template().replace("NONCE", nonce).encode()
+        body = page_html(nonce)
         policy = ("Content-Security-Policy", _POLICY.format(nonce))
         return PageAnswer(HTTPStatus.OK, body, "text/html; charset=utf-8", (policy, *_GUARDS))
 
     def _status(self, request: PageRequest) -> PageAnswer:
-        return PageAnswer(HTTPStatus.OK, snapshot_json(self._observer.take()), _JSON, _GUARDS)
+        return PageAnswer(
+            HTTPStatus.OK, snapshot_json(self._observer.take(bodies=self._settings.show_bodies)), _JSON, _GUARDS
+        )
 
     def _events(self, request: PageRequest) -> PageAnswer:
         if self._viewers >= MAX_VIEWERS:
@@ -73,13 +74,9 @@ class LivePage:
         try:
             end = self._core.clock.now() + STREAM_SECONDS
             yield b"retry: 1000\n\n"
+            bodies = self._settings.show_bodies
             while self._core.clock.now() < end:
-                yield b"data: " + snapshot_json(self._observer.take(MAX_STREAMED_RUNNING)) + b"\n\n"
+                yield b"data: " + snapshot_json(self._observer.take(MAX_STREAMED_RUNNING, bodies)) + b"\n\n"
                 self._core.clock.sleep(EVENT_SECONDS)
         finally:
             self._viewers -= 1
-
-
-@cache
-def _template() -> str:
-    return files("millpond.http").joinpath("live_page.html").read_text("utf-8")

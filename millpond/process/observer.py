@@ -13,6 +13,7 @@ from millpond.engine.consumer import Consumer
 from millpond.engine.delivery import Delivery
 from millpond.engine.desk import Desk
 from millpond.engine.receiving import QUIET
+from millpond.foreign.body_text import body_line
 from millpond.foreign.text import shown
 from millpond.observe import log
 from millpond.process.core import Core
@@ -29,6 +30,8 @@ from millpond.process.wiring import Queues
 
 #: Handlers that are named one by one: where one stands costs 10 us, and a worker can have 120,000.
 MAX_RUNNING = 100
+#: Characters of a body that is shown beside a handler that runs.
+MAX_BODY_LINE = 200
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -50,8 +53,8 @@ class Observer:
         self._name = name
         self._started = core.clock.time()
 
-    def take(self, most_running: int = MAX_RUNNING) -> Snapshot:
-        """The process now, with at most this many of the handlers that run."""
+    def take(self, most_running: int = MAX_RUNNING, bodies: bool = False) -> Snapshot:
+        """The process now, with at most this many of the handlers that run; `bodies`: with a line of what they have."""
         clock, consumers = self._core.clock, self.queues.consumers if self.queues is not None else ()
         now, wall_time = clock.now(), clock.time()
         running = self._running()
@@ -60,7 +63,7 @@ class Observer:
             worker=self._worker(),
             queues=[queue_of(consumer, now, wall_time, self.depths.get(consumer.name)) for consumer in consumers],
             types=types_of(consumers, running, now),
-            running=[running_of(one, now) for one in heapq.nsmallest(most_running, running, key=_started)],
+            running=[running_of(one, now, bodies) for one in heapq.nsmallest(most_running, running, key=_started)],
             running_number=len(running),
         )
 
@@ -175,7 +178,7 @@ def type_of(desk: Desk, at_work: Mapping[str, int], outcomes: Mapping[str, Count
     )
 
 
-def running_of(delivery: Delivery, now: float) -> RunningSnapshot:
+def running_of(delivery: Delivery, now: float, bodies: bool = False) -> RunningSnapshot:
     """A message inside its handler."""
     known = delivery.identity()
     return RunningSnapshot(
@@ -189,6 +192,7 @@ def running_of(delivery: Delivery, now: float) -> RunningSnapshot:
         lease_seconds_left=round(max(0.0, delivery.lease.known_until() - now), 1),
         interrupted=delivery.interruption is not None,
         stands_at=delivery.stands_at(),
+        body=body_line(delivery.received.body, MAX_BODY_LINE) if bodies else "",
     )
 
 

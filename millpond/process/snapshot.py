@@ -98,7 +98,10 @@ class TypeSnapshot(SnapshotPart, frozen=True, kw_only=True):
 
 
 class RunningSnapshot(SnapshotPart, frozen=True, kw_only=True):
-    """A message whose handler runs. Texts from the wire are escaped and cut; `stands_at`: file, line, function."""
+    """A message whose handler runs. Texts from the wire are escaped and cut; `stands_at`: file, line, function.
+
+    `body`: one line of it, where [http] show_bodies allows that, and the page asks.
+    """
 
     event_type: str
     event_id: str
@@ -110,6 +113,7 @@ class RunningSnapshot(SnapshotPart, frozen=True, kw_only=True):
     lease_seconds_left: float
     interrupted: bool
     stands_at: str
+    body: str = ""
 
 
 class Snapshot(SnapshotPart, frozen=True, kw_only=True):

@@ -37,8 +37,9 @@ class Process:
         self.clock = Clock()
         self.taken = 0
 
-    def take(self, most: int = 100) -> Snapshot:
+    def take(self, most: int = 100, bodies: bool = False) -> Snapshot:
         self.taken += 1
+        self.bodies = bodies
         return FULL
 
 
@@ -105,6 +106,17 @@ def test_status_is_the_snapshot_as_json(one):
     status, headers, body = ask(one(), "GET /status", HOST)
     assert (status, headers["content-type"]) == (200, "application/json")
     assert read_snapshot(body.encode()) == FULL
+
+
+def test_bodies_are_asked_for_only_where_the_settings_allow_them(one):
+    for allowed in (False, True):
+        server = one(show_bodies=allowed) if allowed else one()
+        ask(server, "GET /status", HOST)
+        assert server.process.bodies is allowed
+        with opened(server, "GET /events", HOST) as connection:
+            server.process.bodies = None
+            until(connection, b"data: ")
+            assert server.process.bodies is allowed
 
 
 def test_head_has_no_body_and_opens_no_stream(one):

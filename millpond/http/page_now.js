@@ -1,0 +1,87 @@
+// What is so now: the process, its handlers, its queues, and what runs.
+const ended = counts => Object.values(counts).reduce((all, number) => all + number, 0);
+const TYPES = [
+  {name: "type", value: one => one.event_type},
+  {name: "running", value: one => count(one.running) + (one.concurrency ? ` of ${one.concurrency}` : ""), kind: "number"},
+  {name: "waiting", value: one => count(one.held), kind: "number"},
+  {name: "succeeded", value: one => count(sum(one.outcomes, ["succeeded"])), kind: "number"},
+  {name: "failed", value: one => count(sum(one.outcomes, FAILED)), kind: "number", bad: one => sum(one.outcomes, FAILED)},
+  {name: "share failed", value: one => percent(sum(one.outcomes, FAILED), ended(one.outcomes)), kind: "number"},
+  {name: "breaker", value: one => one.breaker, bad: one => one.breaker !== "closed"}];
+const typeDetails = one => [
+  ["handler", one.handler],
+  ["limits", [one.rate && `${one.rate} a second`, one.concurrency && `${one.concurrency} at once`].filter(Boolean).join(", ")],
+  ["breaker", one.breaker === "closed" ? "" : `${one.breaker}: ${one.breaker_reason}`],
+  ["next probe in", one.breaker_seconds ? span(one.breaker_seconds) : ""],
+  ...Object.entries(one.outcomes).map(([name, number]) => [name.replace("_", "-"), count(number)])];
+const QUEUES = [
+  {name: "queue", value: one => one.name},
+  {name: "state", value: one => one.state, bad: one => one.state !== "receiving"},
+  {name: "in hand", value: one => count(one.in_hand), kind: "number"},
+  {name: "waiting in SQS", value: one => count(one.depth && one.depth.visible), kind: "number"},
+  {name: "oldest there", value: one => span(one.depth && one.depth.oldest_seconds), kind: "number"},
+  {name: "dead letters", value: one => count(one.depth && one.depth.dead_letters), kind: "number",
+    bad: one => one.depth && one.depth.dead_letters},
+  {name: "last receive", value: one => one.last_receive_seconds == null ? "" : span(one.last_receive_seconds) + " ago",
+    kind: "number", bad: one => one.failing_receives}];
+const queueDetails = one => [
+  ["URL", one.url], ["oldest in hand", span(one.oldest_in_hand_seconds)],
+  ["ready", count(one.ready)], ["held", count(one.held)], ["polls open", `${one.polls_open} of ${one.pollers}`],
+  ["receives failing in a row", one.failing_receives || ""], ["intake", one.intake], ["weight", one.weight],
+  ["requests per 1,000 messages", one.requests_per_1000.toFixed(0)],
+  ["in flight, SQS says", count(one.depth && one.depth.in_flight)],
+  ["delayed, SQS says", count(one.depth && one.depth.delayed)],
+  ["received", count(one.received)], ["redelivered", count(one.redelivered)], ["abandoned", one.abandoned || ""],
+  ...Object.entries(one.causes).map(([name, number]) => ["cause: " + name.replace("_", " "), count(number)])];
+const RUNNING = [
+  {name: "event id", value: one => one.event_id},
+  {name: "type", value: one => one.event_type},
+  {name: "for", value: one => span(one.seconds), kind: "number"},
+  {name: "attempt", value: one => one.attempt, kind: "number", bad: one => one.attempt > 1},
+  {name: "lease left", value: one => span(one.lease_seconds_left), kind: "number", bad: one => one.lease_seconds_left < 5},
+  {name: "stands at", value: one => one.stands_at, kind: "long"}];
+const runningDetails = one => [
+  ["message id", one.message_id], ["queue", one.queue], ["time limit", one.limit_seconds ? span(one.limit_seconds) : ""],
+  ["interrupted", one.interrupted ? "yes" : ""], ["stands at", one.stands_at], ["body", one.body]];
+let latest = null;
+function running() {
+  const wanted = $("filter").value.toLowerCase();
+  const rows = latest.running.filter(one =>
+    [one.event_type, one.event_id, one.message_id, one.stands_at].some(text => text.toLowerCase().includes(wanted)));
+  put($("number"), `${count(latest.running_number)}, the longest first`);
+  table("running", RUNNING, rows, one => `${one.queue} ${one.message_id}`, runningDetails);
+}
+function fact(name, value, isBad) {
+  const box = document.createElement("div");
+  box.append(element("dt", name), element("dd", value, isBad ? "bad" : ""));
+  return box;
+}
+function showWorker(snapshot) {
+  const worker = snapshot.worker, outcomes = {};
+  for (const queue of snapshot.queues)
+    for (const [name, number] of Object.entries(queue.outcomes)) outcomes[name] = (outcomes[name] || 0) + number;
+  const all = ended(outcomes), failed = sum(outcomes, FAILED);
+  document.title = `[${worker.slots_busy}/${worker.slots}] ${worker.name}`;
+  put($("name"), worker.name);
+  put($("state"), worker.state + (worker.why ? ` (${worker.why})` : ""));
+  $("state").className = worker.state === "running" ? "good" : "bad";
+  put($("about"), `Millpond ${worker.version}, pid ${worker.pid}, up ${span(worker.uptime_seconds)}`);
+  $("facts").replaceChildren(
+    fact("slots at work", `${count(worker.slots_busy)} / ${count(worker.slots)}`),
+    fact("in hand", count(worker.in_hand)), fact("succeeded", count(outcomes.succeeded || 0)),
+    fact("failed", all ? `${count(failed)} (${percent(failed, all)})` : "0", failed),
+    fact("memory", worker.memory_bytes ? Math.round(worker.memory_bytes / 1e6) + " MB" : "unknown"),
+    fact("hub blocked", count(worker.hub_blocked), worker.hub_blocked), fact("stuck", count(worker.stuck), worker.stuck));
+}
+shows.push(showWorker, snapshot => {
+  latest = snapshot;
+  table("types", TYPES, snapshot.types, one => one.event_type, typeDetails);
+  table("queues", QUEUES, snapshot.queues, one => one.name, queueDetails);
+  running();
+});
+$("filter").value = new URLSearchParams(location.search).get("show") || "";
+$("filter").addEventListener("input", () => {
+  const wanted = $("filter").value;
+  history.replaceState(null, "", wanted ? "?show=" + encodeURIComponent(wanted) : location.pathname);
+  if (latest) running();
+});
