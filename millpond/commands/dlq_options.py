@@ -59,7 +59,7 @@ def add_options(parser: argparse.ArgumentParser, number: Any) -> None:
 
 def selection_of(options: argparse.Namespace) -> Selection:
     """The letters that the command line means. Raises ConfigError where a move would take every letter unasked."""
-    ages = {name: age_seconds(text) for name in ("older", "newer") if (text := getattr(options, name))}
+    ages: dict[str, Any] = {name: age_seconds(text) for name in ("older", "newer") if (text := getattr(options, name))}
     selection = Selection(
         ids=tuple(options.ids), types=tuple(options.type), reason=options.reason, text=options.text, **ages
     )

@@ -22,9 +22,10 @@ from millpond.app.opener import Opener
 from millpond.dead_letters.letter import Letter, Origin
 from millpond.dead_letters.move_task import follow_task, start_task
 from millpond.dead_letters.mover import Moved, Mover, MovingLetter
-from millpond.dead_letters.replays import MAX_ALIKE, is_looping, replay_entry
+from millpond.dead_letters.replays import replay_entry, wrong_with_replay
 from millpond.dead_letters.selection import Selection
 from millpond.dead_letters.sweep import LOOK_LEASE_SECONDS, MOVE_LEASE_SECONDS, Stop, Sweep
+from millpond.dead_letters.turns import taking_turns
 from millpond.errors import AccessDenied, ConfigError, QueueError
 from millpond.foreign.number import number_within
 from millpond.sqs.clients import connect
@@ -41,6 +42,7 @@ MAX_COUNT = 10**12
 EDIT_KEEP_SECONDS = 5.0
 
 Edit = Callable[[Letter], str | None]
+Trim = Callable[[Letter], Letter]
 
 
 class Look(msgspec.Struct):
@@ -83,15 +85,19 @@ class DeadLetterQueue:
         force: bool = False,
         stop: Stop | None = None,
         advance: Callable[[int], object] = bool,
+        trim: Trim = lambda letter: letter,
     ) -> Look:
-        """Receive up to this many letters under a short lease, and give them back. Raises QueueError, ConfigError."""
+        """Receive up to this many letters under a short lease, and give them back. Raises QueueError, ConfigError.
+
+        `trim` makes of each letter that is meant what is kept of it: 300 bodies can be 300 MB.
+        """
         about, stop = self._about(force), stop or Stop()
         sweep = Sweep(self.queue, self._opener, LOOK_LEASE_SECONDS, about)
         look = Look([], 0, about)
         try:
             while not (sweep.ended or stop.asked) and sweep.seen < most:
                 fresh = sweep.step(min(MAX_BATCH, most - sweep.seen))
-                look.letters += [letter for letter in fresh if selection.takes(letter, time.time())]
+                look.letters += [trim(one) for one in taking_turns(fresh) if selection.takes(one, time.time())]
                 advance(len(fresh))
                 sweep.keep()
         finally:
@@ -108,9 +114,12 @@ class DeadLetterQueue:
         edit: Edit | None = None,
         stop: Stop | None = None,
         advance: Callable[[int], object] = bool,
+        reach: int = 0,
+        done: Moved | None = None,
     ) -> Moved:
         """Send letters back to where they came from, or to this queue. `most`, `rate` (a second): 0 is no limit.
 
+        `reach`: no more is begun once this many were looked at. `done` shows while it goes on what is done already.
         Raises QueueError and ConfigError where nothing can be moved at all.
         """
         run = uuid4().hex[:8]
@@ -127,7 +136,7 @@ class DeadLetterQueue:
                 return f"it came from no queue of these settings ({whose}): name the destination by --to"
             if target.url not in places:
                 places[target.url] = _wrong_with_place(target)
-            if why := places[target.url] or _wrong_with(letter, is_fifo(target.url), force):
+            if why := places[target.url] or wrong_with_replay(letter, is_fifo(target.url), force):
                 return why
             entry = partial(replay_entry, letter, run, is_fifo(target.url))
             if edit is None:
@@ -136,7 +145,7 @@ class DeadLetterQueue:
                 body = edit(letter)
             return "it was not edited" if body is None else MovingLetter(letter, target, entry(body))
 
-        return self._move(selection, parcel, most, rate, force, stop, advance, run)
+        return self._move(selection, parcel, most, rate, force, stop, advance, reach, done, run)
 
     def replay_by_sqs(
         self, rate: int = 0, stop: Stop | None = None, advance: Callable[[int], object] = bool
@@ -163,9 +172,12 @@ class DeadLetterQueue:
         force: bool = False,
         stop: Stop | None = None,
         advance: Callable[[int], object] = bool,
+        reach: int = 0,
+        done: Moved | None = None,
     ) -> Moved:
-        """Delete letters for good. Raises as `replay`."""
-        return self._move(selection, lambda letter, sweep: MovingLetter(letter), most, 0.0, force, stop, advance)
+        """Delete letters for good. `reach`, `done` and what it raises: as `replay`."""
+        parcel = lambda letter, sweep: MovingLetter(letter)  # noqa: E731
+        return self._move(selection, parcel, most, 0.0, force, stop, advance, reach, done)
 
     def read(self, selection: Selection, force: bool = False, stop: Stop | None = None) -> Iterator[Letter]:
         """Yield every letter that is meant, as it comes; all are given back at the end. Raises as `look`."""
@@ -198,23 +210,26 @@ class DeadLetterQueue:
         force: bool,
         stop: Stop | None,
         advance: Callable[[int], object],
+        reach: int = 0,
+        done: Moved | None = None,
         run: str = "",
     ) -> Moved:
         about, started, stop = self._about(force), time.time() * 1000, stop or Stop()
         sweep = Sweep(self.queue, self._opener, MOVE_LEASE_SECONDS, about, started)
-        mover = Mover(sweep, stop, rate, advance)
+        mover = Mover(sweep, stop, rate, advance, done)
         taken, missing = 0, dict.fromkeys(selection.ids)
         try:
-            while not sweep.ended and not mover.is_over and not (most and taken >= most):
-                for letter in sweep.step():
+            while not (sweep.ended or mover.is_over or (most and taken >= most) or (reach and sweep.seen >= reach)):
+                for letter in taking_turns(sweep.step()):
                     if (most and taken >= most) or not selection.takes(letter, time.time()):
                         continue
                     if run and letter.mark is not None and letter.mark.run == run:  # it has failed again since
                         continue
                     taken += 1
-                    missing = {one: None for one in missing if not letter.matches_id(one)}
+                    missing = {one: None for one in missing if not selection.names(letter, one)}
                     parcel = parcel_of(letter, sweep)
                     mover.refuse(letter, parcel) if isinstance(parcel, str) else mover.add(parcel)
+                mover.done.looked, mover.done.newer = sweep.seen, sweep.newer
                 sweep.keep()
             mover.finish()
         except QueueError as error:
@@ -249,15 +264,6 @@ def dead_letters_of(queue: SqsQueue) -> SqsQueue:
     if found is None:
         raise ConfigError(f"{queue.url}: {redrive.nameless}")
     return found
-
-
-def _wrong_with(letter: Letter, fifo: bool, force: bool) -> str:
-    """Why it cannot be sent to a queue that is there; "" where it can."""
-    if letter.received.flaw:
-        return f"it cannot be read whole ({letter.received.flaw})"
-    if not force and is_looping(letter):
-        return f"it was replayed {MAX_ALIKE} times and failed the same way again: mend that, or say --force"
-    return "it has no message group, which a FIFO queue needs" if fifo and not letter.received.group_id else ""
 
 
 def _wrong_with_place(target: SqsQueue) -> str:

@@ -9,6 +9,7 @@ import msgspec
 
 from millpond.app.opener import Opener
 from millpond.dead_letters.letter import Letter, letter_of
+from millpond.dead_letters.turns import taking_turns
 from millpond.sqs import answers, requests
 from millpond.sqs.queue import POLL_GRACE_SECONDS
 from millpond.sqs.sqs_queue import SqsQueue
@@ -37,7 +38,7 @@ def receive_letters(
 
 def _read(opener: Opener, body: bytes | bytearray) -> list[Letter]:
     known = _known(body)
-    return [letter_of(one, known.get(one.message_id, {}), opener) for one in answers.read_messages(body)]
+    return [letter_of(one, known.get(one.message_id, {}), opener) for one in taking_turns(answers.read_messages(body))]
 
 
 def _known(body: bytes | bytearray) -> dict[str, dict[str, Any]]:

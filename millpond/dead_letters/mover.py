@@ -90,8 +90,15 @@ class Mover:
     3. In a FIFO queue one letter of a group goes at a time, and none overtakes one that was refused.
     """
 
-    def __init__(self, sweep: Sweep, stop: Stop, rate: float = 0.0, advance: Callable[[int], object] = bool) -> None:
-        self.done = Moved()
+    def __init__(
+        self,
+        sweep: Sweep,
+        stop: Stop,
+        rate: float = 0.0,
+        advance: Callable[[int], object] = bool,
+        done: Moved | None = None,
+    ) -> None:
+        self.done = done or Moved()
         self._sweep = sweep
         self._stop = stop
         self._rate = rate

@@ -20,6 +20,15 @@ def is_looping(letter: Letter) -> bool:
     return mark is not None and mark.alike >= MAX_ALIKE and mark.failed_as == failure_name(letter)
 
 
+def wrong_with_replay(letter: Letter, fifo: bool, force: bool) -> str:
+    """Why it cannot be sent to a queue that is there; "" where it can."""
+    if letter.received.flaw:
+        return f"it cannot be read whole ({letter.received.flaw})"
+    if not force and is_looping(letter):
+        return f"it was replayed {MAX_ALIKE} times and failed the same way again: mend that, or say --force"
+    return "it has no message group, which a FIFO queue needs" if fifo and not letter.received.group_id else ""
+
+
 def next_mark(letter: Letter, run: str) -> ReplayMark:
     """The mark of its next replay."""
     before, failed_as = letter.mark or ReplayMark(), failure_name(letter)

@@ -19,7 +19,8 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     """Letters by id, or by all of these filters together. An empty one is every letter.
 
     `types`: exact, or with `*`. `reason` and `text` are looked for without regard to case: in reason and error, and
-    anywhere in the letter. `older` and `newer`: than this many seconds, by when it failed.
+    anywhere in the letter. `older` and `newer`: than this many seconds, by when it failed. `whole_ids`: the ids are
+    whole ones of letters, and name no other by its beginning, by the original's id or by the event id.
     """
 
     ids: Sequence[str] = ()
@@ -28,23 +29,29 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     text: str = ""
     older: float | None = None
     newer: float | None = None
+    whole_ids: bool = False
 
     @property
     def is_all(self) -> bool:
         """Whether it takes every letter."""
-        return self == Selection()
+        has_age = self.older is not None or self.newer is not None
+        return not (self.ids or self.types or self.reason or self.text or has_age)
 
     def takes(self, letter: Letter, now: float) -> bool:
         """Whether this letter is meant, at `now` (since the epoch)."""
         age = now - letter.failed_at
         return (
-            (not self.ids or any(map(letter.matches_id, self.ids)))
+            (not self.ids or any(self.names(letter, one) for one in self.ids))
             and (not self.types or any(fnmatchcase(letter.event_type, name) for name in self.types))
             and (not self.reason or self.reason.casefold() in _why(letter))
             and (not self.text or self._is_in(letter))
             and (self.older is None or age > self.older)
             and (self.newer is None or age <= self.newer)
         )
+
+    def names(self, letter: Letter, wanted: str) -> bool:
+        """Whether this id names this letter."""
+        return letter.id == wanted if self.whole_ids else letter.matches_id(wanted)
 
     def _is_in(self, letter: Letter) -> bool:
         wanted, received = self.text.casefold(), letter.received

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import time
 
+import msgspec
 import pytest
 
-from millpond.dead_letters import dead_letter_queue, mover, sweep
+from millpond.dead_letters import dead_letter_queue, mover, sweep, turns
 from millpond.dead_letters.dead_letter_queue import DeadLetterQueue
+from millpond.dead_letters.mover import Moved
 from millpond.dead_letters.selection import Selection
 from millpond.dead_letters.sweep import Stop
 from millpond.errors import ConfigError, Unanswered
@@ -339,3 +341,35 @@ def test_a_fifo_letter_whose_answer_was_lost_is_sent_again_and_taken_once(fifo: 
         patched.setattr(SqsQueue, "send", then_all_is_well)
         assert fifo.queue.replay(ALL).moved == 5
     assert len(fifo.take(fifo.url)) == 5
+
+
+def test_a_move_within_reach_of_some_letters_looks_at_no_more(letters):
+    letters.put(40)
+    done = letters.queue.replay(Selection(types=["nobody"]), reach=15)
+    assert (done.moved, done.looked) == (0, 20)  # whole receives
+    assert letters.counts(letters.dead_url) == (40, 0)
+
+
+def test_a_move_is_seen_while_it_goes_on(letters):
+    letters.put(30)
+    done, seen = Moved(), []
+    assert letters.queue.discard(ALL, done=done, advance=lambda _: seen.append((done.moved, done.looked))) is done
+    assert seen[0] == (10, 0)
+    assert seen[-1] == (30, 20)
+    assert (done.moved, done.looked) == (30, 30)
+
+
+def test_a_look_keeps_what_is_left_of_a_letter(letters):
+    letters.put(3)
+    look = letters.queue.look(ALL, trim=lambda one: msgspec.structs.replace(one, event_type="short"))
+    assert [one.event_type for one in look.letters] == ["short"] * 3
+
+
+def test_long_work_lets_others_run(monkeypatch):
+    pauses = []
+    monkeypatch.setattr(turns.time, "sleep", pauses.append)
+    assert list(turns.taking_turns(range(100))) == [*range(100)]
+    assert pauses == []
+    monkeypatch.setattr(turns, "UNSHARED_SECONDS", -1.0)
+    assert list(turns.taking_turns(range(3))) == [0, 1, 2]
+    assert pauses == [turns.PAUSE_SECONDS] * 3

@@ -117,3 +117,19 @@ def test_what_fails_alike_after_three_replays_loops_and_what_fails_otherwise_doe
     other = msgspec.structs.replace(letter("e1", error="other"), mark=one.mark)
     assert not is_looping(other)
     assert next_mark(other, "r") == ReplayMark(replays=4, alike=1, failed_as=failure_name(other), run="r")
+
+
+def test_whole_ids_name_the_letter_and_no_other_of_the_same_message():
+    """The worker's copy and the letter that SQS moved can both be there: who discards one keeps the other."""
+    whole = letter("e1", message_id="m-e1")
+    copy = letter("e1", message_id="letter-2")  # its original is m-e1
+    loose, exact = Selection(ids=["m-e1"]), Selection(ids=["m-e1"], whole_ids=True)
+    assert [loose.takes(one, 0.0) for one in (whole, copy)] == [True, True]
+    assert [exact.takes(one, 0.0) for one in (whole, copy)] == [True, False]
+    assert not Selection(ids=["m-e"], whole_ids=True).takes(whole, 0.0)
+
+
+def test_an_empty_selection_is_every_letter_however_it_is_written():
+    assert Selection(ids=[], types=[]).is_all
+    assert not Selection(older=0.0).is_all
+    assert not Selection(ids=["m"]).is_all
