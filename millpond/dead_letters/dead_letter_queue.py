@@ -220,7 +220,9 @@ class DeadLetterQueue:
         taken, missing = 0, dict.fromkeys(selection.ids)
         try:
             while not (sweep.ended or mover.is_over or (most and taken >= most) or (reach and sweep.seen >= reach)):
-                for letter in taking_turns(sweep.step()):
+                if not (letters := sweep.step()):
+                    mover.flush()
+                for letter in taking_turns(letters):
                     if (most and taken >= most) or not selection.takes(letter, time.time()):
                         continue
                     if run and letter.mark is not None and letter.mark.run == run:  # it has failed again since

@@ -20,6 +20,8 @@ from millpond.sqs.shapes import LARGEST_RECEIVE_COUNT, MAX_SENT_MS
 
 #: What stands where a letter has no type that can be read.
 NO_TYPE = "?"
+#: Characters of the beginning of an id that name a letter: of fewer, several of a few thousand letters can be meant.
+LEAST_ID = 8
 
 
 class Origin(Enum):
@@ -77,7 +79,8 @@ class Letter(Unshown, msgspec.Struct, frozen=True):
 
     def matches_id(self, wanted: str) -> bool:
         """Whether this names it: its id or the beginning of it, the id of the original, or the event id."""
-        return wanted in (self.event_id, self.reason.message_id) or (len(wanted) >= 4 and self.id.startswith(wanted))
+        is_whole = bool(wanted) and wanted in (self.id, self.event_id, self.reason.message_id)
+        return is_whole or (len(wanted) >= LEAST_ID and self.id.startswith(wanted))
 
 
 def letter_of(received: Received, system: Mapping[str, Any], opener: Opener) -> Letter:

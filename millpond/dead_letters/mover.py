@@ -60,6 +60,7 @@ class MovingLetter(Unshown, msgspec.Struct):
     state: LetterState = LetterState.HELD
     why: str = ""
     tries: int = 0
+    may_have_gone: bool = False
 
 
 class Moved(msgspec.Struct):
@@ -122,12 +123,21 @@ class Mover:
         """Move it as soon as a batch is full."""
         self._waiting.append(parcel)
         if len(self._waiting) >= self._batch:
-            self._move_waiting()
+            self.flush()
+
+    def flush(self) -> None:
+        """Move what waits for its batch to be full: a FIFO queue gives no more of a group while one of it is held."""
+        waiting, self._waiting = self._waiting, []
+        for parcels in _by_place(waiting):
+            if self.is_over:
+                return
+            self._pace(len(parcels))
+            self._move(parcels)
 
     def finish(self) -> None:
         """Move all that waits, and delete again what has come back since its delete."""
         while (self._waiting or self._later) and not self.is_over:
-            self._move_waiting()
+            self.flush()
             self._waiting, self._later = self._later, []
         again, self._sweep.again = self._sweep.again, []
         for some in tens(again):
@@ -138,14 +148,6 @@ class Mover:
         self.done.refused += 1
         if len(self.done.kept) < MAX_KEPT_NAMED:
             self.done.kept.append((letter.id, why))
-
-    def _move_waiting(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for parcels in _by_place(waiting):
-            if self.is_over:
-                return
-            self._pace(len(parcels))
-            self._move(parcels)
 
     def _move(self, parcels: list[MovingLetter]) -> None:
         self._sweep.keep()
@@ -174,6 +176,8 @@ class Mover:
             held = [parcel for parcel in ready if parcel.state is LetterState.HELD]
             self._back_off(len(held) == len(ready))
             if not fifo or self.is_over:
+                for parcel in held:  # it is not sent again, which would have told
+                    parcel.state = LetterState.UNCERTAIN if parcel.may_have_gone else parcel.state
                 return
             ready = held
             self._sweep.keep()
@@ -199,14 +203,15 @@ class Mover:
             return [Failure(error.code, str(error), denied=True)] * len(entries)
 
     def _judge(self, parcel: MovingLetter, failure: Failure | None, is_safe_twice: bool) -> None:
-        """`is_safe_twice`: a FIFO queue knows a letter again by its deduplication id."""
+        """`is_safe_twice`: a FIFO queue knows a letter again by its deduplication id, for five minutes."""
         parcel.tries += 1
+        parcel.why = "" if failure is None else failure.summary
+        is_lost = failure is not None and (failure.code == MISSING.code or failure.code.startswith("call:"))
+        parcel.may_have_gone = parcel.may_have_gone or is_lost
         if failure is None:
             parcel.state = LetterState.SENT
-        elif (failure.code == MISSING.code or failure.code.startswith("call:")) and not is_safe_twice:
-            _end(parcel, LetterState.UNCERTAIN, failure.summary)
-        elif failure.sender_fault or failure.denied or parcel.tries >= TRIES:
-            _end(parcel, LetterState.KEPT, failure.summary)
+        elif (is_lost and not is_safe_twice) or failure.sender_fault or failure.denied or parcel.tries >= TRIES:
+            parcel.state = LetterState.UNCERTAIN if parcel.may_have_gone else LetterState.KEPT
 
     def _delete(self, parcels: list[MovingLetter]) -> None:
         """Delete what was sent, until SQS has confirmed it. What then comes again is deleted by its new handle."""
@@ -237,8 +242,9 @@ class Mover:
         for parcel in parcels:
             if parcel.state is LetterState.KEPT:
                 self.refuse(parcel.letter, parcel.why)
-                if parcel.target is not None and is_fifo(parcel.target.url):
-                    self._behind.add(parcel.letter.received.group_id)
+            may_lack = parcel.state in (LetterState.KEPT, LetterState.UNCERTAIN)
+            if may_lack and parcel.target is not None and is_fifo(parcel.target.url):
+                self._behind.add(parcel.letter.received.group_id)
         self._later += [parcel for parcel in parcels if parcel.state is LetterState.HELD]
         self._lost_in_a_row = self._lost_in_a_row + 1 if len(uncertain) == len(parcels) else 0
         if self._lost_in_a_row >= LOST_BATCHES and not self.done.stopped:

@@ -98,6 +98,8 @@ class Sweep:
         now = self._clock()
         if now < self._next_keep:  # or 100,000 held letters would be looked at after each receive
             return
+        # SQS answers 200 to an extension that comes too late, as after a process was stopped, and extends nothing.
+        self._held = {one: held for one, held in self._held.items() if held[1] > now}
         due = [one for one, (_, end) in self._held.items() if end - now < self._seconds / 2]
         for some in tens(due):
             began = self._clock()
@@ -135,17 +137,17 @@ class Sweep:
         return hidden
 
     def _take(self, letter: Letter, before: float) -> bool:
-        """Hold it; returns whether it is to be given: it was there at the start, and is not held or settled already."""
+        """Hold it; returns whether it is to be given: it was there at the start, and was not given before."""
         if letter.id in self._settled:
             self.again.append(letter)
             return False
-        was_held, was_known = letter.id in self._held, letter.id in self._known
+        was_known = letter.id in self._known
         self._held[letter.id] = letter.received.receipt_handle, before + lease_seconds(self._seconds)
         self._known.add(letter.id)
         is_newer = self._started is not None and letter.received.sent_ms > self._started
         self.newer += is_newer and not was_known
         self.seen += not is_newer and not was_known
-        return not is_newer and not was_held
+        return not is_newer and not was_known
 
     def _receive(self, most: int) -> Sequence[Letter]:
         for tried in range(RECEIVE_TRIES - 1):

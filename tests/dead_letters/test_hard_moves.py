@@ -1,0 +1,117 @@
+"""What would lose a letter, or send one twice: leases that ended unseen, answers that are none, empty filters."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from millpond.app.opener import Opener
+from millpond.dead_letters import dead_letter_queue, mover, sweep
+from millpond.dead_letters.selection import Selection
+from millpond.dead_letters.sweep import Stop, Sweep
+from millpond.errors import Unanswered
+from millpond.sqs.queue import MISSING
+from millpond.sqs.sqs_queue import SqsQueue
+from tests.dead_letters.letters import Letters, letter
+
+ALL = Selection()
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(mover, "RESEND_SECONDS", 0.001)
+    monkeypatch.setattr(sweep, "WAIT_SECONDS", 0)
+
+
+def test_a_lease_that_ended_unseen_is_not_held_though_sqs_takes_its_extension(letters):
+    """SQS answers 200 to an extension that comes too late: a process that was stopped for a minute holds nothing."""
+    letters.put(3)
+    now = [0.0]
+    stopped = Sweep(letters.queue.queue, Opener(), 1, clock=lambda: now[0])
+    found = stopped.step()
+    time.sleep(1.1)
+    now[0] = 100.0
+    stopped.keep()
+    assert (len(found), stopped.holds) == (3, 0)
+    assert not any(stopped.is_held(one) for one in found)
+
+
+def test_a_letter_that_comes_again_after_its_lease_is_not_given_twice(letters):
+    letters.put(1)
+    going = Sweep(letters.queue.queue, Opener(), 1)
+    assert len(going.step()) == 1
+    time.sleep(1.1)
+    going.keep()
+    assert (going.step(), going.holds) == ([], 1)
+
+
+def test_a_letter_that_was_perhaps_sent_is_not_sent_again_in_the_same_pass(letters, monkeypatch):
+    """An outage loses answers and leases together."""
+    letters.put(1)
+    monkeypatch.setattr(dead_letter_queue, "MOVE_LEASE_SECONDS", 1)
+    monkeypatch.setattr(sweep, "CALL_SECONDS", 0.1)
+    send = SqsQueue.send
+
+    def unanswered(self, entries):
+        send(self, entries)
+        time.sleep(1.1)
+        raise Unanswered("no answer in 10 s")
+
+    monkeypatch.setattr(SqsQueue, "send", unanswered)
+    done = letters.queue.replay(ALL)
+    assert (done.moved, len(done.uncertain)) == (0, 1)
+    assert letters.counts(letters.url)[0] == 1
+
+
+def test_a_fifo_letter_that_never_got_an_answer_is_said_to_be_perhaps_sent(fifo: Letters, monkeypatch):
+    """Its deduplication id is known for five minutes only: after that another replay would send it twice unsaid."""
+    ids = fifo.put(1, group_id="a")
+    send = SqsQueue.send
+
+    def unanswered(self, entries):
+        send(self, entries)
+        return [MISSING] * len(entries)
+
+    monkeypatch.setattr(SqsQueue, "send", unanswered)
+    done = fifo.queue.replay(ALL)
+    assert (done.moved, done.refused, len(done.uncertain)) == (0, 0, 1)
+    assert fifo.event_ids(fifo.url) == fifo.event_ids(fifo.dead_url) == ids
+
+
+def test_a_stop_while_a_fifo_letter_waits_for_its_answer_names_it(fifo: Letters, monkeypatch):
+    fifo.put(1, group_id="a")
+    stop, send = Stop(), SqsQueue.send
+
+    def unanswered(self, entries):
+        send(self, entries)
+        stop.asked = True
+        return [MISSING] * len(entries)
+
+    monkeypatch.setattr(SqsQueue, "send", unanswered)
+    done = fifo.queue.replay(ALL, stop=stop)
+    assert (done.moved, len(done.uncertain), done.stopped) == (0, 1, "interrupted")
+
+
+def test_a_group_that_comes_in_small_receives_moves_whole(fifo: Letters, monkeypatch):
+    """SQS may give fewer than ten; it gives no more of a group while those are held."""
+    ids = fifo.put(7, group_id="a")
+    receive = sweep.receive_letters
+    monkeypatch.setattr(sweep, "receive_letters", lambda queue, most, *rest: receive(queue, min(most, 3), *rest))
+    assert fifo.queue.replay(ALL).moved == 7
+    assert fifo.event_ids(fifo.url) == ids
+
+
+def test_an_empty_id_names_no_letter(letters):
+    """As of `dlq discard --yes "$ID"` where ID is not set: a letter that SQS moved has no original id."""
+    letters.put_bare("no JSON at all")
+    assert not letter(system={"DeadLetterQueueSourceArn": "arn:aws:sqs:us-east-1:000000000000:emails"}).matches_id("")
+    assert letters.queue.discard(Selection(ids=[""])).moved == 0
+    assert letters.counts(letters.dead_url) == (1, 0)
+
+
+def test_too_short_a_beginning_of_an_id_names_no_letter():
+    """Of 5,000 letters one in fifteen shares any four characters with another."""
+    one = letter(message_id="3f2a91c0-0000-4000-8000-000000000000")
+    assert one.matches_id("3f2a91c0")
+    assert not one.matches_id("3f2a")
