@@ -154,7 +154,7 @@ def _run(settings: AllSettings, options: argparse.Namespace, signals: ExitSignal
     elif signals.has_thread:  # the process is ours
         _leave_it_to_a_parent(settings, options)
 
-    link = parent_link.ParentLink(seat.descriptor) if seat is not None else None
+    link = parent_link.ParentLink(seat) if seat is not None else None
     demo = Demo(settings, options.demo) if options.demo else None
     longest = RELOAD_WAIT_SECONDS if RELOADED in os.environ else boot.LONGEST_POLL_SECONDS
     until_empty = options.until_empty

@@ -72,6 +72,8 @@ def build(
     prepare_process()
     observer = Observer(core, worker.name)
     steering = Steering(core, observer)
+    if link is not None:
+        link.watch(steering)
     steering.install_signals(core.signals)
     control, gated = ControlServer(steering, observer), LivePage(settings.http, core, observer).gated
     followers = start_followers(settings, core, os.environ, control, kept.pages, link, gated)

@@ -15,12 +15,14 @@ import msgspec
 
 from millpond.errors import CRASHED, FINISHED
 
-#: Tells a worker the descriptor of its link to the parent, and its number, from 1 on: "5 2".
+#: Tells a worker the descriptor of its link to the parent, its number, from 1 on, and its quiet queues: '5 2 ["jobs"]'.
 PARENT_VARIABLE = "MILLPOND_PARENT"
 #: After its end a worker is started again: the first time nearly at once, then twice as late each time, to a minute.
 FIRST_RESTART_SECONDS, MOST_RESTART_SECONDS = 0.5, 60.0
 #: One that has worked for this long was well: its end is the first one again.
 WELL_SECONDS = 60.0
+#: In the place of the names of queues: all of them, also where their names are not known yet.
+ALL_QUEUES = ("",)
 _LINK_BYTES = 65_536
 
 
@@ -34,9 +36,13 @@ class MemberState(Enum):
 
 
 class Word(msgspec.Struct):
-    """What a worker says to its parent: that it receives, or (`books`) what became of its messages, by queue."""
+    """What a worker says to its parent.
+
+    `ready`: it receives; `quiet`: these queues are quiet from now on; `books`: what became of its messages, by queue.
+    """
 
     ready: bool = False
+    quiet: tuple[str, ...] | None = None
     books: dict[str, dict[str, Any]] | None = None
 
 
@@ -64,6 +70,8 @@ class Member:
         self.pid = 0
         self.ends = 0  # in a row
         self.books: dict[str, dict[str, Any]] | None = None  # of the process that runs, or ran last
+        self.quiet: tuple[str, ...] = ()  # queues of which it receives nothing, nor does who takes its place
+        self._known_quiet: tuple[str, ...] = ()  # as its process knows it
         self._since = 0.0
         self.link: socket.socket | None = None
         self._heard = b""
@@ -78,9 +86,11 @@ class Member:
         with theirs:
             theirs.set_inheritable(True)
             ours.setblocking(False)
-            environ = {**os.environ, PARENT_VARIABLE: f"{theirs.fileno()} {self.number}"}
+            seat = f"{theirs.fileno()} {self.number} {msgspec.json.encode(self.quiet).decode()}"
+            environ = {**os.environ, PARENT_VARIABLE: seat}
             self.pid = os.posix_spawn(sys.executable, [sys.executable, *command], environ, setsigmask=[])
         self.state, self._since, self.link, self._heard, self.books = MemberState.BOOTING, now, ours, b"", None
+        self._known_quiet = self.quiet
 
     def hear(self) -> bool:
         """Read what it has said. True: it has just become ready."""
@@ -93,10 +103,17 @@ class Member:
                     self._close()
         *lines, self._heard = self._heard.split(b"\n")
         for line in lines:
-            word = msgspec.json.decode(line, type=Word)
-            self.books = word.books or self.books
-            self.state = MemberState.READY if word.ready else self.state
+            self._note(msgspec.json.decode(line, type=Word))
         return self.state is not was
+
+    def _note(self, word: Word) -> None:
+        self.books = word.books or self.books
+        if word.ready:
+            self.state = MemberState.READY
+            if self.quiet != self._known_quiet:  # a signal that it would not have lived through has waited for it
+                self.signal(signal.SIGUSR1 if self.quiet else signal.SIGUSR2)
+        elif word.quiet is not None:
+            self.quiet = self._known_quiet = word.quiet
 
     def _close(self) -> None:
         if self.link is not None:

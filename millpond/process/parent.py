@@ -15,7 +15,7 @@ from contextlib import suppress
 import msgspec
 
 from millpond.errors import CRASHED, FINISHED, LEFT, MISCONFIGURED
-from millpond.process.member import Member, MemberState, exit_code_of
+from millpond.process.member import ALL_QUEUES, Member, MemberState, exit_code_of
 from millpond.process.parent_log import ParentLog
 from millpond.process.parent_notifier import ParentNotifier
 from millpond.process.parent_plan import ENDING, STEERING, ParentPlan
@@ -33,7 +33,8 @@ class Parent:
 
     1. The first SIGTERM, SIGINT or SIGHUP goes on to each worker once, as SIGTERM, which changes nothing where Heroku
        or a terminal has signalled them too. A later Ctrl-C goes on as it is.
-    2. Quiet, resume and dump go on each time; a worker that is started while all are quiet becomes quiet.
+    2. Quiet, resume and dump go on each time. Of a quiet worker the one that takes its place is quiet from its start,
+       whoever has made it so: it says so on its link.
     3. One that ends is replaced after a back-off. Where none is ready and it died at its boot (exit code 3, or three
        times), all end, with that code.
     4. When the parent dies, each worker sees the end of its link, and drains.
@@ -47,7 +48,6 @@ class Parent:
         self._started = time.monotonic()
         self._signals, self._wakeup = socket.socketpair()
         self._why, self._stopped_at = "", 0.0
-        self._is_quiet = False
         self._boot_deaths = 0  # in a row, none ready between them
         self._codes: list[int] = []
         self._books: dict[str, Counter[str]] = {}
@@ -80,7 +80,7 @@ class Parent:
         self._wait(now)
         for member in self._members:
             if member.hear():
-                self._became_ready(member)
+                self._boot_deaths = 0
         self._obey()
         self._reap(time.monotonic())
         return any(member.state is not MemberState.OVER for member in self._members)
@@ -104,11 +104,6 @@ class Parent:
             self._log.event(logging.ERROR, "workers.failed", text, number=member.number)
             self._note_end(member, CRASHED, now)
 
-    def _became_ready(self, member: Member) -> None:
-        self._boot_deaths = 0
-        if self._is_quiet:
-            member.signal(signal.SIGUSR1)
-
     # Signals
 
     def _obey(self) -> None:
@@ -117,12 +112,17 @@ class Parent:
             numbers = self._signals.recv(4_096)
         for number in numbers:
             if number in STEERING:
-                self._is_quiet = number == signal.SIGUSR1 or (self._is_quiet and number == signal.SIGQUIT)
-                self._signal(number, [MemberState.READY])  # it would end one that has not seen to it yet
+                self._steer(number)
             elif number in ENDING and not self._why:
                 self._stop(signal.Signals(number).name)
             elif number == signal.SIGINT and time.monotonic() - self._stopped_at > SECOND_CTRL_C_SECONDS:
                 self._signal(number)
+
+    def _steer(self, number: int) -> None:
+        for member in self._members:
+            if number != signal.SIGQUIT:
+                member.quiet = ALL_QUEUES if number == signal.SIGUSR1 else ()
+        self._signal(number, [MemberState.READY])  # it would end one that has not seen to it yet
 
     def _stop(self, why: str) -> None:
         self._why, self._stopped_at = why, time.monotonic()

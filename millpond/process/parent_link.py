@@ -18,16 +18,18 @@ from millpond.engine.consumer import Consumer
 from millpond.observe import log
 from millpond.process.member import PARENT_VARIABLE, Word
 from millpond.process.report import numbers_of
+from millpond.process.steering import Steering
 
 _start_thread: Any = get_original("_thread", "start_new_thread")
 _read: Any = get_original("os", "read")
 
 
 class Seat(NamedTuple):
-    """A worker's place among several: its link, and its number, from 1 on."""
+    """A worker's place among several: its link, its number, from 1 on, and what the one before it was made to leave."""
 
     descriptor: int
     number: int
+    quiet: frozenset[str] = frozenset()  # queues of which it is to receive nothing
 
     def settle(self, settings: AllSettings) -> AllSettings:
         """The settings of this worker: a name and a port of its own."""
@@ -44,23 +46,29 @@ def seat_of(environ: MutableMapping[str, str]) -> Seat | None:
     text = environ.pop(PARENT_VARIABLE, "")
     if not text:
         return None
-    descriptor, number = map(int, text.split())
-    os.set_inheritable(descriptor, False)
-    return Seat(descriptor, number)
+    descriptor, number, quiet = text.split(" ", 2)
+    os.set_inheritable(int(descriptor), False)
+    return Seat(int(descriptor), int(number), msgspec.json.decode(quiet, type=frozenset[str]))
 
 
 class ParentLink:
-    """Says to the parent when this worker receives, and at the end what became of its messages.
+    """Says to the parent when this worker receives, what is made quiet, and at the end what became of its messages.
 
     A native thread waits for the parent's end, and then sends this process SIGTERM: it drains.
     """
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+    def __init__(self, seat: Seat) -> None:
+        self._descriptor = seat.descriptor
+        self._quiet = seat.quiet
         self._consumers: Sequence[Consumer] = ()
 
     def start(self) -> None:
         _start_thread(self._wait_for_end, ())
+
+    def watch(self, steering: Steering) -> None:
+        """Let the worker be as quiet from its start as the one before it was; the parent learns of each change."""
+        steering.start_quiet(self._quiet)
+        steering.on_quiet = lambda queues: self._say(Word(quiet=tuple(sorted(queues))))
 
     def ready(self, consumers: Sequence[Consumer]) -> None:
         self._consumers = consumers

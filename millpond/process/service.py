@@ -96,7 +96,7 @@ class Service:
         for follower in self._followers:
             follower.ready(self.consumers)
         for consumer in self.consumers:
-            if self._steering.is_quiet:
+            if self._steering.has_quieted(consumer.name):
                 consumer.pollers.quiet()
             consumer.pollers.start()
         text, names = "waiting for messages", [consumer.name for consumer in self.consumers]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import Context
 from types import FrameType
 from typing import get_args
@@ -27,6 +27,9 @@ from millpond.process.observer import Observer
 #: A hub without a pulse for this long stands still: a dump does not wait for it.
 STANDS_STILL_SECONDS = 1.0
 MOST_WEIGHT = 1_000.0
+#: Stands for all queues: their names are not known yet during the boot.
+_ALL = ""
+_RESUME = "SIGUSR2, or `worker.py resume`, lets it receive again"
 
 
 class SteeringRefused(MillpondError):
@@ -41,7 +44,8 @@ class Steering:
     """
 
     def __init__(self, core: Core, observer: Observer) -> None:
-        self.is_quiet = False  # as it was asked for, of all queues
+        self.on_quiet: Callable[[frozenset[str]], object] = lambda queues: None  # is called with each change of them
+        self._quiet: frozenset[str] = frozenset()  # names of queues; _ALL: all of them
         self._core = core
         self._observer = observer
 
@@ -72,10 +76,22 @@ class Steering:
         self._core.spawn(Dump(self._observer).write)
         return "the dump is in the log of the worker"
 
+    def start_quiet(self, queues: frozenset[str]) -> None:
+        """Receive nothing of these from the start: the worker in whose place this one is was made to."""
+        if queues:
+            self._quiet = queues
+            names = "any queue" if _ALL in queues else ", ".join(sorted(queues))
+            text = f"the worker starts quiet, as the one was whose place it takes: it receives nothing from {names}"
+            log.event(logging.WARNING, "worker.quiet", f"{text}; {_RESUME}", queues=sorted(queues - {_ALL}))
+
+    def has_quieted(self, queue: str) -> bool:
+        """Whether nothing is to be received of this queue."""
+        return bool(self._quiet & {queue, _ALL})
+
     def quiet(self, queue: str = "", by: str = "an operator") -> str:
         """Receive nothing more, from this queue or from any; what is in hand goes on. Gives what is logged."""
         consumers = self._consumers(queue)
-        self.is_quiet = self.is_quiet or not queue
+        self._set_quiet(self._quiet | {queue})
         for consumer in consumers:
             consumer.pollers.quiet()
         text = _quiet_text(by, consumers, self._core.clock.now())
@@ -85,7 +101,7 @@ class Steering:
     def resume(self, queue: str = "", by: str = "an operator") -> str:
         """Receive again, from this queue or from all. Gives what is logged."""
         consumers = self._consumers(queue)
-        self.is_quiet = self.is_quiet and bool(queue)
+        self._set_quiet(self._quiet_without(queue))
         for consumer in consumers:
             consumer.pollers.resume()
         names = [consumer.name for consumer in consumers]
@@ -114,6 +130,16 @@ class Steering:
         said = f"{by} changed the weight of {queue} from {before:g} to {weight:g}, until the process ends"
         log.event(logging.INFO, "queue.weight", said, queue=queue, before=before, now=weight)
         return said
+
+    def _quiet_without(self, queue: str) -> frozenset[str]:
+        if not queue:
+            return frozenset()
+        names = {consumer.name for consumer in self._consumers("")} if _ALL in self._quiet else self._quiet
+        return frozenset(names - {queue})
+
+    def _set_quiet(self, queues: frozenset[str]) -> None:
+        self._quiet = queues
+        self.on_quiet(queues)
 
     def _consumers(self, queue: str) -> Sequence[Consumer]:
         """This queue, or all. Raises SteeringRefused where there is no such queue, or nothing is received any more."""
@@ -146,4 +172,4 @@ def _quiet_text(by: str, consumers: Sequence[Consumer], now: float) -> str:
     until = max((consumer.pollers.open_until() - now for consumer in consumers), default=0.0)
     if until > 0:
         text += f"; polls that are open may bring some for {until:.0f} s more"
-    return f"{text}; SIGUSR2, or `worker.py resume`, lets it receive again"
+    return f"{text}; {_RESUME}"

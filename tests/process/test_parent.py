@@ -10,19 +10,22 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from millpond.app.config import load
 from millpond.errors import CRASHED, FINISHED, MISCONFIGURED
-from millpond.process.member import Member, MemberState, exit_code_of, restart_seconds
+from millpond.process.control import Order, addresses, ask
+from millpond.process.member import Member, MemberState, Word, exit_code_of, restart_seconds
 from millpond.process.memory_limit import MEMORY_LOOK_SECONDS, MemoryLimit, resident_bytes
 from millpond.process.parent import Parent
 from millpond.process.parent_link import Seat, seat_of
 from millpond.process.parent_log import ParentLog
 from millpond.process.parent_notifier import ParentNotifier
 from millpond.process.parent_plan import ParentPlan
+from millpond.process.snapshot import Snapshot
 from tests.process.running import events
-from tests.worker_process import ROOT, WorkerProcess, local_sqs, write_project
+from tests.worker_process import ROOT, SECONDS, WorkerProcess, local_sqs, write_project
 
 HANDLERS = """
 import os
@@ -81,6 +84,14 @@ def children(pid: int) -> list[int]:
     return sorted(found)
 
 
+def order(pid: int, order: Order) -> Snapshot:
+    """Give a worker this order by its control socket; what it shows of itself then."""
+    [address] = [one for one in addresses() if f"/{pid}-" in one]
+    snapshot = ask(address, order, SECONDS).snapshot
+    assert snapshot is not None
+    return snapshot
+
+
 @pytest.mark.slow
 def test_a_killed_worker_is_replaced_and_signals_to_all_at_once_are_one_drain(project, queues):
     queues.send("jobs", "ok", number=40)
@@ -108,6 +119,30 @@ def test_a_killed_worker_is_replaced_and_signals_to_all_at_once_are_one_drain(pr
         assert end["succeeded"] == sum(line.get("succeeded", 0) for line in own) >= 20
         assert end["received"] == sum(line["received"] for line in own)
         assert [line["workers"] for line in parent.all("workers.uncounted")] == [1]
+
+
+@pytest.mark.slow
+def test_a_worker_made_quiet_by_an_operator_stays_so_when_another_takes_its_place(project, queues):
+    with WorkerProcess(project, **KEYS) as parent:
+        for _ in range(2):
+            parent.expect("worker.ready")
+        quieted = children(parent.pid)
+        for pid in quieted:
+            order(pid, Order("quiet"))
+        queues.send("jobs", "ok", number=60)  # an open poll takes ten at the most
+        for pid in quieted:
+            os.kill(pid, signal.SIGKILL)
+        for _ in range(2):
+            parent.expect("worker.ready")
+        assert [line["queues"] for line in parent.all("worker.quiet")] == [["jobs"], ["jobs"], [], []]
+        for pid in children(parent.pid):
+            seen = order(pid, Order("status"))
+            assert (seen.worker.state, seen.queues[0].polls_open, seen.queues[0].received) == ("quiet", 0, 0)
+        parent.signal(signal.SIGUSR2)
+        while sum(queues.counts("jobs")[:1]):
+            time.sleep(0.05)
+        parent.signal(signal.SIGTERM)
+        assert parent.exit_code() == FINISHED
 
 
 @pytest.mark.slow
@@ -170,9 +205,9 @@ def test_each_worker_has_a_name_and_a_port_of_its_own(tmp_path):
 
 def test_what_a_worker_starts_itself_does_not_take_itself_for_one_of_several():
     reading, writing = os.pipe()
-    environ = {"MILLPOND_PARENT": f"{reading} 3"}
+    environ = {"MILLPOND_PARENT": f'{reading} 3 ["a b"]'}
     os.set_inheritable(reading, True)
-    assert seat_of(environ) == Seat(reading, 3)
+    assert seat_of(environ) == Seat(reading, 3, frozenset({"a b"}))
     assert environ == {}
     assert not os.get_inheritable(reading)
     assert seat_of(environ) is None
@@ -231,14 +266,53 @@ def test_the_first_signal_goes_on_once_as_sigterm_and_a_later_ctrl_c_as_it_is(pa
     assert parent.sent[1] == [signal.SIGTERM, signal.SIGINT]
 
 
-def test_quiet_goes_on_each_time_to_who_is_ready_and_to_who_becomes_so(parent):
-    for number, later in ((signal.SIGUSR1, True), (signal.SIGQUIT, True), (signal.SIGUSR2, False)):
+@pytest.mark.parametrize(
+    ("numbers", "later"),
+    [
+        ([signal.SIGUSR1], [signal.SIGUSR1]),
+        ([signal.SIGUSR1, signal.SIGQUIT], [signal.SIGUSR1]),
+        ([signal.SIGUSR1, signal.SIGUSR2], []),
+        ([signal.SIGQUIT], []),
+    ],
+)
+def test_quiet_and_resume_go_to_who_is_ready_and_to_who_boots_once_it_is(parent, numbers, later):
+    booting = parent._members[2]
+    for number in numbers:
         parent.get(number)
-        assert parent.sent[3] == []  # by default these signals end a process
-        parent._became_ready(parent._members[2])
-        assert parent.sent[3] == [signal.SIGUSR1] * later
-        parent.sent[3].clear()
-    assert parent.sent[1] == [signal.SIGUSR1, signal.SIGQUIT, signal.SIGUSR2]
+    assert parent.sent == {1: numbers, 2: numbers, 3: []}  # by default these signals end a process
+    said(booting, Word(ready=True))
+    assert parent.sent[3] == later
+
+
+def said(member: Member, *words: Word) -> None:
+    """The member has said this to its parent."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        ours.setblocking(False)
+        member._close()
+        member.link = ours
+        theirs.sendall(b"".join(msgspec.json.encode(word) + b"\n" for word in words))
+    member.hear()
+    assert member.link is None
+
+
+def test_who_takes_the_place_of_a_quiet_one_is_quiet_from_its_start_and_others_are_not(parent, monkeypatch):
+    first, second, _ = parent._members
+    said(first, Word(quiet=("jobs",)))
+    seats = []
+    monkeypatch.setattr(os, "posix_spawn", lambda path, command, environ, **_: seats.append(environ) or 1)
+    for member in (first, second):
+        parent._note_end(member, CRASHED, 0.0)
+        parent._start(member, 0.0)
+        said(member, Word(ready=True))
+    assert [seat["MILLPOND_PARENT"].split(" ", 2)[1:] for seat in seats] == [["1", '["jobs"]'], ["2", "[]"]]
+    assert (parent.sent[1], parent.sent[2]) == ([], [])
+
+
+def test_what_a_worker_was_asked_itself_while_it_booted_is_not_asked_again(parent):
+    said(parent._members[2], Word(quiet=("",)), Word(ready=True))
+    assert parent.sent[3] == []
+    assert parent._members[2].quiet == ("",)
 
 
 @pytest.mark.parametrize("code", [FINISHED, CRASHED, MISCONFIGURED])
