@@ -7,7 +7,7 @@ MillpondError
 │   ├── AccessDenied         credentials or rights are wrong
 │   ├── Throttled            SQS asks for fewer calls
 │   └── Unreachable          network, 5xx, or an answer that is not from SQS
-│       └── Unanswered           the request was sent and no answer came: it may have been done
+│       └── Unanswered           the request was sent and no answer of SQS came, or a 500: it may have been done
 ├── SendError            Producer: some messages were not taken
 ├── ClaimStoreError      the store of claims failed: nothing was decided, the message waits
 └── Verdict              what a handler raises to say how its message ends
@@ -70,7 +70,7 @@ class Unreachable(QueueError):
 
 
 class Unanswered(Unreachable):
-    """The request was sent, and its answer did not come whole: it may have been done."""
+    """The request was sent, and no answer of SQS came whole, or one that says nothing of it: it may have been done."""
 
 
 class SendError(MillpondError):

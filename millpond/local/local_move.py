@@ -138,15 +138,19 @@ class LocalMove:
 
 
 def _made_new(letter: StoredMessage, now: float) -> StoredMessage:
-    """The letter as the message that its new queue takes in; a FIFO queue gives it another sequence number."""
+    """The letter as the message that its new queue takes in; a FIFO queue gives it another sequence number.
+
+    Its deduplication id is its new id, as of what is redriven: no queue may take it for one that it knows, and lose it.
+    """
+    new_id = str(uuid4())
     return StoredMessage(
-        str(uuid4()),
+        new_id,
         letter.body,
         letter.body_md5,
         now,
         letter.attributes,
         letter.attributes_md5,
         letter.group_id,
-        letter.deduplication_id,
+        new_id if letter.deduplication_id is not None else None,
         letter.trace_header,
     )

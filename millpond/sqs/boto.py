@@ -123,5 +123,6 @@ def _queue_error(call: str, error: Exception) -> QueueError:
         return type(error)(f"{call}: {shown(error, MAX_TOLD)}", error.code)
     if isinstance(error, MemoryError):
         return Unreachable(f"{call}: no memory for the answer", TOO_LARGE)
-    kind = Unanswered if isinstance(error, ReadTimeoutError | ConnectionClosedError) else Unreachable
-    return kind(f"{call}: {describe(error)}")
+    if isinstance(error, BotoCoreError) and not isinstance(error, ReadTimeoutError | ConnectionClosedError):
+        return Unreachable(f"{call}: {describe(error)}")
+    return Unanswered(f"{call}: {describe(error)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Set
 
-from millpond.errors import AccessDenied, QueueError, QueueMissing, Throttled, Unreachable
+from millpond.errors import AccessDenied, QueueError, QueueMissing, Throttled, Unanswered, Unreachable
 
 #: Codes that say: this receipt handle is no longer yours. Final, never retried.
 LEASE_LOST_CODES = frozenset(
@@ -75,6 +75,10 @@ CONTENT_CODES = frozenset(
 )
 
 
+#: SQS failed at it, or a proxy has not waited for SQS: the request may have been done.
+MAYBE_DONE = (500, 502, 504)
+
+
 def error_kind(codes: Set[str], status: int) -> type[QueueError]:
     """The class of error for an answer of this HTTP status. `codes`: its error codes; none: it is not from SQS."""
     if codes & MISSING_CODES:
@@ -83,6 +87,8 @@ def error_kind(codes: Set[str], status: int) -> type[QueueError]:
         return Throttled
     if codes & DENIED_CODES:
         return AccessDenied
+    if status in MAYBE_DONE:
+        return Unanswered
     return QueueError if codes and status < 500 else Unreachable
 
 

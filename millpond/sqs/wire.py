@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from millpond.errors import QueueError, Unreachable
+from millpond.errors import QueueError, Unanswered, Unreachable
 from millpond.foreign.text import shown
 from millpond.foreign.trace import describe
 from millpond.sqs import answers
@@ -37,4 +37,4 @@ class WireSqs(SignedCalls, Sqs):
         except MemoryError as error:
             raise Unreachable(f"{name}: no memory for the answer", TOO_LARGE) from error
         except Exception as error:  # nested 10,000 deep, numbers of 5,000 digits: each reader has its own errors
-            raise Unreachable(f"{name}: the answer is not from SQS: {describe(error)}") from error
+            raise Unanswered(f"{name}: the answer is not from SQS: {describe(error)}") from error

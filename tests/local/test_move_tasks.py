@@ -228,6 +228,16 @@ def refused(error: dict[str, Any]) -> tuple[str, int, str]:
     return error["Code"], error["status"], error["Message"]
 
 
+def test_a_fifo_letter_is_no_duplicate_of_what_its_queue_has_seen(sqs: Any, fifo_pair: Pair) -> None:
+    """A worker's copy has an id of its own choice, which the queue may have taken a minute ago."""
+    known = {"MessageGroupId": "g", "MessageDeduplicationId": "d"}
+    sqs.send_message(QueueUrl=fifo_pair.url, MessageBody="first", **known)
+    sqs.send_message(QueueUrl=fifo_pair.dead_url, MessageBody="letter", **known)
+    fifo_pair.start(DestinationArn=fifo_pair.arn(fifo_pair.url))
+    assert fifo_pair.ended()["ApproximateNumberOfMessagesMoved"] == 1
+    assert all_bodies(sqs, fifo_pair.url) == ["first", "letter"]
+
+
 def test_a_source_that_is_nobodys_dead_letter_queue_is_refused(sqs: Any, pair: Pair) -> None:
     error = error_of(sqs.start_message_move_task, SourceArn=pair.arn(pair.url), DestinationArn=pair.dead)
     text = "Source queue must be configured as a Dead Letter Queue."

@@ -12,7 +12,7 @@ from typing import Any
 import gevent
 import pytest
 
-from millpond.errors import AccessDenied, QueueError, QueueMissing, Throttled, Unreachable
+from millpond.errors import AccessDenied, QueueError, QueueMissing, Throttled, Unanswered, Unreachable
 from millpond.message import Message
 from millpond.producer import Producer
 from millpond.sqs.clients import connect
@@ -284,7 +284,7 @@ def test_the_queues_of_one_endpoint_share_its_connections(wire):
         (403, "InvalidSecurity", "InvalidSecurity", AccessDenied),
         (403, "InvalidSignatureException", None, AccessDenied),
         (403, "RequestExpired", None, AccessDenied),
-        (500, "InternalFailure", None, Unreachable),
+        (500, "InternalFailure", None, Unanswered),
         (503, "ServiceUnavailable", None, Unreachable),
         (400, "Other", None, QueueError),
         (400, "Other", "Another", QueueError),
@@ -336,6 +336,24 @@ def test_a_proxys_page_with_status_200_is_no_empty_receive(wire, body):
     wire.server.script.append(head % len(body) + body)
     with pytest.raises(Unreachable, match="text/html"):
         wire.queue.receive(1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("status", "content_type", "body"),
+    [
+        ("504 Gateway Time-out", "text/html", b"<html>504 Gateway Time-out</html>"),
+        ("502 Bad Gateway", "text/html", b""),
+        ("500 x", "application/x-amz-json-1.0", b'{"__type": "com.amazonaws.sqs#InternalFailure", "message": "oops"}'),
+        ("200 OK", "text/html", b"<html>"),
+        ("200 OK", "application/x-amz-json-1.0", b"{"),
+    ],
+)
+def test_an_answer_that_does_not_say_whether_it_was_done_is_none(wire, status, content_type, body):
+    """A proxy that waits no longer for SQS says 504: SQS may take the message a moment later all the same."""
+    head = f"HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n"
+    wire.server.script.append(head.encode() + body)
+    with pytest.raises(Unanswered):
+        wire.queue.send([Entry("body")])
 
 
 @pytest.mark.parametrize("status", ["301 x", "400 x", "403 x", "404 x", "502 x"])
