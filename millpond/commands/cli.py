@@ -1,4 +1,4 @@
-"""The command line: `worker.py [options] [check | send | claims | dlq]`."""
+"""What the command line asks for is done here, and ends with its exit code."""
 
 from __future__ import annotations
 
@@ -15,14 +15,12 @@ from typing import Any, NoReturn
 
 import gevent
 
-from millpond import __version__
 from millpond.app.config import AllSettings, load
-from millpond.app.platform import PLATFORM_NAMES, as_on
-from millpond.commands.dlq_options import DLQ_EXAMPLES, add_options
+from millpond.app.platform import as_on
+from millpond.commands.command_line import MAX_FINDING, read_command_line
 from millpond.commands.reload import RELOAD_WAIT_SECONDS, RELOADED
-from millpond.commands.steer_options import STEERING_COMMANDS, add_steering_commands
+from millpond.commands.steer_options import STEERING_COMMANDS
 from millpond.errors import CRASHED, FINISHED, LEFT, MISCONFIGURED, ConfigError
-from millpond.foreign.number import number_within
 from millpond.foreign.text import shown
 from millpond.foreign.trace import describe, traceback_of
 from millpond.hub import patch
@@ -30,37 +28,10 @@ from millpond.hub.signals import ExitSignals
 from millpond.observe import log, screen
 from millpond.observe.standard_output import unblocked
 
-#: Characters of what is wrong with settings or with a command line.
-MAX_FINDING = 2_000
-DESCRIPTION = "Millpond, a worker for Amazon SQS. Without a command it runs until SIGTERM or Ctrl-C."
-EXAMPLES = """\
-examples:
-  %(prog)s -c config.toml                 run
-  %(prog)s -c config.toml --until-empty   run, and stop when nothing is left
-  %(prog)s -c config.toml --demo 25       run, with 25 sample e-mails in the local queue
-  %(prog)s -c config.toml check           find what is wrong before it matters
-  %(prog)s -c config.toml send email.send '{"to": ["ann@example.com"], "subject": "Hello", "text": "Hi"}'
-  %(prog)s -c config.toml dlq ls --group  count the dead letters by what went wrong
-
-exit codes: 0 stopped in order, 1 some messages are left (they come back after their visibility time-out), 2 crash,
-3 bad configuration or boot, or all queues refused
-"""
 #: What was registered with atexit has the rest of the drain, this long at the most (Sentry's limit is 2 s) ...
 EXIT_SECONDS = 5.0
 #: ... and at the least.
 LEAST_EXIT_SECONDS = 1.0
-CLAIMS_EXAMPLES = """\
-examples:
-  %(prog)s show 8c1f0a1e
-  %(prog)s release 8c1f0a1e --type invoice.created
-  %(prog)s release 'invoice.created 8c1f0a1e'
-"""
-SEND_EXAMPLES = """\
-examples:
-  %(prog)s email.send @mail.json
-  %(prog)s invoice.created '{"number": "7"}' --queue invoices --delay 60 --attribute tenant=acme
-  jq '.payload' event.json | %(prog)s invoice.created - --count 100
-"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout, sys.stderr = screen.outliving(sys.stdout), screen.outliving(sys.stderr)
     if text := patch.wrong_with_process():
         return _refuse([text])
-    options = _parse(argv)
+    options = read_command_line(argv)
     signals = ExitSignals()
     if argv is None:
         signals.start_thread()
@@ -215,84 +186,3 @@ def _refuse(findings: Sequence[str]) -> int:
     for finding in findings:
         print(shown(finding, MAX_FINDING), file=sys.stderr)
     return MISCONFIGURED
-
-
-class _Parser(argparse.ArgumentParser):
-    """Ends by the exit code for bad configuration where a command line is wrong; argparse's own, 2, is a crash."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
-
-    def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        self.exit(MISCONFIGURED, f"{self.prog}: {shown(message, MAX_FINDING)}\n")
-
-
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = _parser()
-    options, rest = parser.parse_known_args(argv, argparse.Namespace(config=Path("config.toml")))
-    if options.command == "dlq":  # argparse takes a list of ids only where no option stands within it
-        options.ids += [one for one in rest if not one.startswith("-")]
-        rest = [one for one in rest if one.startswith("-")]
-    if rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    if options.command and (options.until_empty or options.demo or options.reload):
-        parser.error(f"--until-empty, --demo and --reload are for running, not for {options.command}")
-    return options
-
-
-def _parser() -> argparse.ArgumentParser:
-    # SUPPRESS: or the default of a command's -c would undo the one before the command.
-    common = _Parser(add_help=False)
-    help_text = "the settings (default: config.toml)"
-    common.add_argument("-c", "--config", type=Path, metavar="PATH", default=argparse.SUPPRESS, help=help_text)
-    parser = _Parser(prog=_program(), description=DESCRIPTION, epilog=EXAMPLES, parents=[common])
-    parser.add_argument("--until-empty", action="store_true", help="stop when the queues are empty")
-    parser.add_argument("--version", action="version", version=f"millpond {__version__}", help="print it and exit")
-    parser.add_argument("--demo", type=_number, metavar="N", help="first put N sample e-mails into the local queue")
-    help_text = "for development: start again when a file of the project changes"
-    parser.add_argument("--reload", action="store_true", help=help_text)
-    commands = parser.add_subparsers(dest="command", metavar="command")
-    check = commands.add_parser("check", help="find what is wrong before it matters", parents=[common])
-    check.add_argument("--json", action="store_true", help="the findings as JSON, for a program")
-    help_text = f"as if it ran there: {', '.join(PLATFORM_NAMES)}"
-    check.add_argument("--platform", choices=PLATFORM_NAMES, default="", metavar="NAME", help=help_text)
-    send = commands.add_parser("send", help="put messages into a queue", epilog=SEND_EXAMPLES, parents=[common])
-    send.add_argument("type", metavar="TYPE", help="the message type, such as email.send")
-    send.add_argument("payload", metavar="PAYLOAD", help="JSON, @file, or - for standard input")
-    send.add_argument("--queue", default="", metavar="NAME", help="which [queues.NAME], where there are several")
-    send.add_argument("--count", type=_number, default=1, metavar="N", help="send it N times (default: 1)")
-    send.add_argument("--delay", type=int, default=0, metavar="SECONDS", help="received after this, at most 900")
-    send.add_argument("--group", default="", metavar="ID", help="its MessageGroupId")
-    help_text = "a message attribute (String); can be repeated"
-    send.add_argument("--attribute", action="append", default=[], metavar="NAME=VALUE", help=help_text)
-    one = commands.add_parser("run", help="run one message by hand, without a queue", parents=[common])
-    one.add_argument("type", metavar="TYPE", help="the message type, such as email.send")
-    one.add_argument("payload", metavar="PAYLOAD", help="JSON, @file, or - for standard input")
-    one.add_argument("--attempt", type=_number, default=1, metavar="N", help="which attempt it is (default: 1)")
-    one.add_argument("--event-id", default="", metavar="ID", help="its event id (default: a new one)")
-    add_steering_commands(commands, common)
-    help_text = "what is known of an event of an idempotent handler"
-    claims = commands.add_parser("claims", help=help_text, epilog=CLAIMS_EXAMPLES, parents=[common])
-    claims.add_argument("action", metavar="ACTION", choices=["show", "release"], help="show, or release: remove it")
-    claims.add_argument("id", metavar="ID", help="the event id, or the whole key, 'TYPE ID'")
-    claims.add_argument("--type", default="", metavar="TYPE", help="the message type, where several have this id")
-    claims.add_argument("--force", action="store_true", help="release it although a worker has it")
-    help_text = "dead letters: list, show, send back, delete, export, import"
-    add_options(commands.add_parser("dlq", help=help_text, epilog=DLQ_EXAMPLES, parents=[common]), _number)
-    return parser
-
-
-def _program() -> str:
-    """What was typed before the arguments: `python worker.py`, `.venv/bin/python -m millpond`."""
-    script = Path(sys.argv[0])
-    if script.name == "__main__.py":
-        return f"{sys.orig_argv[0]} -m millpond"
-    return f"{sys.orig_argv[0]} {sys.argv[0]}" if script.suffix == ".py" else script.name
-
-
-def _number(text: str) -> int:
-    number = number_within(text, 1, sys.maxsize, 0)
-    if not number:
-        raise argparse.ArgumentTypeError(f"{text}: a whole number, 1 or more")
-    return number

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import Any, get_args
 
 from millpond.app.output_settings import LogLevel
+from millpond.commands.help_texts import STEERING_EXAMPLES
 
 #: Every command here: the verb, what --help says, and its own arguments.
 STEERING_COMMANDS = {
@@ -16,11 +18,13 @@ STEERING_COMMANDS = {
     "weight": "change the weight of a queue",
     "dump": "write every running handler, with its stack, into the log of the worker",
 }
+#: Between two looks of `top`.
+MOST_SECONDS = 3600.0
 
 
 def add_steering_commands(commands: Any, common: Any) -> None:
     """Add the parsers of these commands."""
-    made = {name: commands.add_parser(name, help=text, parents=[common]) for name, text in STEERING_COMMANDS.items()}
+    made = {name: _add_command(commands, common, name, text) for name, text in STEERING_COMMANDS.items()}
     for name in ("quiet", "resume"):
         made[name].add_argument("queue", metavar="QUEUE", nargs="?", default="", help="this one alone; else all")
     made["level"].add_argument("value", metavar="LEVEL", choices=get_args(LogLevel), help=", ".join(get_args(LogLevel)))
@@ -32,6 +36,25 @@ def add_steering_commands(commands: Any, common: Any) -> None:
         help_text = "ask a worker elsewhere, by its page; can be repeated"
         made[name].add_argument("--url", action="append", default=[], metavar="URL", help=help_text)
     made["status"].add_argument("--json", action="store_true", help="print it as JSON, a line a worker")
-    made["top"].add_argument("--seconds", type=float, default=2.0, metavar="S", help="between two looks (default: 2)")
+    made["top"].add_argument(
+        "--seconds", type=_seconds, default=2.0, metavar="S", help="between two looks (default: 2)"
+    )
     for name in ("quiet", "resume", "level", "weight", "dump"):
         made[name].add_argument("--all", action="store_true", help="every worker that runs on this machine")
+
+
+def _add_command(commands: Any, common: Any, name: str, text: str) -> Any:
+    description = f"{text[0].upper()}{text[1:]}."
+    return commands.add_parser(
+        name, help=text, description=description, epilog=STEERING_EXAMPLES[name], parents=[common]
+    )
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= MOST_SECONDS:
+        raise argparse.ArgumentTypeError(f"{text}: a number of seconds above 0, at most {MOST_SECONDS:g}")
+    return seconds

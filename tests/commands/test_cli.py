@@ -30,6 +30,7 @@ from gevent.server import StreamServer
 import millpond
 from millpond.app.config import QueueSettings
 from millpond.commands import cli, sample_mails, send
+from millpond.commands.command_line import command_line_parser, read_command_line
 from millpond.errors import ConfigError, Throttled
 from millpond.hub import patch
 from millpond.hub.clock import SystemClock
@@ -155,8 +156,10 @@ def test_urllib3_between_the_patch_and_the_worker_is_fine():
 
 @pytest.mark.slow
 def test_python_m_millpond_is_the_same_command():
-    usage = ended("-m", "millpond", "--nonsense")[1]
-    assert usage.startswith(f"usage: {sys.executable} -m millpond [-h]")  # as it was typed
+    code, said = ended("-m", "millpond", "sned")
+    command = f"{sys.executable} -m millpond"  # as it was typed
+    meant = "sned: there is no such command; did you mean send?"
+    assert (code, said) == (3, f"{command}: {meant}\n`{command} --help` says more\n")
     code, said = ended("-m", "millpond", "-c", "nowhere.toml")
     assert (code, said) == (3, "nowhere.toml: cannot be read: No such file or directory\n")
 
@@ -201,11 +204,11 @@ def test_a_reader_that_leaves_changes_no_exit_code_and_nothing_is_said(project, 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--nonsense"], "unrecognized arguments: --nonsense"),
-        (["--until"], "unrecognized arguments: --until"),
+        (["--nonsense"], "--nonsense: there is no such option\n"),
+        (["--until"], "--until: there is no such option; did you mean --until-empty?\n"),
         (["--demo", "0"], "argument --demo: 0: a whole number, 1 or more"),
         (["--demo", "many"], "argument --demo: many: a whole number, 1 or more"),
-        (["fly"], "invalid choice: 'fly'"),
+        (["fly"], "fly: there is no such command; there are: check, send, run, "),
         (["send", "ok"], "the following arguments are required: PAYLOAD"),
         (["send", "ok", "1", "--count", "0"], "argument --count: 0: a whole number, 1 or more"),
         (["--demo", "3", "check"], "--until-empty, --demo and --reload are for running, not for check"),
@@ -217,6 +220,62 @@ def test_a_wrong_command_line_is_exit_3_not_2_which_is_a_crash(main, capsys, arg
         main(*arguments)
     assert caught.value.code == 3
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["sned"], "sned: there is no such command; did you mean send?"),
+        (["config.toml"], "config.toml: there is no such command; did you mean -c config.toml?"),
+        (["--confg", "a.toml", "check"], "--confg: there is no such option; did you mean --config?"),
+        (
+            ["-ca.toml", "-c", "b.toml", "--until-empty", "--demmo", "3"],
+            "--demmo: there is no such option; did you mean --demo?",
+        ),
+        (["send", "ok", "1", "--queu", "emails"], "send: --queu: there is no such option; did you mean --queue?"),
+        (["send", "ok", "1", "--queu=emails"], "send: --queu: there is no such option; did you mean --queue?"),
+        (["level", "DEBUG"], "level: DEBUG: there is no such level; did you mean debug?"),
+        (["check", "--platform", "herok"], "check: --platform herok: there is no such platform; did you mean heroku?"),
+        (["claims", "shw", "e1"], "claims: shw: there is no such action; did you mean show?"),
+        (["dlq", "delete"], "dlq: delete: there is no such action; there are: ls, show, replay, discard, "),
+        (["dlq", "ls", "--typ", "x"], "dlq ls: --typ: there is no such option; did you mean --type?"),
+    ],
+)
+def test_a_mistyped_name_is_met_by_one_sentence_with_what_was_meant(main, capsys, arguments, said):
+    with pytest.raises(SystemExit) as caught:
+        main(*arguments)
+    sentence, more = capsys.readouterr().err.splitlines()
+    assert (caught.value.code, said in sentence, more.endswith("--help` says more")) == (3, True, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["dlq", "ls", "--reveal"], "dlq ls: --reveal is an option of dlq show, and of no other command"),
+        (["status", "--demo", "3"], "status: --demo is an option of the worker itself, and of no other command"),
+        (["send", "ok", "{a:", "1}"], "send: 1}: too many arguments; in a shell a text with spaces"),
+        (["send", "ok", "1", "--delay", "5m"], "argument --delay: 5m: a whole number of seconds"),
+        (["top", "--seconds", "nan"], "argument --seconds: nan: a number of seconds above 0"),
+        (["dlq", "--group"], "dlq: the following arguments are required: action"),
+        (["run"], "one message by hand; a worker starts without `run`"),
+    ],
+)
+def test_what_does_not_belong_here_is_named_below_the_usage(main, capsys, arguments, said):
+    with pytest.raises(SystemExit) as caught:
+        main(*arguments)
+    text = capsys.readouterr().err
+    assert (caught.value.code, text[:7], said in text) == (3, "usage: ", True)
+
+
+@pytest.mark.parametrize(
+    "parser", list(command_line_parser().parsers()), ids=lambda parser: parser.prog.split(".py")[-1]
+)
+def test_the_help_of_each_command_has_examples_and_its_exit_codes(parser):
+    text = parser.format_help()
+    assert re.search(r"\n\nexamples:\n(  .*\n)+", text)
+    assert re.search(r"\n\nexit codes: 0 \w", text)
+    assert "3 " in text.partition("exit codes: ")[2] or "no worker answers" in text
+    assert max(map(len, text.replace(parser.prog, "python worker.py").splitlines())) <= 120
 
 
 @pytest.mark.parametrize("arguments", [["-c", "mine.toml", "check"], ["check", "-c", "mine.toml"]])
@@ -572,7 +631,7 @@ def test_ctrl_c_in_the_middle_tells_how_many_were_sent(main, project, capsys, mo
 
 @pytest.mark.parametrize(("envelope", "marks"), [("auto", set()), ("s3", set()), ("none", {"millpond_envelope"})])
 def test_send_marks_an_envelope_of_ours_where_the_queue_takes_every_body_for_a_payload(envelope, marks):
-    options = cli._parser().parse_args(["send", "job", "1", "--attribute", "tenant=a"])
+    options = read_command_line(["send", "job", "1", "--attribute", "tenant=a"])
     [entry] = send._entries(options, ["e1"], QueueSettings(envelope=envelope))
     assert set(entry.attributes) == {"tenant", *marks}
 

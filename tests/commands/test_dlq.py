@@ -151,16 +151,20 @@ def test_an_id_that_is_none_is_exit_code_1(run, letters, arguments):
         (["replay", "--all", "--to", "nowhere"], "--to nowhere: no such queue, and no URL of one; there are: emails"),
         (["discard", "--all"], "asks first: where nobody can answer, add --yes"),
         (["ls", "--queue", "email"], "--queue email: no such queue; did you mean emails?"),
-        (["bury"], "invalid choice"),
+        (["list"], "dlq: list: there is no such action; did you mean ls?"),
         (["discard", "--yes", ""], "an ID is empty: is a variable of the shell not set?"),
         (["discard", "--yes", "--newer", "1h", ""], "an ID is empty"),
         (["discard", "--yes", "--newer", "1h", "--reason", ""], "argument --reason: it is empty"),
         (["discard", "--yes", "--newer", "1h", "--text", " "], "argument --text: it is empty"),
         (["discard", "--yes", "--type", "*", "--older", ""], "argument --older: it is empty"),
         (["replay", "--all", "--to", ""], "argument --to: it is empty"),
-        (["import", "--type", "x"], "import takes every line: leave out ids and filters"),
-        (["import", "--dry-run"], "--dry-run is for replay and discard"),
-        (["export", "--all", "--dry-run"], "--dry-run is for replay and discard"),
+        (["import", "--type", "x"], "--type is an option of "),
+        (["import", "e0001"], "import takes every line: leave out ids and filters"),
+        (["import", "--dry-run"], "--dry-run is an option of dlq replay, dlq discard, and of no other command"),
+        (
+            ["export", "--all", "--dry-run"],
+            "--dry-run is an option of dlq replay, dlq discard, and of no other command",
+        ),
         (["ls", "--limit", "0"], "0: a whole number, 1 or more"),
         (["import", "--file", "nosuch"], "--file nosuch: cannot be read"),
         (["export", "--all", "--file", "config.toml"], "--file config.toml: cannot be made: File exists"),
@@ -197,7 +201,7 @@ def test_ids_may_stand_behind_options(run, letters):
     assert run("replay", "e0000", "--queue", "emails", "e0001")[:2] == (0, "2 letters replayed\n")
     assert run("show", "--queue", "emails", "e0002")[0] == 0
     code, _, err = run("replay", "--all", "--nosuch")
-    assert (code, "unrecognized arguments: --nosuch" in err) == (3, True)
+    assert (code, "dlq replay: --nosuch: there is no such option" in err) == (3, True)
 
 
 def test_a_dry_run_moves_nothing(run, letters):
