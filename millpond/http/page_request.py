@@ -7,6 +7,8 @@ from http import HTTPStatus
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
+from millpond.foreign.text import shown
+
 #: Bytes of a body that is read; of more nothing is.
 MAX_PAGE_BODY = 65_536
 #: Fields of a query that are read.
@@ -27,6 +29,13 @@ class PageRequest(NamedTuple):
     is_forwarded: bool = False  # a proxy says that it passes on what another one asks
     content_type: str = ""
     body: bytes = b""
+    forwarded_for: str = ""  # for whom a proxy says that it asks; anybody may write it
+
+    @property
+    def asker(self) -> str:
+        """Who asks, for the log."""
+        peer = shown(self.peer, 100)
+        return f"{shown(self.forwarded_for, 100)} by way of {peer}" if self.forwarded_for else peer
 
 
 class PageAnswer(NamedTuple):
@@ -53,6 +62,7 @@ def request_of(environ: Mapping[str, Any]) -> PageRequest:
         authorization=environ.get("HTTP_AUTHORIZATION", ""),
         is_forwarded=any(name in environ for name in forwarded),
         content_type=environ.get("CONTENT_TYPE", ""),
+        forwarded_for=environ.get("HTTP_X_FORWARDED_FOR", ""),
     )
 
 

@@ -1,4 +1,5 @@
 """One process, from the boot to the exit code.
 
-It may import `errors`, `foreign`, `observe`, `message`, `hub`, `sqs`, `app`, `engine`, `local` and `http`.
+It may import `errors`, `foreign`, `observe`, `message`, `hub`, `sqs`, `app`, `dead_letters`,
+`engine`, `local` and `http`.
 """

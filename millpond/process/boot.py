@@ -29,6 +29,7 @@ from millpond.process.claim_store import check_store, open_store
 from millpond.process.control import ControlServer
 from millpond.process.core import Core
 from millpond.process.follower import start_followers
+from millpond.process.letter_desk import LetterDesk
 from millpond.process.live_page import LivePage
 from millpond.process.observer import Observer
 from millpond.process.parent_link import ParentLink
@@ -75,11 +76,12 @@ def build(
     if link is not None:
         link.watch(steering)
     steering.install_signals(core.signals)
-    control, gated = ControlServer(steering, observer), LivePage(settings.http, core, observer).gated
+    desk = LetterDesk(core, settings.queues, settings.http.show_bodies)
+    control, gated = ControlServer(steering, observer), LivePage(settings.http, core, observer, desk).gated
     followers = start_followers(settings, core, os.environ, control, kept.pages, link, gated)
     teardowns = core.boot(partial(set_up, handlers)) or ()
     queues = core.boot(partial(_wire, settings, core, handlers, metrics)) or Queues((), Refusals(core))
-    teardowns = [*teardowns, *queues.closing]
+    teardowns, followers = [*teardowns, *queues.closing, desk.close], [*followers, desk]
     options: Any = {"teardowns": teardowns, "until_empty": until_empty, "followers": followers}
     return Service(core, metrics, queues, observer, steering, **options)
 

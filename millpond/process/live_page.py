@@ -12,6 +12,8 @@ from millpond.http.page_access import AccessRules, Purpose
 from millpond.http.page_frame import page_html
 from millpond.http.page_request import PageAnswer, PageRequest
 from millpond.process.core import Core
+from millpond.process.letter_desk import LetterDesk
+from millpond.process.letter_pages import LetterPages
 from millpond.process.observer import Observer
 from millpond.process.snapshot import snapshot_json
 
@@ -34,10 +36,11 @@ _POLICY = (
 
 
 class LivePage:
-    """Shows what `observer` sees. It reads only, and asks nobody."""
+    """Shows what `observer` sees, which asks nobody; and the dead letters of `desk`, when it is asked to."""
 
-    def __init__(self, settings: HttpSettings, core: Core, observer: Observer) -> None:
+    def __init__(self, settings: HttpSettings, core: Core, observer: Observer, desk: LetterDesk) -> None:
         self._settings = settings
+        self._letters = LetterPages(desk, bool(settings.token), _GUARDS)
         self._core = core
         self._observer = observer
         self._viewers = 0
@@ -49,8 +52,9 @@ class LivePage:
             return NO_PAGES
         pages = {"/": self._html, "/status": self._status, "/events": self._events}
         hosts = frozenset(host.lower() for host in self._settings.hosts)
-        looks = {f"{self._settings.prefix}{path}": Page(Purpose.LOOK, answer) for path, answer in pages.items()}
-        return GatedPages(looks, AccessRules(hosts, self._settings.token))
+        found = {path: Page(Purpose.LOOK, answer) for path, answer in pages.items()} | self._letters.pages
+        below = {f"{self._settings.prefix}{path}": page for path, page in found.items()}
+        return GatedPages(below, AccessRules(hosts, self._settings.token))
 
     def _html(self, request: PageRequest) -> PageAnswer:
         nonce = token_urlsafe(18)

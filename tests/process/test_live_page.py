@@ -50,7 +50,7 @@ def one(monkeypatch):
 
     def start(**settings: object) -> HttpServer:
         process = Process()
-        page = LivePage(HttpSettings(listen="127.0.0.1:0", **settings), process, process)
+        page = LivePage(HttpSettings(listen="127.0.0.1:0", **settings), process, process, process)
         servers.append(server := HttpServer(("127.0.0.1", 0), {}, "[http]", page.gated))
         server.start()
         server.process = process
