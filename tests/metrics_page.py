@@ -14,7 +14,7 @@ HEAD = """\
 
 What a worker says of itself once a second, to whoever is named in the settings: a StatsD server (`[statsd] host`), a
 Prometheus that asks `GET /metrics` (`[http] listen`), CloudWatch by lines of the log (`[cloudwatch] namespace`).
-[dashboards/](../../dashboards) has dashboards for Grafana. This page is made from the table of the code.
+This page is made from the table of the code, and so are the [dashboards and alerts](../dashboards.md).
 
 `received` = the sum of the outcomes + `abandoned` + what is in hand. The words are in the [glossary](../glossary.md).
 

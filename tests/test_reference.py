@@ -44,7 +44,6 @@ ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "docs/reference"
 SOURCES = [path for folder in ("millpond", "handlers") for path in sorted((ROOT / folder).rglob("*.py"))]
 CONFIG = tomllib.loads((ROOT / "config.toml").read_text())
-DASHBOARD = json.loads((ROOT / "dashboards/grafana-graphite.json").read_text())
 
 Row = dict[str, str]
 
@@ -388,24 +387,6 @@ def _texts(expressions: list[ast.expr]) -> Iterator[str]:
             yield "".join(part.value if isinstance(part, ast.Constant) else "{}" for part in node.values)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield node.value
-
-
-def test_each_metric_of_the_dashboard_is_in_the_table_and_each_with_a_panel_is_on_it():
-    shown = {name for target in _targets(DASHBOARD) for name in _metrics_of(target)}
-    assert shown == {name for name, row in METRICS.items() if row.panel}
-    titles = {panel["title"] for panel in DASHBOARD["panels"]}
-    assert {row.panel for row in METRICS.values() if row.panel} - titles == set()
-
-
-def _targets(dashboard: Any) -> Iterator[str]:
-    for panel in dashboard["panels"]:
-        yield from (target["target"] for target in panel["targets"])
-
-
-def _metrics_of(target: str) -> Iterator[str]:
-    for scope, names in re.findall(r"\$prefix\.(\$queue|worker)\.({[^}]*}|\w+)", target):
-        for name in names.strip("{}").split(","):
-            yield f"worker.{name}" if scope == "worker" else name
 
 
 # --- log events

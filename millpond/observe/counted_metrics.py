@@ -202,13 +202,21 @@ TIMES = (
     ),
 )
 COUNTERS = (
-    MetricRow("received", "counter", "deliveries", "Messages that receives brought.", "Nothing."),
+    MetricRow(
+        "received",
+        "counter",
+        "deliveries",
+        "Messages that receives brought.",
+        "Nothing.",
+        panel="Receives",
+    ),
     MetricRow(
         "redelivered",
         "counter",
         "deliveries",
         "SQS delivered a message again while it is in hand: it goes on by its new receipt handle, and runs once.",
         "Rare is normal. Often: `visibility_seconds` is too short for the network.",
+        panel="Redelivered, abandoned, stuck",
     ),
     MetricRow(
         "receive_failed",
@@ -216,6 +224,7 @@ COUNTERS = (
         "calls",
         "Receives that failed, and those that came back empty at once, from the fifth in a row.",
         "See `receive.failed` in the log.",
+        panel="Receives",
     ),
     MetricRow(
         "follow_ups_dead_lettered",
@@ -223,6 +232,7 @@ COUNTERS = (
         "messages",
         "Follow-ups that are dead letters: left with `reject=`, or refused by the queue.",
         "Read the dead letters.",
+        panel="Follow-ups dead-lettered",
     ),
     MetricRow(
         "stuck",
@@ -231,6 +241,7 @@ COUNTERS = (
         "Handlers that swallowed every interrupt, or were still cleaning up when the drain ended: their slot was "
         "written off.",
         "Find the bare `except:` that swallows them, or the clean-up that takes long.",
+        panel="Redelivered, abandoned, stuck",
     ),
     MetricRow(
         "abandoned",
@@ -239,6 +250,7 @@ COUNTERS = (
         "Could not be settled: a give-back failed until its lease's deadline, or a drain gave it up: what is "
         "denied after 3 s, all else after 300 s. They are visible again after their visibility time-out.",
         "See `message.abandoned` in the log.",
+        panel="Redelivered, abandoned, stuck",
     ),
     MetricRow(
         "requests",
@@ -246,5 +258,6 @@ COUNTERS = (
         "calls",
         "Calls to SQS, as it bills them: those too that failed, and those that ask for the depth.",
         "`requests_per_1000` says whether they are many for the work.",
+        panel="Requests",
     ),
 )

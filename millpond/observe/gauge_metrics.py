@@ -46,6 +46,7 @@ QUEUE_GAUGES = (
         "What SQS costs for a million messages at `requests_per_1000`: 0.40 dollars a million calls, 0.50 on a "
         "FIFO queue; 0 for the first 99 messages.",
         "The same.",
+        panel="Dollars per million messages",
     ),
     MetricRow(
         "oldest_in_hand_seconds",
@@ -53,6 +54,7 @@ QUEUE_GAUGES = (
         "s",
         "How long the oldest message in hand has been here.",
         "Over the longest `timeout` for long: `worker.py status` shows where it stands.",
+        panel="Oldest in hand",
     ),
     MetricRow(
         "polls_open",
@@ -60,6 +62,7 @@ QUEUE_GAUGES = (
         "receives",
         "Receives that are open at SQS now.",
         "0 while messages wait: the queue is quiet, all permits are taken, or receives fail.",
+        panel="Polls open",
     ),
     MetricRow(
         "receive_age_seconds",
@@ -67,6 +70,7 @@ QUEUE_GAUGES = (
         "s",
         "How long ago the last receive began that came back; while none has, since the start.",
         "Over 60 s: see `receive.failed` in the log. A worker whose permits are all taken does not receive either.",
+        panel="Last receive",
     ),
     MetricRow(
         "error_percent",
@@ -75,6 +79,7 @@ QUEUE_GAUGES = (
         "Of the deliveries that ended in the last minute, those that failed: `failed`, `timed_out`, `rejected`, "
         "`undecodable`. What was given back or put off counts on neither side.",
         "See the causes, and `error` in the log.",
+        panel="Error rate",
     ),
 )
 #: Asked of SQS once a minute, by each worker whose metrics somebody reads.
@@ -85,6 +90,7 @@ DEPTH_GAUGES = (
         "messages",
         "Messages that wait in the queue, as SQS says.",
         "More copies, or more `concurrency`; see `oldest_seconds`.",
+        panel="Waiting in the queue",
     ),
     MetricRow(
         "in_flight",
@@ -92,8 +98,16 @@ DEPTH_GAUGES = (
         "messages",
         "Messages that some worker has, or that wait for their back-off, as SQS says.",
         "Near 120,000 SQS gives no more: look at what fails, or use several queues.",
+        panel="Waiting in the queue",
     ),
-    MetricRow("delayed", "gauge", "messages", "Messages that were sent with a delay which is not over.", "Nothing."),
+    MetricRow(
+        "delayed",
+        "gauge",
+        "messages",
+        "Messages that were sent with a delay which is not over.",
+        "Nothing.",
+        panel="Waiting in the queue",
+    ),
     MetricRow(
         "oldest_seconds",
         "gauge",
@@ -102,6 +116,7 @@ DEPTH_GAUGES = (
         "longer by the time since then where none began; 0 where none is visible. SQS itself tells it to "
         "CloudWatch alone.",
         "More copies, or more `concurrency`.",
+        panel="Oldest message",
     ),
     MetricRow(
         "dead_letters",
@@ -109,6 +124,7 @@ DEPTH_GAUGES = (
         "messages",
         "Messages in its dead-letter queue, as SQS says.",
         "Read the [dead letters](dead-letters.md).",
+        panel="Dead letters",
     ),
     MetricRow(
         "backlog_per_worker",
@@ -117,6 +133,7 @@ DEPTH_GAUGES = (
         "The number to scale on: this worker's part of `visible`, by its part of what is in flight. The mean "
         "over all workers is `visible` by their number, without anybody who counts them.",
         "Add workers while its mean is above what one of them does in the time that messages may wait.",
+        panel="Backlog per worker",
     ),
 )
 TYPE_GAUGES = (
@@ -126,6 +143,7 @@ TYPE_GAUGES = (
         "0 or 1",
         "1 while the breaker of the type is not closed: its messages wait.",
         "Look at the server that `breaker.opened` in the log names.",
+        panel="Breakers",
     ),
     MetricRow(
         "type.rate",
@@ -133,6 +151,7 @@ TYPE_GAUGES = (
         "messages a second",
         "How many may begin in a second now; 0 where there is no rate. It falls where the other side asks for fewer.",
         "Where it falls (`rate.lowered` in the log): ask for a higher limit there, or write `rate=`.",
+        panel="Rate",
     ),
     MetricRow(
         "type.running",
@@ -140,6 +159,7 @@ TYPE_GAUGES = (
         "handlers",
         "Handlers of the type that run.",
         "At its `concurrency` for long: raise it, or add workers.",
+        panel="Running",
     ),
     MetricRow(
         "type.held",
@@ -147,9 +167,15 @@ TYPE_GAUGES = (
         "messages",
         "Messages that wait for the type's breaker, rate or concurrency.",
         "The same as for `held`.",
+        panel="Held",
     ),
     MetricRow(
-        "type.error_percent", "gauge", "%", "`error_percent` of the type, over all queues.", "See `error` in the log."
+        "type.error_percent",
+        "gauge",
+        "%",
+        "`error_percent` of the type, over all queues.",
+        "See `error` in the log.",
+        panel="Error rate by type",
     ),
 )
 WORKER_METRICS = (
@@ -167,6 +193,7 @@ WORKER_METRICS = (
         "bytes",
         "What the large messages in hand take, of all queues together; small ones are not counted.",
         "At `max_bytes_in_flight` for long: raise it where there is memory, or run more copies.",
+        panel="Memory",
     ),
     MetricRow(
         "worker.hub_blocked",
@@ -190,14 +217,23 @@ WORKER_METRICS = (
         "slots",
         "Slots that run a handler.",
         "At `worker.slots` for long: more copies, or more `concurrency`.",
+        panel="Slots",
     ),
-    MetricRow("worker.slots", "gauge", "slots", "All slots: `[worker] concurrency`.", "Nothing."),
+    MetricRow(
+        "worker.slots",
+        "gauge",
+        "slots",
+        "All slots: `[worker] concurrency`.",
+        "Nothing.",
+        panel="Slots",
+    ),
     MetricRow(
         "worker.memory_bytes",
         "gauge",
         "bytes",
         "The resident memory of the process.",
         "Where it grows for hours: a handler keeps something.",
+        panel="Memory",
     ),
     MetricRow(
         "worker.uptime_seconds",
@@ -205,5 +241,6 @@ WORKER_METRICS = (
         "s",
         "How long the process has run.",
         "Where it begins anew without a deploy: see the last lines of the log before.",
+        panel="Uptime",
     ),
 )

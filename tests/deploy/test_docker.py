@@ -187,7 +187,7 @@ COMPOSE_MISTAKES = {
     "another port of the queue": ('--port, "9324"', '--port, "9325"'),
     "no version": ("grafana/grafana:12.4.0", "grafana/grafana:latest"),
     "a port for everybody": ('"127.0.0.1:8025:8025"', '"8025:8025"'),
-    "a folder that is not there": ("../../dashboards:", "../dashboards:"),
+    "a folder that is not there": ("../../dashboards/", "../dashboards/"),
     "too short a grace period": ("stop_grace_period: 30s", "stop_grace_period: 20s"),
     "a root that can be written": ("read_only: true\n    cap_drop: [ALL]\n", "cap_drop: [ALL]\n"),
 }
@@ -208,9 +208,9 @@ def test_grafana_finds_the_dashboard_and_its_data():
     volumes = dict(volume.split(":")[:2] for volume in yaml.safe_load(COMPOSE)["services"]["grafana"]["volumes"])
     (source,) = yaml.safe_load((DOCKER / "grafana/datasources/graphite.yaml").read_text())["datasources"]
     (provider,) = yaml.safe_load((DOCKER / "grafana/dashboards/millpond.yaml").read_text())["providers"]
-    dashboard = json.loads((ROOT / "dashboards/grafana-graphite.json").read_text())
+    dashboard = json.loads((ROOT / "dashboards/graphite/dashboard.json").read_text())
     (variable,) = (one for one in dashboard["templating"]["list"] if one["type"] == "datasource")
-    assert volumes["../../dashboards"] == provider["options"]["path"]
+    assert volumes["../../dashboards/graphite"] == provider["options"]["path"]
     assert (source["type"], source["url"]) == (variable["query"], "http://graphite:80")
     assert f"http://127.0.0.1:3000/d/{dashboard['uid']}" in COMPOSE
 
