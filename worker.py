@@ -1,4 +1,8 @@
-"""The worker's entry: `python worker.py -c config.toml`. The patch comes first, before anything else is imported."""
+"""The worker's entry: `python worker.py -c config.toml`. The patch comes first, before anything that it patches."""
+
+from millpond.installed import require_packages
+
+require_packages()
 
 from gevent import monkey
 

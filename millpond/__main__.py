@@ -1,5 +1,9 @@
 """The worker without a worker.py: `python -m millpond -c config.toml`."""
 
+from millpond.installed import require_packages
+
+require_packages()
+
 from gevent import monkey
 
 monkey.patch_all()

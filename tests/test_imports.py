@@ -41,7 +41,8 @@ MAY_IMPORT = {
     "commands": "errors foreign observe message hub sqs claims large_bodies app dead_letters engine local http process "
     "producer",
     "mail": "errors",
-    "__main__": "commands",
+    "installed": "",
+    "__main__": "installed commands",
 }
 #: What an application loads that only sends; `sqs.clients`, and botocore with it, at its first send.
 UNPATCHED = {

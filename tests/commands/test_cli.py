@@ -28,10 +28,11 @@ import pytest
 from gevent.server import StreamServer
 
 import millpond
+from millpond import installed
 from millpond.app.config import QueueSettings
 from millpond.commands import cli, sample_mails, send
 from millpond.commands.command_line import command_line_parser, read_command_line
-from millpond.errors import ConfigError, Throttled
+from millpond.errors import MISCONFIGURED, ConfigError, Throttled
 from millpond.hub import patch
 from millpond.hub.clock import SystemClock
 from millpond.local import LocalSqs
@@ -115,6 +116,36 @@ def test_a_worker_refuses_to_start_where_ssl_or_urllib3_came_before_the_patch(en
     code, said = ended("-W", "ignore", *entry, "check", PYTHONPATH=paths)  # gevent itself warns of urllib3
     assert code == 3
     assert re.fullmatch(rf".*\b{module} came before gevent's patch .*\n", said)
+
+
+@pytest.mark.parametrize("entry", [["worker.py"], ["-m", "millpond"]])
+def test_a_python_without_gevent_is_a_sentence_and_exit_3(entry, tmp_path):
+    command = [sys.executable, "-S", *entry, "check"]  # without site-packages
+    for part in ("millpond", "worker.py"):
+        (tmp_path / part).symlink_to(ROOT / part)
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    packages = ", ".join(installed.PACKAGES)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr.startswith(f"{sys.executable} has no {packages}: `make run` builds a .venv that has it, or ")
+    (tmp_path / ".venv/bin/python").symlink_to(sys.executable)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    typed = " ".join(command[1:])
+    assert done.stderr == f"{sys.executable} has no {packages}: type .venv/bin/python {typed}\n"
+
+
+def test_an_old_python_is_a_sentence_and_exit_3(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "version_info", (3, 9, 2, "final", 0))
+    with pytest.raises(SystemExit) as caught:
+        installed.require_packages()
+    assert (caught.value.code, installed.NOT_INSTALLED) == (MISCONFIGURED, MISCONFIGURED)
+    assert capsys.readouterr().err == "this is Python 3.9.2, and a worker needs 3.11 or newer\n"
+
+
+def test_what_must_be_installed_is_what_pyproject_names():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert tuple(re.match(r"\w+", one)[0] for one in project["dependencies"]) == installed.PACKAGES
+    assert project["requires-python"] == f">={'.'.join(map(str, installed.OLDEST_PYTHON))}"
 
 
 def test_a_worker_refuses_to_start_unpatched():
