@@ -151,6 +151,6 @@ def _made_new(letter: StoredMessage, now: float) -> StoredMessage:
         letter.attributes,
         letter.attributes_md5,
         letter.group_id,
-        new_id if letter.deduplication_id is not None else None,
+        new_id if letter.deduplication_id else "",
         letter.trace_header,
     )
