@@ -8,6 +8,8 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable
+from contextlib import closing, nullcontext
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -229,23 +231,32 @@ def _say_rest(done: Moved, what: str) -> None:
 
 
 def _export(dlq: _Dlq, selection: Selection) -> int:
-    number = 0
+    path, limit = dlq.options.file, dlq.options.limit
+    number, unread, missing = 0, 0, dict.fromkeys(selection.ids)
     try:
-        out = open(dlq.options.file, "xb") if dlq.options.file else sys.stdout.buffer  # noqa: SIM115  closed below
+        out: Any = open(path, "xb") if path else nullcontext(sys.stdout.buffer)  # noqa: SIM115  closed below
     except OSError as error:
-        raise ConfigError(f"--file {dlq.options.file}: cannot be made: {error.strerror}") from None
+        raise ConfigError(f"--file {path}: cannot be made: {error.strerror}") from None
     try:
-        for letter in dlq.letters.read(selection, dlq.options.force, dlq.stop):
-            if dlq.options.limit and number >= dlq.options.limit:
-                break
-            out.write(line_of(letter))
-            number += 1
-        out.flush()
-    finally:
-        if dlq.options.file:
-            out.close()
+        with out as file, closing(dlq.letters.read(selection, dlq.options.force, dlq.stop)) as letters:
+            for letter in islice(letters, limit or None):
+                missing = {one: None for one in missing if not selection.names(letter, one)}
+                if flaw := letter.received.flaw:
+                    unread += 1
+                    print(f"{letter.id} not exported: it cannot be read whole ({shown(flaw)})", file=sys.stderr)
+                    continue
+                file.write(line_of(letter))
+                number += 1
+            file.flush()
+    except OSError as error:
+        where = f"--file {path}" if path else "standard output"
+        raise ConfigError(f"{where}: cannot be written: {error.strerror}") from None
+    for one in missing:
+        print(f"{shown(one)}: there is no such dead letter", file=sys.stderr)
+    if has_left := not path and screen.reader_has_left(sys.stdout):
+        print("the reader of the export left before its end", file=sys.stderr)
     print(f"{screen.counted(number, 'letter')} exported; each is still in the queue", file=sys.stderr)
-    return LEFT if dlq.stop.asked else FINISHED
+    return LEFT if dlq.stop.asked or unread or missing or has_left else FINISHED
 
 
 def _import(dlq: _Dlq, selection: Selection) -> int:

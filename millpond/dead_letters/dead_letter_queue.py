@@ -10,7 +10,7 @@ print(letters.replay(Selection(types=["email.send"], reason="timed out")))
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from threading import Event, Thread
@@ -179,7 +179,7 @@ class DeadLetterQueue:
         parcel = lambda letter, sweep: MovingLetter(letter)  # noqa: E731
         return self._move(selection, parcel, most, 0.0, force, stop, advance, reach, done)
 
-    def read(self, selection: Selection, force: bool = False, stop: Stop | None = None) -> Iterator[Letter]:
+    def read(self, selection: Selection, force: bool = False, stop: Stop | None = None) -> Generator[Letter, None, None]:
         """Yield every letter that is meant, as it comes; all are given back at the end. Raises as `look`."""
         sweep, stop = Sweep(self.queue, self._opener, MOVE_LEASE_SECONDS, self._about(force)), stop or Stop()
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from enum import Enum
 from typing import Any
@@ -127,9 +128,10 @@ def _opened(received: Received, opener: Opener) -> tuple[str, str, str]:
 
 def _failed_at(received: Received, reason: Reason, system: Mapping[str, Any]) -> float:
     """When it failed; of a letter without a reason the latest moment that SQS tells: its first receive, or its send."""
-    try:
-        return datetime.fromisoformat(reason.failed_at).timestamp()
-    except (ValueError, OverflowError, OSError):
-        sent = received.sent_ms
-        first = number_within(str(system.get("ApproximateFirstReceiveTimestamp")), 1, MAX_SENT_MS, 0)
-        return (max(first, sent) if first and system.get("DeadLetterQueueSourceArn") else sent or first) / 1000
+    with suppress(ValueError, OverflowError, OSError):
+        seconds = datetime.fromisoformat(reason.failed_at).timestamp()
+        if 0 <= seconds <= MAX_SENT_MS / 1000:
+            return seconds
+    sent = received.sent_ms
+    first = number_within(str(system.get("ApproximateFirstReceiveTimestamp")), 1, MAX_SENT_MS, 0)
+    return (max(first, sent) if first and system.get("DeadLetterQueueSourceArn") else sent or first) / 1000

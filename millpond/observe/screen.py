@@ -28,12 +28,15 @@ def counted(number: object, noun: str) -> str:
 class _OutlivingFile(io.FileIO):
     """A standard stream whose reader may leave (`| head -1`): what is written then is dropped without an error."""
 
+    has_left = False
+
     def write(self, piece: Any, /) -> int:
         try:
             return super().write(piece)
         except BrokenPipeError:
             with open(os.devnull, "wb") as nowhere:
                 os.dup2(nowhere.fileno(), self.fileno())
+            self.has_left = True
             return len(piece)
 
 
@@ -48,6 +51,11 @@ def outliving(stream: TextIO | None) -> TextIO | None:
     stream.flush()
     writer = io.BufferedWriter(_OutlivingFile(number, "wb", closefd=False))
     return io.TextIOWrapper(writer, stream.encoding, stream.errors, line_buffering=bool(stream.line_buffering))
+
+
+def reader_has_left(stream: TextIO) -> bool:
+    """Whether text of this `outliving` stream was dropped."""
+    return bool(getattr(getattr(getattr(stream, "buffer", None), "raw", None), "has_left", False))
 
 
 def table(columns: Sequence[str], rows: Rows, styles: Mapping[str, str] | None = None) -> None:

@@ -6,7 +6,9 @@ import itertools
 import json
 import stat
 import sys
+from pathlib import Path
 
+import msgspec
 import pytest
 
 from millpond.commands import cli, dlq
@@ -283,6 +285,30 @@ def test_an_export_comes_back_by_an_import(run, letters, tmp_path):
     assert run("import", "--file", "letters.jsonl")[:2] == (0, "13 letters imported\n")
     after = {one["Body"]: one.get("MessageAttributes") for one in letters.take(letters.dead_url)}
     assert before == after
+
+
+def test_an_export_to_a_disk_that_is_full_says_so_and_gives_the_letters_back(run, letters, monkeypatch):
+    letters.put(30)
+    monkeypatch.setattr(dlq, "open", lambda path, mode: Path("/dev/full").open("wb"), raising=False)
+    code, _, err = run("export", "--all", "--file", "letters.jsonl")
+    assert (code, err) == (3, "--file letters.jsonl: cannot be written: No space left on device\n")
+    assert letters.counts(letters.dead_url) == (30, 0)
+
+
+def test_an_export_names_the_ids_that_are_none_and_the_letters_that_cannot_be_read_whole(run, letters, monkeypatch):
+    letters.put(2)
+    code, out, err = run("export", "e0000", "nosuch")
+    assert (code, len(out.splitlines())) == (1, 1)
+    assert "nosuch: there is no such dead letter" in err
+    read = dlq.DeadLetterQueue.read
+
+    def flawed(self, *arguments):
+        for one in read(self, *arguments):
+            yield msgspec.structs.replace(one, received=msgspec.structs.replace(one.received, flaw="cut"))
+
+    monkeypatch.setattr(dlq.DeadLetterQueue, "read", flawed)
+    code, out, err = run("export", "--all")
+    assert (code, out, err.count("not exported: it cannot be read whole (cut)")) == (1, "", 2)
 
 
 def test_an_import_with_a_bad_line_sends_nothing(run, letters, tmp_path):

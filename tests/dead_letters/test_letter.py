@@ -9,6 +9,7 @@ import pytest
 from millpond.app.dead_letter import ReasonAttribute, ReplayMark, copy, replay_mark
 from millpond.app.opener import Opener
 from millpond.dead_letters.letter import NO_TYPE, Origin, letter_of
+from millpond.dead_letters.letter_lines import line_of
 from millpond.sqs.queue import Attribute, Received
 from tests.dead_letters.letters import body_of, letter, received_of
 
@@ -75,3 +76,15 @@ def test_a_message_that_was_never_replayed_has_no_word_of_it():
 )
 def test_a_mark_that_no_replay_has_left_does_not_go_on(mark):
     assert replay_mark({"millpond": Attribute("String", json.dumps({"replay": mark}))}) is None
+
+
+@pytest.mark.parametrize(
+    "moment", ["9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+23:59", "1969-12-31T00:00:00Z", "NaN"]
+)
+def test_a_moment_that_no_clock_has_is_not_believed_and_an_export_has_the_letter(moment):
+    """One such letter of another program would end the export of all."""
+    value = json.dumps({"reason": "r", "queue": "emails", "failed_at": moment})
+    attributes = {"millpond": Attribute("String", value)}
+    found = letter_of(Received("m", "h", "body", sent_ms=1_700_000_000_000, attributes=attributes), {}, Opener())
+    assert found.failed_at == 1_700_000_000
+    assert b'"failed_at":"2023-11-14T22:13:20.000Z"' in line_of(found)
