@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from shutil import which
 
 import msgspec
 
@@ -27,10 +28,7 @@ def editor_of(
     routes: Mapping[str, Route], opener: Opener, environ: Mapping[str, str]
 ) -> Callable[[Letter], str | None]:
     """What gives the new body of a letter, by $VISUAL or $EDITOR; None where the user left it. Raises ConfigError."""
-    command = environ.get("VISUAL") or environ.get("EDITOR") or ""
-    if not command:
-        raise ConfigError("--edit: set EDITOR to the program that edits the payload, as in EDITOR=nano")
-    program = shlex.split(command)
+    program = _program_of(environ.get("VISUAL") or environ.get("EDITOR") or "")
 
     def edit(letter: Letter) -> str | None:
         text, wrong = payload_of(letter.received.text), ""
@@ -47,6 +45,18 @@ def editor_of(
             text = edited
 
     return edit
+
+
+def _program_of(command: str) -> list[str]:
+    try:
+        program = shlex.split(command)
+    except ValueError as error:
+        raise ConfigError(f"--edit: EDITOR is no command: {error}") from None
+    if not program:
+        raise ConfigError("--edit: set EDITOR to the program that edits the payload, as in EDITOR=nano")
+    if which(program[0]) is None:
+        raise ConfigError(f"--edit: {program[0]} cannot be started: there is no such program")
+    return program
 
 
 def payload_of(body: str) -> str:
@@ -90,14 +100,21 @@ def wrong_with(letter: Letter, body: str, routes: Mapping[str, Route], opener: O
 
 
 def _edited(program: list[str], text: str) -> str | None:
-    """The text as the editor left it; None where that ended with an error, as by `:cq`."""
-    with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8", delete=False) as file:
-        file.write(text)
+    """The text as the editor left it; None where that ended with an error, as by `:cq`, or left none."""
+    path = ""
     try:
-        if subprocess.run([*program, file.name]).returncode:  # noqa: S603  the user's own EDITOR
+        with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8", delete=False) as file:
+            path = file.name
+            file.write(text)
+        if subprocess.run([*program, path]).returncode:  # noqa: S603  the user's own EDITOR
             return None
-        return Path(file.name).read_text("utf-8")
-    except OSError as error:
-        raise ConfigError(f"--edit: {program[0]} cannot be started: {error.strerror}") from None
+        return Path(path).read_text("utf-8")
+    except (
+        OSError,
+        ValueError,
+    ) as error:  # no UTF-8, say; what was moved before this letter is to be told all the same
+        print(f"--edit: the editor left no text: {shown(error)}", file=sys.stderr)
+        return None
     finally:
-        Path(file.name).unlink(missing_ok=True)
+        if path:
+            Path(path).unlink(missing_ok=True)

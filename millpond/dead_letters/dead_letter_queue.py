@@ -179,7 +179,9 @@ class DeadLetterQueue:
         parcel = lambda letter, sweep: MovingLetter(letter)  # noqa: E731
         return self._move(selection, parcel, most, 0.0, force, stop, advance, reach, done)
 
-    def read(self, selection: Selection, force: bool = False, stop: Stop | None = None) -> Generator[Letter, None, None]:
+    def read(
+        self, selection: Selection, force: bool = False, stop: Stop | None = None
+    ) -> Generator[Letter, None, None]:
         """Yield every letter that is meant, as it comes; all are given back at the end. Raises as `look`."""
         sweep, stop = Sweep(self.queue, self._opener, MOVE_LEASE_SECONDS, self._about(force)), stop or Stop()
         try:

@@ -22,6 +22,7 @@ from millpond.sqs.queue import Attribute
 from tests.dead_letters.letters import Letters, body_of, letter
 from tests.worker_process import write_project
 
+FULL = Path("/dev/full")
 NUMBERS = itertools.count()
 JOBS = """
 import msgspec
@@ -260,6 +261,33 @@ def test_what_does_not_fit_its_type_is_not_sent(run, letters, editor, step, said
     assert letters.counts(letters.dead_url) == (1, 0)
 
 
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [
+        ("import os; os.unlink(p); os._exit(0)", "the editor left no text: [Errno 2] No such file or directory"),
+        (
+            "open(p, 'wb').write(b'\\xe4'); import os; os._exit(0)",
+            "the editor left no text: 'utf-8' codec can't decode",
+        ),
+    ],
+)
+def test_an_editor_that_leaves_no_text_leaves_the_letter(run, letters, editor, step, said):
+    letters.put(1)
+    editor(step)
+    code, _, err = run("replay", "e0000", "--edit")
+    assert (code, letters.counts(letters.dead_url)) == (1, (1, 0))
+    assert said in err
+
+
+@pytest.mark.parametrize("command", ["vi 'x", "  ", "/nonexistent/editor"])
+def test_an_editor_that_is_no_command_is_exit_code_3(run, letters, monkeypatch, command):
+    letters.put(1)
+    monkeypatch.delenv("VISUAL", raising=False)
+    monkeypatch.setenv("EDITOR", command)
+    code, _, err = run("replay", "e0000", "--edit")
+    assert (code, "--edit: " in err) == (3, True)
+
+
 def test_no_editor_is_exit_code_3(run, letters, monkeypatch):
     monkeypatch.delenv("EDITOR", raising=False)
     monkeypatch.delenv("VISUAL", raising=False)
@@ -289,7 +317,7 @@ def test_an_export_comes_back_by_an_import(run, letters, tmp_path):
 
 def test_an_export_to_a_disk_that_is_full_says_so_and_gives_the_letters_back(run, letters, monkeypatch):
     letters.put(30)
-    monkeypatch.setattr(dlq, "open", lambda path, mode: Path("/dev/full").open("wb"), raising=False)
+    monkeypatch.setattr(dlq, "open", lambda path, mode: FULL.open("wb"), raising=False)
     code, _, err = run("export", "--all", "--file", "letters.jsonl")
     assert (code, err) == (3, "--file letters.jsonl: cannot be written: No space left on device\n")
     assert letters.counts(letters.dead_url) == (30, 0)
