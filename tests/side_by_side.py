@@ -27,9 +27,10 @@ AT_A_TIME = 4
 HANDS = 8
 #: What a test that is not marked slow may take.
 QUICK_SECONDS = 3.0
-#: Files whose coverage is not measured, as that makes them three times as dear: whole processes, load and chance, for
-#: minutes. What they reach, others must reach too. And the one that counts steps, of which coverage takes some; and
-#: the one whose processes fork beside threads: a fork that comes while coverage holds a lock of its own never ends.
+#: Files whose coverage is not measured, as that makes them dearer (before Python 3.13 three times): whole processes,
+#: load and chance, for minutes. What they reach, others must reach too. And the one that counts steps, of which
+#: coverage takes some; and the one whose processes fork beside threads: a fork that comes while coverage holds a lock
+#: of its own never ends.
 UNMEASURED = (
     *("chaos/", "tests/fuzz/", "tests/test_dead_letter_queue", "tests/test_documents", "tests/test_end_to_end"),
     *("tests/test_reference", "tests/test_secrets", "tests/test_wheel", "tests/process/test_signals"),

@@ -17,6 +17,8 @@ from typing import IO, Any
 import boto3
 from botocore.config import Config
 
+import tests.sdk  # noqa: F401  botocore makes its sessions quickly
+
 ROOT = Path(__file__).parent.parent
 WORKER = (str(ROOT / "worker.py"),)
 LOCAL_SQS = ("-m", "millpond.local", "--port", "0")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+import tests.sdk  # noqa: F401  botocore makes its sessions quickly
 from tests.claims.opened import DynamoStores, MemoryStores
 from tests.dynamo_server import Dynamo, dynamo
 

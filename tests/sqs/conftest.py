@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+import tests.sdk  # noqa: F401  botocore makes its sessions quickly
 from millpond.sqs.connection_pool import ConnectionPool
 from tests.http_server import Server
 from tests.smtp_server import make_certificate

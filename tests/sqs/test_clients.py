@@ -19,7 +19,6 @@ from millpond.sqs.clients import connect
 from millpond.sqs.queue import Attribute, Entry, Failure
 from millpond.sqs.redrive import read_redrive
 from tests.http_server import HANG_UP, Server, sqs_answer
-from tests.sdk import _models_are_read_once  # noqa: F401  an autouse fixture
 from tests.smtp_server import make_certificate
 
 CLIENTS = ["wire", "boto3"]

@@ -19,7 +19,6 @@ from millpond.sqs.endpoint import Endpoint, find_endpoint
 from millpond.sqs.queue_url import DUAL_STACK_SUFFIXES, SUFFIXES
 from millpond.sqs.sigv4 import Keys
 from tests.http_server import Server
-from tests.sdk import _models_are_read_once  # noqa: F401  an autouse fixture
 
 QUEUE = "https://sqs.eu-central-1.amazonaws.com/123456789012/q"
 LOCAL = "http://127.0.0.1:9324/000000000000/q"

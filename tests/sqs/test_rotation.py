@@ -15,7 +15,6 @@ from millpond.sqs.clients import connect
 from millpond.sqs.codes import KEY_CODES
 from millpond.sqs.lifeline import rescue
 from tests.http_server import Server, sqs_answer
-from tests.sdk import _models_are_read_once  # noqa: F401  an autouse fixture
 
 
 class Guarded(Server):

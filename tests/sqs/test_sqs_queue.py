@@ -16,7 +16,6 @@ from millpond.sqs.queue import Entry
 from millpond.sqs.redrive import Redrive
 from millpond.sqs.sqs_queue import Sqs
 from tests.http_server import Server
-from tests.sdk import _models_are_read_once  # noqa: F401  an autouse fixture
 
 SECONDS = 0.3
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-amz-json-1.0\r\n"
