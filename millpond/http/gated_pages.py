@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any, NamedTuple
-
-from gevent import Timeout
 
 from millpond.http.page_access import AccessRules, Purpose, denial_of
 from millpond.http.page_request import PageAnswer, PageRequest, request_of, with_body
@@ -47,17 +45,3 @@ def gated_answer(gated: GatedPages, environ: Mapping[str, Any]) -> PageAnswer:
 def _denied(status: HTTPStatus) -> PageAnswer:
     headers = _ASK_FOR_TOKEN if status is HTTPStatus.UNAUTHORIZED else ()
     return PageAnswer(status, f"{status.phrase}\n".encode(), headers=headers)
-
-
-def unhurried(parts: Iterator[bytes], limit: Timeout) -> Iterator[bytes]:
-    """These parts: each may be awaited for as long as it takes, and must be taken within the limit."""
-    try:
-        while True:
-            limit.cancel()
-            part = next(parts, None)
-            limit.start()
-            if part is None:
-                return
-            yield part
-    finally:
-        parts.close()  # type: ignore[attr-defined]  # it is a generator

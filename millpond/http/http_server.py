@@ -8,23 +8,19 @@ from http import HTTPStatus
 from socket import AF_INET, AF_INET6, SO_REUSEADDR, SOL_SOCKET
 from typing import Any, NamedTuple
 
-from gevent import Timeout
-from gevent.pool import Pool
-from gevent.pywsgi import WSGIHandler, WSGIServer
 from gevent.socket import socket as Socket  # noqa: N812  a class
 
 from millpond.errors import ConfigError
 from millpond.foreign.trace import describe, traceback_of
-from millpond.http.gated_pages import NO_PAGES, GatedPages, gated_answer, unhurried
+from millpond.http.bounded_server import CONNECTION, BoundedServer, Connection
+from millpond.http.gated_pages import NO_PAGES, GatedPages, gated_answer
 from millpond.http.page_request import PageAnswer
 from millpond.observe import log
 
-#: Connections at once; who comes then waits to be accepted.
-MAX_HTTP_CLIENTS = 50
-#: A connection is closed after this, whatever it does. A health check has 5 s: so it is answered in time even where all
-#: places are taken, and as many wait before it, by clients that send nothing.
-CONNECTION_SECONDS = 2.0
-_LIMIT = "millpond.limit"
+#: Connections that have not been accepted yet, in the kernel: who comes then tries again after a second, and later.
+BACKLOG = 1_024
+#: A connection that is kept takes a place which another one needs; and no answer is to be kept anywhere.
+_LAST = (("Connection", "close"), ("Cache-Control", "no-store"))
 
 
 class PlainAnswer(NamedTuple):
@@ -50,7 +46,7 @@ class HttpServer:
         self._gated = gated
         self._routes = routes
         self._where = where
-        self._server: WSGIServer
+        self._server: BoundedServer
 
     def start(self) -> None:
         """Listen. Raises ConfigError where the port is taken, or the address is not this machine's."""
@@ -58,8 +54,7 @@ class HttpServer:
             listener = _listener(*self._address)
         except OSError as error:
             raise ConfigError(f"{self._where}: cannot listen there: {error.strerror or error}") from None
-        workers, options = Pool(MAX_HTTP_CLIENTS), {"log": None, "error_log": None}
-        self._server = WSGIServer(listener, self._serve, spawn=workers, handler_class=_Connection, **options)
+        self._server = BoundedServer(listener, self._serve)
         self._server.start()
 
     @property
@@ -69,17 +64,19 @@ class HttpServer:
 
     def stop(self) -> None:
         """Close the port and every connection."""
-        self._server.stop(timeout=0)
+        self._server.stop()
 
     def _serve(self, environ: Mapping[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        answer = self._answer(environ["REQUEST_METHOD"], environ["PATH_INFO"], environ)
-        headers = [("Content-Type", answer.content_type), ("Cache-Control", "no-store"), *answer.headers]
+        connection: Connection = environ[CONNECTION]
+        with connection.spared():
+            answer = self._answer(environ["REQUEST_METHOD"], environ["PATH_INFO"], environ)
+        headers = [("Content-Type", answer.content_type), *_LAST, *answer.headers]
         if isinstance(answer.body, bytes):
             headers.append(("Content-Length", str(len(answer.body))))
         start_response(f"{answer.status.value} {answer.status.phrase}", headers)
         if environ["REQUEST_METHOD"] == "HEAD":
             return []
-        return [answer.body] if isinstance(answer.body, bytes) else unhurried(answer.body, environ[_LIMIT])
+        return [answer.body] if isinstance(answer.body, bytes) else connection.stream(answer.body)
 
     def _answer(self, method: str, path: str, environ: Mapping[str, Any]) -> PageAnswer:
         try:
@@ -108,27 +105,8 @@ def _listener(host: str, port: int) -> Socket:
     try:
         listener.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
         listener.bind((host, port))
-        listener.listen(MAX_HTTP_CLIENTS)
+        listener.listen(BACKLOG)
     except OSError:
         listener.close()
         raise
     return listener
-
-
-class _Connection(WSGIHandler):  # type: ignore[misc]
-    """One connection. pywsgi itself has no time limit, and prints what a client does wrong to standard error."""
-
-    def handle(self) -> None:
-        with Timeout(CONNECTION_SECONDS, False) as self.limit:
-            super().handle()
-
-    def get_environ(self) -> dict[str, Any]:
-        """What the request is, and the limit of its connection, which a stream starts anew with each part."""
-        return {**super().get_environ(), _LIMIT: self.limit}
-
-    def _handle_client_error(self, ex: Exception) -> tuple[str, bytes]:
-        return "400", b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-
-    def handle_error(self, kind: type[BaseException], error: BaseException, frames: object) -> None:
-        """Close the connection: the client has gone, or its time is over."""
-        self.close_connection = True

@@ -10,7 +10,7 @@ import gevent
 import pytest
 
 from millpond.app.http_settings import HttpSettings
-from millpond.http import http_server
+from millpond.http import bounded_server
 from millpond.http.http_server import HttpServer
 from millpond.process import live_page
 from millpond.process.live_page import MAX_VIEWERS, LivePage
@@ -164,7 +164,7 @@ def test_the_page_can_be_below_a_path_and_can_be_off(one):
 
 
 def test_a_stream_has_a_snapshot_each_second_and_outlives_the_limit_of_a_connection(one, monkeypatch):
-    monkeypatch.setattr(http_server, "CONNECTION_SECONDS", 0.12)
+    monkeypatch.setattr(bounded_server, "CONNECTION_SECONDS", 0.12)
     server = one()
     with opened(server, "GET /events", HOST) as connection:
         data = b""
@@ -177,7 +177,7 @@ def test_a_stream_has_a_snapshot_each_second_and_outlives_the_limit_of_a_connect
 
 
 def test_a_viewer_that_reads_nothing_is_cut_off(one, monkeypatch):
-    monkeypatch.setattr(http_server, "CONNECTION_SECONDS", 0.2)
+    monkeypatch.setattr(bounded_server, "CONNECTION_SECONDS", 0.2)
     monkeypatch.setattr(live_page, "EVENT_SECONDS", 0.0)
     server = one()
     viewers = [opened(server, "GET /events", HOST) for _ in range(MAX_VIEWERS)]
