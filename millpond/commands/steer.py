@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from argparse import Namespace
@@ -11,13 +12,17 @@ from typing import NamedTuple
 from urllib.request import ProxyHandler, build_opener
 
 import msgspec
+from gevent.pool import Pool
 
 from millpond.commands.status_page import status_page
 from millpond.errors import FINISHED, LEFT, MISCONFIGURED
+from millpond.foreign.nearest import did_you_mean
 from millpond.foreign.text import shown
 from millpond.process.control import CONTROL_SECONDS, MAX_CONTROL_ANSWER, Order, addresses, ask
 from millpond.process.snapshot import Snapshot, read_snapshot
 
+#: Workers that are asked at once: one whose hub is held up takes five seconds.
+ASKED_AT_ONCE = 16
 _CLEAR = "\x1b[H\x1b[J"
 
 
@@ -34,11 +39,12 @@ def run(options: Namespace) -> int:
         return _show(options)
     if options.command == "top":
         return _top(options)
-    found = _chosen(find_workers(), options.worker)
+    workers = find_workers()
+    found = _chosen(workers, options.worker)
     if not found:
-        return _nobody(options.worker)
-    if len(found) > 1 and not options.all:
-        print(f"{len(found)} workers run here: choose one by --worker ID, or all by --all", file=sys.stderr)
+        return _nobody(options.worker, workers)
+    if len(found) > 1 and not (options.all or options.worker):
+        print(f"{len(found)} workers run here: choose by --worker ID, or all by --all", file=sys.stderr)
         for worker in found:
             print(f"  {worker.snapshot.worker.pid}  {shown(worker.snapshot.worker.name)}", file=sys.stderr)
         return MISCONFIGURED
@@ -48,24 +54,43 @@ def run(options: Namespace) -> int:
 
 def find_workers() -> list[FoundWorker]:
     """The workers of this user on this machine that answer."""
-    found = []
-    for address in addresses():
-        try:
-            snapshot = ask(address, Order("status")).snapshot
-        except (OSError, msgspec.DecodeError):  # it has just ended, or its hub is blocked
-            continue
-        if snapshot is not None:
-            found.append(FoundWorker(address, snapshot))
-    return sorted(found, key=lambda worker: worker.snapshot.worker.started)
+    found = [worker for worker in Pool(ASKED_AT_ONCE).imap(_look_at, addresses()) if worker is not None]
+    return sorted(found, key=lambda worker: _in_order(worker.snapshot.worker.name))
+
+
+def _look_at(address: str) -> FoundWorker | None:
+    """The worker that listens there; None where it does not answer. One whose hub is held up is named."""
+    try:
+        snapshot = ask(address, Order("status")).snapshot
+    except TimeoutError:
+        pid = address.rpartition("/")[2].partition("-")[0]
+        text = f"pid {pid} has not answered in {CONTROL_SECONDS:g} s: a handler holds up its hub"
+        print(f"{text}; `kill -QUIT {pid}` writes into its log where that stands", file=sys.stderr)
+        return None
+    except (OSError, msgspec.DecodeError):  # it has just ended
+        return None
+    return FoundWorker(address, snapshot) if snapshot is not None else None
+
+
+def _in_order(name: str) -> list[tuple[int, str]]:
+    """web-2 before web-10."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def _chosen(found: Sequence[FoundWorker], which: str) -> list[FoundWorker]:
-    return [one for one in found if which in ("", str(one.snapshot.worker.pid), one.snapshot.worker.name)]
+    """Those of this process id or name; by the name that config.toml has, the workers under one parent too."""
+    if not which:
+        return list(found)
+    exact = [one for one in found if which in (str(one.snapshot.worker.pid), one.snapshot.worker.name)]
+    return exact or [one for one in found if re.fullmatch(rf"{re.escape(which)}-\d+", one.snapshot.worker.name)]
 
 
-def _nobody(which: str) -> int:
-    who = f"no worker {shown(which)}" if which else "no worker of this user"
-    text = f"{who} answers on this machine ([worker] control = true, the same user, the same container)"
+def _nobody(which: str, found: Sequence[FoundWorker]) -> int:
+    if which and found:
+        meant = did_you_mean(which, [one.snapshot.worker.name for one in found])
+        print(f"no worker {shown(which)} runs here; {shown(meant)}", file=sys.stderr)
+        return LEFT
+    text = "no worker answers on this machine ([worker] control = true, the same user, the same container)"
     print(text, file=sys.stderr)
     return LEFT
 
@@ -86,20 +111,26 @@ MAX_SAID = 2_000
 
 
 def _snapshots(options: Namespace) -> list[Snapshot]:
-    """Of the workers that are asked for. A URL that does not answer is named on standard error."""
+    """Of the workers that are asked for. Who does not answer is named on standard error."""
     if not options.url:
-        return [worker.snapshot for worker in _chosen(find_workers(), options.worker)]
+        workers = find_workers()
+        if not (chosen := _chosen(workers, options.worker)):
+            _nobody(options.worker, workers)
+        return [worker.snapshot for worker in chosen]
     found = []
     for url in options.url:
         try:
             found.append(fetch_snapshot(url))
         except (OSError, ValueError, msgspec.DecodeError) as error:
-            print(f"{shown(url)} does not answer as a worker does: {shown(error)}", file=sys.stderr)
+            why = getattr(error, "reason", error)
+            print(f"{shown(url)} does not answer as the page of a worker does: {shown(why)}", file=sys.stderr)
     return found
 
 
 def fetch_snapshot(url: str) -> Snapshot:
     """The snapshot of a worker elsewhere, by GET /status of its page. Raises OSError, ValueError, DecodeError."""
+    if "://" not in url:
+        url = f"http://{url}"
     if not url.startswith(("http://", "https://")):
         raise ValueError("a URL begins with http:// or https://")
     address = url if url.rstrip("/").endswith("/status") else f"{url.rstrip('/')}/status"
@@ -109,11 +140,15 @@ def fetch_snapshot(url: str) -> Snapshot:
 
 def _show(options: Namespace) -> int:
     found = _snapshots(options)
-    if not found:
-        return LEFT if options.url else _nobody(options.worker)
-    for snapshot in found:
-        print(msgspec.json.encode(snapshot).decode() if options.json else "\n".join(status_page(snapshot)), flush=True)
-    return FINISHED
+    if options.json:
+        pages = [[msgspec.json.encode(snapshot).decode()] for snapshot in found]
+    else:
+        pages = [
+            ["", *status_page(snapshot)] if index else status_page(snapshot) for index, snapshot in enumerate(found)
+        ]
+    for page in pages:
+        print("\n".join(page), flush=True)
+    return FINISHED if found else LEFT
 
 
 def _top(options: Namespace) -> int:
@@ -126,7 +161,7 @@ def _top(options: Namespace) -> int:
         lines = [line for page in pages for line in [*page, ""]]
         print(f"{_CLEAR}{_fitted(lines)}" if sys.stdout.isatty() else "\n".join(lines), flush=True)
         time.sleep(max(0.1, options.seconds))
-    return FINISHED if before else LEFT if options.url else _nobody(options.worker)
+    return FINISHED if before else LEFT
 
 
 def _output() -> int:

@@ -31,7 +31,7 @@ def add_steering_commands(commands: Any, common: Any) -> None:
     made["weight"].add_argument("queue", metavar="QUEUE", help="its name in config.toml")
     made["weight"].add_argument("value", metavar="WEIGHT", help="its share beside those of the other queues")
     for parser in made.values():
-        parser.add_argument("--worker", default="", metavar="ID", help="this one alone: its process id, or its name")
+        parser.add_argument("--worker", default="", metavar="ID", help="its process id, or its name")
     for name in ("status", "top"):
         help_text = "ask a worker elsewhere, by its page; can be repeated"
         made[name].add_argument("--url", action="append", default=[], metavar="URL", help=help_text)

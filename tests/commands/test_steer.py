@@ -63,7 +63,7 @@ def test_where_several_run_one_is_to_be_chosen(workers, capsys):
     _, orders = workers
     assert main(["quiet"]) == 3
     err = capsys.readouterr().err
-    assert "2 workers run here: choose one by --worker ID, or all by --all" in err
+    assert "2 workers run here: choose by --worker ID, or all by --all" in err
     assert "  11  a" in err
     assert len(orders) == 1  # none was asked
 
@@ -98,7 +98,51 @@ def test_where_none_runs_it_says_what_it_needs(monkeypatch, capsys):
     monkeypatch.setattr(steer, "find_workers", list)
     for arguments in (["status"], ["quiet"], ["top"]):
         assert main(arguments) == 1
-        assert "no worker of this user answers on this machine" in capsys.readouterr().err
+        assert "no worker answers on this machine" in capsys.readouterr().err
+
+
+def test_a_mistyped_worker_is_met_by_those_that_run(workers, capsys):
+    for command in (["status"], ["dump"]):
+        assert main([*command, "--worker", "c"]) == 1
+        assert capsys.readouterr().err == "no worker c runs here; there are: a, b\n"
+
+
+def test_the_workers_of_one_parent_are_chosen_by_the_name_of_their_settings(workers, capsys):
+    found, orders = workers
+    found[:] = [FoundWorker(f"at {name}", worker(1, name)) for name in ("web-1", "web-2", "web-2b", "webs-1")]
+    assert main(["quiet", "--worker", "web"]) == 0
+    assert [order[0] for order in orders[1:]] == ["at web-1", "at web-2"]
+    capsys.readouterr()
+    assert main(["status", "--worker", "web-2", "--json"]) == 0  # the whole name comes first
+    [line] = capsys.readouterr().out.splitlines()
+    assert msgspec.json.decode(line)["worker"]["name"] == "web-2"
+
+
+def test_workers_are_listed_by_their_names_with_a_line_between(monkeypatch, capsys):
+    names = ["web-10", "web-2", "b"]
+    answers = {name: ControlAnswer(True, "", worker(1, name)) for name in names}
+    monkeypatch.setattr(steer, "addresses", lambda: names)
+    monkeypatch.setattr(steer, "ask", lambda address, order: answers[address])
+    assert main(["status"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    first = [index for index, line in enumerate(lines) if " (pid 1, " in line]
+    assert [lines[index].split()[0] for index in first] == ["b", "web-2", "web-10"]
+    assert [lines[index - 1] for index in first[1:]] == ["", ""]
+
+
+def test_a_worker_whose_hub_is_held_up_is_named_beside_the_others(monkeypatch, capsys):
+    def ask(address, order):
+        if "held" in address:
+            raise TimeoutError("timed out")
+        return ControlAnswer(True, "", worker(1, "well"))
+
+    monkeypatch.setattr(steer, "addresses", lambda: ["\0millpond-control-0/4711-held", "well"])
+    monkeypatch.setattr(steer, "ask", ask)
+    assert main(["status"]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("well (pid 1, ")
+    said = "pid 4711 has not answered in 5 s: a handler holds up its hub; `kill -QUIT 4711` writes into its log"
+    assert err.startswith(said)
 
 
 def test_status_is_a_sentence_and_tables_or_json(workers, capsys):
@@ -162,7 +206,7 @@ def test_a_worker_elsewhere_is_asked_by_its_page(page, end):
 def test_what_is_no_page_of_a_worker_is_named_and_exit_1(page, capsys, body):
     page.script.append(answer(body))
     assert main(["status", "--url", page.url]) == 1
-    assert f"{page.url} does not answer as a worker does" in capsys.readouterr().err
+    assert f"{page.url} does not answer as the page of a worker does" in capsys.readouterr().err
 
 
 def test_a_url_of_another_scheme_is_not_opened(capsys):
