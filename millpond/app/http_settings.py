@@ -35,6 +35,11 @@ class HttpSettings(Unshown, msgspec.Struct, frozen=True):
     show_bodies: bool = False
 
     @property
+    def shows_page(self) -> bool:
+        """Whether the live page is on."""
+        return bool(self.listen) and self.page
+
+    @property
     def address(self) -> tuple[str, int]:
         """The host, without brackets, and the port."""
         host, _, port = self.listen.rpartition(":")

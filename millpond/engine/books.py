@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import NamedTuple
 
 from millpond.engine.attempts import Attempts
@@ -75,6 +75,8 @@ class Books:
         self._metrics = metrics
         self._succeeded = succeeded
         self._no_room = log.Allowance(1)
+        # Called after the log line of each failure; None: nobody asks.
+        self.on_failure: Callable[[Delivery, Outcome, Mapping[str, object]], object] | None = None
         self._clock = clock
 
     @property
@@ -98,6 +100,14 @@ class Books:
         found: dict[str, Counter[str]] = {}
         for (kind, outcome, _), metrics in self._outcome_metrics.items():
             found.setdefault(kind, Counter())[outcome] += metrics.counter.total
+        return found
+
+    def causes_by_type(self) -> dict[str, Counter[str]]:
+        """The causes of each registered type, and of "unknown" ones, where they did not succeed."""
+        found: dict[str, Counter[str]] = {}
+        for (kind, _, cause), metrics in self._outcome_metrics.items():
+            if cause:
+                found.setdefault(kind, Counter())[cause] += metrics.counter.total
         return found
 
     def succeeded_of(self, types: Container[str]) -> int:
@@ -202,6 +212,8 @@ class Books:
         if outcome.name == "succeeded" and not fields["seconds"]:
             text = "succeeded in less than 1 ms"
         log.event(level, f"message.{outcome.name}", text, **fields)
+        if outcome.cause in FAILURES and self.on_failure is not None:
+            self.on_failure(delivery, outcome, fields)
 
 
 def _retried(outcome: Outcome, attempts: Attempts | None) -> tuple[int, str]:

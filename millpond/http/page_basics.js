@@ -3,12 +3,14 @@
 const $ = id => document.getElementById(id);
 // What is called with each snapshot, by the parts of the page.
 const shows = [];
-const FAILED = ["retried", "dead_lettered", "lease_lost"];
+// What is called with what is new of the last hour: see HistoryPart in process/history.py.
+const learns = [];
+const FAILED = ["failed", "timed_out", "rejected", "undecodable"];
 const sum = (counts, names) => names.reduce((all, name) => all + (counts[name] || 0), 0);
 const count = number => number == null ? "" : number.toLocaleString("en");
 const span = seconds => seconds == null ? "" : seconds < 100 ? seconds.toFixed(1) + " s"
   : seconds < 6000 ? Math.round(seconds / 60) + " min" : Math.round(seconds / 3600) + " h";
-const percent = (part, all) => all ? (100 * part / all).toFixed(1) + " %" : "";
+const percent = (part, all) => all ? (100 * part / all).toFixed(part > 0.1 * all ? 0 : 1) + " %" : "";
 const put = (node, text) => { if (node.textContent !== text) node.textContent = text; };
 function element(name, text, kind) {
   const made = document.createElement(name);

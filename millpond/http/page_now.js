@@ -1,19 +1,28 @@
 // What is so now: the process, its handlers, its queues, and what runs.
 const ended = counts => Object.values(counts).reduce((all, number) => all + number, 0);
+const named = (counts, before) =>
+  Object.entries(counts).map(([name, number]) => [before + name.replace("_", " "), count(number)]);
+const perMinute = minute => minute ? count(Math.round(60 * minute.ended / minute.seconds)) : "0";
 const TYPES = [
   {name: "type", value: one => one.event_type},
   {name: "running", value: one => count(one.running) + (one.concurrency ? ` of ${one.concurrency}` : ""), kind: "number"},
   {name: "waiting", value: one => count(one.held), kind: "number"},
+  {name: "a minute", value: one => perMinute(one.minute), kind: "number"},
+  {name: "failed %", value: one => one.minute ? one.minute.failed_percent.toFixed(1) : "", kind: "number",
+    bad: one => one.minute && one.minute.failed},
+  {name: "run p50", value: one => one.minute ? duration(one.minute.run_p50) : "", kind: "number"},
+  {name: "run p95", value: one => one.minute ? duration(one.minute.run_p95) : "", kind: "number"},
   {name: "succeeded", value: one => count(sum(one.outcomes, ["succeeded"])), kind: "number"},
-  {name: "failed", value: one => count(sum(one.outcomes, FAILED)), kind: "number", bad: one => sum(one.outcomes, FAILED)},
-  {name: "share failed", value: one => percent(sum(one.outcomes, FAILED), ended(one.outcomes)), kind: "number"},
+  {name: "failed", value: one => count(sum(one.causes, FAILED)), kind: "number", bad: one => sum(one.causes, FAILED)},
   {name: "breaker", value: one => one.breaker, bad: one => one.breaker !== "closed"}];
 const typeDetails = one => [
   ["handler", one.handler],
   ["limits", [one.rate && `${one.rate} a second`, one.concurrency && `${one.concurrency} at once`].filter(Boolean).join(", ")],
   ["breaker", one.breaker === "closed" ? "" : `${one.breaker}: ${one.breaker_reason}`],
   ["next probe in", one.breaker_seconds ? span(one.breaker_seconds) : ""],
-  ...Object.entries(one.outcomes).map(([name, number]) => [name.replace("_", "-"), count(number)])];
+  ["wait p50, p95", one.minute && one.minute.wait_p50 != null
+    ? `${duration(one.minute.wait_p50)}, ${duration(one.minute.wait_p95)}` : ""],
+  ...named(one.outcomes, ""), ...named(one.causes, "cause: ")];
 const QUEUES = [
   {name: "queue", value: one => one.name},
   {name: "state", value: one => one.state, bad: one => one.state !== "receiving"},
@@ -32,7 +41,7 @@ const queueDetails = one => [
   ["in flight, SQS says", count(one.depth && one.depth.in_flight)],
   ["delayed, SQS says", count(one.depth && one.depth.delayed)],
   ["received", count(one.received)], ["redelivered", count(one.redelivered)], ["abandoned", one.abandoned || ""],
-  ...Object.entries(one.causes).map(([name, number]) => ["cause: " + name.replace("_", " "), count(number)])];
+  ...named(one.outcomes, ""), ...named(one.causes, "cause: ")];
 const RUNNING = [
   {name: "event id", value: one => one.event_id},
   {name: "type", value: one => one.event_type},
@@ -57,10 +66,8 @@ function fact(name, value, isBad) {
   return box;
 }
 function showWorker(snapshot) {
-  const worker = snapshot.worker, outcomes = {};
-  for (const queue of snapshot.queues)
-    for (const [name, number] of Object.entries(queue.outcomes)) outcomes[name] = (outcomes[name] || 0) + number;
-  const all = ended(outcomes), failed = sum(outcomes, FAILED);
+  const worker = snapshot.worker, over = value => snapshot.queues.reduce((all, queue) => all + value(queue), 0);
+  const failed = over(queue => sum(queue.causes, FAILED)), well = over(queue => sum(queue.outcomes, GOOD));
   document.title = `[${worker.slots_busy}/${worker.slots}] ${worker.name}`;
   put($("name"), worker.name);
   put($("state"), worker.state + (worker.why ? ` (${worker.why})` : ""));
@@ -68,8 +75,8 @@ function showWorker(snapshot) {
   put($("about"), `Millpond ${worker.version}, pid ${worker.pid}, up ${span(worker.uptime_seconds)}`);
   $("facts").replaceChildren(
     fact("slots at work", `${count(worker.slots_busy)} / ${count(worker.slots)}`),
-    fact("in hand", count(worker.in_hand)), fact("succeeded", count(outcomes.succeeded || 0)),
-    fact("failed", all ? `${count(failed)} (${percent(failed, all)})` : "0", failed),
+    fact("in hand", count(worker.in_hand)), fact("a minute", worker.minute ? perMinute(worker.minute) : ""),
+    fact("succeeded", count(well)), fact("failed", failed ? `${count(failed)}, ${percent(failed, failed + well)}` : "0", failed),
     fact("memory", worker.memory_bytes ? Math.round(worker.memory_bytes / 1e6) + " MB" : "unknown"),
     fact("hub blocked", count(worker.hub_blocked), worker.hub_blocked), fact("stuck", count(worker.stuck), worker.stuck));
 }

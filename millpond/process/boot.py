@@ -29,6 +29,7 @@ from millpond.process.claim_store import check_store, open_store
 from millpond.process.control import ControlServer
 from millpond.process.core import Core
 from millpond.process.follower import start_followers
+from millpond.process.history import History
 from millpond.process.letter_desk import LetterDesk
 from millpond.process.live_page import LivePage
 from millpond.process.observer import Observer
@@ -66,22 +67,26 @@ def build(
         min(longest_wait_seconds, UNTIL_EMPTY_WAIT_SECONDS) if until_empty else longest_wait_seconds, settings
     )
     handlers = discovery.handlers_of(settings)
-    kept, worker = ProcessMetrics(settings), settings.worker
-    metrics = kept.metrics
+    worker = settings.worker
     core = Core(worker.concurrency, worker.drain_limit, clock or SystemClock(), signals or ExitSignals())
     core.install_signals()
     prepare_process()
     observer = Observer(core, worker.name)
+    history = History(core, observer)
+    kept = ProcessMetrics(settings, *([history] if settings.http.shows_page else []))
+    metrics = kept.metrics
     steering = Steering(core, observer)
     if link is not None:
         link.watch(steering)
     steering.install_signals(core.signals)
     desk = LetterDesk(core, settings.queues, settings.http.show_bodies)
-    control, gated = ControlServer(steering, observer), LivePage(settings.http, core, observer, desk).gated
+    control, gated = ControlServer(steering, observer), LivePage(settings.http, core, observer, history, desk).gated
     followers = start_followers(settings, core, os.environ, control, kept.pages, link, gated)
     teardowns = core.boot(partial(set_up, handlers)) or ()
     queues = core.boot(partial(_wire, settings, core, handlers, metrics)) or Queues((), Refusals(core))
     teardowns, followers = [*teardowns, *queues.closing, desk.close], [*followers, desk]
+    if settings.http.shows_page:
+        history.watch(queues.consumers)
     options: Any = {"teardowns": teardowns, "until_empty": until_empty, "followers": followers}
     return Service(core, metrics, queues, observer, steering, **options)
 

@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from http import HTTPStatus
 from secrets import token_urlsafe
 
+import msgspec
+
 from millpond.app.http_settings import HttpSettings
 from millpond.http.gated_pages import NO_PAGES, GatedPages, Page
 from millpond.http.page_access import AccessRules, Purpose
 from millpond.http.page_frame import page_html
 from millpond.http.page_request import PageAnswer, PageRequest
 from millpond.process.core import Core
+from millpond.process.history import History, HistoryPlace
 from millpond.process.letter_desk import LetterDesk
 from millpond.process.letter_pages import LetterPages
 from millpond.process.observer import Observer
@@ -38,11 +41,14 @@ _POLICY = (
 class LivePage:
     """Shows what `observer` sees, which asks nobody; and the dead letters of `desk`, when it is asked to."""
 
-    def __init__(self, settings: HttpSettings, core: Core, observer: Observer, desk: LetterDesk) -> None:
+    def __init__(
+        self, settings: HttpSettings, core: Core, observer: Observer, history: History, desk: LetterDesk
+    ) -> None:
         self._settings = settings
         self._letters = LetterPages(desk, bool(settings.token), _GUARDS)
         self._core = core
         self._observer = observer
+        self._history = history
         self._viewers = 0
 
     @property
@@ -50,7 +56,7 @@ class LivePage:
         """The pages, below the prefix, and who may see them."""
         if not self._settings.page:
             return NO_PAGES
-        pages = {"/": self._html, "/status": self._status, "/events": self._events}
+        pages = {"/": self._html, "/status": self._status, "/events": self._events, "/history": self._whole_history}
         hosts = frozenset(host.lower() for host in self._settings.hosts)
         found = {path: Page(Purpose.LOOK, answer) for path, answer in pages.items()} | self._letters.pages
         below = {f"{self._settings.prefix}{path}": page for path, page in found.items()}
@@ -67,6 +73,9 @@ class LivePage:
             HTTPStatus.OK, snapshot_json(self._observer.take(bodies=self._settings.show_bodies)), _JSON, _GUARDS
         )
 
+    def _whole_history(self, request: PageRequest) -> PageAnswer:
+        return PageAnswer(HTTPStatus.OK, msgspec.json.encode(self._history.since(HistoryPlace())), _JSON, _GUARDS)
+
     def _events(self, request: PageRequest) -> PageAnswer:
         if self._viewers >= MAX_VIEWERS:
             text = f"{MAX_VIEWERS} viewers look at this worker already\n"
@@ -79,7 +88,11 @@ class LivePage:
             end = self._core.clock.now() + STREAM_SECONDS
             yield b"retry: 1000\n\n"
             bodies = self._settings.show_bodies
+            place = HistoryPlace()
             while self._core.clock.now() < end:
+                part, place = self._history.since(place), self._history.place
+                if part.is_news:
+                    yield b"event: history\ndata: " + msgspec.json.encode(part) + b"\n\n"
                 yield b"data: " + snapshot_json(self._observer.take(MAX_STREAMED_RUNNING, bodies)) + b"\n\n"
                 self._core.clock.sleep(EVENT_SECONDS)
         finally:

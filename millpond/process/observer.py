@@ -6,7 +6,7 @@ import heapq
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from millpond import __version__
 from millpond.engine.consumer import Consumer
@@ -16,6 +16,7 @@ from millpond.engine.receiving import QUIET
 from millpond.foreign.body_text import body_line
 from millpond.foreign.text import shown
 from millpond.observe import log
+from millpond.observe.last_hour import LastHour, MinuteSummary
 from millpond.process.core import Core
 from millpond.process.snapshot import (
     QueueDepth,
@@ -49,6 +50,7 @@ class Observer:
         self.queues: Queues | None = None
         self.depths: dict[str, QueueDepth] = {}
         self.on_look: Callable[[], object] = _nothing  # a person wants a snapshot: what is too old is asked for anew
+        self.hour: LastHour | None = None  # what is known of percentiles and rates
         self._core = core
         self._name = name
         self._started = core.clock.time()
@@ -62,7 +64,7 @@ class Observer:
             taken=wall_time,
             worker=self._worker(),
             queues=[queue_of(consumer, now, wall_time, self.depths.get(consumer.name)) for consumer in consumers],
-            types=types_of(consumers, running, now),
+            types=types_of(consumers, running, now, self.hour.minutes if self.hour is not None else {}),
             running=[running_of(one, now, bodies) for one in heapq.nsmallest(most_running, running, key=_started)],
             running_number=len(running),
         )
@@ -109,6 +111,7 @@ class Observer:
             hub_blocked=watchdog.hub_blocked if watchdog is not None else 0,
             leases_rescued=watchdog.leases_rescued if watchdog is not None else 0,
             stuck=core.pool.written_off,
+            minute=self.hour.minute if self.hour is not None else None,
             log_level=logging.getLevelName(logging.getLogger().level).lower(),
         )
 
@@ -149,19 +152,34 @@ def queue_of(consumer: Consumer, now: float, wall_time: float, depth: QueueDepth
     )
 
 
-def types_of(consumers: Sequence[Consumer], running: list[Delivery], now: float) -> list[TypeSnapshot]:
+def types_of(
+    consumers: Sequence[Consumer], running: list[Delivery], now: float, minutes: Mapping[str, MinuteSummary]
+) -> list[TypeSnapshot]:
     """Every type that has a handler, over all queues."""
-
     at_work = Counter(one.desk.route.event_type for one in running if one.desk is not None)
-    outcomes: dict[str, Counter[str]] = {}
-    for consumer in consumers:
-        for kind, counts in consumer.books.outcomes_by_type().items():
-            outcomes.setdefault(kind, Counter()).update(counts)
+    outcomes = added(consumer.books.outcomes_by_type() for consumer in consumers)
+    causes = added(consumer.books.causes_by_type() for consumer in consumers)
     desks = consumers[0].desks if consumers else ()
-    return [type_of(desk, at_work, outcomes, now) for desk in desks]
+    return [type_of(desk, at_work, outcomes, causes, minutes, now) for desk in desks]
 
 
-def type_of(desk: Desk, at_work: Mapping[str, int], outcomes: Mapping[str, Counter[str]], now: float) -> TypeSnapshot:
+def added(counts: Iterable[Mapping[str, Counter[str]]]) -> dict[str, Counter[str]]:
+    """The sums, by type."""
+    sums: dict[str, Counter[str]] = {}
+    for one in counts:
+        for kind, numbers in one.items():
+            sums.setdefault(kind, Counter()).update(numbers)
+    return sums
+
+
+def type_of(
+    desk: Desk,
+    at_work: Mapping[str, int],
+    outcomes: Mapping[str, Counter[str]],
+    causes: Mapping[str, Counter[str]],
+    minutes: Mapping[str, MinuteSummary],
+    now: float,
+) -> TypeSnapshot:
     """One type, by its desk."""
     gate, event_type = desk.gate, desk.route.event_type
     return TypeSnapshot(
@@ -175,6 +193,8 @@ def type_of(desk: Desk, at_work: Mapping[str, int], outcomes: Mapping[str, Count
         breaker_reason=log.printable(gate.reason) if gate.is_shut else "",
         breaker_seconds=round(gate.breaker.seconds_left(now), 1),
         outcomes=dict(outcomes.get(event_type, {})),
+        causes=dict(causes.get(event_type, {})),
+        minute=minutes.get(event_type),
     )
 
 

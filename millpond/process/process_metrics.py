@@ -18,10 +18,10 @@ from millpond.process.process_name import ProcessName
 
 
 class ProcessMetrics:
-    """The `metrics` of a process. CloudWatch comes before StatsD, whose packets take a part of each second."""
+    """The `metrics` of a process, for these sinks too. StatsD comes last: its packets take a part of each second."""
 
-    def __init__(self, settings: AllSettings) -> None:
-        sinks: list[MetricSink] = []
+    def __init__(self, settings: AllSettings, *own_sinks: MetricSink) -> None:
+        sinks = [*own_sinks]
         self._name = settings.worker.name
         self._histograms = MetricHistograms()
         if settings.http.listen:

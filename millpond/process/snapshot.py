@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from millpond.observe.last_hour import MinuteSummary
+
 WorkerState = Literal["booting", "running", "quiet", "draining"]
 
 
@@ -37,6 +39,7 @@ class WorkerSnapshot(SnapshotPart, frozen=True, kw_only=True):
     leases_rescued: int
     stuck: int
     log_level: str
+    minute: MinuteSummary | None = None  # where the page is on, and something has ended
 
 
 class QueueDepth(SnapshotPart, frozen=True, kw_only=True):
@@ -95,6 +98,8 @@ class TypeSnapshot(SnapshotPart, frozen=True, kw_only=True):
     breaker_reason: str
     breaker_seconds: float  # until the next probe
     outcomes: dict[str, int]
+    causes: dict[str, int] = {}
+    minute: MinuteSummary | None = None  # where the page is on, and some of it have ended
 
 
 class RunningSnapshot(SnapshotPart, frozen=True, kw_only=True):

@@ -56,7 +56,7 @@ class Desk:
         )
         of_other = SimpleNamespace(name="other", url=letters.url, queue=queue.sources["emails"], dead_letters=None)
         self.desk.ready([of_worker, of_other])
-        self.server = HttpServer(("127.0.0.1", 0), {}, "[http]", LivePage(http, self.core, None, self.desk).gated)
+        self.server = HttpServer(("127.0.0.1", 0), {}, "[http]", LivePage(http, self.core, None, None, self.desk).gated)
         self.server.start()
         self.port = self.server.port
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+import time
 
 import gevent
 import pytest
@@ -12,7 +13,11 @@ import pytest
 from millpond.app.http_settings import HttpSettings
 from millpond.http import bounded_server
 from millpond.http.http_server import HttpServer
+from millpond.observe.metric_row import MetricKey
+from millpond.observe.metrics import MetricSecond
 from millpond.process import live_page
+from millpond.process.history import History
+from millpond.process.hour_marks import MarkedState
 from millpond.process.live_page import MAX_VIEWERS, LivePage
 from millpond.process.snapshot import Snapshot, read_snapshot
 from tests.process.snapshots import FULL
@@ -27,6 +32,7 @@ class Clock:
     def now(self) -> float:
         return gevent.get_hub().loop.now()
 
+    time = staticmethod(time.time)
     sleep = staticmethod(gevent.sleep)
 
 
@@ -50,7 +56,8 @@ def one(monkeypatch):
 
     def start(**settings: object) -> HttpServer:
         process = Process()
-        page = LivePage(HttpSettings(listen="127.0.0.1:0", **settings), process, process, process)
+        process.history = History(process, process)
+        page = LivePage(HttpSettings(listen="127.0.0.1:0", **settings), process, process, process.history, process)
         servers.append(server := HttpServer(("127.0.0.1", 0), {}, "[http]", page.gated))
         server.start()
         server.process = process
@@ -119,16 +126,54 @@ def test_bodies_are_asked_for_only_where_the_settings_allow_them(one):
             assert server.process.bodies is allowed
 
 
+def test_the_history_is_whole_at_the_begin_of_a_stream_and_then_only_what_is_new(one):
+    server = one()
+    hour, marks = server.process.history.hour, server.process.history.marks
+    hour.take(MetricSecond({MetricKey("succeeded", "q", "a"): 3}, {}, {}))
+    with opened(server, "GET /events", HOST) as connection, gevent.Timeout(5):
+        first = history_in(until(connection, b"event: history"), connection)
+        assert (first["whole"], [mark["kind"] for mark in first["marks"]]) == (True, ["start"])
+        assert [bucket["outcomes"] for bucket in first["buckets"]] == [{"succeeded": 3}]
+        marks.look(1.0, MarkedState(blocked=1))
+        part = first
+        while "marks" not in part or part.get("whole"):
+            part = history_in(b"", connection)
+        assert [mark["text"] for mark in part["marks"]] == ["hub blocked once"]
+    whole = json.loads(ask(server, "GET /history", HOST)[2])
+    assert [mark["kind"] for mark in whole["marks"]] == ["start", "blocked"]
+
+
+def history_in(data: bytes, connection: socket.socket) -> dict[str, object]:
+    """The next event of the history."""
+    while not (found := re.search(rb"event: history\ndata: (\{.*?\})\n\n", data)):
+        data += more(connection)
+    return json.loads(found[1])
+
+
+def more(connection: socket.socket) -> bytes:
+    data = connection.recv(65_536)
+    assert data, "the stream has ended"
+    return data
+
+
+def test_a_stream_without_news_has_no_history_in_it(one):
+    with opened(one(), "GET /events", HOST) as connection:
+        data = b""
+        while data.count(b"\r\ndata: ") < 5:
+            data += more(connection)
+    assert data.count(b"event: history") == 1
+
+
 def test_head_has_no_body_and_opens_no_stream(one):
     server = one()
-    for path in ("/", "/status", "/events"):
+    for path in ("/", "/status", "/events", "/history"):
         status, _, body = ask(server, f"HEAD {path}", HOST)
         assert (status, body) == (200, "")
     for _ in range(MAX_VIEWERS + 1):
         assert ask(server, "HEAD /events", HOST)[0] == 200
 
 
-@pytest.mark.parametrize("path", ["/", "/status", "/events"])
+@pytest.mark.parametrize("path", ["/", "/status", "/events", "/history"])
 def test_a_name_that_was_led_here_another_method_and_no_host_see_nothing(one, path):
     server = one(token=TOKEN)
     for line, header, wanted in (
@@ -172,7 +217,7 @@ def test_a_stream_has_a_snapshot_each_second_and_outlives_the_limit_of_a_connect
             data += part
     assert data.count(b"data: ") >= 8
     assert b"text/event-stream" in data
-    (first,) = re.findall(rb"data: (\{.*?\})\n\n", data)[:1]
+    (first,) = re.findall(rb"\r\ndata: (\{.*?\})\n\n", data)[:1]
     assert json.loads(first)["worker"]["name"] == FULL.worker.name
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
 import urllib.request
 from collections import Counter
 from signal import SIGTERM
+from typing import Any
 
 import pytest
 
@@ -27,12 +29,22 @@ GOOD, BAD = 60, 20
 PROMETHEUS = ("millpond_succeeded_total", "millpond_rejected_total")
 
 
-def page_of(worker: WorkerProcess) -> str:
+def page_of(worker: WorkerProcess, path: str = "metrics", kind: str = "text/plain") -> str:
     [ready] = worker.all("http.ready")
     port = ready["port"]
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
-        assert answer.headers["Content-Type"].startswith("text/plain")
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=5) as answer:
+        assert answer.headers["Content-Type"].startswith(kind)
         return answer.read().decode()
+
+
+def history_of(worker: WorkerProcess) -> dict[str, Any]:
+    return json.loads(page_of(worker, "history", "application/json"))
+
+
+def numbers_in(hours: list[dict[str, Any]]) -> tuple[int, int]:
+    buckets = [bucket for hour in hours for bucket in hour["buckets"]]
+    succeeded = sum(bucket.get("outcomes", {}).get("succeeded", 0) for bucket in buckets)
+    return succeeded, sum(bucket.get("failed", 0) for bucket in buckets)
 
 
 def sums_in(page: str, name: str) -> int:
@@ -69,9 +81,14 @@ def test_the_numbers_of_two_workers_are_equal_wherever_they_go_and_no_gauge_is_a
             end = time.monotonic() + 30
             while (done := [sum(sums_in(page_of(one), name) for one in workers) for name in PROMETHEUS]) != [GOOD, BAD]:
                 assert time.monotonic() < end, done
+            while (done := numbers_in(hours := [history_of(worker) for worker in workers])) != (GOOD, BAD):
+                assert time.monotonic() < end, done
+                time.sleep(0.1)
             for worker in workers:
                 worker.signal(SIGTERM)
             assert [worker.exit_code() for worker in workers] == [0, 0]
+    assert sum(group["count"] for hour in hours for group in hour["failures"]) == BAD
+    assert {(group["event_type"], group["error"]) for hour in hours for group in hour["failures"]} == {("bad", "no")}
     lines = [line.partition(":") for line in statsd.lines()]
     statsd.close()
     counted = Counter[str]()

@@ -1,0 +1,127 @@
+"""The last hour in buckets, and the percentiles of times: numbers that were reckoned by hand."""
+
+from __future__ import annotations
+
+import random
+import statistics
+
+import pytest
+
+from millpond.observe.last_hour import MAX_BUCKETS, LastHour
+from millpond.observe.metric_row import MetricKey
+from millpond.observe.metrics import MetricSecond
+from millpond.observe.time_spread import SPREAD_BOUNDS_MS, TimeSpread
+
+
+def key(name, kind="a"):
+    return MetricKey(name, "q", kind)
+
+
+class Hour:
+    """A LastHour whose seconds are given to it."""
+
+    def __init__(self):
+        self.now = 0.0
+        self.hour = LastHour(lambda: self.now, lambda: 1_000_000.0 + self.now)
+
+    def second(self, counts=None, times=None, seconds=1.0):
+        self.now += seconds
+        self.hour.take(MetricSecond(counts or {}, times or {}, {}))
+
+
+@pytest.mark.parametrize(
+    ("times", "percent", "wanted"),
+    [
+        ([], 50, None),
+        ([7.0], 50, 7.0),
+        ([7.0], 95, 7.0),
+        ([5.0] * 1_000, 95, 5.0),
+        ([-3.0], 50, 0.0),
+        ([1e12, 1e12], 50, 1e12),
+        ([1.0] * 95 + [10_000.0] * 5, 95, 1.0),
+        ([1.0] * 94 + [10_000.0] * 6, 95, 10_000.0),
+        ([100.0] * 50 + [4_000.0] * 50, 50, 100.0),
+    ],
+)
+def test_a_percentile_is_the_time_that_this_share_does_not_exceed(times, percent, wanted):
+    """To within a bucket of the histogram, which is 19 % wide."""
+    found = TimeSpread(times).percentile(percent)
+    assert found == wanted if wanted is None else found == pytest.approx(wanted, rel=0.19)
+
+
+def test_between_two_bounds_the_times_lie_evenly():
+    low, high = SPREAD_BOUNDS_MS[40], SPREAD_BOUNDS_MS[41]
+    ten = TimeSpread([low + (high - low) * (step + 0.5) / 10 for step in range(10)])
+    assert ten.percentile(50) == pytest.approx(low + (high - low) * 0.45)
+    assert ten.percentile(95) == pytest.approx(low + (high - low) * 0.95)
+
+
+def test_percentiles_of_many_times_are_right_to_a_few_percent_and_merged_ones_the_same():
+    chance = random.Random(1)
+    times = [chance.lognormvariate(3, 1.5) for _ in range(10_000)]
+    cuts, merged = statistics.quantiles(times, n=100), TimeSpread(times[:3_000])
+    merged.merge(TimeSpread(times[3_000:]))
+    for percent in (50, 95):
+        found = TimeSpread(times).percentile(percent)
+        assert found == pytest.approx(cuts[percent - 1], rel=0.03)
+        assert merged.percentile(percent) == found
+    assert merged.count == sum(merged.numbers) == 10_000
+
+
+def test_a_bucket_has_what_ended_in_its_ten_seconds():
+    one = Hour()
+    for _ in range(9):
+        one.second({key("succeeded"): 6, key("discarded"): 1}, {key("duration"): [20.0], key("latency"): [3_000.0]})
+    assert one.hour.closed == 0
+    one.second({key("retried"): 2, key("failed"): 1, key("unavailable"): 1, MetricKey("received", "q"): 50})
+    [bucket] = one.hour.since(0)
+    assert one.hour.closed == 1
+    assert (bucket.at, bucket.seconds) == (1_000_000.0, 10.0)
+    assert bucket.outcomes == {"succeeded": 54, "discarded": 9, "retried": 2}
+    assert bucket.failed == 1
+    assert (bucket.wait_p50, bucket.wait_p95, bucket.run_p50, bucket.run_p95) == (3.0, 3.0, 0.02, 0.02)
+    one.second({key("succeeded", "b"): 1})
+    assert [bucket.at for bucket in one.hour.since(0)] == [1_000_000.0, 1_000_010.0]
+    assert [bucket.outcomes for bucket in one.hour.since(1)] == [{"succeeded": 1}]
+
+
+def test_a_hub_that_was_blocked_makes_one_long_bucket():
+    one = Hour()
+    one.second({key("succeeded"): 30}, seconds=45.0)
+    one.second({}, seconds=10.0)
+    assert [(one.at, one.seconds) for one in one.hour.since(0)] == [(1_000_000.0, 45.0), (1_000_045.0, 10.0)]
+
+
+def test_a_bucket_in_which_nothing_ended_has_no_percentiles_and_the_open_one_is_left_out():
+    one = Hour()
+    for _ in range(15):
+        one.second()
+    [bucket] = one.hour.since(0)
+    assert (bucket.outcomes, bucket.failed, bucket.run_p50, bucket.wait_p95) == ({}, 0, None, None)
+
+
+def test_an_hour_is_kept_and_no_more():
+    one = Hour()
+    for _ in range(MAX_BUCKETS + 20):
+        one.second({key("succeeded"): 1}, seconds=10.0)
+    buckets = one.hour.since(0)
+    assert (len(buckets), one.hour.closed) == (MAX_BUCKETS, MAX_BUCKETS + 20)
+    assert buckets[0].at == 1_000_000.0 + 200
+    assert len(one.hour.since(one.hour.closed - 3)) == 3
+    assert one.hour.since(one.hour.closed) == []
+
+
+def test_the_minute_of_a_type_is_that_of_six_buckets_and_ends():
+    one = Hour()
+    assert (one.hour.minute, one.hour.minutes) == (None, {})
+    one.second({key("succeeded"): 30, key("failed"): 10, key("retried"): 10}, {key("duration"): [50.0]}, seconds=10.0)
+    one.second({key("succeeded", "b"): 60}, {key("duration", "b"): [70.0]}, seconds=10.0)
+    minute, whole = one.hour.minutes["a"], one.hour.minute
+    assert (minute.seconds, minute.ended, minute.failed, minute.failed_percent) == (20.0, 40, 10, 25.0)
+    assert (minute.run_p50, minute.wait_p50) == (0.05, None)
+    assert (whole.ended, whole.failed, whole.failed_percent) == (100, 10, 10.0)
+    for _ in range(5):
+        one.second(seconds=10.0)
+    assert {*one.hour.minutes} == {"b"}
+    one.second(seconds=10.0)
+    assert (one.hour.minutes, one.hour.minute.ended, one.hour.minute.seconds) == ({}, 0, 60.0)
