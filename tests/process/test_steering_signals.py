@@ -228,7 +228,7 @@ def test_a_worker_is_looked_at_and_steered_by_commands(start):
     code, _, refused = command("quiet", "nowhere", *me)
     assert (code, "there is no queue nowhere in this worker; there are: q" in refused) == (1, True)
     code, _, nobody = command("status", "--worker", "no-such-worker")
-    assert (code, "no worker no-such-worker answers on this machine" in nobody) == (1, True)
+    assert (code, "no worker no-such-worker runs here; there are: " in nobody) == (1, True)
 
 
 def test_top_shows_a_worker_until_it_ends(start):
