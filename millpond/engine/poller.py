@@ -19,6 +19,7 @@ from millpond.hub.backoff import call_back_off_seconds
 from millpond.hub.clock import Clock, Event
 from millpond.hub.countdown import Countdown
 from millpond.observe import log
+from millpond.observe.screen import counted
 from millpond.sqs.http_connection import TOO_LARGE
 from millpond.sqs.queue import Queue, Received
 
@@ -216,7 +217,7 @@ class Pollers:
 
     def _log_receive(self, asked: int, got: int, started: float) -> None:
         seconds = round(self._clock.now() - started, 3)
-        text = f"a receive of {asked} brought {got} in {seconds:g} s; {self.active} pollers"
+        text = f"a receive of {asked} brought {got} in {seconds:g} s; {counted(self.active, 'poller')}"
         log.event(logging.DEBUG, "poll.done", text, queue=self._receiver.name, asked=asked, got=got, seconds=seconds)
 
     def _miss(self, poller: Poller) -> None:

@@ -15,6 +15,7 @@ from contextlib import suppress
 import msgspec
 
 from millpond.errors import CRASHED, FINISHED, LEFT, MISCONFIGURED
+from millpond.observe.screen import counted
 from millpond.process.member import ALL_QUEUES, Member, MemberState, exit_code_of
 from millpond.process.parent_log import ParentLog
 from millpond.process.parent_notifier import ParentNotifier
@@ -185,7 +186,7 @@ class Parent:
             text = f"{queue}: {who} stopped ({end['why']}); {done}"
             self._log.event(logging.INFO, "workers.stopped", text, queue=queue, workers=workers, **numbers, **end)
         if self._without_books:
-            text = f"{self._without_books} workers ended without books: what they had in hand comes back, uncounted"
+            text = f"{counted(self._without_books, 'worker')} ended without books: what was in hand comes back, uncounted"
             self._log.event(logging.WARNING, "workers.uncounted", text, workers=self._without_books)
         self._notifier.ended()
 
