@@ -186,7 +186,7 @@ class Parent:
             text = f"{queue}: {who} stopped ({end['why']}); {done}"
             self._log.event(logging.INFO, "workers.stopped", text, queue=queue, workers=workers, **numbers, **end)
         if self._without_books:
-            text = f"{counted(self._without_books, 'worker')} ended without books: what was in hand comes back, uncounted"
+            text = f"{counted(self._without_books, 'worker')} ended without books: what they had comes back, uncounted"
             self._log.event(logging.WARNING, "workers.uncounted", text, workers=self._without_books)
         self._notifier.ended()
 
