@@ -14,7 +14,7 @@ from millpond.app.config import QueueSettings
 from millpond.app.http_settings import HttpSettings
 from millpond.dead_letters import mover, sweep
 from millpond.dead_letters.dead_letter_queue import DeadLetterQueue
-from millpond.http import http_server
+from millpond.http import bounded_server
 from millpond.http.http_server import HttpServer
 from millpond.http.page_request import MAX_PAGE_BODY
 from millpond.hub.clock import SystemClock
@@ -179,7 +179,7 @@ def test_bodies_are_shown_only_where_the_settings_allow_it_and_without_secrets(l
 
 def test_a_look_outlives_the_limit_of_a_connection(letters, desk, monkeypatch):
     """SQS can take longer than a client that sends nothing may."""
-    monkeypatch.setattr(http_server, "CONNECTION_SECONDS", 0.15)
+    monkeypatch.setattr(bounded_server, "CONNECTION_SECONDS", 0.15)
     monkeypatch.setattr(sweep, "WAIT_SECONDS", 1)
     monkeypatch.setattr(sweep, "EMPTY_RECEIVES", 1)
     letters.put(1)
