@@ -24,7 +24,7 @@ quick: lint
 # The live page in a real browser: Debian's chromium. Makes the pictures in docs/pictures.
 browser: $(VENV)/dev
 	command -v chromium >/dev/null || (apt-get update && apt-get install -y --no-install-recommends chromium)
-	$(BIN)/python -m pytest -q tests/browser/live_page_in_browser.py $(TESTS)
+	$(BIN)/python -m pytest -q tests/browser/live_page_in_browser.py tests/browser/letters_in_browser.py $(TESTS)
 
 # dashboards/ with all that is behind them: npm's statsd, Debian's carbon, graphite-web and prometheus; three minutes. Makes
 # the pictures in docs/pictures. TESTS="-k alerts" for some of it.

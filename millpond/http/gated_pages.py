@@ -9,7 +9,11 @@ from typing import Any, NamedTuple
 from millpond.http.page_access import AccessRules, Purpose, denial_of
 from millpond.http.page_request import PageAnswer, PageRequest, request_of, with_body
 
-_ASK_FOR_TOKEN = (("WWW-Authenticate", 'Basic realm="the token of [http]", charset="UTF-8"'),)
+# A browser asks its user where a page is refused; not where a script is, which has a field for the token.
+_ASK_FOR_TOKEN = {
+    Purpose.LOOK: (("WWW-Authenticate", 'Basic realm="the token of [http]", charset="UTF-8"'),),
+    Purpose.CHANGE: (("WWW-Authenticate", 'Bearer realm="the token of [http]"'),),
+}
 
 
 class Page(NamedTuple):
@@ -35,13 +39,13 @@ def gated_answer(gated: GatedPages, environ: Mapping[str, Any]) -> PageAnswer:
     try:
         request = request_of(environ)
         if (status := denial_of(request, page.purpose, gated.rules)) is not None:
-            return _denied(status)
+            return _denied(status, page.purpose)
         request = with_body(request, environ) if page.purpose is Purpose.CHANGE else request
     except ValueError:
-        return _denied(HTTPStatus.BAD_REQUEST)
+        return _denied(HTTPStatus.BAD_REQUEST, page.purpose)
     return page.answer(request)
 
 
-def _denied(status: HTTPStatus) -> PageAnswer:
-    headers = _ASK_FOR_TOKEN if status is HTTPStatus.UNAUTHORIZED else ()
+def _denied(status: HTTPStatus, purpose: Purpose) -> PageAnswer:
+    headers = _ASK_FOR_TOKEN[purpose] if status is HTTPStatus.UNAUTHORIZED else ()
     return PageAnswer(status, f"{status.phrase}\n".encode(), headers=headers)

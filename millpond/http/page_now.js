@@ -89,6 +89,6 @@ shows.push(showWorker, snapshot => {
 $("filter").value = new URLSearchParams(location.search).get("show") || "";
 $("filter").addEventListener("input", () => {
   const wanted = $("filter").value;
-  history.replaceState(null, "", wanted ? "?show=" + encodeURIComponent(wanted) : location.pathname);
+  history.replaceState(null, "", (wanted ? "?show=" + encodeURIComponent(wanted) : location.pathname) + location.hash);
   if (latest) running();
 });

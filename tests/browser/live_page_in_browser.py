@@ -82,7 +82,7 @@ def test_it_shows_the_worker_and_asks_nobody_else(worker, browser):
     assert "report.make" in browser.run(TEXT.format("types"))
     assert "jobs" in browser.run(TEXT.format("queues"))
     asked = {url.split("?")[0] for url in browser.requests if not url.startswith("data:")}
-    assert asked == {f"http://127.0.0.1:{worker.port}/", f"http://127.0.0.1:{worker.port}/events"}
+    assert asked == {f"http://127.0.0.1:{worker.port}/{path}" for path in ("", "events", "letters")}
     assert browser.console == []
 
 
