@@ -4,9 +4,9 @@ from millpond.installed import require_packages
 
 require_packages()
 
-from gevent import monkey
+from millpond.patched import patch_all
 
-monkey.patch_all()
+patch_all()
 
 import sys
 

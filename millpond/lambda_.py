@@ -7,9 +7,9 @@
 The patch comes first, before anything else is imported: so this is the first import of that file.
 """
 
-from gevent import monkey
+from millpond.patched import patch_all
 
-monkey.patch_all()
+patch_all()
 
 import logging
 import os

@@ -3,9 +3,9 @@
 import os
 import signal
 
-from gevent import monkey
+from millpond.patched import patch_all
 
-monkey.patch_all()
+patch_all()
 
 # nohup and a shell's background ignore these, and a worker would inherit that: it would not see what a test sends it.
 # Here they stay ignored, but by a handler: what has one is at its default again in a process that is started.

@@ -30,19 +30,20 @@ MAY_IMPORT = {
     "app": "errors foreign observe message hub sqs claims",
     "dead_letters": "errors foreign observe message hub sqs app",
     "engine": "errors foreign observe message hub sqs claims large_bodies app",
-    "local": "",
+    "local": "patched",
     "http": "errors foreign observe",
     "healthcheck": "",
     "process": "errors foreign observe message hub sqs claims large_bodies app dead_letters engine local http",
     "invocations": "errors foreign observe message hub sqs claims large_bodies app engine process",
-    "lambda_": "errors hub app observe invocations",
+    "lambda_": "patched errors hub app observe invocations",
     "producer": "errors foreign message hub sqs",
     "testing": "errors foreign observe message hub sqs claims large_bodies app engine",
     "commands": "errors foreign observe message hub sqs claims large_bodies app dead_letters engine local http process "
     "producer",
     "mail": "errors",
     "installed": "",
-    "__main__": "installed commands",
+    "patched": "",
+    "__main__": "installed patched commands",
 }
 #: What an application loads that only sends; `sqs.clients`, and botocore with it, at its first send.
 UNPATCHED = {

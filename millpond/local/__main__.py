@@ -9,12 +9,13 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from gevent import monkey, signal_handler
+from gevent import signal_handler
 from gevent.event import Event
 
 from millpond.local import DEFAULT_PORT
 from millpond.local.attributes import FIFO_SUFFIX, arn
 from millpond.local.sqs_error import SqsError
+from millpond.patched import patch_all
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -29,7 +30,7 @@ EXIT_CONFIG = 3
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM or SIGINT; the exit code."""
-    monkey.patch_all()
+    patch_all()
     from millpond.local.server import LocalSqs  # it loads ssl, which must not be loaded before the patch
 
     options = _options(arguments)
