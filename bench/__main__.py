@@ -21,7 +21,8 @@ from bench.options import Options  # noqa: E402
 from bench.process import SERVER_CORE  # noqa: E402
 
 #: In the order in which they run: latency's rates come of compare's figures.
-SECTIONS = ["compare", "latency", "idle", "floor", "growth", "mail", "instructions", "report", "drain", "hold"]
+SECTIONS = ["compare", "latency", "idle", "floor", "growth", "mail", "instructions", "report"]
+SECTIONS += ["drain", "hold", "processes"]
 
 
 def main() -> None:

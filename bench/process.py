@@ -12,9 +12,9 @@ from pathlib import Path
 # by three, and 2 for the scheduler's own count (nanoseconds, user + system, all threads, those that ended too).
 _SCHEDULER_CLOCK = 2
 
-_ALL_CORES = sorted(os.sched_getaffinity(0))
+ALL_CORES = sorted(os.sched_getaffinity(0))
 #: The server and this driver have the first core, the consumer has the last one. They share it where there is one only.
-SERVER_CORE, CONSUMER_CORE = _ALL_CORES[0], _ALL_CORES[-1]
+SERVER_CORE, CONSUMER_CORE = ALL_CORES[0], ALL_CORES[-1]
 
 
 def cpu_seconds(process: int) -> float:

@@ -22,6 +22,8 @@ from millpond.process.steering import Steering
 
 _start_thread: Any = get_original("_thread", "start_new_thread")
 _read: Any = get_original("os", "read")
+# gevent's makes the link non-blocking, for both: a read that a SIGSTOP has interrupted ends with an error then.
+_Socket: Any = get_original("socket", "socket")
 
 
 class Seat(NamedTuple):
@@ -83,7 +85,7 @@ class ParentLink:
     def _say(self, word: Word) -> None:
         with suppress(OSError):  # the parent is gone, or does not read: nothing waits for it
             line = msgspec.json.encode(word) + b"\n"
-            with socket.socket(fileno=os.dup(self._descriptor)) as link:
+            with _Socket(fileno=os.dup(self._descriptor)) as link:
                 link.send(line, socket.MSG_DONTWAIT)
 
     def _wait_for_end(self) -> None:

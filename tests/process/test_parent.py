@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import os
 import signal
 import socket
@@ -19,7 +20,7 @@ from millpond.process.control import Order, addresses, ask
 from millpond.process.member import Member, MemberState, Word, exit_code_of, restart_seconds
 from millpond.process.memory_limit import MEMORY_LOOK_SECONDS, MemoryLimit, resident_bytes
 from millpond.process.parent import Parent
-from millpond.process.parent_link import Seat, seat_of
+from millpond.process.parent_link import ParentLink, Seat, seat_of
 from millpond.process.parent_log import ParentLog
 from millpond.process.parent_notifier import ParentNotifier
 from millpond.process.parent_plan import ParentPlan
@@ -151,6 +152,11 @@ def test_workers_drain_when_their_parent_is_killed(project):
         for _ in range(2):
             parent.expect("worker.ready")
         workers = children(parent.pid)
+        for pid in workers:
+            os.kill(pid, signal.SIGSTOP)
+            os.kill(pid, signal.SIGCONT)
+            assert order(pid, Order("status")).worker.state == "running"  # a pause is not its parent's end
+        assert parent.all("worker.orphaned") == []
         parent.signal(signal.SIGKILL)
         for _ in range(2):
             parent.expect("worker.stopped", exit_code=FINISHED)
@@ -228,6 +234,18 @@ def test_a_worker_that_is_too_large_drains(process, caplog):
 
 def test_the_memory_of_this_process_is_known():
     assert 10 << 20 < resident_bytes() < 4 << 30
+
+
+def test_what_a_worker_says_leaves_its_link_as_it_was():
+    """Non-blocking, the read that waits for the parent's end would fail once SIGSTOP or a frozen cgroup ends it."""
+    ours, theirs = _socket.socketpair()
+    link = ParentLink(Seat(theirs.fileno(), 1))
+    link.ready([])
+    link.ended()
+    assert os.get_blocking(theirs.fileno())
+    assert ours.recv(4_096).count(b"\n") == 2
+    ours.close()
+    theirs.close()
 
 
 # What the parent sends on
