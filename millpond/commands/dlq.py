@@ -15,27 +15,24 @@ from typing import Any
 
 from millpond.app import discovery
 from millpond.app.config import AllSettings
-from millpond.app.opener import Opener
+from millpond.commands.dlq_command import DlqCommand
 from millpond.commands.dlq_editor import editor_of
+from millpond.commands.dlq_looks import ALL, LOOKS, look_at_letters
 from millpond.commands.dlq_options import selection_of
-from millpond.commands.dlq_pages import group_rows, letter_fields, letter_page, letter_rows
-from millpond.commands.send import connect_queue, queue_name, send_all
-from millpond.dead_letters.dead_letter_queue import LOOK_LETTERS, DeadLetterQueue, dead_letters_of
+from millpond.commands.dlq_pages import letter_rows
+from millpond.commands.send import queue_name, send_all
+from millpond.dead_letters.dead_letter_queue import LOOK_LETTERS
 from millpond.dead_letters.error_groups import normalised
 from millpond.dead_letters.letter_lines import entries_of, line_of
 from millpond.dead_letters.mover import Moved
 from millpond.dead_letters.selection import Selection
 from millpond.dead_letters.sweep import Stop
 from millpond.errors import FINISHED, LEFT, ConfigError, QueueError
-from millpond.foreign.nearest import did_you_mean
 from millpond.foreign.text import shown
 from millpond.hub.signals import ExitSignals
 from millpond.observe import screen
 from millpond.sqs.queue_url import is_fifo
-from millpond.sqs.sqs_queue import SqsQueue
 
-#: More letters than SQS can have in flight, so that a look ends by itself.
-ALL = 10**9
 #: A move has this long after a signal: the batch in the air is sent, and deleted.
 MOVE_END_SECONDS = 60.0
 #: Letters that are named one by one.
@@ -46,10 +43,13 @@ def run(settings: AllSettings, options: Namespace, signals: ExitSignals) -> int:
     """Do what the command line says; return the exit code. Raises ConfigError where nothing can be begun."""
     selection, stop = selection_of(options), Stop()
     _stop_by(signals, stop)
+    if options.action in LOOKS:
+        return look_at_letters(settings, options, selection, stop)
+    name = queue_name(settings, options.queue)
     try:
-        return _ACTIONS[options.action](_Dlq(settings, options, stop), selection)
+        return _ACTIONS[options.action](DlqCommand(settings, options, name, stop), selection)
     except QueueError as error:
-        raise ConfigError(f"dead letters of {queue_name(settings, options.queue)}: {error}") from None
+        raise ConfigError(f"dead letters of {name}: {error}") from None
 
 
 def _stop_by(signals: ExitSignals, stop: Stop) -> None:
@@ -64,64 +64,7 @@ def _stop_by(signals: ExitSignals, stop: Stop) -> None:
     signals.on_signal(act)
 
 
-class _Dlq:
-    """The dead-letter queue that the command line names, and what it says beside that."""
-
-    def __init__(self, settings: AllSettings, options: Namespace, stop: Stop) -> None:
-        name = queue_name(settings, options.queue)
-        self.settings, self.options, self.stop = settings, options, stop
-        own = settings.queues[name]
-        queue = connect_queue(settings, name)
-        url = own.dead_letter_url
-        dead = settings.sqs.connect(url, wait_seconds=1, polls=1, settles=1).queue(url) if url else None
-        self.opener = Opener(own.event_type, own.envelope)
-        self.letters = DeadLetterQueue(dead or dead_letters_of(queue), self._sources(name, queue), self.opener)
-
-    def _sources(self, name: str, queue: SqsQueue) -> dict[str, SqsQueue]:
-        """This queue, and the others of the settings that a letter may have come from."""
-        others = {one: connect_queue(self.settings, one) for one in self.settings.queues if one != name}
-        return {name: queue, **others}
-
-    def destination(self) -> SqsQueue | None:
-        """The queue of --to; None where it is not given. Raises ConfigError."""
-        if not (to := self.options.to):
-            return None
-        if to in self.settings.queues:
-            return connect_queue(self.settings, to)
-        if "://" not in to:
-            text = f"--to {to}: no such queue, and no URL of one; {did_you_mean(to, self.settings.queues)}"
-            raise ConfigError(text)
-        return self.settings.sqs.connect(to, wait_seconds=1, polls=1, settles=1).queue(to)
-
-
-def _ls(dlq: _Dlq, selection: Selection) -> int:
-    options, now = dlq.options, time.time()
-    most = options.limit or (ALL if options.all else LOOK_LETTERS)
-    look = dlq.letters.look(selection, most, options.force, dlq.stop)
-    letters = sorted(look.letters, key=lambda letter: -letter.failed_at)
-    if options.json:
-        rows: Any = group_rows(letters, now)[2] if options.group else [letter_fields(one, now) for one in letters]
-        print("\n".join(json.dumps(row) for row in rows), end="\n" if rows else "", flush=True)
-    elif letters:
-        columns, lines, _ = group_rows(letters, now) if options.group else letter_rows(letters, now)
-        screen.table(columns, lines)
-    print(f"{screen.counted(len(letters), 'dead letter')}; {look.summary}", file=sys.stderr)
-    if look.hidden:
-        print(f"{look.hidden} of them stay hidden for up to 30 s: giving them back failed", file=sys.stderr)
-    return LEFT if dlq.stop.asked else FINISHED
-
-
-def _show(dlq: _Dlq, selection: Selection) -> int:
-    look = dlq.letters.look(selection, dlq.options.limit or ALL, dlq.options.force, dlq.stop)
-    for letter in look.letters:
-        print(letter_page(letter, time.time(), dlq.options.reveal), flush=True)
-    missing = [one for one in selection.ids if not any(letter.matches_id(one) for letter in look.letters)]
-    for one in missing:
-        print(f"{shown(one)}: there is no such dead letter; {look.summary}", file=sys.stderr)
-    return LEFT if missing else FINISHED
-
-
-def _replay(dlq: _Dlq, selection: Selection) -> int:
+def _replay(dlq: DlqCommand, selection: Selection) -> int:
     options = dlq.options
     if options.dry_run:
         return _dry_run(dlq, selection, "replayed")
@@ -141,7 +84,7 @@ def _fits_sqs(options: Namespace) -> bool:
     return options.all and not (options.to or options.limit or options.edit or options.force)
 
 
-def _by_sqs(dlq: _Dlq, advance: Callable[[int], object]) -> Moved | None:
+def _by_sqs(dlq: DlqCommand, advance: Callable[[int], object]) -> Moved | None:
     """What SQS's own move has done, where all letters of a sample are its own; None where it moved not all."""
     try:
         if not dlq.letters.suits_sqs():
@@ -157,7 +100,7 @@ def _by_sqs(dlq: _Dlq, advance: Callable[[int], object]) -> Moved | None:
     return done
 
 
-def _discard(dlq: _Dlq, selection: Selection) -> int:
+def _discard(dlq: DlqCommand, selection: Selection) -> int:
     options = dlq.options
     if options.dry_run:
         return _dry_run(dlq, selection, "deleted")
@@ -169,7 +112,7 @@ def _discard(dlq: _Dlq, selection: Selection) -> int:
     )
 
 
-def _is_sure(dlq: _Dlq, selection: Selection) -> bool:
+def _is_sure(dlq: DlqCommand, selection: Selection) -> bool:
     if not sys.stdin.isatty():
         raise ConfigError("discard deletes for good and asks first: where nobody can answer, add --yes")
     look = dlq.letters.look(selection, LOOK_LETTERS, dlq.options.force, dlq.stop)
@@ -177,7 +120,7 @@ def _is_sure(dlq: _Dlq, selection: Selection) -> bool:
     return input(f"{sample}. Delete all that are meant, for good? Type yes: ").strip() == "yes"
 
 
-def _dry_run(dlq: _Dlq, selection: Selection, what: str) -> int:
+def _dry_run(dlq: DlqCommand, selection: Selection, what: str) -> int:
     look = dlq.letters.look(selection, dlq.options.limit or ALL, dlq.options.force, dlq.stop)
     columns, lines, _ = letter_rows(look.letters, time.time())
     if lines:
@@ -186,7 +129,7 @@ def _dry_run(dlq: _Dlq, selection: Selection, what: str) -> int:
     return FINISHED
 
 
-def _move(dlq: _Dlq, move: Callable[[Callable[[int], object]], Moved], what: str, shows_bar: bool = True) -> int:
+def _move(dlq: DlqCommand, move: Callable[[Callable[[int], object]], Moved], what: str, shows_bar: bool = True) -> int:
     total = dlq.options.limit or len(dlq.options.ids) or dlq.letters.count()
     if shows_bar:
         with screen.progress(what, total) as advance:
@@ -230,7 +173,7 @@ def _say_rest(done: Moved, what: str) -> None:
         print(f"stopped before the end: {shown(done.stopped)}; the rest are dead letters as before", file=sys.stderr)
 
 
-def _export(dlq: _Dlq, selection: Selection) -> int:
+def _export(dlq: DlqCommand, selection: Selection) -> int:
     path, limit = dlq.options.file, dlq.options.limit
     number, unread, missing = 0, 0, dict.fromkeys(selection.ids)
     try:
@@ -259,7 +202,7 @@ def _export(dlq: _Dlq, selection: Selection) -> int:
     return LEFT if dlq.stop.asked or unread or missing or has_left else FINISHED
 
 
-def _import(dlq: _Dlq, selection: Selection) -> int:
+def _import(dlq: DlqCommand, selection: Selection) -> int:
     path = dlq.options.file
     try:
         lines = Path(path).read_bytes().splitlines() if path else sys.stdin.buffer.read().splitlines()
@@ -279,9 +222,7 @@ def _import(dlq: _Dlq, selection: Selection) -> int:
     return LEFT if failures else FINISHED
 
 
-_ACTIONS: dict[str, Callable[[_Dlq, Selection], int]] = {
-    "ls": _ls,
-    "show": _show,
+_ACTIONS: dict[str, Callable[[DlqCommand, Selection], int]] = {
     "replay": _replay,
     "discard": _discard,
     "export": _export,

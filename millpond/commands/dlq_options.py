@@ -52,7 +52,7 @@ def add_dlq_actions(commands: Any, common: Any, number: Callable[[str], int]) ->
 
 
 def _add_queue(parser: Any, default: str | None) -> None:
-    text = "the dead letters of which [queues.NAME], where there are several"
+    text = "the dead letters of which [queues.NAME], where there are several; ls, show: all without it"
     parser.add_argument("--queue", type=_given, default=default, metavar="NAME", help=text)
 
 

@@ -207,6 +207,48 @@ def test_ids_may_stand_behind_options(run, letters):
     assert (code, "dlq replay: --nosuch: there is no such option" in err) == (3, True)
 
 
+@pytest.fixture
+def several(letters):
+    """A second queue, `bills`, with one dead letter; `more` has the dead letters of `emails`."""
+    bills = Letters(letters.server, name="bills")
+    bills.put(1, event_type="bill.made")
+    letters.put(2)
+    redrive = {"deadLetterTargetArn": "arn:aws:sqs:us-east-1:000000000000:emails-dead", "maxReceiveCount": 3}
+    more = letters.server.create_queue("more", {"RedrivePolicy": json.dumps(redrive)})
+    queues = {"bills": bills.url, "more": more}
+    with open("config.toml", "a") as config:
+        config.writelines(f'[queues.{name}]\nurl = "{url}"\n' for name, url in queues.items())
+
+
+def test_where_there_are_several_queues_ls_and_show_look_at_all(run, several):
+    code, out, err = run("ls")
+    table = [line.split()[:3:2] for line in out.splitlines()]
+    assert (code, table) == (0, [["queue", "type"], *[["emails", "email.send"]] * 2, ["bills", "bill.made"]])
+    assert err.splitlines() == [
+        "emails: 2 dead letters; looked at 2 of about 2",  # `more` has the same ones
+        "bills: 1 dead letter; looked at 1 of about 1",
+    ]
+    assert {json.loads(line)["type"] for line in run("ls", "--json")[1].splitlines()} == {"email.send", "bill.made"}
+    assert [line.split()[0] for line in run("ls", "--group")[1].splitlines()] == ["queue", "emails", "bills"]
+    assert run("ls", "--queue", "bills")[1].startswith("id ")
+    assert run("show", "e0001")[0] == 0
+    code, _, err = run("show", "e0009")
+    said = "there is no such dead letter; emails: looked at 2 of about 2; bills: looked at 1 of about 1"
+    assert (code, err) == (1, f"e0009: {said}\n")
+    assert run("replay", "--all")[::2] == (
+        3,
+        "--queue is needed, since there are several queues: emails, bills, more\n",
+    )
+
+
+def test_a_queue_that_cannot_be_looked_at_hides_no_other(run, letters, several):
+    with open("config.toml", "a") as config:
+        config.write(f'[queues.gone]\nurl = "{letters.url}-gone"\n')
+    code, out, err = run("ls")
+    assert (code, len(out.splitlines())) == (3, 4)
+    assert err.splitlines()[-1].startswith("dead letters of gone: GetQueueAttributes: The specified queue does not")
+
+
 def test_a_dry_run_moves_nothing(run, letters):
     letters.put(3)
     for action in ("replay", "discard"):
@@ -328,13 +370,13 @@ def test_an_export_names_the_ids_that_are_none_and_the_letters_that_cannot_be_re
     code, out, err = run("export", "e0000", "nosuch")
     assert (code, len(out.splitlines())) == (1, 1)
     assert "nosuch: there is no such dead letter" in err
-    read = dlq.DeadLetterQueue.read
+    read = DeadLetterQueue.read
 
     def flawed(self, *arguments):
         for one in read(self, *arguments):
             yield msgspec.structs.replace(one, received=msgspec.structs.replace(one.received, flaw="cut"))
 
-    monkeypatch.setattr(dlq.DeadLetterQueue, "read", flawed)
+    monkeypatch.setattr(DeadLetterQueue, "read", flawed)
     code, out, err = run("export", "--all")
     assert (code, out, err.count("not exported: it cannot be read whole (cut)")) == (1, "", 2)
 

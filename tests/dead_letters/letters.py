@@ -45,15 +45,15 @@ def letter(event_id: str = "e1", system: dict[str, Any] | None = None, message_i
 class Letters:
     """The queue `emails`, its dead letters as the tests put and find them, and what is tested."""
 
-    def __init__(self, server: LocalSqs, suffix: str = "") -> None:
+    def __init__(self, server: LocalSqs, suffix: str = "", name: str = "emails") -> None:
         self.server = server
         kind = {"FifoQueue": "true"} if suffix else {}
-        self.dead_url = server.create_queue(f"emails-dead{suffix}", kind)
+        self.dead_url = server.create_queue(f"{name}-dead{suffix}", kind)
         policy = {
-            "deadLetterTargetArn": f"arn:aws:sqs:us-east-1:000000000000:emails-dead{suffix}",
+            "deadLetterTargetArn": f"arn:aws:sqs:us-east-1:000000000000:{name}-dead{suffix}",
             "maxReceiveCount": 3,
         }
-        self.url = server.create_queue(f"emails{suffix}", {**kind, "RedrivePolicy": json.dumps(policy)})
+        self.url = server.create_queue(f"{name}{suffix}", {**kind, "RedrivePolicy": json.dumps(policy)})
         self.queue = DeadLetterQueue.of({"emails": self.url})
         self.sqs: Any = boto3.client(
             "sqs",

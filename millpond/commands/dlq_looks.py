@@ -1,0 +1,99 @@
+"""`worker.py dlq ls` and `dlq show`: a look at the dead letters of one queue, or of all."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
+
+from millpond.app.config import AllSettings
+from millpond.commands.dlq_command import DlqCommand
+from millpond.commands.dlq_pages import group_rows, letter_fields, letter_page, letter_rows
+from millpond.commands.send import queue_name
+from millpond.dead_letters.dead_letter_queue import LOOK_LETTERS, Look
+from millpond.dead_letters.letter import Letter
+from millpond.dead_letters.selection import Selection
+from millpond.dead_letters.sweep import Stop
+from millpond.errors import FINISHED, LEFT, MISCONFIGURED, ConfigError, QueueError
+from millpond.foreign.text import shown
+from millpond.observe import screen
+
+#: More letters than SQS can have in flight, so that a look ends by itself.
+ALL = 10**9
+
+Looked = Sequence[tuple[DlqCommand, Look]]
+
+
+def look_at_letters(settings: AllSettings, options: Namespace, selection: Selection, stop: Stop) -> int:
+    """List or show letters; return the exit code. Raises ConfigError where no queue can be looked at."""
+    names = [queue_name(settings, options.queue)] if options.queue or len(settings.queues) == 1 else [*settings.queues]
+    failures: list[str] = []
+    looked = list(_looks(settings, options, names, selection, stop, failures))
+    if not looked:
+        raise ConfigError(*failures)
+    code = LOOKS[options.action](looked, selection, len(names) > 1)
+    for text in failures:
+        print(text, file=sys.stderr)
+    return MISCONFIGURED if failures else code
+
+
+def _looks(
+    settings: AllSettings,
+    options: Namespace,
+    names: Sequence[str],
+    selection: Selection,
+    stop: Stop,
+    failures: list[str],
+) -> Iterator[tuple[DlqCommand, Look]]:
+    """One dead-letter queue after another; one that several queues share is looked at once."""
+    most = options.limit or (ALL if options.all or options.action == "show" else LOOK_LETTERS)
+    urls = set()
+    for name in names:
+        if stop.asked:
+            return
+        try:
+            dlq = DlqCommand(settings, options, name, stop)
+            if dlq.letters.queue.url not in urls:
+                urls.add(dlq.letters.queue.url)
+                yield dlq, dlq.letters.look(selection, most, options.force, stop)
+        except QueueError as error:
+            failures.append(f"dead letters of {name}: {error}")
+        except ConfigError as error:
+            failures += error.findings
+
+
+def _list(looked: Looked, selection: Selection, several: bool) -> int:
+    rows: list[Sequence[str]] = []
+    columns: Sequence[str] = ()
+    for dlq, found in looked:
+        letters, now = sorted(found.letters, key=lambda letter: -letter.failed_at), time.time()
+        columns, lines, groups = group_rows(letters, now) if dlq.options.group else letter_rows(letters, now)
+        rows += [(dlq.name, *line) for line in lines]
+        if dlq.options.json:
+            fields = groups if dlq.options.group else [letter_fields(one, now) for one in letters]
+            print("".join(f"{json.dumps(row)}\n" for row in fields), end="", flush=True)
+    if rows and not looked[0][0].options.json:
+        screen.table(["queue", *columns] if several else columns, rows if several else [row[1:] for row in rows])
+    for dlq, found in looked:
+        name = f"{dlq.name}: " if several else ""
+        print(f"{name}{screen.counted(len(found.letters), 'dead letter')}; {found.summary}", file=sys.stderr)
+        if found.hidden:
+            text = f"{name}{found.hidden} of them stay hidden for up to 30 s: giving them back failed"
+            print(text, file=sys.stderr)
+    return LEFT if looked[0][0].stop.asked else FINISHED
+
+
+def _show(looked: Looked, selection: Selection, several: bool) -> int:
+    letters: list[Letter] = [letter for _, found in looked for letter in found.letters]
+    for letter in letters:
+        print(letter_page(letter, time.time(), looked[0][0].options.reveal), flush=True)
+    missing = [one for one in selection.ids if not any(letter.matches_id(one) for letter in letters)]
+    summary = "; ".join(f"{f'{dlq.name}: ' if several else ''}{found.summary}" for dlq, found in looked)
+    for one in missing:
+        print(f"{shown(one)}: there is no such dead letter; {summary}", file=sys.stderr)
+    return LEFT if missing else FINISHED
+
+
+LOOKS: dict[str, Callable[[Looked, Selection, bool], int]] = {"ls": _list, "show": _show}
