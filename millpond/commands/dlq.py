@@ -17,7 +17,7 @@ from millpond.app import discovery
 from millpond.app.config import AllSettings
 from millpond.commands.dlq_command import DlqCommand
 from millpond.commands.dlq_editor import editor_of
-from millpond.commands.dlq_looks import ALL, LOOKS, look_at_letters
+from millpond.commands.dlq_looks import ALL, LOOK_ACTIONS, look_at_letters
 from millpond.commands.dlq_options import selection_of
 from millpond.commands.dlq_pages import letter_rows
 from millpond.commands.send import queue_name, send_all
@@ -43,7 +43,7 @@ def run(settings: AllSettings, options: Namespace, signals: ExitSignals) -> int:
     """Do what the command line says; return the exit code. Raises ConfigError where nothing can be begun."""
     selection, stop = selection_of(options), Stop()
     _stop_by(signals, stop)
-    if options.action in LOOKS:
+    if options.action in LOOK_ACTIONS:
         return look_at_letters(settings, options, selection, stop)
     name = queue_name(settings, options.queue)
     try:

@@ -33,7 +33,7 @@ def look_at_letters(settings: AllSettings, options: Namespace, selection: Select
     looked = list(_looks(settings, options, names, selection, stop, failures))
     if not looked:
         raise ConfigError(*failures)
-    code = LOOKS[options.action](looked, selection, len(names) > 1)
+    code = LOOK_ACTIONS[options.action](looked, selection, len(names) > 1)
     for text in failures:
         print(text, file=sys.stderr)
     return MISCONFIGURED if failures else code
@@ -96,4 +96,4 @@ def _show(looked: Looked, selection: Selection, several: bool) -> int:
     return LEFT if missing else FINISHED
 
 
-LOOKS: dict[str, Callable[[Looked, Selection, bool], int]] = {"ls": _list, "show": _show}
+LOOK_ACTIONS: dict[str, Callable[[Looked, Selection, bool], int]] = {"ls": _list, "show": _show}
