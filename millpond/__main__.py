@@ -1,8 +1,9 @@
 """The worker without a worker.py: `python -m millpond -c config.toml`."""
 
-from millpond.installed import require_packages
+from millpond.installed import hold_signals, require_packages
 
 require_packages()
+hold_signals()
 
 from millpond.patched import patch_all
 

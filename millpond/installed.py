@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -21,6 +22,12 @@ def require_packages() -> None:
         _refuse(f"this is Python {version}, and a worker needs {'.'.join(map(str, OLDEST_PYTHON))} or newer")
     if missing := [name for name in PACKAGES if find_spec(name) is None]:
         _refuse(f"{sys.executable} has no {', '.join(missing)}: {_mend(sys.orig_argv[1:])}")
+
+
+def hold_signals() -> None:
+    """Let signals wait until `main` sees to them: a worker takes a second to be imported, and most would end it."""
+    held = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT)
+    signal.pthread_sigmask(signal.SIG_BLOCK, held)
 
 
 def _mend(arguments: Sequence[str]) -> str:

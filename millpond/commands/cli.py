@@ -55,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout, sys.stderr = unblocked(sys.stdout), unblocked(sys.stderr)
     log.setup("info", "auto", sys.stderr)
     try:
+        signals.let_through()
         code = _obey(options, sys.argv[1:] if argv is None else argv, signals)
     except ConfigError as error:
         code = _refuse(error.findings)

@@ -61,6 +61,10 @@ class ExitSignals:
         """True where the process is ours alone: the command line has started it."""
         return self._wakeup >= 0
 
+    def let_through(self) -> None:
+        """Take the signals that have come since `installed.hold_signals`, and all later ones as they come."""
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (*NUMBERS, *STEERING_NUMBERS))
+
     def on_signal(self, act: Callable[[int], object]) -> None:
         """Call `act` with the number of each signal, between any two steps of the main thread."""
         for number in NUMBERS:

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from millpond.errors import CRASHED, FINISHED
+from millpond.process.parent_plan import STEERING
 
 #: Tells a worker the descriptor of its link to the parent, its number, from 1 on, and its quiet queues: '5 2 ["jobs"]'.
 PARENT_VARIABLE = "MILLPOND_PARENT"
@@ -88,7 +89,7 @@ class Member:
             ours.setblocking(False)
             seat = f"{theirs.fileno()} {self.number} {msgspec.json.encode(self.quiet).decode()}"
             environ = {**os.environ, PARENT_VARIABLE: seat}
-            self.pid = os.posix_spawn(sys.executable, [sys.executable, *command], environ, setsigmask=[])
+            self.pid = os.posix_spawn(sys.executable, [sys.executable, *command], environ, setsigmask=STEERING)
         self.state, self._since, self.link, self._heard, self.books = MemberState.BOOTING, now, ours, b"", None
         self._known_quiet = self.quiet
 

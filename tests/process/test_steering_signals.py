@@ -54,6 +54,20 @@ def teardown() -> None:
     time.sleep(1.0)
 """
 
+IMPORTED_SLOWLY = """
+import runpy, sys, time
+from millpond import installed
+
+def then(hold=installed.hold_signals):
+    hold()
+    print("importing the worker", flush=True)
+    time.sleep(0.5)
+
+installed.hold_signals = then
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
 Start = Callable[..., WorkerProcess]
 
 
@@ -176,6 +190,17 @@ def test_at_any_moment_the_three_signals_do_what_they_say_or_nothing(start):
     assert worker.exit_code() == 0
     assert worker.stderr == ""
     assert worker.all("greenlet.failed") == []
+
+
+@pytest.mark.parametrize("numbers", [(SIGQUIT, SIGUSR2, SIGUSR1, SIGTERM), (SIGINT,), (SIGHUP, SIGUSR1)])
+def test_a_signal_while_the_worker_itself_is_imported_ends_it_in_order_or_does_nothing(start, numbers):
+    """That takes half a second, and on a busy machine two: SIGUSR1 would kill the process, SIGINT print a traceback."""
+    worker = start(program=("-c", IMPORTED_SLOWLY, str(ROOT / "worker.py")))
+    worker.expect("", message="importing the worker")
+    for number in numbers:
+        worker.signal(number)
+    assert worker.exit_code() == 0
+    assert "Traceback" not in worker.stderr
 
 
 def test_under_nohup_sighup_stays_ignored(start):
