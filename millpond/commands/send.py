@@ -15,6 +15,7 @@ from gevent.pool import Pool
 
 from millpond.app.config import AllSettings, QueueSettings
 from millpond.app.envelope import marks_of
+from millpond.commands.send_note import note_on
 from millpond.errors import FINISHED, LEFT, AccessDenied, ConfigError, QueueError, QueueMissing, Unreachable
 from millpond.foreign.nearest import did_you_mean
 from millpond.foreign.text import shown
@@ -50,7 +51,10 @@ def run(settings: AllSettings, options: Namespace) -> int:
         why = ": interrupted"
     except QueueError as error:
         why = f": {shown(error)}"
-    return _print_results(f"{options.type} sent to {name}", ids, results, why)
+    code = _print_results(f"{options.type} sent to {name}", ids, results, why)
+    if note := note_on(options.type, connect_queue(settings, name).url):
+        print(note, file=sys.stderr)
+    return code
 
 
 def _print_results(what: str, ids: Sequence[str], results: Mapping[int, Failure | None], why: str) -> int:
