@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from millpond.observe.last_hour import MinuteSummary
 from millpond.observe.screen import plain_table
 from millpond.process.dump import worker_line
 from millpond.process.snapshot import QueueSnapshot, RunningSnapshot, Snapshot, TypeSnapshot
@@ -18,7 +19,10 @@ def status_page(now: Snapshot, before: Snapshot | None = None) -> list[str]:
     if now.queues:
         lines += ["", *plain_table(QUEUE_COLUMNS, [_queue_row(queue, now, before) for queue in now.queues])]
     if now.types:
-        lines += ["", *plain_table(TYPE_COLUMNS, [_type_row(kind) for kind in now.types])]
+        timed = any(kind.minute is not None for kind in now.types)
+        rows = [_type_row(kind, _minute_row(kind.minute) if timed else ()) for kind in now.types]
+        columns = [*TYPE_COLUMNS[:4], *(MINUTE_COLUMNS if timed else ()), *TYPE_COLUMNS[4:]]
+        lines += ["", *plain_table(columns, rows)]
     if now.running:
         lines += ["", *plain_table(RUNNING_COLUMNS, [_running_row(one) for one in now.running[:MAX_SHOWN_RUNNING]])]
         if (left := now.running_number - MAX_SHOWN_RUNNING) > 0:
@@ -31,6 +35,8 @@ QUEUE_COLUMNS = (
     *("done/s", "succeeded", "failed", "waiting", "dead"),
 )
 TYPE_COLUMNS = ("type", "handler", "running", "held", "succeeded", "retried", "dead-lettered", "limits", "breaker")
+#: Of the last minute, where the live page is on: else nobody keeps the times.
+MINUTE_COLUMNS = ("a minute", "failed", "run p50", "p95")
 RUNNING_COLUMNS = ("running", "queue", "event id", "attempt", "seconds", "lease left", "stands at")
 
 
@@ -64,7 +70,7 @@ def _rate(queue: QueueSnapshot, now: Snapshot, before: Snapshot | None) -> str:
     return f"{ended / seconds:,.1f}" if seconds > 0 else "?"
 
 
-def _type_row(kind: TypeSnapshot) -> Sequence[str]:
+def _type_row(kind: TypeSnapshot, minute: Sequence[str]) -> Sequence[str]:
     limits = [f"{kind.rate:g}/s"] if kind.rate else []
     limits += [f"{kind.concurrency} at once"] if kind.concurrency else []
     breaker = f"{kind.breaker}: {kind.breaker_reason}" if kind.breaker_reason else kind.breaker
@@ -74,9 +80,21 @@ def _type_row(kind: TypeSnapshot) -> Sequence[str]:
         kind.handler,
         f"{kind.running:,}",
         f"{kind.held:,}",
+        *minute,
         *(f"{outcomes.get(name, 0):,}" for name in ("succeeded", "retried", "dead_lettered")),
         ", ".join(limits) or "-",
         breaker,
+    )
+
+
+def _minute_row(minute: MinuteSummary | None) -> Sequence[str]:
+    if minute is None or not minute.seconds:
+        return ("0", "", "", "")
+    times = (minute.run_p50, minute.run_p95)
+    return (
+        f"{60 * minute.ended / minute.seconds:,.0f}",
+        f"{minute.failed_percent:.1f} %",
+        *("" if one is None else f"{one:.3f} s" if one < 1 else f"{one:.1f} s" for one in times),
     )
 
 

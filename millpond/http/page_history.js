@@ -4,7 +4,7 @@ const GOOD = ["succeeded", "discarded"];
 const past = {buckets: new Map(), marks: [], cursor: null, now: 0};
 const clock = (at, seconds) => new Date(1000 * at).toLocaleTimeString("en-GB",
   {hour: "2-digit", minute: "2-digit", ...(seconds ? {second: "2-digit"} : {})});
-const duration = seconds => seconds == null ? "none" : seconds < 0.00995 ? (1000 * seconds).toFixed(1) + " ms"
+const duration = seconds => seconds == null ? "" : seconds < 0.00995 ? (1000 * seconds).toFixed(1) + " ms"
   : seconds < 0.9995 ? Math.round(1000 * seconds) + " ms" : seconds < 99.5 ? +seconds.toPrecision(2) + " s" : span(seconds);
 const rate = number => (number < 9.95 ? +number.toFixed(1) : Math.round(number)).toLocaleString("en") + "/s";
 const good = one => sum(one.outcomes || {}, GOOD) / one.seconds;
@@ -14,7 +14,7 @@ const CHARTS = [
   {id: "throughput", title: "Messages a second", text: rate, series: [
     {name: "succeeded", kind: "accent", value: good}, {name: "failed", kind: "failed", value: bad},
     {name: "put off or given back", kind: "rest", value: rest, quiet: true}]},
-  {id: "waits", title: "Wait from the send to the handler", text: duration, series: [
+  {id: "waits", title: "Wait from send to handler", text: duration, series: [
     {name: "p95", kind: "upper", value: one => one.wait_p95}, {name: "p50", kind: "accent", value: one => one.wait_p50}]},
   {id: "runs", title: "Run of handlers", text: duration, series: [
     {name: "p95", kind: "upper", value: one => one.run_p95}, {name: "p50", kind: "accent", value: one => one.run_p50}]}];
@@ -24,10 +24,12 @@ const drawing = (name, attributes, text) => {
   if (text != null) made.textContent = text;
   return made;
 };
-// The least of 1, 2, 5, 10, 20 ... that is not below it; of seconds below a minute the same.
-function roundUp(value, least) {
-  const size = 10 ** Math.floor(Math.log10(Math.max(value, least)));
-  return [1, 2, 5, 10].map(one => one * size).find(one => one >= Math.max(value, least) * 0.999);
+// The end of a scale: the least round number that is not below the value; of seconds above a minute, minutes or hours.
+const ROUND = [1, 2, 3, 4, 5, 6, 8, 10], ROUND_SECONDS = [60, 120, 180, 240, 300, 600, 1200, 1800, 3600, 7200, 14400, 36000];
+function roundUp(value, text) {
+  const wanted = Math.max(value, text === rate ? 1 : 0.001), size = 10 ** Math.floor(Math.log10(wanted));
+  if (text === duration && wanted > 60) return ROUND_SECONDS.find(one => one >= wanted) || wanted;
+  return ROUND.map(one => one * size).find(one => one >= wanted * 0.999);
 }
 function frame() {
   const buckets = [...past.buckets.values()], end = past.now;
@@ -37,13 +39,13 @@ function frame() {
   return {begin, end, seconds, buckets: buckets.filter(one => one.at + one.seconds > begin),
     marks: past.marks.filter(one => one.at >= begin)};
 }
+const LABELS = {breaker: "breaker opens", closed: "breaker closes", resume: "receives again"};
 const middle = one => one.at + one.seconds / 2;
 function chart(one, view, isFirst) {
   const svg = $(one.id), width = Math.max(280, svg.clientWidth), height = svg.clientHeight || 150;
   const left = 52, right = 10, top = isFirst ? 20 : 8, bottom = 20;
   const series = one.series.filter(line => !line.quiet || view.buckets.some(bucket => line.value(bucket) > 0.001));
-  const most = roundUp(Math.max(0, ...view.buckets.flatMap(bucket => series.map(line => line.value(bucket) || 0))),
-    one.text === rate ? 1 : 0.001);
+  const most = roundUp(Math.max(0, ...view.buckets.flatMap(bucket => series.map(line => line.value(bucket) || 0))), one.text);
   const x = at => left + (width - left - right) * (at - view.begin) / view.seconds;
   const y = value => height - bottom - (height - top - bottom) * value / most;
   const parts = [];
@@ -59,10 +61,10 @@ function chart(one, view, isFirst) {
   for (const line of series) parts.push(...path(line, view.buckets, x, y));
   let free = 0;
   for (const mark of view.marks) {
-    const group = drawing("g", {class: `mark ${mark.kind}`}), label = mark.kind === "start" ? "start" : mark.kind;
+    const group = drawing("g", {class: `mark ${mark.kind}`}), label = LABELS[mark.kind] || mark.kind;
     group.append(drawing("title", {}, `${clock(mark.at, true)} ${mark.text}`),
       drawing("line", {x1: x(mark.at), x2: x(mark.at), y1: top - 6, y2: y(0)}));
-    const wide = 7 * label.length, begin = Math.min(x(mark.at) - 3, width - wide - 2);
+    const wide = 6.3 * label.length, begin = Math.min(x(mark.at) - 3, width - wide - 2);
     if (isFirst && begin >= free) {
       group.append(drawing("text", {x: begin, y: 11}, label));
       free = begin + wide + 8;
@@ -181,3 +183,4 @@ shows.push(snapshot => {
   if (isLate) drawHour();
 });
 learns.push(learnHour);
+put($("zone"), new Intl.DateTimeFormat().resolvedOptions().timeZone);

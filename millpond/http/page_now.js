@@ -76,7 +76,7 @@ function showWorker(snapshot) {
   $("facts").replaceChildren(
     fact("slots at work", `${count(worker.slots_busy)} / ${count(worker.slots)}`),
     fact("in hand", count(worker.in_hand)), fact("a minute", worker.minute ? perMinute(worker.minute) : ""),
-    fact("succeeded", count(well)), fact("failed", failed ? `${count(failed)}, ${percent(failed, failed + well)}` : "0", failed),
+    fact("succeeded", count(well)), fact(failed ? `failed, ${percent(failed, failed + well)}` : "failed", count(failed), failed),
     fact("memory", worker.memory_bytes ? Math.round(worker.memory_bytes / 1e6) + " MB" : "unknown"),
     fact("hub blocked", count(worker.hub_blocked), worker.hub_blocked), fact("stuck", count(worker.stuck), worker.stuck));
 }

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +102,6 @@ def test_a_handler_that_fails_is_seen_within_two_seconds(worker, browser):
     browser.run("f = document.getElementById('filter'); f.value = 'invoice'; f.dispatchEvent(new Event('input'))")
     assert browser.run(TEXT.format("running")).endswith("none")
     browser.run("f.value = ''; f.dispatchEvent(new Event('input'))")
-    browser.picture(PICTURES / "live-page.png")
     assert browser.console == []
 
 
@@ -111,13 +112,69 @@ def test_the_filter_is_in_the_url_and_taken_from_it(worker, browser):
     assert browser.run("location.search") == "?show=a%20b%26c"
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_has_room_on_a_small_screen(worker, browser, scheme):
-    browser.screen(400, 900, scheme)
+@pytest.fixture
+def hour():
+    """The port of a page that shows an hour with a deploy, an outage and a quiet."""
+    command = [sys.executable, "-m", "tests.browser.example_hour"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        yield int(server.stdout.readline())
+        server.stdin.close()
+
+
+@pytest.mark.parametrize(
+    ("width", "scheme", "name"),
+    [
+        (1100, "light", "live-page"),
+        (1100, "dark", "live-page-dark"),
+        (400, "light", ""),
+        (400, "dark", "live-page-400"),
+    ],
+)
+def test_an_hour_has_room_on_every_screen(hour, browser, width, scheme, name):
+    """Nothing scrolls sideways, with all details open too."""
+    browser.screen(width, 900, scheme)
+    browser.open(f"http://127.0.0.1:{hour}/")
+    browser.wait("document.querySelectorAll('#failures tbody').length === 3")
+    if name:
+        browser.screen(width, browser.run("Math.min(1800, document.documentElement.scrollHeight)"), scheme)
+        browser.wait("document.querySelector('#throughput path.series').getAttribute('d')")
+        browser.picture(PICTURES / f"{name}.png")
+    browser.run("document.querySelectorAll('button.more').forEach(one => one.click())")
+    browser.run("document.querySelectorAll('main > section > details').forEach(one => one.open = true)")
+    browser.wait("document.querySelectorAll('tr.details').length > 5")
+    assert browser.run("document.documentElement.scrollWidth") <= width
+    assert browser.console == []
+
+
+def test_an_hour_is_drawn_with_its_marks_and_read_by_the_keyboard(hour, browser):
+    browser.open(f"http://127.0.0.1:{hour}/")
+    browser.wait("document.querySelectorAll('#throughput .mark').length === 6")
+    kinds = "[...document.querySelectorAll('#throughput .mark')].map(one => one.classList[1]).join()"
+    assert browser.run(kinds) == "start,blocked,breaker,closed,quiet,resume"
+    assert browser.run("document.querySelector('#marks li').textContent") == "03:06:01 receives again: emails, reports"
+    label = "document.getElementById('throughput').ariaLabel"
+    assert browser.run(label).startswith("Messages a second, 02:14 to 03:14; ")
+    browser.run("document.getElementById('throughput').focus()")
+    said = []
+    for key in ("ArrowLeft", "ArrowLeft", "Escape"):
+        browser.call("Input.dispatchKeyEvent", type="keyDown", key=key, code=key)
+        said.append(browser.run("document.querySelector('#hour figcaption .soft').textContent"))
+    assert said[2] == "now"
+    assert said[0] > said[1]  # ten seconds earlier
+    browser.run("document.querySelector('#hour ~ details').open = true")
+    browser.wait("document.querySelectorAll('#hour-table tbody').length === 52")
+    assert browser.console == []
+
+
+def test_the_hour_of_a_real_worker_is_drawn_with_its_deploy_and_its_failures(worker, browser):
+    send(worker, "invoice.send", 5)
     browser.open(f"http://127.0.0.1:{worker.port}/")
-    browser.wait(f"{TEXT.format('state')} === 'running'")
-    assert browser.run("document.documentElement.scrollWidth") <= 400
-    browser.picture(PICTURES / f"live-page-400-{scheme}.png")
+    browser.wait("document.querySelector('#throughput .mark.start title')?.textContent.includes('started, Millpond')")
+    browser.wait("document.querySelector('#throughput path.series.failed')?.getAttribute('d').startsWith('M')")
+    assert "failed" in browser.run("document.getElementById('throughput').ariaLabel")
+    worker.signal(signal.SIGUSR1)
+    browser.wait("document.querySelector('#throughput .mark.quiet title')?.textContent.endsWith('quiet: jobs')")
+    assert browser.console == []
 
 
 def test_a_page_that_rebinds_its_name_is_refused(worker, browser):

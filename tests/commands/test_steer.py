@@ -11,6 +11,7 @@ from millpond.commands import steer
 from millpond.commands.cli import main
 from millpond.commands.status_page import MAX_SHOWN_RUNNING, status_page
 from millpond.commands.steer import FoundWorker, fetch_snapshot
+from millpond.observe.last_hour import MinuteSummary
 from millpond.process.control import ControlAnswer
 from millpond.process.snapshot import RunningSnapshot, snapshot_json
 from tests.http_server import Server
@@ -171,6 +172,19 @@ def test_the_tables_have_what_waits_what_is_dead_the_breaker_and_what_runs():
         "in",
         "send_email",
     ]
+
+
+def test_the_times_of_the_last_minute_are_shown_where_the_page_is_on():
+    numbers = {"ended": 300, "failed": 3, "failed_percent": 1.0, "wait_p50": None, "wait_p95": None}
+    minute = MinuteSummary(seconds=60.0, run_p50=0.024, run_p95=12.04, **numbers)
+    [kind] = FULL.types
+    other = replace(kind, event_type="other")
+    lines = status_page(replace(FULL, types=[replace(kind, minute=minute), other]))
+    by_word = {line.split()[0]: line for line in lines if line}
+    assert by_word["email.send"].split()[4:11] == ["300", "1.0", "%", "0.024", "s", "12.0", "s"]
+    assert by_word["other"].split()[4:6] == ["0", "0"]
+    assert "p95" in by_word["type"]
+    assert "p95" not in "\n".join(status_page(FULL))
 
 
 def test_rates_are_of_the_time_between_two_looks():
