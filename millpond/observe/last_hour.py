@@ -143,7 +143,7 @@ class LastHour(MetricSink):
         """Nothing: it holds nothing open."""
 
     def since(self, closed: int) -> list[HourBucket]:
-        """The buckets closed after so many, and the open one where anything has ended in it."""
+        """The buckets closed after this number of them, and the open one where anything has ended in it."""
         missing = min(self.closed - closed, len(self._buckets))
         buckets = list(self._buckets)[len(self._buckets) - missing :]
         return [*buckets, self._open.as_bucket()] if self._open.types else buckets
@@ -172,7 +172,7 @@ def merged(tallies: Iterable[TypeTally]) -> TypeTally:
 
 
 def summary_of(tally: TypeTally, seconds: float) -> MinuteSummary:
-    """The tally of so many seconds in numbers for people."""
+    """The tally of these seconds in numbers for people."""
     return MinuteSummary(
         seconds=round(seconds, 1),
         ended=tally.ended,

@@ -61,7 +61,7 @@ class FailureGroups:
         self._forget(now)
 
     def since(self, noted: int) -> list[FailureGroup]:
-        """The groups that have failed after so many failures, the last one last."""
+        """The groups that have failed after this number of failures, the last one last."""
         oldest = self._wall_clock() - GROUP_SECONDS
         return [group for number, group in self._groups.values() if number > noted and group.last >= oldest]
 

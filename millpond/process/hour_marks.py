@@ -49,7 +49,7 @@ class HourMarks:
         self._before = now
 
     def since(self, made: int) -> list[HourMark]:
-        """The marks made after so many, in order."""
+        """The marks made after this number of them, in order."""
         return [mark for number, mark in sorted([*self._steered, *self._others]) if number > made]
 
 
