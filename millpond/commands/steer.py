@@ -87,7 +87,7 @@ def _chosen(found: Sequence[FoundWorker], which: str) -> list[FoundWorker]:
 
 def _nobody(which: str, found: Sequence[FoundWorker]) -> int:
     if which and found:
-        meant = did_you_mean(which, [one.snapshot.worker.name for one in found])
+        meant = did_you_mean(which, dict.fromkeys(one.snapshot.worker.name for one in found))
         print(f"no worker {shown(which)} runs here; {shown(meant)}", file=sys.stderr)
         return LEFT
     text = "no worker answers on this machine ([worker] control = true, the same user, the same container)"
