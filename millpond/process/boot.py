@@ -77,7 +77,7 @@ def build(
     metrics = kept.metrics
     steering = Steering(core, observer)
     if link is not None:
-        link.watch(steering)
+        link.watch(core, steering)
     steering.install_signals(core.signals)
     desk = LetterDesk(core, settings.queues, settings.http.show_bodies)
     control, gated = ControlServer(steering, observer), LivePage(settings.http, core, observer, history, desk).gated

@@ -24,6 +24,8 @@ FIRST_RESTART_SECONDS, MOST_RESTART_SECONDS = 0.5, 60.0
 WELL_SECONDS = 60.0
 #: In the place of the names of queues: all of them, also where their names are not known yet.
 ALL_QUEUES = ("",)
+#: Why a worker ends that has grown past max_memory_mb: another goes on with its work.
+OVER_MEMORY = "memory"
 _LINK_BYTES = 65_536
 
 
@@ -39,12 +41,14 @@ class MemberState(Enum):
 class Word(msgspec.Struct):
     """What a worker says to its parent.
 
-    `ready`: it receives; `quiet`: these queues are quiet from now on; `books`: what became of its messages, by queue.
+    `ready`: it receives; `quiet`: these queues are quiet from now on; `books`: what became of its messages, by queue,
+    and `why` it ends.
     """
 
     ready: bool = False
     quiet: tuple[str, ...] | None = None
     books: dict[str, dict[str, Any]] | None = None
+    why: str = ""
 
 
 def restart_seconds(ends: int) -> float:
@@ -70,6 +74,7 @@ class Member:
         self.due = 0.0  # RESTING: when it is to be started
         self.pid = 0
         self.ends = 0  # in a row
+        self.why = ""  # it has ended
         self.books: dict[str, dict[str, Any]] | None = None  # of the process that runs, or ran last
         self.quiet: tuple[str, ...] = ()  # queues of which it receives nothing, nor does who takes its place
         self._known_quiet: tuple[str, ...] = ()  # as its process knows it
@@ -91,6 +96,7 @@ class Member:
             environ = {**os.environ, PARENT_VARIABLE: seat}
             self.pid = os.posix_spawn(sys.executable, [sys.executable, *command], environ, setsigmask=STEERING)
         self.state, self._since, self.link, self._heard, self.books = MemberState.BOOTING, now, ours, b"", None
+        self.why = ""
         self._known_quiet = self.quiet
 
     def hear(self) -> bool:
@@ -108,7 +114,7 @@ class Member:
         return self.state is not was
 
     def _note(self, word: Word) -> None:
-        self.books = word.books or self.books
+        self.books, self.why = word.books or self.books, word.why or self.why
         if word.ready:
             self.state = MemberState.READY
             if self.quiet != self._known_quiet:  # a signal that it would not have lived through has waited for it
@@ -128,7 +134,8 @@ class Member:
     def ended(self, now: float) -> None:
         """Its process is no more, and all that it said is heard."""
         self._close()
-        self.ends = 1 if self.state is MemberState.READY and now - self._since > WELL_SECONDS else self.ends + 1
+        was_well = self.state is MemberState.READY and (now - self._since > WELL_SECONDS or self.why == OVER_MEMORY)
+        self.ends = 1 if was_well else self.ends + 1
 
     def rest(self, now: float) -> float:
         """Another process takes its place after a wait, which is returned."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from millpond.engine.consumer import Consumer
 from millpond.observe import log
 from millpond.process.core import Core
+from millpond.process.member import OVER_MEMORY
 
 #: How often is looked.
 MEMORY_LOOK_SECONDS = 5.0
@@ -48,4 +49,4 @@ class MemoryLimit:
                 text = f"the worker takes {found >> 20:,} MiB of memory, which is over max_memory_mb ="
                 text += f" {self._most >> 20:,}: it drains, and another takes its place"
                 log.event(logging.WARNING, "worker.large", text, bytes=found)
-                self._core.stop("memory")
+                self._core.stop(OVER_MEMORY)

@@ -16,7 +16,7 @@ import msgspec
 
 from millpond.errors import CRASHED, FINISHED, LEFT, MISCONFIGURED
 from millpond.observe.screen import counted
-from millpond.process.member import ALL_QUEUES, Member, MemberState, exit_code_of
+from millpond.process.member import ALL_QUEUES, OVER_MEMORY, Member, MemberState, exit_code_of
 from millpond.process.parent_log import ParentLog
 from millpond.process.parent_notifier import ParentNotifier
 from millpond.process.parent_plan import ENDING, STEERING, ParentPlan
@@ -155,7 +155,8 @@ class Parent:
         for queue, numbers in (member.books or {}).items():
             self._books.setdefault(queue, Counter()).update(numbers)
         self._without_books += was_ready and member.books is None
-        if self._why or (self._plan.until_empty and code in (FINISHED, LEFT)):
+        is_done = self._plan.until_empty and code in (FINISHED, LEFT) and member.why != OVER_MEMORY
+        if self._why or is_done:
             member.state = MemberState.OVER
             self._codes.append(code)
         else:

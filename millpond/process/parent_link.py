@@ -16,6 +16,7 @@ from gevent.monkey import get_original
 from millpond.app.config import AllSettings
 from millpond.engine.consumer import Consumer
 from millpond.observe import log
+from millpond.process.core import Core
 from millpond.process.member import PARENT_VARIABLE, Word
 from millpond.process.report import numbers_of
 from millpond.process.steering import Steering
@@ -63,12 +64,14 @@ class ParentLink:
         self._descriptor = seat.descriptor
         self._quiet = seat.quiet
         self._consumers: Sequence[Consumer] = ()
+        self._core: Core | None = None
 
     def start(self) -> None:
         _start_thread(self._wait_for_end, ())
 
-    def watch(self, steering: Steering) -> None:
+    def watch(self, core: Core, steering: Steering) -> None:
         """Let the worker be as quiet from its start as the one before it was; the parent learns of each change."""
+        self._core = core
         steering.start_quiet(self._quiet)
         steering.on_quiet = lambda queues: self._say(Word(quiet=tuple(sorted(queues))))
 
@@ -80,7 +83,8 @@ class ParentLink:
         """Nothing: the parent sees the end of this process."""
 
     def ended(self) -> None:
-        self._say(Word(books={consumer.name: _counts_of(consumer) for consumer in self._consumers}))
+        books = {consumer.name: _counts_of(consumer) for consumer in self._consumers}
+        self._say(Word(books=books, why=self._core.why if self._core is not None else ""))
 
     def _say(self, word: Word) -> None:
         with suppress(OSError):  # the parent is gone, or does not read: nothing waits for it

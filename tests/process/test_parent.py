@@ -327,6 +327,20 @@ def test_who_takes_the_place_of_a_quiet_one_is_quiet_from_its_start_and_others_a
     assert (parent.sent[1], parent.sent[2]) == ([], [])
 
 
+def test_who_has_grown_too_large_is_replaced_at_once_each_time_also_where_all_run_until_empty(parent):
+    """Else `--until-empty` with max_memory_mb would end, by exit code 0, with most of the work undone."""
+    parent._plan = ParentPlan(3, [], until_empty=True)
+    first, second, _ = parent._members
+    for _ in range(4):
+        first.state = MemberState.READY
+        said(first, Word(books={}, why="memory"))
+        parent._note_end(first, FINISHED, 5.0)
+        assert (first.state, first.due) == (MemberState.RESTING, 5.5)
+    said(second, Word(books={}, why="empty"))
+    parent._note_end(second, FINISHED, 5.0)
+    assert second.state is MemberState.OVER
+
+
 def test_what_a_worker_was_asked_itself_while_it_booted_is_not_asked_again(parent):
     said(parent._members[2], Word(quiet=("",)), Word(ready=True))
     assert parent.sent[3] == []
