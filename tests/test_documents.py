@@ -87,6 +87,8 @@ SQS_OWN = {
         "gauges.py",
         "gauge_metrics.py",
         "metrics.md",
+        "scaling.md",
+        "troubleshooting.md",
     )
 }
 SPOKEN = [path for path in PROSE if path.name != "CHANGELOG.md"]
