@@ -13,6 +13,14 @@ from millpond.foreign.text import shown
 MAX_PAGE_BODY = 65_536
 #: Fields of a query that are read.
 MAX_QUERY_FIELDS = 50
+_OF_PROXIES = (
+    "HTTP_FORWARDED",
+    "HTTP_VIA",
+    "HTTP_X_FORWARDED_FOR",
+    "HTTP_X_FORWARDED_HOST",
+    "HTTP_X_FORWARDED_PROTO",
+    "HTTP_X_REAL_IP",
+)
 
 
 class PageRequest(NamedTuple):
@@ -50,7 +58,6 @@ class PageAnswer(NamedTuple):
 def request_of(environ: Mapping[str, Any]) -> PageRequest:
     """What a WSGI server was asked, without its body. Raises ValueError where its query has too many fields."""
     peer = str(environ.get("REMOTE_ADDR", ""))
-    forwarded = ("HTTP_FORWARDED", "HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_HOST", "HTTP_X_REAL_IP")
     return PageRequest(
         method=environ["REQUEST_METHOD"],
         path=environ["PATH_INFO"],
@@ -60,10 +67,15 @@ def request_of(environ: Mapping[str, Any]) -> PageRequest:
         origin=environ.get("HTTP_ORIGIN", ""),
         fetch_site=environ.get("HTTP_SEC_FETCH_SITE", ""),
         authorization=environ.get("HTTP_AUTHORIZATION", ""),
-        is_forwarded=any(name in environ for name in forwarded),
+        is_forwarded=_is_forwarded(environ),
         content_type=environ.get("CONTENT_TYPE", ""),
         forwarded_for=environ.get("HTTP_X_FORWARDED_FOR", ""),
     )
+
+
+def _is_forwarded(environ: Mapping[str, Any]) -> bool:
+    """Whether a proxy asks. By default nginx names itself nowhere, and writes our own address as Host, by HTTP/1.0."""
+    return environ.get("SERVER_PROTOCOL") == "HTTP/1.0" or any(name in environ for name in _OF_PROXIES)
 
 
 def with_body(request: PageRequest, environ: Mapping[str, Any]) -> PageRequest:

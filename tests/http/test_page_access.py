@@ -8,7 +8,7 @@ from http import HTTPStatus
 import pytest
 
 from millpond.http.page_access import AccessRules, Purpose, denial_of
-from millpond.http.page_request import PageRequest
+from millpond.http.page_request import PageRequest, request_of
 
 TOKEN = "a-token-of-this-test"
 RULES = AccessRules(frozenset({"worker.example", "other.example:8443"}), TOKEN)
@@ -71,6 +71,25 @@ def test_what_comes_from_elsewhere_needs_the_token_by_whatever_name_and_without_
         assert look(**elsewhere, authorization=BASIC) is None
         assert look(AccessRules(), **elsewhere) is NOT_SAME
         assert look(AccessRules(), **elsewhere, authorization="Bearer ") is NOT_SAME
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"SERVER_PROTOCOL": "HTTP/1.0"},  # nginx as it comes: Host is the worker's own address
+        {"HTTP_X_FORWARDED_FOR": "203.0.113.7"},
+        {"HTTP_X_FORWARDED_PROTO": "https"},
+        {"HTTP_X_FORWARDED_HOST": ""},
+        {"HTTP_FORWARDED": "for=203.0.113.7"},
+        {"HTTP_X_REAL_IP": "203.0.113.7"},
+        {"HTTP_VIA": "1.1 proxy"},
+    ],
+)
+def test_what_a_proxy_on_this_machine_passes_on_is_not_from_here(more):
+    here = {"REQUEST_METHOD": "GET", "PATH_INFO": "/", "HTTP_HOST": "127.0.0.1:8080", "REMOTE_ADDR": "127.0.0.1"}
+    here["SERVER_PROTOCOL"] = "HTTP/1.1"
+    assert denial_of(request_of(here), Purpose.LOOK, RULES) is None
+    assert denial_of(request_of(here | more), Purpose.LOOK, RULES) is NO_TOKEN
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "TRACE", "get", ""])
