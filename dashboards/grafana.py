@@ -76,7 +76,7 @@ class Backend:
         series = "stats.gauges.$prefix.worker.uptime_seconds.*"
         return self._target(
             0,
-            f"countSeries({series})"
+            f"alias(sumSeries(isNonNull({series})), 'workers')"
             if self.kind == "graphite"
             else PrometheusTarget("count(millpond_worker_info)", "workers"),
         )

@@ -45,7 +45,7 @@ def target(
     function = "sum" if kind == "counter" else "max" if kind == "timer" else over_workers
     nodes = [*_nodes_of(kind, by), *((_NAME[kind],) if named or not by else ()), *((-1,) if kind == "timer" else ())]
     grouped = f"groupByNodes({_path(rows, by, place)}, '{function}', {', '.join(map(str, nodes))})"
-    return f"consolidateBy({grouped}, 'max')" if function == "max" else grouped
+    return named_again(f"consolidateBy({grouped}, 'max')", len(nodes)) if function == "max" else grouped
 
 
 def target_of(alert: Alert, place: GraphitePlace = EVERYWHERE) -> str:
@@ -56,7 +56,12 @@ def target_of(alert: Alert, place: GraphitePlace = EVERYWHERE) -> str:
 def number_of(alert: Alert) -> str:
     """The number of an alert in the first row; of a counter, how many times in each minute."""
     text = target_of(alert, CHOSEN)
-    return f"hitcount({text}, '1min')" if alert.row.kind == "counter" else text
+    return named_again(f"hitcount({text}, '1min')", 1) if alert.row.kind == "counter" else text
+
+
+def named_again(text: str, nodes: int) -> str:
+    """The series with its name of before: Graphite calls each one by the function that made it."""
+    return f"aliasByNode({text}, {', '.join(map(str, range(nodes)))})"
 
 
 #: The node with the metric's name, from the end of its path.

@@ -1,0 +1,311 @@
+"""The whole chain on real daemons: worker -> StatsD -> carbon -> graphite-web, and worker -> /metrics -> Prometheus.
+
+`make dashboards` runs it; it is no part of `make test`: it needs packages of Debian and npm, and two minutes. The
+figures at the far ends are compared with those of the sender, the handlers, the queues and the mail server.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from dashboards.panels import PANELS
+from tests.dashboards.asking import Asked, asked
+from tests.dashboards.daemons import ROOT
+from tests.dashboards.pictures import draw
+from tests.dashboards.scenario import CONCURRENCY, METERED, Run, run_of
+
+KINDS = ("graphite", "prometheus")
+PICTURES = ROOT / "docs/pictures"
+COUNTED = [panel for panel in PANELS if panel.rows[0].kind == "counter" and not panel.names]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    with run_of(tmp_path_factory.mktemp("run")) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def shown(run: Run) -> dict[str, dict[str, Asked]]:
+    """What each panel of each dashboard shows, while the second worker still runs."""
+    return {kind: {panel.title: panel for panel in asked(run, kind, run.ended)} for kind in KINDS}
+
+
+@pytest.fixture(scope="module")
+def counted(run: Run) -> dict[str, Asked]:
+    """What each panel on Graphite shows after all has ended."""
+    return {panel.title: panel for panel in asked(run, "graphite", time.time())}
+
+
+def wanted(run: Run, name: str) -> int:
+    """How often a counter has counted, by the books of the workers, or as the scene has it."""
+    one_each = {"worker.hub_blocked": 1, "worker.leases_rescued": 0, "receive_failed": 0, "stuck": 1}
+    return one_each[name] if name in one_each else run.books[name]
+
+
+def test_the_books_of_the_workers_are_what_the_others_saw(run):
+    done = {
+        what: sum(number for (_, one), number in run.ledger.items() if one == what)
+        for what in ("succeeded", "failed", "put off", "rejected", "discarded")
+    }
+    assert run.mails == run.sent["email.send"]
+    assert run.books["succeeded"] == done["succeeded"] + run.mails
+    assert run.books["succeeded"] == sum(run.sent.values()) - done["rejected"] - done["discarded"]
+    assert run.books["retried"] == done["failed"] + done["put off"] + 1  # the stubborn one, which timed out
+    assert run.books["failed"] == done["failed"] + done["put off"]
+    assert run.books["dead_lettered"] == done["rejected"] == run.sent["shop.wrong"]
+    assert run.letters == {"mail": 0, "jobs": done["rejected"] + 1}  # and a follow-up
+    outcomes = ("succeeded", "retried", "dead_lettered", "discarded", "released", "lease_lost", "abandoned")
+    assert run.books["received"] == sum(run.books[name] for name in outcomes)
+
+
+@pytest.mark.parametrize("panel", COUNTED, ids=lambda panel: panel.title)
+def test_graphite_has_counted_what_was_done(run, counted, panel):
+    """By the queries of the panels: StatsD's rates, summed over their seconds."""
+    lines = counted[panel.title].lines
+    sums = {row.name: sum(value for _, value in lines.get(row.short_name, [])) for row in panel.rows}
+    assert sums == {row.name: wanted(run, row.name) for row in panel.rows}
+
+
+@pytest.mark.parametrize("panel", COUNTED, ids=lambda panel: panel.title)
+def test_prometheus_has_counted_what_was_done(run, panel):
+    """By the last value of each process. What one gave back when its drain ended came after the last scrape."""
+    late = {"released": run.released_at_the_end}
+    for row in panel.rows:
+        found = run.prometheus.query(f"sum(last_over_time({row.prometheus_name}[10m]))", time.time())
+        (counted,) = (value for _, value in found) if found else (0.0,)
+        if row.name == "requests":  # those of the last moment too
+            assert 0 <= run.books["requests"] - counted <= 2
+        else:
+            assert (row.name, counted) == (row.name, wanted(run, row.name) - late.get(row.name, 0))
+
+
+def test_the_figures_at_both_ends_are_printed(run, counted, capsys):
+    lines = {name: points for panel in COUNTED for name, points in counted[panel.title].lines.items()}
+    with capsys.disabled():
+        print(f"\n{sum(run.sent.values())} messages sent, {run.mails} mails taken, {run.letters['jobs']} dead letters")
+        print(f"{'':26}{'workers':>9}{'Graphite':>10}{'Prometheus':>12}")
+        for row in (row for panel in COUNTED for row in panel.rows if row.scope == "queue"):
+            found = run.prometheus.query(f"sum(last_over_time({row.prometheus_name}[10m]))", time.time())
+            ends = (wanted(run, row.name), sum(value for _, value in lines.get(row.name, [])), sum(v for _, v in found))
+            if any(ends):
+                print(f"{row.name:26}{ends[0]:9}{ends[1]:10g}{ends[2]:12g}")
+
+
+def test_what_was_given_back_at_the_end_of_the_drain_is_in_the_log(run):
+    assert run.released_at_the_end == 3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel.title)
+def test_no_panel_is_empty(shown, kind, panel):
+    one = shown[kind][panel.title]
+    assert one.lines
+    assert one.highest() > 0
+
+
+def test_the_rates_of_graphite_are_those_of_the_run_by_type(run, shown):
+    lines = shown["graphite"]["Outcomes by type"].lines
+    assert sum(value for _, value in lines["shop_order.succeeded"]) == run.sent["shop.order"]
+
+
+def test_the_rates_of_prometheus_are_near_those_of_the_run(run, shown):
+    """It does not see what a type has counted before the first scrape that has it, and extrapolates."""
+    lines = shown["prometheus"]["Outcomes by type"].lines
+    seen = sum(value for _, value in lines["shop.order succeeded"])
+    assert 0.7 * run.sent["shop.order"] <= seen <= 1.05 * run.sent["shop.order"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_breaker_is_open_in_the_outage_and_not_before_or_after(run, shown, kind):
+    breakers = shown[kind]["Breakers"]
+    name = {"graphite": "email_send", "prometheus": "email.send"}[kind]
+    opened, recovery, closed = map(run.at, ("the breaker is open", "recovery", "the breaker is closed"))
+    assert breakers.highest(name, end=run.at("outage")) == 0
+    assert {value for at, value in breakers.lines[name] if opened + 3 < at < recovery} == {1}
+    assert breakers.highest(name, begin=closed + 3) == 0
+    assert breakers.highest("shop") == 0
+    assert shown[kind]["Held"].highest(name, opened, recovery) >= 5 * 10  # e-mails a second, for most of it
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_gauges_are_those_of_the_workers_and_of_the_queues(run, shown, kind):
+    panels = shown[kind]
+    assert panels["Dead letters"].last("jobs") == run.letters["jobs"]
+    assert panels["Dead letters"].last("mail") == 0
+    assert panels["Waiting in the queue"].highest("jobs", end=run.at("deploy")) > 100  # of the backlog at the start
+    assert panels["Waiting in the queue"].last({"graphite": "jobs.visible", "prometheus": "jobs visible"}[kind]) == 0
+    assert panels["In hand"].last("in_hand") == 0
+    assert 0.8 * CONCURRENCY <= panels["Slots"].highest("slots_busy", end=run.at("deploy")) <= CONCURRENCY
+    assert panels["Slots"].highest() == 2 * CONCURRENCY  # of both workers, in the deploy
+    assert panels["Slots"].lines["slots"][-1][1] == CONCURRENCY
+    assert panels["Rate"].highest("shop", end=run.at("deploy")) == pytest.approx(METERED, rel=0.05)
+    assert panels["Hub lag"].highest() * {"graphite": 0.001, "prometheus": 1}[kind] == pytest.approx(3, abs=0.6)
+    (second,) = (points for points in panels["Uptime"].lines.values() if points[-1][0] > run.at("recovery"))
+    assert second[-1][1] == pytest.approx(run.ended - run.at("deploy"), abs=6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_times_are_those_of_the_handlers(run, shown, kind):
+    """An order takes 20 ms. E-mails of the outage wait until it is over, no longer."""
+    scale, name, half = {"graphite": (0.001, "shop_order", "median"), "prometheus": (1, "shop.order", "50 %")}[kind]
+    times = sorted(
+        value * scale
+        for _, value in shown[kind]["Duration by type"].lines[f"{name}{'.' if kind == 'graphite' else ' '}{half}"]
+        if value == value and value > 0
+    )
+    assert 0.015 <= times[len(times) // 2] <= 0.1
+    outage = run.at("the breaker is closed") - run.at("outage")
+    waits = [
+        value * scale
+        for line, points in shown[kind]["Latency by type"].lines.items()
+        if "email" in line
+        for _, value in points
+        if value == value
+    ]
+    assert outage / 3 <= max(waits) <= 2 * outage
+
+
+def test_a_worker_that_has_ended_is_gone_from_the_gauges(run):
+    points = run.graphite.render("stats.gauges.millpond.worker.*.web_1", run.began, time.time())
+    assert points
+    assert max(at for some in points.values() for at, _ in some) <= run.at("the first worker has ended") + 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_first_row_says_what_is_wrong(run, shown, kind):
+    panels = shown[kind]
+    assert panels["Workers"].highest() == 2
+    assert panels["Workers"].last() == 1
+    assert panels["Dead letters wait"].last("jobs") == run.letters["jobs"]
+    assert panels["Breaker open"].highest() == 1
+    assert panels["Error rate high"].highest() > 1
+    assert 0 < panels["No receives"].highest() < 60
+    assert 0 < panels["Messages wait too long"].highest() < 300
+
+
+# --- Alerts
+
+
+def test_prometheus_has_alerted_as_it_should(run):
+    found: dict[str, set[str]] = {}
+    for labels, _ in run.prometheus.range("ALERTS", run.began, run.ended):
+        found.setdefault(labels["alertname"], set()).add(labels["alertstate"])
+    assert found.pop("MillpondDeadLetters") == {"pending", "firing"}
+    assert found.pop("MillpondHubBlocked") == {"firing"}
+    assert found.pop("MillpondBreakerOpen") == {"pending"}  # for less than a minute
+    assert {state for states in found.values() for state in states} <= {"pending"}
+
+
+class GrafanaRule:
+    """A rule of dashboards/graphite/alerts.yaml, evaluated as Grafana does: query, reduce, threshold, for."""
+
+    def __init__(self, rule: Any) -> None:
+        self.title: str = rule["title"]
+        query, reduce, threshold = (part["model"] for part in rule["data"])
+        self._target: str = query["target"]
+        self._seconds = rule["data"][0]["relativeTimeRange"]["from"]
+        self._reduce = {"last": lambda values: values[-1], "max": max}[reduce["reducer"]]
+        (condition,) = threshold["conditions"]
+        assert condition["evaluator"]["type"] == "gt"
+        (self._limit,) = condition["evaluator"]["params"]
+        self._minutes = int(rule["for"].removesuffix("m"))
+        self._silence = rule["noDataState"] == "Alerting"
+
+    def fires(self, run: Run, at: float) -> set[str]:
+        """For which series it fires; "" where there is none."""
+        times = [at - 60 * minute for minute in range(self._minutes + 1)]
+        return set.intersection(*(self._above(run, one) for one in times))
+
+    def _above(self, run: Run, at: float) -> set[str]:
+        found = run.graphite.render(self._target, at - self._seconds, at)
+        values = {name: [value for _, value in points] for name, points in found.items()}
+        if not any(values.values()):
+            return {""} if self._silence else set()
+        return {name for name, some in values.items() if some and self._reduce(some) > self._limit}
+
+
+RULES = [
+    GrafanaRule(rule)
+    for rule in yaml.safe_load((ROOT / "dashboards/graphite/alerts.yaml").read_text())["groups"][0]["rules"]
+]
+#: A path, and what it has before and after a moment. Written by hand, so that a mistake in dashboards/ is none here.
+SERIES = {
+    "Dead letters wait": {
+        "gauges.millpond.bad.dead_letters.one": (0, 1),
+        "gauges.millpond.bad.dead_letters.two": (0, 1),
+        "gauges.millpond.good.dead_letters.one": (0, 0),
+    },
+    "Messages wait too long": {
+        "gauges.millpond.bad.oldest_seconds.one": (10, 301),
+        "gauges.millpond.good.oldest_seconds.one": (300, 300),
+    },
+    "No receives": {
+        "gauges.millpond.bad.receive_age_seconds.one": (20, 70),
+        "gauges.millpond.bad.receive_age_seconds.two": (20, 70),
+        "gauges.millpond.good.receive_age_seconds.one": (20, 70),
+        "gauges.millpond.good.receive_age_seconds.two": (20, 30),
+    },
+    "Breaker open": {
+        "gauges.millpond.worker.type.bad.breaker.one": (0, 1),
+        "gauges.millpond.worker.type.bad.breaker.two": (0, 0),
+        "gauges.millpond.worker.type.good.breaker.one": (0, 0),
+    },
+    "Hub blocked": {"millpond.worker.hub_blocked": (0, 0.1)},
+    "Error rate high": {
+        "gauges.millpond.bad.error_percent.one": (0, 10.1),
+        "gauges.millpond.bad.error_percent.two": (0, 0),
+        "gauges.millpond.good.error_percent.one": (10, 10),
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def turned(run: Run) -> float:
+    """When the series, an hour before the run, turned bad: each has ten minutes before and after."""
+    moment = math.floor(run.began) - 3600
+    points = [
+        (f"stats.{path}", values[at >= moment], at)
+        for series in SERIES.values()
+        for path, values in series.items()
+        for at in range(moment - 660, moment + 660, 5)
+    ]
+    run.graphite.write(points)
+    end = time.monotonic() + 10
+    while not run.graphite.render(f"stats.{path_of(points)}", moment + 600, moment + 660) and time.monotonic() < end:
+        time.sleep(0.2)
+    return float(moment)
+
+
+def path_of(points: list[tuple[str, float, float]]) -> str:
+    return points[-1][0].removeprefix("stats.")
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.title)
+def test_each_alert_on_graphite_fires_on_the_bad_series_and_is_silent_on_the_good_one(run, turned, rule):
+    whose = {"Hub blocked": {"worker"}}.get(rule.title, {"bad"})
+    assert rule.fires(run, turned - 60) == set()
+    assert rule.fires(run, turned + 540) == whose
+
+
+def test_no_worker_at_all_is_an_alert_on_graphite(run, turned):
+    (rule,) = (rule for rule in RULES if rule.title == "No receives")
+    assert rule.fires(run, turned - 1500) == {""}
+    assert [one.title for one in RULES if one.fires(run, turned - 1500)] == ["No receives"]
+
+
+# --- Pictures
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_pictures_of_the_run(run, shown, kind):
+    picture = draw(run, kind, list(shown[kind].values()))
+    path = PICTURES / f"dashboard-{kind}.png"
+    path.write_bytes(picture)
+    assert 20_000 < path.stat().st_size < 1_000_000
