@@ -161,11 +161,9 @@ def test_a_poll_asks_for_twice_what_the_last_one_brought():
 @pytest.mark.parametrize("queues", [2, 5, 20, 100])
 def test_a_busy_queue_beside_quiet_ones_has_nine_tenths_of_what_it_does_alone(alone, queues):
     process = Process(queues, 100)
-    process.put(0, 30_000)
-    process.clock.advance(
-        12
-    )  # two seconds after the start it is known who is quiet; of a hundred, once they took turns
-    rate = process.rate(0, 30)
+    process.put(0, 15_000)
+    process.clock.advance(12)  # two seconds after the start it is known who is quiet; of 100, once they took turns
+    rate = process.rate(0, 10)
     assert rate >= 0.87 * alone, f"{rate} a second, alone {alone}"
 
 
@@ -176,7 +174,7 @@ def test_a_burst_after_a_quiet_hour_has_its_permits_within_one_long_poll(alone):
     process.clock.advance(1)
     assert process.rate(0, 18) >= 0.78 * alone
     process.clock.advance(1)
-    assert process.rate(0, 20) >= 0.87 * alone
+    assert process.rate(0, 10) >= 0.87 * alone
 
 
 def test_an_idle_hour_costs_a_hundred_and_eighty_receives_a_queue():
@@ -232,7 +230,7 @@ def test_polls_of_a_busy_queue_that_becomes_quiet_give_their_permits_to_another_
     assert all(process.done[index] == 200 for index in range(20))
     process.put(0, 30_000)
     process.clock.advance(11)
-    assert process.rate(0, 20) >= 0.87 * alone
+    assert process.rate(0, 10) >= 0.87 * alone
 
 
 def test_of_those_who_wait_the_queue_that_holds_least_is_served_first():
@@ -305,7 +303,7 @@ def test_a_queue_at_its_own_cap_makes_no_other_take_turns():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_what_is_asked_for_can_be_held_and_nobody_starves_whatever_comes_when(seed):
     dice = random.Random(seed)
     queues = dice.choice([2, 3, 5, 12, 40])
