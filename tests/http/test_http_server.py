@@ -210,9 +210,9 @@ def test_who_sends_half_a_request_and_closes_its_side_is_left_at_once(server):
 
 def test_a_stream_and_a_page_at_work_keep_their_places(server, monkeypatch):
     monkeypatch.setattr(bounded_server, "MAX_HTTP_CLIENTS", 2)
-    [stream] = crowd(server, 1, b"GET /stream HTTP/1.0\r\nHost: localhost\r\n\r\n")
+    [stream] = crowd(server, 1, b"GET /stream HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     [at_work] = crowd(server, 1, b"GET /slow HTTP/1.0\r\n\r\n")
-    assert stream.recv(65_536).endswith(b"part")
+    assert b"part" in stream.recv(65_536)
     [refused] = crowd(server, 1, b"GET /fine HTTP/1.0\r\n\r\n")
     with refused:
         assert is_left(refused)
@@ -220,7 +220,7 @@ def test_a_stream_and_a_page_at_work_keep_their_places(server, monkeypatch):
     assert at_work.recv(65_536).startswith(b"HTTP/1.1 200")
     at_work.close()
     assert ask(server, "GET /fine")[0] == 200
-    assert stream.recv(65_536) == b"part"
+    assert b"part" in stream.recv(65_536)
     stream.close()
 
 
