@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import faulthandler
 import logging
 import math
 import os
@@ -52,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Not by KeyboardInterrupt, which gevent prints, and which an import of the user's can swallow.
         signals.on_signal(lambda number: _end(FINISHED))
         signals.on_steering(lambda number, frame: None)  # there is nothing to steer yet; by itself they end a process
+        with suppress(Exception):  # there is no standard error
+            faulthandler.enable()  # a library in C that crashes ends the process: where, goes there
         sys.stdout, sys.stderr = unblocked(sys.stdout), unblocked(sys.stderr)
     log.setup("info", "auto", sys.stderr)
     try:

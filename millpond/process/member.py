@@ -75,6 +75,7 @@ class Member:
         self.pid = 0
         self.ends = 0  # in a row
         self.why = ""  # it has ended
+        self.end = "has ended"  # or by which signal it was killed
         self.books: dict[str, dict[str, Any]] | None = None  # of the process that runs, or ran last
         self.quiet: tuple[str, ...] = ()  # queues of which it receives nothing, nor does who takes its place
         self._known_quiet: tuple[str, ...] = ()  # as its process knows it
@@ -131,6 +132,11 @@ class Member:
         with suppress(ProcessLookupError):
             os.kill(self.pid, number)
 
+    def end_by(self, status: int, asked: bool) -> int:
+        """The exit code of its process, of which wait() says this. `asked`: as for `exit_code_of`."""
+        self.end = end_text(status)
+        return exit_code_of(status, asked)
+
     def ended(self, now: float) -> None:
         """Its process is no more, and all that it said is heard."""
         self._close()
@@ -150,3 +156,16 @@ def exit_code_of(status: int, asked: bool) -> int:
     if code >= 0:
         return code
     return FINISHED if asked and -code in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) else CRASHED
+
+
+def end_text(status: int) -> str:
+    """How a process ended: of its own, or killed by a signal, and by whom then."""
+    number = -os.waitstatus_to_exitcode(status)
+    if number <= 0:
+        return "has ended"
+    name = next((one.name for one in signal.Signals if one == number), f"signal {number}")
+    by: dict[int, str] = {
+        signal.SIGKILL: " (by the kernel for its memory, or by kill -9)",
+        signal.SIGSEGV: " (by a library in C)",
+    }
+    return f"was killed by {name}{by.get(number, '')}"

@@ -16,7 +16,7 @@ import msgspec
 
 from millpond.errors import CRASHED, FINISHED, LEFT, MISCONFIGURED
 from millpond.observe.screen import counted
-from millpond.process.member import ALL_QUEUES, OVER_MEMORY, Member, MemberState, exit_code_of
+from millpond.process.member import ALL_QUEUES, OVER_MEMORY, Member, MemberState
 from millpond.process.parent_log import ParentLog
 from millpond.process.parent_notifier import ParentNotifier
 from millpond.process.parent_plan import ENDING, STEERING, ParentPlan
@@ -147,7 +147,7 @@ class Parent:
                     if member.pid == ended[0] and member.is_alive:
                         member.hear()
                         asked = bool(self._why) and member.state is MemberState.BOOTING
-                        self._note_end(member, exit_code_of(ended[1], asked), now)
+                        self._note_end(member, member.end_by(ended[1], asked), now)
 
     def _note_end(self, member: Member, code: int, now: float) -> None:
         was_ready = member.state is MemberState.READY
@@ -174,7 +174,7 @@ class Parent:
             self._stop("failed")
             return
         who = f"worker {member.number} (process {member.pid})"
-        text = f"{who} has ended, exit code {code}: another starts in {seconds:g} s"
+        text = f"{who} {member.end}, exit code {code}: another starts in {seconds:g} s"
         level = logging.INFO if code == FINISHED else logging.ERROR
         self._log.event(level, "workers.replaced", text, number=member.number, exit_code=code, seconds=seconds)
 

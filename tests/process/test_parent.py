@@ -17,7 +17,7 @@ import pytest
 from millpond.app.config import load
 from millpond.errors import CRASHED, FINISHED, MISCONFIGURED
 from millpond.process.control import Order, addresses, ask
-from millpond.process.member import Member, MemberState, Word, exit_code_of, restart_seconds
+from millpond.process.member import Member, MemberState, Word, end_text, exit_code_of, restart_seconds
 from millpond.process.memory_limit import MEMORY_LOOK_SECONDS, MemoryLimit, resident_bytes
 from millpond.process.parent import Parent
 from millpond.process.parent_link import ParentLink, Seat, seat_of
@@ -198,6 +198,23 @@ def test_a_worker_that_was_well_for_long_is_started_again_at_once():
 )
 def test_the_exit_code_of_a_worker(status, asked, code):
     assert exit_code_of(status, asked) == code
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (0, "has ended"),
+        (2 << 8, "has ended"),
+        (9, "was killed by SIGKILL (by the kernel for its memory, or by kill -9)"),
+        (11 | 0x80, "was killed by SIGSEGV (by a library in C)"),
+        (15, "was killed by SIGTERM"),
+        (63, "was killed by signal 63"),
+    ],
+)
+def test_a_worker_that_was_killed_is_named_with_the_signal(status, said):
+    member = Member(1)
+    member.end_by(status, False)
+    assert member.end == end_text(status) == said
 
 
 def test_each_worker_has_a_name_and_a_port_of_its_own(tmp_path):

@@ -526,6 +526,22 @@ def test_a_signal_that_was_ignored_stays_ignored(start):
     assert worker.exit_code() == 0
 
 
+def test_a_crash_in_a_library_in_c_leaves_the_line_of_the_handler_on_standard_error(start):
+    handlers = """
+import ctypes
+from millpond import handler
+
+@handler("crash")
+def crash(payload: dict | None) -> None:
+    ctypes.string_at(0)
+"""
+    worker = start("local", handlers=handlers)
+    local_queues(worker).send("q", "crash")
+    assert worker.exit_code() == -signal.SIGSEGV
+    assert "Fatal Python error: Segmentation fault" in worker.stderr
+    assert 'jobs/work.py", line 7 in crash' in worker.stderr
+
+
 def test_a_setup_that_calls_sys_exit_is_a_crash_not_a_success(start):
     worker = start("local", handlers=SLOW_SETUP.replace("time.sleep(1)", "raise SystemExit(0)"))
     assert worker.exit_code() == 2
