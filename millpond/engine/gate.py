@@ -272,7 +272,7 @@ class Gate:
         log.event(logging.WARNING, "rate.lowered", text, **fields)
 
     def _log_change(self, before: BreakerState, outcome: Outcome) -> None:
-        now, why = self._time.now(), outcome.reason or outcome.error or outcome.cause
+        now, why = self._time.now(), outcome.error or outcome.reason or outcome.cause
         seconds = round(self.breaker.seconds_left(now), 1)
         if not self.is_shut:
             seconds = round(now - self._shut_since, 1)

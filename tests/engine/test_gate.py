@@ -334,6 +334,17 @@ def test_an_outage_is_logged_at_its_beginning_and_end_and_once_a_minute_between(
     assert 285 <= closed.fields["seconds"] <= 305  # it opened with the first failure, and a probe was on its way at 290
 
 
+def test_what_opens_it_by_a_last_attempt_is_named_by_its_error_and_not_by_the_attempts(clock, caplog):
+    def refused(payload, message):
+        raise ConnectionRefusedError("no server at smtp:25")
+
+    rig = run(clock, {"job": refused}, options={"job": {"max_attempts": 1, "breaker": Breaker()}})
+    rig.put("job", {}, 5)
+    clock.advance(5)
+    opened = next(one for one in caplog.records if getattr(one, "event", "") == "breaker.opened")
+    assert opened.fields["reason"] == "ConnectionRefusedError: no server at smtp:25"
+
+
 def test_a_run_of_ordinary_failures_opens_it_and_no_attempts_are_burned(clock):
     """A bug in a new version: 10,000 messages would be dead letters before anybody looks."""
 
