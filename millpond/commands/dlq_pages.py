@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-import msgspec
+from msgspec.structs import asdict
 
 from millpond.app.dead_letter import ATTRIBUTE
 from millpond.dead_letters.error_groups import groups_of
@@ -44,12 +44,18 @@ def group_rows(letters: Sequence[Letter], now: float) -> TableParts:
             f"{age(now - one.first)} ago",
             f"{age(now - one.last)} ago",
             one.sample[:SHORT_ID],
-            shown(one.error, MAX_ERROR),
+            shown(one.text, MAX_ERROR),
         ]
         for one in groups
     ]
     fields = [
-        {**msgspec.structs.asdict(one), "error": shown(one.error), "first": moment(one.first), "last": moment(one.last)}
+        {
+            **asdict(one),
+            "error": shown(one.error),
+            "text": shown(one.text),
+            "first": moment(one.first),
+            "last": moment(one.last),
+        }
         for one in groups
     ]
     return columns, rows, fields

@@ -24,7 +24,10 @@ _DIFFERS = (
 
 
 class ErrorGroup(msgspec.Struct):
-    """Letters of one type that failed the same way. `first` and `last`: seconds since the epoch; `sample`: an id."""
+    """Letters of one type that failed the same way. `first` and `last`: seconds since the epoch; `sample`: an id.
+
+    `text`: the error as it was, where all have the very same; else `error`.
+    """
 
     event_type: str
     error: str
@@ -32,14 +35,19 @@ class ErrorGroup(msgspec.Struct):
     first: float
     last: float
     sample: str
+    text: str
 
 
 def normalised(error: str) -> str:
     """The error's first line without ids, numbers, addresses and what stands in quotes."""
-    text = error.strip().partition("\n")[0][: 2 * MAX_COMPARED]
+    text = _first_line(error)
     for pattern, instead in _DIFFERS:
         text = pattern.sub(instead, text)
     return text[:MAX_COMPARED]
+
+
+def _first_line(error: str) -> str:
+    return error.strip().partition("\n")[0][: 2 * MAX_COMPARED]
 
 
 def failure_name(letter: Letter) -> str:
@@ -53,8 +61,9 @@ def groups_of(letters: Iterable[Letter]) -> list[ErrorGroup]:
     groups: dict[tuple[str, str], ErrorGroup] = {}
     for letter in letters:
         key = letter.event_type, normalised(letter.problem)
-        when = letter.failed_at
-        group = groups.setdefault(key, ErrorGroup(*key, 0, when, when, letter.id))
+        when, text = letter.failed_at, _first_line(letter.problem)
+        group = groups.setdefault(key, ErrorGroup(*key, 0, when, when, letter.id, text))
         group.count += 1
+        group.text = text if group.text == text else group.error
         group.first, group.last = min(group.first, when), max(group.last, when)
     return sorted(groups.values(), key=lambda group: (-group.count, -group.last))

@@ -99,7 +99,8 @@ def test_ls_has_type_attempts_age_reason_and_the_first_line_of_the_error(run, le
 
 
 def test_ls_counts_groups_and_says_how_much_it_saw(run, letters):
-    letters.put(12, error="KeyError: 'x'")
+    letters.put(6, error="KeyError: 'x'")
+    letters.put(6, error="KeyError: 'y'", first=50)
     letters.put(3, first=100, error="timed out after 3 s")
     _, out, err = run("ls", "--group", "--limit", "13")
     assert [line.split()[0] for line in out.splitlines()] == ["count", "12", "1"]
@@ -112,7 +113,8 @@ def test_ls_prints_json_for_scripts_and_nothing_where_there_is_nothing(run, lett
     letters.put(1)
     found = json.loads(run("ls", "--json")[1])
     assert (found["type"], found["event_id"], found["attempts"], found["queue"]) == ("email.send", "e0000", 7, "emails")
-    assert json.loads(run("ls", "--json", "--group")[1])["count"] == 1
+    group = json.loads(run("ls", "--json", "--group")[1])
+    assert (group["count"], group["error"], group["text"]) == (1, "ValueError: no", "ValueError: no")
 
 
 def test_show_has_all_of_one_and_hides_secrets_unless_asked(run, letters):

@@ -90,6 +90,13 @@ def test_groups_count_by_type_and_error_with_the_first_and_the_last():
     assert (second.count, second.event_type) == (1, "other")
 
 
+def test_a_group_has_the_error_as_it_was_where_all_have_the_very_same():
+    same = [letter(f"e{n}", error="KeyError: 'customer'\nof 7") for n in range(3)]
+    differing = [letter(f"e{n}", error=f"KeyError: 'k{n}'", event_type="other") for n in (1, 2, 1)]
+    assert [group.text for group in groups_of([*same, *differing[:2]])] == ["KeyError: 'customer'", "KeyError: <text>"]
+    assert [group.text for group in groups_of(differing)] == ["KeyError: <text>"]
+
+
 def test_a_replay_keeps_all_but_the_reason_and_leaves_its_mark():
     one = letter("e1")
     entry = replay_entry(one, "run1", fifo=False)
