@@ -90,9 +90,9 @@ class OpenBucket:
                 self._tally(key.event_type).good += number
         for key, times in second.times.items():
             if key.event_type and key.name == "latency":
-                self._tally(key.event_type).wait.merge(TimeSpread(times))
+                self._tally(key.event_type).wait.add(times)
             elif key.event_type and key.name == "duration":
-                self._tally(key.event_type).run.merge(TimeSpread(times))
+                self._tally(key.event_type).run.add(times)
 
     def _tally(self, event_type: str) -> TypeTally:
         return self.types.setdefault(event_type, TypeTally())

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections.abc import Sequence
 
 #: In milliseconds, from 0.1 ms to ten hours: each bound is 19 % above the one before.
 SPREAD_BOUNDS_MS = tuple(0.1 * 2 ** (step / 4) for step in range(115))
@@ -15,19 +15,18 @@ class TimeSpread:
 
     __slots__ = ("count", "least", "most", "numbers")
 
-    def __init__(self, times: Iterable[float] = ()) -> None:
-        ordered = sorted(max(0.0, one) for one in times)
+    def __init__(self) -> None:
         self.numbers = [0] * (len(SPREAD_BOUNDS_MS) + 1)
-        self.count = len(ordered)
-        self.least, self.most = (ordered[0], ordered[-1]) if ordered else (math.inf, 0.0)
-        low = 0
-        for index, bound in enumerate(SPREAD_BOUNDS_MS):
-            if low == self.count:
-                return
-            high = bisect_right(ordered, bound, low)
-            self.numbers[index] = high - low
-            low = high
-        self.numbers[-1] = self.count - low
+        self.count = 0
+        self.least, self.most = math.inf, 0.0
+
+    def add(self, times: Sequence[float]) -> None:
+        """Add times in milliseconds, at least one."""
+        numbers = self.numbers
+        for time in times:
+            numbers[bisect_left(SPREAD_BOUNDS_MS, time)] += 1
+        self.count += len(times)
+        self.least, self.most = min(self.least, *times), max(self.most, *times)
 
     def merge(self, other: TimeSpread) -> None:
         """Add the times of another one."""

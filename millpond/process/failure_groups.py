@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 import msgspec
+from msgspec import structs
 
 from millpond.dead_letters.error_groups import MAX_COMPARED, normalised
 from millpond.engine.delivery import Delivery
@@ -16,8 +17,12 @@ from millpond.message import Outcome
 MAX_GROUPS = 50
 #: How long a group is kept after its last failure.
 GROUP_SECONDS = 3_600.0
-#: Most failures have a text that another one had just before: to normalise one takes 20 us.
-_known_normalised = lru_cache(maxsize=256)(normalised)
+
+
+@lru_cache(maxsize=256)
+def error_of(text: str) -> str:
+    """The error by which a failure is known again. Most have a text that another had just before: one takes 60 us."""
+    return shown(normalised(text), MAX_COMPARED)
 
 
 class FailureGroup(msgspec.Struct):
@@ -49,21 +54,22 @@ class FailureGroups:
         now, self.noted = round(self._wall_clock(), 1), self.noted + 1
         text = (outcome.error or outcome.reason).strip().partition("\n")[0][: 2 * MAX_COMPARED]
         event_type = delivery.desk.route.event_type if delivery.desk is not None else "unknown"
-        key = event_type, shown(_known_normalised(text), MAX_COMPARED)
+        key = event_type, error_of(text)
         _, group = self._groups.pop(key, (0, None))
         if group is None:
             group = FailureGroup(*key, outcome.cause, 0, now, now, "", "", "")
         group.count += 1
         group.last, group.cause = now, outcome.cause
         group.last_event_id, group.last_queue = str(fields["event_id"]), str(fields["queue"])
-        group.last_error = shown(text, MAX_COMPARED)
+        group.last_error = text
         self._groups[key] = self.noted, group
         self._forget(now)
 
     def since(self, noted: int) -> list[FailureGroup]:
         """The groups that have failed after this number of failures, the last one last."""
         oldest = self._wall_clock() - GROUP_SECONDS
-        return [group for number, group in self._groups.values() if number > noted and group.last >= oldest]
+        groups = [group for number, group in self._groups.values() if number > noted and group.last >= oldest]
+        return [structs.replace(group, last_error=shown(group.last_error, MAX_COMPARED)) for group in groups]
 
     def _forget(self, now: float) -> None:
         """Make room: the first one is that whose last failure is the longest ago."""

@@ -17,6 +17,13 @@ def key(name, kind="a"):
     return MetricKey(name, "q", kind)
 
 
+def spread_of(times):
+    spread = TimeSpread()
+    if times:
+        spread.add(times)
+    return spread
+
+
 class Hour:
     """A LastHour whose seconds are given to it."""
 
@@ -45,13 +52,13 @@ class Hour:
 )
 def test_a_percentile_is_the_time_that_this_share_does_not_exceed(times, percent, wanted):
     """To within a bucket of the histogram, which is 19 % wide."""
-    found = TimeSpread(times).percentile(percent)
+    found = spread_of(times).percentile(percent)
     assert found == wanted if wanted is None else found == pytest.approx(wanted, rel=0.19)
 
 
 def test_between_two_bounds_the_times_lie_evenly():
     low, high = SPREAD_BOUNDS_MS[40], SPREAD_BOUNDS_MS[41]
-    ten = TimeSpread([low + (high - low) * (step + 0.5) / 10 for step in range(10)])
+    ten = spread_of([low + (high - low) * (step + 0.5) / 10 for step in range(10)])
     assert ten.percentile(50) == pytest.approx(low + (high - low) * 0.45)
     assert ten.percentile(95) == pytest.approx(low + (high - low) * 0.95)
 
@@ -59,10 +66,10 @@ def test_between_two_bounds_the_times_lie_evenly():
 def test_percentiles_of_many_times_are_right_to_a_few_percent_and_merged_ones_the_same():
     chance = random.Random(1)
     times = [chance.lognormvariate(3, 1.5) for _ in range(10_000)]
-    cuts, merged = statistics.quantiles(times, n=100), TimeSpread(times[:3_000])
-    merged.merge(TimeSpread(times[3_000:]))
+    cuts, merged = statistics.quantiles(times, n=100), spread_of(times[:3_000])
+    merged.merge(spread_of(times[3_000:]))
     for percent in (50, 95):
-        found = TimeSpread(times).percentile(percent)
+        found = spread_of(times).percentile(percent)
         assert found == pytest.approx(cuts[percent - 1], rel=0.03)
         assert merged.percentile(percent) == found
     assert merged.count == sum(merged.numbers) == 10_000
