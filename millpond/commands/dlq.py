@@ -19,9 +19,9 @@ from millpond.commands.dlq_command import DlqCommand
 from millpond.commands.dlq_editor import editor_of
 from millpond.commands.dlq_looks import ALL, LOOK_ACTIONS, look_at_letters
 from millpond.commands.dlq_options import selection_of
-from millpond.commands.dlq_pages import letter_rows
+from millpond.commands.dlq_pages import letter_rows, missing_text
 from millpond.commands.send import queue_name, send_all
-from millpond.dead_letters.dead_letter_queue import LOOK_LETTERS
+from millpond.dead_letters.dead_letter_queue import FIFO_REACH, LOOK_LETTERS
 from millpond.dead_letters.error_groups import normalised
 from millpond.dead_letters.letter_lines import entries_of, line_of
 from millpond.dead_letters.mover import Moved
@@ -130,7 +130,8 @@ def _dry_run(dlq: DlqCommand, selection: Selection, what: str) -> int:
 
 
 def _move(dlq: DlqCommand, move: Callable[[Callable[[int], object]], Moved], what: str, shows_bar: bool = True) -> int:
-    total = dlq.options.limit or len(dlq.options.ids) or dlq.letters.count()
+    count = dlq.letters.count()
+    total = dlq.options.limit or len(dlq.options.ids) or count
     if shows_bar:
         with screen.progress(what, total) as advance:
             done = move(advance)
@@ -138,6 +139,8 @@ def _move(dlq: DlqCommand, move: Callable[[Callable[[int], object]], Moved], wha
         done = move(bool)
     print(_as_json(done) if dlq.options.json else f"{screen.counted(done.moved, 'letter')} {what}", flush=True)
     _say_rest(done, what)
+    if is_fifo(dlq.letters.queue.url) and not (dlq.options.all or done.stopped) and done.looked < count:
+        print(f"looked at {done.looked:,} of about {count:,}: {FIFO_REACH}; the others stayed", file=sys.stderr)
     return FINISHED if done.is_whole else LEFT
 
 
@@ -151,7 +154,7 @@ def _as_json(done: Moved) -> str:
 def _say_rest(done: Moved, what: str) -> None:
     """Print what was not done, and why."""
     for one in done.missing:
-        print(f"{shown(one)}: there is no such dead letter", file=sys.stderr)
+        print(missing_text(one), file=sys.stderr)
     kept_by: dict[str, list[tuple[str, str]]] = {}
     for one, why in done.kept:
         kept_by.setdefault(normalised(why), []).append((one, why))
@@ -195,7 +198,7 @@ def _export(dlq: DlqCommand, selection: Selection) -> int:
         where = f"--file {path}" if path else "standard output"
         raise ConfigError(f"{where}: cannot be written: {error.strerror}") from None
     for one in missing:
-        print(f"{shown(one)}: there is no such dead letter", file=sys.stderr)
+        print(missing_text(one), file=sys.stderr)
     if has_left := not path and screen.reader_has_left(sys.stdout):
         print("the reader of the export left before its end", file=sys.stderr)
     print(f"{screen.counted(number, 'letter')} exported; each is still in the queue", file=sys.stderr)

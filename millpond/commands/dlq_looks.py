@@ -10,14 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 
 from millpond.app.config import AllSettings
 from millpond.commands.dlq_command import DlqCommand
-from millpond.commands.dlq_pages import group_rows, letter_fields, letter_page, letter_rows
+from millpond.commands.dlq_pages import group_rows, letter_fields, letter_page, letter_rows, missing_text
 from millpond.commands.send import queue_name
 from millpond.dead_letters.dead_letter_queue import LOOK_LETTERS, Look
 from millpond.dead_letters.letter import Letter
 from millpond.dead_letters.selection import Selection
 from millpond.dead_letters.sweep import Stop
 from millpond.errors import FINISHED, LEFT, MISCONFIGURED, ConfigError, QueueError
-from millpond.foreign.text import shown
 from millpond.observe import screen
 
 #: More letters than SQS can have in flight, so that a look ends by itself.
@@ -78,11 +77,16 @@ def _list(looked: Looked, selection: Selection, several: bool) -> int:
         screen.table(["queue", *columns] if several else columns, rows if several else [row[1:] for row in rows])
     for dlq, found in looked:
         name = f"{dlq.name}: " if several else ""
-        print(f"{name}{screen.counted(len(found.letters), 'dead letter')}; {found.summary}", file=sys.stderr)
+        more = "; --all looks at the whole queue" if _is_cut(dlq.options, found) else ""
+        print(f"{name}{screen.counted(len(found.letters), 'dead letter')}; {found.summary}{more}", file=sys.stderr)
         if found.hidden:
             text = f"{name}{found.hidden} of them stay hidden for up to 30 s: giving them back failed"
             print(text, file=sys.stderr)
     return LEFT if looked[0][0].stop.asked else FINISHED
+
+
+def _is_cut(options: Namespace, found: Look) -> bool:
+    return not (options.all or options.limit or options.ids) and LOOK_LETTERS <= found.looked < (found.about or 0)
 
 
 def _show(looked: Looked, selection: Selection, several: bool) -> int:
@@ -92,7 +96,7 @@ def _show(looked: Looked, selection: Selection, several: bool) -> int:
     missing = [one for one in selection.ids if not any(letter.matches_id(one) for letter in letters)]
     summary = "; ".join(f"{f'{dlq.name}: ' if several else ''}{found.summary}" for dlq, found in looked)
     for one in missing:
-        print(f"{shown(one)}: there is no such dead letter; {summary}", file=sys.stderr)
+        print(f"{missing_text(one)}; {summary}", file=sys.stderr)
     return LEFT if missing else FINISHED
 
 

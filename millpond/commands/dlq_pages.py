@@ -11,7 +11,7 @@ from msgspec.structs import asdict
 
 from millpond.app.dead_letter import ATTRIBUTE
 from millpond.dead_letters.error_groups import groups_of
-from millpond.dead_letters.letter import Letter, Origin
+from millpond.dead_letters.letter import LEAST_ID, Letter, Origin
 from millpond.foreign.body_text import hidden_value, without_secrets
 from millpond.foreign.scrub import scrubbed
 from millpond.foreign.text import escaped, shown
@@ -21,6 +21,12 @@ SHORT_ID, MAX_ERROR = 8, 120
 ORIGINS = {Origin.WORKER: "a worker", Origin.SQS: "SQS, by its redrive policy", Origin.OTHER: "another program"}
 
 TableParts = tuple[Sequence[str], list[list[str]], list[dict[str, Any]]]
+
+
+def missing_text(wanted: str) -> str:
+    """What is said of an id that names no letter."""
+    short = f" (the beginning of an id has {LEAST_ID} characters at least)" if len(wanted) < LEAST_ID else ""
+    return f"{shown(wanted)}: there is no such dead letter{short}"
 
 
 def letter_rows(letters: Sequence[Letter], now: float) -> TableParts:

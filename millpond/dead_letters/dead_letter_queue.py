@@ -45,6 +45,10 @@ Edit = Callable[[Letter], str | None]
 Trim = Callable[[Letter], Letter]
 
 
+#: Why a look, or a move by a filter, does not reach all.
+FIFO_REACH = "a FIFO queue shows the first ten of each group"
+
+
 class Look(msgspec.Struct):
     """What a look has found: the letters that are meant, of all that were `looked` at. `about`: None is unknown."""
 
@@ -52,12 +56,14 @@ class Look(msgspec.Struct):
     looked: int
     about: int | None
     hidden: int = 0
+    hides_groups: bool = False  # a FIFO queue, of which the look came to its end before all were seen
 
     @property
     def summary(self) -> str:
         """How much of the queue was seen."""
         about = "an unknown number" if self.about is None else f"about {self.about:,}"
-        return f"looked at {self.looked:,} of {about}"
+        text = f"looked at {self.looked:,} of {about}"
+        return f"{text} ({FIFO_REACH})" if self.hides_groups else text
 
 
 class DeadLetterQueue:
@@ -102,6 +108,7 @@ class DeadLetterQueue:
                 sweep.keep()
         finally:
             look.looked, look.hidden = sweep.seen, sweep.give_back()
+            look.hides_groups = is_fifo(self.queue.url) and sweep.ended and sweep.seen < (about or 0)
         return look
 
     def replay(

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from millpond.commands import cli, dlq
+from millpond.commands import cli, dlq, dlq_looks
 from millpond.commands.dlq_editor import payload_of, with_payload
 from millpond.commands.dlq_pages import age, letter_page
 from millpond.dead_letters import move_task, sweep
@@ -234,9 +234,9 @@ def test_where_there_are_several_queues_ls_and_show_look_at_all(run, several):
     assert [line.split()[0] for line in run("ls", "--group")[1].splitlines()] == ["queue", "emails", "bills"]
     assert run("ls", "--queue", "bills")[1].startswith("id ")
     assert run("show", "e0001")[0] == 0
-    code, _, err = run("show", "e0009")
+    code, _, err = run("show", "event-9999")
     said = "there is no such dead letter; emails: looked at 2 of about 2; bills: looked at 1 of about 1"
-    assert (code, err) == (1, f"e0009: {said}\n")
+    assert (code, err) == (1, f"event-9999: {said}\n")
     assert run("replay", "--all")[::2] == (
         3,
         "--queue is needed, since there are several queues: emails, bills, more\n",
@@ -249,6 +249,34 @@ def test_a_queue_that_cannot_be_looked_at_hides_no_other(run, letters, several):
     code, out, err = run("ls")
     assert (code, len(out.splitlines())) == (3, 4)
     assert err.splitlines()[-1].startswith("dead letters of gone: GetQueueAttributes: The specified queue does not")
+
+
+def test_where_a_fifo_queue_shows_a_part_of_a_group_it_is_said(run, letters):
+    fifo = Letters(letters.server, ".fifo", name="bills")
+    with open("config.toml", "a") as config:
+        config.write(f'[queues.bills]\nurl = "{fifo.url}"\n')
+    fifo.put(14, group_id="a", error="KeyError: 'x'")
+    reach = "looked at 10 of about 14 (a FIFO queue shows the first ten of each group)"
+    assert run("ls", "--queue", "bills")[2] == f"10 dead letters; {reach}\n"
+    code, out, err = run("replay", "--queue", "bills", "e0001", "e0012")
+    assert (code, out) == (1, "1 letter replayed\n")
+    assert "e0012: there is no such dead letter" in err
+    assert "looked at 10 of about 14: a FIFO queue shows the first ten of each group; the others stayed" in err
+    assert run("replay", "--queue", "bills", "--all") == (0, "13 letters replayed\n", "")
+
+
+def test_a_look_at_the_first_300_says_how_to_see_all(run, letters, monkeypatch):
+    monkeypatch.setattr(dlq_looks, "LOOK_LETTERS", 2)
+    letters.put(3)
+    assert run("ls")[2] == "2 dead letters; looked at 2 of about 3; --all looks at the whole queue\n"
+    assert run("ls", "--all")[2] == "3 dead letters; looked at 3 of about 3\n"
+    assert run("ls", "--limit", "2")[2] == "2 dead letters; looked at 2 of about 3\n"
+
+
+def test_an_id_that_is_too_short_is_told_from_one_that_is_none(run, letters):
+    letters.put(1)
+    needed = "abc: there is no such dead letter (the beginning of an id has 8 characters at least)"
+    assert [run(action, "abc")[2].splitlines()[0].partition(";")[0] for action in ("show", "replay")] == [needed] * 2
 
 
 def test_a_dry_run_moves_nothing(run, letters):
