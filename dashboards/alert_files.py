@@ -61,7 +61,7 @@ def _grafana_rule(alert: Alert) -> dict[str, Any]:
         "noDataState": "Alerting" if alert.silence else "OK",
         "execErrState": "Error",
         "labels": {"severity": alert.severity},
-        "annotations": _annotations(alert, '{{ index $labels "name" }}'),
+        "annotations": _annotations(alert, f"some {alert.by}"),
         "data": [
             _grafana_query(query, GRAPHITE, COUNTED_MINUTES if counted else GAUGE_MINUTES),
             _grafana_query(number, EXPRESSION, 0),
@@ -89,4 +89,4 @@ def _annotations(alert: Alert, where: str) -> dict[str, str]:
 
 
 def _yaml(what: dict[str, Any]) -> str:
-    return HEAD + yaml.safe_dump(what, sort_keys=False, width=110)
+    return HEAD + yaml.safe_dump(what, sort_keys=False, width=1000)

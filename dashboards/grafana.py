@@ -97,7 +97,7 @@ class Backend:
                 .default_value("millpond")
                 .current(dashboard.VariableOption(text="millpond", value="millpond"))
             )
-            yield self._variable("queue", "stats.gauges.$prefix.*", "*").regex("/^(?!worker$)/")
+            yield self._variable("queue", "stats.gauges.$prefix.*", "*").regex("/^(?!worker$).*/")
             yield self._variable("type", "stats.gauges.$prefix.worker.type.*", "*")
             yield self._variable("worker", "stats.gauges.$prefix.worker.uptime_seconds.*", "*")
         else:
@@ -172,6 +172,7 @@ def _first_row(backend: Backend) -> Iterator[stat.Panel]:
     for alert in ALERTS:
         number = _number(alert.title, f"{_sentence(alert)}\n\n{alert.action}", backend, backend.number(alert))
         number.thresholds(_thresholds("green", ("red", alert.limit + (1 if alert.limit == 0 else 0))))
+        number.decimals(0 if alert.row.kind == "counter" else 1)
         number.unit("short" if alert.row.kind == "counter" else backend.unit(alert.row))
         yield number
 

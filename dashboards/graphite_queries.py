@@ -48,14 +48,18 @@ def target(
     return named_again(f"consolidateBy({grouped}, 'max')", len(nodes)) if function == "max" else grouped
 
 
-def target_of(alert: Alert, place: GraphitePlace = EVERYWHERE) -> str:
-    """The metric of an alert; of a counter, its rate."""
-    return target([alert.row], alert.by, alert.over_workers, False, place)
+def target_of(alert: Alert) -> str:
+    """The worst of an alert's metric; of a counter, its rate.
+
+    It is one series: Grafana knows several by the tags that Graphite gives them, which are the same for all that one
+    function has made, and an alert with such results is an error to it.
+    """
+    return f"maxSeries({target([alert.row], alert.by, alert.over_workers, False, EVERYWHERE)})"
 
 
 def number_of(alert: Alert) -> str:
     """The number of an alert in the first row; of a counter, how many times in each minute."""
-    text = target_of(alert, CHOSEN)
+    text = target([alert.row], alert.by, alert.over_workers, False)
     return named_again(f"hitcount({text}, '1min')", 1) if alert.row.kind == "counter" else text
 
 
