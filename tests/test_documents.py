@@ -260,6 +260,94 @@ def help_of_program(program: str) -> str:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
+# --- the pages for operators
+
+OPERATORS = [ROOT / f"docs/{name}.md" for name in ("operating", "troubleshooting", "scaling")]
+REFERENCE = {path.stem: path.read_text() for path in ROOT.glob("docs/reference/*.md")}
+#: Words in backticks that are no names of ours: fields of AWS and of Kubernetes, files, tools, parts of commands.
+OF_OTHERS = {
+    *(
+        "perMessageGroupId",
+        "messageGroup",
+        "DeduplicationScope",
+        "FifoThroughputLimit",
+        "CustomizedMetricSpecification",
+    ),
+    *(
+        "maxReplicaCount",
+        "policy.json",
+        "awslogs",
+        "tracemalloc",
+        "Host",
+        "except:",
+        "web.1",
+        "web.1-1",
+        "web.1-2",
+        "nohup",
+    ),
+    *("emails", "reports", "report.make"),
+}
+
+each_operators_page = pytest.mark.parametrize("page", OPERATORS, ids=lambda page: page.stem)
+
+
+def names_of_ours() -> set[str]:
+    """Metrics, log events and their fields, keys and variables of config.toml, options of handlers: what the tables of
+    the reference have in backticks, which are compared with the code; and causes, outcomes and scenarios."""
+    tables = "\n".join(line for text in REFERENCE.values() for line in text.splitlines() if line.startswith("|"))
+    named = {word for text in re.findall(r"`([^`]+)`", tables) for word in re.findall(r"[\w.]+", text)}
+    return named | OF_METRICS | {*get_args(OutcomeName), *SCENARIOS, *vars(errors)} | OF_HANDLERS
+
+
+@each_operators_page
+def test_each_name_on_a_page_for_operators_is_in_a_table_of_the_code(page):
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    words = set(re.findall(r"`([A-Za-z_][\w.-]*)(?:\(\)| = [^`]*)?`", text))
+    known = names_of_ours() | OF_OTHERS | commands_of_ours()
+    assert sorted(word for word in words if word not in known and f"{word}.md" not in known) == []
+
+
+def commands_of_ours() -> set[str]:
+    text = REFERENCE["commands"]
+    return {word for name in re.findall(r"^## `([\w.]+)`", text, re.MULTILINE) for word in (name, name.split(".")[-1])}
+
+
+@each_operators_page
+def test_each_command_on_a_page_for_operators_is_one(page):
+    text = page.read_text()
+    commands = commands_of_ours()
+    typed = re.findall(r"worker\.py(?: -c config\.toml)? ([a-z]+)\b", text)
+    typed += re.findall(r"`(check|send|claims|dlq|run|status|top|quiet|resume|level|weight|dump)\b", text)
+    assert [name for name in typed if name not in commands] == []
+    actions = set(re.findall(r"\bdlq ([a-z]+)\b", text))
+    assert actions <= set(re.findall(r"`(\w+)`", REFERENCE["commands"].partition("## `dlq`")[2].partition("| `ID`")[0]))
+    for command, options in re.findall(
+        r"`(?:python worker\.py (?:-c config\.toml )?)?(dlq|status|check|run|send) ([^`]*)`", text
+    ):
+        assert set(re.findall(r"--[a-z-]+", options)) <= set(re.findall(r"--[a-z-]+", help_text(command))), options
+
+
+def help_text(command: str) -> str:
+    return REFERENCE["commands"].partition(f"## `{command}`")[2].partition("\n## ")[0]
+
+
+@each_operators_page
+def test_each_finding_that_is_quoted_is_one_of_check(page):
+    folders = ("millpond/commands/check*.py", "millpond/app/redrive_advice.py")
+    trees = [ast.parse(path.read_text()) for folder in folders for path in ROOT.glob(folder)]
+    parts = [node.value for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant) and node.value]
+    texts = "\n".join(part for part in parts if isinstance(part, str))
+    quoted = re.findall(r"“([^”]+)”", page.read_text())
+    fragments = [part.strip() for text in quoted for part in text.split("…")]
+    assert [part for part in fragments if part not in texts and part != "quoted so"] == []
+
+
+def test_the_page_of_symptoms_quotes_findings_and_events():
+    text = OPERATORS[1].read_text()
+    assert len(re.findall(r"“[^”]+”", text)) > 20
+    assert len(set(re.findall(r"`((?:worker|workers|message|queue|receive|settle|breaker)\.[a-z_]+)`", text))) > 30
+
+
 # --- how it is started
 
 
