@@ -24,8 +24,9 @@ WORKER = (str(ROOT / "worker.py"),)
 LOCAL_SQS = ("-m", "millpond.local", "--port", "0")
 #: By which client the workers under test speak to SQS.
 CLIENT = os.environ.get("SQS_CLIENT") or "wire"
-#: Where the coverage of a run is measured, its processes too: see tests/patch.py.
-COVERAGE = {"COVERAGE_PROCESS_CONFIG": config} if (config := os.environ.get("WORKER_COVERAGE")) else {}
+#: Where coverage is measured, in processes too: see tests/patch.py. There they need tests/coverage_by_events.py.
+_config = os.environ.get("WORKER_COVERAGE")
+COVERAGE = {"COVERAGE_PROCESS_CONFIG": _config, "PYTHONPATH": str(ROOT)} if _config else {}
 #: What a process may take for one step before a test fails: the machine may be busy.
 SECONDS = 20.0
 
