@@ -225,6 +225,9 @@ class Mover:
                 else:
                     parcel.why = failure.summary
             parcels = [parcel for parcel in parcels if parcel.state is LetterState.SENT]
+            if any(failure is not None and failure.denied for failure in results):  # so would the next ones be
+                self.done.stopped = self.done.stopped or f"what has gone cannot be deleted here: {parcels[0].why}"
+                break
             if parcels:  # a stop does not end this: these have gone already
                 time.sleep(min(MAX_RESEND_SECONDS, RESEND_SECONDS * 2**tried))
         for parcel in parcels:

@@ -16,7 +16,7 @@ from millpond.dead_letters.letter import Letter
 from millpond.dead_letters.mover import Moved
 from millpond.dead_letters.sweep import Stop
 from millpond.engine.consumer import Consumer
-from millpond.errors import ConfigError, MillpondError, QueueError
+from millpond.errors import AccessDenied, ConfigError, MillpondError, QueueError
 from millpond.foreign.body_text import body_line
 from millpond.foreign.text import shown
 from millpond.foreign.trace import describe, traceback_of
@@ -27,6 +27,8 @@ from millpond.process.letter_orders import MAX_PAGE_REACH, LookOrder, MoveOrder,
 
 #: Characters of the body of a letter that the page shows.
 MAX_LETTER_BODY = 2_000
+#: What the role of a worker has not by itself: a worker never receives dead letters.
+MISSING_RIGHTS = "; the page needs the rights of deploy/policies/worker-dead-letters.json"
 
 
 class LettersRefused(MillpondError):
@@ -84,14 +86,14 @@ class LetterDesk:
         return [name for name, consumer in self._consumers.items() if consumer.dead_letters is not None]
 
     def look(self, order: LookOrder, who: str) -> Look:
-        """Look at a sample, and give it back. Raises LettersRefused, QueueError, ConfigError."""
+        """Look at a sample, and give it back. Raises LettersRefused."""
         letters, text = self.letters(order.queue), f"{who} looked at dead letters of {order.queue} by the live page"
         try:
             with self._turn("look"):
                 look = letters.look(order.selection, stop=self._stop, trim=self._trim)
         except (QueueError, ConfigError) as error:
-            log.event(logging.INFO, "letters.looked", f"{text}: {shown(error)}", queue=order.queue, number=0)
-            raise
+            log.event(logging.INFO, "letters.looked", f"{text}: {_why(error)}", queue=order.queue, number=0)
+            raise LettersRefused(_why(error)) from error
         log.event(logging.INFO, "letters.looked", f"{text}: {look.summary}", queue=order.queue, number=look.looked)
         return look
 
@@ -156,7 +158,7 @@ class LetterDesk:
         try:
             self._move(letters, progress)
         except (QueueError, ConfigError) as error:
-            progress.state, progress.why = "failed", shown(error)
+            progress.state, progress.why = "failed", _why(error)
         except Exception as error:
             progress.state, progress.why = "failed", describe(error)
             text = f"a move of dead letters failed: {progress.why}"
@@ -178,8 +180,12 @@ class LetterDesk:
     def _log_result(self, progress: MoveProgress) -> None:
         order, done = progress.order, progress.done
         text = f"the {order.do} of dead letters of {order.queue} by the live page has ended: {progress.result}"
-        fields = {"queue": order.queue, "action": order.do, "moved": done.moved, "kept": done.refused}
+        fields = {"queue": order.queue, "action": order.do, "moved": progress.moved, "kept": done.refused}
         log.event(logging.WARNING, "letters.moved", text, **fields)
+
+
+def _why(error: Exception) -> str:
+    return f"{shown(error)}{MISSING_RIGHTS if isinstance(error, AccessDenied) else ''}"
 
 
 def without_body(letter: Letter, body: str = "") -> Letter:

@@ -14,7 +14,6 @@ from millpond.dead_letters.dead_letter_queue import Look
 from millpond.dead_letters.error_groups import groups_of
 from millpond.dead_letters.letter import Letter
 from millpond.dead_letters.turns import taking_turns
-from millpond.errors import ConfigError, QueueError
 from millpond.foreign.text import shown
 from millpond.foreign.trace import describe, traceback_of
 from millpond.http.gated_pages import Page
@@ -66,7 +65,7 @@ class LetterPages:
         """The answer in one part, which may take longer than a connection that says nothing."""
         try:
             body = msgspec.json.encode(look_fields(self._desk.look(order, who), time.time()))
-        except (LettersRefused, QueueError, ConfigError) as error:
+        except LettersRefused as error:
             body = msgspec.json.encode({"error": shown(error)})
         except Exception as error:
             text = f"a look at dead letters failed: {describe(error)}"

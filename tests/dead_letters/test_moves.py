@@ -13,7 +13,7 @@ from millpond.dead_letters.dead_letter_queue import DeadLetterQueue
 from millpond.dead_letters.mover import Moved
 from millpond.dead_letters.selection import Selection
 from millpond.dead_letters.sweep import Stop
-from millpond.errors import ConfigError, Unanswered
+from millpond.errors import AccessDenied, ConfigError, Unanswered
 from millpond.sqs.sqs_queue import SqsQueue
 from tests.dead_letters.letters import Letters, body_of
 
@@ -261,6 +261,21 @@ def test_a_delete_that_fails_is_made_again_and_a_letter_that_comes_again_is_not_
     assert (done.moved, len(done.left)) == (20, 10)
     assert letters.event_ids(letters.url) == ids
     assert letters.event_ids(letters.dead_url) == []  # by their new handles
+
+
+@pytest.mark.parametrize("action", ["replay", "discard"])
+def test_where_deletes_are_denied_no_more_than_one_batch_is_sent(letters, monkeypatch, action):
+    """Or each letter would be sent, and stay as well."""
+    ids = letters.put(25)
+
+    def denied(self, handles):
+        raise AccessDenied("sqs:DeleteMessage is not allowed")
+
+    monkeypatch.setattr(SqsQueue, "delete", denied)
+    done = getattr(letters.queue, action)(ALL)
+    assert (len(done.left), len(letters.event_ids(letters.url))) == (10, 10 if action == "replay" else 0)
+    assert done.stopped.startswith("what has gone cannot be deleted here: ")
+    assert letters.event_ids(letters.dead_url) == ids
 
 
 def test_discard_deletes_what_is_meant_and_nothing_else(letters):

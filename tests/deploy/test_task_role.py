@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from signal import SIGTERM
@@ -189,9 +190,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
             queues.sqs.send_message(QueueUrl=queues.url("q"), MessageBody=body)
             _wait_for_all(worker)
             until(lambda: {("ChangeMessageVisibilityBatch", "q"), ("GetQueueAttributes", "q-dead")} <= {*proxy.calls})
+            of_page = _move_by_page(worker, proxy.calls)
             worker.signal(SIGTERM)
             assert worker.exit_code() == 0, worker.output()
-        runs = {"worker": Run([*proxy.calls], {*aws.called})}
+        runs = {"worker": Run([*proxy.calls], {*aws.called}), "page": of_page}
         for name, arguments in COMMANDS.items():
             proxy.calls.clear()
             aws.called.clear()
@@ -204,6 +206,19 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
                 patch.setenv(name, value)
             Producer(f"{proxy.url}/000000000000/q").send("discard", {})
         return {**runs, "Producer": Run([*proxy.calls], set())}
+
+
+def _move_by_page(worker: WorkerProcess, calls: list[tuple[str, str]]) -> Run:
+    """Look at the dead letters by the live page, and send them back. A worker receives none itself."""
+    before, port = {*calls}, next(line["port"] for line in worker.lines if line["event"] == "http.ready")
+    headers = {"Authorization": "Bearer a-token-of-this-test", "Content-Type": "application/json"}
+    for path, order in (("look", {"queue": "q"}), ("move", {"do": "replay", "queue": "q", "all": True})):
+        url = f"http://127.0.0.1:{port}/letters/{path}"
+        request = urllib.request.Request(url, json.dumps(order).encode(), headers)
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            assert "error" not in json.load(answer)
+    worker.expect("letters.moved", moved=1)
+    return Run([call for call in {*calls} - before if call[1] == "q-dead"], set())
 
 
 def _prepare(aws: Aws) -> None:
@@ -240,6 +255,9 @@ def _config(url: str, s3: str) -> str:
         delete_after_success = true
         [platform]
         task_protection = "auto"
+        [http]
+        listen = "127.0.0.1:0"
+        token = "a-token-of-this-test"
         [cloudwatch]
         namespace = "Mill"
         [handlers.work]
@@ -257,7 +275,13 @@ def _wait_for_all(worker: WorkerProcess) -> None:
 
 
 def test_what_a_worker_calls_on_its_queues_is_what_its_role_allows(runs):
-    assert runs["worker"].of_queues == allowed("worker", queue_arn="QUEUE", dead_letter_arn="DEAD")
+    assert runs["worker"].of_queues - runs["page"].of_queues == allowed(
+        "worker", queue_arn="QUEUE", dead_letter_arn="DEAD"
+    )
+
+
+def test_what_its_page_calls_on_dead_letters_is_what_one_more_policy_allows(runs):
+    assert runs["page"].of_queues == allowed("worker-dead-letters", dead_letter_arn="DEAD")
 
 
 def test_what_it_calls_for_its_claims_is_what_its_role_allows(runs):
@@ -283,7 +307,7 @@ def test_it_calls_nothing_else(runs):
 
 
 def test_check_asks_for_no_right_more(runs):
-    assert runs["check"].of_queues <= runs["worker"].of_queues
+    assert runs["check"].of_queues <= runs["worker"].of_queues - runs["page"].of_queues
     assert runs["check"].elsewhere <= runs["worker"].elsewhere
 
 

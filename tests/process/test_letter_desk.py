@@ -14,6 +14,7 @@ from millpond.app.config import QueueSettings
 from millpond.app.http_settings import HttpSettings
 from millpond.dead_letters import mover, sweep
 from millpond.dead_letters.dead_letter_queue import DeadLetterQueue
+from millpond.errors import AccessDenied
 from millpond.http import bounded_server
 from millpond.http.http_server import HttpServer
 from millpond.http.page_request import MAX_PAGE_BODY
@@ -24,6 +25,7 @@ from millpond.process import letter_desk
 from millpond.process.core import Core
 from millpond.process.letter_desk import LetterDesk
 from millpond.process.live_page import LivePage
+from millpond.sqs.sqs_queue import SqsQueue
 from tests.dead_letters.letters import Letters, body_of, entry_of
 from tests.process.test_live_page import HOST, TOKEN, ask, opened
 
@@ -438,6 +440,30 @@ def test_a_dead_letter_queue_that_is_gone_says_so(letters, desk):
     move = one.moved()
     assert (move["state"], move["moved"]) == ("failed", 0)
     assert "does not exist" in move["why"]
+
+
+def test_rights_that_are_missing_are_named(letters, desk, monkeypatch, caplog):
+    """The worker's own policy lets it send dead letters, not receive them."""
+    ids = letters.put(12)
+    one, call, denied = desk(), SqsQueue.delete, "DeleteMessageBatch: access denied"
+
+    def deny(*args: object) -> None:
+        raise AccessDenied(denied)
+
+    monkeypatch.setattr(SqsQueue, "delete", deny)
+    one.post("/letters/move", {"do": "discard", "queue": "emails", "all": True})
+    move = one.moved()
+    assert (move["moved"], move["left"]) == (0, 10)
+    assert move["why"].startswith("what has gone cannot be deleted here")
+    monkeypatch.setattr(SqsQueue, "delete", call)
+    monkeypatch.setattr(sweep, "receive_letters", deny)
+    one.post("/letters/move", {"do": "discard", "queue": "emails", "all": True})
+    text = f"{denied}; the page needs the rights of deploy/policies/worker-dead-letters.json"
+    assert (one.moved()["why"], one.post("/letters/look", {"queue": "emails"})[1]) == (text, {"error": text})
+    assert event_lines(caplog, "letters.looked") == [
+        f"127.0.0.1 looked at dead letters of emails by the live page: {text}"
+    ]
+    assert letters.event_ids(letters.dead_url) == ids
 
 
 def test_a_source_that_is_gone_keeps_every_letter(letters, desk):

@@ -30,6 +30,7 @@ resource "aws_lambda_function" "worker" {
     aws_cloudwatch_log_group.worker,
     aws_iam_role_policy.lambda_log,
     aws_iam_role_policy.worker,
+    aws_iam_role_policy.worker_dead_letters,
     aws_iam_role_policy.worker_idempotency,
     aws_iam_role_policy.worker_key,
     aws_iam_role_policy.worker_large_bodies,

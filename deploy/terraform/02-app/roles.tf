@@ -102,6 +102,16 @@ resource "aws_iam_role_policy" "worker_large_bodies_delete" {
   })
 }
 
+resource "aws_iam_role_policy" "worker_dead_letters" {
+  count = var.dead_letters_by_page ? local.on_fargate : 0
+  name  = "dead-letters"
+  role  = aws_iam_role.worker.id
+
+  policy = templatefile("${local.policies}/worker-dead-letters.json", {
+    dead_letter_arn = aws_sqs_queue.dead_letters.arn
+  })
+}
+
 resource "aws_iam_role_policy" "worker_key" {
   count = local.has_key
   name  = "key"

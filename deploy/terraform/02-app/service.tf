@@ -120,6 +120,7 @@ resource "aws_ecs_service" "worker" {
   # Without its rights a task starts and is refused: they are there before it.
   depends_on = [
     aws_iam_role_policy.worker,
+    aws_iam_role_policy.worker_dead_letters,
     aws_iam_role_policy.worker_idempotency,
     aws_iam_role_policy.worker_key,
     aws_iam_role_policy.worker_large_bodies,

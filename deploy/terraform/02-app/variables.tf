@@ -203,6 +203,12 @@ variable "delete_large_bodies" {
   default     = false
 }
 
+variable "dead_letters_by_page" {
+  type        = bool
+  description = "Whether the worker may move dead letters, for its live page: [http] token of config.toml."
+  default     = false
+}
+
 variable "idempotency_table" {
   type        = bool
   description = "Whether to make the table that handlers with idempotent=True need: $1.25 for a million of their messages."
