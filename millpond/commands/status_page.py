@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from millpond.observe.last_hour import MinuteSummary
 from millpond.observe.screen import plain_table
 from millpond.process.dump import worker_line
+from millpond.process.failure_groups import FailureGroup
 from millpond.process.snapshot import QueueSnapshot, RunningSnapshot, Snapshot, TypeSnapshot
 
 #: Handlers that are listed one by one.
 MAX_SHOWN_RUNNING = 20
+#: Errors that are listed, and characters of each.
+MAX_SHOWN_FAILING, MAX_FAILING_ERROR = 5, 120
 
 
 def status_page(now: Snapshot, before: Snapshot | None = None) -> list[str]:
@@ -23,6 +26,9 @@ def status_page(now: Snapshot, before: Snapshot | None = None) -> list[str]:
         rows = [_type_row(kind, _minute_row(kind.minute) if timed else ()) for kind in now.types]
         columns = [*TYPE_COLUMNS[:4], *(MINUTE_COLUMNS if timed else ()), *TYPE_COLUMNS[4:]]
         lines += ["", *plain_table(columns, rows)]
+    if now.failures:
+        rows = [_failing_row(group, now) for group in now.failures[:MAX_SHOWN_FAILING]]
+        lines += ["", *plain_table(FAILING_COLUMNS, rows)]
     if now.running:
         lines += ["", *plain_table(RUNNING_COLUMNS, [_running_row(one) for one in now.running[:MAX_SHOWN_RUNNING]])]
         if (left := now.running_number - MAX_SHOWN_RUNNING) > 0:
@@ -37,6 +43,7 @@ QUEUE_COLUMNS = (
 TYPE_COLUMNS = ("type", "handler", "running", "held", "succeeded", "retried", "dead-lettered", "limits", "breaker")
 #: Of the last minute, where the live page is on: else nobody keeps the times.
 MINUTE_COLUMNS = ("a minute", "failed", "run p50", "p95")
+FAILING_COLUMNS = ("failing", "queue", "count", "last", "example", "error")
 RUNNING_COLUMNS = ("running", "queue", "event id", "attempt", "seconds", "lease left", "stands at")
 
 
@@ -95,6 +102,17 @@ def _minute_row(minute: MinuteSummary | None) -> Sequence[str]:
         f"{60 * minute.ended / minute.seconds:,.0f}",
         f"{minute.failed_percent:.1f} %",
         *("" if one is None else f"{one:.3f} s" if one < 1 else f"{one:.1f} s" for one in times),
+    )
+
+
+def _failing_row(group: FailureGroup, now: Snapshot) -> Sequence[str]:
+    return (
+        group.event_type,
+        group.last_queue,
+        f"{group.count:,}",
+        f"{now.taken - group.last:.0f} s ago",
+        group.last_event_id,
+        group.last_error[:MAX_FAILING_ERROR],
     )
 
 

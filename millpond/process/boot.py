@@ -85,8 +85,7 @@ def build(
     teardowns = core.boot(partial(set_up, handlers)) or ()
     queues = core.boot(partial(_wire, settings, core, handlers, metrics)) or Queues((), Refusals(core))
     teardowns, followers = [*teardowns, *queues.closing, desk.close], [*followers, desk]
-    if settings.http.shows_page:
-        history.watch(queues.consumers)
+    history.watch(queues.consumers)
     options: Any = {"teardowns": teardowns, "until_empty": until_empty, "followers": followers}
     return Service(core, metrics, queues, observer, steering, **options)
 

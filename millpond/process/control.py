@@ -105,7 +105,7 @@ class ControlServer:
         try:
             order = msgspec.json.decode(line, type=Order)
             text = self._obey(order)
-            return ControlAnswer(True, text, self._observer.take())
+            return ControlAnswer(True, text, self._observer.take(failures=True))
         except (SteeringRefused, msgspec.DecodeError) as error:
             return ControlAnswer(False, shown(error))
         except Exception as error:

@@ -53,7 +53,7 @@ class History(MetricSink):
         self._observer = observer
         self.hour = observer.hour = LastHour(clock.now, clock.time)
         self.marks = HourMarks(clock.time(), __version__)
-        self.failures = FailureGroups(clock.time)
+        self.failures = observer.failures = FailureGroups(clock.time)
 
     def watch(self, consumers: Sequence[Consumer]) -> None:
         """Note what fails in these queues from now on."""

@@ -70,7 +70,10 @@ class LivePage:
 
     def _status(self, request: PageRequest) -> PageAnswer:
         return PageAnswer(
-            HTTPStatus.OK, snapshot_json(self._observer.take(bodies=self._settings.show_bodies)), _JSON, _GUARDS
+            HTTPStatus.OK,
+            snapshot_json(self._observer.take(bodies=self._settings.show_bodies, failures=True)),
+            _JSON,
+            _GUARDS,
         )
 
     def _whole_history(self, request: PageRequest) -> PageAnswer:

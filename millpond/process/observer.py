@@ -18,6 +18,7 @@ from millpond.foreign.text import shown
 from millpond.observe import log
 from millpond.observe.last_hour import LastHour, MinuteSummary
 from millpond.process.core import Core
+from millpond.process.failure_groups import FailureGroups
 from millpond.process.snapshot import (
     QueueDepth,
     QueueSnapshot,
@@ -31,6 +32,8 @@ from millpond.process.wiring import Queues
 
 #: Handlers that are named one by one: where one stands costs 10 us, and a worker can have 120,000.
 MAX_RUNNING = 100
+#: Groups of failures, the last one first.
+MAX_FAILING = 10
 #: Characters of a body that is shown beside a handler that runs.
 MAX_BODY_LINE = 200
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -51,12 +54,16 @@ class Observer:
         self.depths: dict[str, QueueDepth] = {}
         self.on_look: Callable[[], object] = _nothing  # a person wants a snapshot: what is too old is asked for anew
         self.hour: LastHour | None = None  # what is known of percentiles and rates
+        self.failures: FailureGroups | None = None
         self._core = core
         self._name = name
         self._started = core.clock.time()
 
-    def take(self, most_running: int = MAX_RUNNING, bodies: bool = False) -> Snapshot:
-        """The process now, with at most this many of the handlers that run; `bodies`: with a line of what they have."""
+    def take(self, most_running: int = MAX_RUNNING, bodies: bool = False, failures: bool = False) -> Snapshot:
+        """The process now, with at most this many of the handlers that run; `bodies`: with a line of what they have.
+
+        `failures`: with what has failed last.
+        """
         clock, consumers = self._core.clock, self.queues.consumers if self.queues is not None else ()
         now, wall_time = clock.now(), clock.time()
         running = self._running()
@@ -67,6 +74,7 @@ class Observer:
             types=types_of(consumers, running, now, self.hour.minutes if self.hour is not None else {}),
             running=[running_of(one, now, bodies) for one in heapq.nsmallest(most_running, running, key=_started)],
             running_number=len(running),
+            failures=self.failures.since(0)[: -MAX_FAILING - 1 : -1] if failures and self.failures is not None else [],
         )
 
     def now(self) -> float:

@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from millpond.observe.last_hour import MinuteSummary
+from millpond.process.failure_groups import FailureGroup
 
 WorkerState = Literal["booting", "running", "quiet", "draining"]
 
@@ -132,6 +133,7 @@ class Snapshot(SnapshotPart, frozen=True, kw_only=True):
     types: list[TypeSnapshot]
     running: list[RunningSnapshot]
     running_number: int
+    failures: list[FailureGroup] = []  # of the last hour, the last one first
 
 
 def snapshot_json(snapshot: Snapshot) -> bytes:

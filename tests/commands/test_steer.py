@@ -13,6 +13,7 @@ from millpond.commands.status_page import MAX_SHOWN_RUNNING, status_page
 from millpond.commands.steer import FoundWorker, fetch_snapshot
 from millpond.observe.last_hour import MinuteSummary
 from millpond.process.control import ControlAnswer
+from millpond.process.failure_groups import FailureGroup
 from millpond.process.snapshot import RunningSnapshot, snapshot_json
 from tests.http_server import Server
 from tests.process.snapshots import FULL
@@ -185,6 +186,17 @@ def test_the_times_of_the_last_minute_are_shown_where_the_page_is_on():
     assert by_word["other"].split()[4:6] == ["0", "0"]
     assert "p95" in by_word["type"]
     assert "p95" not in "\n".join(status_page(FULL))
+
+
+def test_what_has_failed_stands_between_the_types_and_what_runs():
+    group = FailureGroup(
+        "email.send", "KeyError: <text>", "failed", 3, 0.0, FULL.taken - 7, "e-9", "KeyError: 'x'", "emails"
+    )
+    lines = status_page(replace(FULL, running=[RUNNING], running_number=1, failures=[group] * 6))
+    first = next(index for index, line in enumerate(lines) if line.startswith("failing "))
+    assert lines[first].split() == ["failing", "queue", "count", "last", "example", "error"]
+    assert lines[first + 1].split() == ["email.send", "emails", "3", "7", "s", "ago", "e-9", "KeyError:", "'x'"]
+    assert [lines[first - 1], lines[first + 6], lines[first + 7].split()[0]] == ["", "", "running"]
 
 
 def test_rates_are_of_the_time_between_two_looks():

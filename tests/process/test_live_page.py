@@ -43,7 +43,7 @@ class Process:
         self.clock = Clock()
         self.taken = 0
 
-    def take(self, most: int = 100, bodies: bool = False) -> Snapshot:
+    def take(self, most: int = 100, bodies: bool = False, failures: bool = False) -> Snapshot:
         self.taken += 1
         self.bodies = bodies
         return FULL

@@ -230,13 +230,15 @@ def test_a_worker_is_looked_at_and_steered_by_commands(start):
     worker = start()
     queues = local_queues(worker)
     queues.send("q", "nap", 30.0, number=2)
-    worker.expect("worker.ready")
+    queues.send("q", "nothing")
+    worker.expect("message.dead_lettered")
     time.sleep(0.7)
     me = ("--worker", str(worker.pid))
     code, shown, _ = command("status", *me)
     assert code == 0
     assert "2 of 100 slots busy" in shown
     assert shown.count("jobs/work.py:") == 2
+    assert "no handler for type 'nothing'" in shown
     code, line, _ = command("status", "--json", *me)
     found = json.loads(line)
     assert (found["worker"]["pid"], found["queues"][0]["in_hand"]) == (worker.pid, 2)
