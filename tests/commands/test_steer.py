@@ -176,8 +176,8 @@ def test_the_tables_have_what_waits_what_is_dead_the_breaker_and_what_runs():
 
 
 def test_the_times_of_the_last_minute_are_shown_where_the_page_is_on():
-    numbers = {"ended": 300, "failed": 3, "failed_percent": 1.0, "wait_p50": None, "wait_p95": None}
-    minute = MinuteSummary(seconds=60.0, run_p50=0.024, run_p95=12.04, **numbers)
+    numbers = {"ended": 150, "failed": 3, "failed_percent": 1.0, "wait_p50": None, "wait_p95": None}
+    minute = MinuteSummary(seconds=30.0, run_p50=0.024, run_p95=12.04, **numbers)
     [kind] = FULL.types
     other = replace(kind, event_type="other")
     lines = status_page(replace(FULL, types=[replace(kind, minute=minute), other]))

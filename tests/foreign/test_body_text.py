@@ -8,11 +8,18 @@ from millpond.foreign.body_text import MAX_READ, body_line
 
 
 def test_secrets_and_addresses_are_hidden_by_name_and_by_look():
-    body = {"to": "ann@example.com", "password": "hunter2", "deep": [{"apiKey": "k1", "n": 7}], "url": "a://u:p@h/x"}
+    body = {
+        "to": "ann@example.com",
+        "password": "hunter2",
+        "webhook": "abc",
+        "deep": [{"apiKey": "k1", "n": 7}],
+        "url": "a://u:p@h/x",
+    }
     line = body_line(json.dumps(body, indent=2), 500)
     assert json.loads(line) == {
         "to": "***",
         "password": "***",
+        "webhook": "***",
         "deep": [{"apiKey": "***", "n": 7}],
         "url": "a://***@h/x",
     }

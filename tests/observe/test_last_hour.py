@@ -80,7 +80,7 @@ def test_a_bucket_has_what_ended_in_its_ten_seconds():
     for _ in range(9):
         one.second({key("succeeded"): 6, key("discarded"): 1}, {key("duration"): [20.0], key("latency"): [3_000.0]})
     assert one.hour.closed == 0
-    one.second({key("retried"): 2, key("failed"): 1, key("unavailable"): 1, MetricKey("received", "q"): 50})
+    one.second({key("retried"): 2, key("failed"): 1, key("unavailable"): 1, MetricKey("succeeded", "q"): 50})
     [bucket] = one.hour.since(0)
     assert one.hour.closed == 1
     assert (bucket.at, bucket.seconds) == (1_000_000.0, 10.0)
@@ -121,12 +121,13 @@ def test_an_hour_is_kept_and_no_more():
 def test_the_minute_of_a_type_is_that_of_six_buckets_and_ends():
     one = Hour()
     assert (one.hour.minute, one.hour.minutes) == (None, {})
-    one.second({key("succeeded"): 30, key("failed"): 10, key("retried"): 10}, {key("duration"): [50.0]}, seconds=10.0)
+    ended = {key("succeeded"): 20, key("discarded"): 10, key("failed"): 10, key("retried"): 15, key("unavailable"): 5}
+    one.second(ended, {key("duration"): [50.0]}, seconds=10.0)
     one.second({key("succeeded", "b"): 60}, {key("duration", "b"): [70.0]}, seconds=10.0)
     minute, whole = one.hour.minutes["a"], one.hour.minute
-    assert (minute.seconds, minute.ended, minute.failed, minute.failed_percent) == (20.0, 40, 10, 25.0)
+    assert (minute.seconds, minute.ended, minute.failed, minute.failed_percent) == (20.0, 45, 10, 25.0)
     assert (minute.run_p50, minute.wait_p50) == (0.05, None)
-    assert (whole.ended, whole.failed, whole.failed_percent) == (100, 10, 10.0)
+    assert (whole.ended, whole.failed, whole.failed_percent) == (105, 10, 10.0)
     for _ in range(5):
         one.second(seconds=10.0)
     assert {*one.hour.minutes} == {"b"}
