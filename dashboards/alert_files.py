@@ -49,7 +49,12 @@ def _grafana_rule(alert: Alert) -> dict[str, Any]:
     """A: the series; B: one number of each; C: whether it is above the limit."""
     counted = alert.row.kind == "counter"
     query = {"refId": "A", "target": graphite_queries.target_of(alert), "textEditor": True}
-    number = {"refId": "B", "type": "reduce", "expression": "A", "reducer": "max" if counted else "last"}
+    number: dict[str, Any] = {
+        "refId": "B",
+        "type": "reduce",
+        "expression": "A",
+        "reducer": "max" if counted else "last",
+    }
     number |= {"settings": {"mode": "dropNN"}}
     above = {"evaluator": {"type": "gt", "params": [alert.limit]}}
     fires = {"refId": "C", "type": "threshold", "expression": "B", "conditions": [above]}
@@ -89,4 +94,5 @@ def _annotations(alert: Alert, where: str) -> dict[str, str]:
 
 
 def _yaml(what: dict[str, Any]) -> str:
-    return HEAD + yaml.safe_dump(what, sort_keys=False, width=1000)
+    text: str = yaml.safe_dump(what, sort_keys=False, width=1000)
+    return HEAD + text

@@ -6,6 +6,7 @@ figures at the far ends are compared with those of the sender, the handlers, the
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Iterator
@@ -13,6 +14,10 @@ from typing import Any
 
 import pytest
 import yaml
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.alerting import Rule
+from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from dashboards.panels import PANELS
 from tests.dashboards.asking import Asked, asked
@@ -23,6 +28,21 @@ from tests.dashboards.scenario import CONCURRENCY, METERED, Run, run_of
 KINDS = ("graphite", "prometheus")
 PICTURES = ROOT / "docs/pictures"
 COUNTED = [panel for panel in PANELS if panel.rows[0].kind == "counter" and not panel.names]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_dashboard_is_the_same_after_it_was_read_by_grafanas_schema(kind):
+    register_default_plugins()
+    text = (ROOT / f"dashboards/{kind}/dashboard.json").read_text()
+    assert JSONEncoder(indent=1, sort_keys=True).encode(Dashboard.from_json(json.loads(text))) + "\n" == text
+
+
+def test_each_alert_of_grafana_fits_its_schema():
+    register_default_plugins()
+    for rule in yaml.safe_load((ROOT / "dashboards/graphite/alerts.yaml").read_text())["groups"][0]["rules"]:
+        read = json.loads(JSONEncoder().encode(Rule.from_json(rule)))
+        assert read | rule == read
+        assert read.keys() - rule.keys() == {"orgID", "folderUID", "ruleGroup"}  # Grafana's own
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +65,8 @@ def counted(run: Run) -> dict[str, Asked]:
 
 def wanted(run: Run, name: str) -> int:
     """How often a counter has counted, by the books of the workers, or as the scene has it."""
-    one_each = {"worker.hub_blocked": 1, "worker.leases_rescued": 0, "receive_failed": 0, "stuck": 1}
-    return one_each[name] if name in one_each else run.books[name]
+    known = {"worker.hub_blocked": run.blocks, "worker.leases_rescued": 0, "receive_failed": 0, "stuck": 1}
+    return known[name] if name in known else run.books[name]
 
 
 def test_the_books_of_the_workers_are_what_the_others_saw(run):
@@ -81,7 +101,7 @@ def test_prometheus_has_counted_what_was_done(run, panel):
         found = run.prometheus.query(f"sum(last_over_time({row.prometheus_name}[10m]))", time.time())
         (counted,) = (value for _, value in found) if found else (0.0,)
         if row.name == "requests":  # those of the last moment too
-            assert 0 <= run.books["requests"] - counted <= 2
+            assert 0 <= run.books["requests"] - counted <= 5
         else:
             assert (row.name, counted) == (row.name, wanted(run, row.name) - late.get(row.name, 0))
 

@@ -141,6 +141,7 @@ class Run:
         self.books: Counter[str] = Counter()
         self.requests = 0
         self.released_at_the_end = 0
+        self.blocks = 0
         self.letters: dict[str, int] = {}
         self.mails = 0
 
@@ -156,6 +157,7 @@ class Run:
         """The books of a worker that has ended."""
         for line in worker.all("worker.stopped"):
             self.books.update({name: value for name, value in line.items() if isinstance(value, int)})
+        self.blocks += len(worker.all("worker.blocked"))
         given_back = [line for line in worker.all("message.released") if "shuts down" in line["reason"]]
         self.released_at_the_end += len([line for line in given_back if line["type"] == "report.make"])
 
