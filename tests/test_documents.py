@@ -129,6 +129,21 @@ def test_each_link_leads_to_a_file(page):
 
 
 @each_page
+def test_each_link_into_a_page_leads_to_a_heading(page):
+    links = re.findall(r"\]\(([\w./-]*)#([^)]+)\)", page.read_text())
+    pages = [(page.parent / link if link else page, anchor) for link, anchor in links]
+    assert [(path.name, anchor) for path, anchor in pages if path.suffix == ".md" and anchor not in anchors(path)] == []
+
+
+@cache
+def anchors(page: Path) -> set[str]:
+    """The headings of a page, as a link names them."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", text), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@each_page
 def test_each_file_that_is_named_is_there(page):
     names = re.findall(r"`([\w/.-]+\.(?:py|toml|json|md))`", page.read_text())
     folders = [ROOT, page.parent, ROOT / "millpond", ROOT / "tests", ROOT / "handlers"]
