@@ -7,6 +7,7 @@ from itertools import pairwise
 
 from millpond.observe.metric_row import MetricKey
 from millpond.observe.metrics import MetricSecond, MetricSink
+from millpond.observe.time_spread import put_in_order
 
 #: Upper bounds in milliseconds: from a handler of a millisecond to a message that waited for ten hours.
 BOUNDS_MS = (
@@ -25,8 +26,8 @@ class MetricHistogram:
         self.count, self.sum_ms = 0, 0.0
 
     def add(self, times: list[float]) -> None:
-        """Add times in milliseconds. They are sorted once: to look each up cost 0.2 us."""
-        times = sorted(max(0.0, one) for one in times)
+        """Add times in milliseconds."""
+        put_in_order(times)
         places = [0, *(bisect_right(times, bound) for bound in BOUNDS_MS), len(times)]
         for index, (low, high) in enumerate(pairwise(places)):
             self.numbers[index] += high - low

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
-from collections.abc import Sequence
+from bisect import bisect_left, bisect_right
 
 #: In milliseconds, from 0.1 ms to ten hours: each bound is 19 % above the one before.
 SPREAD_BOUNDS_MS = tuple(0.1 * 2 ** (step / 4) for step in range(115))
+
+
+def put_in_order(times: list[float]) -> None:
+    """Sort them, none below zero, where they are: several read the same list, and the next one finds it in order.
+
+    5,000 take 0.4 ms, once; to look at each by itself took another 1 ms.
+    """
+    times.sort()
+    if times and times[0] < 0.0:
+        below = bisect_left(times, 0.0)
+        times[:below] = [0.0] * below
 
 
 class TimeSpread:
@@ -20,13 +30,18 @@ class TimeSpread:
         self.count = 0
         self.least, self.most = math.inf, 0.0
 
-    def add(self, times: Sequence[float]) -> None:
-        """Add times in milliseconds, at least one."""
-        numbers = self.numbers
-        for time in times:
-            numbers[bisect_left(SPREAD_BOUNDS_MS, time)] += 1
+    def add(self, times: list[float]) -> None:
+        """Add times in milliseconds, at least one. They are put in order."""
+        put_in_order(times)
         self.count += len(times)
-        self.least, self.most = min(self.least, *times), max(self.most, *times)
+        self.least, self.most = min(self.least, times[0]), max(self.most, times[-1])
+        low, bucket = 0, bisect_left(SPREAD_BOUNDS_MS, times[0])
+        while low < len(times):
+            high = len(times)
+            if bucket < len(SPREAD_BOUNDS_MS):
+                high = bisect_right(times, SPREAD_BOUNDS_MS[bucket], low)
+            self.numbers[bucket] += high - low
+            low, bucket = high, bucket + 1
 
     def merge(self, other: TimeSpread) -> None:
         """Add the times of another one."""
