@@ -6,10 +6,11 @@
    - the other side answers at once: the event loop waits until every request has its answer, which takes ANSWER_NS;
    - where nothing is under way the next timer is due at once.
    From the second one on instructions are counted too; the third one ends the program. A request is what was sent over
-   TCP, its answer the next bytes that come. */
+   TCP, its answer the next bytes that come; who has connected to the program is not waited for. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sys/epoll.h>
@@ -24,11 +25,11 @@
 #define TURN_NS 1000 /* a timer of libev's rings only once its time has passed */
 #define FILES 4096
 #define REAL(name) static __typeof__(&name) real_##name;
-REAL(clock_nanosleep) REAL(pthread_cond_timedwait) REAL(send) REAL(recv) REAL(epoll_wait)
+REAL(clock_nanosleep) REAL(pthread_cond_timedwait) REAL(send) REAL(recv) REAL(epoll_wait) REAL(accept4)
 
 static int marks;
 static long long begun[16], passed; /* each clock at the first mark, and what has passed since, in nanoseconds */
-static char awaits[FILES];
+static char awaits[FILES], accepted[FILES];
 static int highest; /* of the files that ever awaited an answer */
 
 __attribute__((constructor)) static void find_real(void) {
@@ -37,10 +38,11 @@ __attribute__((constructor)) static void find_real(void) {
     real_send = dlsym(RTLD_NEXT, "send");
     real_recv = dlsym(RTLD_NEXT, "recv");
     real_epoll_wait = dlsym(RTLD_NEXT, "epoll_wait");
+    real_accept4 = dlsym(RTLD_NEXT, "accept4");
 }
 
 static void await_answer(int file, int yes) {
-    if (file < 0 || file >= FILES) return;
+    if (file < 0 || file >= FILES || accepted[file]) return;
     awaits[file] = yes;
     if (file > highest) highest = file;
 }
@@ -88,10 +90,11 @@ int pthread_cond_timedwait(pthread_cond_t *condition, pthread_mutex_t *mutex, co
 }
 
 ssize_t send(int file, const void *bytes, size_t number, int flags) {
-    int type = 0;
-    socklen_t size = sizeof type;
+    int protocol = 0;
+    socklen_t size = sizeof protocol;
     ssize_t sent = real_send(file, bytes, number, flags);
-    if (sent > 0 && !getsockopt(file, SOL_SOCKET, SO_TYPE, &type, &size) && type == SOCK_STREAM) await_answer(file, 1);
+    if (sent > 0 && !getsockopt(file, SOL_SOCKET, SO_PROTOCOL, &protocol, &size) && protocol == IPPROTO_TCP)
+        await_answer(file, 1);
     return sent;
 }
 
@@ -101,8 +104,15 @@ ssize_t recv(int file, void *bytes, size_t number, int flags) {
     return got;
 }
 
+int accept4(int listener, struct sockaddr *address, socklen_t *size, int flags) {
+    int file = real_accept4(listener, address, size, flags);
+    if (file >= 0 && file < FILES) accepted[file] = 1;
+    return file;
+}
+
 int close(int file) {
     await_answer(file, 0);
+    if (file >= 0 && file < FILES) accepted[file] = 0;
     return syscall(SYS_close, file);
 }
 
