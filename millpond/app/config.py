@@ -40,6 +40,7 @@ from millpond.app.toml import SettingsType, Table, TomlFile, decode, toml_key
 from millpond.app.type_settings import TypeSettings, read_types
 from millpond.app.worker_settings import WorkerSettings
 from millpond.errors import ConfigError
+from millpond.foreign.nearest import nearest
 from millpond.foreign.secrets import Unshown, conceal_environment
 from millpond.foreign.text import shown
 from millpond.observe.metric_table import METRICS
@@ -233,7 +234,9 @@ def _check_process(file: TomlFile, worker: Table, retry: Table, settings: AllSet
 def _check_metrics(table: Table, settings: AllSettings) -> None:
     wanted = settings.cloudwatch
     if table.sound("metrics") and (strange := [name for name in wanted.metrics if name not in METRICS]):
-        table.wrong("metrics", f"names of docs/reference/metrics.md; {toml_key(strange[0])} is none")
+        near = nearest(strange[0], METRICS)
+        meant = f"; did you mean {near}?" if near else ""
+        table.wrong("metrics", f"names of docs/reference/metrics.md; {toml_key(strange[0])} is none{meant}")
     if table.sound("namespace") and wanted.namespace and settings.log.format == "text":
         table.wrong("namespace", 'nothing, unless [log] format is "json" or "auto": it is read from a JSON log')
 

@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import inspect
 import logging
+import pkgutil
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -17,11 +18,12 @@ from typing import Any
 
 import msgspec
 
+import millpond
 from millpond.app.config import AllSettings, handler_settings
 from millpond.app.routing import Route, routes
 from millpond.app.type_settings import TypeSettings, with_types
 from millpond.errors import ConfigError
-from millpond.foreign.nearest import did_you_mean
+from millpond.foreign.nearest import did_you_mean, nearest
 from millpond.foreign.text import shown
 from millpond.foreign.trace import describe, raised_at, traceback_of
 from millpond.observe import log
@@ -153,7 +155,9 @@ def load_modules(entries: Sequence[str], folder: Path, findings: list[str]) -> l
         elif all(part.isidentifier() for part in entry.split(".")) and _is_found(entry):
             names = [entry]
         else:
-            findings.append(f"[worker] handlers: {entry!r} is neither a folder in {folder} nor a module that is found")
+            near = "" if "/" in entry else nearest(entry, [one.name for one in folder.iterdir() if one.is_dir()])
+            text = f"[worker] handlers: {entry!r} is neither a folder in {folder} nor a module that is found"
+            findings.append(f"{text}; did you mean {near}?" if near else text)
             continue
         modules |= {name: module for name in names if (module := _import(name, findings)) is not None}
     _log_skipped(folders)
@@ -219,12 +223,25 @@ def _import(name: str, findings: list[str]) -> ModuleType | None:
     try:
         return importlib.import_module(name)
     except (Exception, SystemExit) as error:  # the user's module: anything can come out of it
-        findings.append(_cannot_load(name, error))
+        is_missing = isinstance(error, ModuleNotFoundError) and error.name == name
+        findings.append(_no_entry(name) if is_missing else _cannot_load(name, error))
         return None
 
 
+def _no_entry(name: str) -> str:
+    """For a dotted module that is not in its package: with the nearest one that is."""
+    package = sys.modules.get(name.rpartition(".")[0])
+    found = pkgutil.iter_modules(getattr(package, "__path__", []), f"{name.rpartition('.')[0]}.")
+    near = nearest(name, [one.name for one in found])
+    return f"[worker] handlers: there is no module {name!r}" + (f"; did you mean {near}?" if near else "")
+
+
 def _cannot_load(name: str, error: BaseException) -> str:
-    return f"{name} cannot be loaded: {describe(error)}{_where(name, error)}"
+    near = ""
+    if isinstance(error, ImportError) and error.name == "millpond":  # name_from: from Python 3.12 on
+        near = nearest(str(getattr(error, "name_from", "")), millpond.__all__)
+    meant = f"; did you mean {near}?" if near else ""
+    return f"{name} cannot be loaded: {describe(error)}{meant}{_where(name, error)}"
 
 
 def _where(module: str, error: BaseException) -> str:

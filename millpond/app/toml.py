@@ -19,7 +19,7 @@ import msgspec
 from millpond.app.secret_references import is_no_secret, is_reference
 from millpond.app.secret_values import Fetch
 from millpond.errors import ConfigError
-from millpond.foreign.nearest import did_you_mean
+from millpond.foreign.nearest import did_you_mean, nearest
 from millpond.foreign.secrets import conceal_value
 from millpond.foreign.text import shown
 
@@ -212,7 +212,7 @@ def decode(
         try:
             sound[fields[key].name] = _converted(_port(value) if key == "port" else value, fields[key].type)
         except msgspec.ValidationError as error:
-            wrong(key, _allowed(fields[key].type, str(error)))
+            wrong(key, _allowed(fields[key].type, value, str(error)))
     return sound
 
 
@@ -226,13 +226,22 @@ def toml_key(name: str) -> str:
     return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name)
 
 
+def _other_settings(path: Path) -> str:
+    """What may be meant by a file that is not there; "" where nothing is known of it."""
+    if path.exists():
+        return ""
+    if near := nearest(path.name, [one.name for one in path.parent.glob("*.toml")]):
+        return f"; did you mean {path.with_name(near)}?"
+    return "; name your own by -c PATH" if path == Path("config.toml") else ""
+
+
 def _parse(path: Path) -> dict[str, Any]:
     data = b""
     try:
         data = path.read_bytes()
         return tomllib.loads(data.decode("utf-8-sig"))
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}{_other_settings(path)}") from None
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ConfigError(f"{path}: line {line}: not UTF-8") from None
@@ -259,10 +268,12 @@ def _converted(value: Any, wanted: Any) -> Any:
     return converted
 
 
-def _allowed(wanted: Any, message: str) -> str:
+def _allowed(wanted: Any, value: Any, message: str) -> str:
     """What a key may be: its own description, or what msgspec says without any value that it quotes."""
     if typing.get_origin(wanted) is Literal:
-        return " | ".join(map(str, typing.get_args(wanted)))
+        names = [str(one) for one in typing.get_args(wanted)]
+        near = nearest(value, names) if isinstance(value, str) else ""
+        return " | ".join(names) + (f"; did you mean {near}?" if near else "")
     for meta in getattr(wanted, "__metadata__", ()):
         if isinstance(meta, msgspec.Meta) and meta.description:
             return meta.description

@@ -235,6 +235,11 @@ def test_a_byte_order_mark_and_windows_line_ends_are_read(read):
         ("heartbeat_seconds = 0.5", "heartbeat_seconds = 0.5: 0 (a third of visibility_seconds), or 1 second and more"),
         ("concurrency = 101", "concurrency = 101: not more than [worker] concurrency = 100"),
         ("wait_second = 3", "wait_second = 3: no such key; did you mean wait_seconds?"),
+        (
+            'envelope = "cloudevent"',
+            'envelope = "cloudevent": auto | millpond | sns | eventbridge | s3 | cloudevents | none; '
+            "did you mean cloudevents?",
+        ),
         ('"a\\nb" = 3', '"a\\nb" = 3: no such key; there are: ' + ", ".join(QueueSettings.__struct_fields__)),
         ('dead_letter_url = "local"', 'dead_letter_url = "local": a URL, https://...'),
         (
@@ -306,7 +311,7 @@ def test_the_url_of_no_queue_is_a_finding_that_says_what_is_missing(findings, ur
         ('[statsd]\nformat = "influx"', '[statsd] format = "influx": graphite | datadog'),
         (
             '[cloudwatch]\nmetrics = ["succeeded", "sucks"]',
-            "[cloudwatch] metrics = [...]: names of docs/reference/metrics.md; sucks is none",
+            "[cloudwatch] metrics = [...]: names of docs/reference/metrics.md; sucks is none; did you mean stuck?",
         ),
         (
             '[cloudwatch]\nnamespace = "Mill"\n[log]\nformat = "text"',
@@ -460,6 +465,16 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path):
         load(tmp_path / "nowhere.toml", {})
     with pytest.raises(ConfigError, match=r"cannot be read: Is a directory$"):
         load(tmp_path, {})
+
+
+def test_settings_that_are_not_there_are_met_by_those_that_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"No such file or directory; name your own by -c PATH$"):
+        load(Path("config.toml"), {})
+    Path("staging.toml").touch()
+    Path("stagin").mkdir()
+    with pytest.raises(ConfigError, match=r"No such file or directory; did you mean stagin/../staging.toml\?$"):
+        load(Path("stagin/../stagin.toml"), {})
 
 
 TEXTS = st.text("a ${}:-'\"\\\n\x00\x7f\x85\u2028\U0001f600", max_size=8)

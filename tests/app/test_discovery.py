@@ -191,6 +191,25 @@ def test_a_second_look_finds_the_same_modules(application):
 # --- what cannot be loaded
 
 
+def test_a_mistyped_folder_or_module_is_met_by_the_one_that_is_there(application):
+    application.write("a.py", HANDLER, type="a")
+    (application.folder / "handlers_of_mine").mkdir()
+    [finding] = application.findings("handlers_of_min")
+    assert finding.endswith(" nor a module that is found; did you mean handlers_of_mine?")
+    [finding] = application.findings("millpond.mail.handlers")
+    assert finding == (
+        "[worker] handlers: there is no module 'millpond.mail.handlers'; did you mean millpond.mail.handler?"
+    )
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="an ImportError does not say which name it misses")
+def test_a_mistyped_name_of_millpond_is_met_by_the_one_that_it_has(application):
+    application.write("a.py", "from millpond import Handler")
+    [finding] = application.findings()
+    assert "cannot import name 'Handler' from 'millpond'" in finding
+    assert "; did you mean handler? (" in finding
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
