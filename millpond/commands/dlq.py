@@ -87,7 +87,7 @@ def _fits_sqs(options: Namespace) -> bool:
 def _by_sqs(dlq: DlqCommand, advance: Callable[[int], object]) -> Moved | None:
     """What SQS's own move has done, where all letters of a sample are its own; None where it moved not all."""
     try:
-        if not dlq.letters.suits_sqs():
+        if not dlq.letters.suits_sqs(dlq.stop):
             return None
         done, has_failed = dlq.letters.replay_by_sqs(dlq.options.rate, dlq.stop, advance)
     except QueueError as error:

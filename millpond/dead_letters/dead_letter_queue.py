@@ -10,10 +10,8 @@ print(letters.replay(Selection(types=["email.send"], reason="timed out")))
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Mapping
 from functools import partial
-from threading import Event, Thread
 from uuid import uuid4
 
 import msgspec
@@ -24,7 +22,7 @@ from millpond.dead_letters.move_task import follow_task, start_task
 from millpond.dead_letters.mover import Moved, Mover, MovingLetter
 from millpond.dead_letters.replays import replay_entry, wrong_with_replay
 from millpond.dead_letters.selection import Selection
-from millpond.dead_letters.sweep import LOOK_LEASE_SECONDS, MOVE_LEASE_SECONDS, Stop, Sweep
+from millpond.dead_letters.sweep import LOOK_LEASE_SECONDS, MOVE_LEASE_SECONDS, Stop, Sweep, kept_meanwhile
 from millpond.dead_letters.turns import taking_turns
 from millpond.errors import AccessDenied, ConfigError, QueueError
 from millpond.foreign.number import number_within
@@ -38,8 +36,6 @@ from millpond.sqs.sqs_queue import SqsQueue
 LOOK_LETTERS = 300
 #: Numbers of SQS: more than any queue has.
 MAX_COUNT = 10**12
-#: How often the leases are looked at while a person edits.
-EDIT_KEEP_SECONDS = 5.0
 
 Edit = Callable[[Letter], str | None]
 Trim = Callable[[Letter], Letter]
@@ -148,7 +144,7 @@ class DeadLetterQueue:
             entry = partial(replay_entry, letter, run, is_fifo(target.url))
             if edit is None:
                 return MovingLetter(letter, target, entry())
-            with _kept(sweep):
+            with kept_meanwhile(sweep):
                 body = edit(letter)
             return "it was not edited" if body is None else MovingLetter(letter, target, entry(body))
 
@@ -164,13 +160,17 @@ class DeadLetterQueue:
         """
         return follow_task(self.queue, start_task(self.queue, rate), stop or Stop(), advance)
 
-    def suits_sqs(self) -> bool:
-        """Whether all letters of a sample are SQS's own, and were never replayed. Raises as `look`."""
+    def suits_sqs(self, stop: Stop | None = None) -> bool:
+        """Whether all letters of a sample are SQS's own, of these queues, and never replayed. Raises as `look`."""
+        stop = stop or Stop()
         for most in (MAX_BATCH, LOOK_LETTERS):  # the first ten mostly say it
-            found = self.look(most=most).letters
-            if not found or any(letter.origin is not Origin.SQS or letter.mark is not None for letter in found):
+            found = self.look(most=most, stop=stop).letters
+            if stop.asked or not found or not all(map(self._is_sqss, found)):
                 return False
         return True
+
+    def _is_sqss(self, letter: Letter) -> bool:
+        return letter.origin is Origin.SQS and letter.mark is None and self.home_of(letter) is not None
 
     def discard(
         self,
@@ -286,21 +286,3 @@ def _wrong_with_place(target: SqsQueue) -> str:
     except QueueError as error:
         return str(error)
     return ""
-
-
-@contextmanager
-def _kept(sweep: Sweep) -> Iterator[None]:
-    """Keep the leases while a person edits, however long that takes."""
-    is_over = Event()
-
-    def keep() -> None:
-        while not is_over.wait(EDIT_KEEP_SECONDS):
-            sweep.keep()
-
-    keeper = Thread(target=keep, daemon=True)
-    keeper.start()
-    try:
-        yield
-    finally:
-        is_over.set()
-        keeper.join()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from threading import Event, Thread
 from typing import TypeVar
 
 from millpond.app.opener import Opener
@@ -29,6 +31,8 @@ EMPTY_RECEIVES = 3
 STALE_RECEIVES = 20
 #: A receive that fails is made again this often, after these seconds and twice, four times as many.
 RECEIVE_TRIES, RETRY_SECONDS = 4, 0.5
+#: How often the leases are looked at while a person edits.
+EDIT_KEEP_SECONDS = 5.0
 
 One = TypeVar("One")
 
@@ -156,3 +160,21 @@ class Sweep:
             except (Throttled, Unreachable):
                 time.sleep(RETRY_SECONDS * 2**tried)
         return receive_letters(self.queue, most, WAIT_SECONDS, self._seconds, self._opener)
+
+
+@contextmanager
+def kept_meanwhile(sweep: Sweep) -> Iterator[None]:
+    """Keep the leases while a person edits, however long that takes."""
+    is_over = Event()
+
+    def keep() -> None:
+        while not is_over.wait(EDIT_KEEP_SECONDS):
+            sweep.keep()
+
+    keeper = Thread(target=keep, daemon=True)
+    keeper.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        keeper.join()

@@ -447,6 +447,12 @@ def test_a_whole_queue_of_sqss_own_letters_goes_back_by_its_own_move(run, letter
     assert task["Status"] == "COMPLETED"
 
 
+def test_a_limit_counts_for_sqss_own_letters_too(run, letters):
+    spent(letters, 5)
+    assert run("replay", "--all", "--limit", "2")[:2] == (0, "2 letters replayed\n")
+    assert letters.counts(letters.dead_url) == (3, 0)
+
+
 def test_letters_of_a_worker_among_them_are_moved_by_the_command(run, letters):
     spent(letters, 3)
     letters.put(4)
@@ -458,7 +464,7 @@ def test_letters_of_a_worker_among_them_are_moved_by_the_command(run, letters):
 def test_what_sqs_cannot_move_after_all_is_moved_by_the_command(run, letters, monkeypatch):
     spent(letters, 3)
     letters.put(4)
-    monkeypatch.setattr(DeadLetterQueue, "suits_sqs", lambda self: True)  # the sample saw none of the workers'
+    monkeypatch.setattr(DeadLetterQueue, "suits_sqs", lambda self, stop: True)  # the sample saw none of the workers'
     code, _, err = run("replay", "--all")
     assert code == 0
     assert "CouldNotDetermineMessageSource" in err

@@ -8,10 +8,11 @@ import pytest
 
 from millpond.app.opener import Opener
 from millpond.dead_letters import dead_letter_queue, mover, sweep
+from millpond.dead_letters.dead_letter_queue import DeadLetterQueue
 from millpond.dead_letters.selection import Selection
 from millpond.dead_letters.sweep import Stop, Sweep
 from millpond.errors import Unanswered
-from millpond.sqs.queue import MISSING
+from millpond.sqs.queue import MISSING, Attribute
 from millpond.sqs.sqs_queue import SqsQueue
 from tests.dead_letters.letters import Letters, letter
 
@@ -115,3 +116,71 @@ def test_too_short_a_beginning_of_an_id_names_no_letter():
     one = letter(message_id="3f2a91c0-0000-4000-8000-000000000000")
     assert one.matches_id("3f2a91c0")
     assert not one.matches_id("3f2a")
+
+
+def test_two_batches_in_a_row_without_an_answer_end_the_move(letters, monkeypatch):
+    """Each leaves ten letters that may be in both queues."""
+    ids = letters.put(50)
+    send = SqsQueue.send
+
+    def unanswered(self, entries):
+        send(self, entries)
+        raise Unanswered("no answer in 10 s")
+
+    monkeypatch.setattr(SqsQueue, "send", unanswered)
+    done = letters.queue.replay(ALL)
+    assert (done.moved, len(done.uncertain)) == (0, 20)
+    assert done.stopped.startswith("no answer came to 2 batches in a row")
+    assert letters.event_ids(letters.dead_url) == ids
+
+
+def test_leases_are_kept_from_batch_to_batch_however_slow_the_queue_is(fifo: Letters, monkeypatch):
+    """Of a FIFO group one letter goes at a time: a batch of ten is ten calls."""
+    fifo.put(10, group_id="a")
+    monkeypatch.setattr(dead_letter_queue, "MOVE_LEASE_SECONDS", 2)
+    monkeypatch.setattr(sweep, "CALL_SECONDS", 0.5)
+    send = SqsQueue.send
+
+    def slow(self, entries):
+        time.sleep(0.25)
+        return send(self, entries)
+
+    monkeypatch.setattr(SqsQueue, "send", slow)
+    done = fifo.queue.replay(ALL)
+    assert (done.moved, done.kept) == (10, [])
+
+
+def test_a_binary_attribute_and_a_group_go_on_to_a_standard_queue_too(fifo: Letters, server):
+    """Of a FIFO dead-letter queue to a standard one: its groups are those of a fair queue."""
+    blob = Attribute("Binary.png", bytes(range(256)))
+    fifo.put(1, group_id="a", attributes={"blob": blob, "n": Attribute("Number", "1.50")})
+    to = server.create_queue("plain")
+    assert fifo.queue.replay(ALL, to=fifo.queue.queue.sqs.queue(to)).moved == 1
+    [message] = fifo.receive(to)
+    assert message["Attributes"]["MessageGroupId"] == "a"
+    found = message["MessageAttributes"]
+    assert (found["blob"]["DataType"], found["blob"]["BinaryValue"]) == ("Binary.png", blob.value)
+    assert (found["n"]["DataType"], found["n"]["StringValue"]) == ("Number", "1.50")
+
+
+def test_sqs_moves_itself_only_what_this_command_would_move(letters, server):
+    """A dead-letter queue that another program's queue has too: its letters would go back to it unasked."""
+    policy = letters.sqs.get_queue_attributes(QueueUrl=letters.url, AttributeNames=["RedrivePolicy"])["Attributes"]
+    other = server.create_queue("other", {"RedrivePolicy": policy["RedrivePolicy"]})
+    for url in (letters.url, other):
+        letters.sqs.send_message(QueueUrl=url, MessageBody="spent")
+        for _ in range(4):
+            letters.receive(url, seconds=0)
+    assert letters.counts(letters.dead_url) == (2, 0)
+    assert not letters.queue.suits_sqs()
+    assert DeadLetterQueue.of({"emails": letters.url, "other": other}).suits_sqs()
+
+
+def test_a_stop_during_the_sample_begins_no_move_of_sqs(letters):
+    letters.sqs.send_message(QueueUrl=letters.url, MessageBody="spent")
+    for _ in range(4):
+        letters.receive(letters.url, seconds=0)
+    stop = Stop()
+    assert letters.queue.suits_sqs(stop)
+    stop.asked = True
+    assert not letters.queue.suits_sqs(stop)
