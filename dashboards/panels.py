@@ -126,9 +126,12 @@ PANEL_ROWS = (
         (
             Panel("Requests", "Calls to SQS."),
             Panel(
-                "Requests per 1,000 messages", "Since each process started: full batches make 200.", "queue", "average"
+                "Requests per 1,000 messages",
+                "Of the worst worker since its start: full batches make 200.",
+                "queue",
+                "max",
             ),
-            Panel("Dollars per million messages", "At that number of requests.", "queue", "average"),
+            Panel("Dollars per million messages", "At that number of requests.", "queue", "max"),
         ),
     ),
 )
