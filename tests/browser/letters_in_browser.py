@@ -295,5 +295,6 @@ def test_it_has_room_on_a_small_screen(start, browser, scheme):
     assert '"n"' in browser.run("document.querySelector('#letters-rows .details').textContent")
     assert browser.run("document.documentElement.scrollWidth") <= 400
     browser.run("document.getElementById('letters').scrollIntoView()")
-    browser.picture(PICTURES / f"dead-letters-400-{scheme}.png")
+    if scheme == "dark":
+        browser.picture(PICTURES / "dead-letters-400.png")
     assert browser.console == []
