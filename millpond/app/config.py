@@ -222,11 +222,11 @@ def _check_process(file: TomlFile, worker: Table, retry: Table, settings: AllSet
     if worker.sound("concurrency") and settings.worker.concurrency < queues:
         worker.wrong("concurrency", f"{queues} or more, since each of the {queues} queues needs one message in hand")
     if settings.has_local and worker.sound("processes") and settings.worker.process_number(1) > 1:
-        worker.wrong("processes", '1 with a queue of url = "local", which is in the memory of one process')
+        worker.wrong("processes", 'must be 1 with a queue of url = "local", which is in the memory of one process')
     if settings.has_local and settings.worker.max_memory_mb:
-        worker.wrong("max_memory_mb", '0 with a queue of url = "local", which would be lost with the process')
+        worker.wrong("max_memory_mb", 'must be 0 with a queue of url = "local", which would be lost with the process')
     if settings.worker.processes != 1 and settings.platform.task_protection != "off":
-        worker.wrong("processes", "1 with [platform] task_protection, which each worker would give up for all")
+        worker.wrong("processes", "must be 1 with [platform] task_protection, which each worker would give up for all")
     if retry.sound("base_seconds", "max_seconds") and settings.retry.base_seconds > settings.retry.max_seconds:
         retry.wrong("base_seconds", f"not more than {retry.named('max_seconds')}")
 

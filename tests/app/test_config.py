@@ -611,12 +611,20 @@ def test_the_longest_heartbeat_that_works_is_accepted(read, visibility, heartbea
 @pytest.mark.parametrize(
     ("worker", "rest", "finding"),
     [
-        ("processes = 2", '[queues.q]\nurl = "local"', '[worker] processes = 2: 1 with a queue of url = "local"'),
-        ("max_memory_mb = 300", '[queues.q]\nurl = "local"', "[worker] max_memory_mb = 300: 0 with a queue of url"),
+        (
+            "processes = 2",
+            '[queues.q]\nurl = "local"',
+            '[worker] processes = 2: must be 1 with a queue of url = "local"',
+        ),
+        (
+            "max_memory_mb = 300",
+            '[queues.q]\nurl = "local"',
+            "[worker] max_memory_mb = 300: must be 0 with a queue of url",
+        ),
         (
             'processes = "cores"',
             f'{ONE_QUEUE}[platform]\ntask_protection = "auto"',
-            '[worker] processes = "cores": 1 with [platform] task_protection',
+            '[worker] processes = "cores": must be 1 with [platform] task_protection',
         ),
         ('processes = "many"', ONE_QUEUE, '[worker] processes = "many": 1 to 1000, a whole number, or "cores"'),
         ("processes = 0", ONE_QUEUE, '[worker] processes = 0: 1 to 1000, a whole number, or "cores"'),
