@@ -228,9 +228,9 @@ def test_a_lease_that_is_lost_before_the_send_moves_nothing(letters, monkeypatch
 
 def test_leases_are_kept_while_the_move_waits(letters, monkeypatch):
     letters.put(3)
-    monkeypatch.setattr(dead_letter_queue, "MOVE_LEASE_SECONDS", 1)
+    monkeypatch.setattr(dead_letter_queue, "MOVE_LEASE_SECONDS", 3)
     monkeypatch.setattr(sweep, "CALL_SECONDS", 0.2)
-    assert letters.queue.replay(ALL, rate=1).moved == 3
+    assert letters.queue.replay(ALL, rate=0.5).moved == 3  # in four seconds
     assert letters.counts(letters.dead_url) == (0, 0)
     assert len(letters.take(letters.url)) == 3
 
