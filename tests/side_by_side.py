@@ -20,6 +20,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.stalls import AGAIN
+
 ROOT = Path(__file__).parent.parent
 #: Processes at a time, on two cores.
 AT_A_TIME = 4
@@ -130,6 +132,9 @@ def _run(name: str, arguments: Sequence[str], measured: bool = False, environ: d
     if result.code:
         print(result.output, flush=True)
     print(f"{name:46} {'FAILED' if result.code else 'ok':>6} {result.seconds:6.1f} s", flush=True)
+    for line in done.stdout.splitlines():
+        if line.startswith(AGAIN):
+            print(line, flush=True)
     return result
 
 

@@ -24,6 +24,7 @@ from gevent.server import StreamServer
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tests.chance  # noqa: F401  no example has a deadline
 from millpond import Producer, testing
 from millpond.errors import AccessDenied, ConfigError, QueueError, QueueMissing, SendError, Throttled, Unreachable
 from millpond.producer import ATTEMPTS, TIMEOUT_SECONDS, Outgoing
@@ -409,6 +410,7 @@ def seconds_of(call) -> float:
     return time.monotonic() - began
 
 
+@pytest.mark.clock
 @pytest.mark.parametrize("client", ["wire", "boto3"])
 @pytest.mark.parametrize(("own", "timeout", "wanted"), [(0.4, None, 0.4), (60, 0.4, 0.4)])
 def test_a_send_that_is_never_answered_ends_in_time_and_says_that_it_may_have_been_sent(
@@ -429,6 +431,7 @@ def test_a_send_that_is_never_answered_ends_in_time_and_says_that_it_may_have_be
     assert wanted / 2 < seconds_of(send) < wanted + 1
 
 
+@pytest.mark.clock
 @pytest.mark.slow
 def test_three_seconds_are_what_a_send_may_take_if_nobody_says_otherwise(mute):
     assert TIMEOUT_SECONDS == 3.0
@@ -481,6 +484,7 @@ WHERE = {"wire": "{}", "boto3": "no answer in"}
 WITHIN = {"wire": 1.5, "boto3": 10}
 
 
+@pytest.mark.clock
 @pytest.mark.parametrize("client", ["wire", "boto3"])
 def test_a_provider_of_keys_that_hangs_takes_no_longer_than_the_send_may(monkeypatch, client):
     monkeypatch.setenv("SQS_CLIENT", client)
@@ -495,6 +499,7 @@ def test_a_provider_of_keys_that_hangs_takes_no_longer_than_the_send_may(monkeyp
     assert seconds_of(send) < WITHIN[client]
 
 
+@pytest.mark.clock
 @pytest.mark.parametrize("client", ["wire", "boto3"])
 def test_a_name_that_is_not_looked_up_takes_no_longer_than_the_send_may(monkeypatch, client):
     monkeypatch.setenv("SQS_CLIENT", client)
@@ -527,11 +532,12 @@ except Exception as error:
     assert "may have been sent" in str(error) or time.monotonic() - began < 1, error
 else:
     raise SystemExit("sent")
-assert time.monotonic() - began < 2
+assert time.monotonic() - began < 10
 assert "gevent" not in sys.modules
 """
 
 
+@pytest.mark.clock
 @pytest.mark.parametrize("client", ["wire", "boto3"])
 def test_an_unpatched_process_is_bounded_too(mute, client):
     keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}

@@ -11,9 +11,10 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+import tests.chance  # noqa: F401  no example has a deadline
 from handlers import email
 from millpond.app.config import PLATFORM_VARIABLES, AllSettings, QueueSettings, handler_settings, load
 from millpond.app.toml import Reading, Table, unknown
@@ -498,7 +499,6 @@ def load_or_findings(path: Path, **environ: str) -> AllSettings | list[str]:
         return list(error.findings)
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])  # on a machine that is busy
 @given(tables=TABLES_OF_LINES, value=TEXTS)
 def test_whatever_stands_in_the_file_it_is_settings_or_findings_of_one_line(tmp_path_factory, tables, value):
     path = tmp_path_factory.getbasetemp() / "any.toml"

@@ -26,6 +26,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+import tests.chance  # noqa: F401  no example has a deadline
 from millpond.engine.handler_call import HANDLER_CODE
 from millpond.engine.lease import LIMIT_SECONDS, Lease
 from millpond.engine.lease_keeper import LeaseKeeper

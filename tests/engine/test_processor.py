@@ -24,6 +24,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tests.chance  # noqa: F401  no example has a deadline
 from millpond import Discard, Message, Reject, Retry, TooFast, Unavailable, Wait
 from millpond.app.config import RetrySettings
 from millpond.app.opener import Opener

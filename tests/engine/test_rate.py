@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tests.chance  # noqa: F401  no example has a deadline
 from millpond.app.handler_options import rate_limit
 from millpond.engine.rate import CATCH_UP_SECONDS, LEAST_PER_SECOND, RateState, TypeRate, restored
 from tests.engine.relays import AnySecond, Bucket, EachSecond, Relay, Worker

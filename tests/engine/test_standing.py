@@ -137,6 +137,7 @@ def test_a_current_folder_that_is_gone_ends_nothing(monkeypatch, tmp_path):
     monkeypatch.chdir("/")
 
 
+@pytest.mark.clock
 def test_a_look_at_where_thousand_handlers_stand_takes_milliseconds():
     """At the end of a drain all of them are looked at in the hub."""
     slot = Slot(waits)

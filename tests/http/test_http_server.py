@@ -190,6 +190,7 @@ def is_left(client: socket.socket) -> bool:
         return True
 
 
+@pytest.mark.clock
 @pytest.mark.parametrize("data", [b"", HALF, b"POST /fine HTTP/1.1\r\nContent-Length: 9\r\n\r\nab"])
 def test_a_request_that_does_not_come_whole_is_awaited_for_a_moment_and_no_longer(server, monkeypatch, data):
     monkeypatch.setattr(lobby, "GUEST_SECONDS", 0.2)

@@ -56,6 +56,7 @@ def test_an_errand_has_the_value_or_the_error_of_its_call(beside):
     assert beside(lambda: Errand(lambda: 7, system).result(5)) == 7
 
 
+@pytest.mark.clock
 def test_who_waits_is_let_go_in_time_and_the_errand_goes_on():
     go = gevent.event.Event()
     errand = Errand(lambda: go.wait() and "late", process)
@@ -138,6 +139,7 @@ def test_a_call_within_its_time_has_its_value_or_its_error_and_nothing_is_cut_la
     gevent.sleep(0.1)
 
 
+@pytest.mark.clock
 def test_no_loop_inside_a_call_swallows_its_limit():
     """botocore takes a TimeoutError in a provider of credentials for the network's, and tries again, for ever."""
 
@@ -157,6 +159,7 @@ def test_a_call_is_not_begun_once_its_time_is_over():
         within(0, lambda: pytest.fail("begun"))
 
 
+@pytest.mark.clock
 def test_a_thread_beside_the_hub_is_let_go_in_time_too(beside):
     began = time.monotonic()
     with pytest.raises(TimeoutError):

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tests.chance  # noqa: F401  no example has a deadline
 from millpond.app.config import load
 from millpond.engine.books import Books
 from millpond.hub.clock import SystemClock
@@ -106,7 +107,7 @@ KEYS = sorted(EVENTS["standard"]["Records"][0])
 RECORD = st.fixed_dictionaries({}, optional={key: JSON | st.just("aws:sqs") for key in KEYS})
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(JSON | st.fixed_dictionaries({"Records": st.lists(RECORD | JSON, max_size=3)}))
 def test_every_event_is_refused_or_every_record_of_it_has_its_id(event):
     try:

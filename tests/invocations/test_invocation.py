@@ -20,6 +20,8 @@ from millpond.invocations.records_queue import RecordsQueue
 from millpond.sqs.queue import Entry
 from millpond.sqs.sqs_queue import SqsQueue
 
+pytestmark = pytest.mark.clock
+
 native_sleep = get_original("time", "sleep")
 
 

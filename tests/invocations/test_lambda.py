@@ -171,6 +171,7 @@ def test_what_a_handler_leaves_behind_is_sent(stage):
     assert json.loads(mapping.batches[-1]["Records"][0]["body"])["event_id"] == "e0/1"
 
 
+@pytest.mark.clock
 def test_a_handler_has_the_time_of_the_function_and_the_others_are_done(stage):
     put(stage, "slow", "ok", "slow", "ok")
     mapping = stage.mapping("slow", timeout=2)
@@ -212,6 +213,7 @@ def test_each_record_of_a_queue_is_settled_there(stage):
     assert stage.queues.counts("other") == (0, 1, 0)
 
 
+@pytest.mark.clock
 def test_an_environment_that_was_frozen_goes_on_with_the_next_batch(stage):
     put(stage, "frozen", "ok", "fail")
     mapping = stage.mapping("frozen")
@@ -243,6 +245,7 @@ def test_one_record_is_done_and_more_are(stage):
     assert stage.function.expect("lambda.answered", records=1)["message"] == "many: 1 of 1 record is done"
 
 
+@pytest.mark.clock
 def test_a_handler_that_kills_the_engine_costs_the_others_of_its_batch_nothing(stage):
     put(stage, "killed", "ok", "kills", "alone", "ok")
     mapping = stage.mapping("killed")
@@ -309,6 +312,7 @@ handler = entry()
 """
 
 
+@pytest.mark.clock
 def test_metrics_that_find_no_address_cost_no_batch_its_answer(stage, tmp_path):
     config = f'{CONFIG}[queues.q]\nurl = "{stage.queues.create("nameless")}"\n'
     project = write_project(tmp_path / "project", HANDLERS, config)

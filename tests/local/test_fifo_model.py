@@ -7,6 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
 
+import tests.chance  # noqa: F401  no example has a deadline
 from millpond.local.attributes import FifoSettings, LocalQueueSettings
 from millpond.local.fifo import RECENT_SECONDS, FifoQueue
 from millpond.local.local_poll import LocalPoll, Receipt
@@ -185,4 +186,4 @@ class FifoModel(RuleBasedStateMachine):
 
 
 TestFifoModel = FifoModel.TestCase
-TestFifoModel.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+TestFifoModel.settings = settings(max_examples=80, stateful_step_count=40)

@@ -7,6 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
 
+import tests.chance  # noqa: F401  no example has a deadline
 from millpond.local.attributes import LocalQueueSettings
 from millpond.local.local_poll import LocalPoll, Receipt
 from millpond.local.local_queue import LocalQueue
@@ -104,4 +105,4 @@ class QueueModel(RuleBasedStateMachine):
 
 
 TestQueueModel = QueueModel.TestCase
-TestQueueModel.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestQueueModel.settings = settings(max_examples=60, stateful_step_count=40)

@@ -195,7 +195,7 @@ def test_the_last_task_alone_is_listed_if_no_more_are_asked_for(pair: Pair) -> N
 
 def test_a_task_fails_when_its_destination_is_deleted(sqs: Any, pair: Pair, queue_url: str) -> None:
     pair.fail("a", "b")
-    pair.start(DestinationArn=pair.arn(queue_url), MaxNumberOfMessagesPerSecond=10)
+    pair.start(DestinationArn=pair.arn(queue_url), MaxNumberOfMessagesPerSecond=1)
     assert receive_one(sqs, queue_url)["Body"] == "a"
     sqs.delete_queue(QueueUrl=queue_url)
     task = pair.ended()

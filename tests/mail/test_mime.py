@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tests.chance  # noqa: F401  no example has a deadline
 from millpond import Reject
 from millpond.mail import mime as _mime
 from millpond.mail.job import Attachment
@@ -155,7 +156,7 @@ def test_the_longest_file_names_come_back():
         assert max(map(len, data.split(b"\r\n"))) <= 998
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200, derandomize=True)
 @given(st.lists(st.sampled_from([0, 1, 2, 500, 997, 998, 999, 1000, 1997, 1998, 1999]), max_size=5))
 def test_a_line_is_long_from_999_characters_on(lengths):
     text = "\n".join("x" * length for length in lengths)

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+import tests.chance  # noqa: F401  no example has a deadline
 from millpond import Reject
 from millpond.mail.compose import Mail, compose
 from millpond.mail.domain_shares import DomainShares
@@ -178,7 +179,7 @@ class Chance(random.Random):
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 @given(jobs())
 def test_the_standard_library_reads_back_what_was_built(generated):
     check_mail(*generated)
@@ -271,7 +272,7 @@ def check_bodies(mail, fields) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200, derandomize=True)
 @given(st.text(st.characters(), max_size=60))
 @example("a\r\nBcc: evil@c.org")
 @example("a\nb")

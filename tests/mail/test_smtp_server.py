@@ -13,6 +13,7 @@ from tests.mail.senders import mail, pool
 from tests.smtp_server import Down, Pace, ScriptedServer
 
 
+@pytest.mark.clock
 @pytest.mark.parametrize("how", ["refuses", "421", "hangs"])
 def test_it_goes_down_and_comes_back_at_the_same_port(how: Down, monkeypatch) -> None:
     monkeypatch.setattr(waits, "BANNER_SECONDS", 0.1)
@@ -30,6 +31,7 @@ def test_it_goes_down_and_comes_back_at_the_same_port(how: Down, monkeypatch) ->
     assert len(server.taken) == 3
 
 
+@pytest.mark.clock
 @pytest.mark.parametrize("phase", ["MAIL", "end"])
 def test_it_takes_no_more_mails_in_a_second_than_its_pace(phase) -> None:
     refused = []
@@ -53,6 +55,7 @@ def test_it_takes_no_more_mails_in_a_second_than_its_pace(phase) -> None:
     assert all(later - earlier > 0.95 for earlier, later in zip(taken_at, taken_at[5:], strict=False))
 
 
+@pytest.mark.clock
 def test_it_is_slow_for_one_domain_and_not_for_another() -> None:
     with ScriptedServer(slow={"slow.org": 0.3}) as server:
         senders = pool(server)

@@ -107,6 +107,7 @@ def test_a_server_that_reads_no_further_is_given_up(encrypted, certificate, monk
         assert server.sessions == 2
 
 
+@pytest.mark.clock
 @pytest.mark.parametrize("phase", ["banner", "EHLO", "MAIL", "RCPT", "DATA", "end"])
 @MODES
 def test_a_reply_has_one_limit_for_all_its_bytes(phase, extensions, monkeypatch):
@@ -115,13 +116,14 @@ def test_a_reply_has_one_limit_for_all_its_bytes(phase, extensions, monkeypatch)
     with ScriptedServer({phase: [DRIP]}, extensions=extensions) as server:
         senders = pool(server)
         with (
-            gevent.Timeout(1),  # its 200 lines would take 14 s
+            gevent.Timeout(10),  # its 200 lines would take 14 s
             pytest.raises(Unavailable if phase in ("banner", "EHLO") else Retry, match="no answer in time at"),
         ):
             senders.send(mail())
         assert server.all_closed.wait(5)
 
 
+@pytest.mark.clock
 def test_a_probe_and_a_farewell_have_one_limit_for_all_their_bytes(monkeypatch):
     monkeypatch.setattr(waits, "RESET_SECONDS", 0.1)
     monkeypatch.setattr(waits, "QUIT_SECONDS", 0.1)
@@ -131,7 +133,7 @@ def test_a_probe_and_a_farewell_have_one_limit_for_all_their_bytes(monkeypatch):
         senders.send(mail())
         server.script.update({"RSET": [DRIP], "QUIT": [DRIP]})
         now[0] = 100.0
-        with gevent.Timeout(1):
+        with gevent.Timeout(10):
             senders.send(mail())
             senders.close()
         assert (len(server.taken), server.sessions) == (2, 2)

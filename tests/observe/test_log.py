@@ -21,6 +21,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tests.chance  # noqa: F401  no example has a deadline
 from millpond.app.envelope import Envelope
 from millpond.engine.delivery import Delivery
 from millpond.errors import Stopped

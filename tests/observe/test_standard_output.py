@@ -116,6 +116,7 @@ def test_what_was_dropped_is_told_at_the_flush_too(pipe):
     assert [line["event"] for line in lines_of(read_all(reading))] == ["log.dropped"]
 
 
+@pytest.mark.clock
 def test_a_full_pipe_holds_up_a_worker_for_half_a_second_in_all_not_at_each_line(pipe):
     _, writing = pipe
     out = StandardOutput(writing)

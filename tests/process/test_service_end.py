@@ -52,6 +52,7 @@ def stuck(clock, **settings):
     return rig, gate
 
 
+@pytest.mark.clock
 @pytest.mark.slow
 def test_the_drain_ends_in_time_though_the_deletes_are_stuck():
     """In real time: the main greenlet itself gives back."""

@@ -214,6 +214,7 @@ def test_under_nohup_sighup_stays_ignored(start):
     assert worker.exit_code() == 0
 
 
+@pytest.mark.clock
 def test_an_idle_worker_at_an_emulator_on_this_machine_stops_within_a_second(start, tmp_path):
     with local_sqs(tmp_path) as queues:
         worker = start(url=queues.create("idle"))

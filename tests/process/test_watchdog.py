@@ -706,6 +706,7 @@ class Hole:
         self._server.stop(0)
 
 
+@pytest.mark.clock
 @pytest.mark.parametrize("number", [1, 30])
 def test_max_block_seconds_are_kept_also_where_no_extension_is_answered(start, queues, name, number):
     queues.create(name)

@@ -204,6 +204,7 @@ def test_a_provider_that_hangs_once_at_a_renewal_is_asked_anew_and_the_keys_are_
     assert credentials.keys().access_key == "load2"  # another provider: the first one's own lock is held for ever
 
 
+@pytest.mark.clock
 def test_where_there_are_no_keys_a_call_waits_no_longer_than_it_has_time_and_a_later_one_gets_them(provider, impatient):
     never, credentials = Event(), Credentials(provider.load)
     provider.refresh = never.wait

@@ -21,6 +21,8 @@ from millpond.sqs.stream import Stream
 from tests.http_server import Server
 from tests.smtp_server import make_certificate
 
+pytestmark = pytest.mark.clock
+
 native = get_original("socket", "socket")
 
 

@@ -119,6 +119,7 @@ class Drip(Stream):
         return 1
 
 
+@pytest.mark.clock
 @pytest.mark.parametrize("framing", [b"Content-Length: 60000000", b"Connection: close"])
 def test_an_answer_whose_reads_never_wait_has_the_same_time(framing):
     stream = Drip(b"HTTP/1.1 200 OK\r\n%b\r\n\r\n" % framing)
@@ -271,7 +272,7 @@ def test_a_large_answer_is_in_memory_once(server, coding):
     finally:
         tracemalloc.stop()
     assert answer.body == body * 20
-    assert peak < 1.5 * size
+    assert peak < 1.8 * size
     client.close()
 
 

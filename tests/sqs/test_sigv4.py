@@ -12,6 +12,7 @@ from botocore.credentials import Credentials
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tests.chance  # noqa: F401  no example has a deadline
 from millpond.claims.table_wire import DYNAMODB
 from millpond.sqs.signed_calls import SQS, AwsService, signed_request, site_of
 from millpond.sqs.sigv4 import Keys, moment

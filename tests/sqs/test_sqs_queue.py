@@ -58,6 +58,7 @@ def server():
     server.close()
 
 
+@pytest.mark.clock
 @pytest.mark.usefixtures("_soon")
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.parametrize("fault", FAULTS)
@@ -65,15 +66,12 @@ def server():
 def test_every_call_ends_in_time_whatever_the_network_does(server, client, fault, name):
     url = f"{server.url}/1/q"
     queue = connect(url, client=client, wait_seconds=1, polls=2, settles=2).queue(url)
-    took = []
-    while not took or (len(took) < 3 and took[-1] >= SECONDS + 0.25):  # the machine may be busy with something else
-        server.script.append(FAULTS[fault]())
-        began = time.monotonic()
-        with pytest.raises(Unanswered, match=rf"{name}: no answer in 0\.(3|2\d+) s"):
-            CALLS[name](queue)
-        took.append(time.monotonic() - began)
-    assert SECONDS - 0.01 <= min(took) < SECONDS + 0.25
-    assert len(server.requests) == len(took)
+    server.script.append(FAULTS[fault]())
+    began = time.monotonic()
+    with pytest.raises(Unanswered, match=rf"{name}: no answer in 0\.(3|2\d+) s"):
+        CALLS[name](queue)
+    assert SECONDS - 0.01 <= time.monotonic() - began < SECONDS + 0.25
+    assert len(server.requests) == 1
 
 
 class Asked(Sqs):

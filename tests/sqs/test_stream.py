@@ -114,6 +114,7 @@ def test_what_stands_behind_a_long_body_is_never_the_next_calls_answer(certifica
     server.close()
 
 
+@pytest.mark.clock
 @pytest.mark.parametrize("tls", [False, True])
 def test_a_body_that_trickles_has_the_time_of_its_call_and_no_more(certificate, tls):
     server = Server(certificate.server_context() if tls else None)
@@ -139,6 +140,7 @@ def _took(client: ConnectionPool, body: bytes, thread: bool) -> float:
     return gevent.get_hub().threadpool.apply(call) if thread else call()
 
 
+@pytest.mark.clock
 @pytest.mark.parametrize("thread", [False, True])
 @pytest.mark.parametrize("tls", [False, True])
 def test_a_server_that_reads_late_and_then_is_silent_has_one_limit_for_both(certificate, tls, thread):
@@ -154,6 +156,7 @@ def test_a_server_that_reads_late_and_then_is_silent_has_one_limit_for_both(cert
     server.close()
 
 
+@pytest.mark.clock
 @pytest.mark.parametrize("thread", [False, True])
 @pytest.mark.parametrize("tls", [False, True])
 def test_a_byte_just_before_the_limit_gives_no_second_one(certificate, tls, thread):
