@@ -24,9 +24,8 @@ function showFailures() {
   table("failures", FAILURES, groups, groupKey, failureDetails);
 }
 learns.push(part => {
-  if (part.whole) failures.groups.clear();
-  for (const one of part.failures || []) failures.groups.set(groupKey(one), one);
-  failures.unlisted = part.unlisted || 0;
+  for (const one of part.failures) failures.groups.set(groupKey(one), one);
+  failures.unlisted = part.unlisted;
   showFailures();
 });
 shows.push(snapshot => {

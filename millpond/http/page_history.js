@@ -144,12 +144,10 @@ function hourTable(view) {
     {name: "worst run p95", value: one => worst(one.runs), kind: "number"}], [...minutes.values()].reverse(), one => one.at);
 }
 function learnHour(part) {
-  if (part.whole) {
-    past.buckets.clear();
-    past.marks = [];
-  }
-  for (const bucket of part.buckets || []) past.buckets.set(bucket.at, bucket);
-  past.marks.push(...part.marks || []);
+  // After a deploy another process answers: what this page has of the one before stays, and shows what changed.
+  for (const bucket of part.buckets) past.buckets.set(bucket.at, bucket);
+  const known = new Set(past.marks.map(mark => mark.at + mark.text));
+  past.marks.push(...part.marks.filter(mark => !known.has(mark.at + mark.text)));
   for (const [at, bucket] of past.buckets) if (at + bucket.seconds < past.now - HOUR) past.buckets.delete(at);
   drawHour();
 }

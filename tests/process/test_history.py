@@ -8,8 +8,12 @@ import pytest
 
 from millpond.app.http_settings import HttpSettings
 from millpond.message import Outcome
+from millpond.observe.metrics import MetricSecond
 from millpond.process.failure_groups import MAX_GROUPS, FailureGroups
+from millpond.process.history import History
 from millpond.process.hour_marks import MAX_MARKS, HourMarks, MarkedState, changes
+from tests.handlers import fine
+from tests.virtual import settle
 
 QUIET, SHUT = MarkedState(frozenset({"q", "b"})), MarkedState(shut={"mail": "the server is down"})
 
@@ -121,3 +125,30 @@ def test_secrets_and_addresses_are_in_no_group():
 @pytest.mark.parametrize(("listen", "page", "wanted"), [("", True, False), (":1", False, False), (":1", True, True)])
 def test_a_history_is_kept_where_the_page_is_on(listen, page, wanted):
     assert HttpSettings(listen=listen, page=page).shows_page is wanted
+
+
+def fails(payload, message):
+    raise KeyError(payload)
+
+
+def test_the_failures_and_the_state_of_a_real_process_are_noted(process, clock):
+    one = process({"job": fails, "good": fine})
+    history = History(one.core, one.observer)
+    history.watch([one.rig.consumer])
+    one.rig.put("job", "ann", number=2)
+    one.rig.put("good")
+    settle()
+    clock.advance(1.0)
+    [group] = history.failures.since(0)
+    assert (group.event_type, group.error, group.cause, group.count) == ("job", "KeyError: <text>", "failed", 2)
+    assert (group.last_error, group.last_queue) == ("KeyError: 'ann'", one.rig.consumer.name)
+    [kind] = [kind for kind in one.observer.take().types if kind.event_type == "job"]
+    assert kind.causes == {"failed": 2}
+    place, nothing = history.place, MetricSecond({}, {}, {})
+    history.take(nothing)
+    one.steering.quiet()
+    history.take(nothing)
+    one.core.stop("SIGTERM")
+    history.take(nothing)
+    part = history.since(place)
+    assert ([mark.kind for mark in part.marks], part.failures, part.whole) == (["quiet", "drain"], [], False)

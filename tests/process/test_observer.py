@@ -73,6 +73,15 @@ def test_a_snapshot_survives_its_way_as_json_and_has_no_body(process, clock):
     assert read_snapshot(snapshot_json(taken)) == taken
     assert json.loads(snapshot_json(taken))["queues"][0]["depth"]["visible"] == 7
     assert b"SECRET" not in snapshot_json(taken)
+    assert {row.body for row in taken.running} == {""}
+
+
+def test_a_line_of_each_body_is_there_where_it_is_asked_for_without_secrets(process, clock):
+    one = process({"job": lambda payload, message: clock.sleep(LONG)})
+    one.rig.put("job", {"to": "ann@example.com", "order": 7})
+    settle()
+    [row] = one.observer.take(bodies=True).running
+    assert '"payload": {"to": "***", "order": 7}' in row.body
 
 
 def test_texts_of_the_wire_are_escaped_and_cut(process, clock):
