@@ -1,5 +1,7 @@
-"""History: the last hour of this process for its page: series, marks, and failures by error. It asks for nothing that
-is not counted anyway, and is fed only where the page is on."""
+"""History: the last hour of this process: failures by error, and for its page series and marks.
+
+The series are made from what is counted anyway, once a second, where the page is on.
+"""
 
 from __future__ import annotations
 

@@ -188,7 +188,7 @@ def live(night: Night) -> History:
 
 
 def state_at(at: int) -> MarkedState:
-    shut = {MAIL: "the mail server closes the connection"} if OUTAGE.start + 20 <= at < OUTAGE.stop else {}
+    shut = {MAIL: "421 <mx.example> closes the connection"} if OUTAGE.start + 20 <= at < OUTAGE.stop else {}
     return MarkedState(frozenset({"emails", "reports"} if at in QUIET else ()), shut, int(at > 12 * 60))
 
 

@@ -165,6 +165,8 @@ def test_an_hour_is_drawn_with_its_marks_and_read_by_the_keyboard(hour, browser)
     kinds = "[...document.querySelectorAll('#throughput .mark')].map(one => one.classList[1]).join()"
     assert browser.run(kinds) == "start,blocked,breaker,closed,quiet,resume"
     assert browser.run("document.querySelector('#marks li').textContent") == "03:06:01 receives again: emails, reports"
+    opened = "breaker of email.send opened: 421 <mx.example> closes the connection"
+    assert opened in browser.run("document.querySelector('#marks').textContent")  # a text, not a part of the page
     label = "document.getElementById('throughput').ariaLabel"
     assert browser.run(label).startswith("Messages a second, 02:14 to 03:14; ")
     browser.run("document.getElementById('throughput').focus()")
