@@ -16,6 +16,7 @@ import pytest
 
 from millpond.app.config import load
 from millpond.errors import CRASHED, FINISHED, MISCONFIGURED
+from millpond.process import parent as parent_module
 from millpond.process.control import Order, addresses, ask
 from millpond.process.member import Member, MemberState, Word, end_text, exit_code_of, restart_seconds
 from millpond.process.memory_limit import MEMORY_LOOK_SECONDS, MemoryLimit, resident_bytes
@@ -356,6 +357,25 @@ def test_who_has_grown_too_large_is_replaced_at_once_each_time_also_where_all_ru
     said(second, Word(books={}, why="empty"))
     parent._note_end(second, FINISHED, 5.0)
     assert second.state is MemberState.OVER
+
+
+def test_the_books_of_who_was_replaced_are_added_to_those_of_who_came_after(parent):
+    first, second, _ = parent._members
+    for member, received in ((first, 3), (first, 4), (second, 5)):
+        member.state = MemberState.READY
+        said(member, Word(books={"jobs": {"received": received, "succeeded": 1}}))
+        parent._note_end(member, FINISHED, 0.0)
+    assert parent._books == {"jobs": {"received": 12, "succeeded": 3}}
+
+
+def test_who_has_not_ended_ten_seconds_after_the_drains_limit_is_killed_and_nobody_before(parent, monkeypatch):
+    parent._plan = ParentPlan(3, [], drain_seconds=25.0)
+    monkeypatch.setattr(parent_module.select, "select", lambda *arguments: None)
+    parent.get(signal.SIGTERM)
+    parent._wait(parent._stopped_at + 34.9)
+    assert parent.sent[1] == [signal.SIGTERM]
+    parent._wait(parent._stopped_at + 35.0)
+    assert parent.sent[1] == parent.sent[3] == [signal.SIGTERM, signal.SIGKILL]
 
 
 def test_what_a_worker_was_asked_itself_while_it_booted_is_not_asked_again(parent):
