@@ -3,6 +3,8 @@
 import os
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from signal import SIGINT, SIGTERM
 
@@ -32,9 +34,9 @@ def test_a_change_starts_the_worker_again_and_a_signal_ends_both(tmp_path, numbe
     with WorkerProcess(folder, "--reload") as parent:
         parent.expect("", message="version 1")
         parent.expect("worker.ready")
-        time.sleep(0.5)  # until it watches
-        children = children_of(parent.pid)
-        assert len(children) == 1
+        until(lambda: watches(parent.pid, folder / "jobs"))
+        [child] = children_of(parent.pid)
+        children = {child}
         began = time.monotonic()
         (folder / "jobs/work.py").write_text(HANDLERS.replace("version 1", "version 2"))
         parent.expect("worker.draining", why="SIGTERM")
@@ -42,10 +44,11 @@ def test_a_change_starts_the_worker_again_and_a_signal_ends_both(tmp_path, numbe
         parent.expect("", message="version 2")
         assert time.monotonic() - began < SECONDS
         parent.expect("worker.ready")
+        children |= {*children_of(parent.pid)}
         if number == SIGTERM:  # what does not load ends the worker, and is mended by the next change
             (folder / "jobs/work.py").write_text("this is no Python")
             parent.expect("worker.stopped")
-            time.sleep(1.5)
+            until(lambda: [state for pid, state in children_of(parent.pid).items() if pid not in children] == ["Z"])
             (folder / "jobs/work.py").write_text(HANDLERS.replace("version 1", "version 3"))
             parent.expect("", message="version 3")
             parent.expect("worker.ready")
@@ -56,16 +59,34 @@ def test_a_change_starts_the_worker_again_and_a_signal_ends_both(tmp_path, numbe
     assert [pid for pid in children if Path(f"/proc/{pid}").exists()] == []
 
 
-def children_of(pid: int) -> list[int]:
-    found = []
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def watches(pid: int, folder: Path) -> bool:
+    """Whether the kernel tells this process of changes in this folder."""
+    inode = f" ino:{folder.stat().st_ino:x} "
+    for info in Path(f"/proc/{pid}/fdinfo").iterdir():
+        with suppress(OSError):  # it was closed meanwhile
+            if inode in info.read_text():
+                return True
+    return False
+
+
+def children_of(pid: int) -> dict[int, str]:
+    """Their states; Z: it has ended."""
+    found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                stat = (entry / "stat").read_text().rpartition(")")[2].split()
+                state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
             except OSError:
                 continue
-            if int(stat[1]) == pid:
-                found.append(int(entry.name))
+            if int(parent) == pid:
+                found[int(entry.name)] = state
     return found
 
 
