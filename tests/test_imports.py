@@ -69,6 +69,7 @@ UNPATCHED = {
     "sqs.codes",
     "sqs.connection_pool",
     "sqs.credentials",
+    "sqs.credentials_advice",
     "sqs.dial",
     "sqs.endpoint",
     "sqs.entries",

@@ -16,13 +16,13 @@ from millpond.commands.check_attributes import (
     forgotten_claims,
     two_dead_letter_queues,
 )
-from millpond.commands.check_rights import key_right, mend_credentials, send_right
+from millpond.commands.check_rights import key_right, send_right
 from millpond.commands.finding import Finding, Level
 from millpond.errors import AccessDenied, QueueError
 from millpond.observe.screen import counted
 from millpond.process.drain import reserve_seconds
 from millpond.sqs.codes import DENIED_CODES
-from millpond.sqs.credentials import HINT
+from millpond.sqs.credentials_advice import mend_credentials, without_advice
 from millpond.sqs.limits import MAX_RECEIVES
 from millpond.sqs.queue import CALL_SECONDS, Failure
 from millpond.sqs.redrive import Redrive, read_redrive
@@ -115,7 +115,7 @@ def _reach(where: str, remote: SqsQueue) -> Generator[Finding, None, dict[str, s
             yield Finding("warning", where, text)
             return {}
         mend = mend_credentials(error.code, os.environ) if isinstance(error, AccessDenied) else ""
-        yield Finding("error", where, f"cannot be reached: {str(error).removesuffix(f': {HINT}')}", mend=mend)
+        yield Finding("error", where, f"cannot be reached: {without_advice(error, os.environ)}", mend=mend)
         return None
     waiting, in_flight = (attributes.get(f"ApproximateNumberOfMessages{end}", "?") for end in ("", "NotVisible"))
     wait, fly = "waits" if waiting == "1" else "wait", "is" if in_flight == "1" else "are"

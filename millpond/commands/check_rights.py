@@ -14,7 +14,7 @@ from millpond.errors import AccessDenied, QueueError
 from millpond.foreign.text import shown
 from millpond.hub.home import within
 from millpond.sqs.codes import DENIED_CODES
-from millpond.sqs.credentials import HINT, SdkKeys
+from millpond.sqs.credentials import SdkKeys
 from millpond.sqs.limits import MAX_DELAY_SECONDS
 from millpond.sqs.queue import Entry, Failure
 from millpond.sqs.queue_url import is_fifo, place_of
@@ -78,20 +78,3 @@ def _asked(dead: SqsQueue, key: str) -> tuple[str, str]:
         said = error.response.get("Error", {})
         return str(shown(said.get("Code", ""), 100)), str(shown(said.get("Message", "")))
     return _WOULD_DO, ""
-
-
-def mend_credentials(code: str, environ: Mapping[str, str]) -> str:
-    """What mends an error of credentials: by the profile, the SSO session or the role that this process uses."""
-    profile = environ.get("AWS_PROFILE") or environ.get("AWS_DEFAULT_PROFILE") or ""
-    login = f"aws sso login --profile {shown(profile)}" if profile else "aws sso login"
-    if "SSO" in code or code in ("TokenRetrievalError", "UnauthorizedException"):
-        return f"the SSO session is over: {login}"
-    if role := environ.get("AWS_ROLE_ARN"):
-        return f"the role is {shown(role)} (AWS_ROLE_ARN): look at its trust policy and at its policies"
-    if environ.get("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI") or environ.get("AWS_CONTAINER_CREDENTIALS_FULL_URI"):
-        return "the keys are of the task's role (taskRoleArn, not the execution role): look at its policies"
-    if profile:
-        return f"the profile is {shown(profile)} (AWS_PROFILE): look at it in ~/.aws/config, or try {login}"
-    if environ.get("AWS_ACCESS_KEY_ID"):
-        return "the keys are those of AWS_ACCESS_KEY_ID: look whether they are active, and whose they are"
-    return HINT

@@ -91,6 +91,8 @@ def _obey(options: argparse.Namespace, argv: Sequence[str], signals: ExitSignals
     # What a command prints for people stands alone on standard output.
     log.setup(settings.log.level, settings.log.format, sys.stderr if options.command else None)
     log.take_failures()
+    if options.command and signals.has_thread:  # its error comes as a sentence; the SDK logs it with a traceback before
+        logging.getLogger("botocore").setLevel(logging.CRITICAL)
     # Each loads boto3 or rich, and none needs what the others do.
     if options.command == "check":
         from millpond.commands import check

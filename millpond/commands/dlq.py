@@ -31,6 +31,7 @@ from millpond.errors import FINISHED, LEFT, ConfigError, QueueError
 from millpond.foreign.text import shown
 from millpond.hub.signals import ExitSignals
 from millpond.observe import screen
+from millpond.sqs.credentials_advice import with_advice
 from millpond.sqs.queue_url import is_fifo
 
 #: A move has this long after a signal: the batch in the air is sent, and deleted.
@@ -49,7 +50,7 @@ def run(settings: AllSettings, options: Namespace, signals: ExitSignals) -> int:
     try:
         return _ACTIONS[options.action](DlqCommand(settings, options, name, stop), selection)
     except QueueError as error:
-        raise ConfigError(f"dead letters of {name}: {error}") from None
+        raise ConfigError(f"dead letters of {name}: {with_advice(error, os.environ)}") from None
 
 
 def _stop_by(signals: ExitSignals, stop: Stop) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from argparse import Namespace
@@ -18,6 +19,7 @@ from millpond.dead_letters.selection import Selection
 from millpond.dead_letters.sweep import Stop
 from millpond.errors import FINISHED, LEFT, MISCONFIGURED, ConfigError, QueueError
 from millpond.observe import screen
+from millpond.sqs.credentials_advice import with_advice
 
 #: More letters than SQS can have in flight, so that a look ends by itself.
 ALL = 10**9
@@ -58,7 +60,7 @@ def _looks(
                 urls.add(dlq.letters.queue.url)
                 yield dlq, dlq.letters.look(selection, most, options.force, stop)
         except QueueError as error:
-            failures.append(f"dead letters of {name}: {error}")
+            failures.append(f"dead letters of {name}: {with_advice(error, os.environ)}")
         except ConfigError as error:
             failures += error.findings
 

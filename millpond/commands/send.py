@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import sys
 from argparse import Namespace
@@ -22,6 +23,7 @@ from millpond.foreign.text import shown
 from millpond.local.attributes import ACCOUNT_ID
 from millpond.message import envelope_text
 from millpond.observe import screen
+from millpond.sqs.credentials_advice import with_advice
 from millpond.sqs.entries import batches, results_of
 from millpond.sqs.limits import MAX_ATTRIBUTES, MAX_BYTES, MAX_DELAY_SECONDS
 from millpond.sqs.queue import Attribute, Entry, Failure, Queue, dedup_id_of
@@ -166,7 +168,7 @@ def _send(settings: AllSettings, name: str, entries: Sequence[Entry]) -> Iterato
             raise
         raise ConfigError(f"{_no_local_queue(settings.local.port)} ({error})") from None
     except (QueueMissing, AccessDenied) as error:
-        raise ConfigError(f"[queues.{name}] url: {error}") from None
+        raise ConfigError(f"[queues.{name}] url: {with_advice(error, os.environ)}") from None
 
 
 def _no_local_queue(port: int) -> str:

@@ -21,6 +21,7 @@ from millpond.foreign.secrets import Renewed
 from millpond.foreign.text import shown
 from millpond.hub.home import Errand, home, system
 from millpond.sqs.codes import error_kind
+from millpond.sqs.credentials_advice import mend_credentials
 from millpond.sqs.endpoint import Endpoint
 from millpond.sqs.queue_url import is_loopback
 from millpond.sqs.sigv4 import Keys
@@ -35,7 +36,6 @@ PROVIDER_SECONDS = 30
 RELOAD_SECONDS = 10
 #: A credential_process that has not answered by then is ended.
 PROCESS_SECONDS = 30.0
-HINT = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the task or pod a role"
 
 # Any other character would begin another header, or change what was signed.
 _SAFE = re.compile(r"[!-~]*")
@@ -136,9 +136,12 @@ class Credentials:
             status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
             raise error_kind({code}, status)(f"credentials: {shown(error)}", code) from error
         except Exception as error:  # each provider has its own, down to a JSONDecodeError
-            raise AccessDenied(f"credentials: {shown(error)}: {HINT}", type(error).__name__) from error
+            code = type(error).__name__
+            advice = mend_credentials(code, os.environ)
+            raise AccessDenied(f"credentials: {shown(error)}: {advice}", code) from error
         if frozen is None or not frozen.access_key:
-            raise AccessDenied(f"no credentials: {HINT}", "NoCredentialsError")
+            code = "NoCredentialsError"
+            raise AccessDenied(f"no credentials: {mend_credentials(code, os.environ)}", code)
         keys = Keys(frozen.access_key, frozen.secret_key, frozen.token or "")
         if not (_SAFE.fullmatch(keys.access_key) and _SAFE.fullmatch(keys.token)):
             raise AccessDenied("the access key or the session token has a space or a line break in it", "BadKeys")

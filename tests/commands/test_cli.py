@@ -547,6 +547,19 @@ def test_send_to_a_queue_that_does_not_exist_is_exit_3(main, project, server, ca
     assert capsys.readouterr().err.startswith("[queues.emails] url: SendMessageBatch: The specified queue does not")
 
 
+@pytest.mark.slow
+def test_a_command_names_the_sso_session_that_is_over_without_the_tracebacks_of_the_sdk(tmp_path):
+    session = "sso_session=s\nsso_account_id=1\nsso_role_name=r\nregion=eu-west-1\n"
+    start = "[sso-session s]\nsso_start_url=https://x.awsapps.com/start\nsso_region=eu-west-1\n"
+    (tmp_path / "aws").write_text(f"[profile mine]\n{session}{start}")
+    (tmp_path / "config.toml").write_text(f'[queues.emails]\nurl = "{REAL}"\n')
+    environ = {"AWS_CONFIG_FILE": str(tmp_path / "aws"), "AWS_PROFILE": "mine", "HOME": str(tmp_path)}
+    code, said = ended("worker.py", "-c", str(tmp_path / "config.toml"), "dlq", "ls", **environ)
+    assert (code, len(said.splitlines())) == (3, 1)
+    assert said.startswith("dead letters of emails: GetQueueAttributes: credentials: Error loading SSO Token")
+    assert said.endswith(": the SSO session is over: aws sso login --profile mine\n")
+
+
 def test_where_there_are_several_queues_one_must_be_named(main, project, emails, capsys):
     project(more=f'[queues.other]\nurl = "{REAL}"\n{emails.config}')
     assert main("send", "ok", "{}") == 3

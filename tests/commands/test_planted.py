@@ -22,9 +22,11 @@ from typing import Any, NamedTuple
 import pytest
 
 from millpond.commands import check_host, cli
-from millpond.commands.check_rights import IMPOSSIBLE_DELAY_SECONDS, mend_credentials
+from millpond.commands.check_rights import IMPOSSIBLE_DELAY_SECONDS
+from millpond.errors import AccessDenied, QueueMissing
 from millpond.local import LocalSqs
 from millpond.mail import preflight
+from millpond.sqs.credentials_advice import mend_credentials, with_advice
 from tests.http_server import Server
 from tests.smtp_server import ScriptedServer, make_certificate
 from tests.worker_process import LocalQueues, write_project
@@ -472,6 +474,29 @@ def test_where_there_are_no_credentials_what_mends_that_is_said_once(project, ca
 )
 def test_what_mends_credentials_names_where_they_come_from(environ, mend):
     assert mend_credentials("AccessDenied", environ).startswith(mend)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            AccessDenied("the token is over", "ExpiredToken"),
+            "the token is over: the profile is mine (AWS_PROFILE)",
+        ),
+        (
+            AccessDenied("no keys: set AWS_ACCESS_KEY_ID and", "x"),
+            "no keys: set AWS_ACCESS_KEY_ID and: the profile is mi",
+        ),
+        (AccessDenied("SendMessage is not allowed", "AccessDenied"), "SendMessage is not allowed"),
+        (QueueMissing("there is no such queue", "QueueDoesNotExist"), "there is no such queue"),
+    ],
+)
+def test_an_error_of_credentials_names_what_mends_it_once_and_one_of_a_right_does_not(error, said):
+    environ = {"AWS_PROFILE": "mine"}
+    text = with_advice(error, environ)
+    assert text.startswith(said)
+    again = type(error)(text, error.code)
+    assert with_advice(again, environ) == text
 
 
 # --- the whole
