@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from typing import Any
 
@@ -9,7 +10,7 @@ import msgspec
 
 from millpond.app.opener import Opener
 from millpond.dead_letters.letter import Letter, letter_of
-from millpond.dead_letters.turns import taking_turns
+from millpond.dead_letters.turns import PAUSE_SECONDS, taking_turns
 from millpond.sqs import answers, requests
 from millpond.sqs.queue import POLL_GRACE_SECONDS
 from millpond.sqs.sqs_queue import SqsQueue
@@ -38,6 +39,8 @@ def receive_letters(
 
 def _read(opener: Opener, body: bytes | bytearray) -> list[Letter]:
     known = _known(body)
+    if len(body) > answers.LONG_BYTES:  # it takes 20 ms, and what follows takes 50
+        time.sleep(PAUSE_SECONDS)
     return [letter_of(one, known.get(one.message_id, {}), opener) for one in taking_turns(answers.read_messages(body))]
 
 
