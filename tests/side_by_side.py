@@ -1,6 +1,7 @@
 """All tests, some pytests at a time: `python -m tests.side_by_side` (`make test`), with `--quick` (`make quick`).
 
-Most tests wait, for processes, sockets and timers: one after the other they take ten minutes, of which four are work.
+Most tests wait, for processes, sockets and timers: one after the other they take a quarter of an hour, of which five
+minutes are work. So what waits for longest runs beside what works most, from the beginning.
 (pytest-xdist cannot: its workers stop where gevent has patched the process.) A file with slow tests has a process of
 its own; the others are dealt out to a few, since a second is what a pytest takes to begin where coverage is measured.
 """
@@ -17,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +28,17 @@ ROOT = Path(__file__).parent.parent
 #: Processes at a time, on two cores.
 AT_A_TIME = 4
 #: What files without slow tests are dealt out to; those of `--quick` are all.
-HANDS = 8
+HANDS = 6
+#: They take longest, up to three minutes, and most of it they wait.
+LONGEST = (
+    "tests/process/test_signals.py",
+    "tests/test_end_to_end.py",
+    "tests/process/test_watchdog.py",
+    "tests/test_dead_letter_queue.py",
+    "tests/test_secrets.py",
+    "tests/commands/test_dlq_moves.py",
+    "tests/process/test_steering_signals.py",
+)
 #: What a test that is not marked slow may take.
 QUICK_SECONDS = 3.0
 #: Files whose coverage is not measured, as that makes them dearer (before Python 3.13 three times): whole processes,
@@ -74,14 +86,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _files() -> list[str]:
-    """Those with slow tests first, and large ones, or they would run alone in the end."""
+    """Those with slow tests first, and large ones."""
     found = [*ROOT.glob("tests/**/test_*.py"), *ROOT.glob("chaos/**/test_*.py")]
     found.sort(key=lambda path: (not _has_slow(str(path.relative_to(ROOT))), -path.stat().st_size))
     return [str(path.relative_to(ROOT)) for path in found]
 
 
 def _run_all(arguments: Sequence[str], coverage: bool) -> int:
-    """The dealt ones first, for they take longest, and what is long would run alone in the end."""
+    """What takes long first, or it would run alone in the end: by turns one that waits and one that works."""
     with tempfile.TemporaryDirectory(prefix="coverage-") as folder, ThreadPoolExecutor(AT_A_TIME) as pool:
         environ = {**os.environ, "COVERAGE_FILE": f"{folder}/data"}
 
@@ -90,12 +102,14 @@ def _run_all(arguments: Sequence[str], coverage: bool) -> int:
             return _run(_name(files), [*files, *arguments], measured, environ)
 
         files = _files()
-        slow = [[file] for file in files if _has_slow(file)]
+        longest = [[file] for file in LONGEST]
+        slow = [[file] for file in files if _has_slow(file) and file not in LONGEST]
         quick = [file for file in files if not _has_slow(file)]
         measured = [file for file in quick if not file.startswith(UNMEASURED)]
         others = [file for file in quick if file.startswith(UNMEASURED)]
         hands = [hand for hand in (*_dealt(measured, HANDS), *_dealt(others, 1)) if hand]
-        results = list(pool.map(run, [*hands, *slow]))
+        first = chain.from_iterable(zip_longest(longest, hands))
+        results = list(pool.map(run, [*filter(None, first), *slow]))
         code = _summary([_again(result, arguments) if result.code else result for result in results])
         return (_coverage(environ) if coverage else 0) or code
 
