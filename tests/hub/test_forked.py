@@ -560,6 +560,8 @@ def test_a_client_a_thread_as_the_page_says_serves_threads_and_greenlets(tmp_pat
     config = f"""
         [worker]
         handlers = ["jobs"]
+        concurrency = 4
+        threads = 2
         [queues.q]
         url = "{queues.create("asked")}"
         wait_seconds = 1
