@@ -20,6 +20,7 @@ from millpond.commands.dlq_editor import editor_of
 from millpond.commands.dlq_looks import ALL, LOOK_ACTIONS, look_at_letters
 from millpond.commands.dlq_options import selection_of
 from millpond.commands.dlq_pages import letter_rows, missing_text
+from millpond.commands.question import answer_to
 from millpond.commands.send import queue_name, send_all
 from millpond.dead_letters.dead_letter_queue import FIFO_REACH, LOOK_LETTERS
 from millpond.dead_letters.error_groups import normalised
@@ -57,9 +58,9 @@ def _stop_by(signals: ExitSignals, stop: Stop) -> None:
     """A signal ends a move after the batch in the air; a second one ends it at once."""
 
     def act(number: int) -> None:
-        if stop.asked:
+        was_asked, stop.asked = stop.asked, True
+        if was_asked or stop.interrupts:
             raise KeyboardInterrupt
-        stop.asked = True
 
     signals.allow(MOVE_END_SECONDS, LEFT)
     signals.on_signal(act)
@@ -69,7 +70,9 @@ def _replay(dlq: DlqCommand, selection: Selection) -> int:
     options = dlq.options
     if options.dry_run:
         return _dry_run(dlq, selection, "replayed")
-    edit = editor_of(discovery.handlers_of(dlq.settings).routes, dlq.opener, os.environ) if options.edit else None
+    edit = None
+    if options.edit:
+        edit = editor_of(discovery.handlers_of(dlq.settings).routes, dlq.opener, os.environ, dlq.stop)
     to = dlq.destination()
 
     def move(advance: Callable[[int], object]) -> Moved:
@@ -118,7 +121,7 @@ def _is_sure(dlq: DlqCommand, selection: Selection) -> bool:
         raise ConfigError("discard deletes for good and asks first: where nobody can answer, add --yes")
     look = dlq.letters.look(selection, LOOK_LETTERS, dlq.options.force, dlq.stop)
     sample = f"{len(look.letters)} of them are meant ({look.summary})"
-    return input(f"{sample}. Delete all that are meant, for good? Type yes: ").strip() == "yes"
+    return answer_to(f"{sample}. Delete all that are meant, for good? Type yes: ", dlq.stop) == "yes"
 
 
 def _dry_run(dlq: DlqCommand, selection: Selection, what: str) -> int:

@@ -16,7 +16,9 @@ from millpond.app.envelope import Undecodable
 from millpond.app.opener import Opener
 from millpond.app.payload_errors import payload_error
 from millpond.app.routing import Route, name_of_route
+from millpond.commands.question import answer_to
 from millpond.dead_letters.letter import Letter
+from millpond.dead_letters.sweep import Stop
 from millpond.errors import ConfigError
 from millpond.foreign.text import shown
 
@@ -25,7 +27,7 @@ _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 def editor_of(
-    routes: Mapping[str, Route], opener: Opener, environ: Mapping[str, str]
+    routes: Mapping[str, Route], opener: Opener, environ: Mapping[str, str], stop: Stop
 ) -> Callable[[Letter], str | None]:
     """What gives the new body of a letter, by $VISUAL or $EDITOR; None where the user left it. Raises ConfigError."""
     program = _program_of(environ.get("VISUAL") or environ.get("EDITOR") or "")
@@ -40,7 +42,7 @@ def editor_of(
             if not wrong:
                 return body
             print(f"{letter.id}: {wrong}", file=sys.stderr)
-            if not sys.stdin.isatty() or input("edit it again? (yes, or it stays) ").strip() not in ("y", "yes"):
+            if not sys.stdin.isatty() or answer_to("edit it again? (yes, or it stays) ", stop) not in ("y", "yes"):
                 return None
             text = edited
 

@@ -43,9 +43,12 @@ def tens(items: Sequence[One]) -> Iterator[Sequence[One]]:
 
 
 class Stop:
-    """Asks a sweep to end after the batch in the air. `asked` is set by a signal, or by whoever waits no longer."""
+    """Asks a sweep to end after the batch in the air. `asked` is set by a signal, or by whoever waits no longer.
 
-    asked = False
+    `interrupts`: a person is asked something, and a signal ends the question at once.
+    """
+
+    asked = interrupts = False
 
 
 class Sweep:

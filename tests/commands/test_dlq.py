@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import pty
 import stat
 import sys
 from pathlib import Path
 
+import gevent
 import msgspec
 import pytest
 
@@ -20,7 +23,7 @@ from millpond.local import LocalSqs
 from millpond.local import server as local_server
 from millpond.sqs.queue import Attribute
 from tests.dead_letters.letters import Letters, body_of, letter
-from tests.worker_process import write_project
+from tests.worker_process import ROOT, write_project
 
 FULL = Path("/dev/full")
 NUMBERS = itertools.count()
@@ -297,6 +300,26 @@ def test_discard_asks_first(run, letters, monkeypatch, answer, left, code):
     assert run("discard", "--all")[0] == code
     assert asked == ["3 of them are meant (looked at 3 of about 3). Delete all that are meant, for good? Type yes: "]
     assert letters.counts(letters.dead_url) == (left, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("typed", [b"\x03", b"\x04"])
+def test_ctrl_c_and_ctrl_d_at_the_question_delete_nothing_and_end_at_once(letters, tmp_path, typed):
+    letters.put(3)
+    command = [sys.executable, str(ROOT / "worker.py"), "dlq", "discard", "--all"]
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(tmp_path)
+        os.execve(sys.executable, command, {**os.environ, "PYTHONPATH": str(ROOT)})
+    said = b""
+    while b"Type yes: " not in said:
+        said += gevent.get_hub().threadpool.apply(os.read, (terminal, 4_096))
+    os.write(terminal, typed)
+    with gevent.Timeout(20):
+        _, status = os.waitpid(pid, 0)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(status) == 1
+    assert letters.counts(letters.dead_url) == (3, 0)
 
 
 def test_discard_with_yes_does_not_ask(run, letters):
