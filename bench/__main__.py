@@ -22,7 +22,7 @@ from bench.process import SERVER_CORE  # noqa: E402
 
 #: In the order in which they run: latency's rates come of compare's figures.
 SECTIONS = ["compare", "latency", "idle", "floor", "growth", "mail", "instructions", "report"]
-SECTIONS += ["drain", "hold", "processes", "page"]
+SECTIONS += ["drain", "hold", "processes", "page", "slow"]
 
 
 def main() -> None:
