@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,8 @@ def require_packages() -> None:
     if sys.version_info < OLDEST_PYTHON:
         version = ".".join(map(str, sys.version_info[:3]))
         _refuse(f"this is Python {version}, and a worker needs {'.'.join(map(str, OLDEST_PYTHON))} or newer")
+    if os.name == "nt":
+        _refuse("a worker needs the signals and sockets of Unix: on Windows run it in WSL, or in Docker")
     if missing := [name for name in PACKAGES if find_spec(name) is None]:
         _refuse(f"{sys.executable} has no {', '.join(missing)}: {_mend(sys.orig_argv[1:])}")
 

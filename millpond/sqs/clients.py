@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 from typing import Literal, cast, get_args
 
 from millpond.errors import ConfigError
@@ -13,6 +14,8 @@ from millpond.sqs.sqs_queue import Sqs
 from millpond.sqs.wire import WireSqs
 
 Client = Literal["wire", "boto3"]
+#: Our own client waits for its sockets by it; Windows has none.
+HAS_POLL = hasattr(select, "poll")
 
 
 def _client_by_environment() -> Client:
@@ -35,8 +38,9 @@ def connect(
     """SQS at the place of this queue; nothing is sent yet.
 
     `client`: None means SQS_CLIENT, or else wire; where a proxy is in the way it is always boto3, which can speak to
-    one. `polls` and `settles`: calls of each kind that can be under way at once, for each of which a connection is
-    kept. `wait_seconds`: the longest wait of a poll. `region` and `endpoint_url`: see `find_endpoint`.
+    one, and so it is on Windows. `polls` and `settles`: calls of each kind that can be under way at once, for each of
+    which a connection is kept. `wait_seconds`: the longest wait of a poll. `region` and `endpoint_url`: see
+    `find_endpoint`.
     Raises ConfigError for an unknown SQS_CLIENT, where there is no region, and where the AWS configuration, or the CA
     bundle that it names, cannot be read.
     """
@@ -50,9 +54,9 @@ def connect(
 
 
 def wire_sqs(queue_url: str, region: str, endpoint_url: str, connections: int) -> WireSqs | None:
-    """SQS by our own client, which keeps this many connections; None where a proxy is in the way."""
+    """SQS by our own client, which keeps this many connections; None where a proxy is in the way, or on Windows."""
     endpoint = find_endpoint(queue_url, region, endpoint_url)
-    if endpoint.proxied:
+    if endpoint.proxied or not HAS_POLL:
         return None
     kept = ConnectionPool(endpoint.url, connections, endpoint.ca_file)
     return WireSqs(endpoint.url, endpoint.region, Credentials(credentials_loader(endpoint)), kept)

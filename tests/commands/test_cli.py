@@ -142,6 +142,14 @@ def test_an_old_python_is_a_sentence_and_exit_3(monkeypatch, capsys):
     assert capsys.readouterr().err == "this is Python 3.9.2, and a worker needs 3.11 or newer\n"
 
 
+def test_windows_is_a_sentence_and_exit_3(monkeypatch, capsys):
+    monkeypatch.setattr(installed, "os", SimpleNamespace(name="nt"))
+    with pytest.raises(SystemExit) as caught:
+        installed.require_packages()
+    assert caught.value.code == MISCONFIGURED
+    assert capsys.readouterr().err.endswith("on Windows run it in WSL, or in Docker\n")
+
+
 def test_what_must_be_installed_is_what_pyproject_names():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert tuple(re.match(r"\w+", one)[0] for one in project["dependencies"]) == installed.PACKAGES

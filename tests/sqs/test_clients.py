@@ -15,6 +15,7 @@ import pytest
 from millpond.errors import AccessDenied, QueueError, QueueMissing, Throttled, Unanswered, Unreachable
 from millpond.message import Message
 from millpond.producer import Producer
+from millpond.sqs import clients
 from millpond.sqs.clients import connect
 from millpond.sqs.queue import Attribute, Entry, Failure
 from millpond.sqs.redrive import read_redrive
@@ -790,3 +791,10 @@ def test_a_receive_is_signed_once_a_second_and_a_delete_by_its_own_handles(ours,
         ours.answer({"Successful": [{"Id": "0"}]})
         ours.queue.delete([handle])
     assert ours.heads[3]["authorization"] != ours.heads[4]["authorization"]
+
+
+def test_where_there_is_no_poll_as_on_windows_the_client_is_boto3(monkeypatch):
+    monkeypatch.setattr(clients, "HAS_POLL", False)
+    monkeypatch.delenv("SQS_CLIENT", raising=False)
+    url = "http://127.0.0.1:9/000000000000/emails"
+    assert type(connect(url, wait_seconds=1, polls=1, settles=1, region="eu-west-1")).__name__ == "BotoSqs"
