@@ -18,12 +18,20 @@ function element(name, text, kind) {
   if (kind) made.className = kind;
   return made;
 }
+// Their roles in a table: as blocks, on a small screen, some browsers would take them for none.
+const ROLES = {thead: "rowgroup", tbody: "rowgroup", tr: "row", td: "cell"};
+function part(name, text, kind) {
+  const made = element(name, text, kind);
+  made.setAttribute("role", ROLES[name]);
+  return made;
+}
 // A table whose rows stay the same elements while their texts change: the focus and a selection of text outlive that.
 // A column: {name, value(row) -> text, kind: "number" or "long", bad(row)}. The first one names the row, and is a button
 // that opens `details(row)`: [[name, text], ...]. `key(row)`: what the row is known again by.
 function table(id, columns, rows, key, details) {
   const place = $(id), known = place.rowsByKey || new Map(), now = new Map();
   if (!place.tHead) place.append(head(columns));
+  place.setAttribute("role", "table");
   for (const row of rows) {
     const line = known.get(key(row)) || newLine(columns, details);
     now.set(key(row), line);
@@ -40,27 +48,31 @@ function order(place, wanted) {
   wanted.forEach((body, at) => { if (place.tBodies[at] !== body) place.insertBefore(body, place.tBodies[at] || null); });
 }
 function head(columns) {
-  const made = element("thead", ""), line = element("tr", "");
+  const made = part("thead", ""), line = part("tr", "");
   for (const {name, kind} of columns) {
     const cell = element("th", name, kind === "number" ? kind : "");
     cell.scope = "col";
+    cell.setAttribute("role", "columnheader");
     line.append(cell);
   }
   made.append(line);
   return made;
 }
 function noLine(columns) {
-  const body = element("tbody", ""), line = element("tr", ""), cell = element("td", "none", "soft");
+  const body = part("tbody", ""), line = part("tr", ""), cell = part("td", "none", "soft");
   cell.colSpan = columns.length;
   line.append(cell);
   body.append(line);
   return body;
 }
 function newLine(columns, details) {
-  const body = element("tbody", ""), tr = element("tr", "");
+  const body = part("tbody", ""), tr = part("tr", "");
   const cells = columns.map(({name}, at) => {
-    const cell = element(at ? "td" : "th", "");
-    if (!at) cell.scope = "row";
+    const cell = at ? part("td", "") : element("th", "");
+    if (!at) {
+      cell.scope = "row";
+      cell.setAttribute("role", "rowheader");
+    }
     cell.dataset.name = name;
     tr.append(cell);
     return cell;
@@ -85,8 +97,8 @@ function toggle(line, columns, details) {
     line.more = null;
     return;
   }
-  line.more = element("tr", "", "details");
-  const cell = element("td", "");
+  line.more = part("tr", "", "details");
+  const cell = part("td", "");
   cell.colSpan = columns.length;
   cell.append(element("dl", ""));
   line.more.append(cell);

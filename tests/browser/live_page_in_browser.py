@@ -159,6 +159,19 @@ def test_an_hour_has_room_on_every_screen(hour, browser, width, scheme, name):
     assert browser.console == []
 
 
+def test_a_screen_reader_has_tables_on_a_small_screen_too(hour, browser):
+    browser.screen(400, 900)
+    browser.open(f"http://127.0.0.1:{hour}/")
+    browser.wait("document.querySelectorAll('#failures tbody').length === 3")
+    nodes = browser.call("Accessibility.getFullAXTree")["nodes"]
+    found = [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in nodes if not node["ignored"]]
+    assert ("heading", "Failures by error of the last hour") in found
+    assert ("columnheader", "last event id") in found
+    assert ("rowheader", "SMTPServerDisconnected: Connection unexpectedly closed") in found
+    assert ("cell", "1,320") in found
+    assert [name for role, name in found if role == "image" and name.startswith("Messages a second")]
+
+
 def test_an_hour_is_drawn_with_its_marks_and_read_by_the_keyboard(hour, browser):
     browser.open(f"http://127.0.0.1:{hour}/")
     browser.wait("document.querySelectorAll('#throughput .mark').length === 6")
