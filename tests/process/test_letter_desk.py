@@ -354,11 +354,9 @@ def test_an_order_that_chooses_nothing_is_refused_and_says_why(letters, desk):
 def test_one_thing_goes_on_at_a_time_and_can_be_stopped(letters, desk, monkeypatch, caplog):
     ids = letters.put(60)
     one, gate = desk(), gevent.event.Event()
-    hold_after_the_first_batch(monkeypatch, gate)
+    reached = hold_after_the_first_batch(monkeypatch, gate)
     one.post("/letters/move", {"do": "replay", "queue": "emails", "all": True})
-    with gevent.Timeout(5):
-        while one.state()["move"]["moved"] < 10:
-            gevent.sleep(0.01)
+    assert reached.wait(5)
     status, answer = one.post("/letters/move", {"do": "discard", "queue": "emails", "all": True})
     assert (status, answer["error"]) == (409, "a move goes on: wait for its end")
     assert one.post("/letters/look", {"queue": "emails"}) == (200, {"error": "a move goes on: wait for its end"})
@@ -373,26 +371,26 @@ def test_one_thing_goes_on_at_a_time_and_can_be_stopped(letters, desk, monkeypat
 
 
 def hold_after_the_first_batch(monkeypatch, gate):
-    """The second batch has been sent, and not yet deleted, when the gate is reached."""
-    delete, calls = mover.Mover._delete, []
+    """The second batch has been sent, and not yet deleted, when the gate is reached; that is an event."""
+    delete, calls, reached = mover.Mover._delete, [], gevent.event.Event()
 
     def slow(self, parcels):
         calls.append(parcels)
         if len(calls) == 2:
+            reached.set()
             gate.wait()
         delete(self, parcels)
 
     monkeypatch.setattr(mover.Mover, "_delete", slow)
+    return reached
 
 
 def test_a_drain_ends_a_move_after_the_batch_in_the_air_and_waits_for_it(letters, desk, monkeypatch):
     ids = letters.put(60)
     one, gate = desk(), gevent.event.Event()
-    hold_after_the_first_batch(monkeypatch, gate)
+    reached = hold_after_the_first_batch(monkeypatch, gate)
     one.post("/letters/move", {"do": "replay", "queue": "emails", "all": True})
-    with gevent.Timeout(5):
-        while one.state()["move"]["moved"] < 10:
-            gevent.sleep(0.01)
+    assert reached.wait(5)
     one.core.stop("SIGTERM")
     one.desk.draining()
     closing = gevent.spawn(one.desk.close)
