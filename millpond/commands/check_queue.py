@@ -55,6 +55,7 @@ def check_queue(
     yield _right(where, "sqs:DeleteMessage", lambda: remote.delete(handles))
     redrive = read_redrive(attributes)
     yield from two_dead_letter_queues(where, queue, redrive)
+    yield from _circles_by_policy(name, settings, redrive)
     if attributes:
         yield from check_attributes(where, attributes, longest_policy(routes, settings.retry))
         if any(route.idempotent for route in routes.values()):
@@ -62,6 +63,17 @@ def check_queue(
         yield _redrive(where, queue, redrive, longest_policy(routes, settings.retry))
     named = connect(queue.dead_letter_url) if queue.dead_letter_url else None
     yield from _dead_letters(where, attributes, remote, redrive, named)
+
+
+def _circles_by_policy(name: str, settings: AllSettings, redrive: Redrive) -> Iterator[Finding]:
+    """Yield a warning for each queue of this worker to which SQS redrives what fails in this one."""
+    own = settings.queues[name]
+    target = f"{own.url.rpartition('/')[0]}/{redrive.name}"  # SQS takes one of the same account and region only
+    for other, its in settings.queues.items():
+        if redrive.name and its.url == target != own.dead_letter_url:
+            text = f"this is the dead-letter queue of queues.{name}, by its redrive policy"
+            why = "its dead letters would be received and handled again at once"
+            yield Finding("warning", f"queues.{other}", text, why=why, mend=f"take [queues.{other}] out")
 
 
 def _fifo(where: str, policy: RetrySettings) -> Iterator[Finding]:

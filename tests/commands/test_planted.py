@@ -150,6 +150,10 @@ def reads_its_dead_letters(project: Project) -> None:
     project.queue = f'dead_letter_url = "{project.dead_url}"\n[queues.letters]\nurl = "{project.dead_url}"'
 
 
+def reads_what_its_policy_redrives(project: Project) -> None:
+    project.more = f'[queues.letters]\nurl = "{project.dead_url}"\n'
+
+
 def dead_letter_queue_gone(project: Project) -> None:
     project.queues.sqs.delete_queue(QueueUrl=project.dead_url)
 
@@ -200,6 +204,9 @@ PLANTS = {
     ),
     "two dead-letter queues": Plant(another_dead_letter_queue, "warning", "and the redrive policy names"),
     "reads its dead letters": Plant(reads_its_dead_letters, "error", "handled again at once", "take [queues.letters]"),
+    "reads what its policy redrives": Plant(
+        reads_what_its_policy_redrives, "warning", "handled again at once", "take [queues.letters]"
+    ),
     "dead-letter queue gone": Plant(dead_letter_queue_gone, "error", "the dead-letter queue of the redrive policy"),
     "letters AWS cannot redrive": Plant(
         queue(""), "note", "takes back only the dead letters that SQS moved itself", "dlq replay"
