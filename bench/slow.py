@@ -94,10 +94,10 @@ def run(options: Options) -> None:
             flush=True,
         )
     slower = statistics.median(100 * (1 - slow.per_second / free.per_second) for free, slow in pairs)
-    dearer = statistics.median(100 * (slow.cpu_us / free.cpu_us - 1) for free, slow in pairs)
+    core = statistics.median((slow.cpu_us - free.cpu_us) * slow.per_second / 1e4 for free, slow in pairs)
     worst = max(wait for _, slow in pairs for wait in slow.waits)
     in_time = "in time" if worst < PATIENCE_SECONDS else "TOO LATE"
-    print(f"  the work is {slower:.1f} % slower, {dearer:+.1f} % CPU; the health check answers {in_time}", flush=True)
+    print(f"  they take {core:.1f} % of a core, work is {slower:.1f} % slower, health checks are {in_time}", flush=True)
 
 
 def besieged(pid: int, port: int, server: Feed) -> Turn:
