@@ -560,16 +560,14 @@ def test_a_client_a_thread_as_the_page_says_serves_threads_and_greenlets(tmp_pat
     config = f"""
         [worker]
         handlers = ["jobs"]
-        concurrency = 4
-        threads = 2
         [queues.q]
         url = "{queues.create("asked")}"
         wait_seconds = 1
     """
     for way in WAYS:
-        queues.send("asked", f"asks-{way}", number=8)  # twice the threads
+        queues.send("asked", f"asks-{way}", number=20)
     keys = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}
     folder = write_project(tmp_path, CLIENT.format(local=local), config)
     with WorkerProcess(folder, "--until-empty", **keys) as worker:
         assert worker.exit_code() == 0, worker.output()
-        assert worker.expect("worker.stopped")["succeeded"] == 16
+        assert worker.expect("worker.stopped")["succeeded"] == 40
