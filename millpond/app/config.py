@@ -44,7 +44,6 @@ from millpond.foreign.nearest import nearest
 from millpond.foreign.secrets import Unshown, conceal_environment
 from millpond.foreign.text import shown
 from millpond.observe.metric_table import METRICS
-from millpond.sqs.clients import connect
 from millpond.sqs.limits import lease_seconds
 from millpond.sqs.queue_url import NAMELESS, has_name, is_fifo
 from millpond.sqs.sqs_queue import Sqs
@@ -62,6 +61,8 @@ class SqsSettings(Unshown, msgspec.Struct, frozen=True):
 
     def connect(self, url: str, wait_seconds: int, polls: int, settles: int) -> Sqs:
         """SQS where the queue at this URL is; the other arguments are as in sqs.clients.connect. Raises ConfigError."""
+        from millpond.sqs.clients import connect  # botocore: 0.1 s of each command that asks SQS nothing
+
         there = partial(connect, url, client=self.client, region=self.region, endpoint_url=self.endpoint_url)
         return there(wait_seconds=wait_seconds, polls=polls, settles=settles)
 

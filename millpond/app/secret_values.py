@@ -8,7 +8,6 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
-from millpond.app.secret_calls import SecretReader
 from millpond.app.secret_references import ALLOWED_REFERENCES, Fetched, SecretPlace, place_of_reference
 from millpond.errors import ConfigError
 from millpond.foreign.secrets import conceal
@@ -35,6 +34,8 @@ def fetch_secrets(references: Collection[str]) -> dict[str, str | ConfigError]:
 
 
 def _read_side_by_side(places: Collection[SecretPlace]) -> dict[SecretPlace, Errand[Fetched]]:
+    from millpond.app.secret_calls import SecretReader  # botocore: 0.1 s of each command
+
     reader = SecretReader(places)
     return {place: Errand(partial(reader.read, place), home()) for place in places}
 

@@ -386,7 +386,7 @@ def test_all_references_together_have_one_deadline(monkeypatch):
             raise TimeoutError
 
     monkeypatch.setattr(secret_values, "Errand", Silent)
-    monkeypatch.setattr(secret_values, "SecretReader", lambda places: SimpleNamespace(read=print))
+    monkeypatch.setattr(secret_calls, "SecretReader", lambda places: SimpleNamespace(read=print))
     fetch_secrets([f"ssm:/{number}" for number in range(5)])
     assert all(later <= before - 0.01 for before, later in pairwise(waits))
 

@@ -209,6 +209,11 @@ def test_rich_is_loaded_by_nothing_that_does_not_draw():
     assert ended("-c", f"{patched}; sys.exit('rich' in sys.modules)") == (0, "")
 
 
+def test_a_command_that_asks_aws_nothing_does_not_wait_for_botocore():
+    patched = "from gevent import monkey; monkey.patch_all(); import sys, millpond.commands.cli, millpond.testing"
+    assert ended("-c", f"{patched}; sys.exit('botocore' in sys.modules)") == (0, "")
+
+
 # --- options
 
 
