@@ -14,7 +14,7 @@ from millpond.engine.outcomes import FAILURES, attempts_of
 from millpond.hub.clock import Clock
 from millpond.message import FollowUp, Outcome
 from millpond.observe import log
-from millpond.observe.metric_row import MetricKey
+from millpond.observe.metric_row import UNKNOWN_TYPE, MetricKey
 from millpond.observe.metrics import MetricCounter, Metrics, MetricTimer
 
 LEVELS = {
@@ -183,7 +183,7 @@ class Books:
     def _metrics_of(self, delivery: Delivery, event_type: str, outcome: Outcome) -> OutcomeMetrics:
         if delivery.desk is not None:  # a prefix is named as its handler has it
             event_type = delivery.desk.route.event_type
-        kind = event_type if event_type in self._types else "unknown"  # a type from the wire can be anything
+        kind = event_type if event_type in self._types else UNKNOWN_TYPE  # a type from the wire can be anything
         key = (kind, outcome.name, outcome.cause)
         if key not in self._outcome_metrics:
             self._outcome_metrics[key] = self._make_metrics(*key)

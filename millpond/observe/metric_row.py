@@ -9,6 +9,8 @@ import msgspec
 MetricKind = Literal["counter", "gauge", "timer"]
 MetricScope = Literal["queue", "type", "worker"]
 
+#: What stands where a type has no handler: one from the wire can be anything.
+UNKNOWN_TYPE = "unknown"
 #: Units of the table -> the unit in a Prometheus name, and how many of it are one of the table's.
 PROMETHEUS_UNITS: dict[str, tuple[str, float]] = {
     "ms": ("seconds", 0.001),

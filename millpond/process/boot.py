@@ -73,7 +73,7 @@ def build(
     prepare_process()
     observer = Observer(core, worker.name)
     history = History(core, observer)
-    kept = ProcessMetrics(settings, *([history] if settings.http.shows_page else []))
+    kept = ProcessMetrics(settings, *([history] if settings.http.shows_page else []), types=handlers.routes)
     metrics = kept.metrics
     steering = Steering(core, observer)
     if link is not None:

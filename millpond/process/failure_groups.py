@@ -12,6 +12,7 @@ from millpond.dead_letters.error_groups import MAX_COMPARED, normalised
 from millpond.engine.delivery import Delivery
 from millpond.foreign.text import shown
 from millpond.message import Outcome
+from millpond.observe.metric_row import UNKNOWN_TYPE
 
 #: Groups that are kept: of more, those that failed last.
 MAX_GROUPS = 50
@@ -53,7 +54,7 @@ class FailureGroups:
         """Count a failure. `fields`: those of its line in the log."""
         now, self.noted = round(self._wall_clock(), 1), self.noted + 1
         text = (outcome.error or outcome.reason).strip().partition("\n")[0][: 2 * MAX_COMPARED]
-        event_type = delivery.desk.route.event_type if delivery.desk is not None else "unknown"
+        event_type = delivery.desk.route.event_type if delivery.desk is not None else UNKNOWN_TYPE
         key = event_type, error_of(text)
         _, group = self._groups.pop(key, (0, None))
         if group is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from http import HTTPStatus
 
 from millpond import __version__
@@ -11,19 +12,23 @@ from millpond.http.http_server import PlainAnswer, Routes
 from millpond.observe.cloudwatch_lines import CloudwatchLines
 from millpond.observe.histograms import MetricHistograms
 from millpond.observe.metrics import Metrics, MetricSink
-from millpond.observe.prometheus import prometheus_text
+from millpond.observe.prometheus import places_of, prometheus_text
 from millpond.observe.statsd_packets import DatadogNaming, GraphiteNaming
 from millpond.observe.statsd_sender import StatsdSender
 from millpond.process.process_name import ProcessName
 
 
 class ProcessMetrics:
-    """The `metrics` of a process, for these sinks too. StatsD comes last: its packets take a part of each second."""
+    """The `metrics` of a process, for these sinks too. StatsD comes last: its packets take a part of each second.
 
-    def __init__(self, settings: AllSettings, *own_sinks: MetricSink) -> None:
+    `types`: those that have a handler.
+    """
+
+    def __init__(self, settings: AllSettings, *own_sinks: MetricSink, types: Collection[str] = ()) -> None:
         sinks = [*own_sinks]
         self._name = settings.worker.name
         self._histograms = MetricHistograms()
+        self._places = places_of(settings.queues, types)
         if settings.http.listen:
             sinks.append(self._histograms)
         if settings.cloudwatch.namespace:
@@ -42,7 +47,7 @@ class ProcessMetrics:
     def prometheus_text(self) -> str:
         """The metrics now, as Prometheus reads them."""
         worker = {"name": self._name, "version": __version__}
-        return prometheus_text(self.metrics.totals(), self._histograms, worker).rstrip("\n")
+        return prometheus_text(self.metrics.totals(), self._histograms, worker, self._places).rstrip("\n")
 
 
 def statsd_sender(settings: StatsdSettings, process: str) -> StatsdSender:

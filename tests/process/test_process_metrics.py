@@ -76,6 +76,9 @@ def test_the_numbers_of_two_workers_are_equal_wherever_they_go_and_no_gauge_is_a
             workers = (first, second)
             for worker in workers:
                 worker.expect("worker.ready")
+                begins = [line for line in page_of(worker).splitlines() if line.startswith(PROMETHEUS)]
+                kinds = ("bad", "good", "unknown")
+                assert begins == [f'{name}{{queue="q",type="{kind}"}} 0' for name in PROMETHEUS for kind in kinds]
             queues.send("q", "good", {}, GOOD)
             queues.send("q", "bad", {}, BAD)
             end = time.monotonic() + 30
