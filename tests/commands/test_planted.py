@@ -151,7 +151,7 @@ def reads_its_dead_letters(project: Project) -> None:
 
 
 def reads_what_its_policy_redrives(project: Project) -> None:
-    project.more = f'[queues.letters]\nurl = "{project.dead_url}"\n'
+    project.queue = f'\n[queues.letters]\nurl = "{project.dead_url}"\n'
 
 
 def dead_letter_queue_gone(project: Project) -> None:
