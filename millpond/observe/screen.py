@@ -91,13 +91,20 @@ def _on_terminal() -> bool:
     return sys.stdout is not None and sys.stdout.isatty()  # None where the process was started without one
 
 
+#: Columns that are never cut.
+WHOLE_COLUMNS = frozenset({"id", "example"})
+
+
 def _draw_table(columns: Sequence[str], rows: Rows, styles: Mapping[str, str]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(*columns, box=box.SIMPLE_HEAD)
+    drawn = Table(box=box.SIMPLE_HEAD)
+    for index, name in enumerate(columns):  # an id is copied: it must be whole in a narrow terminal too
+        widest = max((len(row[index]) for row in rows), default=0) if name in WHOLE_COLUMNS else None
+        drawn.add_column(name, min_width=widest)
     for row in rows:
         # Text: rich would read [queues.emails] as a style.
         drawn.add_row(*map(Text, row), style=styles.get(row[0]))

@@ -431,6 +431,13 @@ def test_on_a_terminal_progress_is_a_bar():
     assert "3/3" in drawn
 
 
+def test_an_id_is_whole_in_a_narrow_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    row = ("3f2a91c0", "invoice.created", "7", "failed 7 times", "ValueError: no such customer")
+    drawn = drawn_on_a_terminal(lambda: screen.table(["id", "type", "attempts", "reason", "error"], [row]))
+    assert "3f2a91c0" in drawn
+
+
 def test_elsewhere_the_table_is_plain_and_progress_is_silent(capsys):
     with screen.progress("to emails", 3) as advance:
         advance(3)
