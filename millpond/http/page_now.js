@@ -73,12 +73,14 @@ function showWorker(snapshot) {
   put($("state"), worker.state + (worker.why ? ` (${worker.why})` : ""));
   $("state").className = worker.state === "running" ? "good" : "bad";
   put($("about"), `Millpond ${worker.version}, pid ${worker.pid}, up ${span(worker.uptime_seconds)}`);
+  const lost = over(queue => sum(queue.outcomes, ["lease_lost"])), left = over(queue => queue.abandoned);
   $("facts").replaceChildren(
     fact("slots at work", `${count(worker.slots_busy)} / ${count(worker.slots)}`),
     fact("in hand", count(worker.in_hand)), fact("a minute", worker.minute ? perMinute(worker.minute) : ""),
     fact("succeeded", count(well)), fact(failed ? `failed, ${percent(failed, failed + well)}` : "failed", count(failed), failed),
     fact("memory", worker.memory_bytes ? Math.round(worker.memory_bytes / 1e6) + " MB" : "unknown"),
-    fact("hub blocked", count(worker.hub_blocked), worker.hub_blocked), fact("stuck", count(worker.stuck), worker.stuck));
+    fact("hub blocked", count(worker.hub_blocked), worker.hub_blocked), fact("stuck", count(worker.stuck), worker.stuck),
+    ...lost ? [fact("leases lost", count(lost), true)] : [], ...left ? [fact("not settled", count(left), true)] : []);
 }
 shows.push(showWorker, snapshot => {
   latest = snapshot;
