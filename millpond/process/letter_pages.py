@@ -110,7 +110,7 @@ def look_fields(look: Look, now: float) -> dict[str, Any]:
         "groups": [
             {
                 "type": shown(one.event_type, 100),
-                "error": shown(one.error),
+                "error": shown(one.text),
                 "count": one.count,
                 "first_seconds": round(now - one.first),
                 "last_seconds": round(now - one.last),
