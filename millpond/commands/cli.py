@@ -93,32 +93,39 @@ def _obey(options: argparse.Namespace, argv: Sequence[str], signals: ExitSignals
     log.take_failures()
     if options.command and signals.has_thread:  # its error comes as a sentence; the SDK logs it with a traceback before
         logging.getLogger("botocore").setLevel(logging.CRITICAL)
-    # Each loads boto3 or rich, and none needs what the others do.
-    if options.command == "check":
-        from millpond.commands import check
-
-        return check.run(settings, environ, as_json=options.json)
-    if options.command == "send":
-        from millpond.commands import send
-
-        return send.run(settings, options)
-    if options.command == "claims":
-        from millpond.commands import claims
-
-        return claims.run(settings, options)
-    if options.command == "dlq":
-        from millpond.commands import dlq
-
-        return dlq.run(settings, options, signals)
-    if options.command == "run":
-        from millpond.commands import run_one
-
-        return run_one.run(settings, options)
+    if options.command:
+        return _run_command(settings, options, environ, signals)
     if options.reload:
         from millpond.commands import reload
 
         return reload.run(settings, argv, signals)
     return _run(settings, options, signals)
+
+
+def _run_command(
+    settings: AllSettings, options: argparse.Namespace, environ: Mapping[str, str], signals: ExitSignals
+) -> int:
+    """Run what is no worker, and load what that one needs: some of them boto3, some rich."""
+    match options.command:
+        case "check":
+            from millpond.commands import check
+
+            return check.run(settings, environ, as_json=options.json)
+        case "send":
+            from millpond.commands import send
+
+            return send.run(settings, options)
+        case "claims":
+            from millpond.commands import claims
+
+            return claims.run(settings, options)
+        case "dlq":
+            from millpond.commands import dlq
+
+            return dlq.run(settings, options, signals)
+    from millpond.commands import run_one
+
+    return run_one.run(settings, options)
 
 
 def _run(settings: AllSettings, options: argparse.Namespace, signals: ExitSignals) -> int:
