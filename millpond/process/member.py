@@ -111,7 +111,8 @@ class Member:
                     self._close()
         *lines, self._heard = self._heard.split(b"\n")
         for line in lines:
-            self._note(msgspec.json.decode(line, type=Word))
+            with suppress(msgspec.DecodeError):  # a library that wrote to a descriptor not its own ends no parent
+                self._note(msgspec.json.decode(line, type=Word))
         return self.state is not was
 
     def _note(self, word: Word) -> None:

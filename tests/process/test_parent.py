@@ -359,6 +359,17 @@ def test_who_has_grown_too_large_is_replaced_at_once_each_time_also_where_all_ru
     assert second.state is MemberState.OVER
 
 
+def test_what_is_no_word_of_a_worker_ends_no_parent(parent):
+    booting = parent._members[2]
+    ours, theirs = socket.socketpair()
+    with theirs:
+        ours.setblocking(False)
+        booting.link = ours
+        theirs.sendall(b'stray\n\xff\n{"ready": 5}\n{"ready": true}\n')
+    assert booting.hear()
+    assert booting.state is MemberState.READY
+
+
 def test_the_books_of_who_was_replaced_are_added_to_those_of_who_came_after(parent):
     first, second, _ = parent._members
     for member, received in ((first, 3), (first, 4), (second, 5)):
