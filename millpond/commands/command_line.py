@@ -149,6 +149,8 @@ def _add_send(commands: Any, common: CommandParser) -> None:
     send.add_argument("--count", type=_number, default=1, metavar="N", help="send it N times (default: 1)")
     send.add_argument("--delay", type=_seconds, default=0, metavar="SECONDS", help="received after this, at most 900")
     send.add_argument("--group", default="", metavar="ID", help="its MessageGroupId")
+    help_text = "PAYLOAD is the whole body, as another program sends it; TYPE is not sent"
+    send.add_argument("--raw", action="store_true", help=help_text)
     help_text = "a message attribute (String); can be repeated"
     send.add_argument("--attribute", action="append", default=[], metavar="NAME=VALUE", help=help_text)
 

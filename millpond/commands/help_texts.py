@@ -31,6 +31,7 @@ examples:
   %(prog)s email.send @mail.json
   %(prog)s invoice.created '{"number": "7"}' --queue invoices --delay 60 --attribute tenant=acme
   jq '.payload' event.json | %(prog)s invoice.created - --count 100
+  %(prog)s s3:ObjectCreated:Put @notification.json --raw   the whole body, as another program sends it
 
 exit codes: 0 all were sent, 1 some were not (each is named), 3 none can be sent
 """

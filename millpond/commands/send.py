@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import sys
 from argparse import Namespace
@@ -33,6 +34,8 @@ from millpond.sqs.sqs_queue import SqsQueue
 SENDERS = 8
 #: A program that listens on this machine takes a connection at once.
 LISTENER_SECONDS = 1.0
+#: What SQS refuses in a body.
+NOT_IN_A_BODY = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 #: Failed messages that are named one by one.
 MAX_NAMED_FAILURES = 10
 
@@ -53,23 +56,24 @@ def run(settings: AllSettings, options: Namespace) -> int:
         why = ": interrupted"
     except QueueError as error:
         why = f": {shown(error)}"
-    code = _print_results(f"{options.type} sent to {name}", ids, results, why)
+    names = [f"body {index + 1}" if options.raw else f"event_id {one}" for index, one in enumerate(ids)]
+    code = _print_results(f"{options.type} sent to {name}", names, results, why)
     if note := note_on(options.type, connect_queue(settings, name).url):
         print(note, file=sys.stderr)
     return code
 
 
-def _print_results(what: str, ids: Sequence[str], results: Mapping[int, Failure | None], why: str) -> int:
+def _print_results(what: str, names: Sequence[str], results: Mapping[int, Failure | None], why: str) -> int:
     """Print what became of each message; return the exit code. `why`: what ended the sending before its end."""
     sent = sorted(index for index, failure in results.items() if failure is None)
     if sent:
-        count = "" if len(ids) == 1 else f"{screen.counted(len(sent), 'message')}, the first with "
-        print(f"{shown(what)}: {count}event_id {ids[sent[0]]}", flush=True)
+        count = "" if len(names) == 1 else f"{screen.counted(len(sent), 'message')}, the first with "
+        print(f"{shown(what)}: {count}{names[sent[0]]}", flush=True)
     failed = sorted((index, failure) for index, failure in results.items() if failure is not None)
     for index, failure in failed[:MAX_NAMED_FAILURES]:
-        print(f"not sent: event_id {ids[index]}: {shown(f'{failure.code}: {failure.text}')}", file=sys.stderr)
-    if left := len(ids) - len(sent):
-        print(f"{left} of {len(ids)} {'was' if left == 1 else 'were'} not sent{why}", file=sys.stderr)
+        print(f"not sent: {names[index]}: {shown(f'{failure.code}: {failure.text}')}", file=sys.stderr)
+    if left := len(names) - len(sent):
+        print(f"{left} of {len(names)} {'was' if left == 1 else 'were'} not sent{why}", file=sys.stderr)
     return LEFT if left else FINISHED
 
 
@@ -89,19 +93,26 @@ def send_all(queue: Queue, entries: Sequence[Entry]) -> Iterator[tuple[int, Fail
         yield from results
 
 
-def read_payload(text: str) -> str:
-    """PAYLOAD -> JSON, as it was written: the text itself, @file, or - for standard input. Raises ConfigError."""
+def read_text(name: str, text: str) -> str:
+    """The text itself, that of @file, or for - of standard input. Raises ConfigError, which names it so."""
     try:
         if text == "-":
             text = sys.stdin.buffer.read().decode("utf-8-sig")
         elif text.startswith("@"):
             text = Path(text[1:]).read_bytes().decode("utf-8-sig")
-        json.loads(text, parse_constant=_refuse_constant)
         text.encode()
     except OSError as error:
-        raise ConfigError(f"PAYLOAD {text}: cannot be read: {error.strerror}") from None
+        raise ConfigError(f"{name} {text}: cannot be read: {error.strerror}") from None
     except UnicodeError:
-        raise ConfigError("PAYLOAD is not UTF-8") from None
+        raise ConfigError(f"{name} is not UTF-8") from None
+    return text
+
+
+def read_payload(text: str) -> str:
+    """PAYLOAD -> JSON, as it was written: the text itself, @file, or - for standard input. Raises ConfigError."""
+    text = read_text("PAYLOAD", text)
+    try:
+        json.loads(text, parse_constant=_refuse_constant)
     except RecursionError:
         raise ConfigError("PAYLOAD is nested too deeply") from None
     except ValueError as error:
@@ -125,10 +136,9 @@ def _entries(options: Namespace, ids: Sequence[str], queue: QueueSettings) -> li
     if not 0 <= options.delay <= MAX_DELAY_SECONDS:
         text = f"--delay {options.delay}: SQS delays a message by 0 to {MAX_DELAY_SECONDS} seconds"
         raise ConfigError(f"{text}; EventBridge Scheduler sends to a queue at any later time")
-    payload = msgspec.Raw(read_payload(options.payload).encode())
-    attributes = {**_attributes(options.attribute), **marks_of(queue.envelope)}
+    attributes = {**_attributes(options.attribute), **({} if options.raw else marks_of(queue.envelope))}
     dedup_ids = [dedup_id_of(event_id) if fifo else "" for event_id in ids]
-    bodies = [envelope_text(options.type, event_id, payload) for event_id in ids]
+    bodies = _bodies(options, ids)
     entries = [
         Entry(body, options.delay, options.group, attributes=attributes, dedup_id=dedup_id)
         for body, dedup_id in zip(bodies, dedup_ids, strict=True)
@@ -136,6 +146,19 @@ def _entries(options: Namespace, ids: Sequence[str], queue: QueueSettings) -> li
     if entries[0].size > MAX_BYTES:
         raise ConfigError(f"the message has {entries[0].size:,} bytes, SQS takes {MAX_BYTES:,}: send where the data is")
     return entries
+
+
+def _bodies(options: Namespace, ids: Sequence[str]) -> list[str]:
+    if options.raw:
+        return [_checked_body(read_text("PAYLOAD", options.payload))] * len(ids)
+    payload = msgspec.Raw(read_payload(options.payload).encode())
+    return [envelope_text(options.type, event_id, payload) for event_id in ids]
+
+
+def _checked_body(text: str) -> str:
+    if not text or NOT_IN_A_BODY.search(text):
+        raise ConfigError("PAYLOAD: SQS takes no empty body, and no control characters but tab and line breaks")
+    return text
 
 
 def _attributes(pairs: Sequence[str]) -> dict[str, Attribute]:

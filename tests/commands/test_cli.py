@@ -487,6 +487,19 @@ def test_send_puts_a_message_with_all_its_options_into_the_running_workers_queue
     assert capsys.readouterr().out == f"email.send sent to emails: event_id {body['event_id']}\n"
 
 
+def test_send_raw_sends_the_whole_body_as_it_is(main, project, emails, capsys):
+    project(more=emails.config)
+    body = '{"Records": [{"eventName": "ObjectCreated:Put"}]}  '
+    assert main("send", "s3:ObjectCreated:Put", body, "--raw", "--attribute", "tenant=a") == 0
+    assert capsys.readouterr().out == "s3:ObjectCreated:Put sent to emails: body 1\n"
+    [message] = emails.receive("emails")
+    assert (message["Body"], list(message["MessageAttributes"])) == (body, ["tenant"])
+    assert main("send", "x", "no JSON", "--raw") == 0
+    for wrong in ("", "a\x00b", "\ufffe"):
+        assert main("send", "x", wrong, "--raw") == 3
+        assert capsys.readouterr().err.startswith("PAYLOAD: SQS takes no empty body, and no control characters")
+
+
 def test_send_delays(main, project, emails):
     project(more=emails.config)
     assert main("send", "ok", "1", "--delay", "30") == 0
