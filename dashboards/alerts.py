@@ -98,7 +98,7 @@ ALERTS = (
         0,
         0,
         "warning",
-        "a handler has held up all others for a second or more in",
+        "a handler has held up all others for seconds in",
         "`worker.blocked` in the log names the handler and its line: give it a thread, `@handler(..., thread=True)`.",
     ),
     Alert(

@@ -133,11 +133,16 @@ class Pollers:
         until = max([self._lost_until, *(poller.until for poller in self._pollers if poller.state in is_open)])
         return until if until > self._clock.now() else 0.0
 
+    @property
+    def is_rightly_silent(self) -> bool:
+        """Whether none may begin: quiet, all permits in hand, or a narrow intake by an open breaker."""
+        may_begin = self._share.polling or self._share.room() > 0
+        return self.intake.is_narrow or self.receiving.state is QUIET or not may_begin
+
     def well_until(self, now: float) -> float:
         """Until when nothing need happen here: a receive is open, a poller rests, or none may begin (now). Where that
         is long past, a poll is due."""
-        may_begin = self._share.polling or self._share.room() > 0
-        if self.intake.is_narrow or self.receiving.state is QUIET or not may_begin:
+        if self.is_rightly_silent:
             return now
         return max((poller.until for poller in self._pollers), default=-math.inf) + self._settings.pause_seconds
 

@@ -68,8 +68,9 @@ QUEUE_GAUGES = (
         "receive_age_seconds",
         "gauge",
         "s",
-        "How long ago the last receive began that came back; while none has, since the start.",
-        "Over 60 s: see `receive.failed` in the log. A worker whose permits are all taken does not receive either.",
+        "How long ago the last receive began that came back; while none has, since the start. Time in which none may "
+        "begin does not count: it is quiet, all permits are taken, or a breaker is open.",
+        "Over 60 s: see `receive.failed` in the log.",
         panel="Last receive",
     ),
     MetricRow(
@@ -199,7 +200,7 @@ WORKER_METRICS = (
         "worker.hub_blocked",
         "counter",
         "times",
-        "A handler held up the hub for a second or more.",
+        "A handler held up the hub for 2 s or more. One of 1 to 2 s counts where the watchdog's looks meet it in time.",
         "`worker.blocked` in the log names the handler.",
         panel="Hub blocked, leases rescued",
     ),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+
 from millpond.hub.clock import Clock
 from millpond.observe.metric_row import MetricKey
 from millpond.observe.metrics import MetricReading
@@ -22,26 +25,29 @@ class SnapshotGauges:
         self._clock = clock
         self._reading = MetricReading({}, {})
         self._good_until = 0.0
+        self._silent_at: dict[str, float] = {}  # of each queue: when none of its receives could begin
 
     def read(self) -> MetricReading:
         """The gauges and totals now."""
         now = self._clock.now()
         if now >= self._good_until:
             snapshot = self._observer.take(most_running=0)
-            self._reading = reading_of(snapshot)
+            self._silent_at |= {queue.name: now for queue in snapshot.queues if queue.rightly_silent}
+            self._reading = reading_of(snapshot, {name: now - at for name, at in self._silent_at.items()})
             self._good_until = now + snapshot.worker.in_hand // IN_HAND_A_SECOND
         return self._reading
 
 
-def reading_of(snapshot: Snapshot) -> MetricReading:
-    """All gauges and totals of a snapshot."""
+def reading_of(snapshot: Snapshot, silent_seconds: Mapping[str, float] = {}) -> MetricReading:
+    """All gauges and totals of a snapshot. `silent_seconds`: how long ago each queue was rightly silent."""
     gauges = worker_gauges(snapshot.worker)
     totals = {
         MetricKey("worker.hub_blocked"): snapshot.worker.hub_blocked,
         MetricKey("worker.leases_rescued"): snapshot.worker.leases_rescued,
     }
     for queue in snapshot.queues:
-        gauges |= queue_gauges(queue, snapshot.worker.uptime_seconds) | depth_gauges(queue)
+        longest = min(snapshot.worker.uptime_seconds, silent_seconds.get(queue.name, math.inf))
+        gauges |= queue_gauges(queue, longest) | depth_gauges(queue)
         totals[MetricKey("requests", queue.name)] = queue.requests
     for kind in snapshot.types:
         gauges |= type_gauges(kind)
@@ -59,8 +65,8 @@ def worker_gauges(worker: WorkerSnapshot) -> dict[MetricKey, float]:
     }
 
 
-def queue_gauges(queue: QueueSnapshot, uptime_seconds: float) -> dict[MetricKey, float]:
-    """Those of a queue, as the worker sees it."""
+def queue_gauges(queue: QueueSnapshot, longest_seconds: float) -> dict[MetricKey, float]:
+    """Those of a queue, as the worker sees it. It may have received for so long."""
     price = FIFO_DOLLARS_A_MILLION_CALLS if queue.url.endswith(".fifo") else DOLLARS_A_MILLION_CALLS
     last = queue.last_receive_seconds
     values = {
@@ -71,7 +77,7 @@ def queue_gauges(queue: QueueSnapshot, uptime_seconds: float) -> dict[MetricKey,
         "dollars_per_million": queue.requests_per_1000 / 1000 * price,
         "oldest_in_hand_seconds": queue.oldest_in_hand_seconds,
         "polls_open": queue.polls_open,
-        "receive_age_seconds": uptime_seconds if last is None else last,
+        "receive_age_seconds": longest_seconds if last is None else min(last, longest_seconds),
     }
     return {MetricKey(name, queue.name): value for name, value in values.items()}
 

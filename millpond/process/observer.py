@@ -157,6 +157,7 @@ def queue_of(consumer: Consumer, now: float, wall_time: float, depth: QueueDepth
         leases=dict(Counter(delivery.lease.state.value for delivery in deliveries)),
         under_way=consumer.under_way,
         depth=depth,
+        rightly_silent=pollers.is_rightly_silent,
     )
 
 

@@ -58,7 +58,8 @@ class QueueDepth(SnapshotPart, frozen=True, kw_only=True):
 class QueueSnapshot(SnapshotPart, frozen=True, kw_only=True):
     """One queue. Its outcomes are those since the start; `under_way`: calls that are to settle messages.
 
-    `last_receive_seconds`: since the last receive began that came back; None where none has.
+    `last_receive_seconds`: since the last receive began that came back; None where none has. `rightly_silent`: none may
+    begin, since it is quiet, all permits are in hand, or a breaker is open.
     """
 
     name: str
@@ -84,6 +85,7 @@ class QueueSnapshot(SnapshotPart, frozen=True, kw_only=True):
     leases: dict[str, int]
     under_way: dict[str, int]
     depth: QueueDepth | None
+    rightly_silent: bool = False
 
 
 class TypeSnapshot(SnapshotPart, frozen=True, kw_only=True):

@@ -40,6 +40,35 @@ def test_a_queue_of_which_sqs_has_said_nothing_has_no_depth_and_one_without_a_re
     assert gauges[MetricKey("dollars_per_million", "emails")] == pytest.approx(0.1025)
 
 
+@pytest.mark.parametrize(("silent_ago", "age"), [(None, 700.0), (0.0, 0.0), (30.0, 30.0), (900.0, 700.0)])
+def test_a_queue_that_may_not_receive_is_not_one_that_does_not(silent_ago, age):
+    """Its permits were all in hand for ten minutes, or an operator had paused it: an alert at night for nothing."""
+    queue = msgspec.structs.replace(FULL.queues[0], last_receive_seconds=700.0)
+    silent = {} if silent_ago is None else {"emails": silent_ago}
+    gauges = reading_of(msgspec.structs.replace(FULL, queues=[queue]), silent).gauges
+    assert gauges[MetricKey("receive_age_seconds", "emails")] == age
+
+
+def test_the_age_of_the_last_receive_grows_only_while_one_may_begin(clock):
+    queue = msgspec.structs.replace(FULL.queues[0], last_receive_seconds=700.0)
+
+    class Observer:
+        rightly_silent = True
+
+        def take(self, most_running):
+            return msgspec.structs.replace(
+                FULL, queues=[msgspec.structs.replace(queue, rightly_silent=self.rightly_silent)]
+            )
+
+    observer = Observer()
+    gauges = SnapshotGauges(observer, clock)
+    age = lambda: gauges.read().gauges[MetricKey("receive_age_seconds", "emails")]  # noqa: E731
+    assert age() == 0.0
+    observer.rightly_silent = False
+    clock.advance(40.0)
+    assert age() == 40.0
+
+
 def test_where_very_many_are_in_hand_a_snapshot_is_good_for_longer(clock):
     class Observer:
         taken = 0

@@ -14,9 +14,11 @@ import pytest
 
 from millpond.errors import Unavailable
 from millpond.observe import log
+from millpond.observe.metric_row import MetricKey
 from millpond.process import control
 from millpond.process.control import ControlServer, Order, addresses, ask
 from millpond.process.dump import Dump
+from millpond.process.gauges import SnapshotGauges
 from millpond.process.observer import Observer
 from millpond.process.steering import SteeringRefused
 from tests.handlers import fine
@@ -96,6 +98,27 @@ def test_a_quiet_queue_is_well(process, clock):
     one.steering.quiet()
     clock.advance(HOUR)
     assert one.rig.consumer.pollers.well_until(clock.now()) == clock.now()
+
+
+@pytest.mark.parametrize("is_full", [True, False])
+def test_no_receives_is_not_said_of_a_worker_that_is_full_or_quiet_and_of_one_whose_receives_hang_it_is(
+    process, clock, is_full
+):
+    one = process({"job": lambda payload, message: clock.sleep(2 * HOUR)}, concurrency=1, wait_seconds=1)
+    one.rig.put("job", number=3)
+    settle()
+    if not is_full:
+        one.rig.consumer.share.release()  # a permit is free, and the poller that has it never comes back
+        one.rig.queue.receive = lambda *_: clock.sleep(2 * HOUR)
+    clock.advance(1.0)
+    gauges = SnapshotGauges(one.observer, clock)
+    age = lambda: gauges.read().gauges[MetricKey("receive_age_seconds", one.rig.consumer.name)]  # noqa: E731
+    for _ in range(60):
+        clock.advance(HOUR / 60)
+        last = age()
+    assert (last < 60) is is_full
+    one.steering.quiet()
+    assert age() == 0.0
 
 
 def test_a_quiet_process_drains_at_once(process, clock):

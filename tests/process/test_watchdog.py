@@ -342,6 +342,31 @@ def test_a_short_standstill_is_no_block(stage, told):
     assert told == []
 
 
+@pytest.mark.parametrize("tick", [TICK_SECONDS, 0.3, 0.33])
+@pytest.mark.parametrize(("seconds", "blocks"), [(0.99, {0}), (1.5, {0, 1}), (2.0, {1})])
+def test_a_block_of_two_seconds_always_counts_one_below_a_second_never_and_between_them_the_looks_say(
+    stage, told, tick, seconds, blocks
+):
+    """As the metric's row says. On a busy machine the thread looks late, and the pulse was up to its gap ago."""
+    counted = set()
+    for pulse_ago in range(0, 25, 3):
+        for phase in range(0, 33, 3):
+            stage.turn()
+            stage.tick(0.01)
+            stage.watchdog.hub_blocked = 0
+            left = pulse_ago / 100 + seconds - (first := min(tick, phase / 100))
+            stage.tick(first)
+            while left >= tick:
+                stage.tick(tick)
+                left -= tick
+            stage.clock._now += left
+            stage.turn()
+            stage.tick(0.0)
+            counted.add(stage.watchdog.hub_blocked)
+    assert counted <= blocks
+    assert len(told) > 0 or blocks == {0}
+
+
 def test_leases_are_extended_before_the_log_is_written(stage, told):
     """The log goes to a pipe, and whoever reads it may be slow."""
     lease = stage.take()
