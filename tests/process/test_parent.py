@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -159,8 +160,14 @@ def test_workers_drain_when_their_parent_is_killed(project):
             assert order(pid, Order("status")).worker.state == "running"  # a pause is not its parent's end
         assert parent.all("worker.orphaned") == []
         parent.signal(signal.SIGKILL)
-        for _ in range(2):
-            parent.expect("worker.stopped", exit_code=FINISHED)
+        try:
+            for _ in range(2):
+                parent.expect("worker.stopped", exit_code=FINISHED)
+        except AssertionError:
+            for pid in workers:  # or they would hold the pipe of their log, and the test its end
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            raise
         assert len(parent.all("worker.orphaned")) == 2
         while any(Path(f"/proc/{pid}/environ").exists() for pid in workers):
             time.sleep(0.02)
