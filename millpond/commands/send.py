@@ -58,7 +58,7 @@ def run(settings: AllSettings, options: Namespace) -> int:
         why = f": {shown(error)}"
     names = [f"body {index + 1}" if options.raw else f"event_id {one}" for index, one in enumerate(ids)]
     code = _print_results(f"{options.type} sent to {name}", names, results, why)
-    if note := note_on(options.type, connect_queue(settings, name).url):
+    if not options.raw and (note := note_on(options.type, connect_queue(settings, name).url)):
         print(note, file=sys.stderr)
     return code
 

@@ -494,7 +494,7 @@ def test_send_raw_sends_the_whole_body_as_it_is(main, project, emails, capsys):
     assert capsys.readouterr().out == "s3:ObjectCreated:Put sent to emails: body 1\n"
     [message] = emails.receive("emails")
     assert (message["Body"], list(message["MessageAttributes"])) == (body, ["tenant"])
-    assert main("send", "x", "no JSON", "--raw") == 0
+    assert main("send", "x", "no JSON", "--raw") == 0  # and no note: TYPE is not sent
     for wrong in ("", "a\x00b", "\ufffe"):
         assert main("send", "x", wrong, "--raw") == 3
         assert capsys.readouterr().err.startswith("PAYLOAD: SQS takes no empty body, and no control characters")
