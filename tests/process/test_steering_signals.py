@@ -28,6 +28,7 @@ def ok(payload: dict | None) -> None:
 
 @handler("nap")
 def nap(seconds: float) -> None:
+    print("napping", flush=True)
     time.sleep(seconds)
 
 @handler("burn")
@@ -102,12 +103,19 @@ def command(*arguments: str) -> tuple[int, str, str]:
     return ended.returncode, ended.stdout, ended.stderr
 
 
+def until_they_nap(worker: WorkerProcess, number: int) -> None:
+    end = time.monotonic() + SECONDS
+    while sum(line["message"] == "napping" for line in worker.lines) < number:
+        assert time.monotonic() < end, worker.output()
+        time.sleep(0.01)
+
+
 def test_sigusr1_makes_a_worker_quiet_and_sigusr2_lets_it_receive_again(start):
     worker = start()
     queues = local_queues(worker)
     worker.expect("worker.ready")
-    queues.send("q", "nap", 1.0)
-    time.sleep(0.5)
+    queues.send("q", "nap", 2.0)
+    until_they_nap(worker, 1)
     worker.signal(SIGUSR1)
     assert "SIGUSR1 made the worker quiet: it receives nothing from q, and goes on with 1 message in hand" in str(
         worker.expect("worker.quiet")["message"]
@@ -133,7 +141,7 @@ def test_sigquit_dumps_every_handler_with_its_stack_whatever_the_level_of_the_lo
     queues = local_queues(worker)
     queues.send("q", "nap", 30.0, number=3)
     worker.expect("worker.ready")
-    time.sleep(0.7)
+    until_they_nap(worker, 3)
     assert command("level", "error", "--worker", str(worker.pid))[0] == 0
     worker.signal(SIGQUIT)
     assert "3 of 100 slots busy" in worker.expect("dump.worker")["message"]
@@ -171,12 +179,12 @@ def test_at_any_moment_the_three_signals_do_what_they_say_or_nothing(start):
     worker.expect("worker.quiet")
     queues = local_queues(worker)
     worker.expect("worker.ready")
-    queues.send("q", "nap", 1.0)
+    queues.send("q", "nap", 2.0)
     time.sleep(0.7)
     assert queues.counts("q") == (1, 0, 0)
     worker.signal(SIGUSR2)
     worker.expect("worker.resumed")
-    time.sleep(0.3)
+    until_they_nap(worker, 1)
     worker.signal(SIGTERM)
     worker.expect("worker.draining", in_hand=1)
     for number in (SIGUSR1, SIGUSR2, SIGQUIT):
@@ -233,7 +241,7 @@ def test_a_worker_is_looked_at_and_steered_by_commands(start):
     queues.send("q", "nap", 30.0, number=2)
     queues.send("q", "nothing")
     worker.expect("message.dead_lettered")
-    time.sleep(0.7)
+    until_they_nap(worker, 2)
     me = ("--worker", str(worker.pid))
     code, shown, _ = command("status", *me)
     assert code == 0
