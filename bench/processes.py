@@ -37,6 +37,7 @@ MOST_OTHERS, FAR_TOO_MUCH = 0.03, 0.25
 
 CONFIG = """
 [worker]
+control = false
 handlers = ["bench.burn"]
 processes = {number}
 [sqs]

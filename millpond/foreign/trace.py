@@ -9,6 +9,7 @@ import contextlib
 import os
 import traceback
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import islice
 from types import FrameType
 from typing import Any
@@ -78,10 +79,15 @@ def own_frames(innermost: FrameType | None, call_file: str) -> list[FrameType]:
 
 def place_of_frame(frame: FrameType) -> str:
     """Where a frame stands: handlers/report.py:41 in fetch."""
-    file = frame.f_code.co_filename
+    code = frame.f_code
+    return _place_of(code.co_filename, frame.f_lineno, code.co_qualname)
+
+
+@lru_cache(1_000)  # the page asks each second of fifty handlers, which mostly stand at the same line
+def _place_of(file: str, line: int | None, name: str) -> str:
     with contextlib.suppress(OSError):  # the current folder can be gone
         file = file.removeprefix(f"{os.getcwd()}{os.sep}")
-    return shown(f"{file}:{frame.f_lineno} in {frame.f_code.co_qualname}", MAX_PLACE)
+    return shown(f"{file}:{line} in {name}", MAX_PLACE)
 
 
 def _is_librarys(file: str) -> bool:
