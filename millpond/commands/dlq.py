@@ -37,6 +37,7 @@ from millpond.sqs.queue_url import is_fifo
 
 #: A move has this long after a signal: the batch in the air is sent, and deleted.
 MOVE_END_SECONDS = 60.0
+OTHERS_HOLD = "another program holds the others, or took them meanwhile"
 #: Letters that are named one by one.
 MAX_LISTED, MAX_IDS = 10, 3
 
@@ -143,8 +144,11 @@ def _move(dlq: DlqCommand, move: Callable[[Callable[[int], object]], Moved], wha
         done = move(bool)
     print(_as_json(done) if dlq.options.json else f"{screen.counted(done.moved, 'letter')} {what}", flush=True)
     _say_rest(done, what)
-    if is_fifo(dlq.letters.queue.url) and not (dlq.options.all or done.stopped) and done.looked < count:
-        print(f"looked at {done.looked:,} of about {count:,}: {FIFO_REACH}; the others stayed", file=sys.stderr)
+    if done.moved <= done.looked < count - done.newer and not (dlq.options.limit or done.stopped):
+        why = OTHERS_HOLD
+        if is_fifo(dlq.letters.queue.url) and not dlq.options.all:
+            why = f"{FIFO_REACH}; the others stayed"
+        print(f"looked at {done.looked:,} of about {count:,}: {why}", file=sys.stderr)
     return FINISHED if done.is_whole else LEFT
 
 
@@ -183,6 +187,7 @@ def _say_rest(done: Moved, what: str) -> None:
 def _export(dlq: DlqCommand, selection: Selection) -> int:
     path, limit = dlq.options.file, dlq.options.limit
     number, unread, missing = 0, 0, dict.fromkeys(selection.ids)
+    count = dlq.letters.count() if dlq.options.all and not limit else 0
     try:
         out: Any = open(path, "xb") if path else nullcontext(sys.stdout.buffer)  # noqa: SIM115  closed below
     except OSError as error:
@@ -203,6 +208,8 @@ def _export(dlq: DlqCommand, selection: Selection) -> int:
         raise ConfigError(f"{where}: cannot be written: {error.strerror}") from None
     for one in missing:
         print(missing_text(one), file=sys.stderr)
+    if number + unread < count and not dlq.stop.asked:
+        print(f"looked at {number + unread:,} of about {count:,}: {OTHERS_HOLD}", file=sys.stderr)
     if has_left := not path and screen.reader_has_left(sys.stdout):
         print("the reader of the export left before its end", file=sys.stderr)
     print(f"{screen.counted(number, 'letter')} exported; each is still in the queue", file=sys.stderr)

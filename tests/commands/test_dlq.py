@@ -204,6 +204,18 @@ def test_replay_sends_what_is_meant_and_says_what_stays(run, letters):
     assert (counts["moved"], counts["kept"], counts["stopped"]) == (1, [], "")
 
 
+def test_a_move_says_that_another_program_holds_letters(run, letters):
+    """Two replays at once: each moves a part, and neither alone may look as if it were all."""
+    letters.put(15)
+    letters.receive(letters.dead_url)
+    code, out, err = run("replay", "--all")
+    assert (code, out) == (0, "5 letters replayed\n")
+    assert "looked at 5 of about 15: another program holds the others, or took them meanwhile" in err
+    letters.put(3)
+    code, _, err = run("export", "--all")
+    assert (code, "looked at 3 of about 13: another program holds the others" in err) == (0, True)
+
+
 def test_ids_may_stand_behind_options(run, letters):
     letters.put(3)
     assert run("replay", "e0000", "--queue", "emails", "e0001")[:2] == (0, "2 letters replayed\n")
