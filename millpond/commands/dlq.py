@@ -173,7 +173,7 @@ def _say_rest(done: Moved, what: str) -> None:
         print(f"and {done.refused - len(done.kept)} more were not {what}", file=sys.stderr)
     for ids, text in (
         (done.uncertain, "sent without an answer: still dead letters, and perhaps sent as well"),
-        (done.left, f"{what}, but could not be deleted here: still dead letters as well"),
+        (done.left, f"{'replayed, but ' if what == 'replayed' else ''}could not be deleted: still dead letters"),
     ):
         if ids:
             more = f" and {len(ids) - MAX_LISTED} more" if len(ids) > MAX_LISTED else ""

@@ -136,7 +136,7 @@ class DeadLetterQueue:
             target = to or self.home_of(letter)
             if target is None:
                 whose = letter.reason.queue or letter.source or "its source is not known"
-                return f"it came from no queue of these settings ({whose}): name the destination by --to"
+                return f"came from no queue of these settings ({whose}): name the destination by --to"
             if target.url not in places:
                 places[target.url] = _wrong_with_place(target)
             if why := places[target.url] or wrong_with_replay(letter, is_fifo(target.url), force):
@@ -146,7 +146,7 @@ class DeadLetterQueue:
                 return MovingLetter(letter, target, entry())
             with kept_meanwhile(sweep):
                 body = edit(letter)
-            return "it was not edited" if body is None else MovingLetter(letter, target, entry(body))
+            return "not edited" if body is None else MovingLetter(letter, target, entry(body))
 
         return self._move(selection, parcel, most, rate, force, stop, advance, reach, done, run)
 

@@ -40,7 +40,7 @@ class LetterState(Enum):
     HELD -> KEPT       refused for good, or not ours any more: it stays a dead letter
     HELD -> UNCERTAIN  it was sent and no answer came: it stays a dead letter, and may have gone as well
     SENT -> MOVED      its delete is confirmed
-    SENT -> LEFT       it could not be deleted: it has gone, and is a dead letter as well
+    SENT -> LEFT       it could not be deleted: it is a dead letter still, and has gone to its target as well, if any
     """
 
     HELD = "held"
@@ -64,8 +64,8 @@ class MovingLetter(Unshown, msgspec.Struct):
 
 
 class Moved(msgspec.Struct):
-    """What a move has done. `kept` pairs ids with reasons; `missing`: ids that name no letter; `stopped`: why it ended
-    before its end."""
+    """What a move has done. `moved`: letters that were sent, or else deleted; `left`: could not be deleted;
+    `kept`: ids with reasons; `missing`: ids that name no letter; `stopped`: why it ended before its end."""
 
     moved: int = 0
     looked: int = 0
@@ -153,9 +153,9 @@ class Mover:
         self._sweep.keep()
         for parcel in parcels:
             if not self._sweep.is_held(parcel.letter):
-                _end(parcel, LetterState.KEPT, "its lease was lost: somebody else looks at it")
+                _end(parcel, LetterState.KEPT, "the lease was lost: another reader has taken it")
             elif parcel.letter.received.group_id in self._behind:
-                _end(parcel, LetterState.KEPT, "one before it in its group was refused")
+                _end(parcel, LetterState.KEPT, "an earlier letter of the group was refused")
         ready = [parcel for parcel in parcels if parcel.state is LetterState.HELD]
         if ready:
             self._send(ready)
@@ -226,7 +226,7 @@ class Mover:
                     parcel.why = failure.summary
             parcels = [parcel for parcel in parcels if parcel.state is LetterState.SENT]
             if any(failure is not None and failure.denied for failure in results):  # so would the next ones be
-                self.done.stopped = self.done.stopped or f"what has gone cannot be deleted here: {parcels[0].why}"
+                self.done.stopped = self.done.stopped or f"cannot delete letters: {parcels[0].why}"
                 break
             if parcels:  # a stop does not end this: these have gone already
                 time.sleep(min(MAX_RESEND_SECONDS, RESEND_SECONDS * 2**tried))
@@ -238,8 +238,9 @@ class Mover:
         gone = [parcel for parcel in parcels if parcel.state in (LetterState.MOVED, LetterState.LEFT)]
         self._sweep.settled(parcel.letter for parcel in gone)
         self._sent += len(gone)
-        self.done.moved += len(gone)
-        self.done.left += [parcel.letter.id for parcel in gone if parcel.state is LetterState.LEFT]
+        left = [parcel for parcel in gone if parcel.state is LetterState.LEFT]
+        self.done.left += [parcel.letter.id for parcel in left]
+        self.done.moved += len(gone) - sum(parcel.target is None for parcel in left)  # those went nowhere
         uncertain = [parcel for parcel in parcels if parcel.state is LetterState.UNCERTAIN]
         self.done.uncertain += [parcel.letter.id for parcel in uncertain]
         for parcel in parcels:

@@ -23,10 +23,10 @@ def is_looping(letter: Letter) -> bool:
 def wrong_with_replay(letter: Letter, fifo: bool, force: bool) -> str:
     """Why it cannot be sent to a queue that is there; "" where it can."""
     if letter.received.flaw:
-        return f"it cannot be read whole ({letter.received.flaw})"
+        return f"cannot be read whole ({letter.received.flaw})"
     if not force and is_looping(letter):
-        return f"it was replayed {MAX_ALIKE} times and failed the same way again: mend that, or say --force"
-    return "it has no message group, which a FIFO queue needs" if fifo and not letter.received.group_id else ""
+        return f"replayed {MAX_ALIKE} times before, and failed the same way each time: mend the cause, or add --force"
+    return "no message group, which a FIFO queue needs" if fifo and not letter.received.group_id else ""
 
 
 def next_mark(letter: Letter, run: str) -> ReplayMark:

@@ -180,7 +180,7 @@ class LetterDesk:
     def _log_result(self, progress: MoveProgress) -> None:
         order, done = progress.order, progress.done
         text = f"the {order.do} of dead letters of {order.queue} by the live page has ended: {progress.result}"
-        fields = {"queue": order.queue, "action": order.do, "moved": progress.moved, "kept": done.refused}
+        fields = {"queue": order.queue, "action": order.do, "moved": done.moved, "kept": done.refused}
         log.event(logging.WARNING, "letters.moved", text, **fields)
 
 

@@ -77,11 +77,6 @@ class MoveProgress(msgspec.Struct):
     why: str = ""
 
     @property
-    def moved(self) -> int:
-        """How many letters have gone; one to be deleted that is still there has not."""
-        return self.done.moved - (len(self.done.left) if self.order.do == "discard" else 0)
-
-    @property
     def result(self) -> str:
         """How it has ended, in words."""
         done = self.done
@@ -92,7 +87,7 @@ class MoveProgress(msgspec.Struct):
             "not there": len(done.missing),
         }
         parts = [f"{number} {name}" for name, number in rest.items() if number]
-        return ", ".join([f"{self.moved} moved", *parts, *([self.why] if self.why else [])])
+        return ", ".join([f"{done.moved} moved", *parts, *([self.why] if self.why else [])])
 
 
 def wrong_with_order(order: MoveOrder) -> str:
@@ -112,7 +107,7 @@ def progress_fields(progress: MoveProgress) -> dict[str, Any]:
         "state": progress.state,
         "stopping": progress.stop_asked and progress.state == "moving",
         "most": order.most,
-        "moved": progress.moved,
+        "moved": done.moved,
         "looked": done.looked,
         "refused": done.refused,
         "kept": kept,

@@ -19,9 +19,11 @@ from millpond.commands.dlq_editor import payload_of, with_payload
 from millpond.commands.dlq_pages import age, letter_page
 from millpond.dead_letters import move_task, sweep
 from millpond.dead_letters.dead_letter_queue import DeadLetterQueue
+from millpond.errors import AccessDenied
 from millpond.local import LocalSqs
 from millpond.local import server as local_server
 from millpond.sqs.queue import Attribute
+from millpond.sqs.sqs_queue import SqsQueue
 from tests.dead_letters.letters import Letters, body_of, letter
 from tests.worker_process import ROOT, write_project
 
@@ -199,7 +201,7 @@ def test_replay_sends_what_is_meant_and_says_what_stays(run, letters):
     assert run("replay", "e0001") == (0, "1 letter replayed\n", "")
     code, out, err = run("replay", "--all")
     assert (code, out) == (1, "2 letters replayed\n")
-    assert "1 letter not replayed: it came from no queue of these settings" in err
+    assert "1 letter not replayed: came from no queue of these settings" in err
     counts = json.loads(run("replay", "--all", "--json", "--to", "emails")[1])
     assert (counts["moved"], counts["kept"], counts["stopped"]) == (1, [], "")
 
@@ -339,6 +341,17 @@ def test_discard_with_yes_does_not_ask(run, letters):
     assert run("discard", "--all", "--yes")[:2] == (0, "3 letters deleted\n")
 
 
+def test_a_letter_that_cannot_be_deleted_is_not_called_deleted(run, letters, monkeypatch):
+    def denied(self, handles):
+        raise AccessDenied("sqs:DeleteMessage is not allowed")
+
+    letters.put(3)
+    monkeypatch.setattr(SqsQueue, "delete", denied)
+    code, out, err = run("discard", "--all", "--yes")
+    assert (code, out) == (1, "0 letters deleted\n")
+    assert err.startswith("could not be deleted: still dead letters: ")
+
+
 def test_an_edited_payload_is_sent_and_the_rest_of_the_envelope_is_kept(run, letters, editor):
     letters.put(1)
     editor("""text = '{"to": "bo@example.com"}'""")
@@ -356,7 +369,7 @@ def test_an_edited_payload_is_sent_and_the_rest_of_the_envelope_is_kept(run, let
     [
         ("text = '{}'", "Object missing required field `to` - at `$.payload`"),
         ("text = 'no JSON'", "the message names no type"),
-        ("sys.exit(1)", "it was not edited"),
+        ("sys.exit(1)", "not edited"),
     ],
 )
 def test_what_does_not_fit_its_type_is_not_sent(run, letters, editor, step, said):
