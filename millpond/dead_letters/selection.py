@@ -10,6 +10,7 @@ import msgspec
 
 from millpond.dead_letters.letter import Letter
 from millpond.errors import ConfigError
+from millpond.foreign.text import MAX_NAME, shown
 
 _AGE = re.compile(r"([0-9]{1,9})\s*([smhd]?)")
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
@@ -18,7 +19,7 @@ _UNITS = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
     """Letters by id, or by all of these filters together. An empty one is every letter.
 
-    `types`: exact, or with `*`. `reason` and `text` are looked for without regard to case: in reason and error, and
+    `types`: exact, or with `*` for any characters. `reason` and `text` are looked for without regard to case: in reason and error, and
     anywhere in the letter. `older` and `newer`: than this many seconds, by when it failed. `whole_ids`: the ids are
     whole ones of letters, and name no other by its beginning, by the original's id or by the event id.
     """
@@ -42,7 +43,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
         age = now - letter.failed_at
         return (
             (not self.ids or any(self.names(letter, one) for one in self.ids))
-            and (not self.types or any(fnmatchcase(letter.event_type, name) for name in self.types))
+            and (not self.types or any(is_type(letter.event_type, name) for name in self.types))
             and (not self.reason or self.reason.casefold() in _why(letter))
             and (not self.text or self._is_in(letter))
             and (self.older is None or age > self.older)
@@ -59,6 +60,13 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
             return True
         values = (one.value for one in received.attributes.values())
         return wanted in _why(letter) or any(isinstance(one, str) and wanted in one.casefold() for one in values)
+
+
+def is_type(event_type: str, wanted: str) -> bool:
+    """Whether this is the type, as it is or as it is shown. Only `*` stands for others: a type may have [ or ? in it."""
+    if "*" in wanted:
+        return fnmatchcase(event_type, wanted.replace("[", "[[]").replace("?", "[?]"))
+    return wanted in (event_type, shown(event_type, MAX_NAME))
 
 
 def _why(letter: Letter) -> str:

@@ -72,7 +72,7 @@ function withBox(cell, id) {
 }
 function withOnly(line) {
   const cell = line.body.querySelector("th");
-  if (cell.querySelector(".only")) return;
+  if (cell.querySelector(".only") || line.row.type.includes("***")) return;  // a part of the type is hidden
   const button = element("button", "only these", "only");
   button.type = "button";
   button.onclick = () => {

@@ -43,6 +43,25 @@ def test_a_selection_takes_what_all_its_filters_take(selection, is_meant):
     assert selection.takes(one, one.failed_at + 100) == is_meant
 
 
+@pytest.mark.parametrize(
+    ("event_type", "wanted", "is_meant"),
+    [
+        ("orders[eu]", "orders[eu]", True),
+        ("orderse", "orders[eu]", False),
+        ("orders[eu].paid", "orders[eu].*", True),
+        ("?", "?", True),
+        ("x", "?", False),  # what cannot be read has the type ?, and no other
+        ("x1", "x?*", False),
+        ("a\u202eb", "a\\u202eb", True),  # as the page and the table show it
+        ("t" * 300, "t" * 97 + "...", True),
+        ("email.send", "Email.send", False),
+    ],
+)
+def test_only_a_star_stands_for_other_characters_of_a_type(event_type, wanted, is_meant):
+    one = msgspec.structs.replace(letter("e1"), event_type=event_type)
+    assert Selection(types=[wanted]).takes(one, one.failed_at) == is_meant
+
+
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("15m", 900), ("2h", 7_200), ("3D", 259_200)])
 def test_an_age_is_a_number_and_a_unit(text, seconds):
     assert age_seconds(text) == seconds

@@ -5,8 +5,10 @@ from __future__ import annotations
 from base64 import b64encode
 from http import HTTPStatus
 
+import msgspec
 import pytest
 
+from millpond.app.http_settings import HttpSettings
 from millpond.http.page_access import AccessRules, Purpose, denial_of
 from millpond.http.page_request import PageRequest, request_of
 
@@ -142,3 +144,11 @@ def test_an_older_browser_is_judged_by_its_origin(origin):
 def test_a_form_of_another_page_changes_nothing(kind):
     assert act(content_type=kind) is HTTPStatus.UNSUPPORTED_MEDIA_TYPE
     assert act(content_type="application/json; charset=utf-8") is None
+
+
+@pytest.mark.parametrize("token", ["kürbis-der-zweite", "\u20ac" * 16, "sixteen characters", "too short"])
+def test_a_token_that_a_browser_cannot_send_is_none(token):
+    """fetch() refuses a header beyond Latin-1, and curl sends ü by two bytes: neither was ever the token."""
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({"token": token}, HttpSettings)
+    assert msgspec.convert({"token": "!~" * 8}, HttpSettings).token
