@@ -20,7 +20,9 @@ ListenAddress = Annotated[
 ]
 
 # A browser cannot send others in a header, and curl sends them by another encoding.
-HttpToken = Annotated[str, Meta(pattern=r"^([!-~]{16,})?\Z", description="16 ASCII characters or more, without a space")]
+HttpToken = Annotated[
+    str, Meta(pattern=r"^([!-~]{16,})?\Z", description="16 ASCII characters or more, without a space")
+]
 HttpHosts = Annotated[tuple[str, ...], Meta(description='a list of names, ["worker.example.com"]')]
 PathPrefix = Annotated[str, Meta(pattern=r"^(/[\w.~-]+)*\Z", description='a path that begins with /, "/worker"')]
 

@@ -65,7 +65,8 @@ class MovingLetter(Unshown, msgspec.Struct):
 
 class Moved(msgspec.Struct):
     """What a move has done. `moved`: letters that were sent, or else deleted; `left`: could not be deleted;
-    `kept`: ids with reasons; `missing`: ids that name no letter; `stopped`: why it ended before its end."""
+    `kept`: ids with reasons; `missing`: ids that name no letter; `stopped`: why it ended before its end;
+    `in_air`: letters of the batch that goes on, which may have gone already."""
 
     moved: int = 0
     looked: int = 0
@@ -74,6 +75,7 @@ class Moved(msgspec.Struct):
     uncertain: list[str] = msgspec.field(default_factory=list)
     left: list[str] = msgspec.field(default_factory=list)
     missing: list[str] = msgspec.field(default_factory=list)
+    in_air: int = 0
     refused: int = 0
     stopped: str = ""
 
@@ -157,9 +159,11 @@ class Mover:
             elif parcel.letter.received.group_id in self._behind:
                 _end(parcel, LetterState.KEPT, "an earlier letter of the group was refused")
         ready = [parcel for parcel in parcels if parcel.state is LetterState.HELD]
+        self.done.in_air = len(ready)
         if ready:
             self._send(ready)
         self._delete([parcel for parcel in parcels if parcel.state is LetterState.SENT])
+        self.done.in_air = 0
         self._count(parcels)
 
     def _send(self, parcels: Sequence[MovingLetter]) -> None:

@@ -19,7 +19,7 @@ _UNITS = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
     """Letters by id, or by all of these filters together. An empty one is every letter.
 
-    `types`: exact, or with `*` for any characters. `reason` and `text` are looked for without regard to case: in reason and error, and
+    `types`: exact, or with `*`. `reason` and `text` are looked for without regard to case: in reason and error, and
     anywhere in the letter. `older` and `newer`: than this many seconds, by when it failed. `whole_ids`: the ids are
     whole ones of letters, and name no other by its beginning, by the original's id or by the event id.
     """
@@ -63,7 +63,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def is_type(event_type: str, wanted: str) -> bool:
-    """Whether this is the type, as it is or as it is shown. Only `*` stands for others: a type may have [ or ? in it."""
+    """Whether this is the type, as it is or as it is shown. Only `*` stands for others: it may have [ or ? in it."""
     if "*" in wanted:
         return fnmatchcase(event_type, wanted.replace("[", "[[]").replace("?", "[?]"))
     return wanted in (event_type, shown(event_type, MAX_NAME))

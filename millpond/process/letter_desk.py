@@ -23,7 +23,14 @@ from millpond.foreign.trace import describe, traceback_of
 from millpond.hub.clock import Event
 from millpond.observe import log
 from millpond.process.core import Core
-from millpond.process.letter_orders import MAX_PAGE_REACH, LookOrder, MoveOrder, MoveProgress, wrong_with_order
+from millpond.process.letter_orders import (
+    MAX_PAGE_REACH,
+    LookOrder,
+    MoveOrder,
+    MoveProgress,
+    left_behind,
+    wrong_with_order,
+)
 
 #: Characters of the body of a letter that the page shows.
 MAX_LETTER_BODY = 2_000
@@ -46,6 +53,7 @@ class LetterDesk:
     2. Its calls go by the clients of the queues, beside the worker's own, and are not among its counted requests. They
        take no permit: a letter is no message in hand.
     3. The drain asks it to stop: the batch in the air is sent and deleted, the rest given back; `close` waits for that.
+       Where that takes too long, `ended` logs what may be in both queues.
     4. What fails in it is logged, and ends it alone: the work goes on.
     """
 
@@ -71,7 +79,12 @@ class LetterDesk:
         self._stop.asked = True
 
     def ended(self) -> None:
-        """Nothing: `close` has waited."""
+        """Log what a move leaves that `close` could not wait for."""
+        progress = self.progress
+        if progress is not None and self._goes_on == "move":
+            progress.state, progress.why = "failed", left_behind(progress)
+            self._end()
+            self._log_result(progress)
 
     def close(self) -> None:
         """Wait until nothing goes on; the caller limits that."""
@@ -166,8 +179,9 @@ class LetterDesk:
         finally:
             if progress.state == "moving":
                 progress.state, progress.why = "failed", "it was ended from outside"
-            self._end()
-            self._log_result(progress)
+            if self._goes_on:  # or `ended` has logged it
+                self._end()
+                self._log_result(progress)
 
     def _move(self, letters: DeadLetterQueue, progress: MoveProgress) -> None:
         order, done = progress.order, progress.done

@@ -90,6 +90,14 @@ class MoveProgress(msgspec.Struct):
         return ", ".join([f"{done.moved} moved", *parts, *([self.why] if self.why else [])])
 
 
+def left_behind(progress: MoveProgress) -> str:
+    """What is not known of a move when its process ends first."""
+    number, text = progress.done.in_air, "the worker ended before it"
+    if not number or progress.order.do == "discard":
+        return f"{text}; what it still held is visible again within a minute"
+    return f"{text}: {counted(number, 'letter')} of the last batch may have gone, and be dead letters as well"
+
+
 def wrong_with_order(order: MoveOrder) -> str:
     """Why an order is refused; "" where it is not. An empty selection is every letter, which is never meant unsaid."""
     if order.selection.is_all != order.all:

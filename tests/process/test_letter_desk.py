@@ -408,6 +408,28 @@ def test_a_drain_ends_a_move_after_the_batch_in_the_air_and_waits_for_it(letters
     assert one.post("/letters/look", {"queue": "emails"})[1] == {"error": "the worker drains"}
 
 
+def test_a_worker_that_ends_before_its_move_says_what_may_be_in_both_queues(letters, desk, monkeypatch, caplog):
+    """Deletes were refused when SIGTERM came: ten had been sent, exit code 0, and not a line said so."""
+    letters.put(60)
+    one, gate = desk(), gevent.event.Event()
+    reached = hold_after_the_first_batch(monkeypatch, gate)
+    one.post("/letters/move", {"do": "replay", "queue": "emails", "all": True})
+    assert reached.wait(5)
+    one.core.stop("SIGTERM")
+    one.desk.draining()
+    one.desk.ended()  # what waits for `close` has a limit
+    [line] = event_lines(caplog, "letters.moved")
+    assert line.endswith(
+        "has ended: 10 moved, the worker ended before it: 10 letters of the last batch may have gone, "
+        "and be dead letters as well"
+    )
+    gate.set()  # what still happens is not said again
+    one.desk.close()
+    gevent.sleep(0.05)
+    one.desk.ended()
+    assert len(event_lines(caplog, "letters.moved")) == 1
+
+
 def test_a_drain_asks_a_move_to_end_before_the_handlers_are_waited_for(letters, desk, monkeypatch):
     letters.put(60)
     one, gate = desk(), gevent.event.Event()
