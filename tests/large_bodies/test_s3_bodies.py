@@ -198,6 +198,7 @@ def test_a_delete_of_a_body_that_is_gone_is_no_error_and_any_other_answer_is_one
         bodies_at(server.url).remove(BUCKET, "a")
 
 
+@pytest.mark.clock
 def test_a_server_that_never_answers_or_trickles_is_given_up_in_time(server, monkeypatch):
     monkeypatch.setattr(s3_bodies, "BODY_SECONDS", 0.2)
     monkeypatch.setattr(s3_bodies, "REMOVE_SECONDS", 0.2)

@@ -189,6 +189,7 @@ def impatient(monkeypatch):
     monkeypatch.setattr(module, "PROVIDER_SECONDS", 0.1)
 
 
+@pytest.mark.clock
 def test_a_provider_that_hangs_once_at_a_renewal_is_asked_anew_and_the_keys_are_used_meanwhile(provider, impatient):
     never, credentials = Event(), Credentials(provider.load)
     provider.refresh = never.wait
@@ -219,6 +220,7 @@ def test_where_there_are_no_keys_a_call_waits_no_longer_than_it_has_time_and_a_l
     assert credentials.keys(0.05).access_key == "load2"
 
 
+@pytest.mark.clock
 def test_a_load_that_hangs_at_boot_is_bounded_and_asked_again(impatient):
     answers: list[Callable[[], Any]] = [Event().wait, lambda: StaticCredentials("id", "secret")]
     credentials = Credentials(lambda: answers.pop(0)())
@@ -227,6 +229,7 @@ def test_a_load_that_hangs_at_boot_is_bounded_and_asked_again(impatient):
     assert credentials.keys().access_key == "id"
 
 
+@pytest.mark.clock
 def test_an_answer_that_comes_after_a_later_one_is_not_used(provider, impatient):
     late, credentials = Event(), Credentials(provider.load)
     provider.refresh = late.wait
@@ -240,6 +243,7 @@ def test_an_answer_that_comes_after_a_later_one_is_not_used(provider, impatient)
     assert credentials.keys().access_key == "load2"
 
 
+@pytest.mark.clock
 def test_a_slow_provider_is_heard_even_though_nobody_waits_any_more(clock, impatient):
     late = Event()
 
