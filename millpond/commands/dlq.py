@@ -9,6 +9,7 @@ import time
 from argparse import Namespace
 from collections.abc import Callable
 from contextlib import closing, nullcontext
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,11 @@ from millpond.commands.dlq_options import selection_of
 from millpond.commands.dlq_pages import letter_rows, missing_text
 from millpond.commands.question import answer_to
 from millpond.commands.send import queue_name, send_all
-from millpond.dead_letters.dead_letter_queue import FIFO_REACH, LOOK_LETTERS
+from millpond.dead_letters.dead_letter_queue import FIFO_REACH
 from millpond.dead_letters.error_groups import normalised
 from millpond.dead_letters.letter_lines import entries_of, line_of
 from millpond.dead_letters.mover import Moved
-from millpond.dead_letters.selection import Selection
+from millpond.dead_letters.selection import Search, Selection
 from millpond.dead_letters.sweep import Stop
 from millpond.errors import FINISHED, LEFT, ConfigError, QueueError
 from millpond.foreign.text import shown
@@ -79,7 +80,7 @@ def _replay(dlq: DlqCommand, selection: Selection) -> int:
     def move(advance: Callable[[int], object]) -> Moved:
         if _fits_sqs(options) and (done := _by_sqs(dlq, advance)) is not None:
             return done
-        return dlq.letters.replay(selection, to, options.limit, options.rate, options.force, edit, dlq.stop, advance)
+        return dlq.letters.replay(selection, to, most=options.limit, rate=options.rate, edit=edit, advance=advance)
 
     return _move(dlq, move, "replayed", shows_bar=edit is None)
 
@@ -92,9 +93,9 @@ def _fits_sqs(options: Namespace) -> bool:
 def _by_sqs(dlq: DlqCommand, advance: Callable[[int], object]) -> Moved | None:
     """What SQS's own move has done, where all letters of a sample are its own; None where it moved not all."""
     try:
-        if not dlq.letters.suits_sqs(dlq.stop):
+        if not dlq.letters.suits_sqs():
             return None
-        done, has_failed = dlq.letters.replay_by_sqs(dlq.options.rate, dlq.stop, advance)
+        done, has_failed = dlq.letters.replay_by_sqs(dlq.options.rate, advance)
     except QueueError as error:
         print(f"SQS's own move is not used: {shown(error)}", file=sys.stderr)
         return None
@@ -112,21 +113,20 @@ def _discard(dlq: DlqCommand, selection: Selection) -> int:
     if not options.yes and not _is_sure(dlq, selection):
         print("nothing was deleted", file=sys.stderr)
         return LEFT
-    return _move(
-        dlq, lambda advance: dlq.letters.discard(selection, options.limit, options.force, dlq.stop, advance), "deleted"
-    )
+    discard = partial(dlq.letters.discard, selection, most=options.limit)
+    return _move(dlq, lambda advance: discard(advance=advance), "deleted")
 
 
 def _is_sure(dlq: DlqCommand, selection: Selection) -> bool:
     if not sys.stdin.isatty():
         raise ConfigError("discard deletes for good and asks first: where nobody can answer, add --yes")
-    look = dlq.letters.look(selection, LOOK_LETTERS, dlq.options.force, dlq.stop)
+    look = dlq.letters.look(selection)
     sample = f"{len(look.letters)} of them are meant ({look.summary})"
     return answer_to(f"{sample}. Delete all that are meant, for good? Type yes: ", dlq.stop) == "yes"
 
 
 def _dry_run(dlq: DlqCommand, selection: Selection, what: str) -> int:
-    look = dlq.letters.look(selection, dlq.options.limit or ALL, dlq.options.force, dlq.stop)
+    look = dlq.letters.look(selection, dlq.options.limit or ALL)
     columns, lines, _ = letter_rows(look.letters, time.time())
     if lines:
         screen.table(columns, lines)
@@ -144,7 +144,8 @@ def _move(dlq: DlqCommand, move: Callable[[Callable[[int], object]], Moved], wha
         done = move(bool)
     print(_as_json(done) if dlq.options.json else f"{screen.counted(done.moved, 'letter')} {what}", flush=True)
     _say_rest(done, what)
-    if done.moved <= done.looked < count - done.newer and not (dlq.options.limit or done.stopped):
+    is_early = bool(dlq.options.limit or done.stopped or (dlq.options.ids and not done.missing))
+    if done.moved <= done.looked < count - done.newer and not is_early:
         why = OTHERS_HOLD
         if is_fifo(dlq.letters.queue.url) and not dlq.options.all:
             why = f"{FIFO_REACH}; the others stayed"
@@ -186,16 +187,15 @@ def _say_rest(done: Moved, what: str) -> None:
 
 def _export(dlq: DlqCommand, selection: Selection) -> int:
     path, limit = dlq.options.file, dlq.options.limit
-    number, unread, missing = 0, 0, dict.fromkeys(selection.ids)
+    number, unread, search = 0, 0, Search(selection)
     count = dlq.letters.count() if dlq.options.all and not limit else 0
     try:
         out: Any = open(path, "xb") if path else nullcontext(sys.stdout.buffer)  # noqa: SIM115  closed below
     except OSError as error:
         raise ConfigError(f"--file {path}: cannot be made: {error.strerror}") from None
     try:
-        with out as file, closing(dlq.letters.read(selection, dlq.options.force, dlq.stop)) as letters:
+        with out as file, closing(dlq.letters.read(search)) as letters:
             for letter in islice(letters, limit or None):
-                missing = {one: None for one in missing if not selection.names(letter, one)}
                 if flaw := letter.received.flaw:
                     unread += 1
                     print(f"{letter.id} not exported: it cannot be read whole ({shown(flaw)})", file=sys.stderr)
@@ -206,14 +206,14 @@ def _export(dlq: DlqCommand, selection: Selection) -> int:
     except OSError as error:
         where = f"--file {path}" if path else "standard output"
         raise ConfigError(f"{where}: cannot be written: {error.strerror}") from None
-    for one in missing:
+    for one in search.missing:
         print(missing_text(one), file=sys.stderr)
     if number + unread < count and not dlq.stop.asked:
         print(f"looked at {number + unread:,} of about {count:,}: {OTHERS_HOLD}", file=sys.stderr)
     if has_left := not path and screen.reader_has_left(sys.stdout):
         print("the reader of the export left before its end", file=sys.stderr)
     print(f"{screen.counted(number, 'letter')} exported; each is still in the queue", file=sys.stderr)
-    return LEFT if dlq.stop.asked or unread or missing or has_left else FINISHED
+    return LEFT if dlq.stop.asked or unread or search.missing or has_left else FINISHED
 
 
 def _import(dlq: DlqCommand, selection: Selection) -> int:

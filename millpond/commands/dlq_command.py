@@ -25,7 +25,8 @@ class DlqCommand:
         url = own.dead_letter_url
         dead = settings.sqs.connect(url, wait_seconds=1, polls=1, settles=1).queue(url) if url else None
         self.opener = Opener(own.event_type, own.envelope)
-        self.letters = DeadLetterQueue(dead or dead_letters_of(queue), self._sources(name, queue), self.opener)
+        dead, sources = dead or dead_letters_of(queue), self._sources(name, queue)
+        self.letters = DeadLetterQueue(dead, sources, self.opener, force=options.force, stop=stop)
 
     def _sources(self, name: str, queue: SqsQueue) -> dict[str, SqsQueue]:
         """This queue, and the others of the settings that a letter may have come from."""

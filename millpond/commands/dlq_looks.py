@@ -58,7 +58,7 @@ def _looks(
             dlq = DlqCommand(settings, options, name, stop)
             if dlq.letters.queue.url not in urls:
                 urls.add(dlq.letters.queue.url)
-                yield dlq, dlq.letters.look(selection, most, options.force, stop)
+                yield dlq, dlq.letters.look(selection, most)
         except QueueError as error:
             failures.append(f"dead letters of {name}: {with_advice(error, os.environ)}")
         except ConfigError as error:
@@ -95,7 +95,7 @@ def _show(looked: Looked, selection: Selection, several: bool) -> int:
     letters: list[Letter] = [letter for _, found in looked for letter in found.letters]
     for letter in letters:
         print(letter_page(letter, time.time(), looked[0][0].options.reveal), flush=True)
-    missing = [one for one in selection.ids if not any(letter.matches_id(one) for letter in letters)]
+    missing = [one for one in selection.ids if not any(selection.names(letter, one) for letter in letters)]
     summary = "; ".join(f"{f'{dlq.name}: ' if several else ''}{found.summary}" for dlq, found in looked)
     for one in missing:
         print(f"{missing_text(one)}; {summary}", file=sys.stderr)

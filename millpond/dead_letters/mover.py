@@ -102,7 +102,7 @@ class Mover:
         done: Moved | None = None,
     ) -> None:
         self.done = done or Moved()
-        self._sweep = sweep
+        self.sweep = sweep
         self._stop = stop
         self._rate = rate
         self._batch = max(1, min(MAX_BATCH, int(rate))) if rate else MAX_BATCH
@@ -141,9 +141,9 @@ class Mover:
         while (self._waiting or self._later) and not self.is_over:
             self.flush()
             self._waiting, self._later = self._later, []
-        again, self._sweep.again = self._sweep.again, []
+        again, self.sweep.again = self.sweep.again, []
         for some in tens(again):
-            results_of(self._sweep.queue.delete, [one.received.receipt_handle for one in some])
+            results_of(self.sweep.queue.delete, [one.received.receipt_handle for one in some])
 
     def refuse(self, letter: Letter, why: str) -> None:
         """Say that it stays where it is."""
@@ -152,9 +152,9 @@ class Mover:
             self.done.kept.append((letter.id, why))
 
     def _move(self, parcels: list[MovingLetter]) -> None:
-        self._sweep.keep()
+        self.sweep.keep()
         for parcel in parcels:
-            if not self._sweep.is_held(parcel.letter):
+            if not self.sweep.is_held(parcel.letter):
                 _end(parcel, LetterState.KEPT, "the lease was lost: another reader has taken it")
             elif parcel.letter.received.group_id in self._behind:
                 _end(parcel, LetterState.KEPT, "an earlier letter of the group was refused")
@@ -184,7 +184,7 @@ class Mover:
                     parcel.state = LetterState.UNCERTAIN if parcel.may_have_gone else parcel.state
                 return
             ready = held
-            self._sweep.keep()
+            self.sweep.keep()
 
     def _back_off(self, is_refused: bool) -> None:
         """Wait where nothing of a batch was taken; each time in a row longer, until the move is given up."""
@@ -222,7 +222,7 @@ class Mover:
         for tried in range(TRIES):
             if not parcels:
                 return
-            results = results_of(self._sweep.queue.delete, [self._sweep.handle(parcel.letter) for parcel in parcels])
+            results = results_of(self.sweep.queue.delete, [self.sweep.handle(parcel.letter) for parcel in parcels])
             for parcel, failure in zip(parcels, results, strict=True):
                 if failure is None:
                     parcel.state = LetterState.MOVED
@@ -240,7 +240,7 @@ class Mover:
     def _count(self, parcels: Sequence[MovingLetter]) -> None:
         """Count what has ended, and let what was refused for now wait for the end."""
         gone = [parcel for parcel in parcels if parcel.state in (LetterState.MOVED, LetterState.LEFT)]
-        self._sweep.settled(parcel.letter for parcel in gone)
+        self.sweep.settled(parcel.letter for parcel in gone)
         self._sent += len(gone)
         left = [parcel for parcel in gone if parcel.state is LetterState.LEFT]
         self.done.left += [parcel.letter.id for parcel in left]
@@ -268,7 +268,7 @@ class Mover:
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0 and not self._stop.asked:
             time.sleep(min(left, SLICE_SECONDS))
-            self._sweep.keep()
+            self.sweep.keep()
 
 
 def _end(parcel: MovingLetter, state: LetterState, why: str) -> None:

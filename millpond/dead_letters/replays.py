@@ -1,17 +1,76 @@
-"""What a replay sends: the message as it was, without its reason, and with a mark that ends loops."""
+"""What a replay sends, and where: the message as it was, without its reason, and with a mark that ends loops."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from uuid import uuid4
 
 import msgspec
 
 from millpond.app.dead_letter import ATTRIBUTE, ReplayMark
 from millpond.dead_letters.error_groups import failure_name
 from millpond.dead_letters.letter import Letter
+from millpond.dead_letters.mover import MovingLetter
+from millpond.dead_letters.sweep import Sweep, kept_meanwhile
+from millpond.errors import AccessDenied, ConfigError, QueueError
 from millpond.sqs.limits import MAX_ATTRIBUTES, MAX_BYTES
 from millpond.sqs.queue import Attribute, Entry, dedup_id_of
+from millpond.sqs.queue_url import is_fifo
+from millpond.sqs.sqs_queue import SqsQueue
 
 #: Replays in a row after the same failure: the next one needs --force.
 MAX_ALIKE = 3
+
+Edit = Callable[[Letter], str | None]
+
+
+class Replay:
+    """Makes of each letter the parcel that goes to `to`, or else home. Raises ConfigError where `to` is no place."""
+
+    def __init__(
+        self, home_of: Callable[[Letter], SqsQueue | None], to: SqsQueue | None, force: bool, edit: Edit | None
+    ) -> None:
+        self.run = uuid4().hex[:8]
+        self._home_of = home_of
+        self._to = to
+        self._force = force
+        self._edit = edit
+        self._places: dict[str, str] = {}  # URL -> why nothing can be sent there
+        if to is not None and (why := self._wrong_with(to)):
+            raise ConfigError(f"the destination cannot be used: {why}")
+
+    def parcel_of(self, letter: Letter, sweep: Sweep) -> MovingLetter | str:
+        """The letter as it is sent; or why it stays."""
+        target = self._to or self._home_of(letter)
+        if target is None:
+            whose = letter.reason.queue or letter.source or "its source is not known"
+            return f"came from no queue of these settings ({whose}): name the destination by --to"
+        fifo = is_fifo(target.url)
+        if why := self._wrong_with(target) or wrong_with_replay(letter, fifo, self._force):
+            return why
+        entry = partial(replay_entry, letter, self.run, fifo)
+        if self._edit is None:
+            return MovingLetter(letter, target, entry())
+        with kept_meanwhile(sweep):
+            body = self._edit(letter)
+        return "not edited" if body is None else MovingLetter(letter, target, entry(body))
+
+    def _wrong_with(self, target: SqsQueue) -> str:
+        if target.url not in self._places:
+            self._places[target.url] = wrong_with_place(target)
+        return self._places[target.url]
+
+
+def wrong_with_place(target: SqsQueue) -> str:
+    """Why nothing can be sent there; "" where it is there. Who may send need not have the right to ask."""
+    try:
+        target.attributes()
+    except AccessDenied:
+        return ""
+    except QueueError as error:
+        return str(error)
+    return ""
 
 
 def is_looping(letter: Letter) -> bool:

@@ -1,8 +1,9 @@
-"""Selection: which letters are meant."""
+"""Selection: which letters are meant; Search: what one pass has found of them."""
 
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
@@ -60,6 +61,34 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
             return True
         values = (one.value for one in received.attributes.values())
         return wanted in _why(letter) or any(isinstance(one, str) and wanted in one.casefold() for one in values)
+
+
+class Search:
+    """One pass that looks for a selection. `missing`: ids that have named no letter yet.
+
+    `run`: the replay that this pass makes; a letter that it has sent, and that is here again, has failed since.
+    """
+
+    def __init__(self, selection: Selection, run: str = "") -> None:
+        self.missing = list(dict.fromkeys(selection.ids))
+        self._selection = selection
+        self._run = run
+        self._open = set(selection.ids)  # an event id can name several letters: their search ends with the queue
+
+    @property
+    def is_over(self) -> bool:
+        """Whether each id has named the letter whose own id it is, or begins: there is no other one."""
+        return bool(self._selection.ids) and not self._open
+
+    def takes(self, letter: Letter) -> bool:
+        """Whether this letter is meant, now."""
+        if not self._selection.takes(letter, time.time()):
+            return False
+        if self._run and letter.mark is not None and letter.mark.run == self._run:
+            return False
+        self.missing = [one for one in self.missing if not self._selection.names(letter, one)]
+        self._open = {one for one in self._open if not letter.id.startswith(one)}
+        return True
 
 
 def is_type(event_type: str, wanted: str) -> bool:

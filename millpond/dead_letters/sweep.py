@@ -73,7 +73,7 @@ class Sweep:
         self.ended = False
         self.seen = self.newer = 0
         self.again: list[Letter] = []
-        self._about = about or 0
+        self.about = about
         self._opener = opener
         self._seconds = visibility_seconds
         self._started = started
@@ -96,7 +96,7 @@ class Sweep:
         fresh = [letter for letter in letters if self._take(letter, before)]
         self._empty = 0 if letters else self._empty + 1
         self._stale = self._stale + 1 if letters and not fresh else 0
-        enough = 1 if self.seen + self.newer >= self._about else EMPTY_RECEIVES
+        enough = 1 if self.seen + self.newer >= (self.about or 0) else EMPTY_RECEIVES
         self.ended = self._empty >= enough or self._stale >= STALE_RECEIVES
         return fresh
 

@@ -102,8 +102,8 @@ class LetterDesk:
         """Look at a sample, and give it back. Raises LettersRefused."""
         letters, text = self.letters(order.queue), f"{who} looked at dead letters of {order.queue} by the live page"
         try:
-            with self._turn("look"):
-                look = letters.look(order.selection, stop=self._stop, trim=self._trim)
+            with self._turn("look", letters.stop):
+                look = letters.look(order.selection, trim=self._trim)
         except (QueueError, ConfigError) as error:
             log.event(logging.INFO, "letters.looked", f"{text}: {_why(error)}", queue=order.queue, number=0)
             raise LettersRefused(_why(error)) from error
@@ -118,7 +118,7 @@ class LetterDesk:
         text = f"{who} orders by the live page: {order.described}"
         log.event(logging.WARNING, "letters.ordered", text, queue=order.queue, action=order.do, most=order.most)
         self.progress = progress = MoveProgress(order, Moved())
-        self._begin("move")
+        self._begin("move", letters.stop)
         gevent.spawn(self._run, letters, progress)
         return progress
 
@@ -150,17 +150,17 @@ class LetterDesk:
         return f"a {self._goes_on} goes on: wait for its end" if self._goes_on else ""
 
     @contextmanager
-    def _turn(self, what: str) -> Iterator[None]:
+    def _turn(self, what: str, stop: Stop) -> Iterator[None]:
         if wrong := self._why_not_now():
             raise LettersRefused(wrong)
-        self._begin(what)
+        self._begin(what, stop)
         try:
             yield
         finally:
             self._end()
 
-    def _begin(self, what: str) -> None:
-        self._goes_on, self._stop = what, Stop()
+    def _begin(self, what: str, stop: Stop) -> None:
+        self._goes_on, self._stop = what, stop
         self._idle.clear()
 
     def _end(self) -> None:
@@ -186,7 +186,7 @@ class LetterDesk:
     def _move(self, letters: DeadLetterQueue, progress: MoveProgress) -> None:
         order, done = progress.order, progress.done
         move = letters.replay if order.do == "replay" else letters.discard
-        move(order.selection, most=order.most, stop=self._stop, reach=MAX_PAGE_REACH, done=done)
+        move(order.selection, most=order.most, reach=MAX_PAGE_REACH, done=done)
         progress.state, progress.why = "done", shown(done.stopped)
         if done.looked >= MAX_PAGE_REACH and not done.stopped:
             progress.why = f"it ended at {done.looked:,} letters: one order looks at no more"

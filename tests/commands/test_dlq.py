@@ -218,6 +218,12 @@ def test_a_move_says_that_another_program_holds_letters(run, letters):
     assert (code, "looked at 3 of about 13: another program holds the others" in err) == (0, True)
 
 
+def test_a_replay_by_id_says_nothing_of_letters_that_it_did_not_look_at(run, letters):
+    letters.put(30)
+    wanted = json.loads(run("ls", "--json")[1].splitlines()[-1])["id"]
+    assert run("replay", wanted) == (0, "1 letter replayed\n", "")
+
+
 def test_ids_may_stand_behind_options(run, letters):
     letters.put(3)
     assert run("replay", "e0000", "--queue", "emails", "e0001")[:2] == (0, "2 letters replayed\n")
@@ -512,7 +518,7 @@ def test_letters_of_a_worker_among_them_are_moved_by_the_command(run, letters):
 def test_what_sqs_cannot_move_after_all_is_moved_by_the_command(run, letters, monkeypatch):
     spent(letters, 3)
     letters.put(4)
-    monkeypatch.setattr(DeadLetterQueue, "suits_sqs", lambda self, stop: True)  # the sample saw none of the workers'
+    monkeypatch.setattr(DeadLetterQueue, "suits_sqs", lambda self: True)  # the sample saw none of the workers'
     code, _, err = run("replay", "--all")
     assert code == 0
     assert "CouldNotDetermineMessageSource" in err

@@ -10,7 +10,7 @@ from millpond.app.opener import Opener
 from millpond.dead_letters import dead_letter_queue, mover, sweep
 from millpond.dead_letters.dead_letter_queue import DeadLetterQueue
 from millpond.dead_letters.selection import Selection
-from millpond.dead_letters.sweep import Stop, Sweep
+from millpond.dead_letters.sweep import Sweep
 from millpond.errors import Unanswered
 from millpond.sqs.queue import MISSING, Attribute
 from millpond.sqs.sqs_queue import SqsQueue
@@ -82,7 +82,7 @@ def test_a_fifo_letter_that_never_got_an_answer_is_said_to_be_perhaps_sent(fifo:
 
 def test_a_stop_while_a_fifo_letter_waits_for_its_answer_names_it(fifo: Letters, monkeypatch):
     fifo.put(1, group_id="a")
-    stop, send = Stop(), SqsQueue.send
+    stop, send = fifo.queue.stop, SqsQueue.send
 
     def unanswered(self, entries):
         send(self, entries)
@@ -90,7 +90,7 @@ def test_a_stop_while_a_fifo_letter_waits_for_its_answer_names_it(fifo: Letters,
         return [MISSING] * len(entries)
 
     monkeypatch.setattr(SqsQueue, "send", unanswered)
-    done = fifo.queue.replay(ALL, stop=stop)
+    done = fifo.queue.replay(ALL)
     assert (done.moved, len(done.uncertain), done.stopped) == (0, 1, "interrupted")
 
 
@@ -180,7 +180,6 @@ def test_a_stop_during_the_sample_begins_no_move_of_sqs(letters):
     letters.sqs.send_message(QueueUrl=letters.url, MessageBody="spent")
     for _ in range(4):
         letters.receive(letters.url, seconds=0)
-    stop = Stop()
-    assert letters.queue.suits_sqs(stop)
-    stop.asked = True
-    assert not letters.queue.suits_sqs(stop)
+    assert letters.queue.suits_sqs()
+    letters.queue.stop.asked = True
+    assert not letters.queue.suits_sqs()

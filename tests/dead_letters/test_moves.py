@@ -11,8 +11,7 @@ import pytest
 from millpond.dead_letters import dead_letter_queue, mover, sweep, turns
 from millpond.dead_letters.dead_letter_queue import DeadLetterQueue
 from millpond.dead_letters.mover import Moved
-from millpond.dead_letters.selection import Selection
-from millpond.dead_letters.sweep import Stop
+from millpond.dead_letters.selection import Search, Selection
 from millpond.errors import AccessDenied, ConfigError, Unanswered
 from millpond.sqs.sqs_queue import SqsQueue
 from tests.dead_letters.letters import Letters, body_of
@@ -163,13 +162,13 @@ def test_an_entry_that_the_answer_does_not_name_is_uncertain_too(letters, refusa
 
 def test_a_stop_ends_after_the_batch_in_the_air(letters):
     ids = letters.put(100)
-    stop, moved = Stop(), []
+    stop, moved = letters.queue.stop, []
 
     def advance(step):
         moved.append(step)
         stop.asked = len(moved) == 3
 
-    done = letters.queue.replay(ALL, stop=stop, advance=advance)
+    done = letters.queue.replay(ALL, advance=advance)
     assert (done.moved, done.stopped) == (30, "interrupted")
     assert letters.counts(letters.dead_url) == (70, 0)
     assert sorted(letters.event_ids(letters.url) + letters.event_ids(letters.dead_url)) == ids
@@ -215,7 +214,8 @@ def test_what_fails_the_same_way_after_three_replays_needs_force(letters):
     done = letters.queue.replay(ALL)
     assert (done.moved, done.refused) == (0, 1)
     assert "replayed 3 times before, and failed the same way each time" in done.kept[0][1]
-    assert letters.queue.replay(ALL, force=True).moved == 1
+    letters.queue.force = True
+    assert letters.queue.replay(ALL).moved == 1
 
 
 def test_a_lease_that_is_lost_before_the_send_moves_nothing(letters, monkeypatch):
@@ -292,6 +292,33 @@ def test_an_id_that_names_no_letter_is_said(letters):
     assert letters.queue.discard(Selection(ids=["e0001", "nosuch"])).missing == ["nosuch"]
 
 
+@pytest.mark.parametrize("action", ["look", "replay", "discard"])
+def test_a_pass_by_ids_ends_where_all_were_found(letters, action):
+    letters.put(60)
+    found = sorted(letters.queue.look(ALL).letters, key=lambda one: one.received.sent_ms)
+    wanted = Selection(ids=[found[0].id[:8], found[11].id])
+    done = getattr(letters.queue, action)(wanted)
+    assert done.looked == 20
+    assert len(letters.event_ids(letters.dead_url)) == (60 if action == "look" else 58)
+
+
+def test_a_pass_by_an_event_id_goes_on_to_the_end(letters):
+    """One event can have two letters: it was sent twice, or SQS delivered it twice."""
+    for first in (0, 20, 0):
+        letters.put(20, first=first)
+    done = letters.queue.discard(Selection(ids=["e0003"]))
+    assert (done.moved, done.looked) == (2, 60)
+
+
+def test_an_export_by_id_ends_where_it_was_found(letters, monkeypatch):
+    letters.put(30)
+    search = Search(Selection(ids=[letters.queue.look(ALL).letters[0].id]))
+    receive, receives = sweep.receive_letters, []
+    monkeypatch.setattr(sweep, "receive_letters", lambda *call: receives.append(1) or receive(*call))
+    assert len(list(letters.queue.read(search))) == 1
+    assert (search.missing, len(receives)) == ([], 1)
+
+
 def test_a_dead_letter_queue_with_a_redrive_policy_of_its_own_is_not_looked_at_without_force(letters, server):
     server.create_queue("last")
     policy = {"deadLetterTargetArn": "arn:aws:sqs:us-east-1:000000000000:last", "maxReceiveCount": 2}
@@ -303,7 +330,8 @@ def test_a_dead_letter_queue_with_a_redrive_policy_of_its_own_is_not_looked_at_w
         ):
             letters.queue.look(ALL)
     assert letters.counts(letters.dead_url) == (3, 0)
-    assert len(letters.queue.look(ALL, force=True).letters) == 3
+    forced = DeadLetterQueue.of({"emails": letters.url}, force=True)
+    assert len(forced.look(ALL).letters) == 3
 
 
 def test_the_dead_letter_queue_is_no_destination(letters):
