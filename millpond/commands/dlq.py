@@ -20,7 +20,7 @@ from millpond.commands.dlq_command import DlqCommand
 from millpond.commands.dlq_editor import editor_of
 from millpond.commands.dlq_looks import ALL, LOOK_ACTIONS, look_at_letters
 from millpond.commands.dlq_options import selection_of
-from millpond.commands.dlq_pages import letter_rows, missing_text
+from millpond.commands.dlq_pages import LETTER_COLUMNS, letter_rows, missing_text
 from millpond.commands.question import answer_to
 from millpond.commands.send import queue_name, send_all
 from millpond.dead_letters.dead_letter_queue import FIFO_REACH
@@ -127,10 +127,10 @@ def _is_sure(dlq: DlqCommand, selection: Selection) -> bool:
 
 def _dry_run(dlq: DlqCommand, selection: Selection, what: str) -> int:
     look = dlq.letters.look(selection, dlq.options.limit or ALL)
-    columns, lines, _ = letter_rows(look.letters, time.time())
-    if lines:
-        screen.table(columns, lines)
-    print(f"{screen.counted(len(lines), 'letter')} would be {what}; {look.summary}; nothing was moved", file=sys.stderr)
+    if look.letters:
+        screen.table(LETTER_COLUMNS, letter_rows(look.letters, time.time()))
+    count = screen.counted(len(look.letters), "letter")
+    print(f"{count} would be {what}; {look.summary}; nothing was moved", file=sys.stderr)
     return FINISHED
 
 

@@ -8,12 +8,23 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from millpond.app.config import AllSettings
 from millpond.commands.dlq_command import DlqCommand
-from millpond.commands.dlq_pages import group_rows, letter_fields, letter_page, letter_rows, missing_text
+from millpond.commands.dlq_pages import (
+    GROUP_COLUMNS,
+    LETTER_COLUMNS,
+    group_fields,
+    group_rows,
+    letter_fields,
+    letter_page,
+    letter_rows,
+    missing_text,
+)
 from millpond.commands.send import queue_name
 from millpond.dead_letters.dead_letter_queue import LOOK_LETTERS, Look
+from millpond.dead_letters.error_groups import groups_of
 from millpond.dead_letters.letter import Letter
 from millpond.dead_letters.selection import Selection
 from millpond.dead_letters.sweep import Stop
@@ -66,16 +77,12 @@ def _looks(
 
 
 def _list(looked: Looked, selection: Selection, several: bool) -> int:
-    rows: list[Sequence[str]] = []
-    columns: Sequence[str] = ()
-    for dlq, found in looked:
-        letters, now = sorted(found.letters, key=lambda letter: -letter.failed_at), time.time()
-        columns, lines, groups = group_rows(letters, now) if dlq.options.group else letter_rows(letters, now)
-        rows += [(dlq.name, *line) for line in lines]
-        if dlq.options.json:
-            fields = groups if dlq.options.group else [letter_fields(one, now) for one in letters]
-            print("".join(f"{json.dumps(row)}\n" for row in fields), end="", flush=True)
-    if rows and not looked[0][0].options.json:
+    options = looked[0][0].options
+    if options.json:
+        for _, found in looked:
+            print("".join(f"{json.dumps(fields)}\n" for fields in _fields(found, options.group)), end="", flush=True)
+    elif rows := [(dlq.name, *row) for dlq, found in looked for row in _rows(found, options.group)]:
+        columns = GROUP_COLUMNS if options.group else LETTER_COLUMNS
         screen.table(["queue", *columns] if several else columns, rows if several else [row[1:] for row in rows])
     for dlq, found in looked:
         name = f"{dlq.name}: " if several else ""
@@ -85,6 +92,16 @@ def _list(looked: Looked, selection: Selection, several: bool) -> int:
             text = f"{name}{found.hidden} of them stay hidden for up to 30 s: giving them back failed"
             print(text, file=sys.stderr)
     return LEFT if looked[0][0].stop.asked else FINISHED
+
+
+def _rows(found: Look, grouped: bool) -> list[list[str]]:
+    return group_rows(groups_of(found.newest), time.time()) if grouped else letter_rows(found.newest, time.time())
+
+
+def _fields(found: Look, grouped: bool) -> list[dict[str, Any]]:
+    if grouped:
+        return [group_fields(one) for one in groups_of(found.newest)]
+    return [letter_fields(one, time.time()) for one in found.newest]
 
 
 def _is_cut(options: Namespace, found: Look) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 from msgspec.structs import asdict
 
 from millpond.app.dead_letter import ATTRIBUTE
-from millpond.dead_letters.error_groups import groups_of
+from millpond.dead_letters.error_groups import ErrorGroup
 from millpond.dead_letters.letter import LEAST_ID, Letter, Origin
 from millpond.foreign.body_text import hidden_value, without_secrets
 from millpond.foreign.scrub import scrubbed
@@ -20,7 +20,8 @@ from millpond.foreign.text import escaped, shown
 SHORT_ID, MAX_ERROR = 8, 120
 ORIGINS = {Origin.WORKER: "a worker", Origin.SQS: "SQS, by its redrive policy", Origin.OTHER: "another program"}
 
-TableParts = tuple[Sequence[str], list[list[str]], list[dict[str, Any]]]
+LETTER_COLUMNS = ("id", "type", "attempts", "age", "reason", "error")
+GROUP_COLUMNS = ("count", "type", "first", "last", "example", "error")
 
 
 def missing_text(wanted: str) -> str:
@@ -29,42 +30,27 @@ def missing_text(wanted: str) -> str:
     return f"{shown(wanted)}: there is no such dead letter{short}"
 
 
-def letter_rows(letters: Sequence[Letter], now: float) -> TableParts:
-    """Columns, and a line for each."""
-    columns = ["id", "type", "attempts", "age", "reason", "error"]
-    rows = [
+def letter_rows(letters: Sequence[Letter], now: float) -> list[list[str]]:
+    """A line for each, under LETTER_COLUMNS."""
+    return [
         [one.id[:SHORT_ID], one.event_type, str(one.attempts or "?"), age(now - one.failed_at), *_texts(one)]
         for one in letters
     ]
-    return columns, rows, []
 
 
-def group_rows(letters: Sequence[Letter], now: float) -> TableParts:
-    """Columns, and a line for each type and error; the same as fields."""
-    groups = groups_of(letters)
-    columns = ["count", "type", "first", "last", "example", "error"]
-    rows = [
-        [
-            str(one.count),
-            one.event_type,
-            f"{age(now - one.first)} ago",
-            f"{age(now - one.last)} ago",
-            one.sample[:SHORT_ID],
-            shown(one.text, MAX_ERROR),
-        ]
-        for one in groups
-    ]
-    fields = [
-        {
-            **asdict(one),
-            "error": shown(one.error),
-            "text": shown(one.text),
-            "first": moment(one.first),
-            "last": moment(one.last),
-        }
-        for one in groups
-    ]
-    return columns, rows, fields
+def group_rows(groups: Sequence[ErrorGroup], now: float) -> list[list[str]]:
+    """A line for each, under GROUP_COLUMNS."""
+    rows = []
+    for one in groups:
+        first, last = (f"{age(now - at)} ago" for at in (one.first, one.last))
+        rows.append([str(one.count), one.event_type, first, last, one.sample[:SHORT_ID], shown(one.text, MAX_ERROR)])
+    return rows
+
+
+def group_fields(group: ErrorGroup) -> dict[str, Any]:
+    """The same for a program."""
+    texts = {"error": shown(group.error), "text": shown(group.text)}
+    return {**asdict(group), **texts, "first": moment(group.first), "last": moment(group.last)}
 
 
 def letter_fields(letter: Letter, now: float) -> dict[str, Any]:

@@ -51,6 +51,11 @@ class Look(msgspec.Struct):
     hides_groups: bool = False  # a FIFO queue, of which the look came to its end before all were seen
 
     @property
+    def newest(self) -> list[Letter]:
+        """The letters, the one that failed last first."""
+        return sorted(self.letters, key=lambda letter: -letter.failed_at)
+
+    @property
     def summary(self) -> str:
         """How much of the queue was seen."""
         about = "an unknown number" if self.about is None else f"about {self.about:,}"

@@ -72,7 +72,8 @@ function withBox(cell, id) {
 }
 function withOnly(line) {
   const cell = line.body.querySelector("th");
-  if (cell.querySelector(".only") || line.row.type.includes("***")) return;  // a part of the type is hidden
+  const isHidden = line.row.type.includes("***");
+  if (cell.querySelector(".only") || isHidden) return;
   const button = element("button", "only these", "only");
   button.type = "button";
   button.onclick = () => {

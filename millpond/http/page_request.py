@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl
 
 from millpond.foreign.text import shown
 
 #: Bytes of a body that is read; of more nothing is.
 MAX_PAGE_BODY = 65_536
-#: Fields of a query that are read.
-MAX_QUERY_FIELDS = 50
 _OF_PROXIES = (
     "HTTP_FORWARDED",
     "HTTP_VIA",
@@ -30,7 +27,6 @@ class PageRequest(NamedTuple):
     path: str
     host: str
     peer: str  # the address of who has connected
-    query: Mapping[str, str] = {}
     origin: str = ""
     fetch_site: str = ""
     authorization: str = ""
@@ -56,14 +52,13 @@ class PageAnswer(NamedTuple):
 
 
 def request_of(environ: Mapping[str, Any]) -> PageRequest:
-    """What a WSGI server was asked, without its body. Raises ValueError where its query has too many fields."""
+    """What a WSGI server was asked, without its body."""
     peer = str(environ.get("REMOTE_ADDR", ""))
     return PageRequest(
         method=environ["REQUEST_METHOD"],
         path=environ["PATH_INFO"],
         host=environ.get("HTTP_HOST", ""),
         peer=peer.removeprefix("::ffff:"),
-        query=dict(parse_qsl(environ.get("QUERY_STRING", ""), max_num_fields=MAX_QUERY_FIELDS)),
         origin=environ.get("HTTP_ORIGIN", ""),
         fetch_site=environ.get("HTTP_SEC_FETCH_SITE", ""),
         authorization=environ.get("HTTP_AUTHORIZATION", ""),

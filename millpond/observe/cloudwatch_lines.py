@@ -76,9 +76,6 @@ class CloudwatchLines(MetricSink):
                 output.handle(record)
         self._counts, self._times, self._gauges = {}, {}, {}
 
-    def close(self) -> None:
-        """Nothing: it holds nothing open."""
-
     def _by_dimensions(self) -> dict[DimensionSet, dict[str, CloudwatchValue]]:
         found: dict[DimensionSet, dict[str, CloudwatchValue]] = {}
         for key, number in self._counts.items():

@@ -46,9 +46,3 @@ class MetricHistograms(MetricSink):
         for key, times in second.times.items():
             self.timers.setdefault(key, MetricHistogram()).add(times)
         self.gauges = {**second.gauges}
-
-    def send(self, spread: bool) -> None:
-        """Nothing: it is asked for."""
-
-    def close(self) -> None:
-        """Nothing: it holds nothing open."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from millpond.observe.last_minute import ERRORS, GOOD, MINUTE_SECONDS
-from millpond.observe.metrics import MetricSecond, MetricSink
+from millpond.observe.metrics import MetricSecond
 from millpond.observe.time_spread import TimeSpread
 
 BUCKET_SECONDS = 10.0
@@ -65,6 +65,15 @@ class TypeTally:
         self.wait.merge(other.wait)
         self.run.merge(other.run)
 
+    def percentiles(self) -> dict[str, float | None]:
+        """As they are called in a bucket and a summary; in seconds, to four digits after the point."""
+        return {
+            "wait_p50": in_seconds(self.wait.percentile(50)),
+            "wait_p95": in_seconds(self.wait.percentile(95)),
+            "run_p50": in_seconds(self.run.percentile(50)),
+            "run_p95": in_seconds(self.run.percentile(95)),
+        }
+
 
 class OpenBucket:
     """The bucket that is being filled. `at`: on the wall's clock, `began`: on the monotonic one."""
@@ -105,14 +114,11 @@ class OpenBucket:
             seconds=round(self.seconds, 1),
             outcomes=dict(self.outcomes),
             failed=whole.failed,
-            wait_p50=seconds_at(whole.wait, 50),
-            wait_p95=seconds_at(whole.wait, 95),
-            run_p50=seconds_at(whole.run, 50),
-            run_p95=seconds_at(whole.run, 95),
+            **whole.percentiles(),
         )
 
 
-class LastHour(MetricSink):
+class LastHour:
     """Keeps the last hour of one process. `clock`: monotonic seconds; `wall_clock`: seconds since the epoch.
 
     `minute` and `minutes` (by type) are of the last six buckets that are full: they are made anew every ten seconds.
@@ -135,12 +141,6 @@ class LastHour(MetricSink):
         self._open.seconds = now - self._open.began
         if self._open.seconds >= BUCKET_SECONDS:
             self._close(now)
-
-    def send(self, spread: bool) -> None:
-        """Nothing: it is asked for."""
-
-    def close(self) -> None:
-        """Nothing: it holds nothing open."""
 
     def since(self, closed: int) -> list[HourBucket]:
         """The buckets closed after this number of them, and the open one where anything has ended in it."""
@@ -178,14 +178,9 @@ def summary_of(tally: TypeTally, seconds: float) -> MinuteSummary:
         ended=tally.ended,
         failed=tally.failed,
         failed_percent=round(100 * tally.failed / (tally.failed + tally.good), 1) if tally.failed else 0.0,
-        wait_p50=seconds_at(tally.wait, 50),
-        wait_p95=seconds_at(tally.wait, 95),
-        run_p50=seconds_at(tally.run, 50),
-        run_p95=seconds_at(tally.run, 95),
+        **tally.percentiles(),
     )
 
 
-def seconds_at(spread: TimeSpread, percent: float) -> float | None:
-    """A percentile in seconds, to four digits after the point."""
-    milliseconds = spread.percentile(percent)
+def in_seconds(milliseconds: float | None) -> float | None:
     return None if milliseconds is None else round(milliseconds / 1000, 4)

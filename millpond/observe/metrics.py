@@ -37,16 +37,18 @@ class MetricSecond(NamedTuple):
 
 
 class MetricSink(Protocol):
-    """Sends metrics, or shows them."""
+    """Sends metrics, or shows them. What shows them is asked for: it has nothing to send and to close."""
 
     def take(self, second: MetricSecond) -> object:
         """Take what is new; it is called once a second, and at the end."""
 
     def send(self, spread: bool) -> object:
         """Send what is due; `spread` over the second, or at once, because nothing may follow."""
+        return None
 
     def close(self) -> object:
         """Nothing more is sent."""
+        return None
 
 
 class Metrics:

@@ -10,8 +10,6 @@ from millpond.observe.histograms import BOUNDS_MS, MetricHistogram, MetricHistog
 from millpond.observe.metric_row import UNKNOWN_TYPE, MetricKey, MetricRow
 from millpond.observe.metric_table import METRICS
 
-PROMETHEUS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-
 Value = TypeVar("Value")
 Labels = tuple[tuple[str, str], ...]
 #: A queue and one of its types; "" is the queue itself.

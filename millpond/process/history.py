@@ -66,12 +66,6 @@ class History(MetricSink):
         self.hour.take(second)
         self.marks.look(self._core.clock.time(), self._state())
 
-    def send(self, spread: bool) -> None:
-        """Nothing: it is asked for."""
-
-    def close(self) -> None:
-        """Nothing: it holds nothing open."""
-
     def since(self, place: HistoryPlace) -> HistoryPart:
         """What is new since then."""
         return HistoryPart(

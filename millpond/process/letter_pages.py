@@ -101,7 +101,7 @@ def _order(request: PageRequest, kind: type[Order]) -> Order | None:
 
 def look_fields(look: Look, now: float) -> dict[str, Any]:
     """A look as the page shows it: what failed alike, and the newest letters. Others run meanwhile."""
-    newest = sorted(look.letters, key=lambda letter: -letter.failed_at)[:MAX_PAGE_LETTERS]
+    newest = look.newest[:MAX_PAGE_LETTERS]
     groups = groups_of(taking_turns(look.letters))[:MAX_PAGE_GROUPS]
     return {
         "summary": look.summary,

@@ -19,6 +19,7 @@ from millpond.observe import log
 from millpond.observe.last_hour import LastHour, MinuteSummary
 from millpond.process.core import Core
 from millpond.process.failure_groups import FailureGroups
+from millpond.process.memory_limit import resident_bytes
 from millpond.process.snapshot import (
     QueueDepth,
     QueueSnapshot,
@@ -36,7 +37,6 @@ MAX_RUNNING = 100
 MAX_FAILING = 10
 #: Characters of a body that is shown beside a handler that runs.
 MAX_BODY_LINE = 200
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 def _nothing() -> None:
@@ -113,7 +113,7 @@ class Observer:
             slots=core.pool.size,
             permits_free=permits.free if permits is not None else 0,
             in_hand=sum(consumer.in_hand for consumer in queues.consumers) if queues is not None else 0,
-            memory_bytes=memory_bytes(),
+            memory_bytes=resident_bytes(),
             bytes_in_hand=permits.bytes.number if permits is not None else 0,
             max_bytes_in_hand=permits.bytes.most if permits is not None else 0,
             hub_blocked=watchdog.hub_blocked if watchdog is not None else 0,
@@ -223,12 +223,3 @@ def running_of(delivery: Delivery, now: float, bodies: bool = False) -> RunningS
         stands_at=delivery.stands_at(),
         body=body_line(delivery.received.body, MAX_BODY_LINE) if bodies else "",
     )
-
-
-def memory_bytes() -> int:
-    """The resident memory of this process; 0 where /proc does not say."""
-    try:
-        with open("/proc/self/statm", "rb") as file:
-            return int(file.read().split()[1]) * _PAGE_BYTES
-    except (OSError, ValueError, IndexError):
-        return 0
