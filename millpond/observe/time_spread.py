@@ -1,4 +1,4 @@
-"""TimeSpread: how times are spread, in few numbers: any percentile of them, to within a few percent."""
+"""TimeSpread: how times are spread, in few numbers: any percentile, mostly to a few percent."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class TimeSpread:
 
     def percentile(self, percent: float) -> float | None:
         """The time that this share of all does not exceed; None where there is none. Between two bounds the times are
-        taken to lie evenly."""
+        taken to lie evenly: where all lie at one, it is off by up to the 19 % between them."""
         if not self.count:
             return None
         rank, before = max(1, math.ceil(self.count * percent / 100)), 0
