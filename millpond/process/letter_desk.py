@@ -115,11 +115,11 @@ class LetterDesk:
         letters, wrong = self.letters(order.queue), wrong_with_order(order) or self._why_not_now()
         if wrong:
             raise LettersRefused(wrong)
-        text = f"{who} orders by the live page: {order.described}"
-        log.event(logging.WARNING, "letters.ordered", text, queue=order.queue, action=order.do, most=order.most)
         self.progress = progress = MoveProgress(order, Moved())
         self._begin("move", letters.stop)
-        gevent.spawn(self._run, letters, progress)
+        text = f"{who} orders by the live page: {order.described}"
+        gevent.spawn(self._run, letters, progress)  # before the log: a handler added there may let others run
+        log.event(logging.WARNING, "letters.ordered", text, queue=order.queue, action=order.do, most=order.most)
         return progress
 
     def stop(self, who: str) -> MoveProgress | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from types import SimpleNamespace
 
@@ -369,6 +370,27 @@ def test_one_thing_goes_on_at_a_time_and_can_be_stopped(letters, desk, monkeypat
     assert letters.counts(letters.dead_url) == (40, 0)
     assert sorted(letters.event_ids(letters.dead_url) + letters.event_ids(letters.url)) == ids
     assert len(event_lines(caplog, "letters.stopped")) == 1
+
+
+def test_two_orders_in_one_moment_are_one_move_whatever_listens_to_the_log(letters, desk):
+    """An application adds handlers to logging: one that sends lines to a server lets other greenlets run."""
+    letters.put(20)
+    one, slow = desk(), SlowLog()
+    logging.getLogger("millpond").addHandler(slow)
+    try:
+        order = {"do": "replay", "queue": "emails", "all": True}
+        both = [gevent.spawn(one.post, "/letters/move", order) for _ in range(2)]
+        assert sorted(job.get(timeout=10)[0] for job in both) == [202, 409]
+    finally:
+        logging.getLogger("millpond").removeHandler(slow)
+    assert one.moved()["moved"] == 20
+
+
+class SlowLog(logging.Handler):
+    """Sends each line somewhere, and waits for the answer."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        gevent.sleep(0.05)
 
 
 def hold_after_the_first_batch(monkeypatch, gate):
