@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -65,7 +66,7 @@ def counted(run: Run) -> dict[str, Asked]:
 
 def wanted(run: Run, name: str) -> int:
     """How often a counter has counted, by the books of the workers, or as the scene has it."""
-    known = {"worker.hub_blocked": run.blocks, "worker.leases_rescued": 0, "receive_failed": 0, "stuck": 1}
+    known = {"worker.hub_blocked": run.blocks, "worker.leases_rescued": 0, "receive_failed": 0, "stuck": 2}
     return known[name] if name in known else run.books[name]
 
 
@@ -76,13 +77,23 @@ def test_the_books_of_the_workers_are_what_the_others_saw(run):
     }
     assert run.mails == run.sent["email.send"]
     assert run.books["succeeded"] == done["succeeded"] + run.mails
-    assert run.books["succeeded"] == sum(run.sent.values()) - done["rejected"] - done["discarded"]
-    assert run.books["retried"] == done["failed"] + done["put off"] + 1  # the stubborn one, which timed out
+    unknown = run.sent["shop.nobody"]  # no handler takes it
+    assert run.books["succeeded"] == sum(run.sent.values()) - done["rejected"] - done["discarded"] - unknown
+    assert run.books["retried"] == done["failed"] + done["put off"] + 2  # the stubborn ones, which timed out
     assert run.books["failed"] == done["failed"] + done["put off"]
-    assert run.books["dead_lettered"] == done["rejected"] == run.sent["shop.wrong"]
-    assert run.letters == {"mail": 0, "jobs": done["rejected"] + 1}  # and a follow-up
+    assert run.books["rejected"] == done["rejected"] == run.sent["shop.wrong"]
+    assert run.books["undecodable"] == unknown
+    assert run.books["dead_lettered"] == done["rejected"] + unknown
+    assert run.letters == {"mail": 0, "jobs": run.books["dead_lettered"] + 3}  # and three follow-ups
     outcomes = ("succeeded", "retried", "dead_lettered", "discarded", "released", "lease_lost", "abandoned")
     assert run.books["received"] == sum(run.books[name] for name in outcomes)
+
+
+def test_no_two_counters_have_the_same_figure_or_one_could_be_taken_for_the_other(run):
+    """Those that count nothing in the run are told apart by tests/test_dashboards.py alone."""
+    figures = [wanted(run, row.name) for panel in COUNTED for row in panel.rows if not panel.by]
+    counted = Counter(figure for figure in figures if figure)
+    assert {figure: number for figure, number in counted.items() if number > 1} == {2: 2}  # stuck, and so timed_out
 
 
 @pytest.mark.parametrize("panel", COUNTED, ids=lambda panel: panel.title)
@@ -136,10 +147,10 @@ def test_the_rates_of_graphite_are_those_of_the_run_by_type(run, shown):
 
 
 def test_the_rates_of_prometheus_are_near_those_of_the_run(run, shown):
-    """It does not see what a type has counted before the first scrape that has it, and extrapolates."""
+    """It does not see what was counted before the first scrape of a worker, and extrapolates."""
     lines = shown["prometheus"]["Outcomes by type"].lines
     seen = sum(value for _, value in lines["shop.order succeeded"])
-    assert 0.7 * run.sent["shop.order"] <= seen <= 1.05 * run.sent["shop.order"]
+    assert 0.9 * run.sent["shop.order"] <= seen <= 1.05 * run.sent["shop.order"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -168,7 +179,7 @@ def test_the_gauges_are_those_of_the_workers_and_of_the_queues(run, shown, kind)
     assert panels["Rate"].highest("shop", end=run.at("deploy")) == pytest.approx(METERED, rel=0.05)
     assert panels["Hub lag"].highest() * {"graphite": 0.001, "prometheus": 1}[kind] == pytest.approx(3, abs=0.6)
     (second,) = (points for points in panels["Uptime"].lines.values() if points[-1][0] > run.at("recovery"))
-    assert second[-1][1] == pytest.approx(run.ended - run.at("deploy"), abs=6)
+    assert run.ended - run.second_ready - 3 <= second[-1][1] <= run.ended - run.at("deploy") + 3
 
 
 @pytest.mark.parametrize("kind", KINDS)

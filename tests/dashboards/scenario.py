@@ -142,6 +142,7 @@ class Run:
         self.requests = 0
         self.released_at_the_end = 0
         self.blocks = 0
+        self.second_ready = 0.0
         self.letters: dict[str, int] = {}
         self.mails = 0
 
@@ -201,8 +202,8 @@ class Scene:
         first = self._worker("web.1", self._addresses[0])
         load = gevent.spawn(self._load)
         gevent.sleep(15)
-        for name in ("report.compute", "report.stubborn", "shop.split"):
-            self._send(name, 1)
+        for name, number in {"report.compute": 1, "report.stubborn": 2, "shop.split": 3, "shop.nobody": 5}.items():
+            self._send(name, number)
         gevent.sleep(10)
         second = self._deploy(first)
         gevent.sleep(8)
@@ -226,6 +227,7 @@ class Scene:
         gevent.sleep(1)
         self.run.moment("deploy")
         second = self._worker("web.2", self._addresses[1])
+        self.run.second_ready = time.time()
         first.signal(signal.SIGTERM)
         assert first.exit_code() == 0, first.output()
         self.run.moment("the first worker has ended")
@@ -276,8 +278,8 @@ class Scene:
             begin = time.monotonic()
             for name, number in {"shop.order": 20, "shop.flaky": 2, "shop.later": 1, "shop.metered": 6}.items():
                 self._send(name, number)
-            for name in ("shop.wrong", "shop.stale"):
-                self._send(name, second % 4 == 0)
+            for name, seconds in {"shop.wrong": 4, "shop.stale": 3}.items():
+                self._send(name, second % seconds == 0)
             self._send("email.send", 5, to=["ann@example.com"], subject="Hello", text="Hi")
             second += 1
             gevent.sleep(max(0.0, begin + 1 - time.monotonic()))
