@@ -32,7 +32,8 @@ function roundUp(value, text) {
   return ROUND.map(one => one * size).find(one => one >= wanted * 0.999);
 }
 function frame() {
-  const buckets = [...past.buckets.values()], end = past.now;
+  // In the order of their times, and none that is still to come: the clock of the machine may have been set back.
+  const end = past.now, buckets = [...past.buckets.values()].filter(one => one.at < end + 10).sort((one, other) => one.at - other.at);
   const oldest = Math.min(...buckets.map(one => one.at), ...past.marks.map(one => one.at), end);
   const seconds = WINDOWS.find(one => one >= end - oldest) || HOUR;
   const begin = end - seconds;

@@ -135,8 +135,10 @@ class LastHour:
         self._open = OpenBucket(wall_clock(), clock())
 
     def take(self, second: MetricSecond) -> None:
-        """Add what is new, and close the bucket when its time is over."""
+        """Add what is new, and close the bucket when its time is over, or it was set to another one."""
         now = self._clock()
+        if abs(self._wall_clock() - self._open.at - (now - self._open.began)) > BUCKET_SECONDS:
+            self._jump(now)
         self._open.add(second)
         self._open.seconds = now - self._open.began
         if self._open.seconds >= BUCKET_SECONDS:
@@ -147,6 +149,13 @@ class LastHour:
         missing = min(self.closed - closed, len(self._buckets))
         buckets = list(self._buckets)[len(self._buckets) - missing :]
         return [*buckets, self._open.as_bucket()] if self._open.types else buckets
+
+    def _jump(self, now: float) -> None:
+        """The machine has slept, or its clock was set: what is new would be shown at the time of before."""
+        gap = now - self._open.began - self._open.seconds
+        if self._open.seconds:
+            self._close(now)
+        self._open = OpenBucket(self._wall_clock() - gap, now - gap)
 
     def _close(self, now: float) -> None:
         self._buckets.append(self._open.as_bucket())

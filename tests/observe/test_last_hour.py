@@ -28,8 +28,8 @@ class Hour:
     """A LastHour whose seconds are given to it."""
 
     def __init__(self):
-        self.now = 0.0
-        self.hour = LastHour(lambda: self.now, lambda: 1_000_000.0 + self.now)
+        self.now, self.set_by = 0.0, 0.0
+        self.hour = LastHour(lambda: self.now, lambda: 1_000_000.0 + self.now + self.set_by)
 
     def second(self, counts=None, times=None, seconds=1.0):
         self.now += seconds
@@ -106,6 +106,26 @@ def test_a_hub_that_was_blocked_makes_one_long_bucket():
     one.second({key("succeeded"): 30}, seconds=45.0)
     one.second({}, seconds=10.0)
     assert [(one.at, one.seconds) for one in one.hour.since(0)] == [(1_000_000.0, 45.0), (1_000_045.0, 10.0)]
+
+
+@pytest.mark.parametrize("seconds", [3 * 3_600.0, -3_600.0])
+def test_what_ends_after_a_laptop_has_slept_or_its_clock_was_set_is_shown_at_the_time_of_then(seconds):
+    """The clock of a bucket's length stands still while a machine sleeps, and the wall's does not."""
+    one = Hour()
+    one.second({key("succeeded"): 5})
+    one.second()
+    one.set_by = seconds
+    one.second({key("failed"): 7, key("retried"): 7})
+    before, after = one.hour.since(0)
+    assert (before.at, before.seconds, before.outcomes) == (1_000_000.0, 2.0, {"succeeded": 5})
+    assert (after.at, after.seconds, after.failed) == (1_000_002.0 + seconds, 1.0, 7)
+
+
+def test_a_clock_that_is_set_before_anything_was_counted_leaves_no_bucket_behind():
+    one = Hour()
+    one.set_by = 50_000.0
+    one.second({key("succeeded"): 1})
+    assert [(bucket.at, bucket.seconds) for bucket in one.hour.since(0)] == [(1_050_000.0, 1.0)]
 
 
 def test_a_bucket_in_which_nothing_ended_has_no_percentiles_and_the_open_one_is_left_out():
