@@ -14,7 +14,7 @@ from millpond.errors import ConfigError
 from millpond.foreign.trace import describe, traceback_of
 from millpond.http.bounded_server import CONNECTION, BoundedServer, Connection
 from millpond.http.gated_pages import NO_PAGES, GatedPages, gated_answer
-from millpond.http.page_request import PageAnswer
+from millpond.http.page_request import PageAnswer, plain_answer
 from millpond.observe import log
 
 #: Connections that have not been accepted yet, in the kernel: who comes then tries again after a second, and later.
@@ -82,22 +82,19 @@ class HttpServer:
         try:
             if path in self._gated.pages:
                 return gated_answer(self._gated, environ)
-            return _page_of(self._plain_answer(method, path))
+            answer = self._open_answer(method, path)
+            return plain_answer(answer.status, answer.text)
         except Exception as error:
             text = f"cannot answer {method} {path}: {describe(error)}"
             log.event(logging.ERROR, "http.failed", text, traceback=traceback_of(error))
-            return _page_of(PlainAnswer(HTTPStatus.INTERNAL_SERVER_ERROR, "this page failed; the log says how"))
+            return plain_answer(HTTPStatus.INTERNAL_SERVER_ERROR, "this page failed; the log says how")
 
-    def _plain_answer(self, method: str, path: str) -> PlainAnswer:
+    def _open_answer(self, method: str, path: str) -> PlainAnswer:
         if method not in ("GET", "HEAD"):
             return PlainAnswer(HTTPStatus.METHOD_NOT_ALLOWED, "only GET and HEAD are answered here")
         if path not in self._routes:
             return PlainAnswer(HTTPStatus.NOT_FOUND, f"there is {', '.join(self._routes)}")
         return self._routes[path]()
-
-
-def _page_of(answer: PlainAnswer) -> PageAnswer:
-    return PageAnswer(answer.status, f"{answer.text}\n".encode())
 
 
 def _listener(host: str, port: int) -> Socket:

@@ -51,6 +51,16 @@ class PageAnswer(NamedTuple):
     headers: tuple[tuple[str, str], ...] = ()
 
 
+def plain_answer(status: HTTPStatus, text: str) -> PageAnswer:
+    """An answer of plain text."""
+    return PageAnswer(status, f"{text}\n".encode())
+
+
+def json_answer(body: bytes | Iterator[bytes], status: HTTPStatus = HTTPStatus.OK) -> PageAnswer:
+    """An answer of JSON."""
+    return PageAnswer(status, body, "application/json")
+
+
 def request_of(environ: Mapping[str, Any]) -> PageRequest:
     """What a WSGI server was asked, without its body."""
     peer = str(environ.get("REMOTE_ADDR", ""))

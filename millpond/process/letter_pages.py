@@ -18,7 +18,7 @@ from millpond.foreign.text import shown
 from millpond.foreign.trace import describe, traceback_of
 from millpond.http.gated_pages import Page
 from millpond.http.page_access import Purpose
-from millpond.http.page_request import PageAnswer, PageRequest
+from millpond.http.page_request import PageAnswer, PageRequest, json_answer, plain_answer
 from millpond.observe import log
 from millpond.process.letter_desk import LetterDesk, LettersRefused, LettersUnknown
 from millpond.process.letter_orders import LookOrder, MoveOrder, progress_fields
@@ -26,19 +26,17 @@ from millpond.process.letter_orders import LookOrder, MoveOrder, progress_fields
 #: Letters, and groups of them, that the page shows.
 MAX_PAGE_LETTERS, MAX_PAGE_GROUPS = 100, 50
 
-Headers = tuple[tuple[str, str], ...]
 Order = TypeVar("Order")
-_BAD = PageAnswer(HTTPStatus.BAD_REQUEST, b"Bad Request\n")
-_NOT_FOUND = PageAnswer(HTTPStatus.NOT_FOUND, b"Not Found\n")
+_BAD = plain_answer(HTTPStatus.BAD_REQUEST, "Bad Request")
+_NOT_FOUND = plain_answer(HTTPStatus.NOT_FOUND, "Not Found")
 
 
 class LetterPages:
     """What the page asks of `desk`, and its answers. `can_act`: a token is set, without which nothing is changed."""
 
-    def __init__(self, desk: LetterDesk, can_act: bool, headers: Headers = ()) -> None:
+    def __init__(self, desk: LetterDesk, can_act: bool) -> None:
         self._desk = desk
         self._can_act = can_act
-        self._headers = headers
 
     @property
     def pages(self) -> dict[str, Page]:
@@ -52,14 +50,14 @@ class LetterPages:
     def _state(self, request: PageRequest) -> PageAnswer:
         move = self._desk.progress
         fields = {"queues": self._desk.names, "can_act": self._can_act}
-        return self._json({**fields, "move": progress_fields(move) if move is not None else None})
+        return _json({**fields, "move": progress_fields(move) if move is not None else None})
 
     def _look(self, request: PageRequest) -> PageAnswer:
         if (order := _order(request, LookOrder)) is None:
             return _BAD
         if order.queue not in self._desk.names:
             return _NOT_FOUND
-        return PageAnswer(HTTPStatus.OK, self._looking(order, request.asker), "application/json", self._headers)
+        return json_answer(self._looking(order, request.asker))
 
     def _looking(self, order: LookOrder, who: str) -> Iterator[bytes]:
         """The answer in one part, which may take longer than a connection that says nothing."""
@@ -77,18 +75,19 @@ class LetterPages:
         if (order := _order(request, MoveOrder)) is None:
             return _BAD
         try:
-            return self._json({"move": progress_fields(self._desk.start(order, request.asker))}, HTTPStatus.ACCEPTED)
+            return _json({"move": progress_fields(self._desk.start(order, request.asker))}, HTTPStatus.ACCEPTED)
         except LettersUnknown:
             return _NOT_FOUND
         except LettersRefused as error:
-            return self._json({"error": shown(error)}, HTTPStatus.CONFLICT)
+            return _json({"error": shown(error)}, HTTPStatus.CONFLICT)
 
     def _stop(self, request: PageRequest) -> PageAnswer:
         move = self._desk.stop(request.asker)
-        return self._json({"move": progress_fields(move) if move is not None else None})
+        return _json({"move": progress_fields(move) if move is not None else None})
 
-    def _json(self, fields: dict[str, Any], status: HTTPStatus = HTTPStatus.OK) -> PageAnswer:
-        return PageAnswer(status, msgspec.json.encode(fields), "application/json", self._headers)
+
+def _json(fields: dict[str, Any], status: HTTPStatus = HTTPStatus.OK) -> PageAnswer:
+    return json_answer(msgspec.json.encode(fields), status)
 
 
 def _order(request: PageRequest, kind: type[Order]) -> Order | None:

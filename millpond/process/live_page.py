@@ -12,7 +12,7 @@ from millpond.app.http_settings import HttpSettings
 from millpond.http.gated_pages import NO_PAGES, GatedPages, Page
 from millpond.http.page_access import AccessRules, Purpose
 from millpond.http.page_frame import page_html
-from millpond.http.page_request import PageAnswer, PageRequest
+from millpond.http.page_request import PageAnswer, PageRequest, json_answer, plain_answer
 from millpond.process.core import Core
 from millpond.process.history import History, HistoryPlace
 from millpond.process.letter_desk import LetterDesk
@@ -24,14 +24,6 @@ from millpond.process.snapshot import snapshot_json
 MAX_VIEWERS, EVENT_SECONDS, STREAM_SECONDS = 4, 1.0, 300.0
 #: Handlers that run, in one snapshot of a stream: a page of a thousand rows helps nobody.
 MAX_STREAMED_RUNNING = 50
-_JSON = "application/json"
-_GUARDS = (
-    ("X-Content-Type-Options", "nosniff"),
-    ("X-Frame-Options", "DENY"),
-    ("Referrer-Policy", "no-referrer"),
-    ("Cross-Origin-Resource-Policy", "same-origin"),
-    ("Cross-Origin-Opener-Policy", "same-origin"),
-)
 _POLICY = (
     "default-src 'none'; script-src 'nonce-{0}'; style-src 'nonce-{0}'; connect-src 'self'; img-src data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -45,7 +37,7 @@ class LivePage:
         self, settings: HttpSettings, core: Core, observer: Observer, history: History, desk: LetterDesk
     ) -> None:
         self._settings = settings
-        self._letters = LetterPages(desk, bool(settings.token), _GUARDS)
+        self._letters = LetterPages(desk, bool(settings.token))
         self._core = core
         self._observer = observer
         self._history = history
@@ -66,24 +58,18 @@ class LivePage:
         nonce = token_urlsafe(18)
         body = page_html(nonce)
         policy = ("Content-Security-Policy", _POLICY.format(nonce))
-        return PageAnswer(HTTPStatus.OK, body, "text/html; charset=utf-8", (policy, *_GUARDS))
+        return PageAnswer(HTTPStatus.OK, body, "text/html; charset=utf-8", (policy,))
 
     def _status(self, request: PageRequest) -> PageAnswer:
-        return PageAnswer(
-            HTTPStatus.OK,
-            snapshot_json(self._observer.take(bodies=self._settings.show_bodies, failures=True)),
-            _JSON,
-            _GUARDS,
-        )
+        return json_answer(snapshot_json(self._observer.take(bodies=self._settings.show_bodies, failures=True)))
 
     def _whole_history(self, request: PageRequest) -> PageAnswer:
-        return PageAnswer(HTTPStatus.OK, msgspec.json.encode(self._history.since(HistoryPlace())), _JSON, _GUARDS)
+        return json_answer(msgspec.json.encode(self._history.since(HistoryPlace())))
 
     def _events(self, request: PageRequest) -> PageAnswer:
         if self._viewers >= MAX_VIEWERS:
-            text = f"{MAX_VIEWERS} viewers look at this worker already\n"
-            return PageAnswer(HTTPStatus.SERVICE_UNAVAILABLE, text.encode())
-        return PageAnswer(HTTPStatus.OK, self._stream(), "text/event-stream", _GUARDS)
+            return plain_answer(HTTPStatus.SERVICE_UNAVAILABLE, f"{MAX_VIEWERS} viewers look at this worker already")
+        return PageAnswer(HTTPStatus.OK, self._stream(), "text/event-stream")
 
     def _stream(self) -> Iterator[bytes]:
         self._viewers += 1

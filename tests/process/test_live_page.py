@@ -198,6 +198,14 @@ def test_what_comes_through_a_proxy_is_asked_for_the_token(one):
     assert ask(one(), "GET /status", HOST, forwarded, bearer)[0] == 403
 
 
+def test_no_answer_behind_the_gate_can_be_framed_guessed_or_read_by_another_site(one):
+    server = one()
+    for path, host, status in (("/", HOST, 200), ("/letters", HOST, 200), ("/status", "Host: other.example", 421)):
+        found, headers, _ = ask(server, f"GET {path}", host)
+        assert (found, headers["x-frame-options"], headers["x-content-type-options"]) == (status, "deny", "nosniff")
+        assert headers["cross-origin-resource-policy"] == "same-origin"
+
+
 def test_the_page_can_be_below_a_path_and_can_be_off(one):
     below = one(prefix="/worker")
     assert [ask(below, f"GET {path}", HOST)[0] for path in ("/worker/", "/worker/status", "/status")] == [200, 200, 404]
