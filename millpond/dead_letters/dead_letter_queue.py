@@ -10,7 +10,7 @@ print(letters.replay(Selection(types=["email.send"], reason="timed out")))
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 
 import msgspec
 
@@ -58,9 +58,14 @@ class Look(msgspec.Struct):
     @property
     def summary(self) -> str:
         """How much of the queue was seen."""
-        about = "an unknown number" if self.about is None else f"about {self.about:,}"
+        about = "an unknown number" if self.about is None else f"about {max(self.about, self.looked):,}"
         text = f"looked at {self.looked:,} of {about}"
         return f"{text} ({FIFO_REACH})" if self.hides_groups else text
+
+    def has_all(self, seen: int, fresh: Sequence[Letter], began: float) -> bool:
+        """Whether as many were seen as SQS counted, and the last receive brought only later ones (ms since epoch)."""
+        newer = bool(fresh) and all(one.received.sent_ms > began for one in fresh)
+        return newer and self.about is not None and seen >= self.about
 
 
 class DeadLetterQueue:
@@ -103,12 +108,15 @@ class DeadLetterQueue:
     ) -> Look:
         """Receive up to this many letters under a short lease, and give them back.
 
+        It ends at letters that came after its start: while a handler fails, they would come for ever.
         `trim` makes of each letter that is meant what is kept of it: 300 bodies can be 300 MB.
         """
-        search, sweep = Search(selection), self._sweep(LOOK_LEASE_SECONDS)
-        look = Look([], 0, sweep.about)
+        search, sweep, began = Search(selection), self._sweep(LOOK_LEASE_SECONDS), time.time() * 1000
+        look, fresh = Look([], 0, sweep.about), list[Letter]()
         try:
             while not (sweep.ended or self.stop.asked or search.is_over) and sweep.seen < most:
+                if look.has_all(sweep.seen, fresh, began):
+                    break
                 fresh = sweep.step(min(MAX_BATCH, most - sweep.seen))
                 look.letters += [trim(one) for one in taking_turns(fresh) if search.takes(one)]
                 sweep.keep()

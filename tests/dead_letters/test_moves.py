@@ -33,6 +33,20 @@ def test_a_look_takes_nothing_and_says_how_much_it_saw(letters):
     assert len(letters.queue.look(ALL, most=100).letters) == 25
 
 
+def test_a_look_ends_while_letters_keep_coming(letters):
+    letters.put(5)
+    came = []
+
+    def another(letter):
+        if len(came) < 60:
+            came.extend(letters.put(1, first=100 + len(came)))
+        return letter
+
+    look = letters.queue.look(ALL, trim=another)
+    assert 5 <= look.looked <= 15  # one receive at most after those that were there
+    assert look.summary == f"looked at {look.looked} of about {look.looked}"
+
+
 def test_letters_of_all_kinds_are_listed_and_move(letters):
     letters.put(1)
     letters.put_bare("no JSON at all")
