@@ -38,7 +38,7 @@ def status_page(now: Snapshot, before: Snapshot | None = None) -> list[str]:
 
 QUEUE_COLUMNS = (
     *("queue", "state", "in hand", "ready", "held", "oldest"),
-    *("done/s", "succeeded", "failed", "waiting", "dead"),
+    *("done/s", "succeeded", "failed", "waiting", "dead", "counted"),
 )
 TYPE_COLUMNS = ("type", "handler", "running", "held", "succeeded", "retried", "dead-lettered", "limits", "breaker")
 #: Of the last minute, where the live page is on: else nobody keeps the times.
@@ -62,6 +62,7 @@ def _queue_row(queue: QueueSnapshot, now: Snapshot, before: Snapshot | None) -> 
         f"{failed:,}",
         _count(depth.visible if depth is not None else None),
         _count(depth.dead_letters if depth is not None else None),
+        f"{max(0.0, now.taken - depth.asked):.0f} s ago" if depth is not None else "",
     )
 
 

@@ -123,6 +123,7 @@ def _snapshots(options: Namespace) -> list[Snapshot]:
             found.append(fetch_snapshot(url))
         except (OSError, ValueError, msgspec.DecodeError) as error:
             why = getattr(error, "reason", error)
+            why = (why.strerror if isinstance(why, OSError) else None) or why
             print(f"{shown(url)} does not answer as the page of a worker does: {shown(why)}", file=sys.stderr)
     return found
 

@@ -34,6 +34,7 @@ async function post(path, order) {
   } catch {
     throw new Error("the worker does not answer");
   }
+  if (answer.status === 401 && !token) throw new Error("give the token: [http] token of this worker's settings (HTTP_TOKEN)");
   if (ANSWERS[answer.status]) throw new Error(ANSWERS[answer.status]);
   const fields = await answer.json();
   if (fields.error) throw new Error(fields.error);

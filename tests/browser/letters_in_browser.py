@@ -199,6 +199,8 @@ def test_a_wrong_token_is_said_to_be_wrong_and_the_browser_asks_for_none_itself(
     worker = start()
     fail(worker, number=1)
     opened(browser, worker)
+    look(browser, "")
+    assert browser.run(TEXT.format("letters-said")).startswith("give the token: [http] token of this worker's settings")
     look(browser, "another-token-than-this")
     assert browser.run(TEXT.format("letters-said")) == "the token is not right: give the one of [http] token"
     assert browser.run("document.getElementById('letters-found').hidden")

@@ -1,6 +1,7 @@
 """`worker.py status`, `top` and the commands that steer: which workers they find, what they print, their exit codes."""
 
 import logging
+import socket
 
 import gevent
 import msgspec
@@ -157,9 +158,11 @@ def test_status_is_a_sentence_and_tables_or_json(workers, capsys):
 
 
 def test_the_tables_have_what_waits_what_is_dead_the_breaker_and_what_runs():
-    lines = status_page(replace(FULL, running=[RUNNING], running_number=1))
+    [queue] = FULL.queues
+    queue = replace(queue, depth=replace(queue.depth, asked=FULL.taken - 41))
+    lines = status_page(replace(FULL, queues=[queue], running=[RUNNING], running_number=1))
     by_word = {line.split()[0]: line for line in lines if line}
-    assert by_word["emails"].split()[-4:] == ["970", "0", "900", "3"]
+    assert by_word["emails"].split()[-7:] == ["970", "0", "900", "3", "41", "s", "ago"]  # SQS was asked then
     assert "open: down" in "\n".join(lines)
     assert lines[-1].split() == [
         "email.send",
@@ -233,6 +236,15 @@ def test_what_is_no_page_of_a_worker_is_named_and_exit_1(page, capsys, body):
     page.script.append(answer(body))
     assert main(["status", "--url", page.url]) == 1
     assert f"{page.url} does not answer as the page of a worker does" in capsys.readouterr().err
+
+
+def test_a_refused_connection_is_named_without_its_number(capsys):
+    with socket.socket() as nobody:  # bound, and it does not listen
+        nobody.bind(("127.0.0.1", 0))
+        assert main(["status", "--url", f"127.0.0.1:{nobody.getsockname()[1]}"]) == 1
+    said = capsys.readouterr().err
+    assert "Connection refused" in said
+    assert "Errno" not in said
 
 
 def test_a_url_of_another_scheme_is_not_opened(capsys):
