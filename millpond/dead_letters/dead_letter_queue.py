@@ -205,7 +205,7 @@ class DeadLetterQueue:
         return next(named, None) if name else None
 
     def _mover(self, rate: float, advance: Callable[[int], object], done: Moved | None) -> Mover:
-        return Mover(self._sweep(MOVE_LEASE_SECONDS, time.time() * 1000), self.stop, rate, advance, done)
+        return Mover(self._sweep(MOVE_LEASE_SECONDS, self.queue.now() * 1000), self.stop, rate, advance, done)
 
     def _move(
         self,

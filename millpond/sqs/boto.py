@@ -25,6 +25,7 @@ from millpond.sqs.queue import CALL_SECONDS, POLL_GRACE_SECONDS
 from millpond.sqs.queue_url import is_loopback
 from millpond.sqs.requests import Request, as_parameters
 from millpond.sqs.shapes import MAX_TOLD
+from millpond.sqs.signed_calls import moment_of
 from millpond.sqs.sqs_queue import Sqs
 
 Read = TypeVar("Read")
@@ -64,21 +65,27 @@ class BotoSqs(Sqs):
     def _call(self, name: str, parameters: dict[str, Any], read: Callable[[bytes], Read]) -> Read:
         method = getattr(self.poll if name == "ReceiveMessage" else self.settle, xform_name(name))
         try:
-            return read(self._body(method, parameters))
+            return read(self._answer(method, parameters)["body"])
         except Exception as error:  # botocore stumbles over garbage with KeyError, AttributeError and worse
             raise _queue_error(name, error) from error
 
-    def _body(self, method: Callable[..., Any], parameters: dict[str, Any]) -> bytes:
+    def date(self, request: Request) -> float | None:
+        asked = lambda: self._answer(self.settle.get_queue_attributes, as_parameters(request))  # noqa: E731
+        try:
+            return moment_of(within(CALL_SECONDS, asked)["ResponseMetadata"]["HTTPHeaders"].get("date", ""))
+        except Exception as error:
+            raise _queue_error("GetQueueAttributes", error) from error
+
+    def _answer(self, method: Callable[..., Any], parameters: dict[str, Any]) -> dict[str, Any]:
         """The answer to a call that is made once; twice only where SQS refuses the keys and there are others."""
         keys = self.credentials.keys()
         try:
-            answer = method(**parameters)
+            answer: dict[str, Any] = method(**parameters)
         except QueueError as error:
             if error.code not in KEY_CODES or self.credentials.renew(keys) == keys:
                 raise
             answer = method(**parameters)
-        body: bytes = answer["body"]
-        return body
+        return answer
 
 
 def _client(session: boto3.Session, endpoint_url: str, read_seconds: int, connections: int) -> Any:

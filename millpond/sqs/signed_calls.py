@@ -77,7 +77,7 @@ class SignedCalls:
         """The keys, and the seconds to add to our time, for a second try; None where it could not help."""
         codes, text = answers.error_names(answer.header("x-amzn-query-error"), answer.body)
         if is_skew(frozenset(codes), text):
-            server_time = _time_of(answer)
+            server_time = moment_of(answer.header("date"))
             return (keys, server_time - time()) if server_time is not None else None
         if KEY_CODES.intersection(codes):
             renewed = self.credentials.renew(keys, end - monotonic())
@@ -118,10 +118,10 @@ def _frame(site: Site, name: str, keys: Keys, date: str) -> tuple[bytes, sigv4.S
 repeated_request = lru_cache(maxsize=32)(signed_request)
 
 
-def _time_of(answer: HttpAnswer) -> float | None:
-    """The Date of an answer, in seconds since the epoch; None where there is none between 1970 and 2100."""
+def moment_of(text: str) -> float | None:
+    """The Date of an answer, in seconds since the epoch; None where it is none between 1970 and 2100."""
     try:
-        date = parsedate_to_datetime(answer.header("date"))
+        date = parsedate_to_datetime(text)
         seconds = date.replace(tzinfo=date.tzinfo or UTC).timestamp()
     except Exception:  # the parser is made for e-mails: a zone of 20 digits is an OverflowError
         return None

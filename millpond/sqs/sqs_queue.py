@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
-from time import monotonic
+from time import monotonic, time
 from typing import TypeVar
 
-from millpond.errors import Unreachable
+from millpond.errors import QueueError, Unreachable
 from millpond.sqs import answers, requests
 from millpond.sqs.entries import send_apart
 from millpond.sqs.queue import CALL_SECONDS, POLL_GRACE_SECONDS, Entry, Failure, Received
@@ -20,6 +21,8 @@ from millpond.sqs.sigv4 import Keyring
 Read = TypeVar("Read")
 
 
+#: A Date is cut to the second, and the answer takes a moment: ours and SQS's clock agree where they differ by less.
+AGREE_SECONDS = 2.0
 #: The drain leaves even its last call a chance.
 LEAST_DRAIN_SECONDS = 0.5
 
@@ -36,6 +39,13 @@ class Sqs(ABC):
         """One call of this name (ReceiveMessage), its answer as `read` has it. It ends within these seconds.
 
         Raises QueueError, whatever comes back; before anything is sent, what `requests.as_json` raises.
+        """
+
+    @abstractmethod
+    def date(self, request: Request) -> float | None:
+        """The Date of the answer to GetQueueAttributes: seconds since the epoch by SQS's own clock; None: unknown.
+
+        Raises QueueError.
         """
 
     def queue(self, url: str) -> SqsQueue:
@@ -92,6 +102,13 @@ class SqsQueue:
     def attributes(self) -> dict[str, str]:
         return self._short_call("GetQueueAttributes", requests.attributes(self.url), answers.read_attributes)
 
+    def now(self) -> float:
+        """The time by SQS's clock, which its messages have, in seconds since the epoch; ours where the two agree."""
+        self.calls += 1
+        with suppress(QueueError):
+            return time_there(self.sqs.date(requests.attributes(self.url)), time())
+        return time()
+
     def dead_letters(self, redrive: Redrive) -> SqsQueue | None:
         """The dead-letter queue that its redrive policy names, which is where the queue is; None: it names none."""
         if not redrive.name:
@@ -107,3 +124,11 @@ class SqsQueue:
 
     def _call_seconds(self) -> float:
         return min(CALL_SECONDS, max(LEAST_DRAIN_SECONDS, self._end - monotonic()))
+
+
+def time_there(date: float | None, ours: float) -> float:
+    """The time by the clock of a server whose answer had this Date just now: ours where the two agree, or it has none.
+
+    Else the end of that second: what was sent before is surely before it.
+    """
+    return ours if date is None or abs(date - ours) < AGREE_SECONDS else date + 1.0

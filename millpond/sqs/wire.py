@@ -10,9 +10,10 @@ from millpond.foreign.text import shown
 from millpond.foreign.trace import describe
 from millpond.sqs import answers
 from millpond.sqs.http_connection import TOO_LARGE
+from millpond.sqs.queue import CALL_SECONDS
 from millpond.sqs.requests import Request, as_json
 from millpond.sqs.shapes import MAX_TOLD
-from millpond.sqs.signed_calls import SignedCalls
+from millpond.sqs.signed_calls import SignedCalls, moment_of
 from millpond.sqs.sqs_queue import Sqs
 
 Read = TypeVar("Read")
@@ -38,3 +39,7 @@ class WireSqs(SignedCalls, Sqs):
             raise Unreachable(f"{name}: no memory for the answer", TOO_LARGE) from error
         except Exception as error:  # nested 10,000 deep, numbers of 5,000 digits: each reader has its own errors
             raise Unanswered(f"{name}: the answer is not from SQS: {describe(error)}") from error
+
+    def date(self, request: Request) -> float | None:
+        answer = self.answer("GetQueueAttributes", as_json(request), CALL_SECONDS)
+        return moment_of(answer.header("date"))

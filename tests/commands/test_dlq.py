@@ -507,6 +507,14 @@ def test_a_limit_counts_for_sqss_own_letters_too(run, letters):
     assert letters.counts(letters.dead_url) == (3, 0)
 
 
+def test_letters_of_sqs_are_edited_before_they_go_back_too(run, letters, editor):
+    spent(letters, 1)
+    editor("""text = '{"to": "bo@example.com"}'""")
+    assert run("replay", "--all", "--edit")[0] == 0
+    [message] = letters.take(letters.url)
+    assert json.loads(message["Body"])["payload"] == {"to": "bo@example.com"}
+
+
 def test_letters_of_a_worker_among_them_are_moved_by_the_command(run, letters):
     spent(letters, 3)
     letters.put(4)

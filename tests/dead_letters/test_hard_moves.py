@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,7 +13,9 @@ from millpond.dead_letters.dead_letter_queue import DeadLetterQueue
 from millpond.dead_letters.selection import Selection
 from millpond.dead_letters.sweep import Sweep
 from millpond.errors import Unanswered
-from millpond.sqs.queue import MISSING, Attribute
+from millpond.local import LocalSqs
+from millpond.local import server as local_server
+from millpond.sqs.queue import MISSING, Attribute, Failure
 from millpond.sqs.sqs_queue import SqsQueue
 from tests.dead_letters.letters import Letters, letter
 
@@ -150,6 +153,26 @@ def test_leases_are_kept_from_batch_to_batch_however_slow_the_queue_is(fifo: Let
     assert (done.moved, done.kept) == (10, [])
 
 
+def test_leases_are_kept_while_what_was_refused_at_first_goes_again(letters, monkeypatch):
+    """By then no receive is made any more, beside which they would be kept."""
+    ids = letters.put(30)
+    monkeypatch.setattr(dead_letter_queue, "MOVE_LEASE_SECONDS", 2)
+    monkeypatch.setattr(sweep, "CALL_SECONDS", 0.5)
+    send, calls = SqsQueue.send, []
+
+    def send_again(self, entries):
+        calls.append(len(entries))
+        if len(calls) <= 3:
+            return [*send(self, entries[:1]), *[Failure("ServiceUnavailable")] * (len(entries) - 1)]
+        time.sleep(0.7)
+        return send(self, entries)
+
+    monkeypatch.setattr(SqsQueue, "send", send_again)
+    done = letters.queue.replay(ALL)
+    assert (done.moved, done.kept, calls) == (30, [], [10, 10, 10, 10, 10, 7])
+    assert letters.event_ids(letters.url) == ids
+
+
 def test_a_binary_attribute_and_a_group_go_on_to_a_standard_queue_too(fifo: Letters, server):
     """Of a FIFO dead-letter queue to a standard one: its groups are those of a fair queue."""
     blob = Attribute("Binary.png", bytes(range(256)))
@@ -183,3 +206,29 @@ def test_a_stop_during_the_sample_begins_no_move_of_sqs(letters):
     assert letters.queue.suits_sqs()
     letters.queue.stop.asked = True
     assert not letters.queue.suits_sqs()
+
+
+@pytest.mark.parametrize("ahead", [-3_600.0, 3_600.0])
+@pytest.mark.parametrize("client", ["wire", "boto3"])
+def test_what_is_newer_goes_by_the_clock_of_sqs_not_by_ours(monkeypatch, ahead, client):
+    """A machine an hour behind would leave every letter of the last hour; one ahead would replay what comes later."""
+    moved = []
+    now = lambda: time.time() + ahead + 2 * bool(moved)  # noqa: E731
+    monkeypatch.setattr(local_server, "time", SimpleNamespace(time=now, monotonic=time.monotonic))
+    monkeypatch.setenv("SQS_CLIENT", client)
+    monkeypatch.setattr(local_server, "STOP_SECONDS", 0)
+    server = LocalSqs(port=0)
+    server.start()
+    try:
+        letters = Letters(server)
+        letters.put(20)
+
+        def advance(step):
+            moved.append(step)
+            if len(moved) == 1:
+                letters.put(10, first=500)
+
+        done = letters.queue.replay(ALL, advance=advance)
+    finally:
+        server.stop()
+    assert (done.moved, done.newer) == (20, 10)

@@ -426,6 +426,7 @@ def test_a_look_keeps_what_is_left_of_a_letter(letters):
 def test_long_work_lets_others_run(monkeypatch):
     pauses = []
     monkeypatch.setattr(turns.time, "sleep", pauses.append)
+    monkeypatch.setattr(turns, "UNSHARED_SECONDS", 10.0)
     assert list(turns.taking_turns(range(100))) == [*range(100)]
     assert pauses == []
     monkeypatch.setattr(turns, "UNSHARED_SECONDS", -1.0)

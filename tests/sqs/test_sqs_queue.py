@@ -14,7 +14,7 @@ from millpond.errors import QueueError, Unanswered
 from millpond.sqs.clients import connect
 from millpond.sqs.queue import Entry
 from millpond.sqs.redrive import Redrive
-from millpond.sqs.sqs_queue import Sqs
+from millpond.sqs.sqs_queue import Sqs, time_there
 from tests.http_server import Server
 
 SECONDS = 0.3
@@ -85,6 +85,9 @@ class Asked(Sqs):
     def call(self, name, request, seconds, read):
         self.seconds.append(seconds)
         return read(b'{"Attributes": {}, "QueueUrl": "http://x/1/dead"}')
+
+    def date(self, request):
+        return None
 
 
 SETTLING = [name for name in CALLS if name != "ReceiveMessage"]
@@ -173,3 +176,10 @@ def test_a_send_of_an_application_has_the_time_that_it_is_given():
     asked = Asked()
     asked.queue("https://queue.example/1/q").send([Entry("x")], 0.2)
     assert asked.seconds == [pytest.approx(0.2)]
+
+
+@pytest.mark.parametrize(
+    ("date", "there"), [(None, 100.0), (98.5, 100.0), (101.5, 100.0), (700.0, 701.0), (40.0, 41.0)]
+)
+def test_the_time_at_sqs_is_ours_but_where_its_date_differs(date, there):
+    assert time_there(date, 100.0) == there
