@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from millpond.observe.last_hour import MinuteSummary
+from millpond.observe.last_minute import ERRORS
 from millpond.observe.screen import plain_table
 from millpond.process.dump import worker_line
 from millpond.process.failure_groups import FailureGroup
@@ -49,7 +50,7 @@ RUNNING_COLUMNS = ("running", "queue", "event id", "attempt", "seconds", "lease 
 
 def _queue_row(queue: QueueSnapshot, now: Snapshot, before: Snapshot | None) -> Sequence[str]:
     outcomes, depth = queue.outcomes, queue.depth
-    failed = sum(number for cause, number in queue.causes.items() if cause in ("failed", "timed_out"))
+    failed = sum(number for cause, number in queue.causes.items() if cause in ERRORS)
     return (
         queue.name,
         queue.state,
@@ -111,7 +112,7 @@ def _failing_row(group: FailureGroup, now: Snapshot) -> Sequence[str]:
         group.event_type,
         group.last_queue,
         f"{group.count:,}",
-        f"{now.taken - group.last:.0f} s ago",
+        f"{max(0.0, now.taken - group.last):.0f} s ago",
         group.last_event_id,
         group.last_error[:MAX_FAILING_ERROR],
     )

@@ -202,6 +202,15 @@ def test_what_has_failed_stands_between_the_types_and_what_runs():
     assert [lines[first - 1], lines[first + 6], lines[first + 7].split()[0]] == ["", "", "running"]
 
 
+def test_what_failed_of_a_queue_is_what_the_page_and_the_error_rate_count():
+    """Rejected and undecodable ones were left out: with every message refused the column said 0."""
+    causes = {"failed": 1, "timed_out": 20, "rejected": 300, "undecodable": 4_000, "unavailable": 50_000}
+    lines = status_page(replace(FULL, queues=[replace(FULL.queues[0], causes=causes)]))
+    [head] = [line for line in lines if line.startswith("queue ")]
+    [row] = [line for line in lines if line.startswith("emails ")]
+    assert row[head.index("failed") :].split()[0] == "4,321"
+
+
 def test_rates_are_of_the_time_between_two_looks():
     later = replace(FULL, taken=FULL.taken + 2.0, queues=[replace(FULL.queues[0], outcomes={"succeeded": 990})])
     [row] = [line for line in status_page(later, FULL) if line.startswith("emails")]
