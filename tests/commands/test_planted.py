@@ -380,6 +380,7 @@ def mail(project, capsys, monkeypatch):
     return check
 
 
+@pytest.mark.clock
 @pytest.mark.parametrize(
     ("extensions", "script", "settings", "level", "text", "mend"),
     [
