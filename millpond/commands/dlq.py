@@ -137,13 +137,10 @@ def _dry_run(dlq: DlqCommand, selection: Selection, what: str) -> int:
 def _move(dlq: DlqCommand, move: Callable[[Callable[[int], object]], Moved], what: str, shows_bar: bool = True) -> int:
     count = dlq.letters.count()
     total = dlq.options.limit or len(dlq.options.ids) or count
-    if shows_bar:
-        with screen.progress(what, total) as advance:
-            done = move(advance)
-    else:
-        done = move(bool)
+    with screen.progress(what, total) if shows_bar else nullcontext(bool) as advance:
+        done = move(advance)
     print(_as_json(done) if dlq.options.json else f"{screen.counted(done.moved, 'letter')} {what}", flush=True)
-    _say_rest(done, what)
+    _print_rest(done, what)
     is_early = bool(dlq.options.limit or done.stopped or (dlq.options.ids and not done.missing))
     if done.moved <= done.looked < count - done.newer and not is_early:
         why = OTHERS_HOLD
@@ -160,7 +157,7 @@ def _as_json(done: Moved) -> str:
     return json.dumps({**fields, "kept": kept, **ids, "stopped": shown(done.stopped)})
 
 
-def _say_rest(done: Moved, what: str) -> None:
+def _print_rest(done: Moved, what: str) -> None:
     """Print what was not done, and why."""
     for one in done.missing:
         print(missing_text(one), file=sys.stderr)

@@ -23,6 +23,8 @@ from millpond.process.snapshot import Snapshot, read_snapshot
 
 #: Workers that are asked at once: one whose hub is held up takes five seconds.
 ASKED_AT_ONCE = 16
+#: Characters of what a worker answers.
+MAX_CONTROL_TEXT = 2_000
 _CLEAR = "\x1b[H\x1b[J"
 
 
@@ -101,13 +103,9 @@ def _give(worker: FoundWorker, order: Order) -> int:
     except (OSError, msgspec.DecodeError) as error:
         print(f"pid {worker.snapshot.worker.pid} does not answer: {shown(error)}", file=sys.stderr)
         return LEFT
-    text = f"pid {worker.snapshot.worker.pid}: {shown(answer.text, MAX_SAID)}"
+    text = f"pid {worker.snapshot.worker.pid}: {shown(answer.text, MAX_CONTROL_TEXT)}"
     print(text, file=sys.stdout if answer.done else sys.stderr, flush=True)
     return FINISHED if answer.done else LEFT
-
-
-#: Characters of what a worker says.
-MAX_SAID = 2_000
 
 
 def _snapshots(options: Namespace) -> list[Snapshot]:
@@ -141,14 +139,10 @@ def fetch_snapshot(url: str) -> Snapshot:
 
 def _show(options: Namespace) -> int:
     found = _snapshots(options)
-    if options.json:
-        pages = [[msgspec.json.encode(snapshot).decode()] for snapshot in found]
-    else:
-        pages = [
-            ["", *status_page(snapshot)] if index else status_page(snapshot) for index, snapshot in enumerate(found)
-        ]
-    for page in pages:
-        print("\n".join(page), flush=True)
+    as_json = options.json
+    pages = [msgspec.json.encode(one).decode() if as_json else "\n".join(status_page(one)) for one in found]
+    if found:
+        print(("\n" if as_json else "\n\n").join(pages), flush=True)
     return FINISHED if found else LEFT
 
 

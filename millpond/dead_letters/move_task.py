@@ -68,13 +68,11 @@ def follow_task(
                 asked = True
             task = _state(queue, arn)
             last_answer = time.monotonic()
-        except (Throttled, Unreachable) as error:
-            if time.monotonic() - last_answer > SILENT_SECONDS:
+        except QueueError as error:
+            is_silent = time.monotonic() - last_answer > SILENT_SECONDS
+            if is_silent or not isinstance(error, Throttled | Unreachable):
                 done.stopped = f"SQS does not say how its move goes on, and it may go on: {error}"
                 return done, False
-        except QueueError as error:
-            done.stopped = f"SQS does not say how its move goes on, and it may go on: {error}"
-            return done, False
         else:
             advance(task.moved - done.moved)
             done.moved = task.moved

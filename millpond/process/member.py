@@ -81,7 +81,7 @@ class Member:
         self._known_quiet: tuple[str, ...] = ()  # as its process knows it
         self._since = 0.0
         self.link: socket.socket | None = None
-        self._heard = b""
+        self._unread = b""
 
     @property
     def is_alive(self) -> bool:
@@ -96,20 +96,20 @@ class Member:
             seat = f"{theirs.fileno()} {self.number} {msgspec.json.encode(self.quiet).decode()}"
             environ = {**os.environ, PARENT_VARIABLE: seat}
             self.pid = os.posix_spawn(sys.executable, [sys.executable, *command], environ, setsigmask=STEERING)
-        self.state, self._since, self.link, self._heard, self.books = MemberState.BOOTING, now, ours, b"", None
+        self.state, self._since, self.link, self._unread, self.books = MemberState.BOOTING, now, ours, b"", None
         self.why = ""
         self._known_quiet = self.quiet
 
-    def hear(self) -> bool:
+    def read_words(self) -> bool:
         """Read what it has said. True: it has just become ready."""
         was = self.state
         with suppress(OSError):
             while self.link is not None:
                 more = self.link.recv(_LINK_BYTES)
-                self._heard += more
+                self._unread += more
                 if not more:  # its end, or it has closed all that it had open
                     self._close()
-        *lines, self._heard = self._heard.split(b"\n")
+        *lines, self._unread = self._unread.split(b"\n")
         for line in lines:
             with suppress(msgspec.DecodeError):  # a library that wrote to a descriptor not its own ends no parent
                 self._note(msgspec.json.decode(line, type=Word))
@@ -139,7 +139,7 @@ class Member:
         return exit_code_of(status, asked)
 
     def ended(self, now: float) -> None:
-        """Its process is no more, and all that it said is heard."""
+        """Its process is no more, and all its words are read."""
         self._close()
         was_well = self.state is MemberState.READY and (now - self._since > WELL_SECONDS or self.why == OVER_MEMORY)
         self.ends = 1 if was_well else self.ends + 1

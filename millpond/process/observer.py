@@ -7,6 +7,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import attrgetter
 
 from millpond import __version__
 from millpond.engine.consumer import Consumer
@@ -37,6 +38,7 @@ MAX_RUNNING = 100
 MAX_FAILING = 10
 #: Characters of a body that is shown beside a handler that runs.
 MAX_BODY_LINE = 200
+_STARTED = attrgetter("started")
 
 
 def _nothing() -> None:
@@ -72,7 +74,7 @@ class Observer:
             worker=self._worker(),
             queues=[queue_of(consumer, now, wall_time, self.depths.get(consumer.name)) for consumer in consumers],
             types=types_of(consumers, running, now, self.hour.minutes if self.hour is not None else {}),
-            running=[running_of(one, now, bodies) for one in heapq.nsmallest(most_running, running, key=_started)],
+            running=[running_of(one, now, bodies) for one in heapq.nsmallest(most_running, running, key=_STARTED)],
             running_number=len(running),
             failures=self.failures.since(0)[: -MAX_FAILING - 1 : -1] if failures and self.failures is not None else [],
         )
@@ -83,7 +85,7 @@ class Observer:
 
     def longest_running(self) -> list[Delivery]:
         """The deliveries that are inside their handlers: those that have been for longest, MAX_RUNNING at most."""
-        return heapq.nsmallest(MAX_RUNNING, self._running(), key=_started)
+        return heapq.nsmallest(MAX_RUNNING, self._running(), key=_STARTED)
 
     def _running(self) -> list[Delivery]:
         consumers = self.queues.consumers if self.queues is not None else ()
@@ -122,10 +124,6 @@ class Observer:
             minute=self.hour.minute if self.hour is not None else None,
             log_level=logging.getLevelName(logging.getLogger().level).lower(),
         )
-
-
-def _started(delivery: Delivery) -> float:
-    return delivery.started
 
 
 def queue_of(consumer: Consumer, now: float, wall_time: float, depth: QueueDepth | None) -> QueueSnapshot:

@@ -80,7 +80,7 @@ class Parent:
         self._notifier.look(self._members, bool(self._why), now)
         self._wait(now)
         for member in self._members:
-            if member.hear():
+            if member.read_words():
                 self._boot_deaths = 0
         self._obey()
         self._reap(time.monotonic())
@@ -145,7 +145,7 @@ class Parent:
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
                 for member in self._members:
                     if member.pid == ended[0] and member.is_alive:
-                        member.hear()
+                        member.read_words()
                         asked = bool(self._why) and member.state is MemberState.BOOTING
                         self._note_end(member, member.end_by(ended[1], asked), now)
 

@@ -73,20 +73,20 @@ class ParentLink:
         """Let the worker be as quiet from its start as the one before it was; the parent learns of each change."""
         self._core = core
         steering.start_quiet(self._quiet)
-        steering.on_quiet = lambda queues: self._say(Word(quiet=tuple(sorted(queues))))
+        steering.on_quiet = lambda queues: self._send(Word(quiet=tuple(sorted(queues))))
 
     def ready(self, consumers: Sequence[Consumer]) -> None:
         self._consumers = consumers
-        self._say(Word(ready=True))
+        self._send(Word(ready=True))
 
     def draining(self) -> None:
         """Nothing: the parent sees the end of this process."""
 
     def ended(self) -> None:
         books = {consumer.name: _counts_of(consumer) for consumer in self._consumers}
-        self._say(Word(books=books, why=self._core.why if self._core is not None else ""))
+        self._send(Word(books=books, why=self._core.why if self._core is not None else ""))
 
-    def _say(self, word: Word) -> None:
+    def _send(self, word: Word) -> None:
         with suppress(OSError):  # the parent is gone, or does not read: nothing waits for it
             line = msgspec.json.encode(word) + b"\n"
             with _Socket(fileno=os.dup(self._descriptor)) as link:

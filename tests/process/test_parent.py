@@ -335,7 +335,7 @@ def said(member: Member, *words: Word) -> None:
         member._close()
         member.link = ours
         theirs.sendall(b"".join(msgspec.json.encode(word) + b"\n" for word in words))
-    member.hear()
+    member.read_words()
     assert member.link is None
 
 
@@ -373,7 +373,7 @@ def test_what_is_no_word_of_a_worker_ends_no_parent(parent):
         ours.setblocking(False)
         booting.link = ours
         theirs.sendall(b'stray\n\xff\n{"ready": 5}\n{"ready": true}\n')
-    assert booting.hear()
+    assert booting.read_words()
     assert booting.state is MemberState.READY
 
 
