@@ -36,7 +36,8 @@ async function post(path, order) {
   }
   if (answer.status === 401 && !token) throw new Error("give the token: [http] token of this worker's settings (HTTP_TOKEN)");
   if (ANSWERS[answer.status]) throw new Error(ANSWERS[answer.status]);
-  const fields = await answer.json();
+  // What is no JSON comes from a proxy, or the worker failed.
+  const fields = await answer.json().catch(() => ({error: `the answer is ${answer.status} without JSON: see the log of the worker, or of the proxy before it`}));
   if (fields.error) throw new Error(fields.error);
   return fields;
 }

@@ -207,6 +207,16 @@ def test_a_wrong_token_is_said_to_be_wrong_and_the_browser_asks_for_none_itself(
     assert worker.all("letters.looked") == []
 
 
+def test_the_page_of_a_proxy_that_waits_no_longer_is_said_to_be_none_of_the_worker(start, browser):
+    """It was shown as: Unexpected token '<', "<h1>Gateway"... is not valid JSON."""
+    worker = start()
+    opened(browser, worker)
+    browser.run("window.fetch = async () => new Response('<h1>Gateway Timeout</h1>', {status: 504})")
+    look(browser)
+    said = browser.run(TEXT.format("letters-said"))
+    assert said == "the answer is 504 without JSON: see the log of the worker, or of the proxy before it"
+
+
 def test_a_page_of_another_origin_and_one_that_rebinds_its_name_change_nothing(start, browser):
     """Even where they know the token: a browser says where they are from."""
     worker = start()
