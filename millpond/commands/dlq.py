@@ -12,7 +12,7 @@ from contextlib import closing, nullcontext
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 from millpond.app import discovery
 from millpond.app.config import AllSettings
@@ -183,23 +183,11 @@ def _print_rest(done: Moved, what: str) -> None:
 
 
 def _export(dlq: DlqCommand, selection: Selection) -> int:
-    path, limit = dlq.options.file, dlq.options.limit
-    number, unread, search = 0, 0, Search(selection)
-    count = dlq.letters.count() if dlq.options.all and not limit else 0
+    path, search = dlq.options.file, Search(selection)
+    count = dlq.letters.count() if dlq.options.all and not dlq.options.limit else 0
     try:
-        out: Any = open(path, "xb") if path else nullcontext(sys.stdout.buffer)  # noqa: SIM115  closed below
-    except OSError as error:
-        raise ConfigError(f"--file {path}: cannot be made: {error.strerror}") from None
-    try:
-        with out as file, closing(dlq.letters.read(search)) as letters:
-            for letter in islice(letters, limit or None):
-                if flaw := letter.received.flaw:
-                    unread += 1
-                    print(f"{letter.id} not exported: it cannot be read whole ({shown(flaw)})", file=sys.stderr)
-                    continue
-                file.write(line_of(letter))
-                number += 1
-            file.flush()
+        with open(path, "xb") if path else nullcontext(sys.stdout.buffer) as file:
+            number, unread = _write_letters(dlq, search, file)
     except OSError as error:
         where = f"--file {path}" if path else "standard output"
         raise ConfigError(f"{where}: cannot be written: {error.strerror}") from None
@@ -211,6 +199,21 @@ def _export(dlq: DlqCommand, selection: Selection) -> int:
         print("the reader of the export left before its end", file=sys.stderr)
     print(f"{screen.counted(number, 'letter')} exported; each is still in the queue", file=sys.stderr)
     return LEFT if dlq.stop.asked or unread or search.missing or has_left else FINISHED
+
+
+def _write_letters(dlq: DlqCommand, search: Search, file: BinaryIO) -> tuple[int, int]:
+    """How many were written, and how many could not be read whole."""
+    number = unread = 0
+    with closing(dlq.letters.read(search)) as letters:
+        for letter in islice(letters, dlq.options.limit or None):
+            if flaw := letter.received.flaw:
+                unread += 1
+                print(f"{letter.id} not exported: it cannot be read whole ({shown(flaw)})", file=sys.stderr)
+            else:
+                file.write(line_of(letter))
+                number += 1
+    file.flush()
+    return number, unread
 
 
 def _import(dlq: DlqCommand, selection: Selection) -> int:

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from millpond.app.config import AllSettings
@@ -41,39 +41,28 @@ Looked = Sequence[tuple[DlqCommand, Look]]
 def look_at_letters(settings: AllSettings, options: Namespace, selection: Selection, stop: Stop) -> int:
     """List or show letters; return the exit code. Raises ConfigError where no queue can be looked at."""
     names = [queue_name(settings, options.queue)] if options.queue or len(settings.queues) == 1 else [*settings.queues]
+    most = options.limit or (ALL if options.all or options.action == "show" else LOOK_LETTERS)
+    looked: list[tuple[DlqCommand, Look]] = []
     failures: list[str] = []
-    looked = list(_looks(settings, options, names, selection, stop, failures))
+    urls = set()  # several queues can share one, which is looked at once
+    for name in names:
+        if stop.asked:
+            break
+        try:
+            dlq = DlqCommand(settings, options, name, stop)
+            if dlq.letters.queue.url not in urls:
+                urls.add(dlq.letters.queue.url)
+                looked.append((dlq, dlq.letters.look(selection, most)))
+        except QueueError as error:
+            failures.append(f"dead letters of {name}: {with_advice(error, os.environ)}")
+        except ConfigError as error:
+            failures += error.findings
     if not looked:
         raise ConfigError(*failures)
     code = LOOK_ACTIONS[options.action](looked, selection, len(names) > 1)
     for text in failures:
         print(text, file=sys.stderr)
     return MISCONFIGURED if failures else code
-
-
-def _looks(
-    settings: AllSettings,
-    options: Namespace,
-    names: Sequence[str],
-    selection: Selection,
-    stop: Stop,
-    failures: list[str],
-) -> Iterator[tuple[DlqCommand, Look]]:
-    """One dead-letter queue after another; one that several queues share is looked at once."""
-    most = options.limit or (ALL if options.all or options.action == "show" else LOOK_LETTERS)
-    urls = set()
-    for name in names:
-        if stop.asked:
-            return
-        try:
-            dlq = DlqCommand(settings, options, name, stop)
-            if dlq.letters.queue.url not in urls:
-                urls.add(dlq.letters.queue.url)
-                yield dlq, dlq.letters.look(selection, most)
-        except QueueError as error:
-            failures.append(f"dead letters of {name}: {with_advice(error, os.environ)}")
-        except ConfigError as error:
-            failures += error.findings
 
 
 def _list(looked: Looked, selection: Selection, several: bool) -> int:

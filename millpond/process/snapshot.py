@@ -19,7 +19,7 @@ class SnapshotPart(msgspec.Struct, frozen=True, kw_only=True):
 class WorkerSnapshot(SnapshotPart, frozen=True, kw_only=True):
     """The process. `started` is in seconds since the epoch; `stuck`: slots that were written off.
 
-    `bytes_in_hand` counts large messages only; `memory_bytes` is what is resident, 0 where that is unknown.
+    `bytes_in_hand` counts large messages only; `memory_bytes`: resident now; without /proc the most ever.
     """
 
     name: str

@@ -177,7 +177,7 @@ def test_an_id_that_is_none_is_exit_code_1(run, letters, arguments):
         ),
         (["ls", "--limit", "0"], "0: a whole number, 1 or more"),
         (["import", "--file", "nosuch"], "--file nosuch: cannot be read"),
-        (["export", "--all", "--file", "config.toml"], "--file config.toml: cannot be made: File exists"),
+        (["export", "--all", "--file", "config.toml"], "--file config.toml: cannot be written: File exists"),
     ],
 )
 def test_what_cannot_be_begun_is_exit_code_3_and_moves_nothing(run, letters, arguments, said):
