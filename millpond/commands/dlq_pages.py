@@ -25,9 +25,9 @@ GROUP_COLUMNS = ("count", "type", "first", "last", "example", "error")
 
 
 def missing_text(wanted: str) -> str:
-    """What is said of an id that names no letter."""
+    """What is said of an id that names no letter. A stop, other readers and FIFO groups can hide one."""
     short = f" (the beginning of an id has {LEAST_ID} characters at least)" if len(wanted) < LEAST_ID else ""
-    return f"{shown(wanted)}: there is no such dead letter{short}"
+    return f"{shown(wanted)}: no such dead letter was found{short}"
 
 
 def letter_rows(letters: Sequence[Letter], now: float) -> list[list[str]]:

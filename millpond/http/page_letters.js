@@ -162,7 +162,7 @@ function drawMove() {
   if (now === null) return;
   const parts = [`${count(now.moved)} ${now.do === "replay" ? "replayed" : "discarded"}`, `${count(now.refused)} kept`,
     now.uncertain && `${count(now.uncertain)} kept that may have been sent as well`, now.left && `${count(now.left)} done and not deleted`,
-    now.missing && `${count(now.missing)} not there any more`, now.newer && `${count(now.newer)} newer ones left alone`];
+    now.missing && `${count(now.missing)} not found`, now.newer && `${count(now.newer)} newer ones left alone`];
   const state = now.stopping ? "stopping" : {moving: "goes on", done: "is done", failed: "has failed"}[now.state];
   put($("letters-progress"), `The ${now.do} of dead letters of ${now.queue} ${state}: ${parts.filter(Boolean).join(", ")}; ` +
     `looked at ${count(now.looked)}${now.why ? `. It ended early: ${now.why}` : ""}`);

@@ -84,7 +84,7 @@ class MoveProgress(msgspec.Struct):
             "kept": done.refused,
             "perhaps sent as well": len(done.uncertain),
             "not deleted": len(done.left),
-            "not there": len(done.missing),
+            "not found": len(done.missing),
         }
         parts = [f"{number} {name}" for name, number in rest.items() if number]
         return ", ".join([f"{done.moved} moved", *parts, *([self.why] if self.why else [])])

@@ -147,7 +147,7 @@ def test_an_id_that_is_none_is_exit_code_1(run, letters, arguments):
     letters.put(1)
     code, _, err = run(*arguments)
     assert code == 1
-    assert "nosuch: there is no such dead letter" in err
+    assert "nosuch: no such dead letter was found" in err
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def test_where_there_are_several_queues_ls_and_show_look_at_all(run, several):
     assert run("ls", "--queue", "bills")[1].startswith("id ")
     assert run("show", "e0001")[0] == 0
     code, _, err = run("show", "event-9999")
-    said = "there is no such dead letter; emails: looked at 2 of about 2; bills: looked at 1 of about 1"
+    said = "no such dead letter was found; emails: looked at 2 of about 2; bills: looked at 1 of about 1"
     assert (code, err) == (1, f"event-9999: {said}\n")
     assert run("replay", "--all")[::2] == (
         3,
@@ -283,7 +283,7 @@ def test_where_a_fifo_queue_shows_a_part_of_a_group_it_is_said(run, letters):
     assert run("ls", "--queue", "bills")[2] == f"10 dead letters; {reach}\n"
     code, out, err = run("replay", "--queue", "bills", "e0001", "e0012")
     assert (code, out) == (1, "1 letter replayed\n")
-    assert "e0012: there is no such dead letter" in err
+    assert "e0012: no such dead letter was found" in err
     assert "looked at 10 of about 14: a FIFO queue shows the first ten of each group; the others stayed" in err
     assert run("replay", "--queue", "bills", "--all") == (0, "13 letters replayed\n", "")
 
@@ -298,7 +298,7 @@ def test_a_look_at_the_first_300_says_how_to_see_all(run, letters, monkeypatch):
 
 def test_an_id_that_is_too_short_is_told_from_one_that_is_none(run, letters):
     letters.put(1)
-    needed = "abc: there is no such dead letter (the beginning of an id has 8 characters at least)"
+    needed = "abc: no such dead letter was found (the beginning of an id has 8 characters at least)"
     assert [run(action, "abc")[2].splitlines()[0].partition(";")[0] for action in ("show", "replay")] == [needed] * 2
 
 
@@ -453,7 +453,7 @@ def test_an_export_names_the_ids_that_are_none_and_the_letters_that_cannot_be_re
     letters.put(2)
     code, out, err = run("export", "e0000", "nosuch")
     assert (code, len(out.splitlines())) == (1, 1)
-    assert "nosuch: there is no such dead letter" in err
+    assert "nosuch: no such dead letter was found" in err
     read = DeadLetterQueue.read
 
     def flawed(self, *arguments):

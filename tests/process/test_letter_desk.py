@@ -269,6 +269,19 @@ def test_one_order_looks_at_a_bounded_number_of_letters_and_says_so(letters, des
 # Who may not
 
 
+def test_of_a_letter_that_one_order_did_not_reach_nobody_says_that_it_has_gone(letters, desk, monkeypatch, caplog):
+    """It is a dead letter still: the order ended before it came."""
+    letters.put(40)
+    monkeypatch.setattr(letter_desk, "MAX_PAGE_REACH", 20)
+    one = desk()
+    ids = [letter["id"] for letter in one.post("/letters/look", {"queue": "emails"})[1]["letters"]]
+    one.post("/letters/move", {"do": "replay", "queue": "emails", "ids": ids})
+    move = one.moved()
+    assert (move["moved"], move["missing"], move["looked"]) == (20, 20, 20)
+    [line] = event_lines(caplog, "letters.moved")
+    assert line.endswith("20 moved, 20 not found, it ended at 20 letters: one order looks at no more")
+
+
 def test_without_a_token_nothing_is_looked_at_or_changed_whatever_a_request_brings(letters, desk):
     letters.put(3)
     one = desk(token="")

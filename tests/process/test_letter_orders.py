@@ -84,7 +84,7 @@ def test_a_result_reads_as_a_sentence():
     assert MoveProgress(order(all=True), Moved(moved=3)).result == "3 moved"
     done = Moved(moved=3, refused=2, uncertain=["a"], left=["b", "c"], missing=["d"])
     text = MoveProgress(order(all=True), done, why="interrupted").result
-    assert text == "3 moved, 2 kept, 1 perhaps sent as well, 2 not deleted, 1 not there, interrupted"
+    assert text == "3 moved, 2 kept, 1 perhaps sent as well, 2 not deleted, 1 not found, interrupted"
 
 
 def test_the_page_gets_counts_and_the_first_of_those_that_stay_with_their_reasons():
