@@ -4,181 +4,88 @@ from __future__ import annotations
 
 from millpond.observe.metric_row import MetricRow
 
+
+def _outcome(name: str, text: str, advice: str) -> MetricRow:
+    return MetricRow(name, "counter", "deliveries", text, advice, "Outcomes", by_type=True)
+
+
+def _cause(name: str, text: str, advice: str) -> MetricRow:
+    return MetricRow(name, "counter", "deliveries", text, advice, "Causes", by_type=True)
+
+
 #: Each delivery ends in exactly one, or is `abandoned`.
 OUTCOMES = (
-    MetricRow(
-        "succeeded",
-        "counter",
-        "deliveries",
-        "The handler returned, and the message is deleted.",
-        "Nothing: this is the work.",
-        panel="Outcomes",
-        by_type=True,
-    ),
-    MetricRow(
-        "retried",
-        "counter",
-        "deliveries",
-        "The message is visible again after its back-off.",
-        "See the causes, and `reason` in the log.",
-        panel="Outcomes",
-        by_type=True,
-    ),
-    MetricRow(
+    _outcome("succeeded", "The handler returned, and the message is deleted.", "Nothing: this is the work."),
+    _outcome("retried", "The message is visible again after its back-off.", "See the causes, and `reason` in the log."),
+    _outcome(
         "dead_lettered",
-        "counter",
-        "deliveries",
         "A copy with the reason is in the dead-letter queue, and the message is deleted.",
         "Read the [dead letters](dead-letters.md).",
-        panel="Outcomes",
-        by_type=True,
     ),
-    MetricRow(
-        "discarded",
-        "counter",
-        "deliveries",
-        "The handler raised `Discard`: deleted.",
-        "Ask whoever sends them.",
-        panel="Outcomes",
-        by_type=True,
-    ),
-    MetricRow(
+    _outcome("discarded", "The handler raised `Discard`: deleted.", "Ask whoever sends them."),
+    _outcome(
         "released",
-        "counter",
-        "deliveries",
         "Given back without a failure: a shutdown, a message before its time, a FIFO neighbour that failed.",
         "Normal in a deploy. Otherwise see `reason` in the log.",
-        panel="Outcomes",
-        by_type=True,
     ),
-    MetricRow(
+    _outcome(
         "lease_lost",
-        "counter",
-        "deliveries",
         "The lease could not be kept: the message may run again elsewhere.",
         "Look for `worker.blocked` and `settle.failed` in the log, or raise `visibility_seconds`.",
-        panel="Outcomes",
-        by_type=True,
     ),
 )
 #: Why deliveries did not succeed, counted beside their outcomes.
 CAUSES = (
-    MetricRow(
-        "failed",
-        "counter",
-        "deliveries",
-        "The handler raised an exception, or `Retry`.",
-        "See `error` and `traceback` in the log.",
-        panel="Causes",
-        by_type=True,
-    ),
-    MetricRow(
-        "timed_out",
-        "counter",
-        "deliveries",
-        "The handler ran past its `timeout`.",
-        "Raise the timeout, or find what it waits for.",
-        panel="Causes",
-        by_type=True,
-    ),
-    MetricRow(
-        "rejected",
-        "counter",
-        "deliveries",
-        "The handler raised `Reject`.",
-        "Read the dead letters.",
-        panel="Causes",
-        by_type=True,
-    ),
-    MetricRow(
+    _cause("failed", "The handler raised an exception, or `Retry`.", "See `error` and `traceback` in the log."),
+    _cause("timed_out", "The handler ran past its `timeout`.", "Raise the timeout, or find what it waits for."),
+    _cause("rejected", "The handler raised `Reject`.", "Read the dead letters."),
+    _cause(
         "undecodable",
-        "counter",
-        "deliveries",
         "The body cannot be read, has no handler, or does not fit its type.",
         "Deploy handlers before senders.",
-        panel="Causes",
-        by_type=True,
     ),
-    MetricRow(
+    _cause(
         "unavailable",
-        "counter",
-        "deliveries",
         "What the handler needs is down, and its message could not be held.",
         "Look at the server behind it.",
-        panel="Causes",
-        by_type=True,
     ),
-    MetricRow(
+    _cause(
         "too_fast",
-        "counter",
-        "deliveries",
         "The handler raised `TooFast`, or a server answered that it wants fewer.",
         "Give the type a `rate` that the server takes.",
-        panel="Causes",
-        by_type=True,
     ),
-    MetricRow(
+    _cause(
         "waiting",
-        "counter",
-        "deliveries",
         "The handler raised `Wait`: its message could not begin yet.",
         "See what it waits for in `reason` in the log.",
-        panel="Causes",
-        by_type=True,
     ),
-    MetricRow(
+    _cause(
         "no_room",
-        "counter",
-        "deliveries",
         "No more messages of a type that waits can be held in hand: given back with a delay.",
         "Look at the server behind it, or raise its `rate`.",
-        panel="Causes",
-        by_type=True,
     ),
-    MetricRow(
+    _cause(
         "no_thread",
-        "counter",
-        "deliveries",
         "No thread was free for a `thread=True` handler.",
         "Raise `[worker] threads`; see `threads.busy` in the log.",
-        panel="Causes",
-        by_type=True,
     ),
-    MetricRow(
+    _cause(
         "claimed",
-        "counter",
-        "deliveries",
         "Another worker has the event's claim: given back until that one's lease is over.",
         "Rare is normal. Often: two senders use one event id.",
-        panel="Causes",
-        by_type=True,
     ),
-    MetricRow(
-        "duplicate",
-        "counter",
-        "deliveries",
-        "The event was done before: its message is deleted.",
-        "Nothing; often: see why it is sent twice.",
-        panel="Causes",
-        by_type=True,
+    _cause(
+        "duplicate", "The event was done before: its message is deleted.", "Nothing; often: see why it is sent twice."
     ),
-    MetricRow(
+    _cause(
         "claim_lost",
-        "counter",
-        "deliveries",
         "Another delivery has taken the claim of the event: nothing is written of this one.",
         "Look for `claims.failed` in the log, and for processes that stood still.",
-        panel="Causes",
-        by_type=True,
     ),
-    MetricRow(
+    _cause(
         "test_event",
-        "counter",
-        "deliveries",
         "S3's test of a new notification, for which there is no handler: its message is deleted.",
         "Nothing.",
-        panel="Causes",
-        by_type=True,
     ),
 )
 TIMES = (
