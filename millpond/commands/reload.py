@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from millpond.app.config import AllSettings
 from millpond.errors import FINISHED, ConfigError
 from millpond.foreign.text import shown
 from millpond.hub.signals import NUMBERS, ExitSignals
+from millpond.process.kept_local import KEPT_LOCAL_VARIABLE
 
 #: What a worker of a development project has at the most between a change and its end.
 RELOAD_STOP_SECONDS = 10.0
@@ -38,11 +40,13 @@ def run(settings: AllSettings, argv: Sequence[str], signals: ExitSignals) -> int
             super().__init__(extra_extensions=[".toml"])
 
     logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it says that something has changed, not what
-    worker = ReloadedWorker(argv)
     for number in NUMBERS:
         signal.signal(number, _interrupt)
     signals.allow(2 * RELOAD_STOP_SECONDS, FINISHED)
+    local, worker = LocalSqsProcess(settings.local.port), ReloadedWorker(argv)
     try:
+        if settings.has_local:
+            worker.environ[KEPT_LOCAL_VARIABLE] = local.start()
         worker.start()
         for changes in watch(*watched_folders(settings), watch_filter=ProjectFilter(), raise_interrupt=True):
             names = sorted({os.path.relpath(path) for _, path in changes})
@@ -51,7 +55,9 @@ def run(settings: AllSettings, argv: Sequence[str], signals: ExitSignals) -> int
             worker.start()
     except KeyboardInterrupt:
         pass
-    return worker.stop()
+    code = worker.stop()
+    local.stop()
+    return code
 
 
 def watched_folders(settings: AllSettings) -> list[Path]:
@@ -65,14 +71,14 @@ class ReloadedWorker:
     """The worker, as a child of this process."""
 
     def __init__(self, argv: Sequence[str]) -> None:
+        self.environ = {**os.environ, RELOADED: "1"}
         program = ["-m", "millpond"] if Path(sys.argv[0]).name == "__main__.py" else [sys.argv[0]]
         self._command = [sys.executable, *program, *(word for word in argv if word != "--reload")]
         self._process: subprocess.Popen[Any] | None = None
 
     def start(self) -> None:
         """Start it. Ctrl-C is the parent's: it would come twice."""
-        environ = {**os.environ, RELOADED: "1"}
-        self._process = subprocess.Popen(self._command, env=environ, start_new_session=True)  # noqa: S603  as typed
+        self._process = subprocess.Popen(self._command, env=self.environ, start_new_session=True)  # noqa: S603  as typed
 
     def stop(self) -> int:
         """End it by SIGTERM, or by force where it takes too long. Gives its exit code."""
@@ -84,6 +90,37 @@ class ReloadedWorker:
         except subprocess.TimeoutExpired:
             self._process.kill()
             return self._process.wait()
+
+
+class LocalSqsProcess:
+    """The local SQS in a process of its own: what is in its queues outlives the workers."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self) -> str:
+        """Start it. Gives its URL. Raises ConfigError."""
+        places = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+        environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, places))}
+        command = [sys.executable, "-m", "millpond.local", "--port", str(self._port)]
+        self._process = subprocess.Popen(  # noqa: S603  our own
+            command, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
+        said = re.search(r"http://\S+", self._process.stdout.readline() if self._process.stdout is not None else "")
+        if said is None:  # its standard error is ours, and has the reason
+            raise ConfigError(f"[local] port = {self._port}: no local queue there; is another worker running?")
+        return said[0]
+
+    def stop(self) -> None:
+        """End it, and all that is in it."""
+        if self._process is not None:
+            self._process.terminate()
+            try:
+                self._process.communicate(timeout=RELOAD_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.communicate()
 
 
 def _interrupt(number: int, frame: object) -> None:

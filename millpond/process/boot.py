@@ -30,6 +30,7 @@ from millpond.process.control import ControlServer
 from millpond.process.core import Core
 from millpond.process.follower import start_followers
 from millpond.process.history import History
+from millpond.process.kept_local import KEPT_LOCAL_VARIABLE, KeptLocalSqs
 from millpond.process.letter_desk import LetterDesk
 from millpond.process.live_page import LivePage
 from millpond.process.observer import Observer
@@ -114,11 +115,16 @@ def _wire(settings: AllSettings, core: Core, handlers: Handlers, metrics: Metric
         check_store(store)
     urls = {name: queue.url for name, queue in settings.queues.items()}
     close_polls: Callable[[], object] = lambda: None  # noqa: E731
+    kept: KeptLocalSqs | None = None
     if settings.has_local:
         count = good_count(longest_policy(handlers.routes, settings.retry))
-        server = _start_local(settings, count, urls)
+        kept = KeptLocalSqs(url) if (url := os.environ.get(KEPT_LOCAL_VARIABLE, "")) else None
+        server = kept or _start_local(settings)
+        _make_queues(server, settings, count, urls)
         close_polls = server.close_polls
     queues = Wiring(settings, core, handlers, metrics, urls, store).wire(close_polls)
+    for consumer in queues.consumers if kept is not None else ():
+        consumer.in_memory = False  # not of this process
     metrics.start()
     quiet_the_collector()
     return queues
@@ -141,14 +147,21 @@ def prepare_process() -> None:
     asyncio_run.install()
 
 
-def _start_local(settings: AllSettings, max_receive_count: int, urls: dict[str, str]) -> LocalSqs:
-    """Start the local SQS, make the local queues, and put their URLs into `urls`."""
+def _start_local(settings: AllSettings) -> LocalSqs:
+    """Start the local SQS. Raises ConfigError."""
     server = LocalSqs(port=settings.local.port)
     try:
         server.start()
     except OSError as error:
         text = f"[local] port = {settings.local.port}: {error.strerror}; is another worker running?"
         raise ConfigError(text) from None
+    return server
+
+
+def _make_queues(
+    server: LocalSqs | KeptLocalSqs, settings: AllSettings, max_receive_count: int, urls: dict[str, str]
+) -> None:
+    """Make the local queues, and put their URLs into `urls`."""
     names = [name for name, queue in settings.queues.items() if queue.is_local]
     for name in names:
         dead_letters = server.create_queue(f"{name}-dead", {})
@@ -157,4 +170,3 @@ def _start_local(settings: AllSettings, max_receive_count: int, urls: dict[str, 
         urls[name] = server.create_queue(name, {"RedrivePolicy": json.dumps(policy)})
     text = f"the local SQS listens on {server.url}; it keeps messages in memory only"
     log.event(logging.INFO, "local.ready", text, queues=names)
-    return server

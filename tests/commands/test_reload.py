@@ -1,16 +1,17 @@
 """`worker.py --reload`: real processes, real files."""
 
 import os
+import socket
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from signal import SIGINT, SIGTERM
 
 import pytest
 
-from tests.worker_process import SECONDS, WorkerProcess, write_project
+from tests.worker_process import SECONDS, WorkerProcess, local_queues, write_project
 
 pytestmark = [
     pytest.mark.slow,
@@ -31,12 +32,11 @@ CONFIG = '[worker]\nhandlers = ["jobs"]\n[queues.q]\nurl = "local"\n[local]\npor
 @pytest.mark.parametrize("number", [SIGTERM, SIGINT])
 def test_a_change_starts_the_worker_again_and_a_signal_ends_both(tmp_path, number):
     folder = write_project(tmp_path / "w", HANDLERS, CONFIG)
-    with WorkerProcess(folder, "--reload") as parent:
+    with reloading(folder) as parent:
         parent.expect("", message="version 1")
         parent.expect("worker.ready")
         until(lambda: watches(parent.pid, folder / "jobs"))
-        [child] = children_of(parent.pid)
-        children = {child}
+        children = {*children_of(parent.pid)}  # the worker, and the local queue
         began = time.monotonic()
         (folder / "jobs/work.py").write_text(HANDLERS.replace("version 1", "version 2"))
         parent.expect("worker.draining", why="SIGTERM")
@@ -57,6 +57,52 @@ def test_a_change_starts_the_worker_again_and_a_signal_ends_both(tmp_path, numbe
         assert parent.exit_code() == 0
         assert "jobs/work.py changed: the worker starts again" in parent.stderr
     assert [pid for pid in children if Path(f"/proc/{pid}").exists()] == []
+
+
+def test_what_is_in_the_local_queue_outlives_a_change(tmp_path):
+    buggy = HANDLERS.replace("pass", 'raise Reject("a bug")').replace("import handler", "import Reject, handler")
+    folder = write_project(tmp_path / "w", buggy, CONFIG)
+    with reloading(folder) as parent:
+        queues = local_queues(parent)
+        parent.expect("worker.ready")
+        until(lambda: watches(parent.pid, folder / "jobs"))
+        queues.send("q", "ok", {})
+        parent.expect("message.dead_lettered")
+        children = {*children_of(parent.pid)}
+        (folder / "jobs/work.py").write_text(HANDLERS.replace("version 1", "version 2"))
+        parent.expect("", message="version 2")
+        assert local_queues(parent).endpoint == queues.endpoint
+        parent.expect("worker.ready")
+        assert queues.counts("q-dead") == (1, 0, 0)
+        queues.send("q", "ok", {})
+        parent.expect("message.succeeded")
+        children |= {*children_of(parent.pid)}
+        parent.signal(SIGTERM)
+        assert parent.exit_code() == 0
+    assert parent.all("local.gone") == []
+    assert [pid for pid in children if Path(f"/proc/{pid}").exists()] == []
+
+
+def test_a_port_of_the_local_queue_that_is_taken_is_named(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        folder = write_project(tmp_path / "w", HANDLERS, CONFIG.replace("port = 0", f"port = {port}"))
+        with WorkerProcess(folder, "--reload") as parent:
+            assert parent.exit_code() == 3
+            assert f"[local] port = {port}: no local queue there; is another worker running?" in parent.stderr
+            assert "Address already in use" in parent.stderr
+
+
+@contextmanager
+def reloading(folder: Path) -> Iterator[WorkerProcess]:
+    """Ended by SIGTERM, also where the test fails: its children would go on, and hold the pipes that are read."""
+    with WorkerProcess(folder, "--reload") as parent:
+        try:
+            yield parent
+        finally:
+            if parent.running:
+                parent.signal(SIGTERM)
+                parent.exit_code()
 
 
 def until(condition: Callable[[], bool]) -> None:
