@@ -23,7 +23,7 @@ def check_platform(
 ) -> Iterator[Finding]:
     """Yield every finding on what runs this process; `root`: of the file system."""
     if environ.get("AWS_LAMBDA_FUNCTION_NAME"):
-        yield from _lambda(settings, routes)
+        yield from _lambda(routes)
         return
     yield from _http(settings)
     yield from _memory(settings, memory_bytes(environ, root))
@@ -32,7 +32,7 @@ def check_platform(
     yield _grace(settings, platform_of(environ, root), environ)
 
 
-def _lambda(settings: AllSettings, routes: Mapping[str, Route]) -> Iterator[Finding]:
+def _lambda(routes: Mapping[str, Route]) -> Iterator[Finding]:
     """Yield what is different in a function: AWS polls, and ends it by its time-out."""
     text = "Lambda polls the queue itself: pollers, prefetch, drain_seconds and [http] have no effect there"
     yield Finding("note", "platform", text)

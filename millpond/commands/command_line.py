@@ -12,6 +12,7 @@ from millpond import __version__
 from millpond.app.platform import PLATFORM_NAMES
 from millpond.commands import help_texts
 from millpond.commands.dlq_options import add_dlq_actions
+from millpond.commands.help_texts import add_command
 from millpond.commands.steer_options import add_steering_commands
 from millpond.errors import MISCONFIGURED
 from millpond.foreign.nearest import did_you_mean, nearest
@@ -134,14 +135,14 @@ def command_line_parser() -> CommandParser:
 
 
 def _add_check(commands: Any, common: CommandParser) -> None:
-    check = _add(commands, common, "check", "find what is wrong before it matters", help_texts.CHECK_EXAMPLES)
+    check = add_command(commands, common, "check", "find what is wrong before it matters", help_texts.CHECK_EXAMPLES)
     check.add_argument("--json", action="store_true", help="the findings as JSON, for a program")
     help_text = f"as if it ran there: {', '.join(PLATFORM_NAMES)}"
     check.add_argument("--platform", choices=PLATFORM_NAMES, default="", metavar="NAME", help=help_text)
 
 
 def _add_send(commands: Any, common: CommandParser) -> None:
-    send = _add(commands, common, "send", "put messages into a queue", help_texts.SEND_EXAMPLES)
+    send = add_command(commands, common, "send", "put messages into a queue", help_texts.SEND_EXAMPLES)
     send.usage = "%(prog)s [options] TYPE PAYLOAD"
     send.add_argument("type", metavar="TYPE", help="the message type, such as email.send")
     send.add_argument("payload", metavar="PAYLOAD", help="JSON, @file, or - for standard input")
@@ -156,7 +157,7 @@ def _add_send(commands: Any, common: CommandParser) -> None:
 
 
 def _add_run(commands: Any, common: CommandParser) -> None:
-    one = _add(commands, common, "run", "run one message by hand, without a queue", help_texts.RUN_EXAMPLES)
+    one = add_command(commands, common, "run", "run one message by hand, without a queue", help_texts.RUN_EXAMPLES)
     one.usage = "%(prog)s [options] TYPE PAYLOAD   (one message by hand; a worker starts without `run`)"
     one.add_argument("type", metavar="TYPE", help="the message type, such as email.send")
     one.add_argument("payload", metavar="PAYLOAD", help="JSON, @file, or - for standard input")
@@ -166,16 +167,11 @@ def _add_run(commands: Any, common: CommandParser) -> None:
 
 def _add_claims(commands: Any, common: CommandParser) -> None:
     help_text = "what is known of an event of an idempotent handler"
-    claims = _add(commands, common, "claims", help_text, help_texts.CLAIMS_EXAMPLES)
+    claims = add_command(commands, common, "claims", help_text, help_texts.CLAIMS_EXAMPLES)
     claims.add_argument("action", metavar="ACTION", choices=["show", "release"], help="show, or release: remove it")
     claims.add_argument("id", metavar="ID", help="the event id, or the whole key, 'TYPE ID'")
     claims.add_argument("--type", default="", metavar="TYPE", help="the message type, where several have this id")
     claims.add_argument("--force", action="store_true", help="release it although a worker has it")
-
-
-def _add(commands: Any, common: CommandParser, name: str, help_text: str, examples: str) -> Any:
-    description = f"{help_text[0].upper()}{help_text[1:]}."
-    return commands.add_parser(name, help=help_text, description=description, epilog=examples, parents=[common])
 
 
 def _program() -> str:

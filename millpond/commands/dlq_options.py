@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from millpond.commands.help_texts import DLQ_ACTION_EXAMPLES, DLQ_EXAMPLES
+from millpond.commands.help_texts import DLQ_ACTION_EXAMPLES, DLQ_EXAMPLES, add_command
 from millpond.dead_letters.selection import Selection, age_seconds
 from millpond.errors import ConfigError
 
@@ -41,10 +41,7 @@ def add_dlq_actions(commands: Any, common: Any, number: Callable[[str], int]) ->
     _add_queue(dlq, None)
     actions = dlq.add_subparsers(dest="action", required=True)
     for name, text in DLQ_ACTIONS.items():
-        examples = DLQ_ACTION_EXAMPLES[name]
-        parser = actions.add_parser(
-            name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=examples, parents=[common]
-        )
+        parser = add_command(actions, common, name, text, DLQ_ACTION_EXAMPLES[name])
         parser.usage = f"%(prog)s [options]{'' if name == 'import' else ' [ID ...]'}"
         parser.set_defaults(**NO_OPTIONS)
         _add_queue(parser, argparse.SUPPRESS)

@@ -1,6 +1,15 @@
-"""What `--help` of each command says below its options: examples to copy, and what the exit code means."""
+"""A command on the command line, and what its `--help` says below its options: examples, exit codes."""
 
 from __future__ import annotations
+
+from typing import Any
+
+
+def add_command(commands: Any, common: Any, name: str, text: str, examples: str) -> Any:
+    """The parser of a command, or of an action of `dlq`; its description is the text as a sentence."""
+    description = f"{text[0].upper()}{text[1:]}."
+    return commands.add_parser(name, help=text, description=description, epilog=examples, parents=[common])
+
 
 EXAMPLES = """\
 examples:

@@ -6,7 +6,7 @@ import argparse
 from typing import Any, get_args
 
 from millpond.app.output_settings import LogLevel
-from millpond.commands.help_texts import STEERING_EXAMPLES
+from millpond.commands.help_texts import STEERING_EXAMPLES, add_command
 
 #: Every command here: the verb, what --help says, and its own arguments.
 STEERING_COMMANDS = {
@@ -24,7 +24,8 @@ MOST_SECONDS = 3600.0
 
 def add_steering_commands(commands: Any, common: Any) -> None:
     """Add the parsers of these commands."""
-    made = {name: _add_command(commands, common, name, text) for name, text in STEERING_COMMANDS.items()}
+    examples, texts = STEERING_EXAMPLES, STEERING_COMMANDS.items()
+    made = {name: add_command(commands, common, name, text, examples[name]) for name, text in texts}
     for name in ("quiet", "resume"):
         made[name].add_argument("queue", metavar="QUEUE", nargs="?", default="", help="this one alone; else all")
     made["level"].add_argument("value", metavar="LEVEL", choices=get_args(LogLevel), help=", ".join(get_args(LogLevel)))
@@ -41,13 +42,6 @@ def add_steering_commands(commands: Any, common: Any) -> None:
     )
     for name in ("quiet", "resume", "level", "weight", "dump"):
         made[name].add_argument("--all", action="store_true", help="every worker that runs on this machine")
-
-
-def _add_command(commands: Any, common: Any, name: str, text: str) -> Any:
-    description = f"{text[0].upper()}{text[1:]}."
-    return commands.add_parser(
-        name, help=text, description=description, epilog=STEERING_EXAMPLES[name], parents=[common]
-    )
 
 
 def _seconds(text: str) -> float:
