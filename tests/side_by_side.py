@@ -1,9 +1,9 @@
 """All tests, some pytests at a time: `python -m tests.side_by_side` (`make test`), with `--quick` (`make quick`).
 
 Most tests wait, for processes, sockets and timers: one after the other they take a quarter of an hour, of which five
-minutes are work. So what waits for longest runs beside what works most, from the beginning.
-(pytest-xdist cannot: its workers stop where gevent has patched the process.) A file with slow tests has a process of
-its own; the others are dealt out to a few, since a second is what a pytest takes to begin where coverage is measured.
+minutes are work. (pytest-xdist cannot: its workers stop where gevent has patched the process.) What waits for longest
+runs beside what works most, from the beginning. Files share a process, a few of those with slow tests, many of the
+others: a second is what a pytest takes to begin.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -29,6 +29,8 @@ ROOT = Path(__file__).parent.parent
 AT_A_TIME = 4
 #: What files without slow tests are dealt out to; those of `--quick` are all.
 HANDS = 6
+#: How many files with slow tests one process has, but for those that are not measured: each of these has its own.
+SLOW_IN_ONE = 3
 #: They take longest, up to three minutes, and most of it they wait.
 LONGEST = (
     "tests/process/test_signals.py",
@@ -103,10 +105,9 @@ def _run_all(arguments: Sequence[str], coverage: bool) -> int:
 
         files = _files()
         longest = [[file] for file in LONGEST]
-        slow = [[file] for file in files if _has_slow(file) and file not in LONGEST]
-        quick = [file for file in files if not _has_slow(file)]
-        measured = [file for file in quick if not file.startswith(UNMEASURED)]
-        others = [file for file in quick if file.startswith(UNMEASURED)]
+        measured, others = _by_measure(file for file in files if _has_slow(file) and file not in LONGEST)
+        slow = [*([file] for file in others), *_dealt(measured, -(-len(measured) // SLOW_IN_ONE))]
+        measured, others = _by_measure(file for file in files if not _has_slow(file))
         hands = [hand for hand in (*_dealt(measured, HANDS), *_dealt(others, 1)) if hand]
         first = chain.from_iterable(zip_longest(longest, hands))
         results = list(pool.map(run, [*filter(None, first), *slow]))
@@ -114,12 +115,20 @@ def _run_all(arguments: Sequence[str], coverage: bool) -> int:
         return (_coverage(environ) if coverage else 0) or code
 
 
+def _by_measure(files: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Those whose coverage is measured, and the others."""
+    found: tuple[list[str], list[str]] = [], []
+    for file in files:
+        found[file.startswith(UNMEASURED)].append(file)
+    return found
+
+
 def _dealt(files: Sequence[str], hands: int) -> list[Sequence[str]]:
     return [files[number::hands] for number in range(hands)]
 
 
 def _name(files: Sequence[str]) -> str:
-    return files[0] if len(files) == 1 else f"{len(files)} quick files"
+    return files[0] if len(files) == 1 else f"{len(files)} files: {files[0]}"
 
 
 def _has_slow(file: str) -> bool:
