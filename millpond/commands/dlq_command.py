@@ -23,15 +23,13 @@ class DlqCommand:
         own = settings.queues[name]
         queue = connect_queue(settings, name)
         url = own.dead_letter_url
-        dead = settings.sqs.connect(url, wait_seconds=1, polls=1, settles=1).queue(url) if url else None
+        dead = self._queue_at(url) if url else dead_letters_of(queue)
         self.opener = Opener(own.event_type, own.envelope)
-        dead, sources = dead or dead_letters_of(queue), self._sources(name, queue)
+        sources = {name: queue} | {one: connect_queue(settings, one) for one in settings.queues if one != name}
         self.letters = DeadLetterQueue(dead, sources, self.opener, force=options.force, stop=stop)
 
-    def _sources(self, name: str, queue: SqsQueue) -> dict[str, SqsQueue]:
-        """This queue, and the others of the settings that a letter may have come from."""
-        others = {one: connect_queue(self.settings, one) for one in self.settings.queues if one != name}
-        return {name: queue, **others}
+    def _queue_at(self, url: str) -> SqsQueue:
+        return self.settings.sqs.connect(url, wait_seconds=1, polls=1, settles=1).queue(url)
 
     def destination(self) -> SqsQueue | None:
         """The queue of --to; None where it is not given. Raises ConfigError."""
@@ -42,4 +40,4 @@ class DlqCommand:
         if "://" not in to:
             text = f"--to {to}: no such queue, and no URL of one; {did_you_mean(to, self.settings.queues)}"
             raise ConfigError(text)
-        return self.settings.sqs.connect(to, wait_seconds=1, polls=1, settles=1).queue(to)
+        return self._queue_at(to)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 from millpond.hub.clock import Clock
+from millpond.observe.gauge_metrics import DEPTH_GAUGES
 from millpond.observe.metric_row import MetricKey
 from millpond.observe.metrics import MetricReading
 from millpond.process.observer import Observer
@@ -87,14 +88,7 @@ def depth_gauges(queue: QueueSnapshot) -> dict[MetricKey, float]:
     depth = queue.depth
     if depth is None:
         return {}
-    values = {
-        "visible": depth.visible,
-        "in_flight": depth.in_flight,
-        "delayed": depth.delayed,
-        "oldest_seconds": depth.oldest_seconds,
-        "dead_letters": depth.dead_letters,
-        "backlog_per_worker": depth.backlog_per_worker,
-    }
+    values = {row.name: getattr(depth, row.name) for row in DEPTH_GAUGES}
     return {MetricKey(name, queue.name): value for name, value in values.items() if value is not None}
 
 
