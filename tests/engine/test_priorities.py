@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import gevent
 import pytest
 
 from millpond.engine.permits import HUNGRY_SECONDS, QUIET_WAIT_SECONDS, Permits, Share
+from millpond.hub import pool
+from tests.engine.saturated import Saturated
 from tests.engine.test_permits import Process, taken, waiting
 from tests.virtual import VirtualClock, settle
 
@@ -33,6 +38,61 @@ def parts(process: Process, seconds: float = 4) -> list[float]:
 @pytest.mark.parametrize(("total", "number"), [(10, 400), (100, 4_000), (300, 9_000)])
 def test_three_queues_at_six_three_and_one_have_that_of_a_saturated_process(total, number):
     assert parts(weighted(6, 3, 1, total=total, number=number)) == pytest.approx([60, 30, 10], abs=3)
+
+
+@pytest.fixture
+def same_each_time(monkeypatch):
+    """No slot gives way to others because this machine is busy."""
+    monkeypatch.setattr(pool, "TURN_SECONDS", math.inf)
+
+
+def saturated_parts(number: int, **settings: Any) -> list[float]:
+    """What queues at 6:3:1, which are never empty, have of `number` messages that one worker handles, in %."""
+    worker = Saturated(6, 3, 1, **settings)
+    worker.advance_until(500)
+    done = worker.advance_until(number)
+    return [100 * part / sum(done) for part in done]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("same_each_time")
+@pytest.mark.parametrize(
+    ("concurrency", "work", "receive"),
+    [(10, 0.05, 0.01), (20, 0.05, 0.02), (40, 0.005, 0.01), (40, 0.01, 0.001), (100, 0.005, 0.01), (100, 0.05, 0.03)],
+)
+def test_three_queues_that_are_never_empty_have_their_parts_whatever_a_receive_and_a_handler_take(
+    concurrency, work, receive
+):
+    """The reference, at "Priorities", says where this holds."""
+    shares = saturated_parts(5_000, concurrency=concurrency, work=work, receive=receive)
+    assert shares == pytest.approx([60, 30, 10], abs=3)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("same_each_time")
+def test_where_a_receive_takes_longer_than_a_handler_the_heaviest_queue_needs_more_pollers():
+    """Four bring it 40 messages in each round trip. Of its 60 places 51 wait for one."""
+    slow: dict[str, Any] = {"concurrency": 100, "work": 0.005, "receive": 0.03}
+    assert saturated_parts(3_000, pollers=4, **slow)[0] < 57
+    assert saturated_parts(3_000, pollers=6, **slow) == pytest.approx([60, 30, 10], abs=3)
+
+
+@pytest.mark.parametrize(
+    ("weights", "strict", "enough"), [((9.0, 1.0), False, 4), ((1.0, 1.0), False, 5), ((9.0, 1.0), True, 5)]
+)
+def test_a_queue_waits_for_no_more_permits_than_its_part(weights, strict, enough):
+    """Of forty the light one has four. For five it would wait until its patience ends: no more are left for it."""
+    permits = Permits(40, 2, VirtualClock(), strict=strict)
+    heavy, light = (permits.share(0, weight) for weight in weights)
+    taken(heavy, 36)
+    taken(light, 4)
+    patient = gevent.spawn(light.acquire, 10, patient=True)
+    settle()
+    for released, share in enumerate([light] * 4 + [heavy], 1):
+        assert patient.ready() is (released > enough)
+        share.release()
+        settle()
+    assert patient.value == enough
 
 
 def test_a_weight_that_is_changed_counts_at_once():
