@@ -124,7 +124,8 @@ def _wire(settings: AllSettings, core: Core, handlers: Handlers, metrics: Metric
         close_polls = server.close_polls
     queues = Wiring(settings, core, handlers, metrics, urls, store).wire(close_polls)
     for consumer in queues.consumers if kept is not None else ():
-        consumer.in_memory = False  # not of this process
+        # Not in the memory of this process; and no poll is left behind, which would hide a message from the next one.
+        consumer.in_memory = consumer.at_loopback = False
     metrics.start()
     quiet_the_collector()
     return queues
