@@ -38,15 +38,11 @@ class LookOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return Selection(types=self.types, reason=self.reason, text=self.text)
 
 
-class MoveOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class MoveOrder(LookOrder, frozen=True, kw_only=True):
     """Move at most `most` letters: those of these whole `ids`, or what the filters take; every one only by `all`."""
 
     do: MoveKind
-    queue: Short
     ids: Annotated[tuple[Short, ...], Meta(max_length=MAX_PAGE_MOVE)] = ()
-    types: Annotated[tuple[Wanted, ...], Meta(max_length=20)] = ()
-    reason: Wanted = ""
-    text: Wanted = ""
     most: Annotated[int, Meta(ge=1, le=MAX_PAGE_MOVE)] = MAX_PAGE_MOVE
     all: bool = False
 
