@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing, nullcontext
 from functools import partial
 from itertools import islice
@@ -25,6 +25,7 @@ from millpond.commands.question import answer_to
 from millpond.commands.send import queue_name, send_all
 from millpond.dead_letters.dead_letter_queue import FIFO_REACH
 from millpond.dead_letters.error_groups import normalised
+from millpond.dead_letters.letter import Letter
 from millpond.dead_letters.letter_lines import entries_of, line_of
 from millpond.dead_letters.mover import Moved
 from millpond.dead_letters.selection import Search, Selection
@@ -185,9 +186,10 @@ def _print_rest(done: Moved, what: str) -> None:
 def _export(dlq: DlqCommand, selection: Selection) -> int:
     path, search = dlq.options.file, Search(selection)
     count = dlq.letters.count() if dlq.options.all and not dlq.options.limit else 0
+    letters = dlq.letters.read(search)
     try:
-        with open(path, "xb") if path else nullcontext(sys.stdout.buffer) as file:
-            number, unread = _write_letters(dlq, search, file)
+        with open(path, "xb") if path else nullcontext(sys.stdout.buffer) as file, closing(letters):
+            number, unread = _write_letters(file, islice(letters, dlq.options.limit or None))
     except OSError as error:
         where = f"--file {path}" if path else "standard output"
         raise ConfigError(f"{where}: cannot be written: {error.strerror}") from None
@@ -201,17 +203,16 @@ def _export(dlq: DlqCommand, selection: Selection) -> int:
     return LEFT if dlq.stop.asked or unread or search.missing or has_left else FINISHED
 
 
-def _write_letters(dlq: DlqCommand, search: Search, file: BinaryIO) -> tuple[int, int]:
+def _write_letters(file: BinaryIO, letters: Iterable[Letter]) -> tuple[int, int]:
     """How many were written, and how many could not be read whole."""
     number = unread = 0
-    with closing(dlq.letters.read(search)) as letters:
-        for letter in islice(letters, dlq.options.limit or None):
-            if flaw := letter.received.flaw:
-                unread += 1
-                print(f"{letter.id} not exported: it cannot be read whole ({shown(flaw)})", file=sys.stderr)
-            else:
-                file.write(line_of(letter))
-                number += 1
+    for letter in letters:
+        if flaw := letter.received.flaw:
+            unread += 1
+            print(f"{letter.id} not exported: it cannot be read whole ({shown(flaw)})", file=sys.stderr)
+        else:
+            file.write(line_of(letter))
+            number += 1
     file.flush()
     return number, unread
 

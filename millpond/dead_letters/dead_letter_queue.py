@@ -126,8 +126,10 @@ class DeadLetterQueue:
         return look
 
     def read(self, search: Search) -> Generator[Letter, None, None]:
-        """Yield every letter that is meant, as it comes; all are given back at the end."""
-        sweep = self._sweep(MOVE_LEASE_SECONDS)
+        """Give every letter that is meant, as it comes; all are given back at the end."""
+        return self._read(search, self._sweep(MOVE_LEASE_SECONDS))
+
+    def _read(self, search: Search, sweep: Sweep) -> Generator[Letter, None, None]:
         try:
             while not (sweep.ended or self.stop.asked or search.is_over):
                 yield from (letter for letter in sweep.step() if search.takes(letter))

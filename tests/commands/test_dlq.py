@@ -442,6 +442,16 @@ def test_an_export_comes_back_by_an_import(run, letters, tmp_path):
     assert before == after
 
 
+def test_an_export_that_cannot_begin_makes_no_file(run, letters):
+    """Or the next try would be refused for that file."""
+    letters.server.create_queue("last")
+    policy = {"deadLetterTargetArn": "arn:aws:sqs:us-east-1:000000000000:last", "maxReceiveCount": 2}
+    letters.sqs.set_queue_attributes(QueueUrl=letters.dead_url, Attributes={"RedrivePolicy": json.dumps(policy)})
+    code, _, err = run("export", "--all", "--file", "letters.jsonl")
+    assert (code, "a redrive policy of its own" in err) == (3, True)
+    assert not Path("letters.jsonl").exists()
+
+
 def test_an_export_to_a_disk_that_is_full_says_so_and_gives_the_letters_back(run, letters, monkeypatch):
     letters.put(30)
     monkeypatch.setattr(dlq, "open", lambda path, mode: FULL.open("wb"), raising=False)
