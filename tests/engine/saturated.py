@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -32,20 +31,17 @@ class Bottomless:
 
     def __init__(self, name: str, clock: VirtualClock, round_trip: Callable[[str], float]) -> None:
         self.url = f"http://queue.test/000000000000/{name}"
-        self.calls = Counter[str]()
         self.received = 0
         self._clock = clock
         self._round_trip = round_trip
 
     def receive(self, most: int, wait_seconds: int, visibility_seconds: int, attempt_id: str = "") -> list[Received]:
-        self.calls["receive"] += 1
         self._clock.sleep(self._round_trip("receive"))
         first, self.received = self.received, self.received + most
         ids = [f"m{number}" for number in range(first, self.received)]
         return [Received(one, f"{one}#1", BODY, 1, 1, "", "", {}) for one in ids]
 
     def delete(self, receipt_handles: Sequence[str]) -> list[None]:
-        self.calls["delete"] += 1
         self._clock.sleep(self._round_trip("delete"))
         return [None] * len(receipt_handles)
 
@@ -64,11 +60,8 @@ class Saturated:
         jitter: float = 0.5,
         seed: int = 1,
         pollers: int = 4,
-        prefetch: int = 0,
-        strict: bool = False,
     ) -> None:
         self.clock = VirtualClock()
-        self.work = dict.fromkeys(range(len(weights)), work)
         chance = random.Random(seed)
 
         def about(seconds: float) -> float:
@@ -81,15 +74,13 @@ class Saturated:
         self.pool._wake_later = self.pool._wake_soon  # type: ignore[method-assign]  # there are no real timers here
         self.crashes: list[BaseException] = []
         self.clock.on_error = self.crashes.append
-        total = concurrency + prefetch * len(weights)
-        self.permits = Permits(total, len(weights), self.clock, strict=strict)
+        permits = Permits(concurrency, len(weights), self.clock)
         routes = {"nap": Route("nap", "tests.nap", msgspec.json.decode, nap, 60.0, takes_message=False)}
         processor = Processor(routes, RetrySettings(3, 2, 900), self.clock, 4)
-        self.queues, self.consumers = [], []
+        self.consumers = []
         for index, weight in enumerate(weights):
             queue = Bottomless(f"q{index}", self.clock, lambda name: about(receive if name == "receive" else delete))
-            share = self.permits.share(0, weight)
-            self.queues.append(queue)
+            share = permits.share(0, weight)
             self.consumers.append(
                 Consumer(
                     f"q{index}",
