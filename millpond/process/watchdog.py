@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from types import CodeType, FrameType
@@ -42,6 +43,10 @@ MAX_FRAMES, MAX_STACK = 12, 2_500
 
 BLOCKS = "so all other handlers wait; their leases are extended; @handler(..., thread=True) gives it a real thread"
 NOBODY = "no handler is running, so see the traceback"
+HELD_GIL = (
+    "in one call that held the GIL for {:.1f} s (a regular expression, JSON, a sort): no lease was extended meanwhile"
+)
+HELD_BEFORE = "the hub was blocked by one call that held the GIL for {:.1f} s; its handler's line has as many `seconds`"
 
 
 class GuardedQueue(NamedTuple):
@@ -71,6 +76,11 @@ class Block(NamedTuple):
         return Block(self.seconds + (min(tick, TICK_SECONDS) if tick < LATE_LOOK_SECONDS else 0.0), self.logged)
 
 
+def was_held(tick: float, busy: float) -> bool:
+    """Whether a look came late since the process computed, and held the GIL: one that stood still computes nothing."""
+    return tick >= LATE_LOOK_SECONDS and busy >= tick / 2
+
+
 class Watchdog:
     """Two native threads beside the hub.
 
@@ -79,7 +89,8 @@ class Watchdog:
     3. End the process with exit code 2 after `max_block_seconds`: what it held is visible again a visibility time-out
        later. The second thread looks at that time alone, whatever the calls of the first one take.
 
-    They take no lock that a greenlet could hold, logging's included. What holds the GIL (some C code) stops them too.
+    They take no lock that a greenlet could hold, logging's included. What holds the GIL (some C code) stops them too:
+    it is logged and counted when it is over, and never ends the process.
     """
 
     def __init__(
@@ -102,6 +113,7 @@ class Watchdog:
         self._looking = _new_lock()  # the threads' own
         self._block = Block()
         self._looked = clock.now()
+        self._computed = time.process_time()
         self._stopped = False
         self._giving_up = False  # one of the threads says so
         self.hub_blocked = 0  # written by the threads alone
@@ -109,7 +121,7 @@ class Watchdog:
 
     def start(self) -> None:
         """Start the threads. Call it in the hub's thread."""
-        self._looked = self._clock.now()
+        self._looked, self._computed = self._clock.now(), time.process_time()
         _start_thread(self._run, (self.step,))
         _start_thread(self._run, (self.look,))
 
@@ -149,9 +161,16 @@ class Watchdog:
         if self._stopped:
             return False
         with self._looking:
-            now = self._clock.now()
-            self._block = self._block.after(now - self._pulse.last, now - self._looked)
-            self._looked = now
+            now, computed, before = self._clock.now(), time.process_time(), self._block
+            tick, busy = now - self._looked, computed - self._computed
+            self._block = before.after(now - self._pulse.last, tick)
+            self._looked, self._computed = now, computed
+            held = tick if was_held(tick, busy) and not before.logged else 0.0
+            if held:
+                self.hub_blocked += 1
+                self._block = self._block._replace(logged=now - self._pulse.last >= held)
+        if held:
+            self._log_held(held)
         if self._block.seconds >= self._blocked_seconds + LOG_DELAY_SECONDS:
             self._log_block()
         if self._block.seconds >= self._max_block_seconds:
@@ -165,6 +184,12 @@ class Watchdog:
             self.hub_blocked += 1
             culprit = self._culprit()
             self._log(logging.WARNING, f"{culprit}, {BLOCKS}" if culprit else f"the hub is blocked: {NOBODY}")
+
+    def _log_held(self, seconds: float) -> None:
+        """Log, when it is over, what has stopped this thread too."""
+        culprit = self._culprit()
+        text = f"{culprit}, {HELD_GIL}" if culprit else HELD_BEFORE
+        self._log(logging.WARNING, text.format(seconds), seconds)
 
     def _extend(self, guard: GuardedQueue) -> None:
         """Extend leases, ten a call, those that end first first; with new leases none is due twice in one round."""
@@ -203,10 +228,13 @@ class Watchdog:
         handler = frames[-1].f_code.co_qualname
         return f"the handler {handler} blocks the hub at {place_of_frame(frames[0])}"
 
-    def _log(self, level: int, text: str) -> None:
+    def _log(self, level: int, text: str, seconds: float = 0.0) -> None:
         frames = self._stack()[-MAX_FRAMES:]
         lines = traceback.StackSummary.extract((frame, frame.f_lineno) for frame in frames).format()
-        fields = {"seconds": round(self._clock.now() - self._pulse.last, 1), "leases_rescued": self.leases_rescued}
+        fields = {
+            "seconds": round(seconds or self._clock.now() - self._pulse.last, 1),
+            "leases_rescued": self.leases_rescued,
+        }
         log.from_thread(level, "worker.blocked", text, **fields, traceback="".join(lines)[-MAX_STACK:])
 
     def _give_up(self) -> None:

@@ -34,6 +34,7 @@ from millpond.engine.processor import Processor
 from millpond.errors import CRASHED, Unreachable
 from millpond.hub.pulse import PULSE_SECONDS, Pulse
 from millpond.observe import log, log_format, log_output
+from millpond.process import watchdog
 from millpond.process.watchdog import BLOCKED_SECONDS, MAX_STACK, TICK_SECONDS, Block, GuardedQueue, Watchdog
 from millpond.sqs.limits import MAX_BATCH
 from millpond.sqs.queue import Failure
@@ -365,6 +366,34 @@ def test_a_block_of_two_seconds_always_counts_one_below_a_second_never_and_betwe
             counted.add(stage.watchdog.hub_blocked)
     assert counted <= blocks
     assert len(told) > 0 or blocks == {0}
+
+
+@pytest.mark.parametrize(("busy", "blocks"), [(3.0, 1), (1.6, 1), (1.4, 0), (0.0, 0)])
+def test_a_call_that_holds_the_gil_counts_when_it_is_over_and_a_process_that_stood_still_does_not(
+    stage, told, monkeypatch, busy, blocks
+):
+    """A regular expression held up everything for 4.4 s: no line, no count, no alert."""
+    stage.block(0.5)
+    stage.turn()
+    stage.tick()
+    before = time.process_time()
+    monkeypatch.setattr(watchdog.time, "process_time", lambda: before + busy)
+    stage.tick(3.0)
+    assert stage.watchdog.hub_blocked == len(told) == blocks
+    stage.block(2.0)  # the same one goes on
+    assert stage.watchdog.hub_blocked == len(told) == 1
+    assert blocks == 0 or told[0]["seconds"] == 3.0
+    stage.turn()
+    stage.tick()
+    assert not stage.watchdog._block.logged
+
+
+def test_a_call_that_held_the_gil_for_longer_than_a_block_may_last_ends_no_process(stage, told, monkeypatch):
+    before = time.process_time()
+    monkeypatch.setattr(watchdog.time, "process_time", lambda: before + 10 * MAX_BLOCK)
+    assert stage.tick(5 * MAX_BLOCK)
+    assert stage.watchdog.hub_blocked == 1
+    assert "held the GIL for 300.0 s" in told[0]["message"]
 
 
 def test_leases_are_extended_before_the_log_is_written(stage, told):
