@@ -19,7 +19,7 @@ import gevent
 from millpond.app.config import AllSettings, load
 from millpond.app.platform import as_on
 from millpond.commands.command_line import MAX_FINDING, read_command_line
-from millpond.commands.reload import RELOAD_WAIT_SECONDS, RELOADED
+from millpond.commands.reload import RELOAD_WAIT_SECONDS, RELOADED, with_short_drain
 from millpond.commands.steer_options import STEERING_COMMANDS
 from millpond.errors import CRASHED, FINISHED, LEFT, MISCONFIGURED, ConfigError
 from millpond.foreign.text import shown
@@ -132,6 +132,8 @@ def _run(settings: AllSettings, options: argparse.Namespace, signals: ExitSignal
     from millpond.commands.demo import Demo
     from millpond.process import boot, parent_link
 
+    if RELOADED in os.environ:
+        settings = with_short_drain(settings)
     seat = parent_link.seat_of(os.environ)
     if seat is not None:
         settings = seat.settle(settings)

@@ -13,6 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from millpond.app.config import AllSettings
 from millpond.errors import FINISHED, ConfigError
 from millpond.foreign.text import shown
@@ -21,6 +23,8 @@ from millpond.process.kept_local import KEPT_LOCAL_VARIABLE
 
 #: What a worker of a development project has at the most between a change and its end.
 RELOAD_STOP_SECONDS = 10.0
+#: Of these a handler that still runs has this long, and is then given back to the next worker.
+RELOAD_DRAIN_SECONDS = 3.0
 #: Set in the worker that is started again and again.
 RELOADED = "MILLPOND_RELOADED"
 #: Its polls wait this long, so that none takes a message when it has gone.
@@ -58,6 +62,12 @@ def run(settings: AllSettings, argv: Sequence[str], signals: ExitSignals) -> int
     code = worker.stop()
     local.stop()
     return code
+
+
+def with_short_drain(settings: AllSettings) -> AllSettings:
+    """The settings of a worker that is to give back what still runs, before it would be ended by force."""
+    seconds = min(settings.worker.drain_limit, RELOAD_DRAIN_SECONDS)
+    return replace(settings, worker=replace(settings.worker, drain_seconds=seconds))
 
 
 def watched_folders(settings: AllSettings) -> list[Path]:

@@ -83,6 +83,21 @@ def test_what_is_in_the_local_queue_outlives_a_change(tmp_path):
     assert [pid for pid in children if Path(f"/proc/{pid}").exists()] == []
 
 
+def test_a_handler_that_still_runs_is_given_back_to_the_mended_one(tmp_path):
+    hanging = HANDLERS.replace("pass", "import time; time.sleep(60)")
+    folder = write_project(tmp_path / "w", hanging, CONFIG)
+    with reloading(folder) as parent:
+        queues = local_queues(parent)
+        parent.expect("worker.ready")
+        until(lambda: watches(parent.pid, folder / "jobs"))
+        queues.send("q", "ok", {})
+        until(lambda: queues.counts("q")[1] == 1)
+        (folder / "jobs/work.py").write_text(HANDLERS)
+        parent.expect("message.released")
+        parent.expect("worker.stopped", exit_code=0)
+        parent.expect("message.succeeded")
+
+
 def test_a_port_of_the_local_queue_that_is_taken_is_named(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
