@@ -25,6 +25,7 @@ from millpond.errors import CRASHED, FINISHED, LEFT, MISCONFIGURED, ConfigError
 from millpond.foreign.text import shown
 from millpond.foreign.trace import describe, traceback_of
 from millpond.hub import patch
+from millpond.hub.parent_end import end_with_parent
 from millpond.hub.signals import ExitSignals
 from millpond.observe import log, screen
 from millpond.observe.standard_output import unblocked
@@ -142,6 +143,8 @@ def _run(settings: AllSettings, options: argparse.Namespace, signals: ExitSignal
 
     link = parent_link.ParentLink(seat) if seat is not None else None
     demo = Demo(settings, options.demo) if options.demo else None
+    if RELOADED in os.environ and seat is None:
+        end_with_parent(os.environ[RELOADED])
     longest = RELOAD_WAIT_SECONDS if RELOADED in os.environ else boot.LONGEST_POLL_SECONDS
     until_empty = options.until_empty
     service = boot.build(settings, until_empty=until_empty, longest_wait_seconds=longest, signals=signals, link=link)

@@ -1,17 +1,19 @@
 """`worker.py --reload`: real processes, real files."""
 
 import os
+import re
 import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from signal import SIGINT, SIGTERM
+from signal import SIGHUP, SIGINT, SIGKILL, SIGTERM
 
 import pytest
 
-from tests.worker_process import SECONDS, WorkerProcess, local_queues, write_project
+from millpond.process.core import SECOND_SIGNAL_SECONDS
+from tests.worker_process import SECONDS, WORKER, WorkerProcess, local_queues, write_project
 
 pytestmark = [
     pytest.mark.slow,
@@ -46,9 +48,9 @@ def test_a_change_starts_the_worker_again_and_a_signal_ends_both(tmp_path, numbe
         parent.expect("worker.ready")
         children |= {*children_of(parent.pid)}
         if number == SIGTERM:  # what does not load ends the worker, and is mended by the next change
-            (folder / "jobs/work.py").write_text("this is no Python")
-            parent.expect("worker.stopped")
-            until(lambda: [state for pid, state in children_of(parent.pid).items() if pid not in children] == ["Z"])
+            (folder / "jobs/work.py").write_text('print("version 0", flush=True)\n1 / 0')
+            parent.expect("", message="version 0")
+            until(lambda: len(children_of(parent.pid)) == 1)  # the local queue
             (folder / "jobs/work.py").write_text(HANDLERS.replace("version 1", "version 3"))
             parent.expect("", message="version 3")
             parent.expect("worker.ready")
@@ -56,6 +58,7 @@ def test_a_change_starts_the_worker_again_and_a_signal_ends_both(tmp_path, numbe
         parent.expect("worker.stopped")
         assert parent.exit_code() == 0
         assert "jobs/work.py changed: the worker starts again" in parent.stderr
+        assert ("the worker has ended, exit code 3" in parent.stderr) == (number == SIGTERM)
     assert [pid for pid in children if Path(f"/proc/{pid}").exists()] == []
 
 
@@ -106,6 +109,56 @@ def test_a_port_of_the_local_queue_that_is_taken_is_named(tmp_path):
             assert parent.exit_code() == 3
             assert f"[local] port = {port}: no local queue there; is another worker running?" in parent.stderr
             assert "Address already in use" in parent.stderr
+
+
+def test_a_second_ctrl_c_gives_back_at_once_and_nohup_is_obeyed(tmp_path):
+    stuck = 'print("begun", flush=True); __import__("time").sleep(60)'
+    slow = HANDLERS.replace("pass", stuck)
+    folder = write_project(tmp_path / "w", slow, CONFIG)
+    program = (sys.executable, *WORKER)
+    with (
+        WorkerProcess(folder, "--reload", program=program, executable="nohup") as parent,
+        no_child_left(parent) as left,
+    ):
+        queues = local_queues(parent)
+        parent.expect("worker.ready")
+        [ignored] = re.findall(r"SigIgn:\s*(\w+)", Path(f"/proc/{parent.pid}/status").read_text())
+        assert int(ignored, 16) & 1 << (SIGHUP - 1)
+        queues.send("q", "ok", {})
+        parent.expect("", message="begun")
+        parent.signal(SIGINT)
+        parent.expect("worker.draining")
+        time.sleep(SECOND_SIGNAL_SECONDS + 0.1)
+        parent.signal(SIGINT)
+        assert parent.expect("worker.stopped")["released"] == 1
+        assert parent.exit_code() == 0
+        assert left() == []
+
+
+def test_the_worker_ends_with_a_parent_that_is_killed(tmp_path):
+    """It would go on unseen, and keep the port of the local queue."""
+    folder = write_project(tmp_path / "w", HANDLERS, CONFIG)
+    with WorkerProcess(folder, "--reload") as parent, no_child_left(parent) as left:
+        parent.expect("worker.ready")
+        parent.signal(SIGKILL)
+        until(lambda: not left())
+        assert parent.exit_code() == -SIGKILL
+
+
+@contextmanager
+def no_child_left(parent: WorkerProcess) -> Iterator[Callable[[], list[int]]]:
+    """Yields what gives the children that go on: the worker and the local queue. They are killed at the end.
+
+    A worker that goes on holds the output open, for the end of which a test waits.
+    """
+    until(lambda: len(children_of(parent.pid)) == 2)
+    children = [*children_of(parent.pid)]
+    left = lambda: [pid for pid in children if Path(f"/proc/{pid}").exists()]  # noqa: E731
+    try:
+        yield left
+    finally:
+        for pid in left():
+            os.kill(pid, SIGKILL)
 
 
 @contextmanager
