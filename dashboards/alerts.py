@@ -50,7 +50,7 @@ ALERTS = (
         1,
         "warning",
         "dead letters wait in the dead-letter queue of",
-        "See why: `python worker.py dlq ls --group`. Mend it, then `python worker.py dlq replay`.",
+        "See why: `python worker.py dlq ls --group`. Mend it, then `python worker.py dlq replay --reason TEXT`.",
     ),
     Alert(
         "MillpondOldestMessage",
