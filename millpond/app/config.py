@@ -223,7 +223,8 @@ def _check_process(file: TomlFile, worker: Table, retry: Table, settings: AllSet
     if worker.sound("concurrency") and settings.worker.concurrency < queues:
         worker.wrong("concurrency", f"{queues} or more, since each of the {queues} queues needs one message in hand")
     if settings.has_local and worker.sound("processes") and settings.worker.process_number(1) > 1:
-        worker.wrong("processes", 'must be 1 with a queue of url = "local", which is in the memory of one process')
+        text = 'must be 1 with a queue of url = "local", which is in the memory of one process: '
+        worker.wrong("processes", text + "start python -m millpond.local, and set the URL that it prints")
     if settings.has_local and settings.worker.max_memory_mb:
         worker.wrong("max_memory_mb", 'must be 0 with a queue of url = "local", which would be lost with the process')
     if settings.worker.processes != 1 and settings.platform.task_protection != "off":

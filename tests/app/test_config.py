@@ -614,7 +614,8 @@ def test_the_longest_heartbeat_that_works_is_accepted(read, visibility, heartbea
         (
             "processes = 2",
             '[queues.q]\nurl = "local"',
-            '[worker] processes = 2: must be 1 with a queue of url = "local"',
+            '[worker] processes = 2: must be 1 with a queue of url = "local", which is in the memory of one process: '
+            "start python -m millpond.local, and set the URL",
         ),
         (
             "max_memory_mb = 300",
