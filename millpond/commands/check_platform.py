@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from millpond.app.config import AllSettings
-from millpond.app.platform import DOCKER, Platform, grace_of, memory_bytes, platform_of
+from millpond.app.platform import DOCKER, Platform, grace_of, memory_bytes, platform_of, usable_cores
 from millpond.app.routing import Route
 from millpond.commands.finding import Finding
 from millpond.commands.send import is_listened_to
 from millpond.foreign.number import number_within
 
+HIGHEST_PORT = 65_535
 #: The longest time-out of a function of Lambda.
 LAMBDA_SECONDS = 900
 #: What a process takes without a message, and how much of a byte in hand: docs/reference/settings.md, "Memory".
@@ -25,7 +26,7 @@ def check_platform(
     if environ.get("AWS_LAMBDA_FUNCTION_NAME"):
         yield from _lambda(routes)
         return
-    yield from _http(settings)
+    yield from _http(settings, root)
     yield from _memory(settings, memory_bytes(environ, root))
     yield from _watchdog(settings, environ)
     yield from _protection(settings, environ)
@@ -88,8 +89,15 @@ def _protection(settings: AllSettings, environ: Mapping[str, str]) -> Iterator[F
         yield Finding("note", "platform", text)
 
 
-def _http(settings: AllSettings) -> Iterator[Finding]:
+def _http(settings: AllSettings, root: Path) -> Iterator[Finding]:
     """A worker that runs already is no fault, but no other one can start beside it."""
     if settings.http.listen and is_listened_to(settings.http.address[1]):
         text = f"listen = {settings.http.listen} is in use: while that program runs, no worker can start"
         yield Finding("note", "http", text)
+    number = settings.worker.process_number(usable_cores(root))
+    if settings.http.listen and number > 1 and settings.http.address[1] + number - 1 > HIGHEST_PORT:
+        text = f"listen = {settings.http.listen} leaves no port of its own to each of {number} processes"
+        why = (
+            f"each takes the port after the one before it, and the last port is {HIGHEST_PORT}: two would take the same"
+        )
+        yield Finding("error", "http", text, why=why, mend=f"set a port of {HIGHEST_PORT + 1 - number} or lower")

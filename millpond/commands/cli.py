@@ -65,6 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _refuse(error.findings)
     except KeyboardInterrupt:
         code = LEFT
+    except screen.OutputLost as error:
+        _refuse([f"the output cannot be written: {error.strerror}"])
+        code = LEFT
     except BaseException as error:  # a setup() can call sys.exit
         log.event(logging.CRITICAL, "worker.crashed", describe(error), traceback=traceback_of(error))
         code = CRASHED

@@ -30,16 +30,20 @@ from millpond.dead_letters.letter_lines import entries_of, line_of
 from millpond.dead_letters.mover import Moved
 from millpond.dead_letters.selection import Search, Selection
 from millpond.dead_letters.sweep import Stop
-from millpond.errors import FINISHED, LEFT, ConfigError, QueueError
+from millpond.errors import FINISHED, LEFT, ConfigError, QueueError, Unanswered
 from millpond.foreign.text import shown
 from millpond.hub.signals import ExitSignals
 from millpond.observe import screen
 from millpond.sqs.credentials_advice import with_advice
+from millpond.sqs.limits import MAX_BATCH
+from millpond.sqs.queue import MISSING, Failure
 from millpond.sqs.queue_url import is_fifo
 
 #: A move has this long after a signal: the batch in the air is sent, and deleted.
 MOVE_END_SECONDS = 60.0
 OTHERS_HOLD = "another program holds the others, or took them meanwhile"
+#: Codes of what was sent, and perhaps taken: the answer does not name it, or there was none.
+LOST_CODES = (MISSING.code, "call:")
 #: Letters that are named one by one.
 MAX_LISTED, MAX_IDS = 10, 3
 
@@ -225,14 +229,21 @@ def _import(dlq: DlqCommand, selection: Selection) -> int:
         raise ConfigError(f"--file {path}: cannot be read: {error.strerror}") from None
     target = dlq.destination() or dlq.letters.queue
     entries = entries_of(lines, is_fifo(target.url))
-    failures: list[str] = []
+    failures: dict[int, Failure] = {}
     sent = 0
-    if entries:
-        for index, failure in send_all(target, entries):
-            sent += failure is None
-            failures += [] if failure is None else [f"line {index + 1}: {failure.summary}"]
-    for text in failures[:MAX_LISTED]:
-        print(f"not imported: {text}", file=sys.stderr)
+    try:
+        for index, failure in send_all(target, entries) if entries else ():
+            if failure is None:
+                sent += 1
+            else:
+                failures[index] = failure
+    except Unanswered as error:  # the first call: no other was made
+        failures = dict.fromkeys(range(min(MAX_BATCH, len(entries))), Failure(MISSING.code, str(error)))
+    for index, failure in sorted(failures.items())[:MAX_LISTED]:
+        what = "perhaps imported, for no answer came" if failure.code in LOST_CODES else "not imported"
+        print(f"{what}: line {index + 1}: {failure.summary}", file=sys.stderr)
+    if more := max(0, len(entries) - sent - MAX_LISTED):
+        print(f"and {more} more", file=sys.stderr)
     print(f"{screen.counted(sent, 'letter')} imported", flush=True)
     return LEFT if failures else FINISHED
 

@@ -25,8 +25,15 @@ def counted(number: object, noun: str) -> str:
     return f"{number} {noun}" + ("" if str(number) == "1" else "s")
 
 
+class OutputLost(OSError):
+    """What a command prints cannot be written: the disk is full."""
+
+
 class _OutlivingFile(io.FileIO):
-    """A standard stream whose reader may leave (`| head -1`): what is written then is dropped without an error."""
+    """A standard stream whose reader may leave (`| head -1`): what is written then is dropped without an error.
+
+    Where it cannot be written, OutputLost is raised once.
+    """
 
     has_left = False
 
@@ -34,10 +41,16 @@ class _OutlivingFile(io.FileIO):
         try:
             return super().write(piece)
         except BrokenPipeError:
-            with open(os.devnull, "wb") as nowhere:
-                os.dup2(nowhere.fileno(), self.fileno())
+            self._drop_all()
             self.has_left = True
             return len(piece)
+        except OSError as error:
+            self._drop_all()
+            raise OutputLost(error.errno, error.strerror) from None
+
+    def _drop_all(self) -> None:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), self.fileno())
 
 
 def outliving(stream: TextIO | None) -> TextIO | None:

@@ -130,6 +130,14 @@ def test_a_port_of_http_that_is_taken_is_a_note(found):
         assert ("note", "http", text) in found(f'[http]\nlisten = "0.0.0.0:{port}"')
 
 
+@pytest.mark.parametrize(("port", "number", "wrong"), [(65535, 1, 0), (65533, 3, 0), (65534, 3, 1), (8080, 3, 0)])
+def test_processes_for_which_there_is_no_port_left_are_an_error(found, port, number, wrong):
+    findings = found(f'[worker]\nprocesses = {number}\n[http]\nlisten = "127.0.0.1:{port}"')
+    assert [text for level, where, text in findings if (level, where) == ("error", "http")] == [
+        f"listen = 127.0.0.1:{port} leaves no port of its own to each of {number} processes"
+    ] * wrong
+
+
 @pytest.mark.parametrize("listen", ["8080", ":8080", "a:65536", "http://a:80", "a b:1", "fd00::1:80", "[fd00::1]"])
 def test_a_place_to_listen_that_is_none_is_refused(found, listen):
     with pytest.raises(Exception, match=r'an address and a port, "127\.0\.0\.1:8080"'):

@@ -719,3 +719,22 @@ def test_send_all_tells_what_became_of_each_entry():
     told += send.send_all(queue, [Entry(str(index)) for index in range(23)])
     assert sorted(told) == [(index, None) for index in range(23)]
     assert queue.calls["send"] == 3
+
+
+def test_a_full_disk_under_the_output_is_a_sentence_and_said_once(monkeypatch, capsys, tmp_path):
+    if not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full here")
+    with open("/dev/full", "w") as full:
+        stream = screen.outliving(full)
+        with pytest.raises(screen.OutputLost):
+            print("x", file=stream, flush=True)
+        print("dropped", file=stream, flush=True)
+    write_project(tmp_path, "", '[queues.q]\nurl = "local"\n')
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        raise screen.OutputLost(28, "No space left on device")
+
+    monkeypatch.setattr(cli, "_run_command", run)
+    assert cli.main(["send", "x", "1"]) == 1
+    assert capsys.readouterr().err == "the output cannot be written: No space left on device\n"

@@ -19,10 +19,10 @@ from millpond.commands.dlq_editor import payload_of, with_payload
 from millpond.commands.dlq_pages import age, letter_page
 from millpond.dead_letters import move_task, sweep
 from millpond.dead_letters.dead_letter_queue import DeadLetterQueue
-from millpond.errors import AccessDenied
+from millpond.errors import AccessDenied, Unanswered
 from millpond.local import LocalSqs
 from millpond.local import server as local_server
-from millpond.sqs.queue import Attribute
+from millpond.sqs.queue import MISSING, Attribute, Failure
 from millpond.sqs.sqs_queue import SqsQueue
 from tests.dead_letters.letters import Letters, body_of, letter
 from tests.worker_process import ROOT, write_project
@@ -482,6 +482,30 @@ def test_an_import_with_a_bad_line_sends_nothing(run, letters, tmp_path):
     assert code == 3
     assert [line.partition(":")[0] for line in err.splitlines()] == ["line 2", "line 4", "line 5"]
     assert letters.counts(letters.dead_url) == (0, 0)
+
+
+def test_an_import_calls_nothing_undone_that_may_have_been_done(run, letters, monkeypatch):
+    send = SqsQueue.send
+
+    def lost(self, entries):
+        failures = send(self, entries)
+        if len(entries) == 5:
+            raise Unanswered("no answer in 10 s")
+        return failures if entries[0].body == "b0" else [*failures[:8], MISSING, Failure("Refused", "no", True)]
+
+    monkeypatch.setattr(SqsQueue, "send", lost)
+    Path("l.jsonl").write_text("".join(f'{{"id": "{n}", "body": "b{n}"}}\n' for n in range(25)))
+    code, out, err = run("import", "--file", "l.jsonl")
+    assert (code, out) == (1, "18 letters imported\n")
+    perhaps = "perhaps imported, for no answer came: line"
+    assert [line[: len(perhaps) + 3] for line in err.splitlines()] == [
+        f"{perhaps} 19",
+        "not imported: line 20: Refused: no"[: len(perhaps) + 3],
+        *(f"{perhaps} {number}" for number in range(21, 26)),
+    ]
+    Path("l.jsonl").write_text("".join(f'{{"id": "{n}", "body": "b{n}"}}\n' for n in range(5)))
+    code, out, err = run("import", "--file", "l.jsonl")
+    assert (code, out, err.count(perhaps)) == (1, "0 letters imported\n", 5)
 
 
 @pytest.mark.parametrize(
