@@ -129,7 +129,7 @@ def _run_command(
             return dlq.run(settings, options, signals)
     from millpond.commands import run_one
 
-    return run_one.run(settings, options)
+    return run_one.run(settings, options, signals)
 
 
 def _run(settings: AllSettings, options: argparse.Namespace, signals: ExitSignals) -> int:

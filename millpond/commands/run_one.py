@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import gevent
 import msgspec
+from gevent.event import Event
 
 from millpond.app import discovery
 from millpond.app.config import AllSettings
@@ -21,20 +22,24 @@ from millpond.errors import FINISHED, LEFT, ConfigError
 from millpond.foreign.nearest import did_you_mean
 from millpond.foreign.text import lines, shown
 from millpond.hub.clock import SystemClock
+from millpond.hub.signals import ExitSignals
 from millpond.message import Outcome, envelope_text
 from millpond.observe import screen
 from millpond.process.boot import prepare_process, set_up
 from millpond.process.drain import TEARDOWN_SECONDS
 from millpond.sqs.queue import Received
 
+#: A handler that computes sees no signal: the process is ended this long after the time of the teardowns.
+COMPUTES_SECONDS = 1.0
 #: Characters of the reason or the error that is printed.
 MAX_PRINTED = 2_000
 
 
-def run(settings: AllSettings, options: Namespace) -> int:
+def run(settings: AllSettings, options: Namespace, signals: ExitSignals) -> int:
     """Run the handler of a type with this payload, print its outcome, and return the exit code: 0 where it succeeded.
 
-    Claims are not asked: what is done by hand is done although it was done before. Raises ConfigError.
+    Claims are not asked: what is done by hand is done although it was done before. A signal leaves a handler that waits
+    where it is, and tears down. Raises ConfigError.
     """
     handlers = discovery.handlers_of(settings)
     payload = msgspec.Raw(read_payload(options.payload).encode())
@@ -54,9 +59,18 @@ def run(settings: AllSettings, options: Namespace) -> int:
             sent_ms=int(time.time() * 1000),
         )
         delivery = Delivery(received, NoQueue("none"), clock, clock.time())
-        outcome = gevent.spawn(processor.process, delivery).get()
+        running, over = gevent.spawn(processor.process, delivery), Event()
+        running.link(lambda _: over.set())
+        if signals.has_thread:
+            signals.allow(TEARDOWN_SECONDS + COMPUTES_SECONDS, LEFT)
+            signals.on_signal(lambda number: over.set())
+        over.wait()
     finally:
         gevent.joinall([gevent.spawn(teardown) for teardown in teardowns], timeout=TEARDOWN_SECONDS)
+    if not running.ready():
+        print(f"{shown(options.type)}: interrupted, its handler had not ended", file=sys.stderr)
+        return LEFT
+    outcome = running.get()
     print_outcome(options.type, delivery, outcome)
     return FINISHED if outcome.name == "succeeded" else LEFT
 

@@ -2,11 +2,12 @@
 
 import itertools
 import logging
+import signal
 
 import pytest
 
 from millpond.commands.cli import main
-from tests.worker_process import write_project
+from tests.worker_process import WorkerProcess, write_project
 
 NUMBERS = itertools.count()
 HANDLERS = """
@@ -94,6 +95,19 @@ def test_what_does_not_succeed_is_exit_1_and_says_why(run, event_type, said):
     code, out, _ = run(event_type, "7")
     assert code == 1
     assert said in out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_without_a_traceback_after_the_teardown(tmp_path, number):
+    code = HANDLERS.replace("time.sleep(30)", 'print("begun", flush=True); time.sleep(30)').replace("0.2", "60")
+    folder = write_project(tmp_path, code, '[worker]\nhandlers = ["jobs"]\n[queues.q]\nurl = "local"\n', "jobs")
+    with WorkerProcess(folder, "run", "slow", "7") as process:
+        process.expect("", message="begun")
+        process.signal(number)
+        assert process.exit_code() == 1
+    assert process.lines[-1]["message"] == "torn down"
+    assert process.stderr == "slow: interrupted, its handler had not ended\n"
 
 
 def test_the_traceback_of_a_failure_is_on_standard_error(run):
