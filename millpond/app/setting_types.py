@@ -21,7 +21,9 @@ Port = Annotated[int, Meta(ge=1, le=65_535, description="1 to 65535, a whole num
 PortOrAny = Annotated[int, Meta(ge=0, le=65_535, description="0 (any free one) to 65535, a whole number")]
 Folders = Annotated[tuple[str, ...], Meta(min_length=1, description='a list of folders and modules, ["handlers"]')]
 # CloudWatch: Namespace of its format for logs (EMF).
-Namespace = Annotated[str, Meta(pattern=r"^([\w.#/:-]{1,255})?\Z", description="1 to 255 letters, digits, and ._-/#:")]
+Namespace = Annotated[
+    str, Meta(pattern=r"^([A-Za-z0-9_.#/:-]{1,255})?\Z", description="1 to 255 letters, digits, and ._-/#:")
+]
 MetricNames = Annotated[tuple[str, ...], Meta(description='a list of names, ["succeeded", "worker.slots"]')]
 Positive = Annotated[int, Meta(ge=1, description="a whole number, 1 or more")]
 Seconds = Annotated[float, Meta(ge=0, description="0 seconds or more")]

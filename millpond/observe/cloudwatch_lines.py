@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import time
 from collections.abc import Callable, Container, Mapping
 from typing import Any, NamedTuple
@@ -18,6 +19,8 @@ from millpond.observe.metrics import MetricSecond, MetricSink
 LINE_SECONDS = 60.0
 #: Values of one metric in one line, at most: the format's own limit. Of more times a random choice stands there.
 MAX_VALUES_A_LINE = 100
+#: Characters of the value of a dimension, at most: a line with a longer one is no metric.
+MAX_DIMENSION = 1024
 #: Units of the table as CloudWatch has them; all else is a Count.
 CLOUDWATCH_UNITS = {"ms": "Milliseconds", "s": "Seconds", "%": "Percent", "bytes": "Bytes", "dollars": "None"}
 #: The dimensions of each scope. No process is one: each would be metrics of its own, which are paid for one by one.
@@ -98,7 +101,13 @@ class CloudwatchLines(MetricSink):
         values = {"queue": key.queue, "type": key.event_type, "service": self._namespace}
         names = DIMENSIONS[METRICS[key.name].scope]
         found = [names] + ([(*names, "type")] if self._by_type and key.event_type and key.queue else [])
-        return [DimensionSet(one, tuple(values[name] for name in one)) for one in found]
+        return [DimensionSet(one, tuple(dimension_value(values[name]) for name in one)) for one in found]
+
+
+def dimension_value(text: str) -> str:
+    """A value as CloudWatch takes it: ASCII that is printed, not blank, of 1024 characters at the most."""
+    value = re.sub(r"[^ -~]", "_", text[:MAX_DIMENSION])
+    return value if value.strip() else "_"
 
 
 def cloudwatch_document(

@@ -6,12 +6,14 @@ import io
 import json
 import logging
 
+import msgspec
 import pytest
 
+from millpond.app.output_settings import CloudwatchSettings
 from millpond.observe import log
 from millpond.observe.cloudwatch_lines import MAX_VALUES_A_LINE, CloudwatchLines, TimeSample
 from millpond.observe.metric_row import MetricKey
-from millpond.observe.metrics import Metrics
+from millpond.observe.metrics import Metrics, MetricSecond
 
 UNITS = {"Milliseconds", "Seconds", "Percent", "Bytes", "Count", "None"}
 NAMES = ("succeeded", "failed", "duration", "in_hand", "type.breaker", "worker.slots", "oldest_seconds")
@@ -131,3 +133,18 @@ def test_the_times_of_a_minute_have_equal_chances_whenever_they_came():
         late += sum(sample.values)
         assert len(sample.values) == MAX_VALUES_A_LINE
     assert 0.08 < late / 300 / MAX_VALUES_A_LINE < 0.12
+
+
+def test_a_type_of_any_name_is_a_dimension_that_cloudwatch_takes(stream):
+    """It drops a whole line for one value that is blank, too long, or not ASCII."""
+    lines = CloudwatchLines("jobs", NAMES, True)
+    types = ['a"b', "été", "x" * 2_000, "  ", "bell\x07"]
+    lines.take(MetricSecond({MetricKey("succeeded", "q", one): 1 for one in types}, {}, {}))
+    lines.send(spread=False)
+    found = [one["type"] for one in documents(stream) if "type" in one]
+    assert found == ['a"b', "_t_", "x" * 1024, "_", "bell_"]
+
+
+def test_a_namespace_that_cloudwatch_does_not_take_is_refused():
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({"namespace": "été"}, CloudwatchSettings)
