@@ -44,7 +44,7 @@ class Permits:
         self.polls_most = total // min(queues, 2)
         self._reserve = max(1, total // 10) if queues > 1 else 0
         self._total = total
-        self._strict = strict
+        self.strict = strict
         self._shares: list[Share] = []
         self._spare = total // 20
         self._most = total - self._reserve
@@ -111,7 +111,7 @@ class Permits:
     def _grant_in_turn(self, now: float) -> None:
         self._hungry = {share: until for share, until in self._hungry.items() if until > now}
         self._look([waiter for waiter in self._quiet_waiters if now - waiter.since >= QUIET_WAIT_SECONDS], self.free)
-        if self._strict:
+        if self.strict:
             self._serve_overdue(now)
         self._serve(sorted(self._waiters, key=lambda waiter: self._turn(waiter.share)))
         for waiter in self._waiters:
@@ -127,12 +127,12 @@ class Permits:
 
     def _turn(self, share: Share) -> tuple[float, float]:
         """Where it stands in line: the least is served first."""
-        return -share.weight if self._strict else 0.0, share.held / share.weight
+        return -share.weight if self.strict else 0.0, share.held / share.weight
 
     def _room_beside_others(self, share: Share) -> int:
         """How many of the free permits a queue may take, while others are hungry."""
         others = [other for other in self._hungry if other is not share]
-        if self._strict:
+        if self.strict:
             return 0 if any(other.weight > share.weight and other.held < other.cap for other in others) else self.free
         if not self.is_weighted:
             spares = any(other.held < share.held for other in others)
@@ -143,7 +143,7 @@ class Permits:
     @property
     def is_weighted(self) -> bool:
         """Whether each busy queue has a part of its own."""
-        return not self._strict and len({one.weight for one in self._shares}) > 1
+        return not self.strict and len({one.weight for one in self._shares}) > 1
 
     def part(self, share: Share) -> int:
         """What a queue has of all permits while those that are busy now stay so, by its weight; 1 at the least."""
@@ -263,11 +263,11 @@ class Waiter:
         self._patience: Timer | None = None
 
     def wait(self) -> None:
-        if self.quiet:
+        if self.quiet or self.share.permits.strict:
             while not self.served.wait(HUNGRY_SECONDS):  # nobody may be hungry any more, or its turn has come
                 self.share.permits.grant()
-            return
-        self.served.wait()
+        else:
+            self.served.wait()
         if self._patience is not None:
             self._patience.cancel()
 

@@ -12,7 +12,7 @@ import pytest
 
 from millpond.engine.ask import Asks
 from millpond.engine.intake import Intake, Traffic
-from millpond.engine.permits import QUIET_WAIT_SECONDS, Permits
+from millpond.engine.permits import HUNGRY_SECONDS, QUIET_WAIT_SECONDS, Permits
 from millpond.engine.poller import Pollers
 from millpond.errors import QueueError
 from millpond.sqs.queue import Received
@@ -450,3 +450,23 @@ def test_a_queue_whose_open_polls_hold_half_of_all_is_not_hungry_while_permits_a
     assert [poll.ready() for poll in polls] == [True, True, False]
     looks = [waiting(quiet, quiet=True) for _ in range(6)]
     assert all(look.ready() for look in looks)  # they need not take turns
+
+
+def test_a_strict_queue_that_falls_quiet_while_it_is_hungry_leaves_no_other_waiting():
+    """Quiet by hand, or its breaker open: it asks for nothing more, and no permit comes back that would wake them."""
+    clock = VirtualClock()
+    permits = Permits(10, 2, clock, strict=True)
+    heavy, light = permits.share(0, 50.0), permits.share(0, 1.0)
+    taken(heavy, 9)
+    taken(light, 1)
+    hungry, other = waiting(heavy), waiting(light)
+    settle()
+    heavy.dismiss()
+    heavy.polled(9, 0)
+    light.polled(1, 0)
+    settle()
+    assert hungry.ready()
+    assert not other.ready()
+    clock.advance(2 * HUNGRY_SECONDS)
+    assert other.ready()
+    assert other.value == 1
