@@ -470,3 +470,45 @@ def test_a_strict_queue_that_falls_quiet_while_it_is_hungry_leaves_no_other_wait
     clock.advance(2 * HUNGRY_SECONDS)
     assert other.ready()
     assert other.value == 1
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_no_permit_is_lost_and_each_who_waits_is_served_whatever_comes_when(seed):
+    """Held messages, weights that change, strict or not: permits free and in hand are always all of them."""
+    dice, clock = random.Random(seed), VirtualClock()
+    total, queues = dice.choice([2, 5, 10, 40]), dice.randint(2, 5)
+    permits = Permits(total, queues, clock, strict=seed % 2 == 0)
+    shares = [permits.share(dice.choice([0, 0, 3]), dice.choice([1.0, 2.0, 100.0])) for _ in range(queues)]
+    polls, held, waiters = [], dict.fromkeys(shares, 0), []
+
+    def ask(share, want, patient, quiet):
+        if number := share.acquire(want, patient, quiet):
+            polls.append((share, number, quiet))
+
+    def end_poll(part):
+        share, number, quiet = polls.pop()
+        share.polled(number, round(number * part), quiet)
+        held[share] += round(number * part)
+
+    for _ in range(150):
+        share = dice.choice(shares)
+        share.weight = dice.choice([share.weight, share.weight, 1.0, 50.0])
+        waiters.append(gevent.spawn(ask, share, dice.randint(1, 10), dice.random() < 0.5, dice.random() < 0.3))
+        settle()
+        if polls and dice.random() < 0.7:
+            end_poll(dice.random())
+        for one in shares:
+            if held[one] and dice.random() < 0.5:
+                dice.choice([one.release, lambda one=one: (one.park(), one.unpark(), one.release())])()
+                held[one] -= 1
+        assert permits.free + sum(one.held for one in shares) == total
+    for _ in range(400):
+        while polls:
+            end_poll(0)
+        for one in shares:
+            one.release(held[one])
+            held[one] = 0
+        clock.advance(1.0)
+        settle()
+    assert [one.ready() for one in waiters] == [True] * 150
+    assert permits.free == total
