@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import threading
+import warnings
 from collections.abc import Iterator
 
 import boto3
@@ -186,8 +188,12 @@ def test_each_bad_answer_is_one_of_four_errors(server, answer, kind, text):
     server.script.append([answer, HANG_UP] if ends and answer is not HANG_UP else [answer])
     with pytest.raises((BodyGone, BodyUnreadable, BodyStoreError)) as caught:
         bodies_at(server.url).get(BUCKET, "a", ignore)
-    assert type(caught.value) is kind
-    assert text in str(caught.value)
+    found, said = type(caught.value), str(caught.value)
+    del caught
+    with warnings.catch_warnings(action="ignore", category=ResourceWarning):
+        gc.collect()  # urllib3 leaves the connection of an answer whose length is no number to the collector
+    assert found is kind
+    assert text in said
 
 
 def test_a_delete_of_a_body_that_is_gone_is_no_error_and_any_other_answer_is_one_that_the_remover_knows(server):
@@ -327,6 +333,7 @@ def test_a_worker_reads_bodies_in_s3_and_deletes_them_after_their_messages(s3, t
 
 
 FUNCTION = """
+import gc
 import json
 from pathlib import Path
 from millpond.lambda_ import entry
