@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.between import DENIED, MISSING, Answer, Between, between, refusal
+from tests.waiting import until
 from tests.worker_process import WORKER, LocalQueues, WorkerProcess, local_sqs, write_project
 
 pytestmark = pytest.mark.slow
@@ -81,13 +82,6 @@ def start(tmp_path: Path, queues: LocalQueues) -> Iterator[Start]:
             return stack.enter_context(WorkerProcess(folder, *arguments, program=WORKER))
 
         yield start
-
-
-def until(true: Callable[[], bool], seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def sends_to(name: str, answer: Answer) -> Callable[[str, dict[str, Any]], Answer]:

@@ -13,6 +13,7 @@ from signal import SIGHUP, SIGINT, SIGKILL, SIGTERM
 import pytest
 
 from millpond.process.core import SECOND_SIGNAL_SECONDS
+from tests.waiting import until
 from tests.worker_process import SECONDS, WORKER, WorkerProcess, local_queues, write_project
 
 pytestmark = [
@@ -171,13 +172,6 @@ def reloading(folder: Path) -> Iterator[WorkerProcess]:
             if parent.running:
                 parent.signal(SIGTERM)
                 parent.exit_code()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def watches(pid: int, folder: Path) -> bool:

@@ -1,6 +1,5 @@
 """`worker.py status`, `top` and the commands that steer: which workers they find, what they print, their exit codes."""
 
-import logging
 import socket
 
 import gevent
@@ -31,15 +30,6 @@ RUNNING = RunningSnapshot(
     interrupted=False,
     stands_at="handlers/email.py:12 in send_email",
 )
-
-
-@pytest.fixture(autouse=True)
-def same_log():
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
 
 
 def worker(pid, name):

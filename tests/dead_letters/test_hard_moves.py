@@ -18,6 +18,7 @@ from millpond.local import server as local_server
 from millpond.sqs.queue import MISSING, Attribute, Failure
 from millpond.sqs.sqs_queue import SqsQueue
 from tests.dead_letters.letters import Letters, letter
+from tests.waiting import until
 
 ALL = Selection()
 
@@ -34,7 +35,7 @@ def test_a_lease_that_ended_unseen_is_not_held_though_sqs_takes_its_extension(le
     now = [0.0]
     stopped = Sweep(letters.queue.queue, Opener(), 1, clock=lambda: now[0])
     found = stopped.step()
-    time.sleep(1.1)
+    until(lambda: letters.counts(letters.dead_url)[1] == 0)
     now[0] = 100.0
     stopped.keep()
     assert (len(found), stopped.holds) == (3, 0)
@@ -45,7 +46,7 @@ def test_a_letter_that_comes_again_after_its_lease_is_not_given_twice(letters):
     letters.put(1)
     going = Sweep(letters.queue.queue, Opener(), 1)
     assert len(going.step()) == 1
-    time.sleep(1.1)
+    until(lambda: letters.counts(letters.dead_url)[1] == 0)
     going.keep()
     assert (going.step(), going.holds) == ([], 1)
 
@@ -59,7 +60,7 @@ def test_a_letter_that_was_perhaps_sent_is_not_sent_again_in_the_same_pass(lette
 
     def unanswered(self, entries):
         send(self, entries)
-        time.sleep(1.1)
+        until(lambda: letters.counts(letters.dead_url)[1] == 0)  # the lease is over
         raise Unanswered("no answer in 10 s")
 
     monkeypatch.setattr(SqsQueue, "send", unanswered)

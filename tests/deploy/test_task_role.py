@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from tests.between import between
 from tests.deploy.terraform_check import as_list, rendered
 from tests.deploy.terraform_files import ROOT
 from tests.dynamo_server import KEYS
+from tests.waiting import until
 from tests.worker_process import WorkerProcess, local_sqs, write_project
 
 pytestmark = pytest.mark.slow
@@ -147,13 +147,6 @@ def _right(environ: dict[str, Any]) -> str:
     service = environ["HTTP_AUTHORIZATION"].split("Credential=")[1].split("/")[3]
     name = environ.get("HTTP_X_AMZ_TARGET", "").rpartition(".")[2]
     return f"{service}:{name or environ['REQUEST_METHOD'].capitalize() + 'Object'}"
-
-
-def until(true: Callable[[], bool], seconds: float = 30.0) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 class Run:

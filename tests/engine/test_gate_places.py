@@ -17,6 +17,17 @@ def until_all_are_held(clock, rigs, number):
     until(clock, lambda: sum(rig.consumer.hold.number for rig in rigs) == number)
 
 
+def held_in_an_outage(clock):
+    """A worker of ten places, its mail server that is down, and the 30 messages that it holds."""
+    server = MailServer(clock)
+    server.up = False
+    rig = run(clock, {"job": server}, wait_seconds=1, concurrency=10)
+    ids = rig.put("job", {}, 30)
+    clock.advance(25)
+    until_all_are_held(clock, [rig], 30)
+    return rig, server, ids
+
+
 def until(clock, so):
     for _ in range(600):
         if so():
@@ -107,12 +118,7 @@ def test_however_a_message_ends_another_takes_its_place(clock, way):
 
 
 def test_what_is_held_in_a_drain_is_given_back_at_once(clock):
-    server = MailServer(clock)
-    server.up = False
-    rig = run(clock, {"job": server}, wait_seconds=1, concurrency=10)
-    ids = rig.put("job", {}, 30)
-    clock.advance(25)
-    until_all_are_held(clock, [rig], 30)
+    rig, server, ids = held_in_an_outage(clock)
     drain(rig, clock, 25)
     clock.advance(1.5)
     rig.consumer.interrupt(Stopped)
@@ -127,12 +133,7 @@ def test_what_is_held_in_a_drain_is_given_back_at_once(clock):
 
 
 def test_what_tries_again_as_the_drain_begins_is_put_off_and_the_held_are_given_back(clock):
-    server = MailServer(clock)
-    server.up = False
-    rig = run(clock, {"job": server}, wait_seconds=1, concurrency=10)
-    ids = rig.put("job", {}, 30)
-    clock.advance(25)
-    until_all_are_held(clock, [rig], 30)
+    rig, server, ids = held_in_an_outage(clock)
     until(clock, lambda: rig.consumer.hold.number == 29)
     _, trying = server.tries[-1]
     drain(rig, clock, 25)

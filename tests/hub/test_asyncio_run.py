@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import sys
-import time
-from collections.abc import Callable
 
 import gevent
 import pytest
@@ -14,6 +12,7 @@ from gevent.monkey import get_original
 
 from millpond.errors import TimeLimitExceeded
 from millpond.hub import asyncio_run
+from tests.waiting import until
 
 allocate_lock = get_original("_thread", "allocate_lock")
 native_sleep = get_original("time", "sleep")
@@ -25,13 +24,6 @@ def adopted(monkeypatch) -> None:
     can_use_pidfd = getattr(asyncio.unix_events, "can_use_pidfd", None)  # from Python 3.12 on
     monkeypatch.setattr(asyncio.unix_events, "can_use_pidfd", can_use_pidfd, raising=False)
     asyncio_run.install()
-
-
-def until(true: Callable[[], object]) -> None:
-    end = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < end
-        gevent.sleep(0.001)
 
 
 def test_an_interrupt_cancels_the_coroutine_which_can_clean_up():

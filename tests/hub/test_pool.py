@@ -10,6 +10,7 @@ from gevent.event import Event
 
 from millpond.hub.pool import TURN_SECONDS, Pool, Slot
 from tests.virtual import settle
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -27,13 +28,6 @@ def endless_turns(monkeypatch):
 def short_turns(endless_turns, monkeypatch):
     """As they are."""
     monkeypatch.setattr("millpond.hub.pool.TURN_SECONDS", TURN_SECONDS)
-
-
-def wait_until(condition):
-    """For what real timers bring about."""
-    with gevent.Timeout(20):
-        while not condition():
-            gevent.sleep(0.001)
 
 
 def test_a_slot_that_is_busy_when_the_pool_closes_ends_with_its_work(crashes):
@@ -195,11 +189,11 @@ def test_a_time_out_that_a_handler_left_running_ends_nobody(crashes):
     gevent.sleep(0.02)  # the time-out comes meanwhile, as the next one does below
     pool.submit(burn, [0.012])
     pool.submit(done.append, ["next"])
-    wait_until(lambda: len(done) == 3)
+    until(lambda: len(done) == 3)
     assert done == [0.001, 0.012, "next"]
     assert crashes == []
     pool.submit(done.append, ["last"])
-    wait_until(lambda: len(done) == 4)
+    until(lambda: len(done) == 4)
     assert done[-1] == "last"
     assert pool.close(1)
 
@@ -238,7 +232,7 @@ def test_work_that_never_waits_is_not_woken_all_in_one_turn_of_the_hub(crashes):
         pool.submit(lambda _: through.append(gate.wait()), [None])
     settle()
     gate.set()
-    wait_until(lambda: len(through) == parked)
+    until(lambda: len(through) == parked)
     settle()
 
     def burn(work):

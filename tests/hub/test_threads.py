@@ -7,7 +7,6 @@ import json
 import logging
 import re
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from io import StringIO
@@ -34,6 +33,7 @@ from millpond.sqs.queue import Failure
 from tests.engine.test_processor import delivery_of
 from tests.rig import Rig
 from tests.virtual import VirtualClock, settle
+from tests.waiting import until
 from tests.worker_process import WorkerProcess, local_sqs, write_project
 
 ident = get_original("_thread", "get_ident")
@@ -45,14 +45,6 @@ STEPS = 20
 STOOD = r"it stood at tests/hub/test_threads\.py:\d+ in NativeGate\.__call__"
 TIMED_OUT = f"the handler ran past its time limit of 60 s; {STOOD}; its thread runs on"
 GONE = Failure("ReceiptHandleIsInvalid", "", sender_fault=True)
-
-
-def until(true: Callable[[], object]) -> None:
-    """Let the hub turn until it is so: a thread ends when it ends."""
-    end = time.monotonic() + 30
-    while not true():
-        assert time.monotonic() < end
-        gevent.sleep(0.001)
 
 
 class NativeGate:

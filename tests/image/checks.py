@@ -25,6 +25,7 @@ from tests.image.building import ROOT, Image
 from tests.image.container import Container, built_image
 from tests.platforms import messages
 from tests.smtp_server import ScriptedServer
+from tests.waiting import until
 from tests.worker_process import LocalQueues, WorkerProcess
 
 SERVICES: dict[str, Any] = yaml.safe_load((ROOT / "deploy/docker/compose.yaml").read_text())["services"]
@@ -132,7 +133,7 @@ def test_25_mails_then_sigterm(image, names, compose):
         ready = time.monotonic() - started
         process.expect("message.succeeded")
         first = time.monotonic() - started
-        wait_until(lambda: compose.queues.counts("emails") == (0, 0, 0))
+        until(lambda: compose.queues.counts("emails") == (0, 0, 0))
         assert exit_code_of(image, image.config["Healthcheck"]["Test"][1:])[0] == 0
         assert process.stop() == 0, process.output()
         stopped = process.expect("worker.stopped")
@@ -207,7 +208,7 @@ def test_the_200_messages_of_every_platform_end_in_the_image_as_they_do_elsewher
     url, settings = compose.queues.create("orders", messages.MAX_RECEIVE_COUNT), SERVICES["worker"]["environment"]
     ids = messages.send(compose.queues, "orders")
     with Container(image, mounts=names | jobs, **settings | {"SQS_QUEUE_URL": url}) as process:
-        wait_until(lambda: messages.is_over(process.lines) or not process.running, 60)
+        until(lambda: messages.is_over(process.lines) or not process.running, 60)
         assert process.stop() == 0, process.output()
         stories = messages.stories(process.lines, ids)
     assert messages.unexpected(stories) == []
@@ -217,10 +218,3 @@ def test_the_200_messages_of_every_platform_end_in_the_image_as_they_do_elsewher
     assert {number: body for number, (body, _) in letters.items()} == {
         number: messages.SAMPLES[number].body for number in dead
     }
-
-
-def wait_until(holds, seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.01)

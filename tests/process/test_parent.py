@@ -28,16 +28,23 @@ from millpond.process.parent_notifier import ParentNotifier
 from millpond.process.parent_plan import ParentPlan
 from millpond.process.snapshot import Snapshot
 from tests.process.running import events
+from tests.waiting import until
 from tests.worker_process import ROOT, SECONDS, WorkerProcess, local_sqs, write_project
 
 HANDLERS = """
 import os
+import time
 import msgspec
 from millpond import handler
 
 @handler("ok")
 def ok(payload: dict | None) -> None:
     pass
+
+@handler("waits")
+def wait(payload: dict | None) -> None:
+    while not os.path.exists(os.environ["GO"]):
+        time.sleep(0.02)
 
 class Settings(msgspec.Struct):
     pass
@@ -65,6 +72,7 @@ drain_seconds = 10
 [queues.jobs]
 url = "{queues.url("jobs")}"
 wait_seconds = 1
+visibility_seconds = 5
 [log]
 format = "json"
 """
@@ -98,28 +106,32 @@ def order(pid: int, order: Order) -> Snapshot:
 @pytest.mark.slow
 def test_a_killed_worker_is_replaced_and_signals_to_all_at_once_are_one_drain(project, queues):
     queues.send("jobs", "ok", number=40)
-    with WorkerProcess(project, **KEYS) as parent:
+    with WorkerProcess(project, GO=str(project / "go"), **KEYS) as parent:
         for _ in range(2):
             parent.expect("worker.ready")
-        while sum(queues.counts("jobs")):
-            time.sleep(0.05)
+        until(lambda: not sum(queues.counts("jobs")))
         killed, other = children(parent.pid)
         os.kill(killed, signal.SIGKILL)
         died = time.monotonic()
         assert parent.expect("workers.replaced")["exit_code"] == CRASHED
         parent.expect("worker.ready")
         assert time.monotonic() - died < 10  # 1 s on a machine that has nothing else to do
-        queues.send("jobs", "ok", number=20)
-        while sum(queues.counts("jobs")):
-            time.sleep(0.05)
+        queues.send("jobs", "ok", number=20)  # a poll of the dead one may take some, for a visibility time-out
+        until(lambda: not sum(queues.counts("jobs")))
         fresh = {*children(parent.pid)} - {other}
+        queues.send("jobs", "waits", number=20)
+        until(lambda: sum(order(pid, Order("status")).worker.in_hand for pid in (*fresh, other)) == 20)
         for pid in (parent.pid, *fresh, other, parent.pid, *fresh, other):
             os.kill(pid, signal.SIGTERM)
+        drains = [parent.expect("worker.draining", why="SIGTERM") for _ in range(2)]
+        assert sum(line["in_hand"] for line in drains) == 20
+        (project / "go").touch()
         assert parent.exit_code() == FINISHED
-        assert [line["why"] for line in parent.all("worker.draining")] == ["SIGTERM"] * 2
+        assert len(parent.all("worker.draining")) == 2
+        assert sum(queues.counts("jobs")) == 0
         own, (end,) = parent.all("worker.stopped"), parent.all("workers.stopped")
         assert len(own) == end["workers"] == 2
-        assert end["succeeded"] == sum(line.get("succeeded", 0) for line in own) >= 20
+        assert end["succeeded"] == sum(line.get("succeeded", 0) for line in own) >= 40
         assert end["received"] == sum(line["received"] for line in own)
         assert [line["workers"] for line in parent.all("workers.uncounted")] == [1]
 
